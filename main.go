@@ -1,0 +1,11 @@
+package main
+
+import (
+	"os"
+
+	"github.com/gracerun/grace/cmd"
+)
+
+func main() {
+	os.Exit(cmd.Execute())
+}
