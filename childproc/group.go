@@ -1,0 +1,6 @@
+package childproc
+
+import "errors"
+
+// ErrStopped is what a wait gives that was ended by its stop channel.
+var ErrStopped = errors.New("cannot wait any longer: stopped")

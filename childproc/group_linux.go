@@ -1,0 +1,88 @@
+package childproc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Group lists the living members of a process group, zombies left out.
+func Group(pgid int) ([]int, error) {
+	var members []int
+	err := eachProcess(func(pid int, stat procStat) {
+		if stat.group == pgid && stat.living() {
+			members = append(members, pid)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list process group %d: %w", pgid, err)
+	}
+	return members, nil
+}
+
+// WaitGroup blocks until a process group has no living member, and gives
+// ErrStopped if stop is closed before that. The caller makes sure that the
+// group's number is not used again meanwhile: by keeping the group's ended
+// leader unreaped. A member that leaves the group while it is waited for is
+// waited for nevertheless: the kernel does not tell.
+func WaitGroup(pgid int, stop <-chan struct{}) error {
+	for {
+		members, err := Group(pgid)
+		if err != nil || len(members) == 0 {
+			return err
+		}
+		for _, pid := range members {
+			if err := waitMember(pid, pgid, stop); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func waitMember(pid, pgid int, stop <-chan struct{}) error {
+	pidfd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot wait for process %d of group %d: %w", pid, pgid, err)
+	}
+	end := os.NewFile(uintptr(pidfd), "pidfd")
+	defer end.Close()
+	stat, err := readStat(pid)
+	if gone(err) || err == nil && (stat.group != pgid || !stat.living()) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot wait for process %d of group %d: %w", pid, pgid, err)
+	}
+	return waitReadable(end, stop)
+}
+
+// waitReadable leaves the waiting to Go's poller: no thread is held.
+func waitReadable(f *os.File, stop <-chan struct{}) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-stop:
+			f.SetReadDeadline(time.Now())
+		case <-done:
+		}
+	}()
+	err = conn.Read(func(fd uintptr) bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ErrStopped
+	}
+	return err
+}

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package childproc
+
+import "errors"
+
+// Group always fails.
+func Group(int) ([]int, error) {
+	return nil, errors.New("cannot list a process group: only on Linux")
+}
+
+// WaitGroup always fails.
+func WaitGroup(int, <-chan struct{}) error {
+	return errors.New("cannot wait for a process group: only on Linux")
+}

@@ -1,0 +1,25 @@
+//go:build !linux
+
+package childproc
+
+import "errors"
+
+var errNoNotify = errors.New("cannot receive the app's notifications: only on Linux, where their sender is known")
+
+// NotifySocket is the supervisor's end of NOTIFY_SOCKET; there is none here.
+type NotifySocket struct{}
+
+// OpenNotify always fails.
+func OpenNotify(string, int, int) (*NotifySocket, error) { return nil, errNoNotify }
+
+// Path is empty.
+func (*NotifySocket) Path() string { return "" }
+
+// Receive always fails.
+func (*NotifySocket) Receive(func(pid int) bool) (Message, error) { return Message{}, errNoNotify }
+
+// Refused counts nothing.
+func (*NotifySocket) Refused() (count, pid int) { return 0, 0 }
+
+// Close does nothing.
+func (*NotifySocket) Close() error { return nil }
