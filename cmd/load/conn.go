@@ -1,0 +1,98 @@
+package load
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// conn is one connection of one client.
+type conn struct {
+	net.Conn
+	in     *bufio.Reader
+	used   bool // an exchange on it has succeeded
+	unhook func() bool
+}
+
+// dial opens a connection that ends with ctx, or when the caller closes it.
+func dial(ctx context.Context, cfg Config) (*conn, error) {
+	dialer := net.Dialer{Timeout: cfg.Timeout, KeepAlive: -1}
+	if cfg.Network == "unixgram" {
+		dialer.Control = autobind
+	}
+	c, err := dialer.DialContext(ctx, cfg.Network, cfg.Addr)
+	if err != nil {
+		return nil, dialFailure(err)
+	}
+	unhook := context.AfterFunc(ctx, func() { c.Close() })
+	return &conn{Conn: c, in: bufio.NewReader(c), unhook: unhook}, nil
+}
+
+// autobind gives a unix socket an address of its own (unix(7)): a datagram socket without one cannot be answered.
+func autobind(_, _ string, raw syscall.RawConn) error {
+	var bound error
+	err := raw.Control(func(fd uintptr) { bound = syscall.Bind(int(fd), &syscall.SockaddrUnix{}) })
+	return errors.Join(err, bound)
+}
+
+// link is a client's connection, opened when it is needed and kept until it is closed.
+type link struct {
+	load *Load
+	conn *conn
+}
+
+func (l *link) open() error {
+	if l.conn != nil {
+		return nil
+	}
+	conn, err := dial(l.load.hard, l.load.cfg)
+	if err != nil {
+		return err
+	}
+	l.conn = conn
+	return nil
+}
+
+func (l *link) close() {
+	if l.conn != nil {
+		l.conn.Close()
+		l.conn = nil
+	}
+}
+
+func (c *conn) Close() error {
+	c.unhook()
+	return c.Conn.Close()
+}
+
+// send writes a request and waits for the first byte of the answer, which it leaves unread.
+func (c *conn) send(request []byte, timeout time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	_, err := c.Write(request)
+	if err == nil {
+		_, err = c.in.Peek(1)
+	}
+	if err == nil {
+		return nil
+	}
+	return c.unanswered(err)
+}
+
+// unanswered says what happened to a request that got no byte of an answer.
+func (c *conn) unanswered(err error) error {
+	eof := errors.Is(err, io.EOF)
+	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	switch {
+	case c.used && (reset || eof && unacknowledged(c.Conn)):
+		return fail(IdleClosed, "the server closed the idle connection: %w", err)
+	case eof:
+		return fail(Lost, "the server closed the connection and did not answer: %w", err)
+	}
+	return err
+}

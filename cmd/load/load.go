@@ -1,0 +1,244 @@
+// Package load sends requests to a server from clients that never retry, and counts what became of every one of them.
+//
+// net/http's Transport repeats a request on a new connection when an idle one turns out to be closed, which hides exactly
+// the losses that are looked for here. These clients speak over a net.Conn: what is lost stays lost, and is counted by kind.
+package load
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Config says which clients to run against which server.
+type Config struct {
+	Network string          // tcp (the default), tcp4, tcp6, unix; udp, unixgram for Packet
+	Addr    string          // host:port or a path; a name is resolved once, to one address
+	Clients map[Kind]int    // how many clients of each kind
+	Paths   map[Kind]string // the URL path of an HTTP kind, where it is not the default one
+
+	// A client pauses for a random time between these two after each exchange.
+	ThinkMin, ThinkMax time.Duration
+
+	// Timeout bounds one exchange, and the silence between two events of a stream; 10 s when zero.
+	Timeout time.Duration
+
+	// Foreign says that the server closes idle keep-alive connections without asking, as servers that know nothing of drain
+	// do: IdleClosed is then counted, but not among the failures.
+	Foreign bool
+}
+
+// Load is a running set of clients. Its methods may be called from any goroutine.
+type Load struct {
+	cfg     Config
+	hard    context.Context // ends exchanges at once
+	soft    context.Context // lets them finish
+	stop    context.CancelFunc
+	clients sync.WaitGroup
+
+	mu      sync.Mutex
+	tally   Tally
+	marks   uint64 // odd during an upgrade
+	lap     *hdrhistogram.Histogram
+	changed chan struct{} // closed and replaced when a source answers for the first time
+}
+
+// Phase says whether a request had to do with an upgrade.
+type Phase int
+
+const (
+	Outside Phase = iota
+	During
+)
+
+// Start begins to send requests. When ctx ends, open connections are closed and what they were doing is not counted.
+// The caller ends the load by Stop.
+func Start(ctx context.Context, cfg Config) (*Load, error) {
+	cfg.Network = cmp.Or(cfg.Network, "tcp")
+	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
+	addr, err := resolve(cfg.Network, cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot send load: %w", err)
+	}
+	cfg.Addr = addr
+
+	l := &Load{
+		cfg:     cfg,
+		hard:    ctx,
+		tally:   newTally(cfg.Foreign),
+		lap:     newHistogram(),
+		changed: make(chan struct{}),
+	}
+	l.soft, l.stop = context.WithCancel(ctx)
+	for kind, count := range cfg.Clients {
+		for range count {
+			l.clients.Go(func() { l.run(kind) })
+		}
+	}
+	return l, nil
+}
+
+// resolve makes one address of a host name: a dialer that tries several would be a client that retries.
+func resolve(network, addr string) (string, error) {
+	if !strings.HasPrefix(network, "tcp") {
+		return addr, nil
+	}
+	one, err := net.ResolveTCPAddr(network, addr)
+	if err != nil {
+		return "", err
+	}
+	return one.String(), nil
+}
+
+// Stop lets every client finish the exchange it is in (streams are closed at once), and returns the final tally.
+func (l *Load) Stop() Tally {
+	l.stop()
+	l.clients.Wait()
+	return l.Snapshot()
+}
+
+// Mark tells the load that an upgrade begins or is over. A request counts as During when any part of an upgrade fell into it.
+func (l *Load) Mark(phase Phase) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.marks%2 != uint64(phase) {
+		l.marks++
+	}
+}
+
+// Snapshot returns a copy of what was counted until now.
+func (l *Load) Snapshot() Tally {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tally.clone()
+}
+
+// Lap returns the latencies, in microseconds, of the quick requests (neither slow ones nor streams) that ended since the
+// last Lap. The caller owns the histogram.
+func (l *Load) Lap() *hdrhistogram.Histogram {
+	next := newHistogram()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lap := l.lap
+	l.lap = next
+	return lap
+}
+
+// Await waits until a source that matches has answered, and returns when it did so first. It fails when ctx ends before.
+func (l *Load) Await(ctx context.Context, match func(Source) bool) (time.Time, error) {
+	for {
+		first, changed := l.firstAnswer(match)
+		if !first.IsZero() {
+			return first, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		}
+	}
+}
+
+func (l *Load) firstAnswer(match func(Source) bool) (time.Time, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var first time.Time
+	for source, answers := range l.tally.Answers {
+		if match(source) && (first.IsZero() || answers.First.Before(first)) {
+			first = answers.First
+		}
+	}
+	return first, l.changed
+}
+
+// start is the moment at which an exchange began, and the mark that was set then.
+type start struct {
+	at    time.Time
+	marks uint64
+}
+
+func (l *Load) begin() start {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return start{time.Now(), l.marks}
+}
+
+// end counts one exchange.
+func (l *Load) end(kind Kind, s start, source Source, err error) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counts := l.tally.counts(kind)
+	counts.Requests++
+	if err != nil {
+		l.tally.fail(kind, now, err)
+		return
+	}
+	latency := max(1, now.Sub(s.at).Microseconds())
+	counts.record(l.phaseSince(s), latency)
+	if kind.quick() {
+		l.lap.RecordValue(min(latency, longest))
+	}
+	if l.tally.answered(source, now) {
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}
+}
+
+func (l *Load) phaseSince(s start) Phase {
+	if l.marks == s.marks {
+		return Phase(l.marks % 2)
+	}
+	return During
+}
+
+// cut counts a failure of an exchange that was counted before, such as a stream that broke.
+func (l *Load) cut(kind Kind, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tally.fail(kind, time.Now(), err)
+}
+
+func (l *Load) reconnected(kind Kind) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tally.counts(kind).Reconnects++
+}
+
+func (l *Load) event(kind Kind) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tally.counts(kind).Events++
+}
+
+// afterFailure keeps a client of a dead server from turning into a busy loop.
+const afterFailure = 10 * time.Millisecond
+
+// pause waits for the think time, and reports whether to go on.
+func (l *Load) pause(err error) bool {
+	think := l.cfg.ThinkMin
+	if spread := l.cfg.ThinkMax - l.cfg.ThinkMin; spread > 0 {
+		think += rand.N(spread)
+	}
+	if err != nil {
+		think = max(think, afterFailure)
+	}
+	if think <= 0 {
+		return l.soft.Err() == nil
+	}
+	timer := time.NewTimer(think)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.soft.Done():
+		return false
+	}
+}
