@@ -1,0 +1,271 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Address is one socket to hold, as --listen gives it.
+type Address struct {
+	// Name is how the app tells this socket from others: letters, digits and "-_.".
+	Name string
+	// Network is tcp, tcp4, tcp6, udp, udp4, udp6, unix or unixgram.
+	Network string
+	// Addr is host:port, an absolute path, or @name in the abstract namespace. It is kept as it was written, save
+	// that a bare port becomes :port, because some apps find their socket by these very words.
+	Addr string
+	// Backlog is the length of the accept queue; 0 is the longest the kernel allows.
+	Backlog int
+	// V6Only is the wish about IPV6_V6ONLY.
+	V6Only V6Only
+	// Mode is the permission of a unix path; 0 leaves it to the umask.
+	Mode fs.FileMode
+	// Owner and Group of a unix path are names or numbers; "" leaves them as they are.
+	Owner, Group string
+	// Written is the whole value as the user wrote it, for messages.
+	Written string
+}
+
+// V6Only says whether an IPv6 socket is closed to IPv4.
+type V6Only int
+
+const (
+	// V6OnlyDefault leaves a tcp or udp socket open to both families and closes a tcp6 or udp6 one to IPv4.
+	V6OnlyDefault V6Only = iota
+	// V6OnlyYes closes the socket to IPv4.
+	V6OnlyYes
+	// V6OnlyNo opens the socket to both families.
+	V6OnlyNo
+)
+
+const addressForms = "accepted are [NAME=]PORT, HOST:PORT, tcp://, tcp4://, tcp6://, udp://, udp4:// and udp6://HOST:PORT, " +
+	"unix:///PATH, unix://@NAME, unixgram:///PATH, with ?backlog=N, ?v6only=true|false " +
+	"and for a path ?mode=0660&owner=USER&group=GROUP"
+
+// sunPath is the room for a unix path and its closing zero byte: 108 bytes on Linux, 104 on BSD and macOS.
+const sunPath = len(unix.RawSockaddrUnix{}.Path)
+
+// ParseAddress reads a --listen value: [NAME=]ADDRESS[?OPTION=VALUE[&OPTION=VALUE]].
+// Its errors show the accepted forms.
+func ParseAddress(s string) (Address, error) {
+	a, err := parseAddress(s)
+	if err != nil {
+		return Address{}, fmt.Errorf("cannot read listen address %q: %w; %s", s, err, addressForms)
+	}
+	return a, nil
+}
+
+func parseAddress(s string) (Address, error) {
+	name, rest, named := cutName(s)
+	rest, query, _ := strings.Cut(rest, "?")
+	a := Address{Name: name, Network: "tcp", Addr: rest, Written: s}
+	if network, addr, ok := strings.Cut(rest, "://"); ok {
+		a.Network, a.Addr = network, addr
+	}
+	if err := a.checkAddr(); err != nil {
+		return Address{}, err
+	}
+	if err := a.readOptions(query); err != nil {
+		return Address{}, err
+	}
+	if !named {
+		a.Name = a.defaultName()
+	}
+	if !validName(a.Name) {
+		return Address{}, fmt.Errorf("the name %q is not made of letters, digits, -, _ and . (NAME= in front sets it)", a.Name)
+	}
+	return a, nil
+}
+
+// cutName splits NAME= off. A "=" behind the beginning of an address belongs to an option or a path.
+func cutName(s string) (name, rest string, named bool) {
+	name, rest, named = strings.Cut(s, "=")
+	if !named || strings.ContainsAny(name, ":/?@[") {
+		return "", s, false
+	}
+	return name, rest, true
+}
+
+func validName(name string) bool {
+	return name != "" && strings.IndexFunc(name, func(r rune) bool { return !nameRune(r) }) < 0
+}
+
+func nameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
+}
+
+func (a *Address) defaultName() string {
+	if a.unix() {
+		return path.Base(strings.TrimPrefix(a.Addr, "@"))
+	}
+	_, port, _ := net.SplitHostPort(a.Addr)
+	return port
+}
+
+func (a *Address) unix() bool     { return a.Network == "unix" || a.Network == "unixgram" }
+func (a *Address) abstract() bool { return a.unix() && a.Addr[0] == '@' }
+func (a *Address) stream() bool   { return a.Network == "unix" || strings.HasPrefix(a.Network, "tcp") }
+
+func (a *Address) checkAddr() error {
+	switch a.Network {
+	case "unix", "unixgram":
+		return a.checkPath()
+	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
+		return a.checkHostPort()
+	}
+	return fmt.Errorf("unknown network %q", a.Network)
+}
+
+func (a *Address) checkPath() error {
+	switch {
+	case a.Addr == "" || a.Addr == "@":
+		return errors.New("the path is empty")
+	case strings.ContainsRune(a.Addr, 0):
+		return errors.New("the path has a zero byte")
+	case a.Addr[0] == '@' && len(a.Addr) > sunPath:
+		return fmt.Errorf("the name has %d bytes, the kernel takes %d", len(a.Addr)-1, sunPath-1)
+	case a.Addr[0] == '@':
+		return nil
+	case a.Addr[0] != '/':
+		return fmt.Errorf("the path has to be absolute: %s:///%s", a.Network, a.Addr)
+	case strings.HasSuffix(a.Addr, "/"):
+		return errors.New("the path ends in /, so it names a folder")
+	case len(a.Addr) > sunPath-1:
+		return fmt.Errorf("the path has %d bytes, the kernel takes %d: use a shorter one", len(a.Addr), sunPath-1)
+	}
+	return nil
+}
+
+func (a *Address) checkHostPort() error {
+	if a.Addr != "" && strings.Trim(a.Addr, "0123456789") == "" {
+		a.Addr = ":" + a.Addr
+	}
+	if strings.HasPrefix(a.Addr, "/") {
+		return fmt.Errorf("a path is written unix://%s", a.Addr)
+	}
+	host, port, err := net.SplitHostPort(a.Addr)
+	if err != nil {
+		return errors.New("it is not PORT or HOST:PORT (an IPv6 host stands in brackets)")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("the port %q is not a number from 0 to 65535", port)
+	}
+	return a.checkHost(host)
+}
+
+func (a *Address) checkHost(host string) error {
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case host == "":
+		return nil
+	case err != nil && (!validName(host) || strings.Contains(a.Addr, "[")):
+		return fmt.Errorf("%q is neither an address nor a host name", host)
+	case err != nil:
+		return nil
+	case ip.Is4() && strings.HasSuffix(a.Network, "6"), !ip.Is4() && strings.HasSuffix(a.Network, "4"):
+		return fmt.Errorf("%s is not an address of %s", host, a.Network)
+	}
+	return nil
+}
+
+func (a *Address) readOptions(query string) error {
+	options, err := url.ParseQuery(query)
+	if err != nil {
+		return fmt.Errorf("the options are not OPTION=VALUE&OPTION=VALUE: %w", err)
+	}
+	for _, option := range slices.Sorted(maps.Keys(options)) {
+		if len(options[option]) > 1 {
+			return fmt.Errorf("option %q is given twice", option)
+		}
+		if err := a.readOption(option, options[option][0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Address) readOption(option, value string) error {
+	fits, read := true, (func(string) error)(nil)
+	switch option {
+	case "backlog":
+		fits, read = a.stream(), a.readBacklog
+	case "v6only":
+		fits, read = a.maybeV6(), a.readV6Only
+	case "mode":
+		fits, read = a.unix() && !a.abstract(), a.readMode
+	case "owner":
+		fits, read = a.unix() && !a.abstract(), a.readOwner
+	case "group":
+		fits, read = a.unix() && !a.abstract(), a.readGroup
+	default:
+		return fmt.Errorf("unknown option %q", option)
+	}
+	if !fits {
+		return fmt.Errorf("option %q does not fit %s://%s", option, a.Network, a.Addr)
+	}
+	return read(value)
+}
+
+func (a *Address) maybeV6() bool {
+	host, _, _ := net.SplitHostPort(a.Addr)
+	ip, err := netip.ParseAddr(host)
+	return !a.unix() && !strings.HasSuffix(a.Network, "4") && (err != nil || ip.Is6())
+}
+
+func (a *Address) readBacklog(value string) error {
+	n, err := strconv.ParseInt(value, 10, 32)
+	if err != nil || n < 1 {
+		return fmt.Errorf("backlog %q is not a number from 1 on", value)
+	}
+	a.Backlog = int(n)
+	return nil
+}
+
+func (a *Address) readV6Only(value string) error {
+	only, err := strconv.ParseBool(value)
+	if err != nil {
+		return fmt.Errorf("v6only %q is not true or false", value)
+	}
+	a.V6Only = V6OnlyNo
+	if only {
+		a.V6Only = V6OnlyYes
+	}
+	return nil
+}
+
+func (a *Address) readMode(value string) error {
+	mode, err := strconv.ParseUint(value, 8, 32)
+	if err != nil || mode == 0 || mode > 0o777 {
+		return fmt.Errorf("mode %q is not an octal number from 0001 to 0777", value)
+	}
+	a.Mode = fs.FileMode(mode)
+	return nil
+}
+
+func (a *Address) readOwner(value string) error {
+	a.Owner = value
+	return notEmpty("owner", value)
+}
+
+func (a *Address) readGroup(value string) error {
+	a.Group = value
+	return notEmpty("group", value)
+}
+
+func notEmpty(option, value string) error {
+	if value == "" {
+		return fmt.Errorf("option %q is empty", option)
+	}
+	return nil
+}

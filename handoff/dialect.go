@@ -1,0 +1,224 @@
+package handoff
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Socket is a held socket as an app gets to know it.
+type Socket struct {
+	Name    string // the listener's name
+	Network string // as in Address
+	Addr    string // as it was written
+	Bound   string // as it came out: IP:port, path or @name
+	FD      int    // its number in the app
+}
+
+// Dialects are the conventions by which one app is told about its sockets. The zero value tells it nothing.
+type Dialects []dialect
+
+// dialect is one convention.
+type dialect struct {
+	name string
+	// first is the number that the first socket must have; 0 leaves it open.
+	first int
+	// variables are what the convention uses of the environment; a * at the end stands for any ending.
+	variables []string
+	// tell adds what the convention says about the sockets to the grant.
+	tell func(*Grant, Issue, []Socket) error
+}
+
+const (
+	firstFile          = 3 // the number of Grant.Files[0] in the app
+	firstTableflipFile = firstFile + 2
+)
+
+// dialects is the table of all conventions; the README of docs/ describes the same ones for users.
+var dialects = []dialect{
+	{"systemd", firstFile, []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"}, tellSystemd},
+	{"server-starter", 0, []string{"SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"}, tellServerStarter},
+	{"einhorn", 0, []string{"EINHORN_*"}, tellEinhorn},
+	{"nginx", 0, []string{"NGINX"}, tellNginx},
+	{"php-fpm", 0, []string{"FPM_SOCKETS", "FPM_SOCKETS_*"}, tellFPM},
+	{"tableflip", firstTableflipFile, []string{"TABLEFLIP_*"}, tellTableflip},
+	{"stdin", 0, nil, tellStdin},
+}
+
+// ownVariables are grace's, and those by which a service manager speaks to grace itself.
+var ownVariables = []string{"GRACE_*", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"}
+
+// ParseDialects finds the named conventions: systemd and server-starter for no names, no one for "none" alone.
+func ParseDialects(names []string) (Dialects, error) {
+	if len(names) == 0 {
+		names = []string{"systemd", "server-starter"}
+	}
+	if slices.Equal(names, []string{"none"}) {
+		return nil, nil
+	}
+	var found Dialects
+	for _, name := range names {
+		i := slices.IndexFunc(dialects, func(d dialect) bool { return d.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("cannot use dialect %q: known are %s, and none alone", name, knownDialects())
+		}
+		if err := found.clash(dialects[i]); err != nil {
+			return nil, err
+		}
+		found = append(found, dialects[i])
+	}
+	return found, nil
+}
+
+func knownDialects() string {
+	names := make([]string, len(dialects))
+	for i, d := range dialects {
+		names[i] = d.name
+	}
+	return strings.Join(names, ", ")
+}
+
+func (d Dialects) clash(with dialect) error {
+	for _, other := range d {
+		if other.name == with.name {
+			return fmt.Errorf("cannot use dialect %s twice", with.name)
+		}
+		if other.first != 0 && with.first != 0 && other.first != with.first {
+			return fmt.Errorf("cannot use the dialects %s and %s together: sockets begin at descriptor %d in one, at %d in the other",
+				other.name, with.name, other.first, with.first)
+		}
+	}
+	return nil
+}
+
+// first is the number of the first socket in the app: 0 for an app that knows only its stdin.
+func (d Dialects) first() int {
+	if len(d) == 1 && d[0].name == "stdin" {
+		return 0
+	}
+	first := firstFile
+	for _, entry := range d {
+		first = max(first, entry.first)
+	}
+	return first
+}
+
+// tellSystemd: sd_listen_fds(3).
+func tellSystemd(g *Grant, _ Issue, sockets []Socket) error {
+	if len(sockets) == 0 {
+		return nil
+	}
+	g.set("LISTEN_FDS", strconv.Itoa(len(sockets)))
+	g.set("LISTEN_FDNAMES", join(sockets, ":", func(s Socket) string { return s.Name }))
+	g.PIDVars = append(g.PIDVars, "LISTEN_PID")
+	return nil
+}
+
+// tellServerStarter: server_ports in Server::Starter splits at ";" and then at the first "=". The "u" of datagram
+// ports is go-server-starter's.
+func tellServerStarter(g *Grant, issue Issue, sockets []Socket) error {
+	if err := expressible("server-starter", sockets, ";="); err != nil {
+		return err
+	}
+	g.set("SERVER_STARTER_PORT", join(sockets, ";", func(s Socket) string {
+		if strings.HasPrefix(s.Network, "udp") {
+			return fmt.Sprintf("u%s=%d", s.Bound, s.FD)
+		}
+		return fmt.Sprintf("%s=%d", s.Bound, s.FD)
+	}))
+	g.set("SERVER_STARTER_GENERATION", strconv.Itoa(issue.Generation))
+	return nil
+}
+
+// tellEinhorn: workers compare EINHORN_MASTER_PID with their parent's pid before they believe the rest.
+func tellEinhorn(g *Grant, issue Issue, sockets []Socket) error {
+	g.set("EINHORN_MASTER_PID", strconv.Itoa(issue.Parent))
+	g.set("EINHORN_FD_COUNT", strconv.Itoa(len(sockets)))
+	for i, s := range sockets {
+		g.set(fmt.Sprintf("EINHORN_FD_%d", i), strconv.Itoa(s.FD))
+		g.set(fmt.Sprintf("EINHORN_FD_FAMILY_%d", i), s.family())
+	}
+	return nil
+}
+
+func (s Socket) family() string {
+	bound, err := netip.ParseAddrPort(s.Bound)
+	switch {
+	case err != nil:
+		return "AF_UNIX"
+	case bound.Addr().Is4():
+		return "AF_INET"
+	}
+	return "AF_INET6"
+}
+
+// tellNginx: ngx_add_inherited_sockets in nginx.c takes a number only when a ";" follows it.
+func tellNginx(g *Grant, _ Issue, sockets []Socket) error {
+	g.set("NGINX", join(sockets, "", func(s Socket) string { return strconv.Itoa(s.FD) + ";" }))
+	return nil
+}
+
+// tellFPM: fpm_sockets_hash_op in fpm_sockets.c compares whole keys: the path as the pool's configuration has it, or
+// inet_ntop's text of the address and the port, an IPv6 address without brackets.
+func tellFPM(g *Grant, _ Issue, sockets []Socket) error {
+	if err := expressible("php-fpm", sockets, ",="); err != nil {
+		return err
+	}
+	g.set("FPM_SOCKETS", join(sockets, ",", func(s Socket) string {
+		if bound, err := netip.ParseAddrPort(s.Bound); err == nil {
+			return fmt.Sprintf("%s:%d=%d", bound.Addr().WithZone(""), bound.Port(), s.FD)
+		}
+		return fmt.Sprintf("%s=%d", s.Bound, s.FD)
+	}))
+	return nil
+}
+
+// tellStdin: inetd's "wait" services, FastCGI.
+func tellStdin(g *Grant, issue Issue, sockets []Socket) error {
+	if len(sockets) != 1 {
+		return fmt.Errorf("cannot use the dialect stdin with %d sockets: it carries exactly one", len(sockets))
+	}
+	g.Stdin = issue.Listeners[0].FD()
+	return nil
+}
+
+func join(sockets []Socket, separator string, describe func(Socket) string) string {
+	parts := make([]string, len(sockets))
+	for i, s := range sockets {
+		parts[i] = describe(s)
+	}
+	return strings.Join(parts, separator)
+}
+
+// expressible refuses addresses that a convention would take apart in the wrong place.
+func expressible(dialect string, sockets []Socket, reserved string) error {
+	for _, s := range sockets {
+		if strings.ContainsAny(s.Bound, reserved) {
+			return fmt.Errorf("cannot tell an app about %s in the dialect %s, where %q separate things: choose another path or --dialect",
+				s.Bound, dialect, reserved)
+		}
+	}
+	return nil
+}
+
+// CleanEnv returns environ without the variables of every dialect, grace's own, and those by which a service manager
+// speaks to grace: an app that found them would take them as meant for it.
+func CleanEnv(environ []string) []string {
+	patterns := slices.Clone(ownVariables)
+	for _, d := range dialects {
+		patterns = append(patterns, d.variables...)
+	}
+	return slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return slices.ContainsFunc(patterns, func(pattern string) bool { return matches(pattern, name) })
+	})
+}
+
+func matches(pattern, name string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, prefix)
+	}
+	return pattern == name
+}

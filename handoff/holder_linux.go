@@ -1,0 +1,206 @@
+package handoff
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The states of include/net/tcp_states.h that are asked for.
+const (
+	tcpListen = 10
+	tcpClose  = 7 // of a UDP socket that is bound and not connected
+)
+
+// inetHolding finds the sockets, inode and uid, that keep others from binding host.
+func inetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]int, error) {
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1 << tcpListen, port: host.Port()}
+	if strings.HasPrefix(network, "udp") {
+		query.protocol, query.states = unix.IPPROTO_UDP, 1<<tcpClose
+	}
+	found := make(map[uint64]int)
+	for _, query.family = range []uint8{unix.AF_INET, unix.AF_INET6} {
+		err := query.each(func(s inetSocket) {
+			if s.inode != 0 && collide(host.Addr(), v6Only, s) {
+				found[s.inode] = s.uid
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// collide tells whether a socket of this address and one that exists want the same packets.
+func collide(ip netip.Addr, v6Only bool, s inetSocket) bool {
+	ip = ip.WithZone("").Unmap()
+	switch {
+	case ip.Is4() == s.local.Is4():
+		return ip == s.local || ip.IsUnspecified() || s.local.IsUnspecified()
+	case ip.Is4():
+		return s.local.IsUnspecified() && !s.v6Only
+	}
+	return ip.IsUnspecified() && !v6Only
+}
+
+// unixSocket is one row of /proc/net/unix. An inode of 0 is a connection that nobody has accepted yet.
+type unixSocket struct {
+	name      string
+	inode     uint64
+	listening bool
+	kind      int
+}
+
+const unixAcceptsConnections = 1 << 16 // __SO_ACCEPTCON, include/linux/net.h
+
+// eachUnixSocket calls visit with every unix socket that has a name.
+func eachUnixSocket(visit func(unixSocket)) error {
+	table, err := os.Open("/proc/net/unix")
+	if err != nil {
+		return fmt.Errorf("cannot read the kernel's list of unix sockets: %w", err)
+	}
+	defer table.Close()
+	lines := bufio.NewScanner(table)
+	for lines.Scan() {
+		if s, ok := parseUnixSocket(lines.Text()); ok {
+			visit(s)
+		}
+	}
+	return lines.Err()
+}
+
+// parseUnixSocket reads "address: refcount protocol flags type state inode path"; the path may have spaces.
+func parseUnixSocket(line string) (unixSocket, bool) {
+	fields := make([]string, 7)
+	for i := range fields {
+		fields[i], line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
+	}
+	flags, err := strconv.ParseUint(fields[3], 16, 32)
+	if err != nil || line == "" {
+		return unixSocket{}, false
+	}
+	kind, _ := strconv.ParseInt(fields[4], 16, 32)
+	inode, _ := strconv.ParseUint(fields[6], 10, 64)
+	return unixSocket{name: line, inode: inode, listening: flags&unixAcceptsConnections != 0, kind: int(kind)}, true
+}
+
+// unixHolding finds the sockets bound to a path or @name that take connections or datagrams. The table has no uids.
+func unixHolding(name string) (map[uint64]int, error) {
+	found := make(map[uint64]int)
+	err := eachUnixSocket(func(s unixSocket) {
+		if s.name == name && (s.listening || s.kind == unix.SOCK_DGRAM) {
+			found[s.inode] = -1
+		}
+	})
+	return found, err
+}
+
+// holders finds the processes that have one of the sockets open, by rising pid.
+func holders(sockets map[uint64]int) ([]Holder, error) {
+	pids, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	var found []Holder
+	for _, pid := range pids {
+		if holdsAny(pid, sockets) {
+			found = append(found, holder(pid))
+		}
+	}
+	return found, nil
+}
+
+func processes() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("cannot list processes: %w", err)
+	}
+	var pids []int
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+func holdsAny(pid int, sockets map[uint64]int) bool {
+	held := false
+	_ = eachOpenSocket(pid, func(inode uint64) {
+		_, ok := sockets[inode]
+		held = held || ok
+	})
+	return held
+}
+
+// eachOpenSocket calls visit with the inode of every socket that the process has open.
+func eachOpenSocket(pid int, visit func(inode uint64)) error {
+	folder, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	var link [64]byte
+	for _, name := range names {
+		n, err := unix.Readlinkat(int(folder.Fd()), name, link[:])
+		if err != nil {
+			continue
+		}
+		if inode, ok := socketInode(link[:n]); ok {
+			visit(inode)
+		}
+	}
+	return nil
+}
+
+// socketInode reads "socket:[123]".
+func socketInode(link []byte) (uint64, bool) {
+	number, ok := bytes.CutPrefix(link, []byte("socket:["))
+	if !ok || len(number) == 0 {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(string(number[:len(number)-1]), 10, 64)
+	return inode, err == nil
+}
+
+func holder(pid int) Holder {
+	uid := processUID(pid)
+	return Holder{PID: pid, UID: uid, User: userName(uid), Command: command(pid)}
+}
+
+// processUID reads the status file: the owner of /proc/PID itself is root for a process that has dropped privileges.
+func processUID(pid int) int {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, line, _ := bytes.Cut(status, []byte("\nUid:\t"))
+	effective := bytes.Fields(line)
+	if len(effective) < 2 {
+		return -1
+	}
+	uid, err := strconv.Atoi(string(effective[1]))
+	if err != nil {
+		return -1
+	}
+	return uid
+}
+
+func command(pid int) string {
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	line = bytes.TrimRight(line, "\x00")
+	if len(line) == 0 {
+		line, _ = os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	}
+	return strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " "))
+}

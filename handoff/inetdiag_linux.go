@@ -1,0 +1,170 @@
+package handoff
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// What include/uapi/linux/inet_diag.h and sock_diag.h define and x/sys does not.
+const (
+	diagByFamily     = 20 // SOCK_DIAG_BY_FAMILY
+	diagBytecode     = 1  // INET_DIAG_REQ_BYTECODE
+	diagV6Only       = 11 // INET_DIAG_SKV6ONLY
+	diagSourceAtMost = 3  // INET_DIAG_BC_S_LE
+	diagSourceFrom   = 2  // INET_DIAG_BC_S_GE
+
+	diagRequestSize = 56 // struct inet_diag_req_v2
+	diagMessageSize = 72 // struct inet_diag_msg
+	diagReplySize   = 32 << 10
+)
+
+// diagTimeout is for a kernel that does not answer: a dump is made inside recv, and takes milliseconds.
+var diagTimeout = unix.Timeval{Sec: 2}
+
+// inetQuery picks sockets: one family and protocol, some states (bits 1<<TCP_LISTEN and so on), one source port.
+type inetQuery struct {
+	family, protocol uint8
+	states           uint32
+	port             uint16
+}
+
+// inetSocket is one row of the kernel's table.
+type inetSocket struct {
+	local  netip.Addr
+	uid    int
+	inode  uint64
+	v6Only bool
+}
+
+// each calls visit with every socket that matches, as the kernel's inet_diag reports them.
+func (q inetQuery) each(visit func(inetSocket)) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &diagTimeout); err != nil {
+		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
+	}
+	if err := unix.Sendto(fd, q.marshal(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
+	}
+	if err := readDump(fd, func(message []byte) { visit(parseInetSocket(message)) }); err != nil {
+		return fmt.Errorf("cannot read the kernel's list of sockets: %w", err)
+	}
+	return nil
+}
+
+// marshal makes the request: a netlink header, struct inet_diag_req_v2, and a filter program on the source port,
+// without which the kernel would send every socket of the machine.
+func (q inetQuery) marshal() []byte {
+	program := sourcePortProgram(q.port)
+	size := unix.SizeofNlMsghdr + diagRequestSize + unix.SizeofNlAttr + len(program)
+	ne := binary.NativeEndian
+	b := make([]byte, 0, size)
+	b = ne.AppendUint32(b, uint32(size))
+	b = ne.AppendUint16(b, diagByFamily)
+	b = ne.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	b = append(b, make([]byte, 8)...)
+	b = append(b, q.family, q.protocol, 0, 0)
+	b = ne.AppendUint32(b, q.states)
+	b = append(b, make([]byte, diagRequestSize-8)...)
+	b = ne.AppendUint16(b, uint16(unix.SizeofNlAttr+len(program)))
+	b = ne.AppendUint16(b, diagBytecode)
+	return append(b, program...)
+}
+
+// sourcePortProgram is "port >= p and port <= p": each test is an operation and its operand, with the distance to go
+// on a yes, and on a no; a distance 4 past the end rejects.
+func sourcePortProgram(port uint16) []byte {
+	ne := binary.NativeEndian
+	program := make([]byte, 0, 16)
+	for _, op := range []struct {
+		code byte
+		no   uint16
+	}{{diagSourceFrom, 20}, {diagSourceAtMost, 12}} {
+		program = append(program, op.code, 8)
+		program = ne.AppendUint16(program, op.no)
+		program = append(program, 0, 0)
+		program = ne.AppendUint16(program, port)
+	}
+	return program
+}
+
+// readDump calls visit with the payload of every message of a dump until its end.
+func readDump(fd int, visit func([]byte)) error {
+	buffer := make([]byte, diagReplySize)
+	for {
+		n, _, err := unix.Recvfrom(fd, buffer, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if done, err := readMessages(buffer[:n], visit); done || err != nil {
+			return err
+		}
+	}
+}
+
+func readMessages(b []byte, visit func([]byte)) (done bool, err error) {
+	ne := binary.NativeEndian
+	for len(b) >= unix.SizeofNlMsghdr {
+		size := int(ne.Uint32(b))
+		if size < unix.SizeofNlMsghdr || size > len(b) {
+			return false, fmt.Errorf("a message of %d bytes in a packet of %d", size, len(b))
+		}
+		payload := b[unix.SizeofNlMsghdr:size]
+		switch ne.Uint16(b[4:]) {
+		case unix.NLMSG_DONE:
+			return true, nil
+		case unix.NLMSG_ERROR:
+			return true, messageError(payload)
+		case diagByFamily:
+			visit(payload)
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return false, nil
+}
+
+func messageError(payload []byte) error {
+	if len(payload) < 4 {
+		return unix.EBADMSG
+	}
+	return unix.Errno(-int32(binary.NativeEndian.Uint32(payload)))
+}
+
+func parseInetSocket(message []byte) inetSocket {
+	if len(message) < diagMessageSize {
+		return inetSocket{}
+	}
+	ne := binary.NativeEndian
+	s := inetSocket{uid: int(ne.Uint32(message[64:])), inode: uint64(ne.Uint32(message[68:]))}
+	if message[0] == unix.AF_INET {
+		s.local = netip.AddrFrom4([4]byte(message[8:12]))
+	} else {
+		s.local = netip.AddrFrom16([16]byte(message[8:24])).Unmap()
+	}
+	s.v6Only = hasV6Only(message[diagMessageSize:])
+	return s
+}
+
+func hasV6Only(attributes []byte) bool {
+	ne := binary.NativeEndian
+	for len(attributes) >= unix.SizeofNlAttr {
+		size := int(ne.Uint16(attributes))
+		if size < unix.SizeofNlAttr || size > len(attributes) {
+			return false
+		}
+		if ne.Uint16(attributes[2:]) == diagV6Only {
+			return size > unix.SizeofNlAttr && attributes[unix.SizeofNlAttr] != 0
+		}
+		attributes = attributes[min((size+3)&^3, len(attributes)):]
+	}
+	return false
+}

@@ -1,0 +1,95 @@
+package handoff
+
+import (
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// InUseError says that other processes have the address. errors.Is finds unix.EADDRINUSE in it.
+type InUseError struct {
+	Address Address
+	// Holders are the processes that have the socket open, by rising pid; a prefork server has several.
+	Holders []Holder
+	// Unseen says why there are no Holders.
+	Unseen string
+
+	inodes map[uint64]int
+}
+
+// Holder is a process that has a socket open.
+type Holder struct {
+	PID, UID int
+	// User is the name of UID, or its number where it has none.
+	User string
+	// Command is the process's command line.
+	Command string
+}
+
+func (h Holder) String() string {
+	return fmt.Sprintf("pid %d of %s: %s", h.PID, h.User, h.Command)
+}
+
+const shownHolders = 3
+
+func (e *InUseError) Error() string {
+	text := fmt.Sprintf("cannot bind %s: address already in use", e.Address.Addr)
+	if len(e.Holders) == 0 {
+		return text + "; who has it cannot be seen: " + e.Unseen
+	}
+	shown := e.Holders[:min(len(e.Holders), shownHolders)]
+	names := make([]string, len(shown))
+	for i, h := range shown {
+		names[i] = h.String()
+	}
+	text += " by " + strings.Join(names, ", ")
+	if more := len(e.Holders) - len(shown); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// Unwrap gives the kernel's error.
+func (e *InUseError) Unwrap() error { return unix.EADDRINUSE }
+
+// inUse looks for the holders of the sockets, given as inode and uid.
+func inUse(a Address, sockets map[uint64]int, err error) error {
+	e := &InUseError{Address: a, inodes: sockets}
+	if err == nil {
+		e.Holders, err = holders(sockets)
+	}
+	switch {
+	case err != nil:
+		e.Unseen = err.Error()
+	case len(sockets) == 0:
+		e.Unseen = "no listening socket of this network namespace has it"
+	case len(e.Holders) == 0:
+		e.Unseen = unreadable(sockets)
+	}
+	return e
+}
+
+func unreadable(sockets map[uint64]int) string {
+	var owners []string
+	for _, uid := range sockets {
+		owners = append(owners, userName(uid))
+	}
+	slices.Sort(owners)
+	return fmt.Sprintf("the socket belongs to %s, whose processes grace (uid %d) may not inspect, or which is in another container",
+		strings.Join(slices.Compact(owners), " and "), unix.Geteuid())
+}
+
+func userName(uid int) string {
+	if uid < 0 {
+		return "another user"
+	}
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return "uid " + strconv.Itoa(uid)
+	}
+	return u.Username
+}

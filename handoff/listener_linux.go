@@ -1,0 +1,45 @@
+package handoff
+
+import (
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
+
+func socket(family, kind int) (int, error) {
+	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+}
+
+// prepareMode makes bind create the path closed: Linux takes the file's mode from the socket's own inode, less the
+// umask (unix_bind_bsd in net/unix/af_unix.c). The umask itself belongs to the whole process.
+func prepareMode(fd int, mode fs.FileMode) error {
+	if mode == 0 {
+		return nil
+	}
+	return unix.Fchmod(fd, 0)
+}
+
+// setMode works on an O_PATH descriptor, so that a link put in the path's place meanwhile is not followed.
+func setMode(path string, id pathID, uid, gid int, mode fs.FileMode) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	if identify(&stat) != id || !isSocket(&stat) {
+		return fmt.Errorf("another file has taken its place")
+	}
+	if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	if mode == 0 {
+		return nil
+	}
+	// fchmod refuses an O_PATH descriptor (EBADF); its name under /proc is the way that works on every kernel.
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode))
+}

@@ -1,0 +1,37 @@
+//go:build !linux
+
+package handoff
+
+import (
+	"io/fs"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func socket(family, kind int) (int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := unix.Socket(family, kind, 0)
+	if err != nil {
+		return -1, err
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func prepareMode(int, fs.FileMode) error { return nil }
+
+func setMode(path string, _ pathID, uid, gid int, mode fs.FileMode) error {
+	if err := unix.Lchown(path, uid, gid); err != nil {
+		return err
+	}
+	if mode == 0 {
+		return nil
+	}
+	return unix.Chmod(path, uint32(mode))
+}

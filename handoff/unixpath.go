@@ -1,0 +1,174 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"path"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// pathID tells a file in the file system from another that has taken its path. The zero value is no file.
+type pathID struct{ dev, ino uint64 }
+
+func identify(stat *unix.Stat_t) pathID {
+	return pathID{dev: uint64(stat.Dev), ino: uint64(stat.Ino)}
+}
+
+func isSocket(stat *unix.Stat_t) bool { return stat.Mode&unix.S_IFMT == unix.S_IFSOCK }
+
+func bindUnix(a Address) (*Listener, error) {
+	uid, gid, err := a.owner()
+	if err != nil {
+		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
+	}
+	if err := clearPath(a); err != nil {
+		return nil, err
+	}
+	l, err := newListener(a, unix.AF_UNIX)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.bindUnix(uid, gid); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// bindUnix binds at the path itself, not at a hidden one that is renamed later: getsockname gives the app the path
+// that was bound, and nginx and h2o find their sockets by it. A stream socket refuses everybody until it listens,
+// which comes last, so that nobody gets in before mode and owner are right.
+func (l *Listener) bindUnix(uid, gid int) error {
+	a := l.address
+	if err := prepareMode(l.fd, a.Mode); err != nil {
+		return fmt.Errorf("cannot set the mode of %s: %w", a.Addr, err)
+	}
+	if err := unix.Bind(l.fd, &unix.SockaddrUnix{Name: a.Addr}); err != nil {
+		return explainUnix(a, err)
+	}
+	l.bound = a.Addr
+	if err := l.claimPath(uid, gid); err != nil {
+		return fmt.Errorf("cannot set mode and owner of %s: %w", a.Addr, err)
+	}
+	if !l.Stream() {
+		return nil
+	}
+	if err := listen(l.fd, a.Backlog); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", a.Addr, err)
+	}
+	return nil
+}
+
+func (l *Listener) claimPath(uid, gid int) error {
+	if l.address.abstract() {
+		return nil
+	}
+	var stat unix.Stat_t
+	if err := unix.Lstat(l.address.Addr, &stat); err != nil {
+		return err
+	}
+	l.path = identify(&stat)
+	return setMode(l.address.Addr, l.path, uid, gid, l.address.Mode)
+}
+
+// unlink removes the path unless another socket, or none, is there by now.
+func (l *Listener) unlink() error {
+	var stat unix.Stat_t
+	if l.path == (pathID{}) || unix.Lstat(l.bound, &stat) != nil || identify(&stat) != l.path {
+		return nil
+	}
+	if err := unix.Unlink(l.bound); err != nil {
+		return fmt.Errorf("cannot remove %s: %w", l.bound, err)
+	}
+	return nil
+}
+
+// clearPath removes a socket that nobody serves any more.
+func clearPath(a Address) error {
+	var stat unix.Stat_t
+	if a.abstract() || unix.Lstat(a.Addr, &stat) != nil {
+		return nil
+	}
+	if !isSocket(&stat) {
+		return fmt.Errorf("cannot bind %s: a file that is not a socket is there; move it away or choose another path", a.Addr)
+	}
+	err := a.knock()
+	switch {
+	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
+		return fmt.Errorf("cannot bind %s: a socket is there, and grace has no right to see whether it is in use: %w", a.Addr, err)
+	case !errors.Is(err, unix.ECONNREFUSED):
+		sockets, err := unixHolding(a.Addr)
+		return inUse(a, sockets, err)
+	}
+	if err := unix.Unlink(a.Addr); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("cannot remove the unused socket %s: %w", a.Addr, err)
+	}
+	return nil
+}
+
+// knock connects to the path. Only ECONNREFUSED means that nobody is there: a full queue is EAGAIN, a datagram socket
+// in place of a stream one EPROTOTYPE.
+func (a *Address) knock() error {
+	fd, err := socket(unix.AF_UNIX, a.kind())
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: a.Addr})
+}
+
+// explainUnix adds what the user can do about a failed bind.
+func explainUnix(a Address, err error) error {
+	folder := path.Dir(a.Addr)
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		sockets, err := unixHolding(a.Addr)
+		return inUse(a, sockets, err)
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("cannot bind %s: %w: make the folder %s first", a.Addr, err, folder)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("cannot bind %s: %w: uid %d may not write to %s", a.Addr, err, unix.Geteuid(), folder)
+	}
+	return fmt.Errorf("cannot bind %s: %w", a.Addr, err)
+}
+
+// owner gives the numbers of owner and group, -1 where none is asked for.
+func (a *Address) owner() (uid, gid int, err error) {
+	uid, err = number(a.Owner, func(name string) (string, error) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return u.Uid, nil
+	})
+	if err != nil {
+		return -1, -1, fmt.Errorf("owner %s: %w", a.Owner, err)
+	}
+	gid, err = number(a.Group, func(name string) (string, error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return g.Gid, nil
+	})
+	if err != nil {
+		return -1, -1, fmt.Errorf("group %s: %w", a.Group, err)
+	}
+	return uid, gid, nil
+}
+
+func number(name string, lookUp func(string) (string, error)) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	if id, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(id), nil
+	}
+	id, err := lookUp(name)
+	if err != nil {
+		return -1, err
+	}
+	return strconv.Atoi(id)
+}
