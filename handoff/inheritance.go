@@ -1,0 +1,314 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inheritance is the set of sockets that a supervisor left to this process. Each is given out once.
+//
+// It owns the descriptors that nobody has asked for yet, and keeps them open as long as the process lives. Its methods
+// may be called from several goroutines.
+type Inheritance struct {
+	mu      sync.Mutex
+	sockets []inheritedSocket
+}
+
+// Inherit takes the sockets that the variables of any dialect tell of, and sets their descriptors close-on-exec.
+// What is no socket, or not inherited, is left alone: variables outlive the processes they were meant for.
+//
+// Listen and the other functions of the package use one Inheritance of the process's own environment, made when the
+// first of them is called. A second one finds nothing.
+func Inherit(getenv func(string) string) *Inheritance {
+	i := &Inheritance{}
+	for _, read := range []func(func(string) string) []inheritedSocket{
+		fromSystemd, fromServerStarter, fromEinhorn, fromNginx, fromFPM,
+	} {
+		for _, s := range read(getenv) {
+			if s.take() {
+				i.sockets = append(i.sockets, s)
+			}
+		}
+	}
+	return i
+}
+
+// Listen is like the function Listen.
+func (i *Inheritance) Listen(network, addr string) (net.Listener, error) {
+	if s, ok := i.claim(isAt(network, addr)); ok {
+		return s.listener()
+	}
+	var fresh net.ListenConfig
+	// Multipath sockets take no steering program: SO_ATTACH_REUSEPORT_CBPF fails with EOPNOTSUPP.
+	fresh.SetMultipathTCP(false)
+	ln, err := fresh.Listen(context.Background(), network, addr)
+	if err != nil {
+		return nil, i.explain(err)
+	}
+	return ln, nil
+}
+
+// ListenPacket is like the function ListenPacket.
+func (i *Inheritance) ListenPacket(network, addr string) (net.PacketConn, error) {
+	if s, ok := i.claim(isAt(network, addr)); ok {
+		return s.packetConn()
+	}
+	conn, err := net.ListenPacket(network, addr)
+	if err != nil {
+		return nil, i.explain(err)
+	}
+	return conn, nil
+}
+
+// Named is like the function Named.
+func (i *Inheritance) Named(name, network, addr string) (net.Listener, error) {
+	if s, ok := i.claim(isNamed(name, true)); ok {
+		return s.listener()
+	}
+	return i.Listen(network, addr)
+}
+
+// NamedPacket is like the function NamedPacket.
+func (i *Inheritance) NamedPacket(name, network, addr string) (net.PacketConn, error) {
+	if s, ok := i.claim(isNamed(name, false)); ok {
+		return s.packetConn()
+	}
+	return i.ListenPacket(network, addr)
+}
+
+func (i *Inheritance) claim(fits func(inheritedSocket) bool) (inheritedSocket, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	n := slices.IndexFunc(i.sockets, fits)
+	if n < 0 {
+		return inheritedSocket{}, false
+	}
+	s := i.sockets[n]
+	i.sockets = slices.Delete(i.sockets, n, n+1)
+	return s, true
+}
+
+// explain names the sockets that wait for an owner when an address is taken: the supervisor then has most likely
+// bound another spelling of it than the app asks for.
+func (i *Inheritance) explain(err error) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !errors.Is(err, unix.EADDRINUSE) || len(i.sockets) == 0 {
+		return err
+	}
+	left := make([]string, len(i.sockets))
+	for n, s := range i.sockets {
+		left[n] = s.String()
+	}
+	return fmt.Errorf("%w; inherited, but not asked for by address or name: %s", err, strings.Join(left, ", "))
+}
+
+// inheritedSocket is one socket of the supervisor's. Its readers know the number and perhaps a name, take the rest.
+type inheritedSocket struct {
+	fd      int
+	name    string
+	network string // tcp, udp, unix, unixgram or unixpacket
+	host    netip.AddrPort
+	path    string
+}
+
+func (s inheritedSocket) String() string {
+	addr := s.path
+	if addr == "" {
+		addr = s.host.String()
+	}
+	if s.name == "" {
+		return s.network + "://" + addr
+	}
+	return s.name + "=" + s.network + "://" + addr
+}
+
+func (s inheritedSocket) stream() bool { return s.network != "udp" && s.network != "unixgram" }
+
+// take makes the descriptor this process's own. A descriptor with FD_CLOEXEC was opened here, since no exec would have
+// left it open: its number stands in a variable that was meant for another process, or it has an owner already.
+func (s *inheritedSocket) take() bool {
+	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFD, 0)
+	if err != nil || flags&unix.FD_CLOEXEC != 0 || !s.inspect() {
+		return false
+	}
+	unix.CloseOnExec(s.fd)
+	return true
+}
+
+// inspect learns what the socket is, and tells whether an app can use it.
+func (s *inheritedSocket) inspect() bool {
+	kind, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return false
+	}
+	name, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return false
+	}
+	if unixName, ok := name.(*unix.SockaddrUnix); ok {
+		s.path = unixName.Name
+		s.network = map[int]string{
+			unix.SOCK_STREAM: "unix", unix.SOCK_DGRAM: "unixgram", unix.SOCK_SEQPACKET: "unixpacket",
+		}[kind]
+	} else {
+		s.host = inetAddrPort(name)
+		s.network = map[int]string{unix.SOCK_STREAM: "tcp", unix.SOCK_DGRAM: "udp"}[kind]
+	}
+	listening, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return s.network != "" && (!s.stream() || err == nil && listening != 0)
+}
+
+// listener passes the descriptor on to a net.Listener, which leaves a unix path alone when it is closed. On the way
+// nothing may switch the socket to blocking, not for a moment: all generations share the flag, and an accept that
+// finds it so hangs. os.NewFile and net.FileListener leave a non-blocking descriptor as it is.
+func (s inheritedSocket) listener() (net.Listener, error) {
+	f := os.NewFile(uintptr(s.fd), s.String())
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on the inherited socket %s: %w", s, err)
+	}
+	return ln, nil
+}
+
+func (s inheritedSocket) packetConn() (net.PacketConn, error) {
+	f := os.NewFile(uintptr(s.fd), s.String())
+	defer f.Close()
+	conn, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot receive on the inherited socket %s: %w", s, err)
+	}
+	return conn, nil
+}
+
+func isNamed(name string, stream bool) func(inheritedSocket) bool {
+	return func(s inheritedSocket) bool { return name != "" && s.name == name && s.stream() == stream }
+}
+
+// isAt tells whether a socket is where net.Listen(network, addr) would have bound its own.
+func isAt(network, addr string) func(inheritedSocket) bool {
+	host := sync.OnceValue(func() netip.AddrPort { return resolve(network, addr) })
+	base := strings.TrimRight(network, "46")
+	return func(s inheritedSocket) bool {
+		switch {
+		case s.network != base:
+			return false
+		case !s.host.IsValid():
+			return samePath(s.path, addr)
+		}
+		return sameHost(network, s.host, host())
+	}
+}
+
+// resolve gives the zero value for what is no address: then net.Listen will say why.
+func resolve(network, addr string) netip.AddrPort {
+	if strings.HasPrefix(network, "udp") {
+		if a, err := net.ResolveUDPAddr(network, addr); err == nil {
+			return a.AddrPort()
+		}
+		return netip.AddrPort{}
+	}
+	if a, err := net.ResolveTCPAddr(network, addr); err == nil {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// sameHost compares as net.Listen binds: without a family in the network, 0.0.0.0, [::] and no host are all the same.
+// Port 0 asks for a new port, so it is never the same.
+func sameHost(network string, bound, want netip.AddrPort) bool {
+	has, asked := bound.Addr().Unmap(), want.Addr().Unmap()
+	switch {
+	case want.Port() == 0 || want.Port() != bound.Port():
+		return false
+	case strings.HasSuffix(network, "4") && !has.Is4(), strings.HasSuffix(network, "6") && has.Is4():
+		return false
+	case !asked.IsValid() || asked.IsUnspecified():
+		return has.IsUnspecified()
+	}
+	return has == asked
+}
+
+// samePath lets /var/run/x be /run/x, and a relative path the absolute one that was bound.
+func samePath(bound, want string) bool {
+	if bound == want {
+		return want != ""
+	}
+	if strings.HasPrefix(bound, "@") || strings.HasPrefix(want, "@") {
+		return false
+	}
+	there, err := os.Stat(bound)
+	if err != nil {
+		return false
+	}
+	asked, err := os.Stat(want)
+	return err == nil && os.SameFile(there, asked)
+}
+
+// https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html
+func fromSystemd(getenv func(string) string) []inheritedSocket {
+	count, err := strconv.Atoi(getenv("LISTEN_FDS"))
+	if err != nil || getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil
+	}
+	names := strings.Split(getenv("LISTEN_FDNAMES"), ":")
+	var sockets []inheritedSocket
+	for n := range count {
+		s := inheritedSocket{fd: 3 + n}
+		if n < len(names) {
+			s.name = names[n]
+		}
+		sockets = append(sockets, s)
+	}
+	return sockets
+}
+
+// https://metacpan.org/pod/Server::Starter
+func fromServerStarter(getenv func(string) string) []inheritedSocket {
+	return lastNumbers(strings.Split(getenv("SERVER_STARTER_PORT"), ";"))
+}
+
+// fpm_sockets_init_main in sapi/fpm/fpm/fpm_sockets.c of php-src
+func fromFPM(getenv func(string) string) []inheritedSocket {
+	return lastNumbers(strings.Split(getenv("FPM_SOCKETS"), ","))
+}
+
+// ngx_add_inherited_sockets in src/core/nginx.c of nginx
+func fromNginx(getenv func(string) string) []inheritedSocket {
+	return lastNumbers(strings.FieldsFunc(getenv("NGINX"), func(r rune) bool { return r == ';' || r == ':' }))
+}
+
+// https://github.com/contribsys/einhorn: a worker trusts the variables only if its parent wrote them.
+func fromEinhorn(getenv func(string) string) []inheritedSocket {
+	count, err := strconv.Atoi(getenv("EINHORN_FD_COUNT"))
+	if err != nil || getenv("EINHORN_MASTER_PID") != strconv.Itoa(os.Getppid()) {
+		return nil
+	}
+	var numbers []string
+	for n := range count {
+		numbers = append(numbers, getenv("EINHORN_FD_"+strconv.Itoa(n)))
+	}
+	return lastNumbers(numbers)
+}
+
+// lastNumbers reads descriptors from words like 4 and 127.0.0.1:80=4.
+func lastNumbers(words []string) []inheritedSocket {
+	var sockets []inheritedSocket
+	for _, word := range words {
+		if fd, err := strconv.Atoi(word[strings.LastIndex(word, "=")+1:]); err == nil {
+			sockets = append(sockets, inheritedSocket{fd: fd})
+		}
+	}
+	return sockets
+}

@@ -1,0 +1,42 @@
+package handoff
+
+import (
+	"net"
+	"os"
+	"sync"
+)
+
+// inherited is process-wide because the descriptors are: they can be taken once.
+var inherited = sync.OnceValue(func() *Inheritance { return Inherit(os.Getenv) })
+
+// Listen is net.Listen for an app that may have a supervisor: if one left a socket that is bound to addr, Listen
+// returns it, else it binds a new one. Host names and service names mean what they mean to net.Listen.
+//
+// The caller owns the listener and closes it. Closing an inherited one closes this process's copy only: the supervisor
+// goes on holding the address, and a unix path stays. An inherited socket is given out once; asking again for its
+// address is the error that it is without a supervisor, EADDRINUSE. A port 0 is always a new port: use Named for a
+// port that the supervisor chose.
+//
+// Errors are those of net.Listen. If a socket was inherited and nobody has asked for it, EADDRINUSE names it.
+func Listen(network, addr string) (net.Listener, error) {
+	return inherited().Listen(network, addr)
+}
+
+// ListenPacket is Listen for the packet networks udp, udp4, udp6 and unixgram.
+func ListenPacket(network, addr string) (net.PacketConn, error) {
+	return inherited().ListenPacket(network, addr)
+}
+
+// Named is Listen by the name that the supervisor gave the socket (NAME= in front of grace's --listen address,
+// FileDescriptorName= in a systemd unit), wherever it is bound. Of several with the same name each call returns the
+// next. If nothing of that name is left, Named is Listen(network, addr).
+//
+// Names come by the systemd dialect alone.
+func Named(name, network, addr string) (net.Listener, error) {
+	return inherited().Named(name, network, addr)
+}
+
+// NamedPacket is Named for the packet networks udp, udp4, udp6 and unixgram.
+func NamedPacket(name, network, addr string) (net.PacketConn, error) {
+	return inherited().NamedPacket(name, network, addr)
+}

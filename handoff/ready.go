@@ -1,0 +1,57 @@
+package handoff
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// notifyPatience bounds the wait for room in the supervisor's queue, which is 10 messages long on an untouched Linux.
+const notifyPatience = 5 * time.Second
+
+// Ready tells the supervisor that this process serves now. The generation before it is told to drain on its word, so
+// call it only once requests are answered. Without a supervisor that asks for notifications (NOTIFY_SOCKET) it does
+// nothing and returns nil, like Status, Stopping and Inflight.
+func Ready() error { return notify("READY=1") }
+
+// Status tells the supervisor in one line what the process does, for people to read. Line breaks become spaces.
+func Status(text string) error {
+	return notify("STATUS=" + strings.NewReplacer("\r\n", " ", "\n", " ").Replace(text))
+}
+
+// Stopping tells the supervisor that the process has begun to end.
+func Stopping() error { return notify("STOPPING=1") }
+
+// Inflight tells grace how many requests the process is still working on. Other supervisors ignore it.
+func Inflight(n int) error { return notify("X_GRACE_INFLIGHT=" + strconv.Itoa(n)) }
+
+func notify(message string) error {
+	addr := os.Getenv("NOTIFY_SOCKET")
+	if addr == "" {
+		return nil
+	}
+	if err := send(addr, message, notifyPatience); err != nil {
+		return fmt.Errorf("cannot tell the supervisor %s: %w", message, err)
+	}
+	return nil
+}
+
+// send is one message of sd_notify(3). The kernel adds the sender's credentials for a receiver that asks for them.
+func send(addr, message string, patience time.Duration) error {
+	if addr[0] != '/' && addr[0] != '@' {
+		return fmt.Errorf("NOTIFY_SOCKET=%s is neither an absolute path nor @name", addr)
+	}
+	conn, err := net.Dial("unixgram", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(message))
+	return err
+}
