@@ -1,10 +1,7 @@
 package childproc
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -104,91 +101,4 @@ func Descends(pid, ancestor int) (bool, error) {
 		line = stat.parent
 	}
 	return true, nil
-}
-
-// procStat is what is needed of /proc/PID/stat.
-type procStat struct {
-	state   byte
-	parent  int
-	group   int
-	threads int
-}
-
-// living is false for a zombie; but a main thread that has ended before the
-// others looks like one too.
-func (s procStat) living() bool {
-	return s.state != 'X' && (s.state != 'Z' || s.threads > 1)
-}
-
-func readStat(pid int) (procStat, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if gone(err) {
-		return procStat{}, unix.ESRCH
-	}
-	if err != nil {
-		return procStat{}, err
-	}
-	return parseStat(text)
-}
-
-// parseStat begins behind the last parenthesis: a program's name may contain
-// blanks and parentheses, what follows it does not.
-func parseStat(text []byte) (procStat, error) {
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 18 {
-		return procStat{}, fmt.Errorf("cannot read the kernel's process status %q", text)
-	}
-	stat := procStat{state: fields[0][0]}
-	for i, field := range map[int]*int{1: &stat.parent, 2: &stat.group, 17: &stat.threads} {
-		var err error
-		if *field, err = strconv.Atoi(fields[i]); err != nil {
-			return procStat{}, fmt.Errorf("cannot read the kernel's process status %q", text)
-		}
-	}
-	return stat, nil
-}
-
-// eachProcess calls visit for every process there is; those that end meanwhile
-// are left out.
-func eachProcess(visit func(pid int, stat procStat)) error {
-	pids, err := numbersIn("/proc")
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		stat, err := readStat(pid)
-		if gone(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		visit(pid, stat)
-	}
-	return nil
-}
-
-func numbersIn(path string) ([]int, error) {
-	dir, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	numbers := make([]int, 0, len(names))
-	for _, name := range names {
-		if n, err := strconv.Atoi(name); err == nil {
-			numbers = append(numbers, n)
-		}
-	}
-	return numbers, nil
-}
-
-// gone is what /proc answers about processes, threads and descriptors that have
-// ended: ENOENT to open, ESRCH to read.
-func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }

@@ -1,0 +1,213 @@
+package childproc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// procStat is what is needed of /proc/PID/stat.
+type procStat struct {
+	state   byte
+	parent  int
+	group   int
+	threads int
+}
+
+// living is false for a zombie; but a main thread that has ended before the
+// others looks like one too.
+func (s procStat) living() bool {
+	return s.state != 'X' && (s.state != 'Z' || s.threads > 1)
+}
+
+// readStat gives ESRCH for a process that is not there.
+func readStat(pid int) (procStat, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if gone(err) {
+		return procStat{}, unix.ESRCH
+	}
+	if err != nil {
+		return procStat{}, err
+	}
+	return parseStat(text)
+}
+
+// parseStat begins behind the last parenthesis: a program's name may contain
+// blanks and parentheses, what follows it does not.
+func parseStat(text []byte) (procStat, error) {
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 18 {
+		return procStat{}, fmt.Errorf("cannot understand the kernel's process status %q", text)
+	}
+	parent, err1 := strconv.Atoi(fields[1])
+	group, err2 := strconv.Atoi(fields[2])
+	threads, err3 := strconv.Atoi(fields[17])
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return procStat{}, fmt.Errorf("cannot understand the kernel's process status %q: %w", text, err)
+	}
+	return procStat{state: fields[0][0], parent: parent, group: group, threads: threads}, nil
+}
+
+// eachProcess calls visit for every process there is; those that end meanwhile
+// are left out.
+func eachProcess(visit func(pid int, stat procStat)) error {
+	pids, err := numbersIn("/proc")
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		stat, err := readStat(pid)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		visit(pid, stat)
+	}
+	return nil
+}
+
+func numbersIn(path string) ([]int, error) {
+	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	names, err := entries(dir)
+	if err != nil {
+		return nil, err
+	}
+	numbers := make([]int, 0, len(names))
+	for _, name := range names {
+		if n, err := strconv.Atoi(name); err == nil {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, nil
+}
+
+func entries(dir int) ([]string, error) {
+	var names []string
+	buf := make([]byte, 4096)
+	for {
+		n, err := unix.ReadDirent(dir, buf)
+		if n <= 0 {
+			return names, err
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
+}
+
+// procTasks is an open /proc/PID/task. What a process has is looked up by way of
+// its threads, because a main thread that has ended before the others has no
+// descriptors any more.
+type procTasks struct {
+	pid     int
+	dir     int
+	threads []string
+}
+
+func openTasks(pid int) (*procTasks, error) {
+	dir, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	threads, err := entries(dir)
+	if err != nil {
+		unix.Close(dir)
+		return nil, err
+	}
+	return &procTasks{pid: pid, dir: dir, threads: threads}, nil
+}
+
+func (t *procTasks) close() { unix.Close(t.dir) }
+
+// window is how many descriptors are listed, and how many threads looked at, in
+// one go.
+const window = 64
+
+// descriptors lists some descriptors of the first thread that has any, from a
+// place on, 0 at first, and gives the place where the list goes on. None are
+// left when it gives none.
+func (t *procTasks) descriptors(place int64) (tid string, fds []string, next int64, err error) {
+	for _, tid := range t.threads {
+		fds, next, err := t.descriptorsOf(tid, place)
+		if len(fds) > 0 || place > 0 || ignoreGone(err) != nil {
+			return tid, fds, next, err
+		}
+	}
+	return "", nil, 0, nil
+}
+
+func (t *procTasks) descriptorsOf(tid string, place int64) ([]string, int64, error) {
+	dir, err := unix.Openat(t.dir, tid+"/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unix.Close(dir)
+	if _, err := unix.Seek(dir, place, io.SeekStart); err != nil {
+		return nil, 0, err
+	}
+	var some [window * 24]byte // numbers of up to four digits take 24 bytes each
+	n, err := unix.ReadDirent(dir, some[:])
+	if err != nil {
+		return nil, 0, err
+	}
+	_, _, fds := unix.ParseDirent(some[:n], -1, nil)
+	next, err := unix.Seek(dir, 0, io.SeekCurrent)
+	return fds, next, err
+}
+
+// link gives what a descriptor is, as far as it fits: sockets and the kernel's
+// anonymous files have short names.
+func (t *procTasks) link(tid, fd string) (string, error) {
+	var link [64]byte
+	n, err := unix.Readlinkat(t.dir, tid+"/fd/"+fd, link[:])
+	return string(link[:max(n, 0)]), err
+}
+
+func socketLink(inode uint64) string {
+	return "socket:[" + strconv.FormatUint(inode, 10) + "]"
+}
+
+// gone is what /proc answers about processes, threads and descriptors that have
+// ended: ENOENT to open, ESRCH to read.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+}
+
+func ignoreGone(err error) error {
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
+// settle sorts what /proc has refused to show: blind is why a living process
+// could not be looked into, other is an error that has nothing to do with the
+// process. A process that has ended is neither.
+func settle(pid int, err error) (blind, other error) {
+	switch {
+	case gone(err):
+		if unix.Kill(pid, 0) == unix.ESRCH {
+			return nil, nil
+		}
+		return fmt.Errorf("%w: process %d is hidden (/proc is mounted with hidepid)", ErrCannotLook, pid), nil
+	case errors.Is(err, fs.ErrPermission):
+		if stat, err := readStat(pid); err != nil || !stat.living() {
+			return nil, nil
+		}
+		return fmt.Errorf("%w: process %d: %v (that takes the app's user, or root with CAP_SYS_PTRACE)", ErrCannotLook, pid, err), nil
+	case err != nil:
+		return nil, fmt.Errorf("cannot look into process %d: %w", pid, err)
+	}
+	return nil, nil
+}
