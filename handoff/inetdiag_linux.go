@@ -34,6 +34,7 @@ type inetQuery struct {
 // inetSocket is one row of the kernel's table.
 type inetSocket struct {
 	local  netip.Addr
+	remote netip.AddrPort
 	uid    int
 	inode  uint64
 	v6Only bool
@@ -145,11 +146,15 @@ func parseInetSocket(message []byte) inetSocket {
 	}
 	ne := binary.NativeEndian
 	s := inetSocket{uid: int(ne.Uint32(message[64:])), inode: uint64(ne.Uint32(message[68:]))}
+	var remote netip.Addr
 	if message[0] == unix.AF_INET {
 		s.local = netip.AddrFrom4([4]byte(message[8:12]))
+		remote = netip.AddrFrom4([4]byte(message[24:28]))
 	} else {
 		s.local = netip.AddrFrom16([16]byte(message[8:24])).Unmap()
+		remote = netip.AddrFrom16([16]byte(message[24:40])).Unmap()
 	}
+	s.remote = netip.AddrPortFrom(remote, binary.BigEndian.Uint16(message[6:]))
 	s.v6Only = hasV6Only(message[diagMessageSize:])
 	return s
 }

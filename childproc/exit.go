@@ -1,0 +1,106 @@
+package childproc
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+)
+
+// Exit is how a process ended.
+type Exit struct {
+	Code   int
+	Signal syscall.Signal // 0 unless a signal ended it
+	// Unknown says that somebody else took the status, as happens to a main
+	// process that was never grace's child.
+	Unknown bool
+	// Err is not nil if the app never ran, because it could not be executed.
+	Err *StartError
+}
+
+// Status is the exit status as a shell gives it: 127 and 126 for a command that
+// cannot be found or run, 128+n for a signal.
+func (e Exit) Status() int {
+	switch {
+	case e.Err != nil:
+		return e.Err.Status()
+	case e.Signal != 0:
+		return 128 + int(e.Signal)
+	}
+	return e.Code
+}
+
+// Failed reports whether the end was anything but exit status 0 or an ordinary
+// termination by TERM.
+func (e Exit) Failed() bool {
+	if e.Err != nil || e.Unknown {
+		return true
+	}
+	if e.Signal != 0 {
+		return e.Signal != syscall.SIGTERM
+	}
+	return e.Code != 0
+}
+
+func (e Exit) String() string {
+	switch {
+	case e.Err != nil:
+		return e.Err.Error()
+	case e.Unknown:
+		return "status unknown"
+	case e.Signal != 0:
+		return "signal: " + e.Signal.String()
+	}
+	return fmt.Sprintf("exit status %d", e.Code)
+}
+
+// StartError says which step of starting a process failed.
+type StartError struct {
+	Step  string // "fork", "umask", "chdir", "setgroups", "setgid", "setuid", "exec"
+	Path  string
+	Errno syscall.Errno
+}
+
+func (e *StartError) Error() string {
+	return fmt.Sprintf("cannot start %s: %s: %s%s", e.Path, e.Step, e.Errno.Error(), e.advice())
+}
+
+func (e *StartError) advice() string {
+	switch {
+	case e.Step == "exec" && e.Errno == syscall.ENOENT:
+		return " (check the path and, for a script, the interpreter in its first line)"
+	case e.Step == "exec" && e.Errno == syscall.EACCES:
+		return " (check that it is an executable file, chmod +x, and that the user may reach it)"
+	case e.Step == "exec" && e.Errno == syscall.ENOEXEC:
+		return " (not a program for this machine; a script needs a first line such as #!/bin/sh)"
+	case e.Errno == syscall.EAGAIN:
+		return " (the limit of processes is reached: see ulimit -u, TasksMax=)"
+	case e.Errno == syscall.EMFILE || e.Errno == syscall.ENFILE:
+		return " (the limit of open files is reached: see ulimit -n, LimitNOFILE=)"
+	case e.Errno == syscall.EPERM:
+		return " (changing the user needs root)"
+	}
+	return ""
+}
+
+// Unwrap gives the error number, for errors.Is(err, syscall.EAGAIN) and the like.
+func (e *StartError) Unwrap() error { return e.Errno }
+
+// Status is 127 for a command that is not there, 126 for one that cannot be
+// executed, and 1 for everything that went wrong before it was tried.
+func (e *StartError) Status() int {
+	switch {
+	case e.Step != "exec":
+		return 1
+	case e.Errno == syscall.ENOENT || e.Errno == syscall.ENOTDIR:
+		return 127
+	}
+	return 126
+}
+
+func startError(step, path string, err error) *StartError {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		errno = syscall.EINVAL
+	}
+	return &StartError{Step: step, Path: path, Errno: errno}
+}

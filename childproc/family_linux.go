@@ -1,0 +1,169 @@
+package childproc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Family is all processes that grace has started and not reaped yet. As PID 1
+// or subreaper grace also becomes the parent of orphans, and has to tell the
+// two apart. Its methods may be called from any goroutine.
+type Family struct {
+	mu  sync.Mutex
+	own map[int]struct{}
+}
+
+// NewFamily makes the calling process the reaper of its descendants' orphans
+// (prctl(2), PR_SET_CHILD_SUBREAPER), so that a double fork does not hide a
+// process of the app.
+func NewFamily() (*Family, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("cannot become the reaper of orphaned processes: %w", err)
+	}
+	return &Family{own: map[int]struct{}{}}, nil
+}
+
+// Start forks and leaves the rest to the shim: whether the app could be executed
+// is part of what [Process.Wait] tells. The error is a *StartError.
+func (f *Family) Start(spec Spec) (*Process, error) {
+	null, err := openNull(spec)
+	if err != nil {
+		return nil, startError("open /dev/null", spec.Path, err)
+	}
+	defer closeAll(null)
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, startError("pipe", spec.Path, err)
+	}
+	defer closeAll(pipe[1:])
+	p, err := f.fork(spec, null, pipe[1])
+	if err != nil {
+		closeAll(pipe[:1])
+		return nil, startError("fork", spec.Path, err)
+	}
+	p.report = pipe[0]
+	return p, nil
+}
+
+func openNull(spec Spec) ([]int, error) {
+	if spec.Stdin >= 0 {
+		return nil, nil
+	}
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return []int{fd}, err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// fork holds the lock until the child is known as our own: an app that ends at
+// once must not be taken for an orphan.
+func (f *Family) fork(spec Spec, null []int, report int) (*Process, error) {
+	argv, err := shimArgs(spec)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{family: f, path: spec.Path, pidfd: -1, report: -1}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.PID, err = syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+		Dir:   spec.Dir,
+		Env:   spec.Env,
+		Files: shimFiles(spec, null, report),
+		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &p.pidfd},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.pidfd < 0 {
+		// Go keeps no pidfd where the kernel gave none (before Linux 5.4).
+		return nil, errors.Join(errNoPidfd, p.abandon())
+	}
+	f.own[p.PID] = struct{}{}
+	return p, nil
+}
+
+func shimArgs(spec Spec) ([]string, error) {
+	errand, err := json.Marshal(errand{
+		Path:     spec.Path,
+		PIDVars:  spec.PIDVars,
+		Umask:    spec.Umask,
+		Identity: spec.Identity,
+		Report:   3 + len(spec.Files),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{shimName, string(errand)}, spec.Args...), nil
+}
+
+func shimFiles(spec Spec, null []int, report int) []uintptr {
+	stdin := spec.Stdin
+	if len(null) > 0 {
+		stdin = null[0]
+	}
+	files := []uintptr{uintptr(stdin), uintptr(spec.Stdout), uintptr(spec.Stderr)}
+	for _, fd := range spec.Files {
+		files = append(files, uintptr(fd))
+	}
+	return append(files, uintptr(report))
+}
+
+// ReapOrphans reaps every dead child that this family did not start, and says
+// how many there were. It is to be called after SIGCHLD.
+func (f *Family) ReapOrphans() (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pids, err := children()
+	if err != nil {
+		return 0, err
+	}
+	reaped := 0
+	for _, pid := range pids {
+		if _, own := f.own[pid]; own {
+			continue
+		}
+		if got, _ := unix.Wait4(pid, nil, unix.WNOHANG, nil); got == pid {
+			reaped++
+		}
+	}
+	return reaped, nil
+}
+
+// children lists the children of all threads: an orphan goes to any of them.
+func children() ([]int, error) {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return nil, fmt.Errorf("cannot list own children: %w", err)
+	}
+	var pids []int
+	for _, thread := range threads {
+		list, err := os.ReadFile("/proc/self/task/" + thread.Name() + "/children")
+		if err != nil {
+			continue // the thread has ended
+		}
+		for field := range strings.FieldsSeq(string(list)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, nil
+}
+
+func (f *Family) forget(pid int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.own, pid)
+}

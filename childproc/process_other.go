@@ -1,0 +1,52 @@
+//go:build !linux
+
+package childproc
+
+import (
+	"context"
+	"errors"
+	"syscall"
+)
+
+var errOnlyLinux = errors.New("cannot supervise a process: only on Linux, where pids can be trusted (pidfd)")
+
+// Family is all processes that grace has started; see the Linux version.
+type Family struct{}
+
+// NewFamily always fails: processes can be supervised only on Linux.
+func NewFamily() (*Family, error) { return nil, errOnlyLinux }
+
+// Start always fails.
+func (*Family) Start(Spec) (*Process, error) { return nil, errOnlyLinux }
+
+// Adopt always fails.
+func (*Family) Adopt(int) (*Process, error) { return nil, errOnlyLinux }
+
+// ReapOrphans always fails.
+func (*Family) ReapOrphans() (int, error) { return 0, errOnlyLinux }
+
+// Process is one process of the app; there are none here.
+type Process struct{ PID int }
+
+// Release does nothing.
+func (*Process) Release() {}
+
+// Signal always fails.
+func (*Process) Signal(syscall.Signal) error { return errOnlyLinux }
+
+// SignalGroup always fails.
+func (*Process) SignalGroup(syscall.Signal) error { return errOnlyLinux }
+
+// Wait always fails.
+func (*Process) Wait() (Exit, error) { return Exit{}, errOnlyLinux }
+
+// WaitRest always fails.
+func (*Process) WaitRest(<-chan struct{}) error { return errOnlyLinux }
+
+// Output always fails.
+func (*Family) Output(context.Context, Spec, int) ([]byte, Exit, error) {
+	return nil, Exit{}, errOnlyLinux
+}
+
+// Reap always fails.
+func (*Process) Reap() error { return errOnlyLinux }

@@ -1,0 +1,28 @@
+package childproc
+
+// Spec is what one process is started with. Start reads it and keeps nothing.
+type Spec struct {
+	Path string   // the executable, as execve takes it
+	Args []string // Args[0] is the name that the app sees
+	Dir  string   // working directory; grace's own if empty
+	Env  []string // the whole environment
+
+	// PIDVars name variables that the shim sets to the process's own pid.
+	PIDVars []string
+
+	// Stdin is a descriptor for fd 0, or -1 for /dev/null. Stdout and Stderr
+	// are descriptors for fd 1 and 2. Files[i] becomes fd 3+i. All of them
+	// stay the caller's and may be close-on-exec.
+	Stdin, Stdout, Stderr int
+	Files                 []int
+
+	Umask int // -1 leaves grace's own
+	// Identity is whom the process runs as; nil leaves grace's own.
+	Identity *Identity
+}
+
+// Identity is a user with the groups its process gets.
+type Identity struct {
+	UID, GID int
+	Groups   []int
+}

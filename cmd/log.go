@@ -1,0 +1,84 @@
+package cmd
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+)
+
+// newLog writes JSON, or lines for people where stderr is a terminal. The caller
+// closes the returned writer when all is logged.
+func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
+	threshold, err := zerolog.ParseLevel(level)
+	if err != nil {
+		return zerolog.Logger{}, nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
+	}
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+	zerolog.DurationFieldUnit = time.Millisecond
+	patient := newPatientWriter(os.Stderr)
+	var out io.Writer = patient
+	switch {
+	case format == "text" || format == "auto" && term.IsTerminal(int(os.Stderr.Fd())):
+		out = zerolog.ConsoleWriter{Out: patient, TimeFormat: "15:04:05.000", NoColor: os.Getenv("NO_COLOR") != ""}
+	case format != "json" && format != "auto":
+		return zerolog.Logger{}, nil, fmt.Errorf("--log-format %q: use auto, json or text", format)
+	}
+	return zerolog.New(out).Level(threshold).With().Timestamp().Logger(), patient, nil
+}
+
+const (
+	linesKept  = 1000
+	flushLimit = time.Second
+)
+
+// patientWriter never keeps its caller waiting: a reader of stderr that has
+// stopped, such as a terminal at ^S, must not stop an upgrade. What it cannot
+// take is dropped and counted.
+type patientWriter struct {
+	lines   chan []byte
+	flushed chan struct{}
+	dropped int
+}
+
+func newPatientWriter(w io.Writer) *patientWriter {
+	p := &patientWriter{lines: make(chan []byte, linesKept), flushed: make(chan struct{})}
+	go p.copy(w)
+	return p
+}
+
+func (p *patientWriter) copy(w io.Writer) {
+	defer close(p.flushed)
+	for line := range p.lines {
+		_, _ = w.Write(line) // a log that cannot be written has nowhere to say so
+	}
+}
+
+// Write takes a copy of line and always succeeds. It is for one goroutine.
+func (p *patientWriter) Write(line []byte) (int, error) {
+	text := append([]byte(nil), line...)
+	if p.dropped > 0 {
+		text = append(fmt.Appendf(nil, "grace: %d log lines were dropped\n", p.dropped), text...)
+	}
+	select {
+	case p.lines <- text:
+		p.dropped = 0
+	default:
+		p.dropped++
+	}
+	return len(line), nil
+}
+
+// Close waits for what was written, but not for ever.
+func (p *patientWriter) Close() error {
+	close(p.lines)
+	select {
+	case <-p.flushed:
+		return nil
+	case <-time.After(flushLimit):
+		return fmt.Errorf("the log could not be written to its end")
+	}
+}

@@ -1,0 +1,222 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+const runLong = `run starts a server and keeps it running. SIGHUP replaces it: a new generation is
+started with the same sockets, and once it serves the old one is told to finish.
+
+Signals:
+  HUP                upgrade
+  TERM, INT          stop: drain, then exit; a second one stops at once
+  QUIT               stop at once
+  USR1, ALRM, 35-64  passed on to the app; WINCH too without a terminal
+
+Exit status:
+  0         stopped as asked, or the app ended with 0
+  1         grace could not begin: a socket, a user, a file
+  2         the command line is wrong
+  124       the first generation was not ready in time
+  126, 127  the command cannot be executed, or was not found
+  128+n     the app was ended by signal n; 137 also if a stop needed KILL
+  other     the app's own status
+
+Every flag can be given by a variable: --drain-timeout by GRACE_DRAIN_TIMEOUT.`
+
+const runExample = `  grace run --listen :8080 -- ./app
+  grace run --listen web=127.0.0.1:8000 -- uvicorn --fd {fd:web} app:app
+  grace run --listen unix:///run/app.sock?mode=0660 --instances 4 -- gunicorn app
+  grace run --listen :80 --user www-data --stop-signal QUIT --dialect nginx -- nginx -g 'daemon off;'`
+
+// runFlags are the flags of run as they were given.
+type runFlags struct {
+	listen, dialect                         []string
+	ready, check, envFile, dir              string
+	stopSignal, restart, user, group, umask string
+	pidFile, logFormat, logLevel            string
+	evict                                   bool
+	instances, maxDraining                  int
+	readyTimeout, readyDelay, drainTimeout  time.Duration
+	drainDelay, watchdog                    time.Duration
+}
+
+func newRun() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:     "run [flags] -- command [argument...]",
+		Short:   "Run a server so that it can be replaced without losing a request",
+		Long:    runLong,
+		Example: runExample,
+		Args:    commandGiven,
+		RunE: func(c *cobra.Command, command []string) error {
+			if err := addEnvironment(c.Flags()); err != nil {
+				return err
+			}
+			return f.run(command)
+		},
+	}
+	f.add(c.Flags())
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
+func commandGiven(_ *cobra.Command, args []string) error {
+	if len(args) == 0 || args[0] == "" {
+		return errors.New("no command to run (give it after --, as in: grace run --listen :8080 -- ./app)")
+	}
+	return nil
+}
+
+func (f *runFlags) add(flags *pflag.FlagSet) {
+	f.addSockets(flags)
+	f.addLife(flags)
+	f.addProcess(flags)
+}
+
+func (f *runFlags) addSockets(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.listen, "listen", nil, "hold a socket for the app, as `[NAME=]ADDR`: 8080, 127.0.0.1:8080, tcp://, tcp4://, tcp6://, udp://, unix:///path, unix://@name, unixgram://; repeatable")
+	flags.StringSliceVar(&f.dialect, "dialect", nil, "how the app is told of its sockets: systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, none (default systemd,server-starter)")
+	flags.BoolVar(&f.evict, "evict", false, "end the process that has an address (for development)")
+}
+
+func (f *runFlags) addLife(flags *pflag.FlagSet) {
+	flags.IntVar(&f.instances, "instances", 1, "processes in a generation")
+	flags.StringVar(&f.ready, "ready", "auto", "how an instance is known to serve: auto, notify, delay, http://HOST:PORT/PATH, cmd:COMMAND")
+	flags.DurationVar(&f.readyTimeout, "ready-timeout", time.Minute, "how long an instance may take to serve")
+	flags.DurationVar(&f.readyDelay, "ready-delay", time.Second, "how long an instance must live, for --ready delay and where auto cannot see")
+	flags.StringVar(&f.check, "check", "", "shell command that must succeed before an upgrade starts, such as 'nginx -t'")
+	flags.StringVar(&f.stopSignal, "stop-signal", "TERM", "signal that tells the app to finish")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish before KILL")
+	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to serve on after grace was told to stop")
+	flags.IntVar(&f.maxDraining, "max-draining", 3, "old generations that may drain at once; a further upgrade waits")
+	flags.StringVar(&f.restart, "restart", string(supervisor.RestartOnFailure), "when an instance that served is started again: on-failure, always, never")
+	flags.DurationVar(&f.watchdog, "watchdog", 0, "restart an instance that has not sent WATCHDOG=1 for so long")
+}
+
+func (f *runFlags) addProcess(flags *pflag.FlagSet) {
+	flags.StringVar(&f.dir, "chdir", "", "working directory; links in it are followed anew at each upgrade")
+	flags.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines, read anew at each upgrade")
+	flags.StringVar(&f.user, "user", "", "user to run the app as")
+	flags.StringVar(&f.group, "group", "", "group to run the app as")
+	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
+	flags.StringVar(&f.pidFile, "pid-file", "", "file to write grace's pid to")
+	flags.StringVar(&f.logFormat, "log-format", "auto", "auto, json or text")
+	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+func (f *runFlags) run(command []string) error {
+	o, err := f.options(command)
+	if err != nil {
+		return err
+	}
+	log, closer, err := newLog(f.logFormat, f.logLevel)
+	if err != nil {
+		return err
+	}
+	o.Log = log
+	status, err := supervisor.Run(o)
+	if err != nil {
+		log.Error().Str("why", err.Error()).Msg("cannot run")
+	}
+	_ = closer.Close() // its error is that the log cannot be written
+	if status == 0 && err == nil {
+		return nil
+	}
+	return &exitError{max(status, statusFailure), nil}
+}
+
+func (f *runFlags) options(command []string) (supervisor.Options, error) {
+	o := supervisor.Options{
+		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir,
+		User: f.user, Group: f.group, PIDFile: f.pidFile,
+	}
+	var err error
+	for _, written := range f.listen {
+		address, failed := handoff.ParseAddress(written)
+		err = errors.Join(err, failed)
+		o.Listen = append(o.Listen, address)
+	}
+	o.Dialects, err = also(err, handoff.ParseDialects, f.dialect)
+	o.Readiness, err = also(err, f.readiness, f.ready)
+	o.Umask, err = also(err, parseUmask, f.umask)
+	o.Policy, err = also(err, f.policy, len(o.Listen) > 0)
+	if err == nil {
+		err = o.Validate()
+	}
+	return o, err
+}
+
+// also parses one more thing and keeps the errors of those before.
+func also[In, Out any](before error, parse func(In) (Out, error), in In) (Out, error) {
+	out, err := parse(in)
+	return out, errors.Join(before, err)
+}
+
+func (f *runFlags) policy(held bool) (supervisor.Policy, error) {
+	stop, err := parseSignal(f.stopSignal)
+	p := supervisor.Policy{
+		Instances: f.instances, MaxDraining: f.maxDraining, Restart: supervisor.Restart(f.restart),
+		StopSignal: stop, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
+		DrainDelay: f.drainDelay, Watchdog: f.watchdog, Held: held,
+	}
+	if !held {
+		p.NoUpgrade = "grace holds no socket for the app, so a second generation could not bind (give --listen)"
+	}
+	return p, err
+}
+
+func (f *runFlags) readiness(written string) (supervisor.Readiness, error) {
+	r := supervisor.Readiness{Mode: supervisor.ReadyMode(written), Delay: f.readyDelay}
+	if probe, ok := strings.CutPrefix(written, "cmd:"); ok {
+		r.Mode, r.Probe = supervisor.ReadyCommand, probe
+		return r, nil
+	}
+	if strings.HasPrefix(written, "http://") {
+		target, err := url.Parse(written)
+		if err != nil || target.Hostname() == "" {
+			return r, fmt.Errorf("--ready %q: no such address (write http://HOST:PORT/PATH)", written)
+		}
+		r.Mode, r.URL = supervisor.ReadyHTTP, written
+		return r, nil
+	}
+	switch r.Mode {
+	case supervisor.ReadyAuto, supervisor.ReadyNotify, supervisor.ReadyDelay:
+		return r, nil
+	}
+	return r, fmt.Errorf("--ready %q: use auto, notify, delay, http://HOST:PORT/PATH or cmd:COMMAND", written)
+}
+
+func parseSignal(written string) (syscall.Signal, error) {
+	name := strings.TrimPrefix(strings.ToUpper(written), "SIG")
+	if sig := unix.SignalNum("SIG" + name); sig != 0 {
+		return sig, nil
+	}
+	if n, err := strconv.Atoi(name); err == nil && n > 0 && n <= 64 {
+		return syscall.Signal(n), nil
+	}
+	return 0, fmt.Errorf("--stop-signal %q: no such signal (write TERM, QUIT, USR1 ...)", written)
+}
+
+func parseUmask(written string) (int, error) {
+	if written == "" {
+		return -1, nil
+	}
+	mask, err := strconv.ParseUint(written, 8, 9)
+	if err != nil {
+		return 0, fmt.Errorf("--umask %q: not an octal number such as 027", written)
+	}
+	return int(mask), nil
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package handoff
+
+import (
+	"errors"
+	"net"
+)
+
+// Acceptor returns an error.
+func Acceptor(net.Conn) (uint64, error) {
+	return 0, errors.New("cannot find who accepted a connection: only on Linux")
+}

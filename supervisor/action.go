@@ -1,0 +1,106 @@
+package supervisor
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// action is one thing for the shell to do; the types below are all there are.
+type action interface{ action() }
+
+type (
+	// prepare resolves a generation's command and runs its check. It is
+	// answered by prepared or prepareFailed, exactly once.
+	prepare struct{ generation int }
+	// abandon cuts a prepare short; its answer still comes.
+	abandon struct{ generation int }
+	// start starts one process. It is answered by started or startFailed; the
+	// first is followed by one exited and one emptied.
+	start struct {
+		generation int
+		instance   int
+		slot       int
+		// mustNotify says that only the app's own READY=1 counts.
+		mustNotify bool
+		// predecessor is the generation that this one replaces, or 0.
+		predecessor int
+	}
+	// tell sends a signal to an instance's main process.
+	tell struct {
+		instance int
+		signal   syscall.Signal
+	}
+	// tellRest sends a signal to what an ended instance left behind.
+	tellRest struct {
+		instance int
+		signal   syscall.Signal
+	}
+	// follow makes a process an instance's main one; it is answered as started
+	// is.
+	follow struct {
+		instance int
+		process  *childproc.Process
+	}
+	// kill ends all processes of an instance's groups.
+	kill struct{ instance int }
+	// reap gives an ended process's pid back.
+	reap struct {
+		instance int
+		pid      int
+	}
+	// release drops what the shell keeps for an instance.
+	release struct{ instance int }
+	// retire drops what the shell keeps for a generation.
+	retire struct{ generation int }
+	// count asks for a generation's connections in flight.
+	count struct{ generation int }
+	// arm starts a timer, and disarm stops it. A jittered one may be up to half
+	// as long again, so that many restarts do not fall together.
+	arm struct {
+		timer    timer
+		after    time.Duration
+		jittered bool
+	}
+	disarm struct{ timer timer }
+	// finish ends the supervisor with an exit status.
+	finish struct{ status int }
+	// report is one line of the log.
+	report struct {
+		level      level
+		text       string
+		generation int
+		instance   int
+		pid        int
+		took       time.Duration
+		within     time.Duration
+		why        string
+	}
+)
+
+func (prepare) action()  {}
+func (abandon) action()  {}
+func (start) action()    {}
+func (tell) action()     {}
+func (tellRest) action() {}
+func (follow) action()   {}
+func (kill) action()     {}
+func (reap) action()     {}
+func (release) action()  {}
+func (retire) action()   {}
+func (count) action()    {}
+func (arm) action()      {}
+func (disarm) action()   {}
+func (finish) action()   {}
+func (report) action()   {}
+
+// level is how much a report matters.
+type level int
+
+const (
+	debug level = iota
+	info
+	warn
+	failure
+)

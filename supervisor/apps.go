@@ -1,0 +1,290 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+)
+
+// apps is the host of real processes. Its maps belong to the loop; a goroutine
+// that fills in one entry is done with it before it posts the event that says so.
+type apps struct {
+	options   Options
+	family    *childproc.Family
+	listeners []*handoff.Listener
+	runtime   runtimeDir
+	post      func(event)
+	launches  map[int]*preparation
+	running   map[int]*app
+}
+
+// preparation is a generation's launch, or the way to it.
+type preparation struct {
+	launch *launch
+	cancel context.CancelFunc
+}
+
+// app is what belongs to one instance.
+type app struct {
+	start     start
+	ctx       context.Context // ends with the instance
+	cancel    context.CancelFunc
+	main      *childproc.Process
+	launchers map[int]*childproc.Process // by pid: what was main before
+	notify    *childproc.NotifySocket
+	grant     *handoff.Grant
+}
+
+func (a *apps) prepare(generation int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &preparation{cancel: cancel}
+	a.launches[generation] = p
+	go func() {
+		l, err := a.resolve(ctx, generation)
+		if err != nil {
+			a.post(prepareFailed{generation, err.Error(), statusOf(err)})
+			return
+		}
+		p.launch = l
+		a.post(prepared{generation, l.real})
+	}()
+}
+
+func statusOf(err error) int {
+	if e := (*launchError)(nil); errors.As(err, &e) {
+		return e.status
+	}
+	return statusFailure
+}
+
+func (a *apps) resolve(ctx context.Context, generation int) (*launch, error) {
+	l, err := resolve(a.options)
+	if err != nil || a.options.Check == "" || generation == 1 {
+		return l, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)
+	defer cancel()
+	return l, a.check(ctx, l)
+}
+
+const checkOutput = 4096
+
+func (a *apps) check(ctx context.Context, l *launch) error {
+	output, exit, err := a.family.Output(ctx, l.shell(a.options.Check), checkOutput)
+	said := strings.TrimSpace(string(output))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("--check did not end within %s: %s", a.options.Policy.ReadyTimeout, said)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot run --check: %w", err)
+	}
+	if exit.Status() != 0 {
+		return fmt.Errorf("--check failed (%s): %s", exit, said)
+	}
+	return nil
+}
+
+func (a *apps) abandon(generation int) { a.launches[generation].cancel() }
+
+func (a *apps) retire(generation int) {
+	a.launches[generation].cancel()
+	delete(a.launches, generation)
+	for _, app := range a.running {
+		if app.start.predecessor == generation {
+			a.attempt(predecessorGone(app.grant))
+		}
+	}
+}
+
+func (a *apps) start(s start) {
+	ctx, cancel := context.WithCancel(context.Background())
+	app := &app{start: s, ctx: ctx, cancel: cancel, launchers: map[int]*childproc.Process{}}
+	a.running[s.instance] = app
+	launch := a.launches[s.generation].launch
+	go func() {
+		if err := a.bring(app, launch); err != nil {
+			a.post(startFailed{s.instance, failedExit(launch.path, err)})
+			return
+		}
+		p := app.main // once started is posted, app.main is the loop's
+		a.post(started{s.instance, p.PID})
+		go a.watch(ctx, s.instance, p)
+		go (&ear{apps: a, instance: s.instance, socket: app.notify, mains: []int{p.PID}}).listen()
+		go (&vigil{apps: a, app: app, ctx: ctx, launch: launch, instance: s.instance, pid: p.PID}).awaitReady()
+	}()
+}
+
+// bring starts the process with all that the contract promises it.
+func (a *apps) bring(app *app, l *launch) error {
+	spec := l.spec()
+	if err := a.equip(app, &spec); err != nil {
+		return err
+	}
+	var err error
+	app.main, err = a.family.Start(spec)
+	if app.start.predecessor == 0 {
+		err = errors.Join(err, predecessorGone(app.grant))
+	}
+	return errors.Join(err, app.grant.Started())
+}
+
+// predecessorGone tells the app, if its dialect has a way, that it is alone now.
+func predecessorGone(g *handoff.Grant) error {
+	if g.Predecessor == nil {
+		return nil
+	}
+	if err := g.Predecessor.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func (a *apps) equip(app *app, spec *childproc.Spec) error {
+	uid, gid := -1, -1
+	if spec.Identity != nil {
+		uid, gid = spec.Identity.UID, spec.Identity.GID
+	}
+	var err error
+	if app.notify, err = childproc.OpenNotify(a.runtime.path, uid, gid); err != nil {
+		return err
+	}
+	app.grant, err = a.options.Dialects.Issue(handoff.Issue{
+		Listeners:  a.listeners,
+		Command:    a.options.Command,
+		Generation: app.start.generation,
+		Parent:     os.Getpid(),
+	})
+	if err != nil {
+		return err
+	}
+	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
+	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
+	return nil
+}
+
+func (a *apps) variables(app *app) []string {
+	env := []string{
+		"NOTIFY_SOCKET=" + app.notify.Path(),
+		"GRACE_GENERATION=" + strconv.Itoa(app.start.generation),
+		"GRACE_INSTANCE=" + strconv.Itoa(app.start.slot),
+	}
+	if d := a.options.Policy.Watchdog; d > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(d.Microseconds(), 10))
+	}
+	return env
+}
+
+func failedExit(path string, err error) childproc.Exit {
+	failed := (*childproc.StartError)(nil)
+	if !errors.As(err, &failed) {
+		failed = &childproc.StartError{Step: err.Error(), Path: path, Errno: syscall.ECANCELED}
+	}
+	return childproc.Exit{Err: failed}
+}
+
+// watch turns the end of one process into events.
+func (a *apps) watch(ctx context.Context, instance int, p *childproc.Process) {
+	pid := p.PID
+	exit, err := p.Wait()
+	if err != nil {
+		a.post(noticed{"cannot watch the app", err.Error()})
+	}
+	a.post(exited{instance, pid, exit})
+	if err := p.WaitRest(ctx.Done()); err != nil {
+		a.post(noticed{"cannot watch what the app left behind", err.Error()})
+	}
+	a.post(emptied{instance, pid})
+}
+
+func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main.Signal(t.signal)) }
+
+func (a *apps) tellRest(t tellRest) {
+	a.attempt(a.running[t.instance].main.SignalGroup(t.signal))
+}
+
+func (a *apps) follow(f follow) {
+	app, ok := a.running[f.instance]
+	if !ok {
+		a.attempt(errors.Join(f.process.SignalGroup(syscall.SIGKILL), f.process.Reap()))
+		return
+	}
+	app.launchers[app.main.PID] = app.main
+	app.main = f.process
+	go a.watch(app.ctx, f.instance, f.process)
+}
+
+func (a *apps) kill(instance int) {
+	app := a.running[instance]
+	a.attempt(app.main.SignalGroup(syscall.SIGKILL))
+	for _, p := range app.launchers {
+		a.attempt(p.SignalGroup(syscall.SIGKILL))
+	}
+}
+
+func (a *apps) reap(r reap) {
+	app := a.running[r.instance]
+	if p, ok := app.launchers[r.pid]; ok {
+		delete(app.launchers, r.pid)
+		a.attempt(p.Reap())
+		return
+	}
+	a.attempt(app.main.Reap())
+}
+
+func (a *apps) release(instance int) {
+	app, ok := a.running[instance]
+	if !ok {
+		return // it never came to a start: its backoff was cut short
+	}
+	app.cancel()
+	if app.grant != nil {
+		a.attempt(app.grant.Close())
+	}
+	if app.notify != nil {
+		a.attempt(app.notify.Close())
+	}
+	delete(a.running, instance)
+}
+
+// attempt tells of an error that stops nothing. The loop cannot post to itself.
+func (a *apps) attempt(err error) {
+	if err != nil {
+		go a.post(noticed{"something did not work", err.Error()})
+	}
+}
+
+func (a *apps) count(generation int) {
+	var roots []int
+	for _, app := range a.running {
+		if app.start.generation == generation && app.main != nil {
+			roots = append(roots, app.main.PID)
+		}
+	}
+	go func() {
+		n, err := a.inFlight(roots)
+		if err != nil {
+			a.post(counted{generation: generation, why: err.Error()})
+			return
+		}
+		a.post(counted{generation: generation, inFlight: n})
+	}()
+}
+
+func (a *apps) inFlight(roots []int) (int, error) {
+	var pids []int
+	for _, root := range roots {
+		tree, err := childproc.Tree(root)
+		if err != nil {
+			return 0, err
+		}
+		pids = append(pids, tree...)
+	}
+	return handoff.InFlight(pids, a.listeners)
+}

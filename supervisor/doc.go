@@ -1,0 +1,45 @@
+// Package supervisor is the brain of grace: it decides when a generation of the
+// app starts, serves, drains and ends, and has it done.
+//
+// # Decide, then do
+//
+// One goroutine owns all state. It takes one event, asks the machine, and does
+// what the machine says:
+//
+//	for !done { ev := <-events; for _, a := range m.step(ev) { perform(a) } }
+//
+// The machine is a pure function over plain data. perform never blocks and never
+// calls the machine; what it starts answers with a later event. Every other
+// goroutine only turns one fact of the operating system into one event.
+//
+// # A generation
+//
+//	preparing ──prepared──> candidate ──all instances ready──> current
+//	    │                       │                                 │
+//	    └──────── failed ───────┴──> leaving <── successor ready ─┘
+//	                                    │
+//	                                    └── nothing is left ──> ended
+//
+// # An instance
+//
+//	backoff ──> starting ──> ready ──> draining ──> killing ──> exited
+//
+// An instance may skip any phase but the last. docs/transitions.md has every
+// phase with every event, made by running the machine.
+//
+// # Invariants
+//
+//  1. There is at most one candidate. Requests that come during an upgrade
+//     together cause one more.
+//  2. The current generation is not told to drain before its successor is ready,
+//     unless all of grace stops.
+//  3. A generation that was told to drain is never promoted.
+//  4. Every start is followed by exactly one end, and grace never finishes with
+//     a live child.
+//  5. From any state a stop request and the passing of deadlines lead to the end.
+//  6. A candidate that exits is a failed upgrade and not restarted. If the current
+//     generation dies while a candidate starts, the candidate is promoted the
+//     moment it is ready. An upgrade does not wait for a restart's backoff; one
+//     beyond MaxDraining waits and says so.
+//  7. A signal is acted on in every phase.
+package supervisor

@@ -1,0 +1,142 @@
+package supervisor
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// event is one fact from outside; the types below are all there are.
+type event interface{ event() }
+
+type (
+	// upgradeRequested asks for a new generation.
+	upgradeRequested struct{}
+	// stopRequested asks for the end of everything; said twice, for an
+	// immediate one.
+	stopRequested struct{}
+	// killRequested asks for an immediate end.
+	killRequested struct{}
+	// signalReceived is a signal that is the app's business.
+	signalReceived struct{ signal syscall.Signal }
+
+	// prepared answers a prepare action that found all that a start needs.
+	prepared struct {
+		generation int
+		executable string
+	}
+	// prepareFailed answers one that did not.
+	prepareFailed struct {
+		generation int
+		why        string
+		status     int
+	}
+
+	// started and startFailed answer a start action.
+	started struct {
+		instance int
+		pid      int
+	}
+	startFailed struct {
+		instance int
+		exit     childproc.Exit
+	}
+	// touched says that an instance was seen waiting on a held socket.
+	touched struct{ instance int }
+	// unreadied says why an instance is not ready yet.
+	unreadied struct {
+		instance int
+		why      string
+	}
+	// readied says that an instance serves; notified, that it said so itself.
+	readied struct {
+		instance int
+		notified bool
+	}
+	// moved says that an instance's main process is another one now, which is
+	// followed from here on.
+	moved struct {
+		instance int
+		pid      int
+		process  *childproc.Process
+	}
+	// exited says that a process has ended, and emptied, which always follows,
+	// that nothing of its process group is left.
+	exited struct {
+		instance int
+		pid      int
+		exit     childproc.Exit
+	}
+	emptied struct {
+		instance int
+		pid      int
+	}
+
+	// extended asks for more time to start or to drain.
+	extended struct {
+		instance int
+		by       time.Duration
+	}
+	// pinged is a sign of life for the watchdog.
+	pinged struct{ instance int }
+	// described is what an app says about itself.
+	described struct {
+		instance int
+		text     string
+	}
+
+	// counted answers a count action.
+	counted struct {
+		generation int
+		inFlight   int
+		why        string // why it could not be counted
+	}
+	// revived says that a held listener had been shut down by an app.
+	revived struct {
+		listener string
+		why      string // why it could not be revived
+	}
+	// noticed is something that went wrong beside the course of things.
+	noticed struct{ text, why string }
+	// fellBack says that an instance cannot be looked at.
+	fellBack struct {
+		instance int
+		why      string
+	}
+	// timerExpired comes from an arm action. A timer that was armed for
+	// something that is over is known by its number.
+	timerExpired struct{ timer timer }
+)
+
+func (upgradeRequested) event() {}
+func (stopRequested) event()    {}
+func (killRequested) event()    {}
+func (signalReceived) event()   {}
+func (prepared) event()         {}
+func (prepareFailed) event()    {}
+func (started) event()          {}
+func (startFailed) event()      {}
+func (touched) event()          {}
+func (unreadied) event()        {}
+func (readied) event()          {}
+func (moved) event()            {}
+func (exited) event()           {}
+func (emptied) event()          {}
+func (extended) event()         {}
+func (pinged) event()           {}
+func (described) event()        {}
+func (counted) event()          {}
+func (revived) event()          {}
+func (noticed) event()          {}
+func (fellBack) event()         {}
+func (timerExpired) event()     {}
+
+// timer names what a timer was armed for. Its number is new at each arming.
+type timer struct {
+	number     int
+	instance   int // the instance whose phase it ends, or
+	watchdog   int // the instance whose sign of life it waits for, or
+	generation int // the generation whose progress is due;
+	// all zero: the drain delay of everything
+}

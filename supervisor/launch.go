@@ -1,0 +1,178 @@
+package supervisor
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+)
+
+// launch is what a generation resolved when it was made. All its starts, a crash
+// restart too, use it: a link that was moved in between must not bring in code
+// that no upgrade has checked.
+type launch struct {
+	path     string // the executable as the app is to see it
+	real     string // the file behind it
+	args     []string
+	dir      string // the directory behind the one that was written
+	env      []string
+	identity *childproc.Identity
+	umask    int
+}
+
+// launchError is a command that cannot be resolved, with grace's exit status for it.
+type launchError struct {
+	status int
+	text   string
+}
+
+func (e *launchError) Error() string { return e.text }
+
+func resolve(o Options) (*launch, error) {
+	dir, err := o.directory()
+	if err != nil {
+		return nil, err
+	}
+	l := &launch{args: o.Command, umask: o.Umask}
+	if l.dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, fmt.Errorf("cannot enter --chdir %s: %w", dir, err)
+	}
+	l.env = append(handoff.CleanEnv(os.Environ()), "PWD="+dir)
+	if err := l.addIdentity(o.User, o.Group); err != nil {
+		return nil, err
+	}
+	if err := l.addEnvFile(o.EnvFile); err != nil {
+		return nil, err
+	}
+	if l.path, err = find(o.Command[0], dir, l.variable("PATH")); err != nil {
+		return nil, err
+	}
+	l.real, err = filepath.EvalSymlinks(l.path)
+	return l, err
+}
+
+func (l *launch) addEnvFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("cannot read --env-file: %w", err)
+	}
+	env, err := parseEnvFile(string(text))
+	if err != nil {
+		return fmt.Errorf("cannot read --env-file %s: %w", path, err)
+	}
+	l.env = append(l.env, env...)
+	return nil
+}
+
+// variable gives a variable as the app will see it: what comes later wins.
+func (l *launch) variable(name string) string {
+	for i := len(l.env) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(l.env[i], name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// executable is the path as it was resolved, unless a link on it leads somewhere
+// else by now: then it is the file that it led to.
+func (l *launch) executable() string {
+	if now, err := filepath.EvalSymlinks(l.path); err == nil && now == l.real {
+		return l.path
+	}
+	return l.real
+}
+
+// spec is the part of a start that all instances of a generation share.
+func (l *launch) spec() childproc.Spec {
+	return childproc.Spec{
+		Path: l.executable(), Args: l.args, Dir: l.dir, Env: unique(l.env),
+		Stdin: -1, Stdout: 1, Stderr: 2,
+		Umask: l.umask, Identity: l.identity,
+	}
+}
+
+// shell is a command line run beside the app, as the app's user and with its
+// environment.
+func (l *launch) shell(line string) childproc.Spec {
+	spec := l.spec()
+	spec.Path, spec.Args = "/bin/sh", []string{"sh", "-c", line}
+	return spec
+}
+
+// unique keeps the last value of each variable: programs differ in which one of
+// two they take.
+func unique(env []string) []string {
+	last := map[string]int{}
+	for i, entry := range env {
+		name, _, _ := strings.Cut(entry, "=")
+		last[name] = i
+	}
+	var kept []string
+	for i, entry := range env {
+		name, _, _ := strings.Cut(entry, "=")
+		if last[name] == i {
+			kept = append(kept, entry)
+		}
+	}
+	return kept
+}
+
+func absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path), nil
+	}
+	dir, err := os.Getwd()
+	return filepath.Join(dir, path), err
+}
+
+// find looks a command up as a shell does, from the app's directory and with the
+// app's PATH.
+func find(name, dir, path string) (string, error) {
+	if strings.Contains(name, "/") {
+		return executableAt(within(dir, name))
+	}
+	var found error
+	for _, folder := range filepath.SplitList(path) {
+		file, err := executableAt(filepath.Join(within(dir, folder), name))
+		if err == nil {
+			return file, nil
+		}
+		if e, ok := err.(*launchError); ok && e.status == 126 {
+			found = err
+		}
+	}
+	if found != nil {
+		return "", found
+	}
+	return "", &launchError{127, fmt.Sprintf("cannot find command %q in PATH (give its path, or set PATH)", name)}
+}
+
+func within(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func executableAt(path string) (string, error) {
+	file, err := os.Stat(path)
+	switch {
+	case os.IsNotExist(err):
+		return "", &launchError{127, fmt.Sprintf("cannot find command %s", path)}
+	case err != nil:
+		return "", &launchError{126, fmt.Sprintf("cannot run %s: %v", path, err)}
+	case file.IsDir():
+		return "", &launchError{126, fmt.Sprintf("cannot run %s: it is a directory", path)}
+	case file.Mode()&0o111 == 0 || file.Mode()&fs.ModeType != 0:
+		return "", &launchError{126, fmt.Sprintf("cannot run %s: it is not an executable file (chmod +x it)", path)}
+	}
+	return path, nil
+}

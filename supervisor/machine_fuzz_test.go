@@ -1,0 +1,410 @@
+package supervisor
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// world is what a machine acts on, with all that could happen in it, and the
+// oracle of the invariants in doc.go.
+type world struct {
+	t         *testing.T
+	m         *machine
+	at        time.Time
+	preparing map[int]bool
+	starting  map[int]bool
+	processes map[int]*process // by pid
+	instances map[int]bool     // started and not released
+	armed     map[int]timer
+	stale     []timer
+	told      map[int]bool // generations that were told to drain
+	pids      int
+	finished  bool
+	status    int
+}
+
+type process struct {
+	pid, instance int
+	ended, killed bool
+}
+
+func newWorld(t *testing.T, p Policy) *world {
+	w := &world{
+		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
+		preparing: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
+		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{},
+	}
+	w.takeAll(w.m.begin(w.at))
+	return w
+}
+
+func (w *world) happen(ev event) {
+	w.t.Helper()
+	serving := w.serving()
+	w.at = w.at.Add(time.Millisecond)
+	actions := w.m.step(w.at, ev)
+	w.checkServing(serving, actions)
+	w.takeAll(actions)
+	w.checkGenerations()
+}
+
+// serving is the instances that are ready in the current generation.
+func (w *world) serving() map[int]bool {
+	ready := map[int]bool{}
+	if w.m.current == nil || w.m.current.stage != Current {
+		return ready
+	}
+	for _, i := range w.m.current.instances {
+		if i.phase == Ready {
+			ready[i.id] = true
+		}
+	}
+	return ready
+}
+
+// checkServing is invariant 2: who serves is told to stop only for a successor,
+// for the end of all, or because the watchdog found it dead.
+func (w *world) checkServing(serving map[int]bool, actions []action) {
+	w.t.Helper()
+	for _, a := range actions {
+		stop, ok := a.(tell)
+		if !ok || !serving[stop.instance] || stop.signal != w.m.policy.StopSignal {
+			continue
+		}
+		i := w.m.instances[stop.instance]
+		if w.m.mode != stopping && (w.m.current == nil || w.m.current.number <= i.generation.number) {
+			w.t.Fatalf("instance %d serves and was told to stop without a successor", stop.instance)
+		}
+	}
+}
+
+func (w *world) checkGenerations() {
+	w.t.Helper()
+	candidates := 0
+	for _, g := range w.m.generations {
+		switch g.stage {
+		case Preparing, Candidate:
+			candidates++
+			if w.told[g.number] {
+				w.t.Fatalf("generation %d came back from its end", g.number)
+			}
+		case Leaving:
+			w.told[g.number] = true
+		case Current:
+			if w.told[g.number] {
+				w.t.Fatalf("generation %d was told to stop and is promoted", g.number)
+			}
+		case Ended:
+			w.t.Fatalf("generation %d has ended and is kept", g.number)
+		}
+	}
+	if candidates > 1 {
+		w.t.Fatalf("%d candidates at once", candidates)
+	}
+}
+
+func (w *world) takeAll(actions []action) {
+	w.t.Helper()
+	for _, a := range actions {
+		if w.finished {
+			w.t.Fatalf("%T after the end", a)
+		}
+		w.take(a)
+	}
+}
+
+func (w *world) take(a action) {
+	w.t.Helper()
+	switch a := a.(type) {
+	case prepare:
+		w.preparing[a.generation] = true
+	case abandon:
+		w.need(w.preparing[a.generation], a)
+	case start:
+		w.need(!w.instances[a.instance], a)
+		w.starting[a.instance], w.instances[a.instance] = true, true
+	case tell:
+		w.need(w.hasProcess(a.instance), a)
+	case tellRest:
+		w.need(w.hasProcess(a.instance), a)
+	case follow:
+	case kill:
+		w.need(w.hasProcess(a.instance), a)
+		w.markKilled(a.instance)
+	case reap:
+		p := w.processes[a.pid]
+		w.need(p != nil && p.ended && p.instance == a.instance, a)
+		delete(w.processes, a.pid)
+	case release:
+		w.need(!w.hasProcess(a.instance) && !w.starting[a.instance], a)
+		delete(w.instances, a.instance)
+	case retire, count, report:
+	case arm:
+		w.need(a.after > 0 && w.armed[a.timer.number] == timer{}, a)
+		w.armed[a.timer.number] = a.timer
+	case disarm:
+		w.stale = append(w.stale, a.timer)
+		delete(w.armed, a.timer.number)
+	case finish:
+		w.checkFinish()
+		w.finished, w.status = true, a.status
+	default:
+		w.t.Fatalf("unknown action %T", a)
+	}
+}
+
+func (w *world) need(ok bool, a action) {
+	w.t.Helper()
+	if !ok {
+		w.t.Fatalf("impossible action %T%+v", a, a)
+	}
+}
+
+// checkFinish is invariant 4.
+func (w *world) checkFinish() {
+	w.t.Helper()
+	if len(w.processes)+len(w.starting)+len(w.preparing)+len(w.instances)+len(w.armed) > 0 {
+		w.t.Fatalf("finished with processes %v, starting %v, preparing %v, instances %v, timers %v",
+			w.processes, w.starting, w.preparing, w.instances, w.armed)
+	}
+}
+
+func (w *world) hasProcess(instance int) bool {
+	for _, p := range w.processes {
+		if p.instance == instance {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *world) markKilled(instance int) {
+	for _, p := range w.processes {
+		if p.instance == instance {
+			p.killed = true
+		}
+	}
+}
+
+// What can happen.
+
+func (w *world) answerPrepare(generation int, ok bool) {
+	delete(w.preparing, generation)
+	if ok {
+		w.happen(prepared{generation, "/app"})
+		return
+	}
+	w.happen(prepareFailed{generation, "check failed", 1})
+}
+
+func (w *world) answerStart(instance int, ok bool) {
+	delete(w.starting, instance)
+	if !ok {
+		w.happen(startFailed{instance, childproc.Exit{Err: &childproc.StartError{Step: "fork", Errno: syscall.EAGAIN}}})
+		return
+	}
+	w.pids++
+	w.processes[w.pids] = &process{pid: w.pids, instance: instance}
+	w.happen(started{instance, w.pids})
+}
+
+func (w *world) move(instance int) {
+	w.pids++
+	w.processes[w.pids] = &process{pid: w.pids, instance: instance}
+	w.happen(moved{instance: instance, pid: w.pids})
+}
+
+func (w *world) end(p *process, exit childproc.Exit) {
+	p.ended = true
+	w.happen(exited{p.instance, p.pid, exit})
+}
+
+func (w *world) expire(number int) {
+	t := w.armed[number]
+	delete(w.armed, number)
+	w.happen(timerExpired{t})
+}
+
+func (w *world) readiness(instance int, notified bool) {
+	if w.hasProcess(instance) {
+		w.happen(readied{instance, notified})
+	}
+}
+
+// wanted picks the n-th key, going round.
+func pick[V any](set map[int]V, n int) (int, bool) {
+	if len(set) == 0 {
+		return 0, false
+	}
+	keys := slices.Sorted(maps.Keys(set))
+	return keys[n%len(keys)], true
+}
+
+var exits = []childproc.Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SIGKILL}, {Code: 3}, {Unknown: true}}
+
+// chance makes one thing happen that is possible now.
+func (w *world) chance(what, which byte) {
+	n := int(which)
+	switch what % 16 {
+	case 0:
+		w.happen(upgradeRequested{})
+	case 1, 2:
+		if g, ok := pick(w.preparing, n); ok {
+			w.answerPrepare(g, what%16 == 1 || n%4 > 0)
+		}
+	case 3, 4:
+		if i, ok := pick(w.starting, n); ok {
+			w.answerStart(i, what%16 == 3 || n%4 > 0)
+		}
+	case 5, 6:
+		if i, ok := pick(w.instances, n); ok {
+			w.readiness(i, n%8 == 7)
+		}
+	case 7, 8:
+		w.chanceProcess(n)
+	case 9, 10:
+		if number, ok := pick(w.armed, n); ok {
+			w.expire(number)
+		}
+	case 11:
+		if len(w.stale) > 0 {
+			w.happen(timerExpired{w.stale[n%len(w.stale)]})
+		}
+	case 12:
+		w.chanceNotice(n)
+	case 13:
+		w.happen(signalReceived{syscall.SIGUSR1})
+	case 14:
+		if n%8 == 0 {
+			w.happen(stopRequested{})
+		}
+	case 15:
+		if n%32 == 0 {
+			w.happen(killRequested{})
+		}
+	}
+}
+
+func (w *world) chanceProcess(n int) {
+	pid, ok := pick(w.processes, n)
+	if !ok {
+		return
+	}
+	p := w.processes[pid]
+	if p.ended {
+		w.happen(emptied{p.instance, p.pid})
+		return
+	}
+	w.end(p, exits[n%len(exits)])
+}
+
+func (w *world) chanceNotice(n int) {
+	i, ok := pick(w.instances, n/8)
+	if !ok || !w.hasProcess(i) {
+		return
+	}
+	switch n % 8 {
+	case 0:
+		w.happen(extended{i, time.Duration(n) * time.Second})
+	case 1:
+		w.happen(pinged{i})
+	case 2:
+		w.move(i)
+	case 3:
+		w.happen(touched{i})
+	case 4:
+		w.happen(unreadied{i, "not yet"})
+	case 5:
+		w.happen(described{i, "hello"})
+	case 6:
+		w.happen(fellBack{i, "cannot look"})
+	case 7:
+		w.happen(counted{generation: w.m.generation, inFlight: n})
+	}
+}
+
+// unwind is invariant 5: told to stop, a world in which processes ignore all but
+// KILL comes to its end by deadlines alone.
+func (w *world) unwind() {
+	w.t.Helper()
+	if !w.finished {
+		w.happen(stopRequested{})
+	}
+	for range 1000 {
+		if w.finished {
+			return
+		}
+		w.unwindStep()
+	}
+	w.t.Fatalf("wedged: %s", w)
+}
+
+func (w *world) unwindStep() {
+	if g, ok := pick(w.preparing, 0); ok {
+		w.answerPrepare(g, true)
+		return
+	}
+	if i, ok := pick(w.starting, 0); ok {
+		w.answerStart(i, true)
+		return
+	}
+	for _, pid := range slices.Sorted(maps.Keys(w.processes)) {
+		p := w.processes[pid]
+		if p.ended {
+			w.happen(emptied{p.instance, p.pid})
+			return
+		}
+		if p.killed {
+			w.end(p, childproc.Exit{Signal: syscall.SIGKILL})
+			return
+		}
+	}
+	if number, ok := pick(w.armed, 0); ok {
+		w.expire(number)
+	}
+}
+
+func (w *world) String() string {
+	return fmt.Sprintf("mode %d, generations %d, processes %v, starting %v, preparing %v, timers %v",
+		w.m.mode, len(w.m.generations), w.processes, w.starting, w.preparing, w.armed)
+}
+
+func fuzzPolicy(bits byte) Policy {
+	p := Policy{
+		Instances: 1 + int(bits&1), MaxDraining: 1 + int(bits>>1&1), Restart: RestartOnFailure,
+		StopSignal: syscall.SIGTERM, ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second,
+		Held: bits>>2&1 == 1,
+	}
+	if bits>>3&1 == 1 {
+		p.Restart = RestartAlways
+	}
+	if bits>>4&1 == 1 {
+		p.Restart = RestartNever
+	}
+	if bits>>5&1 == 1 {
+		p.DrainDelay = 5 * time.Second
+	}
+	if bits>>6&1 == 1 {
+		p.Watchdog = 10 * time.Second
+	}
+	return p
+}
+
+// FuzzMachine lets anything happen in any order.
+func FuzzMachine(f *testing.F) {
+	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1})
+	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
+	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
+		w := newWorld(t, fuzzPolicy(policy))
+		for i := 0; i+1 < len(script) && !w.finished; i += 2 {
+			w.chance(script[i], script[i+1])
+		}
+		w.unwind()
+	})
+}

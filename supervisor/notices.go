@@ -1,0 +1,99 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// ear listens to what one instance says on its NOTIFY_SOCKET. It belongs to one
+// goroutine.
+type ear struct {
+	apps     *apps
+	instance int
+	socket   *childproc.NotifySocket
+	mains    []int // the main process and those that were it before
+	refused  int
+}
+
+// listen ends when the instance is released.
+func (e *ear) listen() {
+	for {
+		m, err := e.socket.Receive(e.belongs)
+		e.tellOfRefused()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			e.apps.post(noticed{"cannot read NOTIFY_SOCKET", err.Error()})
+			return
+		}
+		e.heed(m)
+	}
+}
+
+// tellOfRefused speaks once: a flood of messages must not become one of lines.
+func (e *ear) tellOfRefused() {
+	count, pid := e.socket.Refused()
+	if count > 0 && e.refused == 0 {
+		e.apps.post(noticed{"NOTIFY_SOCKET message refused", fmt.Sprintf("malformed, or process %d does not belong to instance %d; more of them are not told", pid, e.instance)})
+	}
+	e.refused = count
+}
+
+func (e *ear) heed(m childproc.Message) {
+	if m.MainPID != 0 && m.MainPID != e.mains[len(e.mains)-1] {
+		e.move(m.MainPID)
+	}
+	if m.Extend > 0 {
+		e.apps.post(extended{e.instance, m.Extend})
+	}
+	if m.Watchdog {
+		e.apps.post(pinged{e.instance})
+	}
+	if m.Status != nil {
+		e.apps.post(described{e.instance, *m.Status})
+	}
+	if m.Ready && e.apps.options.Readiness.heeds() {
+		e.apps.post(readied{e.instance, true})
+	}
+}
+
+// belongs reports whether a process is the instance's: a main process, one below
+// it, or one whose parent has ended but that still has the instance's own socket
+// in the environment it was started with.
+func (e *ear) belongs(pid int) bool {
+	for _, main := range e.mains {
+		if below, err := childproc.Descends(pid, main); err == nil && below {
+			return true
+		}
+	}
+	orphan, err := childproc.Descends(pid, os.Getpid())
+	return err == nil && orphan && e.inherited(pid)
+}
+
+func (e *ear) inherited(pid int) bool {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return err == nil && strings.Contains("\x00"+string(env), "\x00NOTIFY_SOCKET="+e.socket.Path()+"\x00")
+}
+
+// move has another process of the instance followed as its main one. It is
+// checked again once a pidfd holds it: the number could have changed hands.
+func (e *ear) move(pid int) {
+	p, err := e.apps.family.Adopt(pid)
+	if err != nil {
+		e.apps.post(noticed{"MAINPID= refused", err.Error()})
+		return
+	}
+	if !e.belongs(pid) {
+		e.apps.post(noticed{"MAINPID= refused", fmt.Sprintf("process %d does not belong to instance %d", pid, e.instance)})
+		p.Release()
+		return
+	}
+	e.mains = append(e.mains, pid)
+	e.apps.post(moved{e.instance, pid, p})
+}

@@ -1,0 +1,90 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gracerun/grace/handoff"
+	"github.com/rs/zerolog"
+)
+
+// Options is what one supervisor is told. Run reads it and changes nothing.
+type Options struct {
+	Policy    Policy
+	Command   []string // the app and its arguments
+	Listen    []handoff.Address
+	Evict     bool // end whoever has an address, for development
+	Dialects  handoff.Dialects
+	Readiness Readiness
+	Check     string // a shell command to pass before each upgrade
+	EnvFile   string
+	Dir       string // as written; "" is where grace was started
+	User      string // name or number; "" is grace's own
+	Group     string
+	Umask     int // -1 is grace's own
+	PIDFile   string
+	Log       zerolog.Logger
+}
+
+// Readiness is how an instance is known to serve.
+type Readiness struct {
+	Mode  ReadyMode
+	URL   string // of a probe by HTTP
+	Probe string // a shell command that succeeds once the instance serves
+	// Delay is how long an instance must have lived, for ReadyDelay and where
+	// ReadyAuto has nothing to look at.
+	Delay time.Duration
+}
+
+// ReadyMode is a way to learn that an instance serves.
+type ReadyMode string
+
+// The ways to learn it.
+const (
+	ReadyAuto    ReadyMode = "auto"
+	ReadyNotify  ReadyMode = "notify"
+	ReadyDelay   ReadyMode = "delay"
+	ReadyHTTP    ReadyMode = "http"
+	ReadyCommand ReadyMode = "cmd"
+)
+
+// directory is where the app's paths start, with the links as they were written.
+func (o Options) directory() (string, error) {
+	if o.Dir == "" {
+		return os.Getwd()
+	}
+	return absolute(o.Dir)
+}
+
+// Validate says what cannot work before anything is touched.
+func (o Options) Validate() error {
+	p := o.Policy
+	switch {
+	case p.Instances < 1:
+		return errors.New("--instances must be at least 1")
+	case p.MaxDraining < 1:
+		return errors.New("--max-draining must be at least 1")
+	case p.ReadyTimeout <= 0 || p.DrainTimeout <= 0:
+		return errors.New("--ready-timeout and --drain-timeout must be longer than nothing: every wait ends")
+	case p.DrainDelay < 0 || p.Watchdog < 0 || o.Readiness.Delay < 0:
+		return errors.New("--drain-delay, --watchdog and --ready-delay cannot be negative")
+	case p.Restart != RestartOnFailure && p.Restart != RestartAlways && p.Restart != RestartNever:
+		return fmt.Errorf("--restart %q: use on-failure, always or never", p.Restart)
+	}
+	return o.validateProbe()
+}
+
+// validateProbe: a shared socket answers for the old generation too.
+func (o Options) validateProbe() error {
+	r := o.Readiness
+	if r.Mode == ReadyCommand && len(o.Listen) > 0 && !strings.Contains(r.Probe, pidPlace) {
+		return fmt.Errorf("--ready cmd: with --listen has to say which process it asks, or the old generation may answer for the new one: put %s into the command, which is the pid of the new one (or use --ready http://, which sees who answers)", pidPlace)
+	}
+	if r.Mode == ReadyCommand && r.Probe == "" {
+		return errors.New("--ready cmd: has no command")
+	}
+	return nil
+}

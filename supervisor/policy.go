@@ -1,0 +1,60 @@
+package supervisor
+
+import (
+	"syscall"
+	"time"
+)
+
+// Restart says which ends of an app in service are followed by a new start.
+type Restart string
+
+// The restart policies.
+const (
+	RestartOnFailure Restart = "on-failure"
+	RestartAlways    Restart = "always"
+	RestartNever     Restart = "never"
+)
+
+func (r Restart) wants(failed bool) bool {
+	return r == RestartAlways || r == RestartOnFailure && failed
+}
+
+// Policy is what the machine decides by.
+type Policy struct {
+	Instances    int
+	MaxDraining  int
+	Restart      Restart
+	StopSignal   syscall.Signal
+	ReadyTimeout time.Duration
+	DrainTimeout time.Duration
+	DrainDelay   time.Duration
+	Watchdog     time.Duration // 0: none
+	// NoUpgrade is why HUP is refused; empty if it is not.
+	NoUpgrade string
+	// Held says that grace holds sockets for the app.
+	Held bool
+}
+
+const (
+	firstBackoff  = 100 * time.Millisecond
+	longBackoff   = 30 * time.Second
+	healthyAfter  = time.Minute
+	killPatience  = 10 * time.Second
+	firstProgress = time.Second
+	nextProgress  = 5 * time.Second
+)
+
+// backoff doubles with each failure in a row; the shell adds the jitter.
+func backoff(failures int) time.Duration {
+	d := firstBackoff
+	for range failures {
+		d = min(2*d, longBackoff)
+	}
+	return d
+}
+
+// The exit statuses that are grace's own; any other is the app's.
+const (
+	statusFailure  = 1
+	statusNotReady = 124
+)

@@ -1,0 +1,151 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+)
+
+const (
+	probeTimeout = 5 * time.Second
+	probePause   = 20 * time.Millisecond
+	acceptWait   = 50 * time.Millisecond
+	mostProbes   = 16
+)
+
+// pidPlace is what a probe's command has instead of the candidate's pid.
+const pidPlace = "{pid}"
+
+// awaitProbe asks again and again until the answer is a good one.
+func (v *vigil) awaitProbe() {
+	for attempt := 0; ; attempt++ {
+		why := v.probe(attempt)
+		if why == "" {
+			v.ready()
+			return
+		}
+		v.say(why)
+		if v.pause(probePause) != nil {
+			return
+		}
+	}
+}
+
+// probe gives the reason why the instance is not ready, or nothing if it is.
+func (v *vigil) probe(attempt int) string {
+	ctx, cancel := context.WithTimeout(v.ctx, probeTimeout)
+	defer cancel()
+	if v.apps.options.Readiness.Mode == ReadyCommand {
+		return v.probeCommand(ctx)
+	}
+	return v.probeHTTP(ctx, min(1<<attempt, mostProbes))
+}
+
+func (v *vigil) probeCommand(ctx context.Context) string {
+	pid := strconv.Itoa(v.pid)
+	spec := v.launch.shell(strings.ReplaceAll(v.apps.options.Readiness.Probe, pidPlace, pid))
+	output, exit, err := v.apps.family.Output(ctx, spec, checkOutput)
+	if err != nil {
+		return "its probe did not end: " + err.Error()
+	}
+	if exit.Status() != 0 {
+		return fmt.Sprintf("its probe failed (%s): %s", exit, strings.TrimSpace(string(output)))
+	}
+	return ""
+}
+
+// probeHTTP opens some connections and asks on one that the instance itself has
+// accepted: on a shared socket the old generation accepts too. The others are
+// closed without a word.
+func (v *vigil) probeHTTP(ctx context.Context, connections int) string {
+	target, err := url.Parse(v.apps.options.Readiness.URL)
+	if err != nil {
+		return err.Error()
+	}
+	why := ""
+	for range connections {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", hostPort(target))
+		if err != nil {
+			return "its probe was not accepted: " + err.Error()
+		}
+		defer conn.Close()
+		if why = v.notAccepted(ctx, conn); why == "" {
+			return ask(ctx, conn, target)
+		}
+	}
+	return why
+}
+
+func hostPort(target *url.URL) string {
+	if target.Port() == "" {
+		return net.JoinHostPort(target.Hostname(), "80")
+	}
+	return target.Host
+}
+
+// notAccepted says why a connection is not one that the instance accepted.
+func (v *vigil) notAccepted(ctx context.Context, conn net.Conn) string {
+	deadline := time.Now().Add(acceptWait)
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		inode, err := handoff.Acceptor(conn)
+		if err != nil {
+			return "cannot tell who answers its probe: " + err.Error()
+		}
+		if inode != 0 {
+			return v.notOwner(inode)
+		}
+		if v.pause(time.Millisecond) != nil {
+			break
+		}
+	}
+	return "its probe's connection was not accepted"
+}
+
+func (v *vigil) notOwner(inode uint64) string {
+	pids, err := childproc.Tree(v.pid)
+	if err != nil {
+		return "it has ended"
+	}
+	owner, err := childproc.Owner(inode, pids)
+	if err != nil {
+		return "cannot tell who answers its probe: " + err.Error()
+	}
+	if owner == 0 {
+		return "another process accepted its probe's connection"
+	}
+	return ""
+}
+
+func ask(ctx context.Context, conn net.Conn, target *url.URL) string {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return err.Error()
+	}
+	request.Close = true
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err.Error()
+		}
+	}
+	if err := request.Write(conn); err != nil {
+		return "its probe got no answer: " + err.Error()
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), request)
+	if err != nil {
+		return "its probe got no answer: " + err.Error()
+	}
+	defer response.Body.Close()
+	if response.StatusCode < 200 || response.StatusCode > 399 {
+		return "its probe was answered with " + response.Status
+	}
+	return ""
+}

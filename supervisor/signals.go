@@ -1,0 +1,101 @@
+package supervisor
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// forwarded are the signals that belong to the app. They are named one by one:
+// a channel that asks for all gets those that Go's runtime sends itself
+// (SIGURG for preemption).
+var forwarded = append([]os.Signal{syscall.SIGUSR1, syscall.SIGALRM}, realtime()...)
+
+// realtime begins after those that Go's runtime and the C libraries keep.
+func realtime() []os.Signal {
+	var signals []os.Signal
+	for n := firstRealtime; n <= lastRealtime; n++ {
+		signals = append(signals, syscall.Signal(n))
+	}
+	return signals
+}
+
+// signals turns the process's signals into events.
+type signals struct {
+	incoming chan os.Signal
+	terminal bool // there was one at the start
+	post     func(event)
+	reap     func() (int, error)
+}
+
+func openSignals(post func(event), reap func() (int, error)) *signals {
+	s := &signals{incoming: make(chan os.Signal, 64), terminal: hasTerminal(), post: post, reap: reap}
+	wanted := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGCHLD}
+	// Go ends a program that writes to a closed stderr by SIGPIPE, unless the
+	// signal is asked for; to ignore it would reach the apps too.
+	wanted = append(wanted, syscall.SIGPIPE)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup means it
+		wanted = append(wanted, syscall.SIGHUP)
+	}
+	if !s.terminal {
+		wanted = append(wanted, syscall.SIGWINCH)
+	}
+	signal.Notify(s.incoming, append(wanted, forwarded...)...)
+	return s
+}
+
+// listen ends with close.
+func (s *signals) listen() {
+	for sig := range s.incoming {
+		s.heed(sig.(syscall.Signal))
+	}
+}
+
+func (s *signals) heed(sig syscall.Signal) {
+	switch sig {
+	case syscall.SIGHUP:
+		s.hangUp()
+	case syscall.SIGTERM, syscall.SIGINT:
+		s.post(stopRequested{})
+	case syscall.SIGQUIT:
+		s.post(killRequested{})
+	case syscall.SIGUSR2:
+		s.post(noticed{"signal refused", "USR2 is kept for replacing grace itself, which this version cannot do; upgrade the app with HUP"})
+	case syscall.SIGCHLD:
+		if _, err := s.reap(); err != nil {
+			s.post(noticed{"cannot reap orphans", err.Error()})
+		}
+	case syscall.SIGPIPE:
+	default:
+		s.post(signalReceived{sig})
+	}
+}
+
+// hangUp tells a closed terminal from somebody who wants an upgrade.
+func (s *signals) hangUp() {
+	if s.terminal && !hasTerminal() {
+		s.post(noticed{"the terminal is gone", "stopping as its shell would"})
+		s.post(stopRequested{})
+		return
+	}
+	s.post(upgradeRequested{})
+}
+
+// hasTerminal: opening /dev/tty gives ENXIO to a process without a controlling
+// terminal (tty(4)).
+func hasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENOENT)
+	}
+	unix.Close(fd)
+	return true
+}
+
+func (s *signals) close() {
+	signal.Stop(s.incoming)
+	close(s.incoming)
+}

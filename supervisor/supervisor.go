@@ -1,0 +1,139 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+)
+
+// evictGrace is how long an evicted process has between TERM and KILL.
+const evictGrace = 5 * time.Second
+
+// Run supervises the app until it has ended and returns grace's exit status. An
+// error means that it never came to start the app.
+//
+// Run owns the process's signals, its orphans and its sockets meanwhile, and is
+// to be called once in a process. Descriptors that grace itself was given are
+// set close-on-exec, so that the app does not get them.
+func Run(o Options) (int, error) {
+	closeInheritedOnExec()
+	first, err := resolve(o)
+	if err != nil {
+		return statusOf(err), err
+	}
+	family, err := childproc.NewFamily()
+	if err != nil {
+		return statusFailure, err
+	}
+	listeners, err := bindAll(o)
+	if err != nil {
+		return statusFailure, err
+	}
+	defer closeListeners(listeners)
+	pidFile, err := writePIDFile(o.PIDFile)
+	if err != nil {
+		return statusFailure, err
+	}
+	runtime := openRuntimeDir(first.identity)
+	status, err := supervise(o, family, listeners, runtime)
+	return status, errors.Join(err, runtime.close(), pidFile.remove())
+}
+
+func supervise(o Options, family *childproc.Family, listeners []*handoff.Listener, runtime runtimeDir) (int, error) {
+	l := newLoop(o.Policy, &journal{o.Log})
+	l.host = &apps{
+		options: o, family: family, listeners: listeners, runtime: runtime, post: l.post,
+		launches: map[int]*preparation{}, running: map[int]*app{},
+	}
+	signals := openSignals(l.post, family.ReapOrphans)
+	defer signals.close()
+	go signals.listen()
+	watch, err := handoff.NewHangupWatch(listeners)
+	if err != nil {
+		return statusFailure, err
+	}
+	go reviveAll(watch, l.post)
+	announce(o, listeners)
+	status := l.run()
+	return status, watch.Close()
+}
+
+// closeInheritedOnExec: what a service manager gave to grace is not the app's.
+func closeInheritedOnExec() {
+	entries, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		return // no /dev/fd here; nothing that can be asked then
+	}
+	for _, entry := range entries {
+		var fd int
+		if _, err := fmt.Sscan(entry.Name(), &fd); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}
+
+func bindAll(o Options) ([]*handoff.Listener, error) {
+	var bound []*handoff.Listener
+	for _, address := range o.Listen {
+		l, err := bind(address, o)
+		if err != nil {
+			closeListeners(bound)
+			return nil, err
+		}
+		bound = append(bound, l)
+	}
+	return bound, nil
+}
+
+func bind(address handoff.Address, o Options) (*handoff.Listener, error) {
+	l, err := handoff.Bind(address)
+	inUse := (*handoff.InUseError)(nil)
+	if !errors.As(err, &inUse) || !o.Evict {
+		return l, err
+	}
+	o.Log.Warn().Str("address", address.Addr).Str("why", err.Error()).Msg("evicting")
+	if err := handoff.Evict(inUse, evictGrace); err != nil {
+		return nil, err
+	}
+	return handoff.Bind(address)
+}
+
+func closeListeners(listeners []*handoff.Listener) {
+	for _, l := range listeners {
+		l.Close() // the end of grace: there is nothing to do about an error
+	}
+}
+
+func announce(o Options, listeners []*handoff.Listener) {
+	for _, l := range listeners {
+		o.Log.Info().Str("name", l.Name()).Str("network", l.Network()).Str("address", l.Bound()).Msg("listening")
+	}
+	if hint := stopSignalHint(o); hint != "" {
+		o.Log.Warn().Msg(hint)
+	}
+}
+
+// reviveAll ends when the watch is closed.
+func reviveAll(watch *handoff.HangupWatch, post func(event)) {
+	for {
+		l, err := watch.Wait()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			post(noticed{"cannot watch the listeners", err.Error()})
+			return
+		}
+		if err := l.Revive(); err != nil {
+			post(revived{l.Name(), err.Error()})
+			return
+		}
+		post(revived{listener: l.Name()})
+	}
+}
