@@ -13,7 +13,8 @@ import (
 // shutdown(2) by one of them ends the listener for every one, and for clients.
 type HangupWatch struct {
 	epoll, stop int
-	listeners   map[int32]*Listener
+	listeners   []*Listener
+	watched     map[uint64]bool // inodes
 	waiting     sync.Mutex
 }
 
@@ -28,26 +29,33 @@ func NewHangupWatch(listeners []*Listener) (*HangupWatch, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("cannot watch listeners: %w", err)
 	}
-	w := &HangupWatch{epoll: epoll, stop: stop, listeners: make(map[int32]*Listener)}
-	if err := w.addAll(listeners); err != nil {
+	w := &HangupWatch{epoll: epoll, stop: stop, watched: make(map[uint64]bool)}
+	for _, l := range listeners {
+		if l.Stream() {
+			w.listeners = append(w.listeners, l)
+		}
+	}
+	if err := errors.Join(w.add(stop, unix.EPOLLIN), w.addNew()); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot watch listeners: %w", err), w.Close())
 	}
 	return w, nil
 }
 
-func (w *HangupWatch) addAll(listeners []*Listener) error {
-	for _, l := range listeners {
-		if !l.Stream() {
+// addNew adds the sockets that are not in the set: all at first, later those that Revive has replaced.
+//
+// No EPOLLIN: connections wake the app's set and not this one. EPOLLHUP and EPOLLERR are always on, EPOLLRDHUP is what
+// a unix listener gives for SHUT_RD, and EPOLLET tells of each shutdown once.
+func (w *HangupWatch) addNew() error {
+	for _, l := range w.listeners {
+		if w.watched[l.inode] {
 			continue
 		}
-		w.listeners[int32(l.fd)] = l
-		// No EPOLLIN: connections wake the app's set and not this one. EPOLLHUP and EPOLLERR are always on, EPOLLRDHUP
-		// is what a unix listener gives for SHUT_RD, and EPOLLET tells of each shutdown once.
 		if err := w.add(l.fd, unix.EPOLLRDHUP|unix.EPOLLET); err != nil {
 			return err
 		}
+		w.watched[l.inode] = true
 	}
-	return w.add(w.stop, unix.EPOLLIN)
+	return nil
 }
 
 func (w *HangupWatch) add(fd int, events uint32) error {
@@ -59,22 +67,33 @@ func (w *HangupWatch) add(fd int, events uint32) error {
 func (w *HangupWatch) Wait() (*Listener, error) {
 	w.waiting.Lock()
 	defer w.waiting.Unlock()
-	var event [1]unix.EpollEvent
-	for w.epoll >= 0 {
-		n, err := unix.EpollWait(w.epoll, event[:], -1)
-		if err == unix.EINTR || err == nil && n == 0 {
-			continue
+	if w.epoll < 0 {
+		return nil, net.ErrClosed
+	}
+	if err := w.addNew(); err != nil {
+		return nil, fmt.Errorf("cannot watch listeners: %w", err)
+	}
+	fd, err := w.next()
+	if err != nil {
+		return nil, fmt.Errorf("cannot watch listeners: %w", err)
+	}
+	for _, l := range w.listeners {
+		if l.fd == fd {
+			return l, nil
 		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot watch listeners: %w", err)
-		}
-		l, ok := w.listeners[event[0].Fd]
-		if !ok {
-			break
-		}
-		return l, nil
 	}
 	return nil, net.ErrClosed
+}
+
+// next blocks until there is an event, and returns its descriptor.
+func (w *HangupWatch) next() (int, error) {
+	var event [1]unix.EpollEvent
+	for {
+		_, err := unix.EpollWait(w.epoll, event[:], -1)
+		if err != unix.EINTR {
+			return int(event[0].Fd), err
+		}
+	}
 }
 
 // Close ends a Wait and frees the watch's own descriptors; the listeners stay as they are. A second Close does nothing.

@@ -72,16 +72,49 @@ func (l *Listener) Close() error {
 	return errors.Join(l.unlink(), unix.Close(fd))
 }
 
-// Revive listens again on a stream socket that an app has shut down. The connections that waited in its queue at
-// that moment are lost: the kernel has reset them already.
+// ErrReplaced says that an address has a listener again, but that the instances which run hold the dead one.
+var ErrReplaced = errors.New("a new socket has taken the place of one that was shut down; " +
+	"only instances started from now on will have it")
+
+// Revive listens again on a stream socket that an app has shut down; if none has, it does nothing. The connections
+// that waited in the queue are lost: the kernel has reset them already.
+//
+// The kernel never opens a unix socket again that was shut down. There Revive binds a new one at the same path and
+// under the same FD, with another Inode, and returns ErrReplaced. In the abstract namespace it fails: the dead socket
+// keeps the name.
 func (l *Listener) Revive() error {
 	if !l.Stream() {
 		return fmt.Errorf("cannot revive %s: a %s socket does not listen", l.bound, l.Network())
 	}
-	if err := listen(l.fd, l.address.Backlog); err != nil {
+	if !hungUp(l.fd) {
+		return nil
+	}
+	revive := l.reviveInet
+	if l.address.unix() {
+		revive = l.replaceUnix
+	}
+	err := revive()
+	if err != nil && err != ErrReplaced {
 		return fmt.Errorf("cannot listen on %s again: %w", l.bound, err)
 	}
-	return nil
+	return err
+}
+
+func (l *Listener) reviveInet() error {
+	bound, err := netip.ParseAddrPort(l.bound)
+	if err != nil {
+		return err
+	}
+	sockaddr, err := inetSockaddr(bound)
+	if err != nil {
+		return err
+	}
+	// A port that the kernel chose is given back at shutdown (SOCK_BINDPORT_LOCK in tcp_set_state); one that was asked
+	// for is still bound, which is the EINVAL.
+	if err := unix.Bind(l.fd, sockaddr); err != nil && err != unix.EINVAL {
+		return err
+	}
+	return listen(l.fd, l.address.Backlog)
 }
 
 // listen takes backlog 0 as the longest queue: the kernels cut a negative number to their somaxconn.

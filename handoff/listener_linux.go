@@ -11,6 +11,21 @@ func socket(family, kind int) (int, error) {
 	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 }
 
+// moveFD gives the file of one descriptor to another.
+func moveFD(from, to int) error {
+	if err := unix.Dup3(from, to, unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	return unix.Close(from)
+}
+
+// hungUp tells whether a listener was shut down: TCP leaves the state LISTEN and says HUP, a unix socket RDHUP.
+func hungUp(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0
+}
+
 // prepareMode makes bind create the path closed: Linux takes the file's mode from the socket's own inode, less the
 // umask (unix_bind_bsd in net/unix/af_unix.c). The umask itself belongs to the whole process.
 func prepareMode(fd int, mode fs.FileMode) error {

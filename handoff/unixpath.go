@@ -85,6 +85,22 @@ func (l *Listener) unlink() error {
 	return nil
 }
 
+// replaceUnix binds a new socket where this one was, which clearPath finds unanswered.
+func (l *Listener) replaceUnix() error {
+	if l.address.abstract() {
+		return errors.New("the dead socket keeps the name until all processes have closed it: restart grace and the app")
+	}
+	fresh, err := bindUnix(l.address)
+	if err != nil {
+		return err
+	}
+	if err := moveFD(fresh.fd, l.fd); err != nil {
+		return errors.Join(err, fresh.Close())
+	}
+	l.inode, l.path = fresh.inode, fresh.path
+	return ErrReplaced
+}
+
 // clearPath removes a socket that nobody serves any more.
 func clearPath(a Address) error {
 	var stat unix.Stat_t
