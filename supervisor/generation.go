@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -82,20 +83,15 @@ func (g *generation) enter(stage Stage, at time.Time) time.Duration {
 }
 
 func (g *generation) ready() bool {
-	for _, i := range g.instances {
-		if i.phase != Ready {
-			return false
-		}
-	}
-	return len(g.instances) > 0
+	waits := func(i *instance) bool { return i.phase != Ready }
+	return len(g.instances) > 0 && !slices.ContainsFunc(g.instances, waits)
+}
+
+// alive reports whether any instance still runs, or waits for a restart.
+func (g *generation) alive() bool {
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return !i.ended })
 }
 
 func (g *generation) remove(gone *instance) {
-	kept := g.instances[:0]
-	for _, i := range g.instances {
-		if i != gone {
-			kept = append(kept, i)
-		}
-	}
-	g.instances = kept
+	g.instances = slices.DeleteFunc(g.instances, func(i *instance) bool { return i == gone })
 }

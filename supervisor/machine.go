@@ -388,7 +388,7 @@ func (m *machine) leave(g *generation) {
 	for _, i := range slices.Clone(g.instances) {
 		m.drain(i)
 	}
-	if len(g.instances) > 0 {
+	if g.alive() {
 		m.say(report{level: info, text: "generation draining", generation: g.number, within: m.policy.DrainTimeout})
 		g.progress = m.arm(timer{generation: g.number}, firstProgress)
 	}
@@ -422,10 +422,8 @@ func (m *machine) endIfDeserted() {
 	if m.mode > lingering || m.candidate != nil || m.waiting || m.current == nil {
 		return
 	}
-	for _, i := range m.current.instances {
-		if !i.ended {
-			return
-		}
+	if m.current.alive() {
+		return
 	}
 	m.status = m.current.status
 	m.say(report{level: info, text: "the app has ended", generation: m.current.number, why: "--restart " + string(m.policy.Restart)})

@@ -398,7 +398,12 @@ func fuzzPolicy(bits byte) Policy {
 
 // FuzzMachine lets anything happen in any order.
 func FuzzMachine(f *testing.F) {
-	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1})
+	// A whole upgrade, with readiness said once more by the old generation.
+	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 5, 0, 7, 0, 7, 0})
+	// A crash and a restart that gets ready.
+	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0})
+	// A crash, its backoff, and an upgrade meanwhile.
+	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 0, 0, 7, 0, 1, 0, 9, 0, 3, 0, 3, 0, 5, 1})
 	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
 	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))
