@@ -1,0 +1,181 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	roles["server"] = server
+}
+
+// server accepts from its sockets and closes each connection at once; "shutdown FD" shuts one of them down.
+func server() {
+	for fd := 3; ; fd++ {
+		ln, err := net.FileListener(os.NewFile(uintptr(fd), "inherited"))
+		if err != nil {
+			break
+		}
+		go acceptAll(ln)
+	}
+	obey(func(order string) string {
+		var fd int
+		if _, err := fmt.Sscanf(order, "shutdown %d", &fd); err != nil {
+			return err.Error()
+		}
+		return fmt.Sprint(unix.Shutdown(fd, unix.SHUT_RD))
+	})
+}
+
+func acceptAll(ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+}
+
+func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
+	t.Helper()
+	d, err := ParseDialects(dialects)
+	must(t, err)
+	g, err := d.Issue(Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
+	must(t, err)
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+func watch(t *testing.T, listeners ...*Listener) *HangupWatch {
+	t.Helper()
+	w, err := NewHangupWatch(listeners)
+	must(t, err)
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+func TestHangupWatchTellsWhichListenerAnAppShutDown(t *testing.T) {
+	first, second, local := hold(t, "127.0.0.1:0"), hold(t, "[::1]:0"), hold(t, "unix://"+t.TempDir()+"/s")
+	datagrams := hold(t, "udp4://127.0.0.1:0")
+	w := watch(t, datagrams, first, second, local)
+	old := startApp(t, "server", appStart{grant: issue(t, nil, first, second, local)})
+	for range 3 {
+		for _, l := range []*Listener{second, first, local} {
+			fd := 3 + map[*Listener]int{first: 0, second: 1, local: 2}[l]
+			if l == local {
+				// A replaced socket is another one than the app's.
+				must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+			} else if got := old.ask(t, fmt.Sprintf("shutdown %d", fd)); got != "<nil>" {
+				t.Fatal(got)
+			}
+			got, err := w.Wait()
+			must(t, err)
+			if got != l {
+				t.Fatalf("%s is reported for %s", got.Bound(), l.Bound())
+			}
+			if err := l.Revive(); err != nil && err != ErrReplaced {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestHangupWatchSeesWhatWasShutDownBefore(t *testing.T) {
+	l := hold(t, "127.0.0.1:0")
+	must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+	if got, err := watch(t, l).Wait(); got != l || err != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestHangupWatchCloses(t *testing.T) {
+	before := descriptors(t)
+	l := hold(t, "127.0.0.1:0")
+	w := watch(t, l)
+	ended := make(chan error)
+	for range 2 {
+		go func() {
+			_, err := w.Wait()
+			ended <- err
+		}()
+	}
+	must(t, w.Close())
+	for range 2 {
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	}
+	must(t, errors.Join(w.Close(), l.Close()))
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors became %d", before, after)
+	}
+}
+
+// The reason for epoll with no events: a thread that traffic wakes would cost as much as a proxy.
+func TestConnectionsDoNotWakeTheHangupWatch(t *testing.T) {
+	const connections = 3000
+	tcp, local := hold(t, "127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")
+	startApp(t, "server", appStart{grant: issue(t, nil, tcp, local)})
+	w := watch(t, tcp, local)
+	thread, hung := make(chan int), make(chan *Listener)
+	go func() {
+		runtime.LockOSThread()
+		thread <- unix.Gettid()
+		l, _ := w.Wait()
+		hung <- l
+	}()
+	tid := <-thread
+	eventually(t, "the watch sleeps", func() bool { return sleeping(t, tid, w.epoll) })
+	before := switches(t, tid)
+	for range connections / 2 {
+		for _, l := range []*Listener{tcp, local} {
+			conn, err := net.DialTimeout(l.Network(), l.Bound(), patience)
+			must(t, err)
+			must(t, conn.SetDeadline(time.Now().Add(patience)))
+			// The end of the connection shows that the app has accepted it.
+			if n, _ := conn.Read(make([]byte, 1)); n != 0 {
+				t.Fatal("the app speaks")
+			}
+			conn.Close()
+		}
+	}
+	// The kernel counts a thread's switches when it goes to sleep again, which here it does in epoll_wait.
+	if woken := switches(t, tid) - before; woken != 0 || !sleeping(t, tid, w.epoll) {
+		t.Errorf("woken %d times by %d connections", woken, connections)
+	}
+	must(t, unix.Shutdown(tcp.FD(), unix.SHUT_RD))
+	if got := <-hung; got != tcp {
+		t.Errorf("got %v", got)
+	}
+}
+
+var switchesLine = regexp.MustCompile(`(?m)^voluntary_ctxt_switches:\t(\d+)`)
+
+func switches(t *testing.T, tid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", tid))
+	must(t, err)
+	n, err := strconv.Atoi(string(switchesLine.FindSubmatch(status)[1]))
+	must(t, err)
+	return n
+}
+
+// sleeping tells whether a thread is in a system call on the descriptor.
+func sleeping(t *testing.T, tid, fd int) bool {
+	t.Helper()
+	call, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", tid))
+	must(t, err)
+	fields := strings.Fields(string(call))
+	return len(fields) > 1 && fields[1] == fmt.Sprintf("%#x", fd)
+}
