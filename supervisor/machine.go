@@ -212,12 +212,13 @@ func (m *machine) onKillRequested() {
 }
 
 func (m *machine) killAll() {
-	m.stop()
+	m.mode = stopping
 	for _, g := range slices.Clone(m.generations) {
 		for _, i := range slices.Clone(g.instances) {
 			m.kill(i)
 		}
 	}
+	m.stop()
 }
 
 // A signal that grace does not know is the app's: of the generation in service,

@@ -25,6 +25,7 @@ type world struct {
 	stale     []timer
 	told      map[int]bool // generations that were told to drain
 	pids      int
+	seen      []action
 	finished  bool
 	status    int
 }
@@ -104,6 +105,9 @@ func (w *world) checkGenerations() {
 			w.t.Fatalf("generation %d has ended and is kept", g.number)
 		}
 	}
+	if w.m.current != nil && w.m.current.stage != Current {
+		w.t.Fatalf("generation %d is current and %s", w.m.current.number, w.m.current.stage)
+	}
 	if candidates > 1 {
 		w.t.Fatalf("%d candidates at once", candidates)
 	}
@@ -116,6 +120,7 @@ func (w *world) takeAll(actions []action) {
 			w.t.Fatalf("%T after the end", a)
 		}
 		w.take(a)
+		w.seen = append(w.seen, a)
 	}
 }
 

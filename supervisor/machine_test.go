@@ -1,0 +1,438 @@
+package supervisor
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// said gives the reports of the whole run that begin with text.
+func (w *world) said(text string) []report {
+	var found []report
+	for _, a := range w.seen {
+		if r, ok := a.(report); ok && strings.HasPrefix(r.text, text) {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+func (w *world) upgrade(t *testing.T) {
+	t.Helper()
+	w.happen(upgradeRequested{})
+	g := w.m.candidate
+	if g == nil {
+		t.Fatal("no upgrade was begun")
+	}
+	w.answerPrepare(g.number, true)
+	for _, i := range slices.Clone(g.instances) {
+		w.answerStart(i.id, true)
+		w.readiness(i.id, false)
+	}
+	if w.m.current != g {
+		t.Fatalf("generation %d is not current", g.number)
+	}
+}
+
+func (w *world) endInstance(id int, exit childproc.Exit) {
+	p := w.processes[w.m.instances[id].pid]
+	w.end(p, exit)
+	w.happen(emptied{id, p.pid})
+}
+
+func TestUpgradeTellsTheOldGenerationOnlyWhenTheNewOneIsReady(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	if got := w.m.instances[1].phase; got != Ready {
+		t.Fatalf("the old instance is %s while the new one starts", got)
+	}
+	w.readiness(candidate.id, false)
+	if got := w.m.instances[1].phase; got != Draining {
+		t.Fatalf("the old instance is %s after the new one was ready", got)
+	}
+	w.endInstance(1, childproc.Exit{})
+	if len(w.said("generation ended")) != 1 || len(w.m.generations) != 1 {
+		t.Errorf("the old generation has not ended: %v", w)
+	}
+}
+
+func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	for range 1000 {
+		w.happen(upgradeRequested{})
+	}
+	w.readiness(candidate.id, false)
+	if w.m.candidate == nil || w.m.candidate.number != 3 || w.m.waiting {
+		t.Fatalf("candidate %+v, waiting %v", w.m.candidate, w.m.waiting)
+	}
+	if n := len(w.said("upgrade waits")); n != 1 {
+		t.Errorf("the log says %d times that the upgrade waits", n)
+	}
+}
+
+func TestCandidateThatExitsFailsTheUpgrade(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	w.endInstance(candidate.id, childproc.Exit{Code: 3})
+	failed := w.said("upgrade failed, generation 1 still serves")
+	if len(failed) != 1 || !strings.Contains(failed[0].why, "exit status 3") {
+		t.Fatalf("reports: %+v", failed)
+	}
+	if w.m.candidate != nil || w.m.current.number != 1 || len(w.starting) > 0 {
+		t.Errorf("the failed candidate is still there: %v", w)
+	}
+}
+
+func TestFailedCandidateIsNeverPromoted(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	w.expirePhase(candidate.id)
+	w.readiness(candidate.id, true)
+	if w.m.current.number != 1 || candidate.phase != Draining {
+		t.Errorf("generation %d is current, the candidate is %s", w.m.current.number, candidate.phase)
+	}
+}
+
+func TestNotReadyInTimeSaysWhy(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	w.happen(unreadied{candidate.id, "nothing in it waits on web"})
+	w.expirePhase(candidate.id)
+	if r := w.said("upgrade failed")[0]; !strings.Contains(r.why, "nothing in it waits on web") {
+		t.Errorf("why: %q", r.why)
+	}
+}
+
+func TestCandidateReplacesADeadCurrent(t *testing.T) {
+	p := testPolicy()
+	p.Restart = RestartNever
+	w := servingWith(t, p)
+	w.happen(upgradeRequested{})
+	w.answerPrepare(2, true)
+	w.answerStart(2, true)
+	w.endInstance(1, childproc.Exit{Code: 1})
+	if w.finished {
+		t.Fatal("grace ended while a candidate starts")
+	}
+	w.readiness(2, false)
+	if w.m.current.number != 2 {
+		t.Errorf("generation %d is current", w.m.current.number)
+	}
+}
+
+func TestDeadCurrentAndFailedCandidateEndGrace(t *testing.T) {
+	p := testPolicy()
+	p.Restart = RestartNever
+	w := servingWith(t, p)
+	w.happen(upgradeRequested{})
+	w.endInstance(1, childproc.Exit{Code: 9})
+	w.answerPrepare(2, false)
+	if !w.finished || w.status != 9 {
+		t.Errorf("finished %v with %d", w.finished, w.status)
+	}
+}
+
+func TestUpgradeDoesNotWaitForBackoff(t *testing.T) {
+	w := serving(t)
+	w.crash(1)
+	w.upgrade(t)
+	if _, waits := w.m.instances[2]; waits {
+		t.Error("the replaced generation still waits for its restart")
+	}
+}
+
+func TestMaxDraining(t *testing.T) {
+	p := testPolicy()
+	p.MaxDraining = 2
+	w := servingWith(t, p)
+	w.upgrade(t)
+	w.upgrade(t)
+	w.happen(upgradeRequested{})
+	if w.m.candidate != nil || len(w.said("upgrade waits")) != 1 {
+		t.Fatalf("the third upgrade does not wait: %v", w)
+	}
+	w.endInstance(2, childproc.Exit{})
+	if w.m.candidate == nil {
+		t.Error("it still waits after a generation has ended")
+	}
+}
+
+func TestInstanceIsReplacedInItsGeneration(t *testing.T) {
+	p := testPolicy()
+	p.Instances = 2
+	w := servingWith(t, p)
+	w.crash(2)
+	w.expirePhase(3)
+	w.answerStart(3, true)
+	w.readiness(3, false)
+	i := w.m.instances[3]
+	if i.generation.number != 1 || i.slot != 1 || i.phase != Ready || w.m.instances[1].phase != Ready {
+		t.Errorf("replacement %+v", i)
+	}
+}
+
+func TestOneFailedInstanceFailsTheWholeCandidate(t *testing.T) {
+	p := testPolicy()
+	p.Instances = 2
+	w := servingWith(t, p)
+	w.happen(upgradeRequested{})
+	w.answerPrepare(2, true)
+	w.answerStart(3, true)
+	w.readiness(3, false)
+	w.answerStart(4, false)
+	if w.m.current.number != 1 || w.m.instances[3].phase != Draining {
+		t.Errorf("generation %d is current; %v", w.m.current.number, w)
+	}
+}
+
+func TestFirstGenerationThatFailsEndsGraceWithItsStatus(t *testing.T) {
+	for name, test := range map[string]struct {
+		fail func(w *world)
+		want int
+	}{
+		"exit 3":      {func(w *world) { w.ready1(); w.endInstance(1, childproc.Exit{Code: 3}) }, 3},
+		"exit 0":      {func(w *world) { w.ready1(); w.endInstance(1, childproc.Exit{}) }, 0},
+		"signal":      {func(w *world) { w.ready1(); w.endInstance(1, childproc.Exit{Signal: syscall.SIGSEGV}) }, 139},
+		"fork fails":  {func(w *world) { w.answerPrepare(1, true); w.answerStart(1, false) }, 1},
+		"not found":   {func(w *world) { delete(w.preparing, 1); w.happen(prepareFailed{1, "cannot find", 127}) }, 127},
+		"never ready": {func(w *world) { w.ready1(); w.expirePhase(1); w.endInstance(1, childproc.Exit{}) }, 124},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, testPolicy())
+			test.fail(w)
+			if !w.finished || w.status != test.want {
+				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.want)
+			}
+			if r := w.said("first generation failed"); len(r) != 1 || !strings.Contains(r[0].why, "seems to bind by itself") {
+				t.Errorf("reports %+v", r)
+			}
+		})
+	}
+}
+
+// ready1 brings instance 1 to where only its readiness is missing.
+func (w *world) ready1() {
+	w.answerPrepare(1, true)
+	w.answerStart(1, true)
+}
+
+func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
+	w := newWorld(t, testPolicy())
+	w.ready1()
+	w.happen(touched{1})
+	w.endInstance(1, childproc.Exit{Code: 1})
+	if r := w.said("first generation failed")[0]; strings.Contains(r.why, "bind by itself") {
+		t.Errorf("why: %q", r.why)
+	}
+}
+
+func TestRestartPolicies(t *testing.T) {
+	crash, clean, term := childproc.Exit{Code: 1}, childproc.Exit{}, childproc.Exit{Signal: syscall.SIGTERM}
+	for _, test := range []struct {
+		policy Restart
+		exit   childproc.Exit
+		status int // -1: a restart
+	}{
+		{RestartOnFailure, crash, -1}, {RestartOnFailure, clean, 0}, {RestartOnFailure, term, 143},
+		{RestartAlways, crash, -1}, {RestartAlways, clean, -1}, {RestartAlways, term, -1},
+		{RestartNever, crash, 1}, {RestartNever, clean, 0}, {RestartNever, term, 143},
+	} {
+		p := testPolicy()
+		p.Restart = test.policy
+		w := servingWith(t, p)
+		w.endInstance(1, test.exit)
+		switch {
+		case test.status < 0 && (w.finished || w.m.instances[2].phase != Backoff):
+			t.Errorf("%s, %s: no restart", test.policy, test.exit)
+		case test.status >= 0 && (!w.finished || w.status != test.status):
+			t.Errorf("%s, %s: finished %v with %d", test.policy, test.exit, w.finished, w.status)
+		}
+	}
+}
+
+func TestBackoffDoublesAndIsForgottenAfterAHealthyMinute(t *testing.T) {
+	w := serving(t)
+	var waits []time.Duration
+	for id := 1; id <= 4; id++ {
+		w.crash(id)
+		waits = append(waits, w.said("restarting")[id-1].within)
+		w.expirePhase(id + 1)
+		w.answerStart(id+1, true)
+		w.readiness(id+1, false)
+	}
+	want := []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond}
+	if !slices.Equal(waits, want) {
+		t.Errorf("waits %v, want %v", waits, want)
+	}
+	w.expirePhase(5) // the healthy minute
+	w.crash(5)
+	if got := w.said("restarting")[4].within; got != want[0] {
+		t.Errorf("after a healthy minute: %s", got)
+	}
+	if backoff(100) != longBackoff {
+		t.Errorf("the longest is %s", backoff(100))
+	}
+}
+
+func TestStopStatuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		stop func(w *world)
+		want int
+	}{
+		"drained":     {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, childproc.Exit{Signal: syscall.SIGTERM}) }, 0},
+		"exited 1":    {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, childproc.Exit{Code: 1}) }, 0},
+		"over time":   {func(w *world) { w.happen(stopRequested{}); w.expirePhase(1); w.unwind() }, 137},
+		"second TERM": {func(w *world) { w.happen(stopRequested{}); w.happen(stopRequested{}); w.unwind() }, 137},
+		"QUIT":        {func(w *world) { w.happen(killRequested{}); w.unwind() }, 137},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := serving(t)
+			test.stop(w)
+			if !w.finished || w.status != test.want {
+				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.want)
+			}
+		})
+	}
+}
+
+func TestStopInEveryPhaseOfAStart(t *testing.T) {
+	w := newWorld(t, testPolicy())
+	w.happen(stopRequested{})
+	if !slices.ContainsFunc(w.seen, func(a action) bool { return a == action(abandon{1}) }) {
+		t.Error("the preparation goes on")
+	}
+	w.answerPrepare(1, true)
+	if !w.finished || w.status != 0 {
+		t.Errorf("finished %v with %d", w.finished, w.status)
+	}
+	w = newWorld(t, testPolicy())
+	w.answerPrepare(1, true)
+	w.happen(stopRequested{})
+	w.answerStart(1, true)
+	if !slices.Contains(w.seen, action(tell{1, syscall.SIGTERM})) {
+		t.Error("an instance that was being forked was never told to stop")
+	}
+}
+
+func TestDrainDelayServesOn(t *testing.T) {
+	p := testPolicy()
+	p.DrainDelay = 5 * time.Second
+	w := servingWith(t, p)
+	w.happen(stopRequested{})
+	if w.m.instances[1].phase != Ready {
+		t.Fatal("it stopped at once")
+	}
+	w.happen(upgradeRequested{})
+	if len(w.said("upgrade refused")) != 1 {
+		t.Error("an upgrade was taken")
+	}
+	w.crash(1)
+	if w.m.instances[2].phase != Backoff {
+		t.Error("a crash is not followed by a restart")
+	}
+	w.expire(w.m.delay.number)
+	if !w.finished || w.status != 0 {
+		t.Errorf("finished %v with %d", w.finished, w.status)
+	}
+}
+
+func TestWatchdog(t *testing.T) {
+	w := serving(t)
+	first := w.m.instances[1].watchdog
+	w.happen(pinged{1})
+	if w.m.instances[1].watchdog == first {
+		t.Error("a sign of life does not count")
+	}
+	w.happen(timerExpired{first})
+	if w.m.instances[1].phase != Ready {
+		t.Fatal("a late timer killed it")
+	}
+	w.expire(w.m.instances[1].watchdog.number)
+	w.endInstance(1, childproc.Exit{Signal: syscall.SIGKILL})
+	if w.m.instances[2].phase != Backoff {
+		t.Error("a hung app is not restarted")
+	}
+}
+
+func TestExtendOnlyLengthens(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	before := candidate.deadline
+	w.happen(extended{candidate.id, time.Second})
+	if candidate.deadline != before {
+		t.Error("the deadline was brought forward")
+	}
+	w.happen(extended{candidate.id, 2 * time.Minute})
+	if !candidate.deadline.After(before) {
+		t.Error("the deadline was not moved")
+	}
+}
+
+func TestMainProcessThatMoved(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	launcher := w.processes[candidate.pid]
+	w.move(candidate.id)
+	w.end(launcher, childproc.Exit{})
+	w.happen(emptied{candidate.id, launcher.pid})
+	if candidate.phase != Starting {
+		t.Fatalf("the launcher's end made the instance %s", candidate.phase)
+	}
+	w.readiness(candidate.id, true)
+	if w.m.current.number != 2 {
+		t.Error("the moved instance did not become current")
+	}
+}
+
+func TestWhoOnceNotifiedHasToNotifyAgain(t *testing.T) {
+	w := serving(t)
+	w.happen(readied{1, true})
+	w.happen(upgradeRequested{})
+	w.answerPrepare(2, true)
+	last := w.seen[slices.IndexFunc(w.seen, func(a action) bool { s, ok := a.(start); return ok && s.generation == 2 })]
+	if !last.(start).mustNotify {
+		t.Error("the successor may be taken for ready without its word")
+	}
+}
+
+func TestUpgradeIsRefusedWithTheReason(t *testing.T) {
+	p := testPolicy()
+	p.NoUpgrade = "no socket is held"
+	w := servingWith(t, p)
+	w.happen(upgradeRequested{})
+	if r := w.said("upgrade refused"); len(r) != 1 || r[0].why != p.NoUpgrade || w.m.candidate != nil {
+		t.Errorf("reports %+v", r)
+	}
+}
+
+func TestSignalsGoToTheGenerationInService(t *testing.T) {
+	w, _ := candidateStarted(t)
+	w.seen = nil
+	w.happen(signalReceived{syscall.SIGUSR1})
+	if !slices.Equal(w.seen, []action{tell{1, syscall.SIGUSR1}}) {
+		t.Errorf("actions %v", w.seen)
+	}
+}
+
+func TestDrainTellsHowItGoes(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	w.readiness(candidate.id, false)
+	old := w.m.find(1)
+	w.expire(old.progress.number)
+	w.happen(counted{generation: 1, inFlight: 12})
+	if len(w.said("draining (12 connections in flight)")) != 1 {
+		t.Errorf("reports %+v", w.said("draining"))
+	}
+	w.expirePhase(1)
+	w.endInstance(1, childproc.Exit{Signal: syscall.SIGKILL})
+	if r := w.said("generation ended"); len(r) != 1 || !strings.Contains(r[0].why, "12 connections") || r[0].level != warn {
+		t.Errorf("reports %+v", r)
+	}
+}
+
+func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	w.readiness(candidate.id, false)
+	w.happen(revived{listener: "web"})
+	if r := w.said("listener web revived"); len(r) != 1 || !strings.Contains(r[0].why, "generation 1") {
+		t.Errorf("reports %+v", r)
+	}
+}

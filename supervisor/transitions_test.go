@@ -1,0 +1,270 @@
+package supervisor
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+var update = flag.Bool("update", false, "write the generated documents")
+
+const transitionsFile = "../docs/transitions.md"
+
+const transitionsHead = `# Transitions
+
+What the machine of ` + "`supervisor/machine.go`" + ` does with each event in each phase of an instance. This page is made by
+running the machine: ` + "`go test ./supervisor -run Transitions -update`" + `. Log lines and timers are left out. "–" means that
+nothing happens. The phase on the left of an arrow is that of the instance; an instance that has *exited* is gone.
+
+`
+
+// situation is an instance in one phase, in a generation at one stage.
+type situation struct {
+	stage  Stage
+	phase  Phase
+	remark string
+	reach  func(t *testing.T) (*world, *instance)
+}
+
+var situations = []situation{
+	{Candidate, Starting, "not forked yet", func(t *testing.T) (*world, *instance) {
+		w := upgrading(t)
+		w.answerPrepare(2, true)
+		return w, w.m.instances[2]
+	}},
+	{Candidate, Starting, "", candidateStarted},
+	{Current, Backoff, "", func(t *testing.T) (*world, *instance) {
+		w := serving(t)
+		w.crash(1)
+		return w, w.m.instances[2]
+	}},
+	{Current, Starting, "after a crash", func(t *testing.T) (*world, *instance) {
+		w := serving(t)
+		w.crash(1)
+		w.expirePhase(2)
+		w.answerStart(2, true)
+		return w, w.m.instances[2]
+	}},
+	{Current, Ready, "", func(t *testing.T) (*world, *instance) {
+		w := serving(t)
+		return w, w.m.instances[1]
+	}},
+	{Current, Draining, "ended, with processes left", func(t *testing.T) (*world, *instance) {
+		w := serving(t)
+		i := w.m.instances[1]
+		w.end(w.processes[i.pid], childproc.Exit{Code: 1})
+		return w, i
+	}},
+	{Current, Killing, "hung", func(t *testing.T) (*world, *instance) {
+		w := serving(t)
+		i := w.m.instances[1]
+		w.expire(i.watchdog.number)
+		return w, i
+	}},
+	{Leaving, Draining, "", func(t *testing.T) (*world, *instance) {
+		w, i := candidateStarted(t)
+		w.readiness(i.id, false)
+		return w, w.m.instances[1]
+	}},
+	{Leaving, Killing, "", func(t *testing.T) (*world, *instance) {
+		w, i := candidateStarted(t)
+		w.readiness(i.id, false)
+		w.expirePhase(1)
+		return w, w.m.instances[1]
+	}},
+}
+
+func testPolicy() Policy {
+	return Policy{
+		Instances: 1, MaxDraining: 3, Restart: RestartOnFailure, StopSignal: syscall.SIGTERM,
+		ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, Watchdog: 10 * time.Second, Held: true,
+	}
+}
+
+// serving has generation 1 with instance 1 in service.
+func serving(t *testing.T) *world { return servingWith(t, testPolicy()) }
+
+func servingWith(t *testing.T, p Policy) *world {
+	w := newWorld(t, p)
+	w.answerPrepare(1, true)
+	for id := range p.Instances {
+		w.answerStart(id+1, true)
+		w.readiness(id+1, false)
+	}
+	return w
+}
+
+func upgrading(t *testing.T) *world {
+	w := serving(t)
+	w.happen(upgradeRequested{})
+	return w
+}
+
+func candidateStarted(t *testing.T) (*world, *instance) {
+	w := upgrading(t)
+	w.answerPrepare(2, true)
+	w.answerStart(2, true)
+	return w, w.m.instances[2]
+}
+
+func (w *world) crash(instance int) {
+	p := w.processes[w.m.instances[instance].pid]
+	w.end(p, childproc.Exit{Code: 1})
+	w.happen(emptied{instance, p.pid})
+}
+
+func (w *world) expirePhase(instance int) { w.expire(w.m.instances[instance].timer.number) }
+
+// occurrence is one event that can meet an instance.
+type occurrence struct {
+	name   string
+	happen func(w *world, i *instance) bool // false: it cannot happen here
+}
+
+var occurrences = []occurrence{
+	{"started", func(w *world, i *instance) bool { return w.starting[i.id] && w.then(func() { w.answerStart(i.id, true) }) }},
+	{"start failed", func(w *world, i *instance) bool {
+		return w.starting[i.id] && w.then(func() { w.answerStart(i.id, false) })
+	}},
+	{"readied", func(w *world, i *instance) bool {
+		return w.hasProcess(i.id) && w.then(func() { w.happen(readied{i.id, false}) })
+	}},
+	{"exited with 0", exitedWith(childproc.Exit{})},
+	{"exited with 1", exitedWith(childproc.Exit{Code: 1})},
+	{"emptied", func(w *world, i *instance) bool {
+		return i.ended && w.then(func() { w.happen(emptied{i.id, i.pid}) })
+	}},
+	{"moved", func(w *world, i *instance) bool {
+		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.move(i.id) })
+	}},
+	{"the phase's time is over", func(w *world, i *instance) bool {
+		return i.timer.number != 0 && w.then(func() { w.expirePhase(i.id) })
+	}},
+	{"watchdog expired", func(w *world, i *instance) bool {
+		return i.watchdog.number != 0 && w.then(func() { w.expire(i.watchdog.number) })
+	}},
+	{"HUP", func(w *world, _ *instance) bool { return w.then(func() { w.happen(upgradeRequested{}) }) }},
+	{"TERM", func(w *world, _ *instance) bool { return w.then(func() { w.happen(stopRequested{}) }) }},
+	{"QUIT", func(w *world, _ *instance) bool { return w.then(func() { w.happen(killRequested{}) }) }},
+	{"USR1", func(w *world, _ *instance) bool {
+		return w.then(func() { w.happen(signalReceived{syscall.SIGUSR1}) })
+	}},
+}
+
+func exitedWith(exit childproc.Exit) func(*world, *instance) bool {
+	return func(w *world, i *instance) bool {
+		p := w.processes[i.pid]
+		return p != nil && !p.ended && w.then(func() { w.end(p, exit) })
+	}
+}
+
+func (w *world) then(do func()) bool {
+	do()
+	return true
+}
+
+func TestTransitionsDocument(t *testing.T) {
+	got := transitionsHead + transitionsTable(t)
+	if *update {
+		if err := os.WriteFile(transitionsFile, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(transitionsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is stale: run go test ./supervisor -run Transitions -update", transitionsFile)
+	}
+}
+
+func transitionsTable(t *testing.T) string {
+	var b strings.Builder
+	for _, s := range situations {
+		fmt.Fprintf(&b, "## %s: %s%s\n\n| event | what follows |\n|---|---|\n", s.stage, s.phase, remark(s.remark))
+		for _, o := range occurrences {
+			w, i := s.reach(t)
+			if i.phase != s.phase || i.generation.stage != s.stage {
+				t.Fatalf("reached %s %s instead of %s %s", i.generation.stage, i.phase, s.stage, s.phase)
+			}
+			w.seen = nil
+			if o.happen(w, i) {
+				fmt.Fprintf(&b, "| %s | %s |\n", o.name, consequence(w, i, s))
+			}
+		}
+		b.WriteString("\n")
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func remark(text string) string {
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
+}
+
+func consequence(w *world, i *instance, s situation) string {
+	var parts []string
+	if i.phase != s.phase {
+		parts = append(parts, "→ "+i.phase.String())
+	}
+	if g := i.generation; g.stage != s.stage {
+		parts = append(parts, "its generation is "+g.stage.String())
+	}
+	for _, a := range w.seen {
+		if text := describe(a, i); text != "" && !slices.Contains(parts, text) {
+			parts = append(parts, text)
+		}
+	}
+	if len(parts) == 0 {
+		return "–"
+	}
+	return strings.Join(parts, "; ")
+}
+
+func describe(a action, i *instance) string {
+	other := func(instance int) string {
+		if instance == i.id {
+			return ""
+		}
+		return " another instance"
+	}
+	switch a := a.(type) {
+	case report, arm, disarm, release, retire:
+		return ""
+	case prepare:
+		return "prepare a generation"
+	case abandon:
+		return "abandon the preparation"
+	case start:
+		return "start" + other(a.instance)
+	case tell:
+		return fmt.Sprintf("signal%s %s", other(a.instance), name(a.signal))
+	case tellRest:
+		return fmt.Sprintf("signal what it left %s", name(a.signal))
+	case follow:
+		return "follow the new main process"
+	case kill:
+		return "kill" + other(a.instance)
+	case reap:
+		return "reap"
+	case count:
+		return "count connections"
+	case finish:
+		return fmt.Sprintf("grace ends with %d", a.status)
+	}
+	return fmt.Sprintf("%T", a)
+}
+
+func name(s syscall.Signal) string {
+	return map[syscall.Signal]string{syscall.SIGTERM: "TERM", syscall.SIGUSR1: "USR1"}[s]
+}
