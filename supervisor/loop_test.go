@@ -1,0 +1,161 @@
+package supervisor
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/rs/zerolog"
+)
+
+// fakeHost answers at once: every preparation and start succeeds, every app is
+// ready after startTime, and ends drainTime after it is told to, or at KILL.
+type fakeHost struct {
+	post                 func(event)
+	startTime, drainTime time.Duration
+	crashAfter           time.Duration // of the first instance only
+	begun                map[int]time.Time
+	kills                map[int]int
+	told                 map[int]time.Time
+}
+
+func (f *fakeHost) answer(after time.Duration, ev event) {
+	time.AfterFunc(after, func() { f.post(ev) })
+}
+
+func (f *fakeHost) prepare(generation int) { f.answer(0, prepared{generation, "/app"}) }
+func (f *fakeHost) abandon(int)            {}
+
+func (f *fakeHost) start(s start) {
+	f.begun[s.instance] = time.Now()
+	f.answer(time.Nanosecond, started{s.instance, s.instance})
+	f.answer(f.startTime, readied{s.instance, false})
+	if s.instance == 1 && f.crashAfter > 0 {
+		f.end(1, f.crashAfter, childproc.Exit{Code: 1})
+	}
+}
+
+func (f *fakeHost) end(instance int, after time.Duration, exit childproc.Exit) {
+	f.answer(after, exited{instance, instance, exit})
+	f.answer(after+time.Nanosecond, emptied{instance, instance})
+}
+
+func (f *fakeHost) tell(t tell) {
+	f.told[t.instance] = time.Now()
+	if f.drainTime > 0 {
+		f.end(t.instance, f.drainTime, childproc.Exit{})
+	}
+}
+
+func (f *fakeHost) tellRest(tellRest) {}
+func (f *fakeHost) follow(follow)     {}
+
+func (f *fakeHost) kill(instance int) {
+	f.kills[instance]++
+	f.end(instance, time.Nanosecond, childproc.Exit{Signal: syscall.SIGKILL})
+}
+
+func (f *fakeHost) reap(reap)            {}
+func (f *fakeHost) release(int)          {}
+func (f *fakeHost) retire(int)           {}
+func (f *fakeHost) count(generation int) { f.answer(0, counted{generation: generation, inFlight: 7}) }
+
+// schedule is what happens when, counted from the start of the loop.
+type schedule map[time.Duration]event
+
+// runLoop runs a loop over f until what happens makes it end.
+func runLoop(f *fakeHost, p Policy, happens schedule) (l *loop, status int, lines []string) {
+	var log bytes.Buffer
+	l = newLoop(p, &journal{zerolog.New(&log)})
+	f.post, l.host = l.post, f
+	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
+	for at, ev := range happens {
+		f.answer(at, ev)
+	}
+	status = l.run()
+	synctest.Wait()
+	return l, status, strings.Split(strings.TrimSpace(log.String()), "\n")
+}
+
+func messages(t *testing.T, lines []string) []string {
+	t.Helper()
+	texts := make([]string, len(lines))
+	for i, line := range lines {
+		var entry struct{ Message string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatalf("log line %q: %v", line, err)
+		}
+		texts[i] = entry.Message
+	}
+	return texts
+}
+
+func TestLoopUpgradesAndStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeHost{startTime: 400 * time.Millisecond, drainTime: 2 * time.Second}
+		_, status, lines := runLoop(f, testPolicy(), schedule{time.Second: upgradeRequested{}, 2 * time.Second: stopRequested{}})
+		if status != 0 {
+			t.Errorf("status %d", status)
+		}
+		want := []string{
+			"instance started", "instance ready", "generation ready",
+			"instance started", "instance ready", "generation ready", "generation draining",
+			"stopping", "generation draining", "draining (7 connections in flight)",
+			"draining (7 connections in flight)", "instance ended", "generation ended", "instance ended", "generation ended",
+		}
+		if got := messages(t, lines); !slices.Equal(got, want) {
+			t.Errorf("the log says\n%s\ninstead of\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		if late := f.told[1].Sub(f.begun[2]); late != f.startTime {
+			t.Errorf("the old generation was told %s after the new one was started, which needs %s", late, f.startTime)
+		}
+	})
+}
+
+func TestLoopKillsAtTheDrainDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		f := &fakeHost{}
+		_, status, lines := runLoop(f, testPolicy(), schedule{time.Second: stopRequested{}})
+		if status != 137 || f.kills[1] != 1 {
+			t.Errorf("status %d, kills %v", status, f.kills)
+		}
+		if took := time.Since(begun).Truncate(time.Millisecond); took != 31*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		progress := 0
+		for _, text := range messages(t, lines) {
+			if text == "draining (7 connections in flight)" {
+				progress++
+			}
+		}
+		if progress != 6 { // at 1, 6, 11, 16, 21 and 26 seconds
+			t.Errorf("progress was told %d times", progress)
+		}
+	})
+}
+
+func TestLoopRestartsWithJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeHost{startTime: time.Millisecond, drainTime: time.Millisecond, crashAfter: time.Second}
+		begun := time.Now()
+		runLoop(f, testPolicy(), schedule{10 * time.Second: stopRequested{}})
+		waited := f.begun[2].Sub(begun) - time.Second
+		if waited < firstBackoff || waited > firstBackoff*3/2+time.Millisecond {
+			t.Errorf("restarted after %s", waited)
+		}
+	})
+}
+
+func TestPostAfterTheEndDoesNotBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _, _ := runLoop(&fakeHost{drainTime: time.Millisecond}, testPolicy(), schedule{time.Second: stopRequested{}})
+		l.post(upgradeRequested{})
+	})
+}
