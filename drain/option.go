@@ -1,0 +1,46 @@
+package drain
+
+import (
+	"context"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Option changes how Serve ends.
+type Option func(*options)
+
+type options struct {
+	linger  time.Duration
+	timeout time.Duration
+	ctx     context.Context
+	signals []os.Signal
+}
+
+func newOptions(opts []Option) options {
+	o := options{
+		linger:  2 * time.Second,
+		timeout: 20 * time.Second,
+		ctx:     context.Background(),
+		signals: []os.Signal{syscall.SIGTERM, syscall.SIGINT},
+	}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+// Linger is how long idle connections stay open for one more request during the drain, 2 s unless set. A client that
+// thinks longer than that between two requests may find its connection closed under the second. The time begins anew
+// whenever something happens on any connection.
+func Linger(d time.Duration) Option { return func(o *options) { o.linger = d } }
+
+// Timeout bounds the whole drain, 20 s unless set. Keep it shorter than what the supervisor allows before it kills.
+func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
+
+// Context is another way to begin the drain: it begins when ctx is done. Requests do not inherit from ctx.
+func Context(ctx context.Context) Option { return func(o *options) { o.ctx = ctx } }
+
+// Signals replaces the signals that begin the drain, SIGTERM and SIGINT unless set. With none, Serve handles no
+// signal, SIGQUIT included, and only Context begins the drain.
+func Signals(begin ...os.Signal) Option { return func(o *options) { o.signals = begin } }

@@ -1,0 +1,80 @@
+package drain
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"testing"
+)
+
+func TestConnectionsInTheQueueAreServed(t *testing.T) {
+	s := serve(t, &http.Server{Handler: http.HandlerFunc(echo)}, newGatedListener(t), Linger(forever))
+	var waiting []*client
+	for n := range 50 {
+		c := connect(t, s.addr)
+		if err := c.send("/", fmt.Sprint("client ", n)); err != nil {
+			t.Fatal(err)
+		}
+		waiting = append(waiting, c)
+	}
+	s.cancel()
+	for n, c := range waiting {
+		c.mustReceive(t, fmt.Sprint("client ", n), true)
+		c.mustEnd(t)
+	}
+	s.end("")
+}
+
+// thief is a listener that another process shares: it takes the connection between the look and Accept.
+type thief struct {
+	*gatedListener
+	other net.Listener
+	loot  chan net.Conn
+}
+
+func (l *thief) Accept() (net.Conn, error) {
+	<-l.gate
+	if queued(l.TCPListener) {
+		conn, err := l.other.Accept()
+		if err != nil {
+			return nil, err
+		}
+		l.loot <- conn
+	}
+	return l.TCPListener.Accept()
+}
+
+func TestConnectionThatAnotherProcessTookIsNotWaitedFor(t *testing.T) {
+	gated := newGatedListener(t)
+	file, err := gated.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	other, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	l := &thief{gated, other, make(chan net.Conn, 10)}
+	s := serve(t, &http.Server{Handler: http.HandlerFunc(echo)}, l)
+	connect(t, s.addr)
+	s.cancel()
+	s.end("")
+	receive(t, l.loot).Close()
+}
+
+func TestQueueOfStrangeListenersIsEmpty(t *testing.T) {
+	ln := listen(t)
+	connect(t, ln.Addr())
+	if !queued(ln) {
+		t.Error("the connection is not seen")
+	}
+	if queued(struct{ net.Listener }{ln}) {
+		t.Error("a listener without a descriptor has a queue")
+	}
+	ln.Close()
+	if queued(ln) {
+		t.Error("a closed listener has a queue")
+	}
+}
