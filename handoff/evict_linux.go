@@ -101,13 +101,12 @@ func (vs victims) signal(signal unix.Signal) error {
 // wait returns those that have not ended by the timeout. A pidfd is readable once its process has ended.
 func (vs victims) wait(timeout time.Duration) (victims, error) {
 	deadline := time.Now().Add(timeout)
-	for {
+	for left := timeout; len(vs) > 0 && left >= 0; left = time.Until(deadline) {
 		fds := make([]unix.PollFd, len(vs))
 		for i, v := range vs {
 			fds[i] = unix.PollFd{Fd: int32(v.pidfd), Events: unix.POLLIN}
 		}
-		left := max(time.Until(deadline), 0)
-		if _, err := unix.Poll(fds, int(left.Milliseconds()+1)); err != nil && err != unix.EINTR {
+		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil && err != unix.EINTR {
 			return nil, err
 		}
 		var still victims
@@ -116,9 +115,7 @@ func (vs victims) wait(timeout time.Duration) (victims, error) {
 				still = append(still, v)
 			}
 		}
-		if len(still) == 0 || left == 0 {
-			return still, nil
-		}
 		vs = still
 	}
+	return vs, nil
 }

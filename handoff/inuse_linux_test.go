@@ -1,0 +1,271 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	roles["squatter"] = squatter
+}
+
+// squatter binds the address in SQUAT, with SQUAT_STUBBORN=yes heeds no SIGTERM, and closes its socket when told.
+func squatter() {
+	if os.Getenv("SQUAT_STUBBORN") == "yes" {
+		signal.Ignore(unix.SIGTERM)
+	}
+	a, err := ParseAddress(os.Getenv("SQUAT"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	l, err := Bind(a)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(l.Bound())
+	obey(func(string) string { return fmt.Sprint(unix.Close(l.FD())) })
+}
+
+func squat(t *testing.T, written string, how appStart) (squatter *app, bound string) {
+	t.Helper()
+	how.env = append(how.env, "SQUAT="+written)
+	a := startApp(t, "squatter", how)
+	return a, a.hear(t)
+}
+
+func inUseError(t *testing.T, written string) *InUseError {
+	t.Helper()
+	err := bindError(t, written)
+	var inUse *InUseError
+	if !errors.As(err, &inUse) || !errors.Is(err, unix.EADDRINUSE) {
+		t.Fatalf("%s: %v", written, err)
+	}
+	return inUse
+}
+
+func TestAddressInUseNamesItsHolder(t *testing.T) {
+	folder := t.TempDir()
+	for _, written := range []string{
+		"tcp4://127.0.0.1:0", "tcp4://:0", "[::1]:0", "[::]:0", "udp4://127.0.0.1:0", "udp://:0",
+		"unix://" + folder + "/with space", "unixgram://" + folder + "/g", "unix://@" + folder, "unixgram://@g" + folder,
+	} {
+		t.Run(written, func(t *testing.T) {
+			holder, bound := squat(t, "x="+written, appStart{})
+			network, _, ok := strings.Cut(written, "://")
+			if !ok {
+				network = "tcp"
+			}
+			e := inUseError(t, "x="+network+"://"+bound)
+			if len(e.Holders) != 1 {
+				t.Fatalf("holders %+v, %s", e.Holders, e.Unseen)
+			}
+			want := Holder{PID: holder.pid, UID: os.Geteuid(), User: userName(os.Geteuid()), Command: "app squatter"}
+			if e.Holders[0] != want {
+				t.Errorf("got %+v, want %+v", e.Holders[0], want)
+			}
+			says := fmt.Sprintf("cannot bind %s: address already in use by pid %d of %s: app squatter", bound, want.PID, want.User)
+			if e.Error() != says {
+				t.Errorf("says %q, not %q", e, says)
+			}
+		})
+	}
+}
+
+func TestAddressInUseNamesAllWhoShareTheSocket(t *testing.T) {
+	l := hold(t, "127.0.0.1:0")
+	var pids []int
+	for range shownHolders {
+		pids = append(pids, startApp(t, "server", appStart{grant: issue(t, nil, l)}).pid)
+	}
+	e := inUseError(t, l.Bound())
+	if len(e.Holders) != len(pids)+1 || !strings.HasSuffix(e.Error(), " and 1 more") {
+		t.Errorf("%d holders: %v", len(e.Holders), e)
+	}
+}
+
+func TestAddressInUseByAnUnseenHolder(t *testing.T) {
+	requireRoot(t)
+	tcp, path := hold(t, "127.0.0.1:0"), hold(t, "unix://@"+t.TempDir())
+	stranger := startApp(t, "binder", appStart{uid: nobody})
+	for written, reason := range map[string]string{
+		tcp.Bound():              "the socket belongs to root, whose processes grace (uid 65534) may not inspect",
+		"unix://" + path.Bound(): "the socket belongs to another user",
+	} {
+		if got := stranger.ask(t, written); !strings.Contains(got, "who has it cannot be seen: "+reason) {
+			t.Errorf("%s: %s", written, got)
+		}
+	}
+}
+
+func TestAddressInUseByASocketThatDoesNotListen(t *testing.T) {
+	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM)
+	must(t, err)
+	defer unix.Close(fd)
+	must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := unix.Getsockname(fd)
+	must(t, err)
+	if e := inUseError(t, inetAddrPort(name).String()); !strings.Contains(e.Error(), "no listening socket") {
+		t.Error(e)
+	}
+}
+
+func TestHolderThatChangedItsUser(t *testing.T) {
+	requireRoot(t)
+	holder, bound := squat(t, "127.0.0.1:0", appStart{uid: nobody})
+	e := inUseError(t, bound)
+	if len(e.Holders) != 1 || e.Holders[0].PID != holder.pid || e.Holders[0].User != "nobody" {
+		t.Errorf("holders %+v, %s", e.Holders, e.Unseen)
+	}
+}
+
+func TestCollide(t *testing.T) {
+	tests := []struct {
+		mine         string
+		mineV6Only   bool
+		theirs       string
+		theirsV6Only bool
+		want         bool
+	}{
+		{"127.0.0.1", false, "127.0.0.1", false, true},
+		{"127.0.0.1", false, "127.0.0.2", false, false},
+		{"127.0.0.1", false, "0.0.0.0", false, true},
+		{"0.0.0.0", false, "127.0.0.1", false, true},
+		{"127.0.0.1", false, "::", false, true},
+		{"127.0.0.1", false, "::", true, false},
+		{"127.0.0.1", false, "::1", false, false},
+		{"0.0.0.0", false, "::", false, true},
+		{"0.0.0.0", false, "::", true, false},
+		{"::", false, "127.0.0.1", false, true},
+		{"::", true, "127.0.0.1", false, false},
+		{"::1", false, "127.0.0.1", false, false},
+		{"::", true, "::1", false, true},
+		{"::1", true, "::", true, true},
+		{"::1", false, "::2", false, false},
+		{"::ffff:127.0.0.1", false, "127.0.0.1", false, true},
+		{"fe80::1%lo", false, "fe80::1", false, true},
+	}
+	for _, test := range tests {
+		s := inetSocket{local: netip.MustParseAddr(test.theirs), v6Only: test.theirsV6Only}
+		if got := collide(netip.MustParseAddr(test.mine), test.mineV6Only, s); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}
+
+// Two sockets on one port that do not collide: only the one in the way may be named, or evicted.
+func TestOnlyTheCollidingSocketIsNamed(t *testing.T) {
+	holder, bound := squat(t, "tcp4://127.0.0.1:0", appStart{})
+	port := netip.MustParseAddrPort(bound).Port()
+	squat(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port), appStart{})
+	squat(t, fmt.Sprintf("tcp6://:%d", port), appStart{})
+	squat(t, fmt.Sprintf("udp4://127.0.0.1:%d", port), appStart{})
+	e := inUseError(t, bound)
+	if len(e.Holders) != 1 || e.Holders[0].PID != holder.pid {
+		t.Errorf("holders %+v, not pid %d", e.Holders, holder.pid)
+	}
+}
+
+func TestEvict(t *testing.T) {
+	const long, short = time.Minute, time.Millisecond
+	for name, test := range map[string]struct {
+		env   []string
+		grace time.Duration
+	}{
+		"a process that ends on TERM": {nil, long},
+		"a process that ignores TERM": {[]string{"SQUAT_STUBBORN=yes"}, short},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := descriptors(t)
+			holder, bound := squat(t, "127.0.0.1:0", appStart{env: test.env})
+			must(t, Evict(inUseError(t, bound), test.grace))
+			var status unix.WaitStatus
+			_, err := unix.Wait4(holder.pid, &status, 0, nil)
+			must(t, err)
+			if want := map[bool]unix.Signal{true: unix.SIGKILL, false: unix.SIGTERM}[test.env != nil]; status.Signal() != want {
+				t.Errorf("ended by %v", status.Signal())
+			}
+			must(t, hold(t, bound).Close())
+			if after := descriptors(t); after != before+2 {
+				t.Errorf("%d descriptors became %d, of which 2 are pipes to the app", before, after)
+			}
+		})
+	}
+}
+
+func TestEvictSparesThoseWhoHaveLetGo(t *testing.T) {
+	holder, bound := squat(t, "127.0.0.1:0", appStart{})
+	e := inUseError(t, bound)
+	if got := holder.ask(t, "close"); got != "<nil>" {
+		t.Fatal(got)
+	}
+	must(t, Evict(e, time.Minute))
+	if err := unix.Kill(holder.pid, 0); err != nil {
+		t.Error(err)
+	}
+	gone, bound := squat(t, "127.0.0.1:0", appStart{})
+	e = inUseError(t, bound)
+	must(t, unix.Kill(gone.pid, unix.SIGKILL))
+	gone.wait()
+	must(t, Evict(e, time.Minute))
+}
+
+func TestEvictRefuses(t *testing.T) {
+	l := hold(t, "127.0.0.1:0")
+	e := inUseError(t, l.Bound())
+	if err := Evict(e, 0); err == nil || !strings.Contains(err.Error(), "never ended") {
+		t.Errorf("grace itself: %v", err)
+	}
+	e.Holders = []Holder{{PID: 1, User: "root", Command: "init"}}
+	if err := Evict(e, 0); err == nil || !strings.Contains(err.Error(), "systemctl stop") {
+		t.Errorf("init: %v", err)
+	}
+	if err := Evict(&InUseError{Unseen: "it is dark"}, 0); err == nil || !strings.Contains(err.Error(), "it is dark") {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+func TestDumpsAreReadWithCare(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"longer than the packet":  {200, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"shorter than its header": {1, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"an error without number": {16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	} {
+		if _, err := readMessages(b, func([]byte) {}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if got := parseInetSocket([]byte{1}); got != (inetSocket{}) {
+		t.Errorf("a short message is %+v", got)
+	}
+	for _, attributes := range [][]byte{{}, {3, 0, 11, 0}, {9, 0, 11, 0, 1}, {4, 0, 11, 0}, {5, 0, 11, 0, 0, 0, 0, 0}} {
+		if hasV6Only(attributes) {
+			t.Errorf("%v", attributes)
+		}
+	}
+}
+
+func TestParseUnixSocket(t *testing.T) {
+	line := "0000000000000000: 00000002 00000000 00010000 0001 01 26053 /run/a b.sock"
+	want := unixSocket{name: "/run/a b.sock", inode: 26053, listening: true, kind: unix.SOCK_STREAM}
+	if got, ok := parseUnixSocket(line); !ok || got != want {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	for _, nameless := range []string{
+		"Num       RefCount Protocol Flags    Type St Inode Path",
+		"0000000000000000: 00000003 00000000 00000000 0001 03 24621", "",
+	} {
+		if got, ok := parseUnixSocket(nameless); ok {
+			t.Errorf("%q is %+v", nameless, got)
+		}
+	}
+}
