@@ -11,6 +11,7 @@ var roles = map[string]func(){}
 const roleVariable = "GRACE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
+	Shim()
 	if role, ok := roles[os.Getenv(roleVariable)]; ok {
 		role()
 		os.Exit(0)
