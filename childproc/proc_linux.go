@@ -27,11 +27,11 @@ func (s procStat) living() bool {
 	return s.state != 'X' && (s.state != 'Z' || s.threads > 1)
 }
 
-// readStat gives ESRCH for a process that is not there.
+// readStat gives os.ErrNotExist for a process that is not there.
 func readStat(pid int) (procStat, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if gone(err) {
-		return procStat{}, unix.ESRCH
+		return procStat{}, os.ErrNotExist
 	}
 	if err != nil {
 		return procStat{}, err

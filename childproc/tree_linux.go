@@ -11,54 +11,55 @@ import (
 
 // Tree lists pid first and then all its living descendants. It is a snapshot: a
 // process that is born or orphaned during the look may be missing. The error is
-// ESRCH if there is no such process.
+// os.ErrNotExist if there is no process pid.
 func Tree(pid int) ([]int, error) {
-	if !exists(pid) {
-		return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, unix.ESRCH)
-	}
-	offspring := listedChildren
+	offspring := childrenOf
 	// Kernels without CONFIG_PROC_CHILDREN have no such file.
-	if _, err := os.Stat("/proc/thread-self/children"); err != nil {
-		parents, err := parentsByScan()
+	if unix.Access("/proc/thread-self/children", unix.F_OK) != nil {
+		scan, err := scanChildren()
 		if err != nil {
 			return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
 		}
-		offspring = parents.children
+		offspring = scan.of
+	}
+	return treeOf(pid, offspring)
+}
+
+func treeOf(pid int, offspring func(int) ([]int, error)) ([]int, error) {
+	if err := unix.Access("/proc/"+strconv.Itoa(pid), unix.F_OK); err != nil {
+		return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
 	}
 	tree := []int{pid}
 	for i := 0; i < len(tree); i++ {
-		young, err := offspring(tree[i])
+		children, err := offspring(tree[i])
 		if err != nil {
 			return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
 		}
-		tree = append(tree, young...)
+		tree = append(tree, children...)
 	}
 	return tree, nil
 }
 
-func exists(pid int) bool {
-	return unix.Access("/proc/"+strconv.Itoa(pid)+"/stat", unix.F_OK) == nil
-}
-
-// listedChildren asks each thread, because a child belongs to the one that made it.
-func listedChildren(pid int) ([]int, error) {
+// childrenOf asks each thread, because a child belongs to the one that made it.
+func childrenOf(pid int) ([]int, error) {
 	tasks := "/proc/" + strconv.Itoa(pid) + "/task"
 	threads, err := numbersIn(tasks)
-	if gone(err) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return nil, ignoreGone(err)
 	}
 	var living []int
 	for _, thread := range threads {
 		list, err := os.ReadFile(tasks + "/" + strconv.Itoa(thread) + "/children")
-		if err != nil && !gone(err) {
+		if ignoreGone(err) != nil {
 			return nil, err
 		}
 		for field := range strings.FieldsSeq(string(list)) {
 			child, _ := strconv.Atoi(field)
-			if stat, err := readStat(child); err == nil && stat.living() {
+			stat, err := readStat(child)
+			if ignoreGone(err) != nil {
+				return nil, err
+			}
+			if err == nil && stat.living() {
 				living = append(living, child)
 			}
 		}
@@ -66,13 +67,13 @@ func listedChildren(pid int) ([]int, error) {
 	return living, nil
 }
 
-// parents maps a parent to its living children.
-type parents map[int][]int
+// scan maps every parent to its living children.
+type scan map[int][]int
 
-func (p parents) children(pid int) ([]int, error) { return p[pid], nil }
+func (s scan) of(pid int) ([]int, error) { return s[pid], nil }
 
-func parentsByScan() (parents, error) {
-	found := parents{}
+func scanChildren() (scan, error) {
+	found := scan{}
 	err := eachProcess(func(pid int, stat procStat) {
 		if stat.living() {
 			found[stat.parent] = append(found[stat.parent], pid)
@@ -81,9 +82,9 @@ func parentsByScan() (parents, error) {
 	return found, err
 }
 
-// Descends reports whether ancestor is pid or a parent of a parent of pid. An
-// orphan descends from whoever took it in. The error is ESRCH if pid has ended,
-// because nobody knows its line any more.
+// Descends reports whether ancestor is pid or one of its line of parents. An
+// orphan descends from whoever took it in. The error is os.ErrNotExist if there
+// is no process pid any more, and so nobody knows its line.
 func Descends(pid, ancestor int) (bool, error) {
 	line := pid
 	for line != ancestor {
@@ -91,8 +92,8 @@ func Descends(pid, ancestor int) (bool, error) {
 			return false, nil
 		}
 		stat, err := readStat(line)
-		if gone(err) && line != pid {
-			line = pid // a parent has ended meanwhile: pid's line is a shorter one now
+		if gone(err) && line != pid && unix.Kill(line, 0) == unix.ESRCH {
+			line = pid // a parent has ended meanwhile, which makes the line a shorter one
 			continue
 		}
 		if err != nil {

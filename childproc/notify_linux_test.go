@@ -1,0 +1,273 @@
+package childproc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func openNotify(t *testing.T, dir string) *NotifySocket {
+	t.Helper()
+	s, err := OpenNotify(dir, -1, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func anyone(int) bool { return true }
+
+func only(pid int) func(int) bool { return func(p int) bool { return p == pid } }
+
+// send is not by a connected socket, for which Go knows of no descriptors to
+// send.
+func send(t *testing.T, path, text string, fds ...int) {
+	t.Helper()
+	fd := must(unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
+	defer unix.Close(fd)
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	if err := unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: path}, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenNotify(t *testing.T) {
+	dir := t.TempDir()
+	s := openNotify(t, dir)
+	other := openNotify(t, dir)
+	if filepath.Dir(s.Path()) != dir || s.Path() == other.Path() {
+		t.Errorf("%s and %s", s.Path(), other.Path())
+	}
+	info, err := os.Lstat(s.Path())
+	if err != nil || info.Mode() != 0o600|os.ModeSocket {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(s.Path()); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+}
+
+// The mode is there from the beginning, whatever the umask.
+func TestOpenNotifyIsNeverWider(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	dir := t.TempDir()
+	watch := must(unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK))
+	defer unix.Close(watch)
+	must(unix.InotifyAddWatch(watch, dir, unix.IN_ATTRIB))
+	s := openNotify(t, dir)
+	if mode := must(os.Lstat(s.Path())).Mode().Perm(); mode != 0o600 {
+		t.Errorf("%v", mode)
+	}
+	if _, err := unix.Read(watch, make([]byte, 4096)); err != unix.EAGAIN {
+		t.Errorf("its mode was changed afterwards: %v", err)
+	}
+}
+
+func TestOpenNotifyFails(t *testing.T) {
+	for _, dir := range []string{"/nonexistent", "/" + strings.Repeat("x", 100)} {
+		if s, err := OpenNotify(dir, -1, -1); err == nil {
+			s.Close()
+			t.Errorf("%s: no error", dir)
+		}
+	}
+}
+
+func init() {
+	roles["notify"] = func() {
+		conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(conn.Write([]byte(os.Getenv("MESSAGE"))))
+		io.Copy(io.Discard, os.Stdin)
+	}
+	roles["flood"] = flood
+}
+
+func notifier(s *NotifySocket, message string) *exec.Cmd {
+	return roleCommand("notify", "NOTIFY_SOCKET="+s.Path(), "MESSAGE="+message)
+}
+
+func TestReceive(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), ""} {
+		s := openNotify(t, dir)
+		send(t, s.Path(), "READY=1\nSTATUS=foreign")
+		p := startProgram(t, notifier(s, "READY=1\nSTATUS=mine"))
+		m, err := s.Receive(only(p.pid()))
+		if err != nil || m.PID != p.pid() || !m.Ready || *m.Status != "mine" {
+			t.Errorf("%s: %+v, %v", s.Path(), m, err)
+		}
+		if count, pid := s.Refused(); count != 1 || pid != os.Getpid() {
+			t.Errorf("%d refused, the last of %d", count, pid)
+		}
+	}
+}
+
+func TestReceiveFromOtherUsers(t *testing.T) {
+	if os.Getuid() != 0 {
+		require(t, "root", os.ErrPermission)
+	}
+	dir := must(os.MkdirTemp("", ""))
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenNotify(dir, nobody, nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p := startProgram(t, asNobody(t, notifier(s, "READY=1")))
+	if m, err := s.Receive(anyone); err != nil || m.PID != p.pid() || !m.Ready {
+		t.Errorf("%+v, %v", m, err)
+	}
+	other := notifier(s, "READY=1")
+	other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1, Gid: 1}}
+	if out, err := other.Output(); err != nil || !strings.Contains(string(out), "permission denied") {
+		t.Errorf("%s, %v", out, err)
+	}
+}
+
+func TestReceiveRefusesWhatMakesNoSense(t *testing.T) {
+	s := openNotify(t, t.TempDir())
+	bad := []string{"", "nonsense", "READY=1\x00READY=1", "READY=1\n" + strings.Repeat("x", 4089)}
+	for _, text := range bad {
+		send(t, s.Path(), text)
+	}
+	longest := "STATUS=" + strings.Repeat("x", 4089)
+	send(t, s.Path(), longest)
+	m, err := s.Receive(anyone)
+	if err != nil || "STATUS="+*m.Status != longest {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if count, _ := s.Refused(); count != len(bad) {
+		t.Errorf("%d refused, want %d", count, len(bad))
+	}
+}
+
+// What comes with a message is closed, be it one barrier or as much as fits.
+func TestReceiveClosesDescriptors(t *testing.T) {
+	s := openNotify(t, t.TempDir())
+	before := descriptors(t)
+	for _, n := range []int{1, 253} {
+		for _, text := range []string{"BARRIER=1", "FDSTORE=1", "nonsense"} {
+			var pipe [2]int
+			if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+				t.Fatal(err)
+			}
+			fds := make([]int, n)
+			for i := range fds {
+				fds[i] = pipe[1]
+			}
+			send(t, s.Path(), text, fds...)
+			unix.Close(pipe[1])
+			if _, err := unix.Read(pipe[0], make([]byte, 1)); err != unix.EAGAIN {
+				t.Errorf("%s is answered too early: %v", text, err)
+			}
+			send(t, s.Path(), "READY=1")
+			for ready := false; !ready; {
+				ready = must(s.Receive(anyone)).Ready
+			}
+			if got, err := unix.Read(pipe[0], make([]byte, 1)); got != 0 || err != nil {
+				t.Errorf("%s with %d descriptors: the pipe is open still: %v", text, n, err)
+			}
+			unix.Close(pipe[0])
+		}
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+const floods = 100_000
+
+// flood sends garbage, says so, and sends more of it.
+func flood() {
+	conn := must(net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET")))
+	for i := range floods {
+		if i == floods/2 {
+			fmt.Println()
+		}
+		must(conn.Write([]byte([]string{"READY=1", "\x00\xff", "MAINPID=1"}[i%3])))
+	}
+}
+
+func TestReceiveInAFlood(t *testing.T) {
+	s := openNotify(t, "")
+	startProgram(t, roleCommand("flood", "NOTIFY_SOCKET="+s.Path()))
+	ready := startProgram(t, notifier(s, "READY=1"))
+	received := make(chan Message, 2)
+	go func() {
+		for {
+			m, err := s.Receive(only(ready.pid()))
+			if err != nil {
+				close(received)
+				return
+			}
+			received <- m
+		}
+	}()
+	if m := <-received; m.PID != ready.pid() || !m.Ready {
+		t.Errorf("%+v", m)
+	}
+	eventually(t, "all others are refused", func() bool {
+		count, _ := s.Refused()
+		return count == floods
+	})
+	s.Close()
+	if m, more := <-received; more {
+		t.Errorf("one too many: %+v", m)
+	}
+}
+
+func TestCloseEndsReceive(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), ""} {
+		s := openNotify(t, dir)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.Receive(anyone)
+			ended <- err
+		}()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	}
+}
+
+// systemd-notify waits at a barrier until it is answered.
+func TestReceiveFromSystemdNotify(t *testing.T) {
+	path, err := exec.LookPath("systemd-notify")
+	require(t, "systemd-notify", err)
+	s := openNotify(t, t.TempDir())
+	cmd := exec.Command(path, "--ready", "--status=hello")
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+s.Path())
+	p := startProgram(t, cmd)
+	m, err := s.Receive(anyone)
+	if err != nil || !m.Ready || *m.Status != "hello" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	go s.Receive(anyone)
+	if err := p.Wait(); err != nil {
+		t.Error(err)
+	}
+}

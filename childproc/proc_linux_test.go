@@ -1,0 +1,44 @@
+package childproc
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"testing"
+)
+
+// statRest is what follows the first three fields; 4 threads.
+const statRest = " 3 4 5 6 7 8 9 10 11 12 -13 14 15 16 4 0 99"
+
+func TestParseStat(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want procStat
+		ok   bool
+	}{
+		{"7 (sh) S 5 6" + statRest, procStat{'S', 5, 6, 4}, true},
+		{"7 (a) Z 9 (b c)) R 5 6" + statRest, procStat{'R', 5, 6, 4}, true},
+		{"7 (\n) S 5 6" + statRest, procStat{'S', 5, 6, 4}, true},
+		{"7 (sh) S 5 6", procStat{}, false},
+		{"7 (sh) S x 6" + statRest, procStat{}, false},
+		{"", procStat{}, false},
+	} {
+		got, err := parseStat([]byte(c.text))
+		if got != c.want || (err == nil) != c.ok {
+			t.Errorf("%q: %+v, %v", c.text, got, err)
+		}
+	}
+}
+
+func TestReadStatOfItself(t *testing.T) {
+	stat, err := readStat(os.Getpid())
+	if err != nil || stat.parent != os.Getppid() || stat.threads < 2 || !stat.living() {
+		t.Errorf("%+v, %v", stat, err)
+	}
+}
+
+func TestReadStatOfNobody(t *testing.T) {
+	if _, err := readStat(1 << 30); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
