@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/gracerun/grace"
+
+// mayImport says which packages of the module, and those below them, a package may import. Tests may import more. A
+// package without a line follows the nearest one above it; one with none at all fails: where it stands is a decision.
+var mayImport = map[string][]string{
+	module:       {"cmd"},
+	"cmd":        {"cmd", "supervisor", "handoff", "childproc"},
+	"cmd/demo":   {"cmd/load", "handoff", "drain"},
+	"cmd/load":   {},
+	"supervisor": {"supervisor", "handoff", "childproc"},
+	"handoff":    {},
+	"childproc":  {"childproc"},
+	"drain":      {"handoff"},
+	"examples":   {"handoff", "drain"},
+	"scripts":    {"cmd/load"},
+}
+
+// Apps import these; one that does takes nothing else into its build but the standard library and x/sys.
+var forApps = []string{"handoff", "drain"}
+
+// Files for one system are seen only there.
+var systems = []string{"linux", "darwin", "freebsd"}
+
+func TestImportsGoOneWay(t *testing.T) {
+	for _, system := range systems {
+		for _, p := range listPackages(t, system) {
+			for _, imported := range p.Imports {
+				if p.ours() && ours(imported) && !allowed(t, inModule(p.ImportPath), inModule(imported)) {
+					t.Errorf("%s: %s imports %s, which mayImport does not let it", system, p.ImportPath, imported)
+				}
+			}
+		}
+	}
+}
+
+func TestAppsTakeNoDependencies(t *testing.T) {
+	for _, system := range systems {
+		packages := listPackages(t, system)
+		for _, name := range forApps {
+			for _, needed := range packages[path.Join(module, name)].Deps {
+				if p := packages[needed]; !p.Standard && !p.ours() && !strings.HasPrefix(needed, "golang.org/x/sys/") {
+					t.Errorf("%s: %s needs %s", system, name, needed)
+				}
+			}
+		}
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	for _, c := range []struct {
+		importer, imported string
+		want               bool
+	}{
+		{"cmd", "supervisor", true},
+		{"cmd", "drain", false},
+		{"supervisor", "supervisor/control", true},
+		{"supervisor", "cmd", false},
+		{"handoff", "childproc", false},
+		{"childproc", "handoff", false},
+		{"childproc/capture", "handoff", false},
+		{"examples/web", "drain", true},
+	} {
+		if got := allowed(t, c.importer, c.imported); got != c.want {
+			t.Errorf("%s importing %s: allowed is %v", c.importer, c.imported, got)
+		}
+	}
+}
+
+func allowed(t *testing.T, importer, imported string) bool {
+	above := importer
+	for above != "." && mayImport[above] == nil {
+		above = path.Dir(above)
+	}
+	if above == "." {
+		t.Fatalf("mayImport has no line for %s", importer)
+	}
+	return slices.ContainsFunc(mayImport[above], func(may string) bool {
+		return imported == may || strings.HasPrefix(imported, may+"/")
+	})
+}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath    string
+	Standard      bool
+	Imports, Deps []string
+}
+
+func (p listed) ours() bool { return ours(p.ImportPath) }
+
+func ours(importPath string) bool {
+	return importPath == module || strings.HasPrefix(importPath, module+"/")
+}
+
+func inModule(importPath string) string { return strings.TrimPrefix(importPath, module+"/") }
+
+// listPackages returns all packages that the module is built from, by import path.
+func listPackages(t *testing.T, system string) map[string]listed {
+	t.Helper()
+	list := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
+	list.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := map[string]listed{}
+	for all := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := all.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages[p.ImportPath] = p
+	}
+	if _, ok := packages[module]; !ok {
+		t.Fatalf("go list did not list %s but %v", module, slices.Sorted(maps.Keys(packages)))
+	}
+	return packages
+}
