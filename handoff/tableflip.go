@@ -9,7 +9,7 @@ import (
 )
 
 // namesTimeout is reached only when the names do not fit into the pipe, which nobody reads yet.
-const namesTimeout = time.Second
+const namesTimeout = 100 * time.Millisecond
 
 // tellTableflip plays the parent of github.com/cloudflare/tableflip: descriptor 3 takes the byte 42, descriptor 4
 // gives the sockets' keys and ends when the parent has exited. An app finds its socket by the network and address it

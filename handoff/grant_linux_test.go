@@ -1,0 +1,236 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	roles["reader"] = reader
+	roles["flipper"] = flipper
+	roles["inetd service"] = inetdService
+}
+
+// reader is told "LIBRARY NAME NETWORK ADDR", and answers with the inode of the socket that the library finds for it.
+func reader() {
+	if slices.Contains(strings.Split(os.Getenv("PIDVARS"), " "), "LISTEN_PID") {
+		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	}
+	obey(func(order string) string {
+		words := strings.Fields(order)
+		if words[0] == "go-systemd" {
+			return activated(words[1])
+		}
+		listen := func(network, addr string) (any, error) { return Listen(network, addr) }
+		if words[2] == "udp" || words[2] == "unixgram" {
+			listen = func(network, addr string) (any, error) { return ListenPacket(network, addr) }
+		}
+		return inodeOrError(listen(words[2], words[3]))
+	})
+}
+
+func activated(name string) string {
+	for _, f := range activation.Files(false) {
+		if f.Name() == name {
+			return inodeOrError(f, nil)
+		}
+	}
+	return "no " + name
+}
+
+// inodeOrError takes what listening functions return.
+func inodeOrError(socket any, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	raw, err := socket.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err.Error()
+	}
+	var stat unix.Stat_t
+	if err := raw.Control(func(fd uintptr) { unix.Fstat(int(fd), &stat) }); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprint(stat.Ino)
+}
+
+func TestGrantedSocketsAreFound(t *testing.T) {
+	folder := t.TempDir()
+	listeners := []*Listener{
+		hold(t, "web=127.0.0.1:0"), hold(t, "six=[::1]:0"), hold(t, "dns=udp4://127.0.0.1:0"),
+		hold(t, "path=unix://"+folder+"/s"), hold(t, "gram=unixgram://"+folder+"/g"),
+	}
+	for library, dialects := range map[string][]string{
+		"go-systemd": {"systemd"}, "handoff": {"systemd", "server-starter", "einhorn", "nginx", "php-fpm"},
+	} {
+		for _, dialect := range dialects {
+			t.Run(library+" "+dialect, func(t *testing.T) {
+				grant := issue(t, []string{dialect}, listeners...)
+				reader := startApp(t, "reader", appStart{grant: grant, env: []string{"PIDVARS=" + strings.Join(grant.PIDVars, " ")}})
+				for _, l := range listeners {
+					network := strings.TrimRight(l.Network(), "46")
+					got := reader.ask(t, strings.Join([]string{library, l.Name(), network, l.Bound()}, " "))
+					if got != fmt.Sprint(l.Inode()) {
+						t.Errorf("%s %s is %s, not %d", l.Name(), l.Bound(), got, l.Inode())
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestGrantedListenersStayNonBlocking(t *testing.T) {
+	l := hold(t, "127.0.0.1:0")
+	for _, dialects := range [][]string{nil, {"tableflip"}, {"stdin", "nginx"}} {
+		grant := issue(t, dialects, l)
+		startApp(t, "server", appStart{grant: grant})
+		must(t, grant.Close())
+		checkDescriptor(t, l)
+	}
+}
+
+// inetdService greets one client of the socket on its stdin.
+func inetdService() {
+	ln, err := net.FileListener(os.Stdin)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(inodeOrError(ln, nil), len(openFiles()))
+}
+
+// openFiles are the sockets of this process, by inode.
+func openFiles() []uint64 {
+	var found []uint64
+	_ = eachOpenSocket(os.Getpid(), func(inode uint64) { found = append(found, inode) })
+	return slices.Compact(found)
+}
+
+func TestSocketOnStdin(t *testing.T) {
+	l := hold(t, "127.0.0.1:0")
+	service := startApp(t, "inetd service", appStart{grant: issue(t, []string{"stdin"}, l)})
+	if got, want := service.hear(t), fmt.Sprint(l.Inode(), 1); got != want {
+		t.Errorf("the app's socket and their number are %s, not %s", got, want)
+	}
+}
+
+// flipper is an app on the real tableflip library, which does one step of its life an order.
+func flipper() {
+	upgrader, err := tableflip.New(tableflip.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	obey(func(order string) string {
+		words := strings.Fields(order)
+		switch words[0] {
+		case "parent?":
+			return fmt.Sprint(upgrader.HasParent())
+		case "listen":
+			return inodeOrError(upgrader.Listen(words[1], words[2]))
+		case "packet":
+			return inodeOrError(upgrader.ListenPacket(words[1], words[2]))
+		case "ready":
+			return fmt.Sprint(upgrader.Ready())
+		case "alone":
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			return fmt.Sprint(upgrader.WaitForParent(ctx))
+		}
+		return "what?"
+	})
+}
+
+func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
+	before := descriptors(t)
+	path := t.TempDir() + "/s"
+	written := []string{"tcp4://127.0.0.1:0", ":0", "unix://" + path, "udp4://127.0.0.1:0"}
+	asked := []string{"listen tcp4 127.0.0.1:0", "listen tcp :0", "listen unix " + path, "packet udp4 127.0.0.1:0"}
+	var listeners []*Listener
+	for _, w := range written {
+		listeners = append(listeners, hold(t, w))
+	}
+	grant := issue(t, []string{"tableflip"}, listeners...)
+	flipper := startApp(t, "flipper", appStart{grant: grant})
+	if got := flipper.ask(t, "parent?"); got != "true" {
+		t.Errorf("has a parent: %s", got)
+	}
+	for i, l := range listeners {
+		if got := flipper.ask(t, asked[i]); got != fmt.Sprint(l.Inode()) {
+			t.Errorf("%s gives %s, not %d", asked[i], got, l.Inode())
+		}
+	}
+	must(t, grant.Ready.SetReadDeadline(time.Now()))
+	if n, err := grant.Ready.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("ready before it said so: %d, %v", n, err)
+	}
+	must(t, grant.Ready.SetReadDeadline(time.Now().Add(patience)))
+	if got := flipper.ask(t, "ready"); got != "<nil>" {
+		t.Fatal(got)
+	}
+	if said, err := io.ReadAll(grant.Ready); err != nil || string(said) != "*" {
+		t.Errorf("readiness is %q, %v, not byte 42", said, err)
+	}
+	must(t, grant.Predecessor.Close())
+	if got := flipper.ask(t, "alone"); got != "<nil>" {
+		t.Errorf("the end of its predecessor is %s", got)
+	}
+	must(t, errors.Join(grant.Close(), grant.Close()))
+	for _, l := range listeners {
+		must(t, l.Close())
+	}
+	if after := descriptors(t); after != before+2 {
+		t.Errorf("%d descriptors became %d, of which 2 are pipes to the app", before, after)
+	}
+}
+
+func TestTableflipAppThatEndsUnready(t *testing.T) {
+	grant := issue(t, []string{"tableflip"}, hold(t, "127.0.0.1:0"))
+	flipper := startApp(t, "flipper", appStart{grant: grant})
+	must(t, unix.Kill(flipper.pid, unix.SIGKILL))
+	must(t, grant.Ready.SetReadDeadline(time.Now().Add(patience)))
+	if n, err := grant.Ready.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("read %d, %v", n, err)
+	}
+}
+
+func TestGrantThatWasNeverUsedLeaksNothing(t *testing.T) {
+	l := hold(t, "127.0.0.1:0")
+	d, err := ParseDialects([]string{"tableflip", "stdin"})
+	must(t, err)
+	before := descriptors(t)
+	for range 3 {
+		g, err := d.Issue(Issue{Listeners: []*Listener{l}})
+		must(t, err)
+		must(t, g.Close())
+		if g, err := d.Issue(Issue{Listeners: []*Listener{l, l}}); err == nil {
+			t.Errorf("two sockets on stdin: %+v", g)
+		}
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors became %d", before, after)
+	}
+}
+
+func TestMoreTableflipNamesThanAPipeHolds(t *testing.T) {
+	d, err := ParseDialects([]string{"tableflip"})
+	must(t, err)
+	listeners := slices.Repeat(known(t, nil, "unix:///"+strings.Repeat("p", 100)), 1000)
+	if g, err := d.Issue(Issue{Listeners: listeners}); err == nil || !strings.Contains(err.Error(), "1000 sockets") {
+		t.Errorf("%+v, %v", g, err)
+	}
+}
