@@ -1,0 +1,107 @@
+package demo
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// entry is one line of grace's log, or a line of something else as its message.
+type entry struct {
+	Level      string `json:"level"`
+	Message    string `json:"message"`
+	Generation int    `json:"generation"`
+	Address    string `json:"address"`
+	Why        string `json:"why"`
+}
+
+func (e entry) String() string {
+	if e.Why == "" {
+		return e.Message
+	}
+	return e.Message + ": " + e.Why
+}
+
+// grace is a running `grace run`, in a process group of its own: a Ctrl-C in the terminal reaches the demo alone.
+type grace struct {
+	cmd   *exec.Cmd
+	log   <-chan entry  // closed when grace and all that it started have closed their stderr
+	ended chan struct{} // closed when grace has exited
+	exit  error         // how, from then on
+}
+
+const stopPatience = 15 * time.Second
+
+// startGrace starts this program as `grace run` with this program as the app. The caller stops it.
+func startGrace(self string) (*grace, error) {
+	cmd := exec.Command(self, "run", "--listen", socketName+"=127.0.0.1:0", "--ready", "notify",
+		"--drain-timeout", "10s", "--log-format", "json", "--log-level", "info", "--", self, appCommand)
+	return startCommand(cmd)
+}
+
+func startCommand(cmd *exec.Cmd) (*grace, error) {
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GRACE_") })
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stderr, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("cannot start grace: %w", err)
+	}
+	defer theirs.Close()
+	cmd.Stderr = theirs
+	if err := cmd.Start(); err != nil {
+		stderr.Close()
+		return nil, fmt.Errorf("cannot start grace: %w", err)
+	}
+	log := make(chan entry, 100)
+	go readLog(stderr, log)
+	g := &grace{cmd: cmd, log: log, ended: make(chan struct{})}
+	go func() {
+		defer close(g.ended)
+		g.exit = cmd.Wait()
+	}()
+	return g, nil
+}
+
+// readLog owns the pipe.
+func readLog(stderr io.ReadCloser, log chan<- entry) {
+	defer stderr.Close()
+	defer close(log)
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() {
+		log <- parseEntry(lines.Bytes())
+	}
+}
+
+func parseEntry(line []byte) entry {
+	var e entry
+	if json.Unmarshal(line, &e) != nil {
+		return entry{Level: "error", Message: string(line)}
+	}
+	return e
+}
+
+func (g *grace) upgrade() error { return g.cmd.Process.Signal(syscall.SIGHUP) }
+
+// stop ends grace, and its app with it, and returns how it ended. It is killed when it does not end in time.
+func (g *grace) stop() error {
+	g.cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(stopPatience, func() { g.cmd.Process.Kill() })
+	defer kill.Stop()
+	for {
+		select {
+		case _, more := <-g.log:
+			if !more {
+				g.log = nil
+			}
+		case <-g.ended:
+			return g.exit
+		}
+	}
+}
