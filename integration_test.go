@@ -1,0 +1,209 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+// upgradesEach is how often each combination is upgraded, one upgrade right
+// after the other.
+const upgradesEach = 50
+
+func TestUpgradeUnderEveryKindOfLoad(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	addr := s.address("")
+	s.ready(1)
+	tally := under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.upgrades(upgradesEach) })
+	for g := 1; g <= upgradesEach+1; g++ {
+		if answered := answersOf(tally, g); answered == 0 && g > 1 && g <= upgradesEach {
+			t.Logf("generation %d was replaced before it answered", g)
+		}
+	}
+	if answersOf(tally, upgradesEach) == 0 && answersOf(tally, upgradesEach+1) == 0 {
+		t.Error("the last generations never answered")
+	}
+	s.stop()
+}
+
+func answersOf(tally load.Tally, generation int) (sum uint64) {
+	for source, answers := range tally.Answers {
+		if source.Generation == generation {
+			sum += answers.Count
+		}
+	}
+	return sum
+}
+
+func TestUpgradeWithEachDialect(t *testing.T) {
+	for _, test := range []struct {
+		dialect string
+		app     []string
+	}{
+		{"systemd", []string{"-take", "systemd"}},
+		{"server-starter", []string{"-take", "server-starter"}},
+		{"nginx", []string{"-take", "nginx"}},
+		{"einhorn", []string{"-take", "einhorn"}},
+		{"php-fpm", []string{"-take", "php-fpm", "-addr", "ADDR"}},
+		{"tableflip", []string{"-take", "tableflip", "-addr", "ADDR"}},
+		{"stdin", []string{"-take", "stdin"}},
+		{"none", []string{"-take", "fd:{fd:web}"}},
+		{"systemd,server-starter,nginx,einhorn", []string{"-take", "handoff", "-addr", "ADDR"}},
+	} {
+		t.Run(test.dialect, func(t *testing.T) {
+			addr := freeAddress(t)
+			arguments := []string{"--listen", "web=" + addr, "--dialect", test.dialect, "--", appBinary}
+			for _, arg := range test.app {
+				arguments = append(arguments, strings.ReplaceAll(arg, "ADDR", addr))
+			}
+			s := grace(t, arguments...)
+			s.ready(1)
+			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2, load.KeepAlivePost: 4}}, func() { s.upgrades(upgradesEach) })
+			s.stop()
+		})
+	}
+}
+
+// freeAddress is for dialects in which the app has to name the port itself.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	addr := s.address("")
+	s.ready(1)
+	s.stop()
+	return addr
+}
+
+func TestUpgradeWithEachSocket(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "app.sock")
+	name := fmt.Sprintf("@grace-test-%d", os.Getpid())
+	for _, test := range []struct {
+		listen, network string
+		app             []string
+		kind            load.Kind
+	}{
+		{"tcp4://127.0.0.1:0", "tcp4", nil, load.KeepAliveGet},
+		{"tcp6://[::1]:0", "tcp6", nil, load.KeepAliveGet},
+		{"tcp://:0", "tcp", nil, load.NewConnection},
+		{"unix://" + path, "unix", []string{"-network", "unix", "-addr", path}, load.KeepAlivePost},
+		{"unix://" + name, "unix", []string{"-network", "unix", "-addr", name}, load.NewConnection},
+		{"127.0.0.1:0", "tcp", []string{"-serve", "echo"}, load.Echo},
+		{"unix://" + path + ".echo", "unix", []string{"-serve", "echo", "-network", "unix", "-addr", path + ".echo"}, load.Echo},
+		{"udp://127.0.0.1:0", "udp", []string{"-serve", "packets", "-network", "udp"}, load.Packet},
+		{"unixgram://" + path + ".dgram", "unixgram", []string{"-serve", "packets", "-network", "unixgram", "-addr", path + ".dgram"}, load.Packet},
+	} {
+		t.Run(test.listen+" "+string(test.kind), func(t *testing.T) {
+			s := grace(t, append([]string{"--listen", "web=" + test.listen, "--", appBinary}, test.app...)...)
+			addr := s.address("web")
+			s.ready(1)
+			under(t, load.Config{Network: test.network, Addr: reachable(addr), Clients: map[load.Kind]int{test.kind: 4}}, func() { s.upgrades(upgradesEach) })
+			s.stop()
+			if strings.HasPrefix(addr, "/") {
+				if _, err := os.Lstat(addr); !os.IsNotExist(err) {
+					t.Errorf("%s was left behind: %v", addr, err)
+				}
+			}
+		})
+	}
+}
+
+// reachable is an address to connect to for one that listens everywhere.
+func reachable(addr string) string {
+	return strings.Replace(strings.Replace(addr, "[::]:", "127.0.0.1:", 1), "0.0.0.0:", "127.0.0.1:", 1)
+}
+
+func TestUpgradeWithEachReadiness(t *testing.T) {
+	for name, test := range map[string]struct{ flags, app []string }{
+		"auto":                {[]string{"--ready", "auto"}, []string{"-delay", "30ms"}},
+		"auto, notified late": {[]string{"--ready", "auto"}, []string{"-notify", "40ms"}},
+		"notify":              {[]string{"--ready", "notify"}, []string{"-notify", "20ms"}},
+		"delay":               {[]string{"--ready", "delay", "--ready-delay", "60ms"}, nil},
+		"http":                {[]string{"--ready", "http://ADDR/health"}, []string{"-healthy-after", "40ms"}},
+		"cmd":                 {[]string{"--ready", "cmd:test -e /proc/{pid}/fd/3"}, nil},
+		"two instances":       {[]string{"--instances", "2"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := freeAddress(t)
+			arguments := []string{"--listen", "web=" + addr}
+			for _, flag := range test.flags {
+				arguments = append(arguments, strings.ReplaceAll(flag, "ADDR", addr))
+			}
+			s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
+			s.ready(1)
+			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2, load.KeepAlivePost: 2}}, func() { s.upgrades(upgradesEach) })
+			s.stop()
+		})
+	}
+}
+
+// A thousand upgrades, every other of which fails, leave grace as it was.
+func TestNothingLeaksOverAThousandUpgrades(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "broken")
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary, "-fail", broken)
+	addr := s.address("")
+	s.ready(1)
+	s.upgrade(2)
+	s.awaitOf("generation ended", 1)
+	before := s.resources()
+	rounds := 500
+	if testing.Short() {
+		rounds = 25
+	}
+	under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 1, load.KeepAliveGet: 1}}, func() {
+		for g := 3; g < 3+2*rounds; g += 2 {
+			s.failOnce(broken, g)
+			s.upgrade(g + 1)
+			s.awaitOf("generation ended", g)
+		}
+	})
+	s.awaitOf("generation ended", 3+2*rounds-2)
+	s.await("the end of the last generation but one", func(e entry) bool {
+		return e.Message == "generation ended" && e.Generation == 2*rounds
+	})
+	if after := s.resources(); after != before {
+		t.Errorf("before: %s; after: %s", before, after)
+	}
+	s.stop()
+}
+
+func (s *supervised) failOnce(broken string, generation int) {
+	s.t.Helper()
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.signal(syscall.SIGHUP)
+	s.awaitOf("upgrade failed", generation)
+	if err := os.Remove(broken); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// resources are grace's descriptors and children, zombies too.
+func (s *supervised) resources() string {
+	s.t.Helper()
+	proc := "/proc/" + strconv.Itoa(s.cmd.Process.Pid)
+	entries, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	children := 0
+	threads, err := filepath.Glob(proc + "/task/*/children")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, file := range threads {
+		list, err := os.ReadFile(file)
+		if err != nil && !os.IsNotExist(err) {
+			s.t.Fatal(err)
+		}
+		children += len(strings.Fields(string(list)))
+	}
+	return fmt.Sprintf("%d descriptors, %d children", len(entries), children)
+}
