@@ -1,0 +1,171 @@
+package handoff
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	roles["hoarder"] = hoarder
+	roles["counter"] = counter
+}
+
+// counter answers a pid with its number of connections.
+func counter() {
+	obey(func(order string) string {
+		pid, _ := strconv.Atoi(order)
+		n, err := InFlight([]int{pid}, nil)
+		return fmt.Sprint(n, err)
+	})
+}
+
+// hoarder accepts a connection from its first socket for every "accept" and keeps it; "close" closes the oldest,
+// "dial NETWORK ADDR" opens one of its own.
+func hoarder() {
+	ln, err := net.FileListener(os.NewFile(3, "inherited"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var kept []net.Conn
+	obey(func(order string) string {
+		words := strings.Fields(order)
+		var conn net.Conn
+		var err error
+		switch words[0] {
+		case "accept":
+			conn, err = ln.Accept()
+		case "dial":
+			conn, err = net.Dial(words[1], words[2])
+		case "close":
+			err = kept[0].Close()
+			kept = kept[1:]
+		}
+		if conn != nil {
+			kept = append(kept, conn)
+		}
+		return fmt.Sprint(err)
+	})
+}
+
+func (a *app) do(t *testing.T, order string) {
+	t.Helper()
+	if got := a.ask(t, order); got != "<nil>" {
+		t.Fatalf("%s: %s", order, got)
+	}
+}
+
+func inFlight(t *testing.T, pids []int, listeners ...*Listener) int {
+	t.Helper()
+	n, err := InFlight(pids, listeners)
+	must(t, err)
+	return n
+}
+
+func queued(t *testing.T, l *Listener) int {
+	t.Helper()
+	n, err := Queued(l)
+	must(t, err)
+	return n
+}
+
+func TestInFlight(t *testing.T) {
+	for _, test := range []struct{ written, dial string }{
+		{"tcp4://127.0.0.1:0", "tcp"},
+		{":0", "tcp4"},
+		{":0", "tcp6"},
+		{"[::1]:0", "tcp6"},
+		{"unix://" + t.TempDir() + "/a b", "unix"},
+		{"unix://@" + t.TempDir(), "unix"},
+	} {
+		t.Run(test.written+" "+test.dial, func(t *testing.T) {
+			l := hold(t, "x="+test.written)
+			first := startApp(t, "hoarder", appStart{grant: issue(t, nil, l)})
+			second := startApp(t, "hoarder", appStart{grant: issue(t, nil, l)})
+			both := []int{first.pid, second.pid, first.pid}
+			target := l.Bound()
+			if port, ok := strings.CutPrefix(target, "[::]:"); ok {
+				target = net.JoinHostPort(map[string]string{"tcp4": "127.0.0.1", "tcp6": "::1"}[test.dial], port)
+			}
+			clients := make([]net.Conn, 5)
+			for i := range clients {
+				clients[i] = dial(t, test.dial, target)
+			}
+			eventually(t, "five wait", func() bool { return queued(t, l) == 5 })
+			if n := inFlight(t, both, l); n != 0 {
+				t.Errorf("%d in flight before any was accepted", n)
+			}
+			for range 3 {
+				first.do(t, "accept")
+			}
+			second.do(t, "accept")
+			counts := func() [4]int {
+				return [4]int{inFlight(t, []int{first.pid}, l), inFlight(t, []int{second.pid}, l), inFlight(t, both, l, l), queued(t, l)}
+			}
+			if got, want := counts(), [4]int{3, 1, 4, 1}; got != want {
+				t.Errorf("counts %v, not %v", got, want)
+			}
+			// A connection that the client has closed is the app's to close still.
+			for _, c := range clients {
+				must(t, c.Close())
+			}
+			if got, want := counts(), [4]int{3, 1, 4, 1}; got != want {
+				t.Errorf("counts %v, not %v after the clients have gone", got, want)
+			}
+			first.do(t, "close")
+			second.do(t, "close")
+			if got, want := counts(), [4]int{2, 0, 2, 1}; got != want {
+				t.Errorf("counts %v, not %v after two closes", got, want)
+			}
+			must(t, unix.Kill(first.pid, unix.SIGKILL))
+			first.wait()
+			if n := inFlight(t, both, l); n != 0 {
+				t.Errorf("%d in flight in a process that has gone", n)
+			}
+		})
+	}
+}
+
+func TestInFlightLeavesOtherConnectionsOut(t *testing.T) {
+	l, other := hold(t, "tcp4://127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")
+	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", netip.MustParseAddrPort(l.Bound()).Port()))
+	app := startApp(t, "hoarder", appStart{grant: issue(t, nil, neighbour)})
+	dial(t, "tcp", neighbour.Bound())
+	app.do(t, "accept")
+	// The app as a client of itself, and of another listener: the far end of these has the listener's port.
+	app.do(t, "dial tcp "+l.Bound())
+	app.do(t, "dial unix "+other.Bound())
+	if n := inFlight(t, []int{app.pid}, l, other); n != 0 {
+		t.Errorf("%d counted", n)
+	}
+	if n := inFlight(t, []int{app.pid}, l, neighbour, hold(t, "udp4://127.0.0.1:0")); n != 1 {
+		t.Errorf("%d counted of one", n)
+	}
+}
+
+func TestInFlightWithoutTheRightToLook(t *testing.T) {
+	requireRoot(t)
+	stranger := startApp(t, "counter", appStart{uid: nobody})
+	if got := stranger.ask(t, fmt.Sprint(os.Getpid())); !strings.Contains(got, "permission denied") {
+		t.Error(got)
+	}
+}
+
+func TestQueuedOfOtherSockets(t *testing.T) {
+	if n := queued(t, hold(t, "udp4://127.0.0.1:0")); n != 0 {
+		t.Errorf("%d", n)
+	}
+	l := hold(t, "127.0.0.1:0")
+	dial(t, "tcp", l.Bound())
+	must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+	if n := queued(t, l); n != 0 {
+		t.Errorf("%d wait at a listener that was shut down", n)
+	}
+}
