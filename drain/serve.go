@@ -12,16 +12,17 @@ import (
 // Serve serves HTTP on ln until it is told to stop, lets the clients go without losing a request, and returns.
 //
 // When it accepts connections it calls handoff.Ready. SIGTERM, SIGINT or the end of the context (see Signals and
-// Context) begin the drain: connections that wait in the queue are accepted still, then ln is closed; every response
-// says Connection: close; the server goes on serving until no connection is left, or until all that are left have been
-// idle for the linger. Shutdown comes last. A second signal, SIGQUIT or the end of the timeout cut what remains.
+// Context) begin the drain: connections that wait in the queue are accepted still, then ln is closed; requests that
+// come in are answered with Connection: close; this goes on until no connection is left, or until all that are left
+// have been idle for the linger. Shutdown comes last. A second signal, SIGQUIT or the end of the timeout cut what
+// remains.
 //
-// The result is nil if nothing was cut; the errors of Accept and handoff.Ready end Serve too, after a drain.
+// The result is nil if no request was cut. An error of Accept or handoff.Ready ends Serve too, after a drain.
 //
 // Serve owns srv and ln from the call on. It puts itself in front of srv's Handler, ConnState and BaseContext, which
-// still do their work, so a server can be served once. It closes ln. A ln that has no SetDeadline, such as one of
-// tls.NewListener, is closed as it stands, and what waits in its queue is lost unless another process has the socket
-// too. Hijacked connections are not waited for.
+// still do their work, so a server can be served once. It closes ln. A ln without SetDeadline, such as tls.NewListener
+// gives, is closed as it stands: what waits in its queue is lost unless another process has the socket too.
+// Hijacked connections are not waited for.
 func Serve(srv *http.Server, ln net.Listener, opts ...Option) error {
 	o := newOptions(opts)
 	stop := watch(o)

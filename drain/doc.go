@@ -1,0 +1,48 @@
+// Package drain lets a Go HTTP server end without losing a request: for its replacement by grace or by systemd, and
+// for the end of a container.
+//
+// This is a whole program:
+//
+//	package main
+//
+//	import (
+//		"log"
+//		"net/http"
+//
+//		"github.com/gracerun/grace/drain"
+//		"github.com/gracerun/grace/handoff"
+//	)
+//
+//	func main() {
+//		ln, err := handoff.Listen("tcp", ":8080")
+//		if err == nil {
+//			err = drain.Serve(&http.Server{Handler: http.FileServer(http.Dir("."))}, ln)
+//		}
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//	}
+//
+// # What Shutdown loses
+//
+// http.Server.Shutdown closes idle connections at once. A client that keeps its connection and is about to write the
+// next request finds it closed under it, and must not repeat a POST by itself. Even a request that was read already is
+// dropped if Shutdown comes in that moment (https://go.dev/issue/75591). A connection in the accept queue is reset if
+// the last process closes the listener.
+//
+// [Serve] asks the clients to leave instead. While it drains, each request that comes in is answered with Connection:
+// close, and a client that has read that opens its next connection to the successor. Shutdown comes when nobody is left, or when those that are
+// left have been silent for the [Linger]. Set it longer than the time that your clients take between two requests; it
+// costs nothing while they all come back sooner, since the drain ends with the last connection.
+//
+// # Streams
+//
+// An event stream does not end by itself. The drain does not cancel the contexts of requests, for that would cut
+// ordinary ones; a handler that streams selects on [Draining] and returns.
+//
+// # What it does not do
+//
+// HTTP/2 clients get one GOAWAY with the first response of the drain, after which net/http discards the streams that
+// were opened meanwhile. Hijacked connections (WebSocket) are their hijacker's, who can watch Draining of the request
+// that began them.
+package drain

@@ -1,0 +1,65 @@
+package drain_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/gracerun/grace/drain"
+	"github.com/gracerun/grace/handoff"
+)
+
+// The handler ends the server here, to show the drain; mostly a signal does.
+func ExampleServe() {
+	ln, err := handoff.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stop()
+		<-drain.Draining(r.Context())
+		io.WriteString(w, "answered while draining")
+	})}
+	client := &http.Client{}
+	go func() {
+		defer client.CloseIdleConnections()
+		resp, err := client.Get("http://" + ln.Addr().String())
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		fmt.Printf("%s\n", body)
+	}()
+	if err := drain.Serve(srv, ln, drain.Context(ctx)); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("drained")
+	// Output:
+	// answered while draining
+	// drained
+}
+
+func ExampleDraining() {
+	messages := make(chan string)
+	http.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for {
+			select {
+			case message := <-messages:
+				fmt.Fprintf(w, "data: %s\n\n", message)
+				http.NewResponseController(w).Flush()
+			case <-drain.Draining(r.Context()):
+				fmt.Fprint(w, "retry: 100\n\n")
+				return
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+}

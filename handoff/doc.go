@@ -1,0 +1,65 @@
+// Package handoff is the contract between grace and its apps: how a listening socket outlives the process that
+// accepts from it. Both sides of the contract are here.
+//
+// # The app's side
+//
+// Replace net.Listen by [Listen], and say when you serve:
+//
+//	ln, err := handoff.Listen("tcp", ":8080")
+//	if err != nil {
+//		return err
+//	}
+//	go srv.Serve(ln)
+//	if err := handoff.Ready(); err != nil {
+//		return err
+//	}
+//
+// The program then runs under grace, under systemd's socket activation, under Server::Starter, and alone: where no
+// socket was left to it, Listen binds one, and where nobody wants to know, [Ready] does nothing. Package drain has the
+// other end of such a program, and calls Ready itself.
+//
+// An inherited socket is found by the address it is really bound to:
+//
+//	bound           found by
+//	127.0.0.1:8080  Listen("tcp", "127.0.0.1:8080"), "tcp4" too, "localhost:8080" too
+//	[::]:8080       Listen("tcp", ":8080"), "0.0.0.0:8080" and "[::]:8080" too, as with net.Listen
+//	0.0.0.0:8080    the same, "tcp4" too
+//	/run/app.sock   Listen("unix", "/run/app.sock"), any other path to the same file too
+//	@app            Listen("unix", "@app")
+//
+// A socket bound to one address is not found by another that includes it: Listen then binds its own, and the EADDRINUSE
+// that it mostly gets names the socket that was left over. An app that should not care how its operator spells an
+// address, or which port it is, asks by [Named]. An inherited socket is given out once in the life of the process.
+//
+// The first call of any of these functions takes all sockets: it sets their descriptors close-on-exec, so that programs
+// started later do not get them by accident. Until then they would. The variables stay in the environment for others
+// to read; a program that starts servers of its own gives them [CleanEnv].
+//
+// # Who tells the app, and how
+//
+// The variables of these conventions are read, and a descriptor that several of them name is one socket:
+//
+//	systemd           LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES   if LISTEN_PID is this process
+//	Server::Starter   SERVER_STARTER_PORT
+//	einhorn           EINHORN_FD_COUNT, EINHORN_FD_0, ...      if EINHORN_MASTER_PID is its parent
+//	php-fpm           FPM_SOCKETS
+//	nginx             NGINX
+//
+// Variables are often inherited by processes they were not meant for. So a number counts only if it is a listening
+// socket or a bound datagram one, and was open when the program began. Any other is passed over without an error.
+//
+// Apps built on tableflip go on using tableflip; grace speaks that dialect too.
+//
+// # Readiness
+//
+// [Ready], [Status], [Stopping] and [Inflight] send the messages of sd_notify to NOTIFY_SOCKET. Grace leaves the old
+// generation alone until its successor has said READY=1, so say it last: after caches are warm, when the next request
+// will be answered.
+//
+// # Grace's side
+//
+// [ParseAddress] reads a --listen value and [Bind] makes the socket, a [Listener], which stays a raw descriptor in
+// grace. [Dialects] describe Listeners to one instance of an app: an [Issue] goes in, a [Grant] comes out, with the
+// descriptors and variables to start the process with. [InFlight] and [Queued] count from outside what an app is
+// working on, [HangupWatch] notices an app that shut a shared socket down.
+package handoff
