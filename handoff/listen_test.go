@@ -35,8 +35,12 @@ func heir() {
 	var listeners []net.Listener
 	for word := range strings.FieldsSeq(os.Getenv("HEIR")) {
 		socket, err := ask(strings.Split(word, ","))
-		json.NewEncoder(os.Stdout).Encode(describe(socket, err))
-		if ln, ok := socket.(net.Listener); ok && err == nil {
+		if err != nil {
+			json.NewEncoder(os.Stdout).Encode(bequest{Error: err.Error()})
+			continue
+		}
+		json.NewEncoder(os.Stdout).Encode(bequest{Inode: inodeBehind(socket)})
+		if ln, ok := socket.(net.Listener); ok {
 			listeners = append(listeners, ln)
 		}
 	}
@@ -57,13 +61,6 @@ func ask(args []string) (any, error) {
 		return NamedPacket(args[1], args[2], args[3])
 	}
 	panic("unknown function " + args[0])
-}
-
-func describe(socket any, err error) bequest {
-	if err != nil {
-		return bequest{Error: err.Error()}
-	}
-	return bequest{Inode: inodeBehind(socket)}
 }
 
 func greet(ln net.Listener) {
@@ -96,17 +93,14 @@ func control(socket any, f func(fd int)) {
 	}
 }
 
-func inodeAt(fd int) uint64 {
+func inodeBehind(socket any) uint64 {
 	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		panic(err)
-	}
+	control(socket, func(fd int) {
+		if err := unix.Fstat(fd, &stat); err != nil {
+			panic(err)
+		}
+	})
 	return uint64(stat.Ino)
-}
-
-func inodeBehind(socket any) (inode uint64) {
-	control(socket, func(fd int) { inode = inodeAt(fd) })
-	return inode
 }
 
 // openSocket binds a stream or packet socket that is closed with the test.
