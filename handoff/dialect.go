@@ -36,7 +36,7 @@ const (
 	firstTableflipFile = firstFile + 2
 )
 
-// dialects is the table of all conventions; the README of docs/ describes the same ones for users.
+// dialects is the table of all conventions.
 var dialects = []dialect{
 	{"systemd", firstFile, []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"}, tellSystemd},
 	{"server-starter", 0, []string{"SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"}, tellServerStarter},

@@ -19,7 +19,8 @@ func init() {
 	roles["server"] = server
 }
 
-// server accepts from its sockets and closes each connection at once; "shutdown FD" shuts one of them down.
+// server accepts from its sockets and closes each connection at once; "shutdown FD" shuts one of them down, "remove
+// PATH" removes a file.
 func server() {
 	for fd := 3; ; fd++ {
 		ln, err := net.FileListener(os.NewFile(uintptr(fd), "inherited"))
@@ -29,6 +30,9 @@ func server() {
 		go acceptAll(ln)
 	}
 	obey(func(order string) string {
+		if path, ok := strings.CutPrefix(order, "remove "); ok {
+			return fmt.Sprint(os.Remove(path))
+		}
 		var fd int
 		if _, err := fmt.Sscanf(order, "shutdown %d", &fd); err != nil {
 			return err.Error()
@@ -88,6 +92,39 @@ func TestHangupWatchTellsWhichListenerAnAppShutDown(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+func TestHangupWatchTellsWhichPathAnAppRemoved(t *testing.T) {
+	folder := t.TempDir()
+	first, second := hold(t, "unix://"+folder+"/a"), hold(t, "unixgram://"+folder+"/b")
+	w := watch(t, hold(t, "127.0.0.1:0"), first, second)
+	old := startApp(t, "server", appStart{grant: issue(t, nil, first)})
+	for range 3 {
+		for _, l := range []*Listener{second, first} {
+			must(t, os.Chmod(first.Bound(), 0o700))
+			must(t, os.WriteFile(folder+"/unrelated", nil, 0o600))
+			old.do(t, "remove "+l.Bound())
+			got, err := w.Wait()
+			must(t, err)
+			if got != l {
+				t.Fatalf("%s is reported for %s", got.Bound(), l.Bound())
+			}
+			must(t, l.Revive())
+			dial(t, l.Network(), l.Bound())
+		}
+	}
+	// A replaced socket has another path to watch.
+	must(t, unix.Shutdown(first.FD(), unix.SHUT_RD))
+	for _, want := range []error{ErrReplaced, nil} {
+		if got, err := w.Wait(); got != first {
+			t.Fatal(got, err)
+		}
+		if err := first.Revive(); err != want {
+			t.Fatal(err)
+		}
+		dial(t, "unix", first.Bound())
+		must(t, os.Remove(first.Bound()))
 	}
 }
 

@@ -13,17 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The states of include/net/tcp_states.h that are asked for.
-const (
-	tcpListen = 10
-	tcpClose  = 7 // of a UDP socket that is bound and not connected
-)
-
 // inetHolding finds the sockets, inode and uid, that keep others from binding host.
 func inetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]int, error) {
-	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1 << tcpListen, port: host.Port()}
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN, port: host.Port()}
 	if strings.HasPrefix(network, "udp") {
-		query.protocol, query.states = unix.IPPROTO_UDP, 1<<tcpClose
+		// A UDP socket that is bound and not connected is in the state CLOSE.
+		query.protocol, query.states = unix.IPPROTO_UDP, 1<<unix.BPF_TCP_CLOSE
 	}
 	found := make(map[uint64]int)
 	for _, query.family = range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -196,11 +191,20 @@ func processUID(pid int) int {
 	return uid
 }
 
+const shownCommand = 100
+
+// command makes a process's command line fit for a terminal: it may be long, and is chosen by a stranger.
 func command(pid int) string {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	line = bytes.TrimRight(line, "\x00")
 	if len(line) == 0 {
 		line, _ = os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	}
-	return strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " "))
+	printable := strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, string(line))
+	runes := []rune(strings.TrimSpace(printable))
+	return string(runes[:min(len(runes), shownCommand)])
 }

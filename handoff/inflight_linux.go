@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inFlightStates are those in which an app still has its end of a connection to close: ESTABLISHED, FIN_WAIT1 and 2,
-// CLOSE_WAIT, LAST_ACK and CLOSING of include/net/tcp_states.h.
-const inFlightStates = 1<<1 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11
+// inFlightStates are those in which an app has its end of a connection open still.
+const inFlightStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_CLOSE_WAIT | 1<<unix.BPF_TCP_FIN_WAIT1 |
+	1<<unix.BPF_TCP_FIN_WAIT2 | 1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING
 
 // InFlight counts the connections that the processes have accepted from the listeners and not closed yet, from the
 // outside. A connection that several of them have open counts once. A process that has gone has none.
@@ -70,7 +70,7 @@ func (l *Listener) eachAccepted(visit func(inode uint64)) error {
 	if at.Addr().Is6() {
 		query.family = unix.AF_INET6
 	}
-	ip := at.Addr().WithZone("")
+	ip := at.Addr().WithZone("").Unmap()
 	return query.each(func(s inetSocket) {
 		if s.inode != 0 && (ip.IsUnspecified() || ip == s.local) {
 			visit(s.inode)
@@ -91,7 +91,7 @@ func Queued(l *Listener) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the queue of %s: %w", l.bound, err)
 	}
-	if info.State != tcpListen {
+	if info.State != unix.BPF_TCP_LISTEN {
 		return 0, nil
 	}
 	return int(info.Unacked), nil

@@ -58,3 +58,17 @@ func setMode(path string, id pathID, uid, gid int, mode fs.FileMode) error {
 	// fchmod refuses an O_PATH descriptor (EBADF); its name under /proc is the way that works on every kernel.
 	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode))
 }
+
+// keepSpare gives the socket a second name next to its path, from which the path can be made again, and returns it.
+// Where links are not allowed there is none: that only leaves the path without this protection.
+func keepSpare(bound string) string {
+	spare := spareName(bound)
+	var stat unix.Stat_t
+	if unix.Lstat(spare, &stat) == nil && isSocket(&stat) {
+		_ = unix.Unlink(spare) // what a killed grace has left; if it stays, Link says so
+	}
+	if unix.Link(bound, spare) != nil {
+		return ""
+	}
+	return spare
+}

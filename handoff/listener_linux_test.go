@@ -288,7 +288,8 @@ func TestStaleUnixPathIsReplaced(t *testing.T) {
 		if got := name.(*unix.SockaddrUnix).Name; got != path {
 			t.Errorf("getsockname gives %s", got)
 		}
-		if files, err := os.ReadDir(filepath.Dir(path)); len(files) != 1 {
+		must(t, l.Close())
+		if files, err := os.ReadDir(filepath.Dir(path)); len(files) != 0 {
 			t.Errorf("left behind: %v, %v", files, err)
 		}
 	}
@@ -400,13 +401,59 @@ func TestRevive(t *testing.T) {
 	}
 }
 
-func TestReviveRefuses(t *testing.T) {
-	if err := hold(t, "udp4://127.0.0.1:0").Revive(); err == nil {
-		t.Error("a datagram socket listens")
-	}
+func TestReviveOfOtherSockets(t *testing.T) {
+	must(t, hold(t, "udp4://127.0.0.1:0").Revive())
+	must(t, hold(t, "unixgram://@g"+t.TempDir()).Revive())
 	abstract := hold(t, "unix://@"+t.TempDir())
 	must(t, unix.Shutdown(abstract.FD(), unix.SHUT_RD))
 	if err := abstract.Revive(); err == nil || !strings.Contains(err.Error(), "restart grace") {
 		t.Error(err)
 	}
+}
+
+func TestRemovedUnixPathIsRestored(t *testing.T) {
+	for _, network := range []string{"unix", "unixgram"} {
+		folder := t.TempDir()
+		path := folder + "/s"
+		l := hold(t, network+"://"+path)
+		must(t, os.Remove(path))
+		must(t, l.Revive())
+		dial(t, network, path)
+		must(t, os.Remove(path))
+		must(t, os.WriteFile(path, nil, 0o600))
+		must(t, l.Revive())
+		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("another's file became %v, %v", info, err)
+		}
+		must(t, os.Remove(path))
+		must(t, l.Revive())
+		must(t, l.Close())
+		if left, err := os.ReadDir(folder); len(left) != 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	}
+}
+
+func TestUnixPathWithoutASpareName(t *testing.T) {
+	path := t.TempDir() + "/s"
+	must(t, os.Mkdir(spareName(path), 0o700))
+	l := hold(t, "unix://"+path)
+	watch(t, l)
+	must(t, os.Remove(path))
+	must(t, l.Revive())
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	must(t, l.Close())
+}
+
+func TestSpareNameOfAKilledGraceIsTakenOver(t *testing.T) {
+	path := t.TempDir() + "/s"
+	killed := hold(t, "unix://"+path)
+	must(t, unix.Close(killed.fd))
+	l := hold(t, "unix://"+path)
+	must(t, os.Remove(path))
+	must(t, l.Revive())
+	dial(t, "unix", path)
+	killed.fd = -1
 }

@@ -48,3 +48,6 @@ func setMode(path string, _ pathID, uid, gid int, mode fs.FileMode) error {
 	}
 	return unix.Chmod(path, uint32(mode))
 }
+
+// keepSpare keeps none: there is no HangupWatch here that would see it was needed.
+func keepSpare(string) string { return "" }

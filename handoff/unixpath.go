@@ -31,16 +31,16 @@ func bindUnix(a Address) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.bindUnix(uid, gid); err != nil {
+	if err := l.openUnix(uid, gid); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// bindUnix binds at the path itself, not at a hidden one that is renamed later: getsockname gives the app the path
+// openUnix binds at the path itself, not at a hidden one that is renamed later: getsockname gives the app the path
 // that was bound, and nginx and h2o find their sockets by it. A stream socket refuses everybody until it listens,
 // which comes last, so that nobody gets in before mode and owner are right.
-func (l *Listener) bindUnix(uid, gid int) error {
+func (l *Listener) openUnix(uid, gid int) error {
 	a := l.address
 	if err := prepareMode(l.fd, a.Mode); err != nil {
 		return fmt.Errorf("cannot set the mode of %s: %w", a.Addr, err)
@@ -70,17 +70,45 @@ func (l *Listener) claimPath(uid, gid int) error {
 		return err
 	}
 	l.path = identify(&stat)
-	return setMode(l.address.Addr, l.path, uid, gid, l.address.Mode)
+	if err := setMode(l.address.Addr, l.path, uid, gid, l.address.Mode); err != nil {
+		return err
+	}
+	l.spare = keepSpare(l.address.Addr)
+	return nil
 }
 
-// unlink removes the path unless another socket, or none, is there by now.
+// unlink removes the names of the path, unless another socket, or none, has them by now.
 func (l *Listener) unlink() error {
+	var errs []error
+	for _, name := range []string{l.spare, l.bound} {
+		if l.path == (pathID{}) || !l.leads(name) {
+			continue
+		}
+		if err := unix.Unlink(name); err != nil {
+			errs = append(errs, fmt.Errorf("cannot remove %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Listener) leads(name string) bool {
 	var stat unix.Stat_t
-	if l.path == (pathID{}) || unix.Lstat(l.bound, &stat) != nil || identify(&stat) != l.path {
+	return unix.Lstat(name, &stat) == nil && identify(&stat) == l.path
+}
+
+// spareName is where a second name of a path is kept.
+func spareName(bound string) string {
+	return path.Join(path.Dir(bound), "."+path.Base(bound)+".grace")
+}
+
+// restorePath gives a removed path back to the socket, which php-fpm and tableflip apps remove when they end. What
+// else has come into its place stays there.
+func (l *Listener) restorePath() error {
+	if l.spare == "" {
 		return nil
 	}
-	if err := unix.Unlink(l.bound); err != nil {
-		return fmt.Errorf("cannot remove %s: %w", l.bound, err)
+	if err := unix.Link(l.spare, l.bound); err != nil && err != unix.EEXIST {
+		return err
 	}
 	return nil
 }
@@ -97,7 +125,8 @@ func (l *Listener) replaceUnix() error {
 	if err := moveFD(fresh.fd, l.fd); err != nil {
 		return errors.Join(err, fresh.Close())
 	}
-	l.inode, l.path = fresh.inode, fresh.path
+	l.path, l.spare = fresh.path, fresh.spare
+	l.inode.Store(fresh.Inode())
 	return ErrReplaced
 }
 

@@ -1,0 +1,222 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const lookupTimeout = 5 * time.Second
+
+func bindInet(a Address) (*Listener, error) {
+	hosts, err := a.hosts()
+	if err != nil {
+		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
+	}
+	return bindFirst(a, hosts)
+}
+
+// bindFirst goes on to the next host only where the machine lacks the family of one.
+func bindFirst(a Address, hosts []netip.AddrPort) (*Listener, error) {
+	l, err := bindHost(a, hosts[0])
+	if err != nil && familyMissing(err) && len(hosts) > 1 {
+		return bindFirst(a, hosts[1:])
+	}
+	return l, err
+}
+
+// familyMissing is true of a kernel without IPv6 (EAFNOSUPPORT) and of one where it is switched off.
+func familyMissing(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
+}
+
+// hosts are the addresses that bindFirst tries.
+func (a *Address) hosts() ([]netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(a.Addr)
+	if err != nil {
+		return nil, err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	ips, err := a.ips(host)
+	if err != nil {
+		return nil, err
+	}
+	hosts := make([]netip.AddrPort, len(ips))
+	for i, ip := range ips {
+		hosts[i] = netip.AddrPortFrom(ip, uint16(number))
+	}
+	return hosts, nil
+}
+
+func (a *Address) ips(host string) ([]netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip}, nil
+	}
+	v4, v6 := a.families()
+	switch {
+	case host != "":
+		return lookUp(host, v4, v6)
+	case !v6:
+		return []netip.Addr{netip.IPv4Unspecified()}, nil
+	case !v4:
+		return []netip.Addr{netip.IPv6Unspecified()}, nil
+	}
+	return []netip.Addr{netip.IPv6Unspecified(), netip.IPv4Unspecified()}, nil
+}
+
+func (a *Address) families() (v4, v6 bool) {
+	v6 = !strings.HasSuffix(a.Network, "4")
+	v4 = !strings.HasSuffix(a.Network, "6") && (a.V6Only == V6OnlyDefault || !v6)
+	return v4, v6
+}
+
+func lookUp(host string, v4, v6 bool) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	network := "ip"
+	if !v6 {
+		network = "ip4"
+	}
+	if !v4 {
+		network = "ip6"
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	if err != nil {
+		return nil, err
+	}
+	first := slices.IndexFunc(ips, func(ip netip.Addr) bool { return ip.Unmap().Is4() })
+	return []netip.Addr{ips[max(first, 0)].Unmap()}, nil
+}
+
+func bindHost(a Address, host netip.AddrPort) (*Listener, error) {
+	sockaddr, err := inetSockaddr(host)
+	if err != nil {
+		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
+	}
+	family := unix.AF_INET
+	if host.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	l, err := newListener(a, family)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.openInet(host, sockaddr); err != nil {
+		unix.Close(l.fd)
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
+	if err := l.setInetOptions(host.Addr()); err != nil {
+		return fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
+	}
+	err := unix.Bind(l.fd, sockaddr)
+	if err == nil && l.Stream() {
+		// listen fails with EADDRINUSE too, when another socket with SO_REUSEADDR was bound but not listening at bind.
+		err = listen(l.fd, l.address.Backlog)
+	}
+	if err != nil {
+		return explainInet(l.address, host, err)
+	}
+	name, err := unix.Getsockname(l.fd)
+	if err != nil {
+		return fmt.Errorf("cannot read the address of %s: %w", l.address.Addr, err)
+	}
+	l.bound = inetAddrPort(name).String()
+	return nil
+}
+
+func (l *Listener) setInetOptions(ip netip.Addr) error {
+	if l.Stream() {
+		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	if !ip.Is6() {
+		return nil
+	}
+	only := 0
+	if l.address.v6Only() {
+		only = 1
+	}
+	return unix.SetsockoptInt(l.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+}
+
+func (a *Address) v6Only() bool {
+	return a.V6Only == V6OnlyYes || a.V6Only == V6OnlyDefault && strings.HasSuffix(a.Network, "6")
+}
+
+func inetSockaddr(host netip.AddrPort) (unix.Sockaddr, error) {
+	ip, port := host.Addr(), int(host.Port())
+	if ip.Is4() {
+		return &unix.SockaddrInet4{Addr: ip.As4(), Port: port}, nil
+	}
+	if ip.Zone() == "" {
+		return &unix.SockaddrInet6{Addr: ip.As16(), Port: port}, nil
+	}
+	zone, err := net.InterfaceByName(ip.Zone())
+	if err != nil {
+		return nil, fmt.Errorf("zone %s: %w", ip.Zone(), err)
+	}
+	return &unix.SockaddrInet6{Addr: ip.As16(), Port: port, ZoneId: uint32(zone.Index)}, nil
+}
+
+func inetAddrPort(name unix.Sockaddr) netip.AddrPort {
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
+	case *unix.SockaddrInet6:
+		ip := netip.AddrFrom16(name.Addr)
+		if zone, err := net.InterfaceByIndex(int(name.ZoneId)); err == nil {
+			ip = ip.WithZone(zone.Name)
+		}
+		return netip.AddrPortFrom(ip, uint16(name.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// explainInet adds what the user can do about a failed bind.
+func explainInet(a Address, host netip.AddrPort, err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		sockets, err := inetHolding(a.Network, host, a.v6Only())
+		return inUse(a, sockets, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("cannot bind %s: %w: port %d is privileged here; start grace as root and the app with --user, "+
+			"or `setcap cap_net_bind_service=+ep` the grace binary, or lower net.ipv4.ip_unprivileged_port_start, "+
+			"or let systemd give the right with AmbientCapabilities=CAP_NET_BIND_SERVICE", a.Addr, err, host.Port())
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("cannot bind %s: %w: this machine does not have the address %s", a.Addr, err, host.Addr())
+	}
+	return fmt.Errorf("cannot bind %s: %w", a.Addr, err)
+}
+
+func (l *Listener) reviveInet() error {
+	bound, err := netip.ParseAddrPort(l.bound)
+	if err != nil {
+		return err
+	}
+	sockaddr, err := inetSockaddr(bound)
+	if err != nil {
+		return err
+	}
+	// A port that the kernel chose is given back at shutdown (SOCK_BINDPORT_LOCK in tcp_set_state); one that was asked
+	// for is still bound, which is the EINVAL.
+	if err := unix.Bind(l.fd, sockaddr); err != nil && err != unix.EINVAL {
+		return err
+	}
+	return listen(l.fd, l.address.Backlog)
+}
