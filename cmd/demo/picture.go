@@ -21,7 +21,7 @@ func (r *record) picture() []string {
 	return append(append([]string{legend}, r.graph()...), r.axis())
 }
 
-// scale gives three rows to a factor of ten, or two when there are more of them, so that the labels are alike in each.
+// scale gives each factor of ten the same whole number of rows, so that the labels are alike in each.
 func (r *record) scale() (top float64, rows int) {
 	top = 100
 	for _, m := range r.moments {
@@ -30,10 +30,7 @@ func (r *record) scale() (top float64, rows int) {
 		}
 	}
 	decades := int(math.Round(math.Log10(top / lowest)))
-	if decades == 3 {
-		return top, 9
-	}
-	return top, 2 * decades
+	return top, (graphRows - 1) / decades * decades
 }
 
 func (r *record) graph() []string {

@@ -210,8 +210,12 @@ func (s *show) ready(ctx context.Context, generation int) {
 	go func() {
 		is := func(source load.Source) bool { return source.Generation == generation }
 		at, err := s.load.Await(ctx, is)
-		if err == nil {
-			s.answers <- answer{u, at}
+		if err != nil {
+			return
+		}
+		select {
+		case s.answers <- answer{u, at}:
+		case <-ctx.Done():
 		}
 	}()
 }

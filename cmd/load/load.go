@@ -177,6 +177,9 @@ func (l *Load) end(kind Kind, s start, source Source, err error) {
 	defer l.mu.Unlock()
 	counts := l.tally.counts(kind)
 	counts.Requests++
+	if err == nil || source != (Source{}) {
+		l.answered(source, now)
+	}
 	if err != nil {
 		l.tally.fail(kind, now, err)
 		return
@@ -186,6 +189,10 @@ func (l *Load) end(kind Kind, s start, source Source, err error) {
 	if kind.quick() {
 		l.lap.RecordValue(min(latency, longest))
 	}
+}
+
+// answered counts an answer, be it a bad one, and wakes those who await its source. The caller holds the lock.
+func (l *Load) answered(source Source, now time.Time) {
 	if l.tally.answered(source, now) {
 		close(l.changed)
 		l.changed = make(chan struct{})

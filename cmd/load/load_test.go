@@ -409,6 +409,9 @@ func TestAwaitNewGeneration(t *testing.T) {
 	var generation atomic.Int64
 	addr := serveHTTP(t, "tcp", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Generation", fmt.Sprint(generation.Load()))
+		if generation.Load() == 2 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 	}))
 	l := startLoad(t, Config{Addr: addr, Clients: map[Kind]int{KeepAliveGet: 1}, ThinkMin: time.Millisecond})
 	is := func(n int) func(Source) bool { return func(s Source) bool { return s.Generation == n } }

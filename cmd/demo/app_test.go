@@ -1,0 +1,47 @@
+package demo
+
+import (
+	"context"
+	"net/http/httptest"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+func TestAppAnswersEveryKindOfClient(t *testing.T) {
+	server := httptest.NewServer(Handler("5"))
+	defer server.Close()
+	l, err := load.Start(t.Context(), load.Config{
+		Addr:    server.Listener.Addr().String(),
+		Clients: divide(10),
+		Paths:   map[load.Kind]string{load.Slow: "/slow?for=50ms"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := l.Await(ctx, func(s load.Source) bool { return s == load.Source{Generation: 5, Pid: os.Getpid()} }); err != nil {
+		t.Error(err)
+	}
+	for seen := (load.Tally{}); seen.Requests(load.Slow) < 3 || seen.Events() < 3; seen = l.Snapshot() {
+		if ctx.Err() != nil {
+			t.Fatal(seen)
+		}
+	}
+	if tally := l.Stop(); tally.Failures() != 0 {
+		t.Error(tally)
+	}
+}
+
+func TestSlowResponseTakesAboutItsTime(t *testing.T) {
+	for _, query := range []string{"?for=20ms", "?for=0s", "?for=-1s", "?for=x", ""} {
+		w := httptest.NewRecorder()
+		Handler("1").ServeHTTP(w, httptest.NewRequest("GET", "/slow"+query, nil))
+		if body := w.Body.Bytes(); w.Code != 200 || load.Checksum(body) != w.Header().Get(load.ChecksumHeader) {
+			t.Errorf("%s: status %d, %d bytes", query, w.Code, len(body))
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+// perform does a short demo with a pretended grace.
+func perform(t *testing.T, ctx context.Context, how string, o options) (*record, error) {
+	t.Helper()
+	t.Setenv(behaviour, how)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.plain = true
+	return o.perform(ctx, self)
+}
+
+var short3 = options{upgrades: 3, duration: time.Second, clients: 5}
+
+func TestDemoOfAGoodGrace(t *testing.T) {
+	r, err := perform(t, t.Context(), "", short3)
+	if err != nil || r.failed() || !r.complete() {
+		t.Fatalf("%v\n%s", err, r.summary(err))
+	}
+	for n, u := range r.upgrades {
+		if u.replaced != n+1 || u.by != n+2 || u.answered <= 0 || u.gone <= 0 || u.began < r.interval()*time.Duration(n+1) {
+			t.Errorf("upgrade %d: %+v", n, u)
+		}
+	}
+	for _, m := range mix {
+		if r.tally.Requests(m.kind) == 0 {
+			t.Errorf("no request of kind %s", m.kind)
+		}
+	}
+	if len(r.moments) < r.columns/2 {
+		t.Errorf("the picture has %d columns", len(r.moments))
+	}
+	if r.tally.Latency(load.During).TotalCount() == 0 || r.tally.Latency(load.Outside).TotalCount() == 0 {
+		t.Errorf("a phase has no requests: %v", r.tally)
+	}
+}
+
+func TestDemosThatFail(t *testing.T) {
+	tests := []struct {
+		how      string
+		upgrades int
+		err      string
+		shown    []string
+	}{
+		{"ends at start", 0, "before the app was ready", []string{"first generation failed: no luck"}},
+		{"ends at an upgrade", 1, "on the way", []string{"panic: out of luck", "did not come to its end"}},
+		{"fails upgrades", 3, "", []string{"upgrade 3: upgrade failed, generation 1 still serves: no luck"}},
+		{"busy", 3, "", []string{"bad status", "503 Service Unavailable", "failed."}},
+	}
+	for _, test := range tests {
+		t.Run(test.how, func(t *testing.T) {
+			r, err := perform(t, t.Context(), test.how, short3)
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("error %v", err)
+			}
+			if err == nil && !r.failed() {
+				t.Error("nothing failed")
+			}
+			if len(r.upgrades) != test.upgrades {
+				t.Errorf("%d upgrades", len(r.upgrades))
+			}
+			for _, want := range test.shown {
+				if summary := r.summary(err); !strings.Contains(summary, want) {
+					t.Errorf("%q is missing in\n%s", want, summary)
+				}
+			}
+		})
+	}
+}
+
+func TestInterruptedDemoLeavesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	r, err := perform(t, ctx, "", options{upgrades: 1, duration: time.Hour, clients: 5})
+	if err != errInterrupted || r.failed() {
+		t.Errorf("%v, %v", err, r.tally)
+	}
+	if text := r.summary(err); !strings.Contains(text, "interrupted") {
+		t.Errorf("not said in\n%s", text)
+	}
+}
+
+func TestStopKnowsHowGraceEnded(t *testing.T) {
+	t.Setenv(behaviour, "")
+	self, _ := os.Executable()
+	g, err := startGrace(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e := range g.log {
+		if e.Message == "generation ready" {
+			break
+		}
+	}
+	if err := g.stop(); err != nil {
+		t.Error(err)
+	}
+	if g.cmd.ProcessState == nil {
+		t.Error("it was not waited for")
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"--upgrades -1":   "negative",
+		"--duration 10ms": "at least 1s",
+		"--clients 4":     "at least 5",
+		"more":            "unknown command",
+	} {
+		c := Command()
+		c.SetArgs(strings.Fields(args))
+		c.SilenceUsage, c.SilenceErrors = true, true
+		err := c.Execute()
+		var ended Ended
+		if err == nil || errors.As(err, &ended) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+func TestDivideUsesEveryClient(t *testing.T) {
+	for clients := len(mix); clients < 300; clients++ {
+		sum := 0
+		for _, m := range mix {
+			count := divide(clients)[m.kind]
+			if count < 1 {
+				t.Errorf("%d clients: %d of %s", clients, count, m.kind)
+			}
+			sum += count
+		}
+		if sum != clients {
+			t.Errorf("%d clients became %d", clients, sum)
+		}
+	}
+}
+
+func TestLogLines(t *testing.T) {
+	e := parseEntry([]byte(`{"level":"info","generation":3,"took":12.3,"message":"generation ready","why":"x"}`))
+	if e != (entry{Level: "info", Message: "generation ready", Generation: 3, Why: "x"}) || e.String() != "generation ready: x" {
+		t.Errorf("%+v", e)
+	}
+	if e := parseEntry([]byte("panic: oops")); e.Level != "error" || e.String() != "panic: oops" {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestDue(t *testing.T) {
+	second := time.Second
+	for name, tt := range map[string]struct {
+		elapsed       time.Duration
+		upgrades      []*upgrade
+		due, complete bool
+	}{
+		"at the start":              {0, nil, false, false},
+		"at the first one's time":   {second, nil, true, false},
+		"waiting for an answer":     {2 * second, []*upgrade{{by: 2}}, false, false},
+		"answered, still draining":  {2 * second, []*upgrade{{answered: 1}}, true, false},
+		"too early for another":     {2*second - 1, []*upgrade{{answered: 1, gone: 1}}, false, false},
+		"after a failed one":        {2 * second, []*upgrade{{failed: "x"}}, true, false},
+		"all done before the end":   {2 * second, []*upgrade{{failed: "x"}, {answered: 1, gone: 1}}, false, false},
+		"the last one still drains": {3 * second, []*upgrade{{failed: "x"}, {answered: 1}}, false, false},
+		"at the end":                {3 * second, []*upgrade{{failed: "x"}, {answered: 1, gone: 1}}, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecord(options{upgrades: 2, duration: 3 * second})
+			r.elapsed, r.upgrades = tt.elapsed, tt.upgrades
+			if r.due() != tt.due || r.complete() != tt.complete {
+				t.Errorf("due %v, complete %v", r.due(), r.complete())
+			}
+		})
+	}
+}
+
+func TestPlainLines(t *testing.T) {
+	var out bytes.Buffer
+	r := sample()
+	lines{&out}.upgraded(r, r.upgrades[0])
+	if text := out.String(); !strings.Contains(text, "upgrade 1: generation 2 answered after 21 ms") || strings.Contains(text, "\x1b") || strings.Count(text, "\n") != 1 {
+		t.Errorf("%q", text)
+	}
+}
