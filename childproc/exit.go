@@ -55,12 +55,15 @@ func (e Exit) String() string {
 
 // StartError says which step of starting a process failed.
 type StartError struct {
-	Step  string // "fork", "umask", "chdir", "setgroups", "setgid", "setuid", "exec"
+	Step  string // "fork", "setgroups", "setgid", "setuid", "exec" and the like
 	Path  string
-	Errno syscall.Errno
+	Errno syscall.Errno // 0 if Step says it all
 }
 
 func (e *StartError) Error() string {
+	if e.Errno == 0 {
+		return fmt.Sprintf("cannot start %s: %s", e.Path, e.Step)
+	}
 	return fmt.Sprintf("cannot start %s: %s: %s%s", e.Path, e.Step, e.Errno.Error(), e.advice())
 }
 

@@ -183,8 +183,12 @@ func (a *apps) variables(app *app) []string {
 
 func failedExit(path string, err error) childproc.Exit {
 	failed := (*childproc.StartError)(nil)
-	if !errors.As(err, &failed) {
-		failed = &childproc.StartError{Step: err.Error(), Path: path, Errno: syscall.ECANCELED}
+	if errors.As(err, &failed) {
+		return childproc.Exit{Err: failed}
+	}
+	failed = &childproc.StartError{Step: err.Error(), Path: path}
+	if errors.As(err, &failed.Errno) {
+		failed.Step = "making its descriptors"
 	}
 	return childproc.Exit{Err: failed}
 }

@@ -94,8 +94,11 @@ func bindAll(o Options) ([]*handoff.Listener, error) {
 func bind(address handoff.Address, o Options) (*handoff.Listener, error) {
 	l, err := handoff.Bind(address)
 	inUse := (*handoff.InUseError)(nil)
-	if !errors.As(err, &inUse) || !o.Evict {
+	if !errors.As(err, &inUse) {
 		return l, err
+	}
+	if !o.Evict {
+		return nil, fmt.Errorf("%w (stop it, choose another address, or have it ended by --evict)", err)
 	}
 	o.Log.Warn().Str("address", address.Addr).Str("why", err.Error()).Msg("evicting")
 	if err := handoff.Evict(inUse, evictGrace); err != nil {
