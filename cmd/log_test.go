@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -51,16 +52,21 @@ func TestPatientWriterCopies(t *testing.T) {
 
 var droppedLine = regexp.MustCompile(`^grace: (\d+) log lines were dropped$`)
 
-// In the bubble a Write that waits for the reader is a deadlock, which fails the test at once.
+// In the bubble a Write that waits for the reader is a deadlock, and one that waits for the time moves the clock.
 func TestPatientWriterDropsWhatAStuckReaderLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader, writer := io.Pipe()
 		p := newPatientWriter(writer)
 		const excess = 500
+		const written = linesKept + excess + 2
+		begun := time.Now()
 		for i := range linesKept + excess {
 			if n, err := fmt.Fprintf(p, "line %d\n", i); n == 0 || err != nil {
 				t.Fatalf("line %d: wrote %d bytes, error %v", i, n, err)
 			}
+		}
+		if waited := time.Since(begun); waited != 0 {
+			t.Errorf("writing waited for %s", waited)
 		}
 		arrived, counted := make(chan int), make(chan int)
 		go func() {
@@ -69,14 +75,15 @@ func TestPatientWriterDropsWhatAStuckReaderLeaves(t *testing.T) {
 			counted <- dropped
 		}()
 		synctest.Wait() // the reader has taken all that was kept
+		_, _ = p.Write([]byte("last but one\n"))
 		_, _ = p.Write([]byte("last\n"))
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
 		_ = writer.Close()
 		lines, dropped := <-arrived, <-counted
-		if dropped < 1 || lines+dropped != linesKept+excess+1 {
-			t.Errorf("%d lines arrived and %d were said to be dropped, of %d", lines, dropped, linesKept+excess+1)
+		if dropped < 1 || lines+dropped != written {
+			t.Errorf("%d lines arrived and %d were said to be dropped, of %d", lines, dropped, written)
 		}
 	})
 }
