@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,12 +57,30 @@ func parseStat(text []byte) (procStat, error) {
 }
 
 // eachProcess calls visit for every process there is; those that end meanwhile
-// are left out.
+// are left out. It lists /proc until nothing new is there: the child of a process
+// that ended before its turn may be younger than the list.
 func eachProcess(visit func(pid int, stat procStat)) error {
-	pids, err := numbersIn("/proc")
-	if err != nil {
-		return err
+	var known []int
+	for {
+		pids, err := numbersIn("/proc") // in ascending order
+		if err != nil {
+			return err
+		}
+		fresh := slices.DeleteFunc(slices.Clone(pids), func(pid int) bool {
+			_, found := slices.BinarySearch(known, pid)
+			return found
+		})
+		if len(fresh) == 0 {
+			return nil
+		}
+		if err := visitAll(fresh, visit); err != nil {
+			return err
+		}
+		known = pids
 	}
+}
+
+func visitAll(pids []int, visit func(pid int, stat procStat)) error {
 	for _, pid := range pids {
 		stat, err := readStat(pid)
 		if gone(err) {
