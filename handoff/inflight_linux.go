@@ -91,9 +91,6 @@ func Queued(l *Listener) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the queue of %s: %w", l.bound, err)
 	}
-	if info.State != unix.BPF_TCP_LISTEN {
-		return 0, nil
-	}
 	return int(info.Unacked), nil
 }
 

@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -90,6 +91,23 @@ func TestAddressInUseNamesAllWhoShareTheSocket(t *testing.T) {
 	e := inUseError(t, l.Bound())
 	if len(e.Holders) != len(pids)+1 || !strings.HasSuffix(e.Error(), " and 1 more") {
 		t.Errorf("%d holders: %v", len(e.Holders), e)
+	}
+}
+
+func TestWhoHasOnlyAConnectionIsNoHolder(t *testing.T) {
+	l := hold(t, "unix://"+t.TempDir()+"/s")
+	client, err := net.Dial("unix", l.Bound())
+	must(t, err)
+	defer client.Close()
+	connection, _, err := unix.Accept(l.FD())
+	must(t, err)
+	defer unix.Close(connection)
+	server := startApp(t, "server", appStart{grant: issue(t, nil, l)})
+	must(t, unix.Close(l.fd))
+	l.fd = -1
+	e := inUseError(t, "unix://"+l.Bound())
+	if len(e.Holders) != 1 || e.Holders[0].PID != server.pid {
+		t.Errorf("holders %+v, not pid %d", e.Holders, server.pid)
 	}
 }
 
@@ -209,8 +227,8 @@ func TestEvictSparesThoseWhoHaveLetGo(t *testing.T) {
 		t.Fatal(got)
 	}
 	must(t, Evict(e, time.Minute))
-	if err := unix.Kill(holder.pid, 0); err != nil {
-		t.Error(err)
+	if got := holder.ask(t, "close"); got != unix.EBADF.Error() {
+		t.Error(got)
 	}
 	gone, bound := squat(t, "127.0.0.1:0", appStart{})
 	e = inUseError(t, bound)

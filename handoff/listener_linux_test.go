@@ -265,12 +265,15 @@ func TestModeIsNotSetThroughALink(t *testing.T) {
 	l := hold(t, "unix://"+folder+"/s")
 	must(t, os.WriteFile(folder+"/victim", nil, 0o600))
 	must(t, os.Remove(folder+"/s"))
-	must(t, os.Symlink(folder+"/victim", folder+"/s"))
-	if err := setMode(folder+"/s", l.path, -1, -1, 0o666); err == nil {
-		t.Error("a link passed for the socket")
-	}
-	if info, err := os.Stat(folder + "/victim"); err != nil || info.Mode() != 0o600 {
-		t.Errorf("the file behind the link has mode %v, %v", info.Mode(), err)
+	for _, link := range []func(old, new string) error{os.Symlink, os.Link} {
+		must(t, link(folder+"/victim", folder+"/s"))
+		if err := setMode(folder+"/s", l.path, -1, -1, 0o666); err == nil {
+			t.Error("a link passed for the socket")
+		}
+		if info, err := os.Stat(folder + "/victim"); err != nil || info.Mode() != 0o600 {
+			t.Errorf("the file behind the link has mode %v, %v", info.Mode(), err)
+		}
+		must(t, os.Remove(folder+"/s"))
 	}
 }
 
