@@ -172,7 +172,7 @@ func (l *Lookout) lookAtPollfds(tasks *procTasks, tid string, address uintptr, n
 	}
 	fds := make([]unix.PollFd, min(n, maxPolled))
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(&fds[0])), len(fds)*int(unsafe.Sizeof(fds[0])))
-	if err := readMemory(tasks.pid, address, raw); err != nil {
+	if err := readMemory(tid, address, raw); err != nil {
 		return err
 	}
 	for _, fd := range fds {
@@ -192,7 +192,7 @@ func (l *Lookout) lookAtSet(tasks *procTasks, tid string, address uintptr, n uin
 	}
 	n = min(n, maxPolled)
 	words := make([]byte, (n+63)/64*8)
-	if err := readMemory(tasks.pid, address, words); err != nil {
+	if err := readMemory(tid, address, words); err != nil {
 		return err
 	}
 	for fd := range int(n) {
@@ -208,11 +208,15 @@ func (l *Lookout) lookAtSet(tasks *procTasks, tid string, address uintptr, n uin
 
 // readMemory gives zeros if the thread has gone on meanwhile, and what its
 // arguments pointed to is there no more.
-func readMemory(pid int, address uintptr, into []byte) error {
+func readMemory(tid string, address uintptr, into []byte) error {
+	pid, err := strconv.Atoi(tid)
+	if err != nil {
+		return err
+	}
 	local := []unix.Iovec{{Base: &into[0]}}
 	local[0].SetLen(len(into))
 	remote := []unix.RemoteIovec{{Base: address, Len: len(into)}}
-	_, err := unix.ProcessVMReadv(pid, local, remote, 0)
+	_, err = unix.ProcessVMReadv(pid, local, remote, 0)
 	if err == unix.EFAULT {
 		return nil
 	}

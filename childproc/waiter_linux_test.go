@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -59,7 +60,8 @@ var waiters = map[string]struct {
 		say(fd)
 		pause()
 	}},
-	"headless":       {waits, headless},
+	"headless":       {waits, func() { headless(func(fd int) { unix.Accept(fd) }) }},
+	"headless poll":  {waits, func() { headless(func(fd int) { poll(fd, unix.POLLIN, 0) }) }},
 	"ring and epoll": {waits, func() { fd := stream(); ring(fd); register(fd, unix.EPOLLIN); say(fd); pause() }},
 
 	"listens only":     {waitsNot, func() { fd := stream(); say(fd); pause() }},
@@ -76,7 +78,7 @@ var waiters = map[string]struct {
 
 func init() {
 	roles["waiter"] = func() { waiters[os.Getenv("WAITER")].run() }
-	if os.Getenv("WAITER") == "headless" {
+	if strings.HasPrefix(os.Getenv("WAITER"), "headless") {
 		runtime.LockOSThread() // during init this is the main thread
 	}
 }
@@ -137,10 +139,10 @@ func crowd() {
 	}
 }
 
-func headless() {
+func headless(wait func(fd int)) {
 	fd := stream()
 	say(fd)
-	go unix.Accept(fd)
+	go wait(fd)
 	call(unix.SYS_EXIT)
 }
 
