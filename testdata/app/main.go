@@ -42,8 +42,13 @@ var (
 // notifySocket is kept from drain, which would say READY=1 by itself.
 var notifySocket = os.Getenv("NOTIFY_SOCKET")
 
+// terminated is asked for before the listener is touched: grace may take the app
+// for ready right after that.
+var terminated = make(chan os.Signal, 1)
+
 func main() {
 	flag.Parse()
+	signal.Notify(terminated, syscall.SIGTERM)
 	os.Unsetenv("NOTIFY_SOCKET")
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "app:", err)
@@ -222,7 +227,8 @@ func serveHTTP(ln net.Listener) error {
 		return http.Serve(ln, mux)
 	}
 	if *shutdown {
-		go shutDownAtTerm(ln)
+		go http.Serve(ln, mux)
+		return shutDownAtTerm(ln)
 	}
 	options := []drain.Option{drain.Linger(2 * time.Second)}
 	return drain.Serve(&http.Server{Handler: mux}, ln, options...)
@@ -241,26 +247,20 @@ func giveSigns(hang <-chan struct{}) {
 	}
 }
 
-func shutDownAtTerm(ln net.Listener) {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGTERM)
-	<-c
+func shutDownAtTerm(ln net.Listener) error {
+	<-terminated
 	raw, err := ln.(syscall.Conn).SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { err = syscall.Shutdown(int(fd), syscall.SHUT_RD) })
-	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "app:", err)
+		return err
 	}
+	return errors.Join(raw.Control(func(fd uintptr) { err = syscall.Shutdown(int(fd), syscall.SHUT_RD) }), err)
 }
 
 // serveEcho ends when it is told to and its connections are gone.
 func serveEcho(ln net.Listener) error {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
 	open := make(chan int)
 	done := make(chan struct{})
-	go countUntilNone(stop, open, ln, done)
+	go countUntilNone(terminated, open, ln, done)
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -304,10 +304,8 @@ func servePackets() error {
 		return err
 	}
 	go announce()
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
 	go func() {
-		<-stop
+		<-terminated
 		conn.SetReadDeadline(time.Unix(1, 0))
 	}()
 	buffer := make([]byte, 1<<16)

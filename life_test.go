@@ -1,0 +1,389 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+// script writes a shell program that runs the app with the arguments found in a
+// file beside it, so that a test can change the next generation.
+func script(t *testing.T, dir string) (program, arguments string) {
+	t.Helper()
+	arguments = filepath.Join(dir, "arguments")
+	return write(t, dir, "program", "#!/bin/sh\nexec "+appBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755), arguments
+}
+
+func TestCheckGuardsAnUpgrade(t *testing.T) {
+	dir := t.TempDir()
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--chdir", dir, "--check", "echo looking at it; test ! -e broken", "--", appBinary)
+	s.ready(1)
+	write(t, dir, "broken", "", 0o600)
+	s.signal(syscall.SIGHUP)
+	e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
+	if !strings.Contains(e.Why, "--check failed (exit status 1): looking at it") {
+		t.Errorf("why: %s", e.Why)
+	}
+	if err := os.Remove(filepath.Join(dir, "broken")); err != nil {
+		t.Fatal(err)
+	}
+	s.upgrade(3)
+	for _, e := range s.entries() {
+		if e.Message == "instance started" && e.Generation == 2 {
+			t.Error("the generation that failed its check was started")
+		}
+	}
+	s.stop()
+}
+
+func TestEnvFileIsReadAnewAndNeverLogged(t *testing.T) {
+	file := write(t, t.TempDir(), "env", "# comment\nCOLOUR='light blue'\nexport TOKEN=\"a\\\"b\"\n", 0o600)
+	s := graceWith(t, func(c *exec.Cmd) {
+		c.Env = append(os.Environ(), "COLOUR=red", "LISTEN_FDS=7", "NOTIFY_SOCKET=/nowhere", "GRACE_LOG_LEVEL=debug", "TABLEFLIP_HAS_PARENT_7DIU3=yes", "PLAIN=1")
+	}, "--listen", "web=127.0.0.1:0", "--env-file", file, "--", appBinary)
+	addr := s.address("web")
+	s.ready(1)
+	env := ask(t, addr, "/env")
+	for _, want := range []string{"COLOUR=light blue\n", "TOKEN=a\"b\n", "PLAIN=1\n", "GRACE_GENERATION=1\n", "LISTEN_FDS=1\n", "LISTEN_FDNAMES=web\n"} {
+		if !strings.Contains(env, want) {
+			t.Errorf("the app lacks %q", want)
+		}
+	}
+	for _, unwanted := range []string{"COLOUR=red", "LISTEN_FDS=7", "/nowhere", "GRACE_LOG_LEVEL", "TABLEFLIP"} {
+		if strings.Contains(env, unwanted) {
+			t.Errorf("the app has %q", unwanted)
+		}
+	}
+	write(t, filepath.Dir(file), "env", "COLOUR=green\n", 0o600)
+	s.upgrade(2)
+	s.awaitOf("generation ended", 1)
+	if env := ask(t, addr, "/env"); !strings.Contains(env, "COLOUR=green\n") {
+		t.Error("the file was not read anew")
+	}
+	write(t, filepath.Dir(file), "env", "no assignment\n", 0o600)
+	s.signal(syscall.SIGHUP)
+	s.awaitOf("upgrade failed, generation 2 still serves", 3)
+	s.stop()
+	if strings.Contains(s.output(), "light blue") || strings.Contains(s.output(), "a\"b") {
+		t.Error("a value is in the log")
+	}
+}
+
+// A link that was moved is followed by an upgrade, and not by a crash restart.
+func TestCurrentLink(t *testing.T) {
+	dir := t.TempDir()
+	for _, release := range []string{"1", "2"} {
+		if err := os.Mkdir(filepath.Join(dir, release), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir, release+"/run", "#!/bin/sh\nRELEASE="+release+" exec "+appBinary+"\n", 0o755)
+	}
+	link := func(release string) {
+		if err := os.Symlink(release, filepath.Join(dir, "next")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "next"), filepath.Join(dir, "current")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("1")
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--chdir", filepath.Join(dir, "current"), "--", "./run")
+	addr := s.address("web")
+	s.ready(1)
+	env := ask(t, addr, "/env")
+	if !strings.Contains(env, "RELEASE=1\n") || !strings.Contains(env, "PWD="+filepath.Join(dir, "current")+"\n") {
+		t.Errorf("environment:\n%s", env)
+	}
+	link("2")
+	s.crash(1)
+	s.await("a restart", func(e entry) bool { return e.Message == "instance ready" && e.Instance == 2 })
+	if env := ask(t, addr, "/env"); !strings.Contains(env, "RELEASE=1\n") {
+		t.Errorf("a crash restart followed the link:\n%s", env)
+	}
+	s.upgrade(2)
+	s.awaitOf("generation ended", 1)
+	if env := ask(t, addr, "/env"); !strings.Contains(env, "RELEASE=2\n") {
+		t.Errorf("the upgrade did not follow the link:\n%s", env)
+	}
+	s.stop()
+}
+
+// While the app is down its clients wait and are not refused.
+func TestCrashQueuesNewClients(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	addr := s.address("web")
+	s.ready(1)
+	for range 3 {
+		s.crash(1)
+		if body := ask(t, addr, "/"); !strings.Contains(body, "Hello from generation 1") {
+			t.Errorf("got %q", body)
+		}
+	}
+	s.stop()
+}
+
+func TestMaxDrainingWaits(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--max-draining", "1", "--", appBinary)
+	addr := s.address("web")
+	s.ready(1)
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /slow?for=1500ms HTTP/1.1\r\nHost: a\r\n\r\n")
+	reader := bufio.NewReader(conn)
+	if _, err := reader.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	s.upgrade(2)
+	s.signal(syscall.SIGHUP)
+	if e := s.awaitMessage("upgrade waits"); !strings.Contains(e.Why, "1 generations still drain (--max-draining)") {
+		t.Errorf("why: %s", e.Why)
+	}
+	s.awaitOf("draining (1 connections in flight)", 1)
+	s.ready(3)
+	log := s.entries()
+	if index(log, "generation ended", 1) > index(log, "instance started", 3) {
+		t.Error("it did not wait")
+	}
+	s.stop()
+}
+
+func index(log []entry, message string, generation int) int {
+	for i, e := range log {
+		if e.Message == message && e.Generation == generation {
+			return i
+		}
+	}
+	return len(log)
+}
+
+func TestDrainDelay(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-delay", "700ms", "--", appBinary)
+	addr := s.address("web")
+	s.ready(1)
+	under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2}}, func() {
+		s.signal(syscall.SIGTERM)
+		s.awaitMessage("serving on before the drain")
+		if body := ask(t, addr, "/"); !strings.Contains(body, "Hello") {
+			t.Errorf("got %q", body)
+		}
+	})
+	if status := s.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func TestSecondSignalAndQuitEndAtOnce(t *testing.T) {
+	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}, {syscall.SIGQUIT}} {
+		s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1h", "--", appBinary, "-ignore-term")
+		s.ready(1)
+		for i, sig := range signals {
+			s.signal(sig)
+			if i == 0 && len(signals) > 1 {
+				s.awaitMessage("stopping")
+			}
+		}
+		if status := s.wait(); status != 137 {
+			t.Errorf("%v: status %d", signals, status)
+		}
+		s.checkNothingLeft()
+	}
+}
+
+// A listener that the old generation shut down lives on.
+func TestListenerThatIsShutDownIsRevived(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary, "-shutdown-listener")
+	addr := s.address("web")
+	s.ready(1)
+	s.upgrade(2)
+	if e := s.awaitMessage("listener web revived"); !strings.Contains(e.Why, "generation 1") {
+		t.Errorf("why: %s", e.Why)
+	}
+	s.awaitOf("generation ended", 1)
+	if body := ask(t, addr, "/"); !strings.Contains(body, "generation 2") {
+		t.Errorf("got %q", body)
+	}
+	s.stop()
+}
+
+func TestSignalsAreForwarded(t *testing.T) {
+	dir := t.TempDir()
+	program := write(t, dir, "program", `#!/bin/sh
+for s in USR1 ALRM WINCH 40; do trap "echo got $s" $s; done
+trap 'exit 0' TERM
+echo trapped
+while :; do sleep 0.01; done
+`, 0o755)
+	s := graceWith(t, func(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }, "--ready-delay", "1ms", "--", program)
+	s.ready(1)
+	s.awaitText("trapped")
+	for name, sig := range map[string]syscall.Signal{"USR1": syscall.SIGUSR1, "ALRM": syscall.SIGALRM, "WINCH": syscall.SIGWINCH, "40": 40} {
+		s.signal(sig)
+		s.awaitText("got " + name)
+	}
+	s.signal(syscall.SIGUSR2)
+	if e := s.awaitMessage("signal refused"); !strings.Contains(e.Why, "USR2") {
+		t.Errorf("why: %s", e.Why)
+	}
+	s.stop()
+}
+
+func (s *supervised) awaitText(want string) {
+	s.t.Helper()
+	deadline := time.After(patience)
+	for {
+		s.mu.Lock()
+		text, changed := s.text, s.changed
+		s.mu.Unlock()
+		for _, line := range text {
+			if line == want {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			s.t.Fatalf("%q is never written", want)
+		}
+	}
+}
+
+// nohup says that a closed terminal is no reason to do anything.
+func TestIgnoredHangUpStaysIgnored(t *testing.T) {
+	c := exec.Command("/bin/sh", "-c", `trap "" HUP; exec "$0" "$@"`, graceBinary, "run", "--log-format", "json", "--listen", "web=127.0.0.1:0", "--", appBinary)
+	s := graceWith(t, func(own *exec.Cmd) { own.Path, own.Args = c.Path, c.Args })
+	s.ready(1)
+	s.signal(syscall.SIGHUP)
+	s.signal(syscall.SIGUSR2) // what comes after it shows that it was not taken
+	s.awaitMessage("signal refused")
+	for _, e := range s.entries() {
+		if e.Generation > 1 {
+			t.Fatal("the ignored HUP caused an upgrade")
+		}
+	}
+	s.stop()
+}
+
+func TestPidOneReapsAndPassesTheStatusOn(t *testing.T) {
+	program := write(t, t.TempDir(), "program", `#!/bin/sh
+i=0; while [ $i -lt 20 ]; do (setsid sh -c 'exit 0' &); i=$((i+1)); done
+while [ "$(grep -l '^State:	Z' /proc/[0-9]*/status 2>/dev/null | wc -l)" -gt 0 ] || [ "$(ls -d /proc/[0-9]* | wc -l)" -gt 6 ]; do sleep 0.01; done
+echo "pid 1 is $(cat /proc/1/comm)"
+exit 42
+`, 0o755)
+	s := graceWith(t, func(c *exec.Cmd) {
+		c.Args = append([]string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child"}, append([]string{graceBinary}, c.Args[1:]...)...)
+		path, err := exec.LookPath("unshare")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Path = path
+	}, "--restart", "never", "--ready-delay", "1ms", "--", program)
+	if status := s.wait(); status != 42 {
+		t.Errorf("status %d", status)
+	}
+	s.awaitText("pid 1 is grace")
+}
+
+func TestUserGroupUmaskAndPIDFile(t *testing.T) {
+	dir := t.TempDir()
+	pidFile := filepath.Join(dir, "pid")
+	program := write(t, dir, "program", `#!/bin/sh
+echo "$(id -u):$(id -g):$(id -G) $(umask) $HOME $USER"
+exec sleep 1000
+`, 0o755)
+	for _, path := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := grace(t, "--ready-delay", "1ms", "--user", "nobody", "--group", "12345", "--umask", "027", "--pid-file", pidFile, "--", program)
+	s.ready(1)
+	s.awaitText("65534:12345:12345 0027 /nonexistent nobody")
+	text, err := os.ReadFile(pidFile)
+	if err != nil || strings.TrimSpace(string(text)) != strconv.Itoa(s.cmd.Process.Pid) {
+		t.Errorf("pid file %q, %v", text, err)
+	}
+	s.stop()
+	if _, err := os.Stat(pidFile); !os.IsNotExist(err) {
+		t.Errorf("the pid file was left: %v", err)
+	}
+	s = grace(t, "--ready-delay", "1ms", "--pid-file", pidFile, "--", "/bin/sleep", "1000")
+	s.ready(1)
+	write(t, dir, "pid", "1\n", 0o644)
+	s.stop()
+	if _, err := os.Stat(pidFile); err != nil {
+		t.Errorf("the pid file of another was removed: %v", err)
+	}
+}
+
+// Port 80 is grace's to bind, and the app never is root.
+func TestAppOfAnotherUserServesAndNotifies(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--user", "nobody", "--ready", "notify", "--", appBinary, "-notify", "0s")
+	addr := s.address("web")
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.upgrades(10) })
+	s.stop()
+}
+
+func TestWatchdogRestartsAHungApp(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--watchdog", "400ms", "--", appBinary, "-watchdog")
+	addr := s.address("web")
+	s.ready(1)
+	ask(t, addr, "/hang")
+	s.awaitMessage("watchdog: no sign of life")
+	s.await("a restart", func(e entry) bool { return e.Message == "instance ready" && e.Instance == 2 })
+	s.stop()
+}
+
+func TestDaemonisingAppIsFollowed(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary, "-take", "fd:3", "-daemonize", "-notify", "0s")
+	addr := s.address("web")
+	s.ready(1)
+	moved := s.awaitOf("main process moved", 1)
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.upgrade(2); s.upgrade(3) })
+	s.awaitOf("generation ended", 1)
+	if err := syscall.Kill(moved.PID, 0); err != syscall.ESRCH {
+		t.Errorf("the daemon of generation 1 is still there: %v", err)
+	}
+	s.stop()
+}
+
+// What grace was given by its own parent is not the app's.
+func TestAppHasNoOtherDescriptors(t *testing.T) {
+	program := write(t, t.TempDir(), "program", "#!/bin/sh\nls -l /proc/$$/fd | sed -n 's/.* \\([0-9]*\\) -> /fd \\1 /p' | grep -v '/program$'\necho end\nexec sleep 1000\n", 0o755)
+	extra, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer extra.Close()
+	s := graceWith(t, func(c *exec.Cmd) { c.ExtraFiles = []*os.File{extra} },
+		"--listen", "a=127.0.0.1:0", "--listen", "b=127.0.0.1:0", "--ready", "delay", "--ready-delay", "1ms", "--", program)
+	s.awaitText("end")
+	var sockets, others int
+	for _, line := range strings.Split(s.output(), "\n") {
+		switch {
+		case strings.HasPrefix(line, "fd 3 socket:"), strings.HasPrefix(line, "fd 4 socket:"):
+			sockets++
+		case strings.HasPrefix(line, "fd 0 /dev/null"), strings.HasPrefix(line, "fd 1 pipe:"), strings.HasPrefix(line, "fd 2 pipe:"):
+		case strings.HasPrefix(line, "fd "):
+			others++
+			t.Errorf("unexpected: %s", line)
+		}
+	}
+	if sockets != 2 {
+		t.Errorf("%d sockets, %d others", sockets, others)
+	}
+	s.stop()
+}
