@@ -136,7 +136,7 @@ func (s *supervised) cleanUp() {
 		s.t.Error("grace has a data race or a panic")
 	}
 	if s.t.Failed() {
-		s.t.Logf("the log:\n%s", strings.Join(s.text[max(0, len(s.text)-60):], "\n"))
+		s.t.Logf("the log:\n%s", strings.Join(s.text[max(0, len(s.text)-100):], "\n"))
 	}
 }
 
@@ -292,6 +292,9 @@ func ask(t *testing.T, addr, path string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path)
 	text, err := io.ReadAll(conn)
 	if err != nil {

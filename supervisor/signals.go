@@ -47,7 +47,8 @@ func openSignals(post func(event), reap func() (int, error)) *signals {
 	return s
 }
 
-// listen ends with close.
+// listen ends with the process: a second QUIT that finds no listener any more
+// would end grace by a dump of its stacks.
 func (s *signals) listen() {
 	for sig := range s.incoming {
 		s.heed(sig.(syscall.Signal))
@@ -93,9 +94,4 @@ func hasTerminal() bool {
 	}
 	unix.Close(fd)
 	return true
-}
-
-func (s *signals) close() {
-	signal.Stop(s.incoming)
-	close(s.incoming)
 }

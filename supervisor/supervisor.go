@@ -51,9 +51,7 @@ func supervise(o Options, family *childproc.Family, listeners []*handoff.Listene
 		options: o, family: family, listeners: listeners, runtime: runtime, post: l.post,
 		launches: map[int]*preparation{}, running: map[int]*app{},
 	}
-	signals := openSignals(l.post, family.ReapOrphans)
-	defer signals.close()
-	go signals.listen()
+	go openSignals(l.post, family.ReapOrphans).listen()
 	watch, err := handoff.NewHangupWatch(listeners)
 	if err != nil {
 		return statusFailure, err

@@ -227,7 +227,8 @@ func serveHTTP(ln net.Listener) error {
 		return http.Serve(ln, mux)
 	}
 	if *shutdown {
-		go http.Serve(ln, mux)
+		// A listener that another generation shut down fails here with EINVAL, and the app ends.
+		go func() { fmt.Fprintln(os.Stderr, "app:", http.Serve(ln, mux)); os.Exit(1) }()
 		return shutDownAtTerm(ln)
 	}
 	options := []drain.Option{drain.Linger(2 * time.Second)}
