@@ -43,15 +43,15 @@ func WaitGroup(pgid int, stop <-chan struct{}) error {
 }
 
 func waitMember(pid, pgid int, stop <-chan struct{}) error {
-	pidfd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
+	end, err := openEnd(pid)
+	if gone(err) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("cannot wait for process %d of group %d: %w", pid, pgid, err)
 	}
-	end := os.NewFile(uintptr(pidfd), "pidfd")
 	defer end.Close()
+	// The number may have changed hands before the pidfd held it.
 	stat, err := readStat(pid)
 	if gone(err) || err == nil && (stat.group != pgid || !stat.living()) {
 		return nil
@@ -60,6 +60,19 @@ func waitMember(pid, pgid int, stop <-chan struct{}) error {
 		return fmt.Errorf("cannot wait for process %d of group %d: %w", pid, pgid, err)
 	}
 	return waitReadable(end, stop)
+}
+
+// openEnd opens what becomes readable when a process ends, for Go's poller.
+// PIDFD_NONBLOCK would need Linux 5.10.
+func openEnd(pid int) (*os.File, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(pidfd))
+	}
+	return os.NewFile(uintptr(pidfd), "pidfd"), nil
 }
 
 // waitReadable leaves the waiting to Go's poller: no thread is held.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -202,6 +203,7 @@ func init() {
 	roles["look"] = look
 	roles["look hidden"] = lookHidden
 	roles["look exhausted"] = lookExhausted
+	roles["look at a zombie"] = lookAtZombie
 }
 
 // look says what it sees of PID, and whether an error is ErrCannotLook.
@@ -233,6 +235,20 @@ func lookExhausted() {
 	look()
 }
 
+// lookAtZombie looks at a child whose /proc belongs to root since its end.
+func lookAtZombie() {
+	child := exec.Command("/proc/self/exe")
+	child.Env = append(os.Environ(), roleVariable+"=nothing")
+	if err := child.Start(); err != nil {
+		panic(err)
+	}
+	for must(readStat(child.Process.Pid)).living() {
+		time.Sleep(time.Millisecond)
+	}
+	os.Setenv("PID", strconv.Itoa(child.Process.Pid))
+	look()
+}
+
 func TestLookOfOneWhoMayNot(t *testing.T) {
 	p, inode := startWaiter(t, roleCommand("waiter"), "accept")
 	target := []string{fmt.Sprint("PID=", p.pid()), fmt.Sprint("INODE=", inode)}
@@ -245,6 +261,7 @@ func TestLookOfOneWhoMayNot(t *testing.T) {
 	}{
 		{"other user", asNobody(t, roleCommand("look", target...)), "[false] true false 0 true false\n"},
 		{"hidden", hidden, "[false] true false 0 true false\n"},
+		{"zombie", asNobody(t, roleCommand("look at a zombie", target...)), "[false] false false 0 false false\n"},
 		{"out of descriptors", roleCommand("look exhausted", target...), "[] false true 0 false true\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
