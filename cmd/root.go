@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/cmd/demo"
 	"github.com/spf13/cobra"
 )
 
@@ -20,30 +21,24 @@ func Execute() int {
 	if err == nil {
 		return 0
 	}
-	ended := (*exitError)(nil)
-	if !errors.As(err, &ended) {
-		ended = &exitError{statusUsage, err}
+	if ended := interface{ ExitStatus() int }(nil); errors.As(err, &ended) {
+		return ended.ExitStatus()
 	}
-	if ended.err != nil {
-		fmt.Fprintln(os.Stderr, "grace:", ended.err)
-	}
-	return ended.status
+	fmt.Fprintln(os.Stderr, "grace:", err)
+	return statusUsage
 }
 
-// The statuses of a command that could not begin.
-const (
-	statusFailure = 1
-	statusUsage   = 2
-)
+// statusUsage is for a command line that makes no sense: any error that has no
+// status of its own.
+const statusUsage = 2
 
-// exitError is the end of a command with a status of its own. Any other error
-// is one of usage.
-type exitError struct {
-	status int
-	err    error // nil if all has been said
-}
+// exitStatus is the end of a command that has said itself what was wrong.
+type exitStatus int
 
-func (e *exitError) Error() string { return fmt.Sprintf("exit status %d: %v", e.status, e.err) }
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// ExitStatus is what the process ends with.
+func (e exitStatus) ExitStatus() int { return int(e) }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -54,7 +49,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun())
+	root.AddCommand(newRun(), demo.Command(), demo.AppCommand())
 	return root
 }
 
@@ -62,7 +57,8 @@ const rootLong = `grace holds a server's listening sockets, starts its new versi
 the sockets, waits until it serves, and only then lets the old version finish.
 
   grace run --listen :8080 -- ./app     run a server
-  kill -HUP <pid of grace>              replace it`
+  kill -HUP <pid of grace>              replace it
+  grace demo                            watch it happen`
 
 func version() string {
 	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" {

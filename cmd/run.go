@@ -132,10 +132,13 @@ func (f *runFlags) run(command []string) error {
 		log.Error().Str("why", err.Error()).Msg("cannot run")
 	}
 	_ = closer.Close() // its error is that the log cannot be written
-	if status == 0 && err == nil {
+	if err != nil {
+		status = max(status, 1)
+	}
+	if status == 0 {
 		return nil
 	}
-	return &exitError{max(status, statusFailure), nil}
+	return exitStatus(status)
 }
 
 func (f *runFlags) options(command []string) (supervisor.Options, error) {
