@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -19,6 +21,9 @@ func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
 	}
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 	zerolog.DurationFieldUnit = time.Millisecond
+	// Go ends a program that writes to a closed stderr by SIGPIPE, unless the
+	// signal is asked for; to ignore it would reach the apps too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	patient := newPatientWriter(os.Stderr)
 	var out io.Writer = patient
 	switch {

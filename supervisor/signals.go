@@ -34,9 +34,6 @@ type signals struct {
 func openSignals(post func(event), reap func() (int, error)) *signals {
 	s := &signals{incoming: make(chan os.Signal, 64), terminal: hasTerminal(), post: post, reap: reap}
 	wanted := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGCHLD}
-	// Go ends a program that writes to a closed stderr by SIGPIPE, unless the
-	// signal is asked for; to ignore it would reach the apps too.
-	wanted = append(wanted, syscall.SIGPIPE)
 	if !signal.Ignored(syscall.SIGHUP) { // nohup means it
 		wanted = append(wanted, syscall.SIGHUP)
 	}
@@ -69,7 +66,6 @@ func (s *signals) heed(sig syscall.Signal) {
 		if _, err := s.reap(); err != nil {
 			s.post(noticed{"cannot reap orphans", err.Error()})
 		}
-	case syscall.SIGPIPE:
 	default:
 		s.post(signalReceived{sig})
 	}

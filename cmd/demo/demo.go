@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	slowTime = time.Second
 	thinkMin = 5 * time.Millisecond
 	thinkMax = 30 * time.Millisecond
 )
@@ -28,11 +27,12 @@ type options struct {
 	duration time.Duration
 	clients  int
 	plain    bool
+	slow     time.Duration // what a slow request takes
 }
 
 // Command returns the demo as a command of the program. Its error, if any, is an Ended.
 func Command() *cobra.Command {
-	var o options
+	o := options{slow: time.Second}
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Upgrade a small web app again and again under load, and count what fails",

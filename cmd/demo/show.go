@@ -45,7 +45,7 @@ func (s *show) play(ctx context.Context) error {
 	s.load, err = load.Start(ctx, load.Config{
 		Addr:     addr,
 		Clients:  divide(s.clients),
-		Paths:    map[load.Kind]string{load.Slow: "/slow?for=" + slowTime.String()},
+		Paths:    map[load.Kind]string{load.Slow: "/slow?for=" + s.slow.String()},
 		ThinkMin: thinkMin,
 		ThinkMax: thinkMax,
 	})
@@ -79,7 +79,7 @@ func (s *show) awaitStart(ctx context.Context) (addr string, err error) {
 			}
 		case <-s.grace.ended:
 			s.lastWords()
-			return "", errors.New("grace ended before the app was ready")
+			return "", fmt.Errorf("grace ended before the app was ready (%v)", s.grace.cmd.ProcessState)
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		}
@@ -124,7 +124,7 @@ func (s *show) watch(ctx context.Context) error {
 			s.note(ctx, e)
 		case <-s.grace.ended:
 			s.lastWords()
-			return errors.New("grace ended on the way")
+			return fmt.Errorf("grace ended on the way (%v)", s.grace.cmd.ProcessState)
 		case a := <-s.answers:
 			s.answered(a)
 		case <-ctx.Done():
@@ -135,6 +135,7 @@ func (s *show) watch(ctx context.Context) error {
 			return err
 		}
 	}
+	s.addMoment(s.load.Lap())
 	s.draw()
 	return nil
 }
@@ -144,16 +145,16 @@ func (s *show) draw() {
 	s.view.draw(s.record)
 }
 
-// addMoment adds a column; nothing is added once the picture is full.
+// addMoment fills the picture up to now: a busy machine skips ticks, and one lap then stands for several columns.
 func (s *show) addMoment(lap *hdrhistogram.Histogram) {
-	if len(s.moments) >= s.columns {
-		return
-	}
 	m := moment{math.NaN(), math.NaN()}
 	if lap.TotalCount() > 0 {
 		m = moment{milliseconds(lap.ValueAtQuantile(50)), milliseconds(lap.Max())}
 	}
-	s.moments = append(s.moments, m)
+	now := min(s.columns, int(time.Since(s.began)/s.column()))
+	for len(s.moments) < now {
+		s.moments = append(s.moments, m)
+	}
 }
 
 // advance begins the next upgrade when it is time, and gives one up that takes too long.

@@ -69,14 +69,17 @@ func Start(ctx context.Context, cfg Config) (*Load, error) {
 	}
 	cfg.Addr = addr
 
+	// A dialer heeds the deadline of its context, and may find it over before the context does: that would count as a failure.
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, cancel)
 	l := &Load{
 		cfg:     cfg,
-		hard:    ctx,
+		hard:    hard,
 		tally:   newTally(cfg.Foreign),
 		lap:     newHistogram(),
 		changed: make(chan struct{}),
 	}
-	l.soft, l.stop = context.WithCancel(ctx)
+	l.soft, l.stop = context.WithCancel(hard)
 	for kind, count := range cfg.Clients {
 		for range count {
 			l.clients.Go(func() { l.run(kind) })

@@ -405,6 +405,22 @@ func TestEndedContextCountsNothing(t *testing.T) {
 	}
 }
 
+func TestDeadlineOfTheContextIsNoFailure(t *testing.T) {
+	addr := serveHTTP(t, "tcp", goodApp(1))
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		l, err := Start(ctx, Config{Addr: addr, Clients: map[Kind]int{NewConnection: 20, Stream: 5}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
+		if tally := l.Stop(); tally.Failures() != 0 {
+			t.Fatal(tally)
+		}
+		cancel()
+	}
+}
+
 func TestAwaitNewGeneration(t *testing.T) {
 	var generation atomic.Int64
 	addr := serveHTTP(t, "tcp", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
