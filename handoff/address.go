@@ -114,7 +114,7 @@ func (a *Address) defaultName() string {
 }
 
 func (a *Address) unix() bool     { return a.Network == "unix" || a.Network == "unixgram" }
-func (a *Address) abstract() bool { return a.unix() && a.Addr[0] == '@' }
+func (a *Address) abstract() bool { return a.unix() && strings.HasPrefix(a.Addr, "@") }
 func (a *Address) stream() bool   { return a.Network == "unix" || strings.HasPrefix(a.Network, "tcp") }
 
 func (a *Address) checkAddr() error {

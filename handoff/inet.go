@@ -85,10 +85,10 @@ func lookUp(host string, v4, v6 bool) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	network := "ip"
-	if !v6 {
+	switch {
+	case !v6:
 		network = "ip4"
-	}
-	if !v4 {
+	case !v4:
 		network = "ip6"
 	}
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, network, host)

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -46,11 +47,22 @@ func openSockets(pids []int) (map[uint64]bool, error) {
 	open := make(map[uint64]bool)
 	for _, pid := range pids {
 		err := eachOpenSocket(pid, func(inode uint64) { open[inode] = true })
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+		if err != nil && !ended(pid) {
 			return nil, fmt.Errorf("cannot count the connections of pid %d: %w", pid, err)
 		}
 	}
 	return open, nil
+}
+
+// ended tells whether a process has gone, or is a zombie: those belong to root, whoever they were (task_dump_owner in
+// fs/proc/base.c), and to look into one without being root is EACCES.
+func ended(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	_, state, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	return len(state) > 0 && (state[0] == 'Z' || state[0] == 'X')
 }
 
 // eachAccepted calls visit with every connection to the listener's address that somebody has accepted.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,12 +16,20 @@ import (
 func init() {
 	roles["hoarder"] = hoarder
 	roles["counter"] = counter
+	roles["zombie"] = func() {}
 }
 
-// counter answers a pid with its number of connections.
+// counter answers a pid with its number of connections, and "zombie" with that of a child that ended.
 func counter() {
 	obey(func(order string) string {
-		pid, _ := strconv.Atoi(order)
+		pid, err := strconv.Atoi(order)
+		if err != nil {
+			pid, err = syscall.ForkExec("/proc/self/exe", []string{"zombie"}, &syscall.ProcAttr{Env: []string{roleVariable + "=zombie"}})
+			if err != nil {
+				return err.Error()
+			}
+			unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		}
 		n, err := InFlight([]int{pid}, nil)
 		return fmt.Sprint(n, err)
 	})
@@ -155,6 +164,9 @@ func TestInFlightWithoutTheRightToLook(t *testing.T) {
 	stranger := startApp(t, "counter", appStart{uid: nobody})
 	if got := stranger.ask(t, fmt.Sprint(os.Getpid())); !strings.Contains(got, "permission denied") {
 		t.Error(got)
+	}
+	if got := stranger.ask(t, "zombie"); got != "0 <nil>" {
+		t.Errorf("a zombie has %s", got)
 	}
 }
 

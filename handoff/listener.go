@@ -27,7 +27,8 @@ type Listener struct {
 // Bind makes the socket that a describes, and for a stream network listens on it.
 //
 // An address that another process has gives an *InUseError. A unix path with a socket on which nobody answers is
-// replaced; any other file stays untouched, and is an error. Host names are looked up once, IPv4 first.
+// replaced; any other file stays untouched, and is an error. A host name is looked up once, for at
+// most 5 seconds, and its first IPv4 address taken, or the first one.
 func Bind(a Address) (*Listener, error) {
 	if a.unix() {
 		return bindUnix(a)

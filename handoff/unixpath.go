@@ -143,6 +143,8 @@ func clearPath(a Address) error {
 	switch {
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 		return fmt.Errorf("cannot bind %s: a socket is there, and grace has no right to see whether it is in use: %w", a.Addr, err)
+	case errors.Is(err, unix.ENOENT):
+		return nil
 	case !errors.Is(err, unix.ECONNREFUSED):
 		sockets, err := unixHolding(a.Addr)
 		return inUse(a, sockets, err)
