@@ -147,7 +147,7 @@ func bindError(t *testing.T, written string) error {
 func requireRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		skipUnlessRequired(t, "root", errors.New("needs root, to be another user too"))
 	}
 }
 

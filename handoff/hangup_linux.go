@@ -42,8 +42,8 @@ func (w *HangupWatch) open() (err error) {
 	return errors.Join(w.add(w.stop, unix.EPOLLIN), w.openPaths(), w.addNew())
 }
 
-// openPaths goes without where a user has no inotify instance left (fs.inotify.max_user_instances is 128): paths are
-// then as unprotected as without grace, which is no reason not to serve.
+// openPaths goes without where a user has no inotify instance left (fs.inotify.max_user_instances is 128), as addPath
+// does without a watch: paths are then as unprotected as without grace, which is no reason not to serve.
 func (w *HangupWatch) openPaths() (err error) {
 	if !slices.ContainsFunc(w.listeners, func(l *Listener) bool { return l.spare != "" }) {
 		return nil
@@ -61,7 +61,8 @@ func (w *HangupWatch) addNew() error {
 			continue
 		}
 		w.watched[l.Inode()] = true
-		if err := errors.Join(w.addSocket(l), w.addPath(l)); err != nil {
+		w.addPath(l)
+		if err := w.addSocket(l); err != nil {
 			return err
 		}
 	}
@@ -79,16 +80,13 @@ func (w *HangupWatch) addSocket(l *Listener) error {
 
 // addPath watches the file, not its folder, where others come and go. IN_ATTRIB is sent when the number of its names
 // changes, and it has a spare one.
-func (w *HangupWatch) addPath(l *Listener) error {
+func (w *HangupWatch) addPath(l *Listener) {
 	if l.spare == "" || w.paths < 0 {
-		return nil
+		return
 	}
-	number, err := unix.InotifyAddWatch(w.paths, l.spare, unix.IN_ATTRIB|unix.IN_DONT_FOLLOW)
-	if err != nil {
-		return err
+	if number, err := unix.InotifyAddWatch(w.paths, l.spare, unix.IN_ATTRIB|unix.IN_DONT_FOLLOW); err == nil {
+		w.byPath[int32(number)] = l
 	}
-	w.byPath[int32(number)] = l
-	return nil
 }
 
 func (w *HangupWatch) add(fd int, events uint32) error {
