@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"golang.org/x/sys/unix"
 )
 
 // script writes a shell program that runs the app with the arguments found in a
@@ -386,4 +387,97 @@ func TestAppHasNoOtherDescriptors(t *testing.T) {
 		t.Errorf("%d sockets, %d others", sockets, others)
 	}
 	s.stop()
+}
+
+// The terminal that grace was started in is closed: it stops, as a shell's child
+// does, and does not take the HUP for an upgrade.
+func TestClosedTerminalStopsGrace(t *testing.T) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := graceWith(t, func(c *exec.Cmd) {
+		c.Stdin = terminal
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	}, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	terminal.Close()
+	s.ready(1)
+	s.signal(syscall.SIGHUP) // with the terminal there, it is an upgrade
+	s.ready(2)
+	master.Close()
+	s.awaitMessage("the terminal is gone")
+	if status := s.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	s.checkNothingLeft()
+}
+
+func TestAppHasPlainSignalsAndLimits(t *testing.T) {
+	const facts = `grep -E "Sig(Blk|Ign|Cgt)" /proc/self/status; ulimit -a; umask`
+	plain, err := exec.Command("/bin/sh", "-c", facts).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grace(t, "--ready-delay", "1ms", "--", "/bin/sh", "-c", facts+"; echo end; exec sleep 1000")
+	s.awaitText("end")
+	for _, line := range strings.Split(strings.TrimSpace(string(plain)), "\n") {
+		s.awaitText(line)
+	}
+	s.stop()
+}
+
+func TestHintForTheStopSignal(t *testing.T) {
+	program := write(t, t.TempDir(), "nginx", "#!/bin/sh\nexec sleep 1000\n", 0o755)
+	s := grace(t, "--ready-delay", "1ms", "--", program)
+	s.awaitMessage("nginx finishes its requests on QUIT; with TERM it may cut them (use --stop-signal QUIT)")
+	s.stop()
+	s = grace(t, "--ready-delay", "1ms", "--stop-signal", "QUIT", "--", program)
+	s.ready(1)
+	for _, e := range s.entries() {
+		if strings.Contains(e.Message, "--stop-signal") {
+			t.Errorf("needless hint: %s", e.Message)
+		}
+	}
+	s.stop()
+}
+
+func TestInstancesAreReplacedOneByOneAndUpgradedTogether(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--instances", "3", "--", appBinary)
+	s.ready(1)
+	s.crash(1)
+	s.await("a replacement", func(e entry) bool { return e.Message == "instance ready" && e.Instance == 4 })
+	s.upgrade(2)
+	s.awaitOf("generation ended", 1)
+	started := 0
+	for _, e := range s.entries() {
+		if e.Message == "instance ready" && e.Generation == 2 {
+			started++
+		}
+	}
+	if started != 3 {
+		t.Errorf("generation 2 has %d instances", started)
+	}
+	s.stop()
+}
+
+func TestTextLog(t *testing.T) {
+	s := grace(t, "--log-format", "text", "--ready-delay", "1ms", "--", "/bin/true")
+	if status := s.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	<-s.drained
+	if text := s.output(); strings.Contains(text, "{") || !strings.Contains(text, "instance started") {
+		t.Errorf("got %s", text)
+	}
 }
