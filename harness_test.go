@@ -77,7 +77,6 @@ type supervised struct {
 	text    []string
 	changed chan struct{} // closed and replaced at each line
 	drained chan struct{} // closed at the end of the log
-	hups    int
 }
 
 func grace(t *testing.T, arguments ...string) *supervised {

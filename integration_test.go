@@ -126,7 +126,7 @@ func TestUpgradeWithEachReadiness(t *testing.T) {
 		"notify":              {[]string{"--ready", "notify"}, []string{"-notify", "20ms"}},
 		"delay":               {[]string{"--ready", "delay", "--ready-delay", "60ms"}, nil},
 		"http":                {[]string{"--ready", "http://ADDR/health"}, []string{"-healthy-after", "40ms"}},
-		"cmd":                 {[]string{"--ready", "cmd:test -e /proc/{pid}/fd/3"}, nil},
+		"cmd":                 {[]string{"--ready", "cmd:ls -l /proc/{pid}/fd | grep -q eventpoll"}, nil},
 		"two instances":       {[]string{"--instances", "2"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

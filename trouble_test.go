@@ -210,13 +210,13 @@ func TestStopDuringAStart(t *testing.T) {
 }
 
 func TestAppThatNeverGetsReady(t *testing.T) {
-	slow := write(t, t.TempDir(), "args", "#!/bin/sh\nexec "+appBinary+" $(cat "+t.TempDir()+"/more 2>/dev/null) \"$@\"\n", 0o755)
-	more := filepath.Join(filepath.Dir(slow), "more")
-	slow = write(t, filepath.Dir(slow), "args", "#!/bin/sh\nexec "+appBinary+" $(cat "+more+" 2>/dev/null)\n", 0o755)
+	slow, more := script(t, t.TempDir())
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "300ms", "--", slow)
 	addr := s.address("web")
 	s.ready(1)
-	write(t, filepath.Dir(slow), "more", "-delay 1h", 0o644)
+	if err := os.WriteFile(more, []byte("-delay 1h"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
 		s.signal(syscall.SIGHUP)
 		e := s.awaitOf("upgrade failed, generation 1 still serves", 2)

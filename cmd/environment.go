@@ -15,7 +15,7 @@ func addEnvironment(flags *pflag.FlagSet) error {
 	var failed error
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, ok := os.LookupEnv(variableOf(f.Name))
-		if !ok || f.Changed || failed != nil {
+		if !ok || f.Changed || failed != nil || f.Name == "help" {
 			return
 		}
 		if err := setAll(flags, f, value); err != nil {

@@ -12,11 +12,18 @@ import (
 	"golang.org/x/term"
 )
 
+var thresholds = map[string]zerolog.Level{
+	"debug": zerolog.DebugLevel,
+	"info":  zerolog.InfoLevel,
+	"warn":  zerolog.WarnLevel,
+	"error": zerolog.ErrorLevel,
+}
+
 // newLog writes JSON, or lines for people where stderr is a terminal. The caller
 // closes the returned writer when all is logged.
 func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
-	threshold, err := zerolog.ParseLevel(level)
-	if err != nil {
+	threshold, known := thresholds[level]
+	if !known {
 		return zerolog.Logger{}, nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
 	}
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
@@ -77,8 +84,19 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// tellDropped gives the last lines a little time to leave room for one more.
+func (p *patientWriter) tellDropped() {
+	select {
+	case p.lines <- fmt.Appendf(nil, "grace: %d log lines were dropped\n", p.dropped):
+	case <-time.After(flushLimit):
+	}
+}
+
 // Close waits for what was written, but not for ever.
 func (p *patientWriter) Close() error {
+	if p.dropped > 0 {
+		p.tellDropped()
+	}
 	close(p.lines)
 	select {
 	case <-p.flushed:

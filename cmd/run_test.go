@@ -34,7 +34,7 @@ func TestBadInput(t *testing.T) {
 		"signal 65":              {flags: []string{"--stop-signal=65"}, says: `--stop-signal "65": no such signal`},
 		"umask in words":         {flags: []string{"--umask=u=rw"}, says: `--umask "u=rw": not an octal number`},
 		"umask too long":         {flags: []string{"--umask=1000"}, says: `--umask "1000": not an octal number`},
-		"no instance":            {flags: []string{"--instances=0"}, says: "--instances must be at least 1"},
+		"no instance":            {flags: []string{"--instances=0"}, says: "--instances must be from 1 to 1000"},
 		"instances in words":     {flags: []string{"--instances=two"}, says: `invalid argument "two" for "--instances"`},
 		"no draining":            {flags: []string{"--max-draining=0"}, says: "--max-draining must be at least 1"},
 		"restart":                {flags: []string{"--restart=maybe"}, says: `--restart "maybe": use on-failure, always or never`},

@@ -110,14 +110,16 @@ func (g *Grant) Close() error {
 }
 
 // place is {fd} or {fd:NAME}. With a $ in front it is a shell's variable, and not ours.
-var place = regexp.MustCompile(`\$?\{fd(:[^{}]*)?\}`)
+const place = `\$?\{fd(:[^{}]*)?\}`
 
 // expand puts the sockets' numbers into a command.
 func expand(command []string, sockets []Socket) ([]string, error) {
+	// Compiled here: apps import this package too, and would pay for a global at their start.
+	places := regexp.MustCompile(place)
 	expanded := make([]string, len(command))
 	var failed error
 	for i, word := range command {
-		expanded[i] = place.ReplaceAllStringFunc(word, func(match string) string {
+		expanded[i] = places.ReplaceAllStringFunc(word, func(match string) string {
 			if match[0] == '$' {
 				return match
 			}

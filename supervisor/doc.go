@@ -16,7 +16,7 @@
 //
 //	preparing ──prepared──> candidate ──all instances ready──> current
 //	    │                       │                                 │
-//	    └──────── failed ───────┴──> leaving <── successor ready ─┘
+//	    └──────── failed ───────┴──> draining <─ successor ready ─┘
 //	                                    │
 //	                                    └── nothing is left ──> ended
 //

@@ -96,6 +96,9 @@ type (
 	revived struct {
 		listener string
 		why      string // why it could not be revived
+		// replaced says that it is another socket now, which the generation in
+		// service does not have.
+		replaced bool
 	}
 	// noticed is something that went wrong beside the course of things.
 	noticed struct{ text, why string }

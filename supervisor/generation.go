@@ -29,14 +29,14 @@ type Stage int
 
 // The stages, in the order in which they follow one another.
 const (
-	Preparing Stage = iota // its command is being resolved and checked
-	Candidate              // its instances start
-	Current                // it serves
-	Leaving                // it was replaced, or failed, and drains
-	Ended                  // nothing of it is left
+	StagePreparing Stage = iota // its command is being resolved and checked
+	StageCandidate              // its instances start
+	StageCurrent                // it serves
+	StageDraining               // it was replaced, or failed, and drains
+	StageEnded                  // nothing of it is left
 )
 
-var stageNames = [...]string{"preparing", "candidate", "current", "leaving", "ended"}
+var stageNames = [...]string{"preparing", "candidate", "current", "draining", "ended"}
 
 func (s Stage) String() string { return stageNames[s] }
 

@@ -190,7 +190,7 @@ func (m *machine) linger() {
 	}
 	m.mode, m.waiting = lingering, false
 	if m.candidate != nil {
-		m.leave(m.candidate)
+		m.drainGeneration(m.candidate)
 	}
 	m.delay = m.arm(timer{}, m.policy.DrainDelay)
 	m.say(report{level: info, text: "serving on before the drain", within: m.policy.DrainDelay})
@@ -200,8 +200,8 @@ func (m *machine) stop() {
 	m.mode, m.waiting = stopping, false
 	m.disarm(&m.delay)
 	for _, g := range slices.Clone(m.generations) {
-		if g.stage != Leaving {
-			m.leave(g)
+		if g.stage != StageDraining {
+			m.drainGeneration(g)
 		}
 	}
 }
@@ -256,26 +256,26 @@ func (m *machine) settle() {
 }
 
 func (m *machine) tryUpgrade() {
-	leaving := 0
+	draining := 0
 	for _, g := range m.generations {
-		if g.stage == Leaving {
-			leaving++
+		if g.stage == StageDraining {
+			draining++
 		}
 	}
-	if leaving < m.policy.MaxDraining {
+	if draining < m.policy.MaxDraining {
 		m.upgrade()
 		return
 	}
 	if !m.waitingTold {
 		m.waitingTold = true
-		m.say(report{level: info, text: "upgrade waits", why: fmt.Sprintf("%d generations still drain (--max-draining)", leaving)})
+		m.say(report{level: info, text: "upgrade waits", why: fmt.Sprintf("%d generations still drain (--max-draining)", draining)})
 	}
 }
 
 func (m *machine) upgrade() {
 	m.waiting = false
 	m.generation++
-	g := &generation{number: m.generation, stage: Preparing, since: m.at, born: m.at, preparing: true}
+	g := &generation{number: m.generation, stage: StagePreparing, since: m.at, born: m.at, preparing: true}
 	m.generations = append(m.generations, g)
 	m.candidate = g
 	m.do(prepare{g.number})
@@ -296,11 +296,11 @@ func (m *machine) onPrepared(ev prepared) {
 		return
 	}
 	g.preparing, g.executable = false, ev.executable
-	if g.stage == Leaving {
+	if g.stage == StageDraining {
 		m.endIfEmpty(g)
 		return
 	}
-	g.enter(Candidate, m.at)
+	g.enter(StageCandidate, m.at)
 	for slot := range m.policy.Instances {
 		i := m.newInstance(g, slot, 0)
 		m.startInstance(i)
@@ -313,7 +313,7 @@ func (m *machine) onPrepareFailed(ev prepareFailed) {
 		return
 	}
 	g.preparing = false
-	if g.stage == Leaving {
+	if g.stage == StageDraining {
 		m.endIfEmpty(g)
 		return
 	}
@@ -350,7 +350,7 @@ func (m *machine) fail(g *generation, why string, status int) {
 		text = fmt.Sprintf("upgrade failed, generation %d still serves", m.current.number)
 	}
 	m.say(report{level: failure, text: text, generation: g.number, took: m.at.Sub(g.born), why: why})
-	m.leave(g)
+	m.drainGeneration(g)
 	m.endIfDeserted()
 }
 
@@ -367,16 +367,16 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 func (m *machine) promote(g *generation) {
 	old := m.current
 	m.current, m.candidate, m.served = g, nil, true
-	g.enter(Current, m.at)
+	g.enter(StageCurrent, m.at)
 	m.say(report{level: info, text: "generation ready", generation: g.number, took: m.at.Sub(g.born)})
 	if old != nil {
-		m.leave(old)
+		m.drainGeneration(old)
 	}
 }
 
 // leave has a generation drain.
-func (m *machine) leave(g *generation) {
-	g.enter(Leaving, m.at)
+func (m *machine) drainGeneration(g *generation) {
+	g.enter(StageDraining, m.at)
 	if m.candidate == g {
 		m.candidate = nil
 	}
@@ -387,7 +387,7 @@ func (m *machine) leave(g *generation) {
 		m.do(abandon{g.number})
 	}
 	for _, i := range slices.Clone(g.instances) {
-		m.drain(i)
+		m.drainInstance(i)
 	}
 	if g.alive() {
 		m.say(report{level: info, text: "generation draining", generation: g.number, within: m.policy.DrainTimeout})
@@ -397,10 +397,10 @@ func (m *machine) leave(g *generation) {
 }
 
 func (m *machine) endIfEmpty(g *generation) {
-	if g.stage != Leaving || g.preparing || len(g.instances) > 0 {
+	if g.stage != StageDraining || g.preparing || len(g.instances) > 0 {
 		return
 	}
-	spent := g.enter(Ended, m.at)
+	spent := g.enter(StageEnded, m.at)
 	m.disarm(&g.progress)
 	m.generations = slices.DeleteFunc(m.generations, func(other *generation) bool { return other == g })
 	if m.current == g {
@@ -443,7 +443,7 @@ func (m *machine) enter(i *instance, phase Phase, limit time.Duration) {
 }
 
 // drain asks an instance to end.
-func (m *machine) drain(i *instance) {
+func (m *machine) drainInstance(i *instance) {
 	switch i.phase {
 	case Backoff:
 		m.exit(i)
@@ -513,7 +513,7 @@ func (m *machine) onReadied(i *instance, ev readied) {
 	m.enter(i, Ready, healthyAfter)
 	m.watch(i)
 	m.say(report{level: info, text: "instance ready", generation: g.number, instance: i.id, pid: i.pid, took: took})
-	if g.stage == Candidate && g.ready() {
+	if g.stage == StageCandidate && g.ready() {
 		m.promote(g)
 	}
 }
@@ -560,11 +560,11 @@ func (m *machine) reportExit(i *instance) {
 // lose decides what the end of an instance means for its generation.
 func (m *machine) lose(i *instance, why string) {
 	switch i.generation.stage {
-	case Candidate:
+	case StageCandidate:
 		m.fail(i.generation, why, i.exit.Status())
-	case Current:
+	case StageCurrent:
 		m.restart(i)
-	case Preparing, Leaving, Ended:
+	case StagePreparing, StageDraining, StageEnded:
 	}
 }
 
@@ -694,13 +694,13 @@ func (m *machine) expireStart(i *instance) {
 	if i.unready != "" {
 		why += ": " + i.unready
 	}
-	if i.generation.stage == Candidate {
+	if i.generation.stage == StageCandidate {
 		m.fail(i.generation, why, statusNotReady)
 		return
 	}
 	m.say(report{level: warn, text: "restarted instance is not ready", generation: i.generation.number, instance: i.id, pid: i.pid, why: why})
 	i.fault = true
-	m.drain(i)
+	m.drainInstance(i)
 }
 
 // hang treats an app that gives no sign of life as a crashed one.
@@ -731,7 +731,7 @@ func drainProgress(ev counted) string {
 func (m *machine) onRevived(ev revived) {
 	why := "an app shut it down; connections in its queue were reset"
 	for _, g := range m.generations {
-		if g.stage == Leaving {
+		if g.stage == StageDraining {
 			why = fmt.Sprintf("generation %d shut it down as it drained; connections in its queue were reset", g.number)
 		}
 	}
@@ -740,6 +740,10 @@ func (m *machine) onRevived(ev revived) {
 		return
 	}
 	m.say(report{level: warn, text: fmt.Sprintf("listener %s revived", ev.listener), why: why})
+	if ev.replaced {
+		m.say(report{level: warn, text: "upgrading", why: "only a new generation has the new socket"})
+		m.onUpgradeRequested()
+	}
 }
 
 func (m *machine) do(a action) { m.actions = append(m.actions, a) }

@@ -58,7 +58,7 @@ func (w *world) happen(ev event) {
 // serving is the instances that are ready in the current generation.
 func (w *world) serving() map[int]bool {
 	ready := map[int]bool{}
-	if w.m.current == nil || w.m.current.stage != Current {
+	if w.m.current == nil || w.m.current.stage != StageCurrent {
 		return ready
 	}
 	for _, i := range w.m.current.instances {
@@ -90,22 +90,22 @@ func (w *world) checkGenerations() {
 	candidates := 0
 	for _, g := range w.m.generations {
 		switch g.stage {
-		case Preparing, Candidate:
+		case StagePreparing, StageCandidate:
 			candidates++
 			if w.told[g.number] {
 				w.t.Fatalf("generation %d came back from its end", g.number)
 			}
-		case Leaving:
+		case StageDraining:
 			w.told[g.number] = true
-		case Current:
+		case StageCurrent:
 			if w.told[g.number] {
 				w.t.Fatalf("generation %d was told to stop and is promoted", g.number)
 			}
-		case Ended:
+		case StageEnded:
 			w.t.Fatalf("generation %d has ended and is kept", g.number)
 		}
 	}
-	if w.m.current != nil && w.m.current.stage != Current {
+	if w.m.current != nil && w.m.current.stage != StageCurrent {
 		w.t.Fatalf("generation %d is current and %s", w.m.current.number, w.m.current.stage)
 	}
 	if candidates > 1 {

@@ -428,6 +428,14 @@ func TestDrainTellsHowItGoes(t *testing.T) {
 	}
 }
 
+func TestReplacedListenerGoesToANewGeneration(t *testing.T) {
+	w := serving(t)
+	w.happen(revived{listener: "web", replaced: true})
+	if w.m.candidate == nil || w.m.candidate.number != 2 {
+		t.Errorf("nobody gets the new socket: %v", w)
+	}
+}
+
 func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	w.readiness(candidate.id, false)

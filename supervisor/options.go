@@ -59,12 +59,16 @@ func (o Options) directory() (string, error) {
 	return absolute(o.Dir)
 }
 
+// mostInstances is beyond any machine's use, and below what would keep grace busy
+// with starting alone.
+const mostInstances = 1000
+
 // Validate says what cannot work before anything is touched.
 func (o Options) Validate() error {
 	p := o.Policy
 	switch {
-	case p.Instances < 1:
-		return errors.New("--instances must be at least 1")
+	case p.Instances < 1 || p.Instances > mostInstances:
+		return fmt.Errorf("--instances must be from 1 to %d", mostInstances)
 	case p.MaxDraining < 1:
 		return errors.New("--max-draining must be at least 1")
 	case p.ReadyTimeout <= 0 || p.DrainTimeout <= 0:

@@ -131,10 +131,13 @@ func reviveAll(watch *handoff.HangupWatch, post func(event)) {
 			post(noticed{"cannot watch the listeners", err.Error()})
 			return
 		}
-		if err := l.Revive(); err != nil {
-			post(revived{l.Name(), err.Error()})
-			return
+		switch err := l.Revive(); {
+		case err == nil:
+			post(revived{listener: l.Name()})
+		case errors.Is(err, handoff.ErrReplaced):
+			post(revived{listener: l.Name(), replaced: true})
+		default:
+			post(revived{listener: l.Name(), why: err.Error()})
 		}
-		post(revived{listener: l.Name()})
 	}
 }

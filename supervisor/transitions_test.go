@@ -34,46 +34,46 @@ type situation struct {
 }
 
 var situations = []situation{
-	{Candidate, Starting, "not forked yet", func(t *testing.T) (*world, *instance) {
+	{StageCandidate, Starting, "not forked yet", func(t *testing.T) (*world, *instance) {
 		w := upgrading(t)
 		w.answerPrepare(2, true)
 		return w, w.m.instances[2]
 	}},
-	{Candidate, Starting, "", candidateStarted},
-	{Current, Backoff, "", func(t *testing.T) (*world, *instance) {
+	{StageCandidate, Starting, "", candidateStarted},
+	{StageCurrent, Backoff, "", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		w.crash(1)
 		return w, w.m.instances[2]
 	}},
-	{Current, Starting, "after a crash", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, Starting, "after a crash", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		w.crash(1)
 		w.expirePhase(2)
 		w.answerStart(2, true)
 		return w, w.m.instances[2]
 	}},
-	{Current, Ready, "", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, Ready, "", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		return w, w.m.instances[1]
 	}},
-	{Current, Draining, "ended, with processes left", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, Draining, "ended, with processes left", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		i := w.m.instances[1]
 		w.end(w.processes[i.pid], childproc.Exit{Code: 1})
 		return w, i
 	}},
-	{Current, Killing, "hung", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, Killing, "hung", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		i := w.m.instances[1]
 		w.expire(i.watchdog.number)
 		return w, i
 	}},
-	{Leaving, Draining, "", func(t *testing.T) (*world, *instance) {
+	{StageDraining, Draining, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
 		w.readiness(i.id, false)
 		return w, w.m.instances[1]
 	}},
-	{Leaving, Killing, "", func(t *testing.T) (*world, *instance) {
+	{StageDraining, Killing, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
 		w.readiness(i.id, false)
 		w.expirePhase(1)
@@ -129,7 +129,9 @@ type occurrence struct {
 }
 
 var occurrences = []occurrence{
-	{"started", func(w *world, i *instance) bool { return w.starting[i.id] && w.then(func() { w.answerStart(i.id, true) }) }},
+	{"started", func(w *world, i *instance) bool {
+		return w.starting[i.id] && w.then(func() { w.answerStart(i.id, true) })
+	}},
 	{"start failed", func(w *world, i *instance) bool {
 		return w.starting[i.id] && w.then(func() { w.answerStart(i.id, false) })
 	}},
