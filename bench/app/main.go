@@ -1,0 +1,44 @@
+//go:build bench && linux
+
+// App is the server that is measured: it answers at once, and says who answered.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/gracerun/grace/drain"
+	"github.com/gracerun/grace/handoff"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:0", "what to listen on when no socket was inherited")
+	delay := flag.Duration("delay", 0, "what the start takes beyond that of the program itself")
+	silent := flag.Bool("silent", false, "do not send READY=1, so that readiness has to be seen")
+	flag.Parse()
+	if *silent {
+		os.Unsetenv("NOTIFY_SOCKET")
+	}
+	time.Sleep(*delay)
+	if err := serve(*addr); err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(addr string) error {
+	ln, err := handoff.Named("web", "tcp", addr)
+	if err != nil {
+		return err
+	}
+	pid := strconv.Itoa(os.Getpid())
+	return drain.Serve(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Pid", pid)
+		io.WriteString(w, "hello\n")
+	})}, ln)
+}

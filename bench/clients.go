@@ -1,0 +1,153 @@
+//go:build bench && linux
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// client is a process that keeps many connections open and uses each from time to time.
+type client struct {
+	cmd     *exec.Cmd
+	orders  io.WriteCloser
+	answers *bufio.Reader
+}
+
+// invite starts the clients, and returns when all their connections are open and have been used once.
+func (s *supervised) invite() ([]*client, error) {
+	var crowd []*client
+	for range clients {
+		c, err := newClient(s.address)
+		if err != nil {
+			return crowd, err
+		}
+		crowd = append(crowd, c)
+	}
+	_, err := requests(crowd)
+	return crowd, err
+}
+
+func newClient(address string) (*client, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &client{cmd: exec.Command(self, "clients", address, strconv.Itoa(connections/clients), every.String())}
+	c.cmd.Stderr = os.Stderr
+	if c.orders, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	c.answers = bufio.NewReader(out)
+	return c, c.cmd.Start()
+}
+
+// requests asks how many there were until now.
+func requests(crowd []*client) (sum int, err error) {
+	for _, c := range crowd {
+		if _, err := fmt.Fprintln(c.orders); err != nil {
+			return 0, err
+		}
+	}
+	for _, c := range crowd {
+		var n int
+		if _, err := fmt.Fscanln(c.answers, &n); err != nil {
+			return 0, fmt.Errorf("a client does not answer: %w", err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+func (c *client) leave() error { return errors.Join(c.orders.Close(), c.cmd.Wait()) }
+
+// hold is the client's process: for each line that it gets it says how many requests were answered, and it ends with
+// its input or with the first request that fails.
+func hold(address, count, every string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	pause, err := time.ParseDuration(every)
+	if err != nil {
+		return err
+	}
+	var answered atomic.Int64
+	failed := make(chan error)
+	for range n {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return err
+		}
+		u := user{conn, bufio.NewReaderSize(conn, 512)}
+		if err := u.ask(); err != nil {
+			return err
+		}
+		answered.Add(1)
+		go func() { failed <- u.use(pause, &answered) }()
+	}
+	return report(&answered, failed)
+}
+
+func report(answered *atomic.Int64, failed <-chan error) error {
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			asked <- struct{}{}
+		}
+	}()
+	for {
+		select {
+		case _, more := <-asked:
+			if !more {
+				return nil
+			}
+			fmt.Println(answered.Load())
+		case err := <-failed:
+			return err
+		}
+	}
+}
+
+// user is one connection.
+type user struct {
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func (u user) use(every time.Duration, answered *atomic.Int64) error {
+	for wait := rand.N(every); ; wait = every {
+		time.Sleep(wait)
+		if err := u.ask(); err != nil {
+			return err
+		}
+		answered.Add(1)
+	}
+}
+
+func (u user) ask() error {
+	if _, err := io.WriteString(u.conn, "GET / HTTP/1.1\r\nHost: bench\r\n\r\n"); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(u.in, nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
+}
