@@ -135,11 +135,21 @@ func (noticed) event()          {}
 func (fellBack) event()         {}
 func (timerExpired) event()     {}
 
-// timer names what a timer was armed for. Its number is new at each arming.
-type timer struct {
-	number     int
-	instance   int // the instance whose phase it ends, or
-	watchdog   int // the instance whose sign of life it waits for, or
-	generation int // the generation whose progress is due;
-	// all zero: the drain delay of everything
+// instanceEvent is an event in one instance's life.
+type instanceEvent interface {
+	event
+	of() int
 }
+
+func (e started) of() int     { return e.instance }
+func (e startFailed) of() int { return e.instance }
+func (e touched) of() int     { return e.instance }
+func (e unreadied) of() int   { return e.instance }
+func (e readied) of() int     { return e.instance }
+func (e moved) of() int       { return e.instance }
+func (e exited) of() int      { return e.instance }
+func (e emptied) of() int     { return e.instance }
+func (e extended) of() int    { return e.instance }
+func (e pinged) of() int      { return e.instance }
+func (e described) of() int   { return e.instance }
+func (e fellBack) of() int    { return e.instance }

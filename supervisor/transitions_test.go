@@ -19,7 +19,7 @@ const transitionsFile = "../docs/transitions.md"
 
 const transitionsHead = `# Transitions
 
-What the machine of ` + "`supervisor/machine.go`" + ` does with each event in each phase of an instance. This page is made by
+What the machine of ` + "`supervisor`" + ` does with each event in each phase of an instance. This page is made by
 running the machine: ` + "`go test ./supervisor -run Transitions -update`" + `. Log lines and timers are left out. "–" means that
 nothing happens. The phase on the left of an arrow is that of the instance; an instance that has *exited* is gone.
 

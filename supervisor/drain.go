@@ -1,0 +1,80 @@
+package supervisor
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// leave has a generation drain.
+func (m *machine) drainGeneration(g *generation) {
+	g.enter(StageDraining, m.at)
+	if m.candidate == g {
+		m.candidate = nil
+	}
+	if m.current == g && m.mode == stopping {
+		m.current = nil
+	}
+	if g.preparing {
+		m.do(abandon{g.number})
+	}
+	for _, i := range slices.Clone(g.instances) {
+		m.drainInstance(i)
+	}
+	if g.alive() {
+		m.say(report{level: info, text: "generation draining", generation: g.number, within: m.policy.DrainTimeout})
+		g.progress = m.arm(timer{generation: g.number}, firstProgress)
+	}
+	m.endIfEmpty(g)
+}
+
+func (m *machine) endIfEmpty(g *generation) {
+	if g.stage != StageDraining || g.preparing || len(g.instances) > 0 {
+		return
+	}
+	spent := g.enter(StageEnded, m.at)
+	m.disarm(&g.progress)
+	m.generations = slices.DeleteFunc(m.generations, func(other *generation) bool { return other == g })
+	if m.current == g {
+		m.current = nil
+	}
+	m.do(retire{g.number})
+	m.reportEnd(g, spent)
+}
+
+func (m *machine) reportEnd(g *generation, spent time.Duration) {
+	r := report{level: info, text: "generation ended", generation: g.number, took: spent, why: "drained"}
+	if g.forced {
+		r.level, r.why = warn, fmt.Sprintf("killed, with %d connections in flight when last counted", g.inFlight)
+	}
+	m.say(r)
+}
+
+// endIfDeserted ends grace when nothing serves, starts or is going to.
+func (m *machine) endIfDeserted() {
+	if m.mode > lingering || m.candidate != nil || m.waiting || m.current == nil {
+		return
+	}
+	if m.current.alive() {
+		return
+	}
+	m.status = m.current.status
+	m.say(report{level: info, text: "the app has ended", generation: m.current.number, why: "--restart " + string(m.policy.Restart)})
+	m.stop()
+}
+
+func (m *machine) onCounted(ev counted) {
+	g := m.find(ev.generation)
+	if g == nil {
+		return
+	}
+	g.inFlight = ev.inFlight
+	m.say(report{level: info, text: drainProgress(ev), generation: g.number, took: m.at.Sub(g.since), why: ev.why})
+}
+
+func drainProgress(ev counted) string {
+	if ev.why != "" {
+		return "draining (connections in flight cannot be counted)"
+	}
+	return fmt.Sprintf("draining (%d connections in flight)", ev.inFlight)
+}

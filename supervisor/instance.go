@@ -1,0 +1,235 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// Phase is where an instance is in its life.
+type Phase int
+
+// The phases, in the order in which they can follow one another.
+const (
+	Backoff  Phase = iota // waiting for a restart
+	Starting              // started, or about to be, and not ready
+	Ready                 // serving
+	Draining              // told to stop, or ended with processes left behind
+	Killing               // sent KILL
+	Exited                // all its processes are gone
+)
+
+var phaseNames = [...]string{"backoff", "starting", "ready", "draining", "killing", "exited"}
+
+func (p Phase) String() string { return phaseNames[p] }
+
+// instance is one process of the app, with what it may leave behind.
+type instance struct {
+	id         int
+	slot       int // 0 to Instances-1: the place that a restart fills again
+	generation *generation
+	phase      Phase
+	since      time.Time // of the phase
+	pid        int       // of the main process; 0 until it is started
+	processes  int       // started or adopted and not reaped
+	failures   int       // in a row, in this slot
+	timer      timer     // ends the phase
+	deadline   time.Time // when it does
+	watchdog   timer
+	unready    string // why it is not ready
+	ended      bool   // its main process has ended
+	exit       childproc.Exit
+	fault      bool // grace ended it because it did not work
+}
+
+func (m *machine) newInstance(g *generation, slot, failures int) *instance {
+	m.instance++
+	i := &instance{id: m.instance, slot: slot, generation: g, since: m.at, failures: failures}
+	m.instances[i.id] = i
+	g.instances = append(g.instances, i)
+	return i
+}
+
+func (m *machine) startInstance(i *instance) {
+	m.enter(i, Starting, m.policy.ReadyTimeout)
+	a := start{generation: i.generation.number, instance: i.id, slot: i.slot, mustNotify: m.notifying[i.generation.executable]}
+	if m.current != nil && m.current != i.generation {
+		a.predecessor = m.current.number
+	}
+	m.do(a)
+}
+
+func (m *machine) enter(i *instance, phase Phase, limit time.Duration) {
+	m.disarm(&i.timer)
+	i.phase, i.since = phase, m.at
+	if limit > 0 {
+		i.timer = m.arm(timer{instance: i.id}, limit)
+		i.deadline = m.at.Add(limit)
+	}
+}
+
+// drain asks an instance to end.
+func (m *machine) drainInstance(i *instance) {
+	switch i.phase {
+	case Backoff:
+		m.exit(i)
+	case Starting, Ready:
+		m.enter(i, Draining, m.policy.DrainTimeout)
+		if i.pid != 0 {
+			m.do(tell{i.id, m.policy.StopSignal})
+		}
+	case Draining, Killing, Exited:
+	}
+	m.disarm(&i.watchdog)
+}
+
+// kill ends an instance by force.
+func (m *machine) kill(i *instance) {
+	if i.phase == Exited {
+		return
+	}
+	if i.phase == Backoff {
+		m.exit(i)
+		return
+	}
+	m.disarm(&i.watchdog)
+	m.enter(i, Killing, killPatience)
+	m.force(i)
+}
+
+func (m *machine) force(i *instance) {
+	if i.pid == 0 {
+		return
+	}
+	i.generation.forced = true
+	if m.mode == stopping && m.status == 0 {
+		m.status = 128 + 9
+	}
+	m.do(kill{i.id})
+}
+
+func (m *machine) onStarted(i *instance, ev started) {
+	i.pid, i.processes = ev.pid, 1
+	m.say(report{level: info, text: "instance started", generation: i.generation.number, instance: i.id, pid: i.pid})
+	switch i.phase {
+	case Draining:
+		m.do(tell{i.id, m.policy.StopSignal})
+	case Killing:
+		m.force(i)
+	case Backoff, Starting, Ready, Exited:
+	}
+}
+
+func (m *machine) onStartFailed(i *instance, ev startFailed) {
+	i.ended, i.exit = true, ev.exit
+	m.lose(i, ev.exit.String())
+	m.exit(i)
+}
+
+func (m *machine) onReadied(i *instance, ev readied) {
+	g := i.generation
+	if ev.notified && g.executable != "" {
+		m.notifying[g.executable] = true
+	}
+	if i.phase != Starting || i.ended {
+		return
+	}
+	took := m.at.Sub(i.since)
+	g.touched = true
+	m.enter(i, Ready, healthyAfter)
+	m.watch(i)
+	m.say(report{level: info, text: "instance ready", generation: g.number, instance: i.id, pid: i.pid, took: took})
+	if g.stage == StageCandidate && g.ready() {
+		m.promote(g)
+	}
+}
+
+func (m *machine) onMoved(i *instance, ev moved) {
+	i.pid = ev.pid
+	i.processes++
+	m.say(report{level: info, text: "main process moved", generation: i.generation.number, instance: i.id, pid: i.pid})
+	switch i.phase {
+	case Draining:
+		m.do(tell{i.id, m.policy.StopSignal})
+	case Killing:
+		m.force(i)
+	case Backoff, Starting, Ready, Exited:
+	}
+}
+
+func (m *machine) onExited(i *instance, ev exited) {
+	if ev.pid != i.pid {
+		return // it only launched the main process
+	}
+	i.ended, i.exit = true, ev.exit
+	m.disarm(&i.watchdog)
+	m.reportExit(i)
+	switch i.phase {
+	case Starting, Ready:
+		m.enter(i, Draining, m.policy.DrainTimeout)
+		m.do(tellRest{i.id, m.policy.StopSignal})
+	case Draining, Killing:
+		// The rest of its group has what is left of the time.
+	case Backoff, Exited:
+	}
+	m.lose(i, "instance ended: "+ev.exit.String())
+}
+
+func (m *machine) reportExit(i *instance) {
+	r := report{level: info, text: "instance ended", generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.exit.String()}
+	if i.phase == Starting || i.phase == Ready {
+		r.level = warn
+	}
+	m.say(r)
+}
+
+// lose decides what the end of an instance means for its generation.
+func (m *machine) lose(i *instance, why string) {
+	switch i.generation.stage {
+	case StageCandidate:
+		m.fail(i.generation, why, i.exit.Status())
+	case StageCurrent:
+		m.restart(i)
+	case StagePreparing, StageDraining, StageEnded:
+	}
+}
+
+func (m *machine) restart(i *instance) {
+	g := i.generation
+	g.status = i.exit.Status()
+	if !m.policy.Restart.wants(i.fault || i.exit.Failed()) {
+		m.endIfDeserted()
+		return
+	}
+	next := m.newInstance(g, i.slot, i.failures+1)
+	next.timer = m.armJittered(timer{instance: next.id}, backoff(i.failures))
+	m.say(report{level: warn, text: "restarting", generation: g.number, instance: next.id, within: backoff(i.failures), why: i.exit.String()})
+}
+
+func (m *machine) onEmptied(i *instance, ev emptied) {
+	m.do(reap{i.id, ev.pid})
+	i.processes--
+	if i.processes == 0 {
+		m.exit(i)
+	}
+}
+
+// exit is the end of an instance's life.
+func (m *machine) exit(i *instance) {
+	m.disarm(&i.timer)
+	m.disarm(&i.watchdog)
+	i.phase = Exited
+	delete(m.instances, i.id)
+	i.generation.remove(i)
+	m.do(release{i.id})
+	m.endIfEmpty(i.generation)
+}
+
+func (m *machine) onExtended(i *instance, ev extended) {
+	deadline := m.at.Add(ev.by)
+	if (i.phase == Starting || i.phase == Draining) && deadline.After(i.deadline) {
+		since := i.since
+		m.enter(i, i.phase, ev.by)
+		i.since = since
+	}
+}

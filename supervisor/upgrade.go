@@ -1,0 +1,96 @@
+package supervisor
+
+import "fmt"
+
+func (m *machine) tryUpgrade() {
+	draining := 0
+	for _, g := range m.generations {
+		if g.stage == StageDraining {
+			draining++
+		}
+	}
+	if draining < m.policy.MaxDraining {
+		m.upgrade()
+		return
+	}
+	if !m.waitingTold {
+		m.waitingTold = true
+		m.say(report{level: info, text: "upgrade waits", why: fmt.Sprintf("%d generations still drain (--max-draining)", draining)})
+	}
+}
+
+func (m *machine) upgrade() {
+	m.waiting = false
+	m.generation++
+	g := &generation{number: m.generation, stage: StagePreparing, since: m.at, born: m.at, preparing: true}
+	m.generations = append(m.generations, g)
+	m.candidate = g
+	m.do(prepare{g.number})
+}
+
+func (m *machine) onPrepared(ev prepared) {
+	g := m.find(ev.generation)
+	if g == nil || !g.preparing {
+		return
+	}
+	g.preparing, g.executable = false, ev.executable
+	if g.stage == StageDraining {
+		m.endIfEmpty(g)
+		return
+	}
+	g.enter(StageCandidate, m.at)
+	for slot := range m.policy.Instances {
+		i := m.newInstance(g, slot, 0)
+		m.startInstance(i)
+	}
+}
+
+func (m *machine) onPrepareFailed(ev prepareFailed) {
+	g := m.find(ev.generation)
+	if g == nil || !g.preparing {
+		return
+	}
+	g.preparing = false
+	if g.stage == StageDraining {
+		m.endIfEmpty(g)
+		return
+	}
+	m.fail(g, ev.why, ev.status)
+}
+
+// fail ends a candidate. What it may have accepted already it can finish: it is
+// told to drain, as any other, and can never be promoted after that.
+func (m *machine) fail(g *generation, why string, status int) {
+	g.failure = why
+	if !m.served {
+		m.failFirst(g, why, status)
+		return
+	}
+	text := "upgrade failed"
+	if m.current != nil {
+		text = fmt.Sprintf("upgrade failed, generation %d still serves", m.current.number)
+	}
+	m.say(report{level: failure, text: text, generation: g.number, took: m.at.Sub(g.born), why: why})
+	m.drainGeneration(g)
+	m.endIfDeserted()
+}
+
+// failFirst: a service manager has to see at once that nothing works.
+func (m *machine) failFirst(g *generation, why string, status int) {
+	if m.policy.Held && !g.touched {
+		why += "; the app seems to bind by itself: nothing was seen waiting on the --listen sockets (leave --listen out, or choose a --dialect that the app knows)"
+	}
+	m.status = status
+	m.say(report{level: failure, text: "first generation failed", generation: g.number, took: m.at.Sub(g.born), why: why})
+	m.stop()
+}
+
+func (m *machine) promote(g *generation) {
+	old := m.current
+	m.current, m.candidate, m.served = g, nil, true
+	g.enter(StageCurrent, m.at)
+	m.say(report{level: info, text: "generation ready", generation: g.number, took: m.at.Sub(g.born)})
+	if old != nil {
+		m.drainGeneration(old)
+	}
+}
