@@ -1,0 +1,96 @@
+//go:build linux
+
+package recipes
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// page is what a test takes from a page: its fenced blocks. "file=NAME" in a block's info string makes it a file; "run" makes it
+// the command that is tested, and "beside" one that has to run too.
+type page struct {
+	files    map[string]string
+	commands map[string]string
+}
+
+// readPage reads a page. The ports written in it are replaced by free ones; nothing else is.
+func readPage(t *testing.T, name string, ports map[string]string) page {
+	t.Helper()
+	text, err := os.ReadFile(name + ".md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := page{files: map[string]string{}, commands: map[string]string{}}
+	for written, free := range ports {
+		text = []byte(strings.ReplaceAll(string(text), written, free))
+	}
+	var info []string
+	var block strings.Builder
+	for line := range strings.Lines(string(text)) {
+		fence, isFence := strings.CutPrefix(line, "```")
+		switch {
+		case isFence && info == nil:
+			info = append(strings.Fields(fence), "")
+		case isFence:
+			p.add(info, block.String())
+			info = nil
+			block.Reset()
+		case info != nil:
+			block.WriteString(line)
+		}
+	}
+	return p
+}
+
+func (p page) add(info []string, text string) {
+	if len(info) < 2 {
+		return
+	}
+	if file, ok := strings.CutPrefix(info[1], "file="); ok {
+		p.files[file] = text
+	} else if info[0] == "console" {
+		p.commands[info[1]] = strings.TrimPrefix(text, "$ ")
+	}
+}
+
+// write puts the files into a directory that every user can read: some servers leave root behind.
+func (p page) write(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for file, text := range p.files {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestEveryPageIsTested(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range pages {
+		name := strings.TrimSuffix(file, ".md")
+		if name == "README" {
+			continue
+		}
+		if _, ok := recipes[name]; !ok {
+			t.Errorf("no test runs %s", file)
+		}
+		if !strings.Contains(string(index), fmt.Sprintf("(%s)", file)) {
+			t.Errorf("README.md does not name %s", file)
+		}
+	}
+}

@@ -1,0 +1,336 @@
+//go:build linux
+
+// Package recipes tests the pages beside it: it takes files and commands out of a page, runs them as they are written there,
+// and replaces the server again and again under load.
+package recipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	// the pages' programs are built with this module's versions of them
+	_ "github.com/cloudflare/tableflip"
+	_ "github.com/coreos/go-systemd/v22/activation"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+// recipe is what a page's test has to know beside the page.
+type recipe struct {
+	needs   []string // programs
+	probe   string   // a shell command that succeeds if what the programs need is there too
+	clients map[load.Kind]int
+	breaks  string // a file in the page's directory without which an upgrade has to fail
+}
+
+// all are the clients of a server that can do everything.
+var all = map[load.Kind]int{load.NewConnection: 4, load.KeepAliveGet: 2, load.KeepAlivePost: 2, load.Slow: 2}
+
+// fresh are those of a server that closes every connection after one response.
+var fresh = map[load.Kind]int{load.NewConnection: 4, load.Slow: 2}
+
+var recipes = map[string]recipe{
+	"go":        {clients: all, breaks: "app"},
+	"gunicorn":  {needs: []string{"gunicorn"}, clients: fresh, breaks: "app.py"},
+	"haproxy":   {needs: []string{"haproxy"}, clients: all, breaks: "haproxy.cfg"},
+	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf"},
+	"node":      {needs: []string{"node"}, clients: all, breaks: "server.js"},
+	"php-fpm":   {needs: []string{"php-fpm", "nginx"}, clients: all, breaks: "php-fpm.conf"},
+	"starlet":   {needs: []string{"plackup"}, probe: "perl -MStarlet -e 1", clients: all, breaks: "app.psgi"},
+	"tableflip": {clients: all, breaks: "app"},
+	"uvicorn":   {needs: []string{"uvicorn"}, clients: all, breaks: "app.py"},
+}
+
+const (
+	upgrades = 20
+	patience = 2 * time.Minute // with one page
+)
+
+func TestPages(t *testing.T) {
+	for name, recipe := range recipes {
+		t.Run(name, func(t *testing.T) {
+			recipe.require(t, name)
+			t.Parallel()
+			recipe.test(t, name)
+		})
+	}
+}
+
+func (r recipe) test(t *testing.T, name string) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	front, back := reserve(t), reserve(t)
+	p := readPage(t, name, map[string]string{"8080": front, "9000": back})
+	dir := p.write(t)
+	build(t, dir)
+	link(t, dir, append(r.needs, grace))
+	held := front
+	if command, ok := p.commands["beside"]; ok {
+		held = back
+		beside := start(t, dir, command)
+		beside.ready(ctx)
+		defer beside.stop(ctx)
+	} else {
+		serveBackend(t, back)
+	}
+
+	server := start(t, dir, p.commands["run"])
+	leader := server.ready(ctx)
+	clients, err := load.Start(ctx, load.Config{
+		Addr: "127.0.0.1:" + front, Clients: r.clients, ThinkMax: 10 * time.Millisecond, Foreign: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.answers(ctx, clients, leader)
+	for range upgrades {
+		server.upgrade(ctx, clients)
+	}
+	checkSoleListener(t, held)
+	server.refuse(ctx, filepath.Join(dir, r.breaks))
+	checkTally(t, clients.Stop(), r.clients)
+
+	if status := server.stop(ctx); status != 0 {
+		t.Errorf("grace ended with status %d", status)
+	}
+	if left := server.left(ctx); len(left) > 0 {
+		t.Errorf("processes are left in the groups %v", left)
+	}
+	checkNoListener(t, held)
+}
+
+func (s *server) upgrade(ctx context.Context, clients *load.Load) {
+	s.t.Helper()
+	clients.Mark(load.During)
+	s.signal(syscall.SIGHUP)
+	leader := s.ready(ctx)
+	s.answers(ctx, clients, leader)
+	if e := s.await(ctx, "generation ended"); e.Why != "drained" {
+		s.t.Errorf("generation %d: %s", e.Generation, e.Why)
+	}
+	clients.Mark(load.Outside)
+}
+
+// ready waits for a generation and returns the pid, and so the process group, of its instance.
+func (s *server) ready(ctx context.Context) (leader int) {
+	s.t.Helper()
+	for {
+		switch e := s.await(ctx, "instance started", "generation ready", "upgrade failed", "first generation failed"); e.Message {
+		case "instance started":
+			leader = e.Pid
+		case "generation ready":
+			return leader
+		default:
+			s.t.Fatalf("%s: %s", e.Message, e.Why)
+		}
+	}
+}
+
+// answers waits until a process of the group has answered.
+func (s *server) answers(ctx context.Context, clients *load.Load, leader int) {
+	s.t.Helper()
+	_, err := clients.Await(ctx, func(source load.Source) bool {
+		group, err := syscall.Getpgid(source.Pid)
+		return err == nil && group == leader
+	})
+	if err != nil {
+		s.t.Fatalf("no process of group %d has answered: %v\n%s", leader, err, clients.Snapshot())
+	}
+}
+
+// refuse breaks the server's code: the upgrade has to fail, and the load that goes on shows that nobody is harmed.
+func (s *server) refuse(ctx context.Context, file string) {
+	s.t.Helper()
+	// The file is removed first since a program that runs cannot be written to.
+	if err := os.Remove(file); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("this is no code {{{\n"), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	s.signal(syscall.SIGHUP)
+	if e := s.await(ctx, "upgrade failed", "generation ready"); e.Message == "generation ready" {
+		s.t.Error("a broken version replaced one that works")
+	}
+}
+
+// checkTally reports what clients met. Connections that the server closed while they were idle are its own doing.
+func checkTally(t *testing.T, tally load.Tally, clients map[load.Kind]int) {
+	t.Helper()
+	spanning := tally.Latency(load.During, load.Slow).TotalCount()
+	t.Logf("%d requests over %d upgrades, %d slow ones met one; %d idle connections were closed by the server",
+		tally.Requests(), upgrades, spanning, tally.IdleClosed())
+	if tally.Failures() > 0 {
+		t.Errorf("%s", tally)
+	}
+	for kind := range clients {
+		if tally.Requests(kind) == 0 {
+			t.Errorf("no %s was sent", kind)
+		}
+	}
+	if spanning == 0 {
+		t.Error("no slow request met an upgrade")
+	}
+}
+
+// checkSoleListener fails if the server has bound a socket of its own beside the one that grace holds.
+func checkSoleListener(t *testing.T, port string) {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var number int
+	if _, err := fmt.Sscan(port, &number); err != nil {
+		t.Fatal(err)
+	}
+	listening := fmt.Sprintf(":%04X 00000000:0000 0A", number)
+	if n := strings.Count(string(table), listening); n != 1 {
+		t.Errorf("%d sockets listen on port %s", n, port)
+	}
+}
+
+func checkNoListener(t *testing.T, port string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return
+	}
+	t.Errorf("somebody still listens on port %s (%v)", port, err)
+	if err == nil {
+		conn.Close()
+	}
+}
+
+// reserve returns a port that nobody else gets by chance: a socket keeps it bound, in a way that lets a server bind it too.
+func reserve(t *testing.T) (port string) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	err = errors.Join(
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(name.(*syscall.SockaddrInet4).Port)
+}
+
+// require skips a test whose server is not installed, and fails it where GRACE_REQUIRE names the page or says "all".
+func (r recipe) require(t *testing.T, name string) {
+	t.Helper()
+	why := r.missing()
+	if why == "" {
+		return
+	}
+	required := strings.Split(os.Getenv("GRACE_REQUIRE"), ",")
+	if slices.Contains(required, name) || slices.Contains(required, "all") {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+func (r recipe) missing() string {
+	for _, program := range r.needs {
+		if find(program) == "" {
+			return program + " is not installed"
+		}
+	}
+	if r.probe == "" {
+		return ""
+	}
+	if out, err := exec.Command("sh", "-c", r.probe).CombinedOutput(); err != nil {
+		return fmt.Sprintf("%s: %v\n%s", r.probe, err, out)
+	}
+	return ""
+}
+
+// link makes programs known by the names that pages use.
+func link(t *testing.T, dir string, programs []string) {
+	t.Helper()
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range programs {
+		path := program
+		if !filepath.IsAbs(program) {
+			path = find(program)
+		}
+		if err := os.Symlink(path, filepath.Join(bin, filepath.Base(program))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// serveBackend is the app behind a proxy.
+func serveBackend(t *testing.T, port string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/echo":
+			io.Copy(w, r.Body)
+			return
+		case "/slow":
+			time.Sleep(300 * time.Millisecond)
+		}
+		io.WriteString(w, "hello\n")
+	})}
+	go app.Serve(listener)
+	t.Cleanup(func() { app.Close() })
+}
+
+// build makes the page's Go program, if it has one.
+func build(t *testing.T, dir string) {
+	t.Helper()
+	source := filepath.Join(dir, "main.go")
+	if _, err := os.Stat(source); err != nil {
+		return
+	}
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), source).CombinedOutput(); err != nil {
+		t.Fatalf("cannot build the page's program: %v\n%s", err, out)
+	}
+}
+
+var grace string // the program
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "recipes")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	grace = filepath.Join(dir, "grace")
+	if out, err := exec.Command("go", "build", "-o", grace, "github.com/gracerun/grace").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot build grace: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
