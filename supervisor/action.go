@@ -54,8 +54,11 @@ type (
 	release struct{ instance int }
 	// retire drops what the shell keeps for a generation.
 	retire struct{ generation int }
-	// count asks for a generation's connections in flight.
-	count struct{ generation int }
+	// count asks for the connections in flight of a generation's processes.
+	count struct {
+		generation int
+		pids       []int
+	}
 	// arm starts a timer, and disarm stops it. A jittered one may be up to half
 	// as long again, so that many restarts do not fall together.
 	arm struct {

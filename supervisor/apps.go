@@ -28,23 +28,27 @@ type apps struct {
 // preparation is a generation's launch, or the way to it.
 type preparation struct {
 	launch *launch
+	ctx    context.Context // ends with the generation
 	cancel context.CancelFunc
 }
 
 // app is what belongs to one instance.
 type app struct {
-	start     start
-	ctx       context.Context // ends with the instance
-	cancel    context.CancelFunc
-	main      *childproc.Process
-	launchers map[int]*childproc.Process // by pid: what was main before
-	notify    *childproc.NotifySocket
-	grant     *handoff.Grant
+	start  start
+	ctx    context.Context // ends with the instance
+	cancel context.CancelFunc
+	// predecessor ends when the generation that this one replaces has; nil if
+	// there is none.
+	predecessor context.Context
+	main        *childproc.Process
+	launchers   map[int]*childproc.Process // by pid: what was main before
+	notify      *childproc.NotifySocket
+	grant       *handoff.Grant
 }
 
 func (a *apps) prepare(generation int) {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &preparation{cancel: cancel}
+	p := &preparation{ctx: ctx, cancel: cancel}
 	a.launches[generation] = p
 	go func() {
 		l, err := a.resolve(ctx, generation)
@@ -96,16 +100,14 @@ func (a *apps) abandon(generation int) { a.launches[generation].cancel() }
 func (a *apps) retire(generation int) {
 	a.launches[generation].cancel()
 	delete(a.launches, generation)
-	for _, app := range a.running {
-		if app.start.predecessor == generation {
-			a.attempt(predecessorGone(app.grant))
-		}
-	}
 }
 
 func (a *apps) start(s start) {
 	ctx, cancel := context.WithCancel(context.Background())
 	app := &app{start: s, ctx: ctx, cancel: cancel, launchers: map[int]*childproc.Process{}}
+	if before, ok := a.launches[s.predecessor]; ok {
+		app.predecessor = before.ctx
+	}
 	a.running[s.instance] = app
 	launch := a.launches[s.generation].launch
 	go func() {
@@ -129,20 +131,19 @@ func (a *apps) bring(app *app, l *launch) error {
 	}
 	var err error
 	app.main, err = a.family.Start(spec)
-	if app.start.predecessor == 0 {
-		err = errors.Join(err, predecessorGone(app.grant))
-	}
-	return errors.Join(err, app.grant.Started())
+	return errors.Join(err, app.grant.Started(), app.tellOfPredecessor())
 }
 
-// predecessorGone tells the app, if its dialect has a way, that it is alone now.
-func predecessorGone(g *handoff.Grant) error {
-	if g.Predecessor == nil {
+// tellOfPredecessor lets the app know, if its dialect has a way, when it is alone.
+func (a *app) tellOfPredecessor() error {
+	gone := a.grant.Predecessor
+	if gone == nil {
 		return nil
 	}
-	if err := g.Predecessor.Close(); !errors.Is(err, os.ErrClosed) {
-		return err
+	if a.predecessor == nil {
+		return gone.Close()
 	}
+	context.AfterFunc(a.predecessor, func() { _ = gone.Close() }) // the grant may have closed it
 	return nil
 }
 
@@ -264,20 +265,14 @@ func (a *apps) attempt(err error) {
 	}
 }
 
-func (a *apps) count(generation int) {
-	var roots []int
-	for _, app := range a.running {
-		if app.start.generation == generation && app.main != nil {
-			roots = append(roots, app.main.PID)
-		}
-	}
+func (a *apps) count(c count) {
 	go func() {
-		n, err := a.inFlight(roots)
+		n, err := a.inFlight(c.pids)
 		if err != nil {
-			a.post(counted{generation: generation, why: err.Error()})
+			a.post(counted{generation: c.generation, why: err.Error()})
 			return
 		}
-		a.post(counted{generation: generation, inFlight: n})
+		a.post(counted{generation: c.generation, inFlight: n})
 	}()
 }
 

@@ -64,7 +64,7 @@ func (m *machine) onTimerExpired(t timer) {
 	case t.generation != 0:
 		if g := m.find(t.generation); g != nil && g.progress == t {
 			g.progress = m.arm(timer{generation: g.number}, nextProgress)
-			m.do(count{g.number})
+			m.do(count{g.number, g.pids()})
 		}
 	case m.delay == t && m.mode == lingering:
 		m.delay = timer{}
@@ -98,6 +98,7 @@ func (m *machine) expireStart(i *instance) {
 		why += ": " + i.unready
 	}
 	if i.generation.stage == StageCandidate {
+		i.generation.ran = true
 		m.fail(i.generation, why, statusNotReady)
 		return
 	}

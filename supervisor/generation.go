@@ -29,6 +29,7 @@ type generation struct {
 	born       time.Time
 	executable string
 	preparing  bool // the answer to prepare is still to come
+	ran        bool // the app was executed
 	touched    bool
 	forced     bool // KILL was needed
 	failure    string
@@ -47,6 +48,18 @@ func (g *generation) enter(stage Stage, at time.Time) time.Duration {
 func (g *generation) ready() bool {
 	waits := func(i *instance) bool { return i.phase != Ready }
 	return len(g.instances) > 0 && !slices.ContainsFunc(g.instances, waits)
+}
+
+// pids are the main processes that were started, ended ones too: what they left
+// behind may have connections.
+func (g *generation) pids() []int {
+	var pids []int
+	for _, i := range g.instances {
+		if i.pid != 0 {
+			pids = append(pids, i.pid)
+		}
+	}
+	return pids
 }
 
 // alive reports whether any instance still runs, or waits for a restart.

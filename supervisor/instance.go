@@ -162,6 +162,7 @@ func (m *machine) onExited(i *instance, ev exited) {
 		return // it only launched the main process
 	}
 	i.ended, i.exit = true, ev.exit
+	i.generation.ran = i.generation.ran || ev.exit.Err == nil
 	m.disarm(&i.watchdog)
 	m.reportExit(i)
 	switch i.phase {

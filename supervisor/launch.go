@@ -33,22 +33,19 @@ type launchError struct {
 func (e *launchError) Error() string { return e.text }
 
 func resolve(o Options) (*launch, error) {
-	dir, err := o.directory()
-	if err != nil {
-		return nil, err
-	}
 	l := &launch{args: o.Command, umask: o.Umask}
-	if l.dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil, fmt.Errorf("cannot enter --chdir %s: %w", dir, err)
+	var err error
+	if l.dir, err = filepath.EvalSymlinks(o.Dir); err != nil {
+		return nil, fmt.Errorf("cannot enter directory %s (--chdir): %w", o.Dir, err)
 	}
-	l.env = append(handoff.CleanEnv(os.Environ()), "PWD="+dir)
+	l.env = append(handoff.CleanEnv(os.Environ()), "PWD="+o.Dir)
 	if err := l.addIdentity(o.User, o.Group); err != nil {
 		return nil, err
 	}
 	if err := l.addEnvFile(o.EnvFile); err != nil {
 		return nil, err
 	}
-	if l.path, err = find(o.Command[0], dir, l.variable("PATH")); err != nil {
+	if l.path, err = find(o.Command[0], o.Dir, l.variable("PATH")); err != nil {
 		return nil, err
 	}
 	l.real, err = filepath.EvalSymlinks(l.path)
@@ -125,14 +122,6 @@ func unique(env []string) []string {
 	return kept
 }
 
-func absolute(path string) (string, error) {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path), nil
-	}
-	dir, err := os.Getwd()
-	return filepath.Join(dir, path), err
-}
-
 // find looks a command up as a shell does, from the app's directory and with the
 // app's PATH.
 func find(name, dir, path string) (string, error) {
@@ -157,7 +146,7 @@ func find(name, dir, path string) (string, error) {
 
 func within(dir, path string) string {
 	if filepath.IsAbs(path) {
-		return path
+		return filepath.Clean(path)
 	}
 	return filepath.Join(dir, path)
 }

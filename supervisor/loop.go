@@ -15,7 +15,7 @@ type host interface {
 	reap(reap)
 	release(instance int)
 	retire(generation int)
-	count(generation int)
+	count(count)
 }
 
 // loop is the one goroutine that owns the machine.
@@ -89,7 +89,7 @@ func (l *loop) perform(a action) {
 	case retire:
 		l.host.retire(a.generation)
 	case count:
-		l.host.count(a.generation)
+		l.host.count(a)
 	case arm:
 		l.timers.arm(a)
 	case disarm:

@@ -61,10 +61,10 @@ func (f *fakeHost) kill(instance int) {
 	f.end(instance, time.Nanosecond, childproc.Exit{Signal: syscall.SIGKILL})
 }
 
-func (f *fakeHost) reap(reap)            {}
-func (f *fakeHost) release(int)          {}
-func (f *fakeHost) retire(int)           {}
-func (f *fakeHost) count(generation int) { f.answer(0, counted{generation: generation, inFlight: 7}) }
+func (f *fakeHost) reap(reap)     {}
+func (f *fakeHost) release(int)   {}
+func (f *fakeHost) retire(int)    {}
+func (f *fakeHost) count(c count) { f.answer(0, counted{generation: c.generation, inFlight: 7}) }
 
 // schedule is what happens when, counted from the start of the loop.
 type schedule map[time.Duration]event

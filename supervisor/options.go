@@ -51,12 +51,16 @@ const (
 	ReadyCommand ReadyMode = "cmd"
 )
 
-// directory is where the app's paths start, with the links as they were written.
-func (o Options) directory() (string, error) {
-	if o.Dir == "" {
-		return os.Getwd()
+// settled has the directory where the app's paths start made absolute, with the
+// links as they were written. It is done once: os.Getwd trusts $PWD only as long
+// as its links lead to where the process is.
+func (o Options) settled() (Options, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return o, fmt.Errorf("cannot tell the working directory: %w", err)
 	}
-	return absolute(o.Dir)
+	o.Dir = within(dir, o.Dir)
+	return o, nil
 }
 
 // mostInstances is beyond any machine's use, and below what would keep grace busy

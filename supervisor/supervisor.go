@@ -23,6 +23,10 @@ const evictGrace = 5 * time.Second
 // set close-on-exec, so that the app does not get them.
 func Run(o Options) (int, error) {
 	closeInheritedOnExec()
+	o, err := o.settled()
+	if err != nil {
+		return statusFailure, err
+	}
 	first, err := resolve(o)
 	if err != nil {
 		return statusOf(err), err

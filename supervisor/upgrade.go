@@ -77,7 +77,7 @@ func (m *machine) fail(g *generation, why string, status int) {
 
 // failFirst: a service manager has to see at once that nothing works.
 func (m *machine) failFirst(g *generation, why string, status int) {
-	if m.policy.Held && !g.touched {
+	if m.policy.Held && !g.touched && g.ran {
 		why += "; the app seems to bind by itself: nothing was seen waiting on the --listen sockets (leave --listen out, or choose a --dialect that the app knows)"
 	}
 	m.status = status
