@@ -82,13 +82,10 @@ const (
 )
 
 func (o options) run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// SIGPIPE comes when nobody reads stdout any more, and would end this process alone.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("cannot find this program: %w", err)
-	}
-	r, err := o.perform(ctx, self)
+	r, err := o.perform(ctx)
 	r.paint = newPalette(o.live())
 	fmt.Print(r.summary(err))
 	switch {
@@ -108,11 +105,11 @@ func (o options) live() bool {
 }
 
 // perform does the whole demo, and leaves no process behind. Its error says why it could not go on to the end.
-func (o options) perform(ctx context.Context, self string) (*record, error) {
+func (o options) perform(ctx context.Context) (*record, error) {
 	r := newRecord(o)
 	view := o.view()
 	defer view.close()
-	g, err := startGrace(self)
+	g, err := startGrace()
 	if err != nil {
 		return r, err
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,12 +15,8 @@ import (
 func perform(t *testing.T, ctx context.Context, how string, o options) (*record, error) {
 	t.Helper()
 	t.Setenv(behaviour, how)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	o.plain = true
-	return o.perform(ctx, self)
+	return o.perform(ctx)
 }
 
 var short3 = options{upgrades: 3, duration: 500 * time.Millisecond, clients: 5, slow: 50 * time.Millisecond}
@@ -96,8 +91,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 
 func TestStopKnowsHowGraceEnded(t *testing.T) {
 	t.Setenv(behaviour, "")
-	self, _ := os.Executable()
-	g, err := startGrace(self)
+	g, err := startGrace()
 	if err != nil {
 		t.Fatal(err)
 	}

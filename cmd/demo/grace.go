@@ -40,13 +40,13 @@ type grace struct {
 const stopPatience = 15 * time.Second
 
 // startGrace starts this program as `grace run` with this program as the app. The caller stops it.
-func startGrace(self string) (*grace, error) {
+func startGrace() (*grace, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("cannot find this program: %w", err)
+	}
 	cmd := exec.Command(self, "run", "--listen", socketName+"=127.0.0.1:0", "--ready", "notify",
 		"--drain-timeout", "10s", "--log-format", "json", "--log-level", "info", "--", self, appCommand)
-	return startCommand(cmd)
-}
-
-func startCommand(cmd *exec.Cmd) (*grace, error) {
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GRACE_") })
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, theirs, err := os.Pipe()

@@ -202,12 +202,12 @@ func (s *show) pending() *upgrade {
 }
 
 func (s *show) ready(ctx context.Context, generation int) {
+	s.generation = generation
 	u := s.pending()
 	if u == nil {
 		return
 	}
 	u.by = generation
-	s.generation = generation
 	go func() {
 		is := func(source load.Source) bool { return source.Generation == generation }
 		at, err := s.load.Await(ctx, is)
