@@ -27,6 +27,8 @@ type (
 		// predecessor is the generation that this one replaces, or 0.
 		predecessor int
 	}
+	// dismiss ends the wait for a started instance's readiness.
+	dismiss struct{ instance int }
 	// tell sends a signal to an instance's main process.
 	tell struct {
 		instance int
@@ -85,6 +87,7 @@ type (
 func (prepare) action()  {}
 func (abandon) action()  {}
 func (start) action()    {}
+func (dismiss) action()  {}
 func (tell) action()     {}
 func (tellRest) action() {}
 func (follow) action()   {}

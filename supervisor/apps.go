@@ -34,9 +34,10 @@ type preparation struct {
 
 // app is what belongs to one instance.
 type app struct {
-	start  start
-	ctx    context.Context // ends with the instance
-	cancel context.CancelFunc
+	start   start
+	ctx     context.Context // ends with the instance
+	cancel  context.CancelFunc
+	dismiss context.CancelFunc // ends the wait for its readiness
 	// predecessor ends when the generation that this one replaces has; nil if
 	// there is none.
 	predecessor context.Context
@@ -104,7 +105,8 @@ func (a *apps) retire(generation int) {
 
 func (a *apps) start(s start) {
 	ctx, cancel := context.WithCancel(context.Background())
-	app := &app{start: s, ctx: ctx, cancel: cancel, launchers: map[int]*childproc.Process{}}
+	waiting, dismiss := context.WithCancel(ctx)
+	app := &app{start: s, ctx: ctx, cancel: cancel, dismiss: dismiss, launchers: map[int]*childproc.Process{}}
 	if before, ok := a.launches[s.predecessor]; ok {
 		app.predecessor = before.ctx
 	}
@@ -119,7 +121,7 @@ func (a *apps) start(s start) {
 		a.post(started{s.instance, p.PID})
 		go a.watch(ctx, s.instance, p)
 		go (&ear{apps: a, instance: s.instance, socket: app.notify, mains: []int{p.PID}}).listen()
-		go (&vigil{apps: a, app: app, ctx: ctx, launch: launch, instance: s.instance, pid: p.PID}).awaitReady()
+		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, pid: p.PID}).awaitReady()
 	}()
 }
 
@@ -207,6 +209,8 @@ func (a *apps) watch(ctx context.Context, instance int, p *childproc.Process) {
 	}
 	a.post(emptied{instance, pid})
 }
+
+func (a *apps) dismiss(instance int) { a.running[instance].dismiss() }
 
 func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main.Signal(t.signal)) }
 

@@ -61,6 +61,9 @@ func (m *machine) startInstance(i *instance) {
 
 func (m *machine) enter(i *instance, phase Phase, limit time.Duration) {
 	m.disarm(&i.timer)
+	if i.phase == Starting && phase != Starting {
+		m.do(dismiss{i.id})
+	}
 	i.phase, i.since = phase, m.at
 	if limit > 0 {
 		i.timer = m.arm(timer{instance: i.id}, limit)
@@ -111,13 +114,7 @@ func (m *machine) force(i *instance) {
 func (m *machine) onStarted(i *instance, ev started) {
 	i.pid, i.processes = ev.pid, 1
 	m.say(report{level: info, text: "instance started", generation: i.generation.number, instance: i.id, pid: i.pid})
-	switch i.phase {
-	case Draining:
-		m.do(tell{i.id, m.policy.StopSignal})
-	case Killing:
-		m.force(i)
-	case Backoff, Starting, Ready, Exited:
-	}
+	m.remind(i)
 }
 
 func (m *machine) onStartFailed(i *instance, ev startFailed) {
@@ -148,6 +145,11 @@ func (m *machine) onMoved(i *instance, ev moved) {
 	i.pid = ev.pid
 	i.processes++
 	m.say(report{level: info, text: "main process moved", generation: i.generation.number, instance: i.id, pid: i.pid})
+	m.remind(i)
+}
+
+// remind tells a new main process what the instance was told before it came.
+func (m *machine) remind(i *instance) {
 	switch i.phase {
 	case Draining:
 		m.do(tell{i.id, m.policy.StopSignal})

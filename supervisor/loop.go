@@ -8,6 +8,7 @@ type host interface {
 	prepare(generation int)
 	abandon(generation int)
 	start(start)
+	dismiss(instance int)
 	tell(tell)
 	tellRest(tellRest)
 	follow(follow)
@@ -74,6 +75,8 @@ func (l *loop) perform(a action) {
 		l.host.abandon(a.generation)
 	case start:
 		l.host.start(a)
+	case dismiss:
+		l.host.dismiss(a.instance)
 	case tell:
 		l.host.tell(a)
 	case tellRest:

@@ -53,6 +53,7 @@ func (f *fakeHost) tell(t tell) {
 	}
 }
 
+func (f *fakeHost) dismiss(int)       {}
 func (f *fakeHost) tellRest(tellRest) {}
 func (f *fakeHost) follow(follow)     {}
 

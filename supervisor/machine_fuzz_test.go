@@ -134,6 +134,8 @@ func (w *world) take(a action) {
 	case start:
 		w.need(!w.instances[a.instance], a)
 		w.starting[a.instance], w.instances[a.instance] = true, true
+	case dismiss:
+		w.need(w.instances[a.instance], a)
 	case tell:
 		w.need(w.hasProcess(a.instance), a)
 	case tellRest:

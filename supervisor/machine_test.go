@@ -217,6 +217,25 @@ func (w *world) ready1() {
 	w.answerStart(1, true)
 }
 
+// Looking costs: nobody looks at an instance that is ready, or told to stop.
+func TestWaitForReadinessEndsWithTheStart(t *testing.T) {
+	for name, end := range map[string]func(w *world){
+		"ready":   func(w *world) { w.readiness(1, true) },
+		"stopped": func(w *world) { w.happen(stopRequested{}) },
+		"exited":  func(w *world) { w.end(w.processes[1], childproc.Exit{Code: 1}) },
+		"late":    func(w *world) { w.expirePhase(1) },
+	} {
+		w := newWorld(t, testPolicy())
+		w.ready1()
+		if slices.Contains(w.seen, action(dismiss{1})) {
+			t.Fatalf("%s: dismissed before", name)
+		}
+		if end(w); !slices.Contains(w.seen, action(dismiss{1})) {
+			t.Errorf("%s: it is still looked at", name)
+		}
+	}
+}
+
 func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
 	w := newWorld(t, testPolicy())
 	w.ready1()

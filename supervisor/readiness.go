@@ -27,7 +27,7 @@ type vigil struct {
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
-// deadline, and ctx ends with the instance.
+// deadline, and ctx ends with the wait.
 func (v *vigil) awaitReady() {
 	if v.app.grant.Ready != nil && v.apps.options.Readiness.heeds() {
 		v.awaitByte()
