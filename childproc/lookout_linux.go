@@ -187,7 +187,7 @@ func (l *Lookout) lookAtPollfds(tasks *procTasks, tid string, address uintptr, n
 }
 
 func (l *Lookout) lookAtSet(tasks *procTasks, tid string, address uintptr, n uint64) error {
-	if n == 0 || address == 0 {
+	if n == 0 {
 		return nil
 	}
 	n = min(n, maxPolled)
@@ -206,8 +206,8 @@ func (l *Lookout) lookAtSet(tasks *procTasks, tid string, address uintptr, n uin
 	return nil
 }
 
-// readMemory gives zeros if the thread has gone on meanwhile, and what its
-// arguments pointed to is there no more.
+// readMemory gives zeros where there is nothing: for a null pointer, and if the
+// thread has gone on and what its arguments pointed to is there no more.
 func readMemory(tid string, address uintptr, into []byte) error {
 	pid, err := strconv.Atoi(tid)
 	if err != nil {

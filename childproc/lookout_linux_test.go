@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,17 +31,17 @@ func startWaiter(t *testing.T, cmd *exec.Cmd, name string) (*program, uint64) {
 	return p, inode
 }
 
-// settled is when a waiter that does not wait on its socket waits elsewhere.
-func settled(t *testing.T, pid int) {
+// settled is when a thread waits in a way that the Go runtime itself does not.
+func settled(t *testing.T, pid int, kinds ...wait) {
 	t.Helper()
-	eventually(t, "the program waits for something else", func() bool {
+	eventually(t, "the program waits", func() bool {
 		tasks := must(openTasks(pid))
 		defer tasks.close()
 		for _, tid := range tasks.threads {
 			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/syscall", pid, tid))
-			number, _, _ := strings.Cut(string(text), " ")
-			n, err := strconv.ParseUint(number, 10, 64)
-			if err == nil && (waitOf(n) == onPollfds || waitOf(n) == onSet) {
+			var number, first uint64
+			n, _ := fmt.Sscanf(string(text), "%d 0x%x", &number, &first)
+			if n == 2 && slices.Contains(kinds, waitOf(number)) && (waitOf(number) != onEpoll || first >= 200) {
 				return true
 			}
 		}
@@ -68,7 +69,7 @@ func TestLook(t *testing.T) {
 				seesWaiting(t, func() []int { return []int{p.pid()} }, inode)
 				return
 			}
-			settled(t, p.pid())
+			settled(t, p.pid(), onPollfds, onSet)
 			l := NewLookout([]uint64{inode})
 			for range 5 {
 				seen, err := l.Look([]int{p.pid()})
@@ -130,7 +131,7 @@ func TestLookForSeveralSockets(t *testing.T) {
 	a, one := startWaiter(t, roleCommand("waiter"), "accept")
 	b, two := startWaiter(t, roleCommand("waiter"), "net.Listen")
 	c, three := startWaiter(t, roleCommand("waiter"), "listens only")
-	settled(t, c.pid())
+	settled(t, c.pid(), onPollfds)
 	pids := []int{a.pid(), b.pid(), c.pid()}
 	seesWaiting(t, func() []int { return pids }, two, one)
 	l := NewLookout([]uint64{three, two, one})
@@ -147,6 +148,27 @@ func TestLookRemembers(t *testing.T) {
 	eventually(t, "it is seen waiting", func() bool { return must(l.Look([]int{p.pid()}))[0] })
 	if seen, err := l.Look(nil); err != nil || !seen[0] || seen[1] {
 		t.Errorf("%v, %v", seen, err)
+	}
+}
+
+// One look is enough if a thread is there, however many descriptors there are.
+func TestLookByThread(t *testing.T) {
+	p, inode := startWaiter(t, roleCommand("waiter"), "epoll_wait")
+	settled(t, p.pid(), onEpoll)
+	if seen, err := NewLookout([]uint64{inode}).Look([]int{p.pid()}); err != nil || !seen[0] {
+		t.Errorf("%v, %v", seen, err)
+	}
+}
+
+func TestLookForgetsThatItCouldNot(t *testing.T) {
+	p, inode := startWaiter(t, roleCommand("waiter"), "ring")
+	settled(t, p.pid(), onPollfds)
+	l := NewLookout([]uint64{inode})
+	if _, err := l.Look([]int{p.pid()}); !errors.Is(err, ErrCannotLook) {
+		t.Error(err)
+	}
+	if _, err := l.Look(nil); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -221,7 +221,7 @@ func settle(pid int, err error) (blind, other error) {
 		}
 		return fmt.Errorf("%w: process %d is hidden (/proc is mounted with hidepid)", ErrCannotLook, pid), nil
 	case errors.Is(err, fs.ErrPermission):
-		if stat, err := readStat(pid); err != nil || !stat.living() {
+		if stat, err := readStat(pid); gone(err) || err == nil && !stat.living() {
 			return nil, nil
 		}
 		return fmt.Errorf("%w: process %d: %v (that takes the app's user, or root with CAP_SYS_PTRACE)", ErrCannotLook, pid, err), nil

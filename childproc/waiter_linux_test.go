@@ -50,8 +50,9 @@ var waiters = map[string]struct {
 		say(fd)
 		pause()
 	}},
-	"epoll_wait": {waits, func() { fd := stream(); set := register(fd, unix.EPOLLIN); say(fd); epollWait(set) }},
-	"thread":     {waits, func() { fd := stream(); say(fd); go unix.Accept(fd); pause() }},
+	"large epoll": {waits, func() { fd := stream(); largeSet(fd); say(fd); pause() }},
+	"epoll_wait":  {waits, func() { fd := stream(); set := register(fd, unix.EPOLLIN); say(fd); epollWait(set) }},
+	"thread":      {waits, func() { fd := stream(); say(fd); go unix.Accept(fd); pause() }},
 	"threads": {waits, func() {
 		fd := stream()
 		crowd()
@@ -178,12 +179,24 @@ func register(fd int, events uint32) int {
 	return set
 }
 
-// epollWait has the set looked up by the thread that waits for it: it is too far
-// up for the first look at the descriptors.
+// largeSet registers so many others too that fdinfo takes many pages.
+func largeSet(fd int) {
+	set := register(fd, unix.EPOLLIN)
+	for range 300 {
+		event := unix.EpollEvent{Events: unix.EPOLLIN}
+		if err := unix.EpollCtl(set, unix.EPOLL_CTL_ADD, datagram(), &event); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// epollWait has the set far beyond the first descriptors that a look goes
+// through: only the thread leads there.
 func epollWait(set int) {
 	many()
-	set = high(set)
-	unix.EpollWait(set, make([]unix.EpollEvent, 1), -1)
+	far := high(set)
+	unix.Close(set)
+	unix.EpollWait(far, make([]unix.EpollEvent, 1), -1)
 }
 
 const (
