@@ -2,12 +2,17 @@ package demo
 
 import (
 	"context"
+	"io"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/drain"
 )
 
 func TestAppAnswersEveryKindOfClient(t *testing.T) {
@@ -33,6 +38,30 @@ func TestAppAnswersEveryKindOfClient(t *testing.T) {
 	}
 	if tally := l.Stop(); tally.Failures() != 0 {
 		t.Error(tally)
+	}
+}
+
+func TestEventsEndBetweenTwoWhenTheDrainBegins(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, begin := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() {
+		served <- drain.Serve(&http.Server{Handler: Handler("1")}, ln, drain.Context(ctx), drain.Signals(), drain.Timeout(5*time.Second))
+	}()
+	response, err := http.Get("http://" + ln.Addr().String() + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	begin()
+	if text, err := io.ReadAll(response.Body); err != nil || len(text) > 0 && !strings.HasSuffix(string(text), "\n\n") {
+		t.Errorf("the stream ended with %v after %q", err, text)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +56,7 @@ func TestDemosThatFail(t *testing.T) {
 		{"ends at start", 0, "before the app was ready", []string{"first generation failed: no luck"}},
 		{"ends at an upgrade", 1, "on the way", []string{"panic: out of luck", "did not come to its end"}},
 		{"fails upgrades", 3, "", []string{"upgrade 3: upgrade failed, generation 1 still serves: no luck"}},
+		{"refuses upgrades", 3, "", []string{"upgrade 1: upgrade refused: no luck"}},
 		{"busy", 3, "", []string{"bad status", "503 Service Unavailable", "failed."}},
 	}
 	for _, test := range tests {
@@ -86,6 +89,46 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	}
 	if text := r.summary(err); !strings.Contains(text, "interrupted") {
 		t.Errorf("not said in\n%s", text)
+	}
+}
+
+func TestCalmReturnsWhenNoUpgradeIsUnderWay(t *testing.T) {
+	server := httptest.NewServer(Handler("1"))
+	defer server.Close()
+	l, err := load.Start(t.Context(), load.Config{Addr: server.Listener.Addr().String(), Clients: map[load.Kind]int{load.KeepAliveGet: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &show{record: sample(), load: l, view: lines{io.Discard}}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	grows := func(phase load.Phase) {
+		t.Helper()
+		for was := l.Snapshot(); l.Snapshot().Latency(phase).TotalCount() < was.Latency(phase).TotalCount()+5; {
+			if ctx.Err() != nil {
+				t.Fatalf("no requests in phase %v", phase)
+			}
+		}
+	}
+	last := s.record.upgrades[2]
+	last.gone = 0
+	l.Mark(load.During)
+	s.upgraded(last)
+	grows(load.During)
+	last.gone = time.Second
+	s.upgraded(last)
+	grows(load.Outside)
+	l.Stop()
+}
+
+func TestLastWordsAreHeard(t *testing.T) {
+	log := make(chan entry, 1)
+	log <- entry{Level: "error", Message: "panic: oops"}
+	close(log)
+	s := &show{record: sample(), grace: &grace{log: log}}
+	s.lastWords()
+	if len(s.complaints) != 1 {
+		t.Errorf("complaints: %q", s.complaints)
 	}
 }
 

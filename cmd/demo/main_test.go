@@ -64,6 +64,9 @@ func pretendUpgrade(behaviour string, generation *atomic.Int64) {
 	case "fails upgrades":
 		say(entry{Level: "error", Message: "upgrade failed, generation 1 still serves", Why: "no luck"})
 		return
+	case "refuses upgrades":
+		say(entry{Level: "warn", Message: "upgrade refused", Why: "no luck"})
+		return
 	}
 	n := int(generation.Add(1))
 	say(entry{Message: "generation ready", Generation: n})

@@ -119,7 +119,7 @@ func picture(rows [][]piece) string {
 	var b strings.Builder
 	width, height := 2*margin+columns*cellWidth, 2*margin+len(rows)*cellHeight
 	fmt.Fprintf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\">\n", width, height, width, height)
-	fmt.Fprintf(&b, "<style>text { font: 13px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; white-space: pre }</style>\n")
+	fmt.Fprintf(&b, "<style>text { font: 13.3px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; white-space: pre }</style>\n")
 	fmt.Fprintf(&b, "<rect width=\"100%%\" height=\"100%%\" rx=\"8\" fill=\"%s\"/>\n", background)
 	for y, row := range rows {
 		for _, p := range row {
