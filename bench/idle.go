@@ -19,7 +19,7 @@ const (
 	every       = 5 * time.Second // how often each connection is used
 )
 
-// idle looks at grace itself while its app has nothing to do, and while it has a lot to do.
+// idle looks at grace itself while its app has nothing to do, while it has a lot to do, and after upgrades.
 func (b bench) idle() (err error) {
 	s, err := b.supervise([]string{"--instances", strconv.Itoa(instances)})
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *supervised) observe(t table, what string, happen func() (int, error)) e
 	if err != nil {
 		return err
 	}
-	ofApp := "other processes by now"
+	ofApp := "-" // other processes by now
 	if appAfter, err := wakeups(app...); err == nil {
 		ofApp = strconv.Itoa(since(appBefore, appAfter))
 	}
