@@ -1,0 +1,265 @@
+//go:build linux
+
+package main
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+// container is a grace that is PID 1 of a runc container. Its file system is
+// read-only and empty but for two static programs, and it shares the network with
+// the clients. runc passes the signals that it gets on to PID 1, and ends with
+// its status.
+type container struct {
+	*supervised
+	name  string
+	state string // the folder in which runc keeps what it knows
+}
+
+// config is runc's config.json.
+type config map[string]any
+
+func (c config) at(key string) config { return c[key].(map[string]any) }
+
+func (c config) mount(destination, kind, source string, options ...string) {
+	c["mounts"] = append(c["mounts"].([]any), config{"destination": destination, "type": kind, "source": source, "options": options})
+}
+
+// contain runs grace in a container that was changed from what `runc spec` says.
+// The thread is locked to the test, for Pdeathsig looks at the thread (prctl(2)).
+func contain(t *testing.T, change func(config), arguments ...string) *container {
+	t.Helper()
+	require(t, "runc", mayContain())
+	c := &container{name: "grace-test-" + rand.Text(), state: t.TempDir()}
+	t.Cleanup(func() { c.checkRemoved(t) })
+	runtime.LockOSThread()
+	c.supervised = graceWith(t, func(cmd *exec.Cmd) {
+		bundle := makeBundle(t, func(spec config) {
+			spec.at("process")["args"] = append([]string{"/grace"}, cmd.Args[1:]...)
+			spec.at("linux")["cgroupsPath"] = "/" + c.name
+			change(spec)
+		})
+		runc := c.runc("run", "--bundle", bundle, c.name)
+		cmd.Path, cmd.Args = runc.Path, runc.Args
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
+	}, arguments...)
+	return c
+}
+
+func mayContain() error {
+	if _, err := exec.LookPath("runc"); err != nil {
+		return err
+	}
+	try := exec.Command("/bin/true")
+	try.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	if err := try.Run(); err != nil {
+		return fmt.Errorf("cannot make namespaces (root can): %w", err)
+	}
+	return nil
+}
+
+func (c *container) runc(args ...string) *exec.Cmd {
+	return exec.Command("runc", append([]string{"--root", c.state}, args...)...)
+}
+
+// do runs runc on the container and gives all that it printed.
+func (c *container) do(args ...string) string {
+	c.t.Helper()
+	out, err := c.runc(args...).CombinedOutput()
+	if err != nil {
+		c.t.Fatalf("runc %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// checkRemoved wants nothing of a container that has ended.
+func (c *container) checkRemoved(t *testing.T) {
+	if left := c.do("list", "--quiet"); left != "" {
+		t.Errorf("a container is left: %s", left)
+		c.do("delete", "--force", c.name)
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		if left, err := filepath.Glob(pattern + c.name); err != nil || left != nil {
+			t.Errorf("cgroups are left: %v, %v", left, err)
+		}
+	}
+}
+
+// staticPrograms is a folder with grace and the app, for a root without libraries.
+var staticPrograms = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(filepath.Dir(graceBinary), "static")
+	build := exec.Command("go", "build", "-o", dir+"/", ".", "./testdata/app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
+// makeBundle makes a read-only root with the two programs, and runc's config.
+func makeBundle(t *testing.T, change func(config)) string {
+	t.Helper()
+	programs, err := staticPrograms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := t.TempDir()
+	if err := os.Mkdir(filepath.Join(bundle, "rootfs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spec := readSpec(t, bundle)
+	spec.at("process")["terminal"] = false
+	spec.at("linux")["namespaces"] = []config{{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}}
+	spec.mount("/grace", "bind", filepath.Join(programs, "grace"), "bind", "ro")
+	spec.mount("/app", "bind", filepath.Join(programs, "app"), "bind", "ro")
+	change(spec)
+	text, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, bundle, "config.json", string(text), 0o644)
+	return bundle
+}
+
+func readSpec(t *testing.T, bundle string) config {
+	t.Helper()
+	if out, err := exec.Command("runc", "spec", "--bundle", bundle).CombinedOutput(); err != nil {
+		t.Fatalf("runc spec: %v: %s", err, out)
+	}
+	text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec config
+	if err := json.Unmarshal(text, &spec); err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+func asRoot(config) {}
+
+// asAnybody is what clusters do that trust no image.
+func asAnybody(spec config) {
+	process := spec.at("process")
+	process["user"] = config{"uid": 12345, "gid": 12345}
+	delete(process, "capabilities")
+}
+
+func withTmp(spec config) { spec.mount("/tmp", "tmpfs", "tmpfs", "mode=1777") }
+
+// withHost adds the host's programs.
+func withHost(spec config) {
+	spec.mount("/usr", "bind", "/usr", "rbind", "ro")
+	for _, dir := range []string{"bin", "lib", "lib64"} {
+		spec.mount("/"+dir, "bind", "/usr/"+dir, "rbind", "ro")
+	}
+}
+
+func TestContainerUpgradesAndStops(t *testing.T) {
+	for name, test := range map[string]struct {
+		change       func(config)
+		ready        []string
+		app          []string
+		uid          string
+		notifySocket string
+	}{
+		"root":                {asRoot, nil, nil, "0", "@"},
+		"root, writable /tmp": {withTmp, nil, nil, "0", "/tmp/"},
+		"anybody":             {asAnybody, nil, nil, "12345", "@"},
+		"anybody, notify":     {asAnybody, []string{"--ready", "notify"}, []string{"-notify", "0s"}, "12345", "@"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			arguments := append(append([]string{"--listen", "web=127.0.0.1:0"}, test.ready...), "--", "/app")
+			c := contain(t, test.change, append(arguments, test.app...)...)
+			addr := c.address("web")
+			c.ready(1)
+			status := c.proc("1/status")
+			if !strings.HasPrefix(status, "Name:\tgrace\n") || !strings.Contains(status, "\nUid:\t"+test.uid+"\t") {
+				t.Errorf("PID 1 is not grace of user %s: %s", test.uid, status)
+			}
+			if test.uid != "0" && !strings.Contains(status, "\nCapBnd:\t0000000000000000\n") {
+				t.Errorf("PID 1 has capabilities: %s", status)
+			}
+			env := c.proc(strconv.Itoa(c.awaitMessage("instance started").PID) + "/environ")
+			if !strings.Contains(env, "\x00NOTIFY_SOCKET="+test.notifySocket) {
+				t.Errorf("NOTIFY_SOCKET is not %s...: %q", test.notifySocket, env)
+			}
+			under(t, load.Config{Addr: addr, Clients: everyKind}, func() { c.upgrades(20) })
+			c.do("kill", c.name, "TERM")
+			if status := c.wait(); status != 0 {
+				t.Errorf("status %d", status)
+			}
+		})
+	}
+}
+
+// proc is a file of the container's own /proc.
+func (c *container) proc(name string) string {
+	c.t.Helper()
+	var state struct{ PID int }
+	if err := json.Unmarshal([]byte(c.do("state", c.name)), &state); err != nil {
+		c.t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(state.PID), "root/proc", name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestContainerEndsWithTheStatusOfItsApp(t *testing.T) {
+	for name, test := range map[string]struct {
+		flags, app []string
+		end        func(c *container)
+		status     int
+	}{
+		"never ready": {nil, []string{"-fail", "/app"}, func(*container) {}, 3},
+		"killed": {[]string{"--restart", "never"}, nil, func(c *container) {
+			c.do("exec", c.name, "/bin/kill", "-KILL", strconv.Itoa(c.awaitMessage("instance started").PID))
+		}, 137},
+		"hangs on its drain": {[]string{"--drain-timeout", "300ms"}, []string{"-ignore-term"}, func(c *container) {
+			c.do("kill", c.name, "TERM")
+		}, 137},
+	} {
+		t.Run(name, func(t *testing.T) {
+			arguments := append(append([]string{"--listen", "web=127.0.0.1:0"}, test.flags...), "--", "/app")
+			c := contain(t, withHost, append(arguments, test.app...)...)
+			if test.status == 137 {
+				c.ready(1)
+			}
+			test.end(c)
+			if status := c.wait(); status != test.status {
+				t.Errorf("status %d, want %d", status, test.status)
+			}
+		})
+	}
+}
+
+// What a health check in the container leaves behind becomes a child of PID 1.
+func TestContainerReapsOrphans(t *testing.T) {
+	c := contain(t, withHost, "--listen", "web=127.0.0.1:0", "--", "/app")
+	c.ready(1)
+	c.do("exec", c.name, "/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do (setsid sleep 0.01 &); done")
+	until(t, "every orphan is reaped", func() bool {
+		return !strings.Contains(c.do("exec", c.name, "/bin/sh", "-c", "cat /proc/[0-9]*/stat 2>&1"), "(sleep)")
+	})
+	c.upgrade(2)
+	c.signal(syscall.SIGTERM)
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}

@@ -1,0 +1,123 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+// serves is an app as people deploy them: a script at the path that the unit
+// names, which takes the one socket by its number.
+const serves = "#!/bin/sh\nexec /srv/app/current/server -take systemd\n"
+
+// bootReadme boots a systemd with the README's unit as app.service, its programs
+// where it says they are.
+func bootReadme(t *testing.T, app string) *box {
+	t.Helper()
+	tree := t.TempDir()
+	for _, dir := range []string{"etc/systemd/system", "srv/app/current", "usr/local/bin"} {
+		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, target := range map[string]string{"usr/local/bin/grace": graceBinary, "srv/app/current/server": appBinary} {
+		if err := os.Symlink(target, filepath.Join(tree, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, tree, "etc/systemd/system/app.service", readmeUnit(t), 0o644)
+	write(t, tree, "srv/app/current/app", app, 0o755)
+	return bootBox(t, tree)
+}
+
+// readmeUnit is the README's unit, on any free port.
+func readmeUnit(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, unit, _ := strings.Cut(string(text), "```ini\n[Service]\n")
+	unit, _, found := strings.Cut(unit, "```")
+	if !found || strings.Count(unit, "127.0.0.1:8080") != 1 {
+		t.Fatal("the README has no unit that listens on 127.0.0.1:8080")
+	}
+	return "[Service]\n" + strings.Replace(unit, "127.0.0.1:8080", "127.0.0.1:0", 1)
+}
+
+func TestUnitOfTheReadme(t *testing.T) {
+	b := bootReadme(t, serves)
+	if says := b.do("systemd-analyze", "verify", "--man=no", "app.service"); says != "" {
+		t.Errorf("systemd-analyze says: %s", says)
+	}
+	b.do("systemctl", "start", "app")
+	s := b.follow("app")
+	addr := s.address("")
+	s.ready(1)
+	const reloads = 20
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		for g := 2; g <= 1+reloads; g++ {
+			b.do("systemctl", "reload", "app")
+			s.ready(g)
+		}
+	})
+	b.do("systemctl", "stop", "app")
+	s.awaitOf("generation ended", 1+reloads)
+	s.awaitText("app.service: Deactivated successfully.")
+	s.awaitText("Stopped app.service.")
+	for name, want := range map[string]string{"ActiveState": "inactive", "Result": "success"} {
+		if got := b.property("app", name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	for _, trouble := range []string{"Killing process", "remains running", "Failed", "timed out"} {
+		if strings.Contains(s.output(), trouble) {
+			t.Errorf("the journal says %q", trouble)
+		}
+	}
+	until(t, "the unit's cgroup is empty", func() bool {
+		processes, err := os.ReadFile(filepath.Join(b.cgroup, "system.slice/app.service/cgroup.procs"))
+		return os.IsNotExist(err) || err == nil && len(processes) == 0
+	})
+}
+
+// A deploy that is broken leaves the unit as it was.
+func TestUnitOutlivesABrokenUpgrade(t *testing.T) {
+	b := bootReadme(t, serves)
+	b.do("systemctl", "start", "app")
+	s := b.follow("app")
+	addr := s.address("")
+	s.ready(1)
+	pid := b.property("app", "MainPID")
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		write(t, b.path("root/srv/app/current"), "app", "#!/bin/sh\nexit 7\n", 0o755)
+		b.do("systemctl", "reload", "app")
+		s.awaitOf("upgrade failed, generation 1 still serves", 2)
+		write(t, b.path("root/srv/app/current"), "app", serves, 0o755)
+		b.do("systemctl", "reload", "app")
+		s.ready(3)
+	})
+	if state, main := b.property("app", "ActiveState"), b.property("app", "MainPID"); state != "active" || main != pid {
+		t.Errorf("the unit is %s with process %s, and was with %s", state, main, pid)
+	}
+	b.do("systemctl", "stop", "app")
+}
+
+func TestUnitFailsWithTheStatusOfItsFirstGeneration(t *testing.T) {
+	b := bootReadme(t, "#!/bin/sh\nexit 7\n")
+	b.do("systemctl", "start", "app")
+	until(t, "the unit has failed", func() bool { return b.property("app", "ActiveState") == "failed" })
+	for name, want := range map[string]string{"Result": "exit-code", "ExecMainCode": "1", "ExecMainStatus": "7"} {
+		if got := b.property("app", name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	if e := b.follow("app").awaitMessage("first generation failed"); !strings.Contains(e.Why, "exit status 7") {
+		t.Errorf("why: %s", e.Why)
+	}
+}
