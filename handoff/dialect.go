@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Socket is a held socket as an app gets to know it.
@@ -154,8 +156,14 @@ func (s Socket) family() string {
 	return "AF_INET6"
 }
 
-// tellNginx: ngx_add_inherited_sockets in nginx.c takes a number only when a ";" follows it.
-func tellNginx(g *Grant, _ Issue, sockets []Socket) error {
+// tellNginx: ngx_add_inherited_sockets in nginx.c takes a number only when a ";" follows it. nginx takes it for granted
+// that an inherited socket does not block: a worker would hang in accept when another one was faster.
+func tellNginx(g *Grant, issue Issue, sockets []Socket) error {
+	for _, l := range issue.Listeners {
+		if err := unix.SetNonblock(l.FD(), true); err != nil {
+			return fmt.Errorf("cannot prepare %s for nginx: %w", l.Name(), err)
+		}
+	}
 	g.set("NGINX", join(sockets, "", func(s Socket) string { return strconv.Itoa(s.FD) + ";" }))
 	return nil
 }

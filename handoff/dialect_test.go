@@ -63,14 +63,13 @@ func TestDialects(t *testing.T) {
 			},
 			nil, []int{100, 101, 102}, -1,
 		},
-		{"nginx", []string{"web=8080", "unix:///run/a.sock"}, []string{"NGINX=3;4;"}, nil, []int{100, 101}, -1},
 		{
 			"php-fpm", []string{"web=8080", "127.0.0.1:0", "[fe80::1%eth0]:80", "unix:///run/a.sock"},
 			[]string{"FPM_SOCKETS=:::8080=3,127.0.0.1:41234=4,fe80::1:80=5,/run/a.sock=6"},
 			nil, []int{100, 101, 102, 103}, -1,
 		},
 		{"stdin", []string{"web=8080"}, nil, nil, nil, 100},
-		{"stdin,nginx", []string{"web=8080"}, []string{"NGINX=3;"}, nil, []int{100}, 100},
+		{"stdin,php-fpm", []string{"web=8080"}, []string{"FPM_SOCKETS=:::8080=3"}, nil, []int{100}, 100},
 		{"none", []string{"web=8080"}, nil, nil, []int{100}, -1},
 		{
 			"", []string{"web=8080"},

@@ -93,14 +93,40 @@ func TestGrantedSocketsAreFound(t *testing.T) {
 	}
 }
 
-func TestGrantedListenersStayNonBlocking(t *testing.T) {
+// The flag belongs to the open file description: what a start changed would be changed under the generation that serves.
+func TestStartsLeaveTheBlockingFlagAlone(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
-	for _, dialects := range [][]string{nil, {"tableflip"}, {"stdin", "nginx"}} {
-		grant := issue(t, dialects, l)
-		startApp(t, "server", appStart{grant: grant})
-		must(t, grant.Close())
-		checkDescriptor(t, l)
+	for _, nonBlocking := range []bool{false, true} {
+		must(t, unix.SetNonblock(l.FD(), nonBlocking))
+		for _, dialects := range [][]string{nil, {"stdin"}, {"none"}} {
+			grant := issue(t, dialects, l)
+			startApp(t, "zombie", appStart{grant: grant})
+			must(t, grant.Close())
+			if got := blockingFlag(t, l) == 0; got == nonBlocking {
+				t.Errorf("%v: non-blocking is %v after a start", dialects, !got)
+			}
+		}
 	}
+}
+
+func TestNginxGetsNonBlockingListeners(t *testing.T) {
+	listeners := []*Listener{hold(t, "127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")}
+	grant := issue(t, []string{"nginx"}, listeners...)
+	if !slices.Equal(grant.Env, []string{"NGINX=3;4;"}) || len(grant.Files) != 2 {
+		t.Errorf("environment %q, files %v", grant.Env, grant.Files)
+	}
+	for _, l := range listeners {
+		if blockingFlag(t, l) == 0 {
+			t.Errorf("a worker of nginx would hang in accept on %s", l.Bound())
+		}
+	}
+}
+
+func blockingFlag(t *testing.T, l *Listener) int {
+	t.Helper()
+	flags, err := unix.FcntlInt(uintptr(l.FD()), unix.F_GETFL, 0)
+	must(t, err)
+	return flags & unix.O_NONBLOCK
 }
 
 // inetdService greets one client of the socket on its stdin.

@@ -170,8 +170,8 @@ func (s *inheritedSocket) inspect() bool {
 }
 
 // listener passes the descriptor on to a net.Listener, which leaves a unix path alone when it is closed. On the way
-// nothing may switch the socket to blocking, not for a moment: all generations share the flag, and an accept that
-// finds it so hangs. os.NewFile and net.FileListener leave a non-blocking descriptor as it is.
+// nothing may switch a socket back to blocking, not for a moment: all generations share the flag, and the accept of
+// one that serves would hang. os.NewFile leaves it as it is, and net.FileListener sets it to non-blocking.
 func (s inheritedSocket) listener() (net.Listener, error) {
 	f := os.NewFile(uintptr(s.fd), s.String())
 	defer f.Close()

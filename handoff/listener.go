@@ -8,7 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener is a bound socket that grace holds for its apps: a raw descriptor, non-blocking and close-on-exec.
+// Listener is a bound socket that grace holds for its apps: a raw descriptor, close-on-exec. It blocks,
+// as those of systemd do: many servers call accept at once and take EAGAIN for the end; those that want it otherwise
+// set the flag themselves, all but nginx, for which its dialect does it.
 //
 // It is never a net.Listener or an os.File: Go's poller would wake grace for every connection that the app accepts
 // from the shared description, and some calls would switch the description to blocking for the app too.

@@ -8,7 +8,7 @@ import (
 )
 
 func socket(family, kind int) (int, error) {
-	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	return unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
 }
 
 // moveFD gives the file of one descriptor to another.

@@ -17,10 +17,6 @@ func socket(family, kind int) (int, error) {
 		return -1, err
 	}
 	unix.CloseOnExec(fd)
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
 	return fd, nil
 }
 

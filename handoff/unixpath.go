@@ -163,6 +163,9 @@ func (a *Address) knock() error {
 		return err
 	}
 	defer unix.Close(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
+	}
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: a.Addr})
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
@@ -121,7 +122,7 @@ func (a *apps) start(s start) {
 		a.post(started{s.instance, p.PID})
 		go a.watch(ctx, s.instance, p)
 		go (&ear{apps: a, instance: s.instance, socket: app.notify, mains: []int{p.PID}}).listen()
-		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, pid: p.PID}).awaitReady()
+		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, pid: p.PID, begun: time.Now()}).awaitReady()
 	}()
 }
 

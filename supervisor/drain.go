@@ -44,6 +44,9 @@ func (m *machine) endIfEmpty(g *generation) {
 
 func (m *machine) reportEnd(g *generation, spent time.Duration) {
 	r := report{level: info, text: "generation ended", generation: g.number, took: spent, why: "drained"}
+	if g.failure != "" {
+		r.why = "failed"
+	}
 	if g.forced {
 		r.level, r.why = warn, fmt.Sprintf("killed, with %d connections in flight when last counted", g.inFlight)
 	}

@@ -116,7 +116,7 @@ func (m *machine) stepInstance(ev instanceEvent) {
 	case pinged:
 		m.onPinged(i)
 	case fellBack:
-		m.say(report{level: warn, text: "cannot see readiness, waiting for --ready-delay instead", generation: i.generation.number, instance: i.id, why: ev.why})
+		m.say(report{level: warn, text: "cannot see readiness: taken for ready after --ready-delay", generation: i.generation.number, instance: i.id, why: ev.why})
 	case described:
 		m.say(report{level: debug, text: "app says", generation: i.generation.number, instance: i.id, why: ev.text})
 	default:

@@ -17,14 +17,13 @@ type ear struct {
 	instance int
 	socket   *childproc.NotifySocket
 	mains    []int // the main process and those that were it before
-	refused  int
+	told     bool  // that a message was refused
 }
 
 // listen ends when the instance is released.
 func (e *ear) listen() {
 	for {
-		m, err := e.socket.Receive(e.belongs)
-		e.tellOfRefused()
+		m, err := e.socket.Receive(e.allowed)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -36,13 +35,12 @@ func (e *ear) listen() {
 	}
 }
 
-// tellOfRefused speaks once: a flood of messages must not become one of lines.
-func (e *ear) tellOfRefused() {
-	count, pid := e.socket.Refused()
-	if count > 0 && e.refused == 0 {
-		e.apps.post(noticed{"NOTIFY_SOCKET message refused", fmt.Sprintf("malformed, or process %d does not belong to instance %d; more of them are not told", pid, e.instance)})
+// refuse speaks once: a flood of messages must not become one of lines.
+func (e *ear) refuse(why string) {
+	if !e.told {
+		e.told = true
+		e.apps.post(noticed{"NOTIFY_SOCKET message refused", why + "; more of them are not told"})
 	}
-	e.refused = count
 }
 
 func (e *ear) heed(m childproc.Message) {
@@ -61,6 +59,14 @@ func (e *ear) heed(m childproc.Message) {
 	if m.Ready && e.apps.options.Readiness.heeds() {
 		e.apps.post(readied{e.instance, true})
 	}
+}
+
+func (e *ear) allowed(pid int) bool {
+	if e.belongs(pid) {
+		return true
+	}
+	e.refuse(fmt.Sprintf("process %d does not belong to instance %d", pid, e.instance))
+	return false
 }
 
 // belongs reports whether a process is the instance's: a main process, one below

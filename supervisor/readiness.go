@@ -23,6 +23,7 @@ type vigil struct {
 	launch   *launch
 	instance int
 	pid      int
+	begun    time.Time
 	told     string // the last reason that was posted
 }
 
@@ -77,17 +78,32 @@ func (v *vigil) awaitSeen() {
 		v.awaitDelay()
 		return
 	}
-	err := v.look(func(unseen []string) bool {
-		v.say("nothing in it waits for connections on " + strings.Join(unseen, ", "))
-		return len(unseen) == 0
+	v.look(func(unseen []string, err error) bool {
+		switch {
+		case errors.Is(err, childproc.ErrCannotLook):
+			return v.fallBack(err)
+		case err != nil:
+			v.say(err.Error())
+		case len(unseen) > 0:
+			v.say("nothing in it waits for connections on " + strings.Join(unseen, ", "))
+		default:
+			v.ready()
+			return true
+		}
+		return false
 	})
-	switch {
-	case err == nil:
-		v.ready()
-	case v.ctx.Err() == nil:
-		v.apps.post(fellBack{v.instance, err.Error()})
-		v.awaitDelay()
+}
+
+// fallBack takes an instance for ready that could not be looked at for as long
+// as the delay: another look may see more.
+func (v *vigil) fallBack(err error) bool {
+	v.say(err.Error())
+	if time.Since(v.begun) < v.apps.options.Readiness.Delay {
+		return false
 	}
+	v.apps.post(fellBack{v.instance, err.Error()})
+	v.ready()
+	return true
 }
 
 // awaitTouch learns whether the app has anything to do with its sockets, for the
@@ -97,30 +113,27 @@ func (v *vigil) awaitTouch() {
 	if v.app.start.generation != 1 || all == 0 {
 		return
 	}
-	if err := v.look(func(unseen []string) bool { return len(unseen) < all }); err == nil {
+	v.look(func(unseen []string, err error) bool {
+		if err != nil || len(unseen) == all {
+			return false
+		}
 		v.apps.post(touched{v.instance})
-	}
+		return true
+	})
 }
 
-// look calls enough with the names of the sockets that nobody is seen to wait
-// on, until it is satisfied.
-func (v *vigil) look(enough func(unseen []string) bool) error {
+// look calls enough with the names of the sockets that nobody was seen to wait
+// on, or with why that cannot be told now, until it is satisfied.
+func (v *vigil) look(enough func(unseen []string, err error) bool) {
 	inodes := make([]uint64, len(v.apps.listeners))
 	for i, l := range v.apps.listeners {
 		inodes[i] = l.Inode()
 	}
 	lookout := childproc.NewLookout(inodes)
-	begun := time.Now()
 	for {
 		seen, err := v.lookOnce(lookout)
-		if err != nil {
-			return err
-		}
-		if enough(unseen(v.apps.listeners, seen)) {
-			return nil
-		}
-		if err := v.pause(pauseAfter(time.Since(begun))); err != nil {
-			return err
+		if enough(unseen(v.apps.listeners, seen), err) || v.pause(pauseAfter(time.Since(v.begun))) != nil {
+			return
 		}
 	}
 }
@@ -139,7 +152,7 @@ func (v *vigil) lookOnce(lookout *childproc.Lookout) ([]bool, error) {
 func unseen(listeners []*handoff.Listener, seen []bool) []string {
 	var names []string
 	for i, l := range listeners {
-		if !seen[i] {
+		if i >= len(seen) || !seen[i] {
 			names = append(names, fmt.Sprintf("%s (%s)", l.Name(), l.Bound()))
 		}
 	}
