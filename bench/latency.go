@@ -12,17 +12,33 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 )
 
-// rhythm is how upgrades follow each other; the next begins when the last is over, and not before every has passed.
+// rhythm is what happens again and again while requests are sent; it begins anew when the last time is over, and not
+// before every has passed.
 type rhythm struct {
 	name  string
-	never bool
+	deed  func(bench, *supervised) error // nil for nothing
 	every time.Duration
 }
 
 var rhythms = []rhythm{
-	{name: "no upgrades", never: true},
-	{name: "one a second", every: time.Second},
-	{name: "back to back"},
+	{name: "nothing"},
+	{name: "an upgrade a second", deed: bench.upgrade, every: time.Second},
+	{name: "upgrades back to back", deed: bench.upgrade},
+	// How much of it is only that the processors are busy with starting programs.
+	{name: "no upgrades, bare starts back to back", deed: bench.startBeside},
+}
+
+func (bench) upgrade(s *supervised) error {
+	if _, err := s.hangUp(); err != nil {
+		return err
+	}
+	_, err := s.awaitReady()
+	return err
+}
+
+func (b bench) startBeside(*supervised) error {
+	_, err := b.bareStart(nil)
+	return err
 }
 
 const (
@@ -42,18 +58,18 @@ func (b bench) latency() (err error) {
 	all := make([]stretch, len(rhythms))
 	for range latencyRounds {
 		for i, r := range rhythms {
-			if err := all[i].measure(s, r); err != nil {
+			if err := all[i].measure(b, s, r); err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
 		}
 	}
 	t := newTable(fmt.Sprintf("Requests of %d clients, latency in ms: median of %d stretches of %s (min..max)",
 		latencyLoad[load.NewConnection]+latencyLoad[load.KeepAliveGet], latencyRounds, latencyTime),
-		"upgrades\ta second\trequests a second\tfailed\tp50\t\tp99\t\tp99, ratio to none\t\tmax")
+		"meanwhile\ta second\trequests a second\tfailed\tp50\t\tp99\t\tp99, ratio to nothing\t\tmax")
 	defer t.end()
 	for i, r := range rhythms {
 		m := all[i]
-		t.line("%s\t%.1f\t%.0f\t%d\t%v\t%v\t%v\t%v", r.name, m.upgrades.median(), m.requests.median(), m.failed,
+		t.line("%s\t%.1f\t%.0f\t%d\t%v\t%v\t%v\t%v", r.name, m.deeds.median(), m.requests.median(), m.failed,
 			m.p50, m.p99, m.p99.over(all[0].p99), m.max)
 	}
 	return nil
@@ -61,25 +77,28 @@ func (b bench) latency() (err error) {
 
 // stretch is what was measured with one rhythm.
 type stretch struct {
-	upgrades, requests series // a second
-	p50, p99, max      series
-	failed             uint64
+	deeds, requests series // a second
+	p50, p99, max   series
+	failed          uint64
 }
 
-func (m *stretch) measure(s *supervised, r rhythm) error {
+func (m *stretch) measure(b bench, s *supervised, r rhythm) error {
 	l, err := load.Start(context.Background(), load.Config{Addr: s.address, Clients: latencyLoad, ThinkMax: 8 * time.Millisecond})
 	if err != nil {
 		return err
 	}
-	begun := time.Now()
-	upgrades, err := r.keep(s, begun.Add(latencyTime))
+	begun, generation := time.Now(), s.generation
+	deeds, err := r.keep(b, s, begun.Add(latencyTime))
 	took := time.Since(begun).Seconds()
 	tally := l.Stop()
+	if s.generation > generation && err == nil {
+		_, err = s.await("generation ended", s.generation-1)
+	}
 	if tally.Failures() > 0 {
 		fmt.Println(tally)
 	}
 	latency := tally.Latency(load.Outside)
-	m.upgrades.add(float64(upgrades) / took)
+	m.deeds.add(float64(deeds) / took)
 	m.requests.add(float64(tally.Requests()) / took)
 	m.failed += tally.Failures()
 	m.p50.add(milliseconds(latency, 50))
@@ -92,24 +111,19 @@ func milliseconds(h *hdrhistogram.Histogram, percent float64) float64 {
 	return float64(h.ValueAtQuantile(percent)) / 1000
 }
 
-// keep upgrades until the end, and returns how often, when the last old generation is gone.
-func (r rhythm) keep(s *supervised, end time.Time) (int, error) {
-	if r.never {
+// keep returns at the end, or when the last deed is over, and says how many there were.
+func (r rhythm) keep(b bench, s *supervised, end time.Time) (int, error) {
+	if r.deed == nil {
 		time.Sleep(time.Until(end))
 		return 0, nil
 	}
 	for n := 0; ; n++ {
-		begun, err := s.hangUp()
-		if err == nil {
-			_, err = s.awaitReady()
+		next := time.Now().Add(r.every)
+		if next.After(end) {
+			return n, nil
 		}
-		if err != nil {
+		if err := r.deed(b, s); err != nil {
 			return n, err
-		}
-		next := begun.Add(r.every)
-		if !time.Now().Before(end) || next.After(end) {
-			_, err := s.await("generation ended", s.generation-1)
-			return n + 1, err
 		}
 		time.Sleep(time.Until(next))
 	}
