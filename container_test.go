@@ -25,6 +25,7 @@ import (
 // its status.
 type container struct {
 	*supervised
+	t     *testing.T
 	name  string
 	state string // the folder in which runc keeps what it knows
 }
@@ -43,8 +44,8 @@ func (c config) mount(destination, kind, source string, options ...string) {
 func contain(t *testing.T, change func(config), arguments ...string) *container {
 	t.Helper()
 	require(t, "runc", mayContain())
-	c := &container{name: "grace-test-" + rand.Text(), state: t.TempDir()}
-	t.Cleanup(func() { c.checkRemoved(t) })
+	c := &container{t: t, name: "grace-test-" + rand.Text(), state: t.TempDir()}
+	t.Cleanup(c.checkRemoved)
 	runtime.LockOSThread()
 	c.supervised = graceWith(t, func(cmd *exec.Cmd) {
 		bundle := makeBundle(t, func(spec config) {
@@ -86,14 +87,14 @@ func (c *container) do(args ...string) string {
 }
 
 // checkRemoved wants nothing of a container that has ended.
-func (c *container) checkRemoved(t *testing.T) {
+func (c *container) checkRemoved() {
 	if left := c.do("list", "--quiet"); left != "" {
-		t.Errorf("a container is left: %s", left)
+		c.t.Errorf("a container is left: %s", left)
 		c.do("delete", "--force", c.name)
 	}
 	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
 		if left, err := filepath.Glob(pattern + c.name); err != nil || left != nil {
-			t.Errorf("cgroups are left: %v, %v", left, err)
+			c.t.Errorf("cgroups are left: %v, %v", left, err)
 		}
 	}
 }
@@ -109,7 +110,7 @@ var staticPrograms = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// makeBundle makes a read-only root with the two programs, and runc's config.
+// makeBundle makes a root folder and runc's config.
 func makeBundle(t *testing.T, change func(config)) string {
 	t.Helper()
 	programs, err := staticPrograms()
@@ -117,8 +118,14 @@ func makeBundle(t *testing.T, change func(config)) string {
 		t.Fatal(err)
 	}
 	bundle := t.TempDir()
-	if err := os.Mkdir(filepath.Join(bundle, "rootfs"), 0o755); err != nil {
+	root := filepath.Join(bundle, "rootfs")
+	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
+	}
+	for _, dir := range []string{"bin", "lib", "lib64"} { // which lead to nothing without the host's /usr
+		if err := os.Symlink("usr/"+dir, filepath.Join(root, dir)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	spec := readSpec(t, bundle)
 	spec.at("process")["terminal"] = false
@@ -162,12 +169,7 @@ func asAnybody(spec config) {
 func withTmp(spec config) { spec.mount("/tmp", "tmpfs", "tmpfs", "mode=1777") }
 
 // withHost adds the host's programs.
-func withHost(spec config) {
-	spec.mount("/usr", "bind", "/usr", "rbind", "ro")
-	for _, dir := range []string{"bin", "lib", "lib64"} {
-		spec.mount("/"+dir, "bind", "/usr/"+dir, "rbind", "ro")
-	}
-}
+func withHost(spec config) { spec.mount("/usr", "bind", "/usr", "rbind", "ro") }
 
 func TestContainerUpgradesAndStops(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -207,7 +209,7 @@ func TestContainerUpgradesAndStops(t *testing.T) {
 	}
 }
 
-// proc is a file of the container's own /proc.
+// proc is a file of the container's own /proc, where its PID 1 is 1.
 func (c *container) proc(name string) string {
 	c.t.Helper()
 	var state struct{ PID int }

@@ -144,7 +144,7 @@ func TestMaxDrainingWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "GET /slow?for=1500ms HTTP/1.1\r\nHost: a\r\n\r\n")
+	fmt.Fprint(conn, "GET /slow?for=3s HTTP/1.1\r\nHost: a\r\n\r\n")
 	reader := bufio.NewReader(conn)
 	if _, err := reader.ReadString('\n'); err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func index(log []entry, message string, generation int) int {
 }
 
 func TestDrainDelay(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-delay", "700ms", "--", appBinary)
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--", appBinary)
 	addr := s.address("web")
 	s.ready(1)
 	under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2}}, func() {
@@ -341,7 +341,7 @@ func TestAppOfAnotherUserServesAndNotifies(t *testing.T) {
 }
 
 func TestWatchdogRestartsAHungApp(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--watchdog", "400ms", "--", appBinary, "-watchdog")
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--watchdog", "1s", "--", appBinary, "-watchdog")
 	addr := s.address("web")
 	s.ready(1)
 	ask(t, addr, "/hang")

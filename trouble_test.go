@@ -213,7 +213,7 @@ func TestStopDuringAStart(t *testing.T) {
 
 func TestAppThatNeverGetsReady(t *testing.T) {
 	slow, more := script(t, t.TempDir())
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "300ms", "--", slow)
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", slow)
 	addr := s.address("web")
 	s.ready(1)
 	if err := os.WriteFile(more, []byte("-delay 1h"), 0o644); err != nil {
@@ -222,7 +222,7 @@ func TestAppThatNeverGetsReady(t *testing.T) {
 	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
 		s.signal(syscall.SIGHUP)
 		e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
-		for _, want := range []string{"300ms", "waits for connections on web", "pid"} {
+		for _, want := range []string{"4s", "waits for connections on web", "pid"} {
 			if !strings.Contains(e.Why, want) {
 				t.Errorf("why: %s", e.Why)
 			}
@@ -244,7 +244,7 @@ func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
 }
 
 func TestAppThatHangsOnItsDrain(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1500ms", "--", appBinary, "-ignore-term")
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "4s", "--", appBinary, "-ignore-term")
 	addr := s.address("web")
 	s.ready(1)
 	conn, err := net.Dial("tcp", addr)
