@@ -231,18 +231,17 @@ func TestContainerEndsWithTheStatusOfItsApp(t *testing.T) {
 	}{
 		"never ready": {nil, []string{"-fail", "/app"}, func(*container) {}, 3},
 		"killed": {[]string{"--restart", "never"}, nil, func(c *container) {
+			c.ready(1)
 			c.do("exec", c.name, "/bin/kill", "-KILL", strconv.Itoa(c.awaitMessage("instance started").PID))
 		}, 137},
 		"hangs on its drain": {[]string{"--drain-timeout", "300ms"}, []string{"-ignore-term"}, func(c *container) {
+			c.ready(1)
 			c.do("kill", c.name, "TERM")
 		}, 137},
 	} {
 		t.Run(name, func(t *testing.T) {
 			arguments := append(append([]string{"--listen", "web=127.0.0.1:0"}, test.flags...), "--", "/app")
 			c := contain(t, withHost, append(arguments, test.app...)...)
-			if test.status == 137 {
-				c.ready(1)
-			}
 			test.end(c)
 			if status := c.wait(); status != test.status {
 				t.Errorf("status %d, want %d", status, test.status)
