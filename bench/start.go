@@ -154,7 +154,6 @@ func (b bench) shim() error {
 	if err != nil {
 		return err
 	}
-	errand := fmt.Sprintf(`{"path":%q,"umask":-1,"report":3}`, path)
 	var bare, through series
 	for range shimRounds {
 		took, err := runOnce(path, "true")
@@ -162,7 +161,7 @@ func (b bench) shim() error {
 			return err
 		}
 		bare.addTime(took)
-		if took, err = runOnce(b.grace, "grace-shim", errand, "true"); err != nil {
+		if took, err = runOnce(b.grace, "grace-shim", "-1", "3", "-", "", path, "true"); err != nil {
 			return fmt.Errorf("the shim: %w", err)
 		}
 		through.addTime(took)

@@ -1,7 +1,6 @@
 package childproc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/gracerun/grace/childproc/shim"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,14 +70,11 @@ func closeAll(fds []int) {
 // fork holds the lock until the child is known as our own: an app that ends at
 // once must not be taken for an orphan.
 func (f *Family) fork(spec Spec, null []int, report int) (*Process, error) {
-	argv, err := shimArgs(spec)
-	if err != nil {
-		return nil, err
-	}
 	p := &Process{family: f, path: spec.Path, pidfd: -1, report: -1}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p.PID, err = syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+	var err error
+	p.PID, err = syscall.ForkExec("/proc/self/exe", shimArgs(spec), &syscall.ProcAttr{
 		Dir:   spec.Dir,
 		Env:   spec.Env,
 		Files: shimFiles(spec, null, report),
@@ -94,18 +91,12 @@ func (f *Family) fork(spec Spec, null []int, report int) (*Process, error) {
 	return p, nil
 }
 
-func shimArgs(spec Spec) ([]string, error) {
-	errand, err := json.Marshal(errand{
-		Path:     spec.Path,
-		PIDVars:  spec.PIDVars,
-		Umask:    spec.Umask,
-		Identity: spec.Identity,
-		Report:   3 + len(spec.Files),
-	})
-	if err != nil {
-		return nil, err
+func shimArgs(spec Spec) []string {
+	e := shim.Errand{Path: spec.Path, PIDVars: spec.PIDVars, Umask: spec.Umask, Report: 3 + len(spec.Files)}
+	if id := spec.Identity; id != nil {
+		e.Identity = &shim.Identity{UID: id.UID, GID: id.GID, Groups: id.Groups}
 	}
-	return append([]string{shimName, string(errand)}, spec.Args...), nil
+	return e.Argv(spec.Args)
 }
 
 func shimFiles(spec Spec, null []int, report int) []uintptr {

@@ -12,7 +12,11 @@ import (
 // Group lists the living members of a process group, zombies left out.
 func Group(pgid int) ([]int, error) {
 	var members []int
-	err := eachProcess(func(pid int, stat procStat) {
+	inGroup := func(pid int) bool { // asking the kernel so is far quicker than reading files
+		group, err := unix.Getpgid(pid)
+		return err == nil && group == pgid
+	}
+	err := eachProcess(inGroup, func(pid int, stat procStat) {
 		if stat.group == pgid && stat.living() {
 			members = append(members, pid)
 		}

@@ -59,7 +59,7 @@ func parseStat(text []byte) (procStat, error) {
 // eachProcess calls visit for every process there is; those that end meanwhile
 // are left out. It lists /proc until nothing new is there: the child of a process
 // that ended before its turn may be younger than the list.
-func eachProcess(visit func(pid int, stat procStat)) error {
+func eachProcess(wanted func(pid int) bool, visit func(pid int, stat procStat)) error {
 	var known []int
 	for {
 		pids, err := numbersIn("/proc") // in ascending order
@@ -70,13 +70,13 @@ func eachProcess(visit func(pid int, stat procStat)) error {
 			_, found := slices.BinarySearch(known, pid)
 			return found
 		})
+		known = pids
 		if len(fresh) == 0 {
 			return nil
 		}
-		if err := visitAll(fresh, visit); err != nil {
+		if err := visitAll(slices.DeleteFunc(fresh, func(pid int) bool { return !wanted(pid) }), visit); err != nil {
 			return err
 		}
-		known = pids
 	}
 }
 

@@ -1,13 +1,13 @@
 package childproc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"syscall"
 
+	"github.com/gracerun/grace/childproc/shim"
 	"golang.org/x/sys/unix"
 )
 
@@ -113,11 +113,11 @@ func (p *Process) readReport() (*StartError, error) {
 	if len(text) == 0 {
 		return nil, nil
 	}
-	failed := new(StartError)
-	if err := json.Unmarshal(text, failed); err != nil {
-		return nil, fmt.Errorf("cannot read what became of process %d: %w", p.PID, err)
+	failed, ok := shim.ParseFailure(string(text))
+	if !ok {
+		return nil, fmt.Errorf("cannot read what became of process %d: %q", p.PID, text)
 	}
-	return failed, nil
+	return &StartError{Step: failed.Step, Path: p.path, Errno: failed.Errno}, nil
 }
 
 func (p *Process) waitEnd() error {

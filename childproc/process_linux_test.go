@@ -23,7 +23,6 @@ import (
 )
 
 func init() {
-	roles["shim"] = Shim
 	roles["self"] = describeSelf
 }
 

@@ -74,7 +74,7 @@ func (s scan) of(pid int) ([]int, error) { return s[pid], nil }
 
 func scanChildren() (scan, error) {
 	found := scan{}
-	err := eachProcess(func(pid int, stat procStat) {
+	err := eachProcess(func(int) bool { return true }, func(pid int, stat procStat) {
 		if stat.living() {
 			found[stat.parent] = append(found[stat.parent], pid)
 		}

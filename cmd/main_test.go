@@ -6,15 +6,12 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 const asGrace = "CMD_TEST_AS_GRACE"
 
 // TestMain lets the test binary be grace itself, and the shim that its apps begin as.
 func TestMain(m *testing.M) {
-	childproc.Shim()
 	if os.Getenv(asGrace) != "" {
 		os.Exit(Execute())
 	}

@@ -8,14 +8,12 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/cmd/demo"
 	"github.com/spf13/cobra"
 )
 
 // Execute runs the command line of the process and returns its exit status.
 func Execute() int {
-	childproc.Shim()
 	root := newRoot()
 	err := root.Execute()
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -127,6 +128,8 @@ func (f *runFlags) run(command []string) error {
 		return err
 	}
 	o.Log = log
+	// The heap is tiny, and would be let grow to 4 MB before it is looked at.
+	debug.SetGCPercent(25)
 	status, err := supervisor.Run(o)
 	if err != nil {
 		log.Error().Str("why", err.Error()).Msg("cannot run")

@@ -64,7 +64,7 @@ func (m *machine) onTimerExpired(t timer) {
 	case t.generation != 0:
 		if g := m.find(t.generation); g != nil && g.progress == t {
 			g.progress = m.arm(timer{generation: g.number}, nextProgress)
-			m.do(count{g.number, g.pids()})
+			m.tellProgress(g)
 		}
 	case m.delay == t && m.mode == lingering:
 		m.delay = timer{}

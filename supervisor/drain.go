@@ -9,6 +9,7 @@ import (
 // leave has a generation drain.
 func (m *machine) drainGeneration(g *generation) {
 	g.enter(StageDraining, m.at)
+	m.disarm(&g.progress)
 	if m.candidate == g {
 		m.candidate = nil
 	}
@@ -64,6 +65,19 @@ func (m *machine) endIfDeserted() {
 	m.status = m.current.status
 	m.say(report{level: info, text: "the app has ended", generation: m.current.number, why: "--restart " + string(m.policy.Restart)})
 	m.stop()
+}
+
+// tellProgress says how far a generation has come that takes its time.
+func (m *machine) tellProgress(g *generation) {
+	if g.stage == StageDraining {
+		m.do(count{g.number, g.pids()})
+		return
+	}
+	for _, i := range g.instances {
+		if i.phase == Starting {
+			m.say(report{level: info, text: "not ready yet", generation: g.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.unready})
+		}
+	}
 }
 
 func (m *machine) onCounted(ev counted) {

@@ -217,6 +217,19 @@ func (w *world) ready1() {
 	w.answerStart(1, true)
 }
 
+func TestSlowStartSaysWhatItWaitsFor(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	w.happen(unreadied{candidate.id, "nothing in it waits on web"})
+	w.expire(candidate.generation.progress.number)
+	if r := w.said("not ready yet"); len(r) != 1 || r[0].why != "nothing in it waits on web" {
+		t.Errorf("reports %+v", r)
+	}
+	w.readiness(candidate.id, false)
+	if candidate.generation.progress.number != 0 {
+		t.Error("it goes on saying so")
+	}
+}
+
 // Looking costs: nobody looks at an instance that is ready, or told to stop.
 func TestWaitForReadinessEndsWithTheStart(t *testing.T) {
 	for name, end := range map[string]func(w *world){

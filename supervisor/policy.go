@@ -40,6 +40,7 @@ const (
 	longBackoff   = 30 * time.Second
 	healthyAfter  = time.Minute
 	killPatience  = 10 * time.Second
+	slowStart     = 2 * time.Second
 	firstProgress = time.Second
 	nextProgress  = 5 * time.Second
 )

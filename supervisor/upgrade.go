@@ -39,6 +39,7 @@ func (m *machine) onPrepared(ev prepared) {
 		return
 	}
 	g.enter(StageCandidate, m.at)
+	g.progress = m.arm(timer{generation: g.number}, slowStart)
 	for slot := range m.policy.Instances {
 		i := m.newInstance(g, slot, 0)
 		m.startInstance(i)
@@ -89,6 +90,7 @@ func (m *machine) promote(g *generation) {
 	old := m.current
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
+	m.disarm(&g.progress)
 	m.say(report{level: info, text: "generation ready", generation: g.number, took: m.at.Sub(g.born)})
 	if old != nil {
 		m.drainGeneration(old)

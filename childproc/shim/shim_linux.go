@@ -1,0 +1,184 @@
+package shim
+
+import (
+	"strconv"
+	"syscall"
+)
+
+// nobody stands for no change of identity.
+const nobody = "-"
+
+// name is argv[0] of a grace that is about to become an app.
+const name = "grace-shim"
+
+// Errand is what the shim has to do. It travels in the command line, so nothing
+// secret belongs in it: the environment comes as the shim's own.
+type Errand struct {
+	Path     string
+	PIDVars  []string  // variables to be set to the process's own pid
+	Umask    int       // -1 leaves grace's own
+	Report   int       // the descriptor that takes a Failure, or is closed by the exec
+	Identity *Identity // nil leaves grace's own
+}
+
+// Identity is a user with the groups its process gets.
+type Identity struct {
+	UID, GID int
+	Groups   []int
+}
+
+// Failure is the step that went wrong: setenv, setgroups, setgid, setuid or exec.
+type Failure struct {
+	Step  string
+	Errno syscall.Errno
+}
+
+// Argv is the command line of the shim for an app with these arguments.
+func (e Errand) Argv(args []string) []string {
+	id := nobody
+	if e.Identity != nil {
+		id = numbers(append([]int{e.Identity.UID, e.Identity.GID}, e.Identity.Groups...))
+	}
+	vars := ""
+	for _, v := range e.PIDVars {
+		vars += v + ","
+	}
+	return append([]string{name, strconv.Itoa(e.Umask), strconv.Itoa(e.Report), id, vars, e.Path}, args...)
+}
+
+func numbers(list []int) string {
+	text := ""
+	for _, n := range list {
+		text += strconv.Itoa(n) + ","
+	}
+	return text
+}
+
+// ParseFailure reads what the shim has reported.
+func ParseFailure(text string) (Failure, bool) {
+	f := fields(text, ',')
+	if len(f) != 2 {
+		return Failure{}, false
+	}
+	errno, err := strconv.Atoi(f[1])
+	return Failure{f[0], syscall.Errno(errno)}, err == nil
+}
+
+// head is how many words come before the app's arguments, the name included.
+const head = 6
+
+func init() {
+	argv := commandLine()
+	if len(argv) <= head || argv[0] != name {
+		return
+	}
+	e, ok := parse(argv[1:head])
+	if !ok {
+		syscall.Exit(statusFailed)
+	}
+	step, err := e.run(argv[head:])
+	errno, _ := err.(syscall.Errno)
+	// Nobody is left to tell if this write fails; the exit status says it too.
+	_, _ = syscall.Write(e.Report, []byte(step+","+strconv.Itoa(int(errno))+","))
+	syscall.Exit(statusFailed)
+}
+
+const statusFailed = 126
+
+// commandLine reads what package os would know, were it there already.
+func commandLine() []string {
+	fd, err := syscall.Open("/proc/self/cmdline", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer syscall.Close(fd)
+	text := make([]byte, 0, 4096)
+	for {
+		n, err := syscall.Read(fd, text[len(text):cap(text)])
+		if n <= 0 || err != nil {
+			return fields(string(text), 0)
+		}
+		text = text[:len(text)+n]
+		if !isShim(text) {
+			return nil // no need to read on: every start of grace comes by here
+		}
+		if len(text) == cap(text) {
+			text = append(text, 0)[:len(text)]
+		}
+	}
+}
+
+func isShim(text []byte) bool {
+	return len(text) > len(name) && string(text[:len(name)]) == name && text[len(name)] == 0
+}
+
+// fields are each followed by the separator.
+func fields(text string, separator byte) []string {
+	var list []string
+	begin := 0
+	for i := range len(text) {
+		if text[i] == separator {
+			list = append(list, text[begin:i])
+			begin = i + 1
+		}
+	}
+	return list
+}
+
+func parse(f []string) (Errand, bool) {
+	umask, err1 := strconv.Atoi(f[0])
+	report, err2 := strconv.Atoi(f[1])
+	id, ok := parseIdentity(f[2])
+	return Errand{Path: f[4], PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id}, ok && err1 == nil && err2 == nil
+}
+
+func parseIdentity(text string) (*Identity, bool) {
+	if text == nobody {
+		return nil, true
+	}
+	var ids []int
+	for _, number := range fields(text, ',') {
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			return nil, false
+		}
+		ids = append(ids, n)
+	}
+	if len(ids) < 2 {
+		return nil, false
+	}
+	return &Identity{ids[0], ids[1], ids[2:]}, true
+}
+
+// run does not return unless something failed. Credentials go last: set before
+// the exec of the shim itself, they make a private grace unreadable.
+func (e Errand) run(argv []string) (string, error) {
+	syscall.CloseOnExec(e.Report)
+	pid := strconv.Itoa(syscall.Getpid())
+	for _, name := range e.PIDVars {
+		if err := syscall.Setenv(name, pid); err != nil {
+			return "setenv", err
+		}
+	}
+	if e.Umask >= 0 {
+		syscall.Umask(e.Umask)
+	}
+	if e.Identity != nil {
+		if step, err := e.Identity.take(); err != nil {
+			return step, err
+		}
+	}
+	// syscall.Exec and not a bare execve: it gives back the RLIMIT_NOFILE that
+	// Go's runtime has raised (syscall/exec_unix.go).
+	return "exec", syscall.Exec(e.Path, argv, syscall.Environ())
+}
+
+func (id Identity) take() (string, error) {
+	if err := syscall.Setgroups(id.Groups); err != nil {
+		return "setgroups", err
+	}
+	if err := syscall.Setgid(id.GID); err != nil {
+		return "setgid", err
+	}
+	return "setuid", syscall.Setuid(id.UID)
+}
