@@ -45,6 +45,7 @@ type app struct {
 	main        *childproc.Process
 	launchers   map[int]*childproc.Process // by pid: what was main before
 	notify      *childproc.NotifySocket
+	ear         *ear
 	grant       *handoff.Grant
 }
 
@@ -119,9 +120,10 @@ func (a *apps) start(s start) {
 			return
 		}
 		p := app.main // once started is posted, app.main is the loop's
+		app.ear = newEar(a, s.instance, app.notify, p.PID)
 		a.post(started{s.instance, p.PID})
-		go a.watch(ctx, s.instance, p)
-		go (&ear{apps: a, instance: s.instance, socket: app.notify, mains: []int{p.PID}}).listen()
+		go a.watch(app, p)
+		go app.ear.listen()
 		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, pid: p.PID, begun: time.Now()}).awaitReady()
 	}()
 }
@@ -198,14 +200,17 @@ func failedExit(path string, err error) childproc.Exit {
 }
 
 // watch turns the end of one process into events.
-func (a *apps) watch(ctx context.Context, instance int, p *childproc.Process) {
-	pid := p.PID
+func (a *apps) watch(app *app, p *childproc.Process) {
+	instance, pid := app.start.instance, p.PID
 	exit, err := p.Wait()
 	if err != nil {
 		a.post(noticed{"cannot watch the app", err.Error()})
 	}
+	if err := app.ear.catchUp(app.ctx); err != nil {
+		a.post(noticed{"the app's last words may be lost", err.Error()})
+	}
 	a.post(exited{instance, pid, exit})
-	if err := p.WaitRest(ctx.Done()); err != nil {
+	if err := p.WaitRest(app.ctx.Done()); err != nil {
 		a.post(noticed{"cannot watch what the app left behind", err.Error()})
 	}
 	a.post(emptied{instance, pid})
@@ -227,7 +232,7 @@ func (a *apps) follow(f follow) {
 	}
 	app.launchers[app.main.PID] = app.main
 	app.main = f.process
-	go a.watch(app.ctx, f.instance, f.process)
+	go a.watch(app, f.process)
 }
 
 func (a *apps) kill(instance int) {

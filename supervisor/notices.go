@@ -1,11 +1,14 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 )
@@ -16,8 +19,41 @@ type ear struct {
 	apps     *apps
 	instance int
 	socket   *childproc.NotifySocket
-	mains    []int // the main process and those that were it before
-	told     bool  // that a message was refused
+	mains    []int         // the main process and those that were it before
+	told     bool          // that a message was refused
+	passed   chan struct{} // gets one for each barrier of grace's own
+}
+
+func newEar(a *apps, instance int, socket *childproc.NotifySocket, main int) *ear {
+	return &ear{apps: a, instance: instance, socket: socket, mains: []int{main}, passed: make(chan struct{}, 1)}
+}
+
+// catchUpLimit is for a socket that others keep full.
+const catchUpLimit = time.Second
+
+// catchUp returns when all has been heeded that was said before: a datagram of
+// grace's own comes after the last words of a process that has ended, which may
+// name its successor.
+func (e *ear) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUpLimit)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unixgram", e.socket.Path())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(catchUpLimit)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, "X_GRACE_BARRIER=1"); err != nil {
+		return err
+	}
+	select {
+	case <-e.passed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // listen ends when the instance is released.
@@ -44,6 +80,13 @@ func (e *ear) refuse(why string) {
 }
 
 func (e *ear) heed(m childproc.Message) {
+	if m.PID == os.Getpid() {
+		select {
+		case e.passed <- struct{}{}:
+		default: // who waited for it has given up
+		}
+		return
+	}
 	if m.MainPID != 0 && m.MainPID != e.mains[len(e.mains)-1] {
 		e.move(m.MainPID)
 	}
@@ -62,7 +105,7 @@ func (e *ear) heed(m childproc.Message) {
 }
 
 func (e *ear) allowed(pid int) bool {
-	if e.belongs(pid) {
+	if pid == os.Getpid() || e.belongs(pid) {
 		return true
 	}
 	e.refuse(fmt.Sprintf("process %d does not belong to instance %d", pid, e.instance))
