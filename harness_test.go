@@ -67,7 +67,7 @@ type entry struct {
 	Name       string
 	Address    string
 	Why        string
-	Took       float64
+	Took       float64 `json:"took_ms"`
 }
 
 // supervised is a running `grace run`.

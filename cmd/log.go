@@ -27,7 +27,6 @@ func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
 		return zerolog.Logger{}, nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
 	}
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
-	zerolog.DurationFieldUnit = time.Millisecond
 	// Go ends a program that writes to a closed stderr by SIGPIPE, unless the
 	// signal is asked for; to ignore it would reach the apps too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

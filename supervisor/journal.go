@@ -1,6 +1,10 @@
 package supervisor
 
-import "github.com/rs/zerolog"
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+)
 
 // journal writes the machine's reports: one line for each change of state.
 type journal struct{ log zerolog.Logger }
@@ -24,13 +28,18 @@ func (j *journal) write(r report) {
 		e = e.Int("pid", r.pid)
 	}
 	if r.took != 0 {
-		e = e.Dur("took", r.took)
+		e = e.Float64("took_ms", milliseconds(r.took))
 	}
 	if r.within != 0 {
-		e = e.Dur("within", r.within)
+		e = e.Float64("within_ms", milliseconds(r.within))
 	}
 	if r.why != "" {
 		e = e.Str("why", r.why)
 	}
 	e.Msg(r.text)
+}
+
+// milliseconds has one digit after the point.
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(100*time.Microsecond).Microseconds()) / 1000
 }

@@ -186,7 +186,7 @@ func TestDivideUsesEveryClient(t *testing.T) {
 }
 
 func TestLogLines(t *testing.T) {
-	e := parseEntry([]byte(`{"level":"info","generation":3,"took":12.3,"message":"generation ready","why":"x"}`))
+	e := parseEntry([]byte(`{"level":"info","generation":3,"took_ms":12.3,"message":"generation ready","why":"x"}`))
 	if e != (entry{Level: "info", Message: "generation ready", Generation: 3, Why: "x"}) || e.String() != "generation ready: x" {
 		t.Errorf("%+v", e)
 	}
