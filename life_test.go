@@ -479,7 +479,7 @@ func TestTextLog(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	<-s.drained
-	if text := s.output(); strings.Contains(text, "{") || !strings.Contains(text, "instance started") {
+	if text := s.output(); strings.ContainsAny(text, "{\x1b") || !strings.Contains(text, "instance started") {
 		t.Errorf("got %s", text)
 	}
 }

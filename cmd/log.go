@@ -32,9 +32,10 @@ func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	patient := newPatientWriter(os.Stderr)
 	var out io.Writer = patient
+	terminal := term.IsTerminal(int(os.Stderr.Fd()))
 	switch {
-	case format == "text" || format == "auto" && term.IsTerminal(int(os.Stderr.Fd())):
-		out = zerolog.ConsoleWriter{Out: patient, TimeFormat: "15:04:05.000", NoColor: os.Getenv("NO_COLOR") != ""}
+	case format == "text" || format == "auto" && terminal:
+		out = zerolog.ConsoleWriter{Out: patient, TimeFormat: "15:04:05.000", NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
 	case format != "json" && format != "auto":
 		return zerolog.Logger{}, nil, fmt.Errorf("--log-format %q: use auto, json or text", format)
 	}
