@@ -151,8 +151,23 @@ func TestFloodOfHangUps(t *testing.T) {
 			s.signal(syscall.SIGHUP)
 		}
 		s.ready(2)
+		// Those that came before the first was taken are one to the kernel, and those after it one to grace.
+		s.signal(syscall.SIGHUP)
 		s.ready(3)
 	})
+	if last := s.entries()[len(s.entries())-1].Generation; last > 4 {
+		t.Errorf("the flood made %d generations", last)
+	}
+	s.stop()
+}
+
+func TestFloodOfHangUpsDoesNotCostATERM(t *testing.T) {
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	s.ready(1)
+	for range 2000 {
+		s.signal(syscall.SIGHUP)
+		s.signal(syscall.SIGUSR2)
+	}
 	s.stop()
 }
 

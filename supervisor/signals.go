@@ -25,30 +25,47 @@ func realtime() []os.Signal {
 
 // signals turns the process's signals into events.
 type signals struct {
-	incoming chan os.Signal
+	incoming []chan os.Signal
 	terminal bool // there was one at the start
 	post     func(event)
 	reap     func() (int, error)
 }
 
-func openSignals(post func(event), reap func() (int, error)) *signals {
-	s := &signals{incoming: make(chan os.Signal, 64), terminal: hasTerminal(), post: post, reap: reap}
-	wanted := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGCHLD}
+// catchSignals comes before anybody can learn grace's pid. What is caught waits
+// for listen.
+func catchSignals() *signals {
+	s := &signals{terminal: hasTerminal()}
+	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGCHLD} {
+		s.catch(sig)
+	}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup means it
-		wanted = append(wanted, syscall.SIGHUP)
+		s.catch(syscall.SIGHUP)
 	}
+	s.catch(forwarded...)
 	if !s.terminal {
-		wanted = append(wanted, syscall.SIGWINCH)
+		s.catch(syscall.SIGWINCH)
 	}
-	signal.Notify(s.incoming, append(wanted, forwarded...)...)
 	return s
 }
 
-// listen ends with the process: a second QUIT that finds no listener any more
-// would end grace by a dump of its stacks.
-func (s *signals) listen() {
-	for sig := range s.incoming {
-		s.heed(sig.(syscall.Signal))
+// catch has a channel of its own, because os/signal drops what a full one cannot
+// take: a flood of HUP must not cost a TERM.
+func (s *signals) catch(which ...os.Signal) {
+	c := make(chan os.Signal, 2*len(which))
+	signal.Notify(c, which...)
+	s.incoming = append(s.incoming, c)
+}
+
+// listen begins to hand events on. It ends with the process: a second QUIT that
+// finds nobody any more would end grace by a dump of its stacks.
+func (s *signals) listen(post func(event), reap func() (int, error)) {
+	s.post, s.reap = post, reap
+	for _, c := range s.incoming {
+		go func() {
+			for sig := range c {
+				s.heed(sig.(syscall.Signal))
+			}
+		}()
 	}
 }
 

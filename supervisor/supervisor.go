@@ -22,6 +22,7 @@ const evictGrace = 5 * time.Second
 // to be called once in a process. Descriptors that grace itself was given are
 // set close-on-exec, so that the app does not get them.
 func Run(o Options) (int, error) {
+	signals := catchSignals()
 	closeInheritedOnExec()
 	o, err := o.settled()
 	if err != nil {
@@ -45,25 +46,31 @@ func Run(o Options) (int, error) {
 		return statusFailure, err
 	}
 	runtime := openRuntimeDir(first.identity)
-	status, err := supervise(o, family, listeners, runtime)
+	status, err := supervise(o, signals, family, listeners, runtime)
 	return status, errors.Join(err, runtime.close(), pidFile.remove())
 }
 
-func supervise(o Options, family *childproc.Family, listeners []*handoff.Listener, runtime runtimeDir) (int, error) {
+func supervise(o Options, signals *signals, family *childproc.Family, listeners []*handoff.Listener, runtime runtimeDir) (int, error) {
 	l := newLoop(o.Policy, &journal{o.Log})
 	l.host = &apps{
 		options: o, family: family, listeners: listeners, runtime: runtime, post: l.post,
 		launches: map[int]*preparation{}, running: map[int]*app{},
 	}
-	go openSignals(l.post, family.ReapOrphans).listen()
+	signals.listen(l.post, family.ReapOrphans)
 	watch, err := handoff.NewHangupWatch(listeners)
 	if err != nil {
 		return statusFailure, err
 	}
-	go reviveAll(watch, l.post)
+	revivals := make(chan struct{})
+	go func() {
+		defer close(revivals)
+		reviveAll(watch, l.post)
+	}()
 	announce(o, listeners)
 	status := l.run()
-	return status, watch.Close()
+	err = watch.Close()
+	<-revivals // it must not be at a listener that is closed
+	return status, err
 }
 
 // closeInheritedOnExec: what a service manager gave to grace is not the app's.
