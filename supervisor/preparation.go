@@ -1,0 +1,71 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// preparation is a generation's launch, or the way to it.
+type preparation struct {
+	launch *launch
+	ctx    context.Context // ends with the generation
+	cancel context.CancelFunc
+}
+
+func (a *apps) prepare(generation int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &preparation{ctx: ctx, cancel: cancel}
+	a.launches[generation] = p
+	go func() {
+		l, err := a.resolve(ctx, generation)
+		if err != nil {
+			a.post(prepareFailed{generation, err.Error(), statusOf(err)})
+			return
+		}
+		p.launch = l
+		a.post(prepared{generation, l.real})
+	}()
+}
+
+func (a *apps) abandon(generation int) { a.launches[generation].cancel() }
+
+func (a *apps) retire(generation int) {
+	a.launches[generation].cancel()
+	delete(a.launches, generation)
+}
+
+func (a *apps) resolve(ctx context.Context, generation int) (*launch, error) {
+	l, err := resolve(a.options)
+	if err != nil || a.options.Check == "" || generation == 1 {
+		return l, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)
+	defer cancel()
+	return l, a.check(ctx, l)
+}
+
+const checkOutput = 4096
+
+func (a *apps) check(ctx context.Context, l *launch) error {
+	output, exit, err := a.family.Output(ctx, l.shell(a.options.Check), checkOutput)
+	said := strings.TrimSpace(string(output))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("--check did not end within %s: %s", a.options.Policy.ReadyTimeout, said)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot run --check: %w", err)
+	}
+	if exit.Status() != 0 {
+		return fmt.Errorf("--check failed (%s): %s", exit, said)
+	}
+	return nil
+}
+
+func statusOf(err error) int {
+	if e := (*launchError)(nil); errors.As(err, &e) {
+		return e.status
+	}
+	return statusFailure
+}
