@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// leave has a generation drain.
+// drainGeneration asks all of a generation to end.
 func (m *machine) drainGeneration(g *generation) {
 	g.enter(StageDraining, m.at)
 	m.disarm(&g.progress)

@@ -31,7 +31,7 @@ type generation struct {
 	preparing  bool // the answer to prepare is still to come
 	ran        bool // the app was executed
 	touched    bool
-	forced     bool // KILL was needed
+	forced     bool // its drain needed KILL
 	failure    string
 	status     int // what grace exits with if this was the first
 	progress   timer

@@ -71,7 +71,7 @@ func (m *machine) enter(i *instance, phase Phase, limit time.Duration) {
 	}
 }
 
-// drain asks an instance to end.
+// drainInstance asks an instance to end.
 func (m *machine) drainInstance(i *instance) {
 	switch i.phase {
 	case Backoff:
@@ -104,7 +104,9 @@ func (m *machine) force(i *instance) {
 	if i.pid == 0 {
 		return
 	}
-	i.generation.forced = true
+	if m.mode == stopping || i.generation.stage == StageDraining {
+		i.generation.forced = true
+	}
 	if m.mode == stopping && m.status == 0 {
 		m.status = 128 + 9
 	}

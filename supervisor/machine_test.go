@@ -385,6 +385,10 @@ func TestWatchdog(t *testing.T) {
 	if w.m.instances[2].phase != Backoff {
 		t.Error("a hung app is not restarted")
 	}
+	w.upgrade(t)
+	if r := w.said("generation ended"); len(r) != 1 || r[0].why != "drained" {
+		t.Errorf("reports %+v", r)
+	}
 }
 
 func TestExtendOnlyLengthens(t *testing.T) {
