@@ -11,12 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/internal/requirement"
 )
 
 // box is a systemd as PID 1 of its own namespaces, run from the host's /usr. It
@@ -77,20 +78,20 @@ const unitPath = "/etc/systemd/system:/run/systemd/system"
 // bootBox starts a systemd that finds the files of the folder tree in its own /.
 func bootBox(t *testing.T, tree string) *box {
 	t.Helper()
-	require(t, "systemd", mayBoot())
+	requirement.Check(t, "systemd", mayBoot())
 	write(t, filepath.Join(tree, "etc"), "machine-id", strings.Repeat("5", 32)+"\n", 0o444)
 	write(t, filepath.Join(tree, "etc/systemd"), "journald.conf", "[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\n", 0o444)
 	b := &box{t: t, ended: make(chan struct{})}
 	var err error
 	b.cgroup, err = makeCgroup()
-	require(t, "systemd", err)
+	requirement.Check(t, "systemd", err)
 	t.Cleanup(func() { b.removeCgroup() })
-	require(t, "systemd", b.start(tree))
+	requirement.Check(t, "systemd", b.start(tree))
 	t.Cleanup(b.end)
 	until(t, "systemd has booted", func() bool {
 		select {
 		case <-b.ended:
-			require(t, "systemd", fmt.Errorf("cannot boot: %s", &b.boot))
+			requirement.Check(t, "systemd", fmt.Errorf("cannot boot: %s", &b.boot))
 		default:
 		}
 		return b.booted()
@@ -273,16 +274,4 @@ func until(t *testing.T, what string, condition func() bool) {
 			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
-}
-
-// require skips a test that cannot run here, unless GRACE_REQUIRE says it must.
-func require(t *testing.T, what string, err error) {
-	t.Helper()
-	if err == nil {
-		return
-	}
-	if required := strings.Split(os.Getenv("GRACE_REQUIRE"), ","); slices.Contains(required, what) || slices.Contains(required, "all") {
-		t.Fatalf("%s is required: %v", what, err)
-	}
-	t.Skipf("no %s: %v", what, err)
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/requirement"
 )
 
 // container is a grace that is PID 1 of a runc container. Its file system is
@@ -43,7 +44,7 @@ func (c config) mount(destination, kind, source string, options ...string) {
 // The thread is locked to the test, for Pdeathsig looks at the thread (prctl(2)).
 func contain(t *testing.T, change func(config), arguments ...string) *container {
 	t.Helper()
-	require(t, "runc", mayContain())
+	requirement.Check(t, "runc", mayContain())
 	c := &container{t: t, name: "grace-test-" + rand.Text(), state: t.TempDir()}
 	t.Cleanup(c.checkRemoved)
 	runtime.LockOSThread()

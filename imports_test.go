@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"childproc":  {"childproc"},
 	"drain":      {"handoff"},
 	"examples":   {"handoff", "drain"},
+	"internal":   {},
 	"scripts":    {"cmd/load"},
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ func startWaiter(t *testing.T, cmd *exec.Cmd, name string) (*program, uint64) {
 	p := startProgram(t, cmd)
 	line, _ := p.out.ReadString('\n')
 	if strings.HasPrefix(line, "no io_uring") {
-		require(t, "io_uring", errors.New(line))
+		requirement.Check(t, "io_uring", errors.New(line))
 	}
 	inode, err := strconv.ParseUint(strings.TrimSpace(line), 10, 64)
 	if err != nil {
@@ -113,7 +114,7 @@ def say(): print(os.fstat(s.fileno()).st_ino,flush=True)
 
 func TestLookAtPrograms(t *testing.T) {
 	python, err := exec.LookPath("python3")
-	require(t, "python3", err)
+	requirement.Check(t, "python3", err)
 	for name, script := range programs {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(python, "-c", prologue+script)
@@ -289,7 +290,7 @@ func TestLookOfOneWhoMayNot(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			out, err := c.cmd.Output()
 			if strings.HasPrefix(string(out), "no hidepid") {
-				require(t, "hidepid", errors.New(string(out)))
+				requirement.Check(t, "hidepid", errors.New(string(out)))
 			}
 			if err != nil || string(out) != c.want {
 				t.Errorf("%q, %v, want %q", out, err, c.want)

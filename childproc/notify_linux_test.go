@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
 
@@ -122,7 +123,7 @@ func TestReceive(t *testing.T) {
 
 func TestReceiveFromOtherUsers(t *testing.T) {
 	if os.Getuid() != 0 {
-		require(t, "root", os.ErrPermission)
+		requirement.Check(t, "root", os.ErrPermission)
 	}
 	dir := must(os.MkdirTemp("", ""))
 	defer os.RemoveAll(dir)
@@ -257,7 +258,7 @@ func TestCloseEndsReceive(t *testing.T) {
 // systemd-notify waits at a barrier until it is answered.
 func TestReceiveFromSystemdNotify(t *testing.T) {
 	path, err := exec.LookPath("systemd-notify")
-	require(t, "systemd-notify", err)
+	requirement.Check(t, "systemd-notify", err)
 	s := openNotify(t, t.TempDir())
 	cmd := exec.Command(path, "--ready", "--status=hello")
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+s.Path())

@@ -6,11 +6,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/internal/requirement"
 )
 
 // deadline is for what has to happen at all; nothing is asserted about time.
@@ -80,24 +80,12 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// require skips a test that cannot run here, unless GRACE_REQUIRE says it must.
-func require(t *testing.T, what string, err error) {
-	t.Helper()
-	if err == nil {
-		return
-	}
-	if required := strings.Split(os.Getenv("GRACE_REQUIRE"), ","); slices.Contains(required, what) || slices.Contains(required, "all") {
-		t.Fatalf("%s is required: %v", what, err)
-	}
-	t.Skipf("no %s: %v", what, err)
-}
-
 const nobody = 65534
 
 func asNobody(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
 	if os.Getuid() != 0 {
-		require(t, "root", os.ErrPermission)
+		requirement.Check(t, "root", os.ErrPermission)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	return cmd

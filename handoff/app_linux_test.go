@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
 
@@ -147,7 +148,7 @@ func bindError(t *testing.T, written string) error {
 func requireRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		skipUnlessRequired(t, "root", errors.New("needs root, to be another user too"))
+		requirement.Check(t, "root", errors.New("needs root, to be another user too"))
 	}
 }
 

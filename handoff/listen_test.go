@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
 
@@ -108,7 +109,7 @@ func openSocket(t *testing.T, network, addr string) (socket any, bound string) {
 	t.Helper()
 	socket, err := listenOn(t, &Inheritance{}, network, addr)
 	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT) {
-		skipUnlessRequired(t, "ipv6", err)
+		requirement.Check(t, "ipv6", err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -477,7 +478,7 @@ func TestUnderRealSupervisors(t *testing.T) {
 	} {
 		t.Run(program, func(t *testing.T) {
 			if _, err := exec.LookPath(program); err != nil {
-				skipUnlessRequired(t, program, err)
+				requirement.Check(t, program, err)
 			}
 			os.Remove(path)
 			cmd := exec.Command(program, args...)
@@ -491,14 +492,6 @@ func TestUnderRealSupervisors(t *testing.T) {
 			checkGreeting(t, "unix", path)
 		})
 	}
-}
-
-func skipUnlessRequired(t *testing.T, what string, reason error) {
-	t.Helper()
-	if required := "," + os.Getenv("GRACE_REQUIRE") + ","; strings.Contains(required, ","+what+",") || required == ",all," {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 // knock connects as soon as somebody listens.

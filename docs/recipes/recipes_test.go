@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +24,7 @@ import (
 	_ "github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/requirement"
 )
 
 // recipe is what a page's test has to know beside the page.
@@ -61,7 +61,7 @@ const (
 func TestPages(t *testing.T) {
 	for name, recipe := range recipes {
 		t.Run(name, func(t *testing.T) {
-			recipe.require(t, name)
+			requirement.Check(t, name, recipe.missing())
 			t.Parallel()
 			recipe.test(t, name)
 		})
@@ -236,33 +236,20 @@ func reserve(t *testing.T) (port string) {
 	return fmt.Sprint(name.(*syscall.SockaddrInet4).Port)
 }
 
-// require skips a test whose server is not installed, and fails it where GRACE_REQUIRE names the page or says "all".
-func (r recipe) require(t *testing.T, name string) {
-	t.Helper()
-	why := r.missing()
-	if why == "" {
-		return
-	}
-	required := strings.Split(os.Getenv("GRACE_REQUIRE"), ",")
-	if slices.Contains(required, name) || slices.Contains(required, "all") {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
-func (r recipe) missing() string {
+// missing says what a recipe's server lacks on this machine.
+func (r recipe) missing() error {
 	for _, program := range r.needs {
 		if find(program) == "" {
-			return program + " is not installed"
+			return fmt.Errorf("%s is not installed", program)
 		}
 	}
 	if r.probe == "" {
-		return ""
+		return nil
 	}
 	if out, err := exec.Command("sh", "-c", r.probe).CombinedOutput(); err != nil {
-		return fmt.Sprintf("%s: %v\n%s", r.probe, err, out)
+		return fmt.Errorf("%s: %v\n%s", r.probe, err, out)
 	}
-	return ""
+	return nil
 }
 
 // link makes programs known by the names that pages use.
