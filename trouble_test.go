@@ -258,6 +258,27 @@ func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
 	}
 }
 
+// READY=1 from an app that does not serve its sockets must not cost the
+// generation that does.
+func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
+	program, arguments := script(t, t.TempDir())
+	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", program)
+	addr := s.address("web")
+	s.ready(1)
+	if err := os.WriteFile(arguments, []byte("-addr 127.0.0.1:0 -notify 0s"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		s.signal(syscall.SIGHUP)
+		e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
+		if !strings.Contains(e.Why, "nothing in it waits for connections on web") {
+			t.Errorf("why: %s", e.Why)
+		}
+	})
+	s.awaitOf("not ready yet", 2)
+	s.stop()
+}
+
 func TestAppThatHangsOnItsDrain(t *testing.T) {
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "4s", "--", appBinary, "-ignore-term")
 	addr := s.address("web")

@@ -46,7 +46,7 @@ func (a *apps) start(s start) {
 		a.post(started{s.instance, p.PID})
 		go a.watch(app, p)
 		go app.ear.listen()
-		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, pid: p.PID, begun: time.Now()}).awaitReady()
+		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, begun: time.Now()}).awaitReady()
 	}()
 }
 

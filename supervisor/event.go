@@ -49,11 +49,10 @@ type (
 		instance int
 		why      string
 	}
-	// readied says that an instance serves; notified, that it said so itself.
-	readied struct {
-		instance int
-		notified bool
-	}
+	// readied says that an instance serves.
+	readied struct{ instance int }
+	// notified says that the app has sent READY=1.
+	notified struct{ instance int }
 	// moved says that an instance's main process is another one now, which is
 	// followed from here on.
 	moved struct {
@@ -123,6 +122,7 @@ func (startFailed) event()      {}
 func (touched) event()          {}
 func (unreadied) event()        {}
 func (readied) event()          {}
+func (notified) event()         {}
 func (moved) event()            {}
 func (exited) event()           {}
 func (emptied) event()          {}
@@ -146,6 +146,7 @@ func (e startFailed) of() int { return e.instance }
 func (e touched) of() int     { return e.instance }
 func (e unreadied) of() int   { return e.instance }
 func (e readied) of() int     { return e.instance }
+func (e notified) of() int    { return e.instance }
 func (e moved) of() int       { return e.instance }
 func (e exited) of() int      { return e.instance }
 func (e emptied) of() int     { return e.instance }

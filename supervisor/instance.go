@@ -125,11 +125,8 @@ func (m *machine) onStartFailed(i *instance, ev startFailed) {
 	m.exit(i)
 }
 
-func (m *machine) onReadied(i *instance, ev readied) {
+func (m *machine) onReadied(i *instance) {
 	g := i.generation
-	if ev.notified && g.executable != "" {
-		m.notifying[g.executable] = true
-	}
 	if i.phase != Starting || i.ended {
 		return
 	}

@@ -35,7 +35,7 @@ func (f *fakeHost) abandon(int)            {}
 func (f *fakeHost) start(s start) {
 	f.begun[s.instance] = time.Now()
 	f.answer(time.Nanosecond, started{s.instance, s.instance})
-	f.answer(f.startTime, readied{s.instance, false})
+	f.answer(f.startTime, readied{s.instance})
 	if s.instance == 1 && f.crashAfter > 0 {
 		f.end(1, f.crashAfter, childproc.Exit{Code: 1})
 	}

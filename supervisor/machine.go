@@ -104,7 +104,9 @@ func (m *machine) stepInstance(ev instanceEvent) {
 	case unreadied:
 		i.unready = ev.why
 	case readied:
-		m.onReadied(i, ev)
+		m.onReadied(i)
+	case notified:
+		m.notifying[i.generation.executable] = true
 	case moved:
 		m.onMoved(i, ev)
 	case exited:

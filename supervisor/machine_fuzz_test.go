@@ -238,9 +238,12 @@ func (w *world) expire(number int) {
 	w.happen(timerExpired{t})
 }
 
-func (w *world) readiness(instance int, notified bool) {
+func (w *world) readiness(instance int, said bool) {
 	if w.hasProcess(instance) {
-		w.happen(readied{instance, notified})
+		if said {
+			w.happen(notified{instance})
+		}
+		w.happen(readied{instance})
 	}
 }
 

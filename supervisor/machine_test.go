@@ -421,7 +421,7 @@ func TestMainProcessThatMoved(t *testing.T) {
 
 func TestWhoOnceNotifiedHasToNotifyAgain(t *testing.T) {
 	w := serving(t)
-	w.happen(readied{1, true})
+	w.happen(notified{1})
 	w.happen(upgradeRequested{})
 	w.answerPrepare(2, true)
 	last := w.seen[slices.IndexFunc(w.seen, func(a action) bool { s, ok := a.(start); return ok && s.generation == 2 })]

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -21,11 +22,16 @@ type ear struct {
 	socket   *childproc.NotifySocket
 	mains    []int         // the main process and those that were it before
 	told     bool          // that a message was refused
+	said     bool          // READY=1
+	ready    chan struct{} // closed then
 	passed   chan struct{} // gets one for each barrier of grace's own
+	main     atomic.Int64  // the last of mains, for those who look at it
 }
 
 func newEar(a *apps, instance int, socket *childproc.NotifySocket, main int) *ear {
-	return &ear{apps: a, instance: instance, socket: socket, mains: []int{main}, passed: make(chan struct{}, 1)}
+	e := &ear{apps: a, instance: instance, socket: socket, mains: []int{main}, ready: make(chan struct{}), passed: make(chan struct{}, 1)}
+	e.main.Store(int64(main))
+	return e
 }
 
 // catchUpLimit is for a socket that others keep full.
@@ -99,8 +105,10 @@ func (e *ear) heed(m childproc.Message) {
 	if m.Status != nil {
 		e.apps.post(described{e.instance, *m.Status})
 	}
-	if m.Ready && e.apps.options.Readiness.heeds() {
-		e.apps.post(readied{e.instance, true})
+	if m.Ready && !e.said {
+		e.said = true
+		close(e.ready)
+		e.apps.post(notified{e.instance})
 	}
 }
 
@@ -144,5 +152,6 @@ func (e *ear) move(pid int) {
 		return
 	}
 	e.mains = append(e.mains, pid)
+	e.main.Store(int64(pid))
 	e.apps.post(moved{e.instance, pid, p})
 }

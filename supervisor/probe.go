@@ -25,17 +25,16 @@ const (
 // pidPlace is what a probe's command has instead of the candidate's pid.
 const pidPlace = "{pid}"
 
-// awaitProbe asks again and again until the answer is a good one.
-func (v *vigil) awaitProbe() {
+// probed asks again and again until the answer is a good one.
+func (v *vigil) probed() bool {
 	for attempt := 0; ; attempt++ {
 		why := v.probe(attempt)
 		if why == "" {
-			v.ready()
-			return
+			return true
 		}
 		v.say(why)
 		if v.pause(probePause) != nil {
-			return
+			return false
 		}
 	}
 }
@@ -51,7 +50,7 @@ func (v *vigil) probe(attempt int) string {
 }
 
 func (v *vigil) probeCommand(ctx context.Context) string {
-	pid := strconv.Itoa(v.pid)
+	pid := strconv.Itoa(v.pid())
 	spec := v.launch.shell(strings.ReplaceAll(v.apps.options.Readiness.Probe, pidPlace, pid))
 	output, exit, err := v.apps.family.Output(ctx, spec, checkOutput)
 	if err != nil {
@@ -111,7 +110,7 @@ func (v *vigil) notAccepted(ctx context.Context, conn net.Conn) string {
 }
 
 func (v *vigil) notOwner(inode uint64) string {
-	pids, err := childproc.Tree(v.pid)
+	pids, err := childproc.Tree(v.pid())
 	if err != nil {
 		return "it has ended"
 	}

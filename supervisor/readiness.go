@@ -12,7 +12,7 @@ import (
 	"github.com/gracerun/grace/handoff"
 )
 
-// heeds reports whether the app's own word ends the wait.
+// heeds reports whether the app's own word counts.
 func (r Readiness) heeds() bool { return r.Mode == ReadyAuto || r.Mode == ReadyNotify }
 
 // vigil waits for one instance to be ready. It belongs to one goroutine.
@@ -22,7 +22,6 @@ type vigil struct {
 	ctx      context.Context
 	launch   *launch
 	instance int
-	pid      int
 	begun    time.Time
 	told     string // the last reason that was posted
 }
@@ -30,22 +29,35 @@ type vigil struct {
 // awaitReady posts readied once the instance serves; the machine has the
 // deadline, and ctx ends with the wait.
 func (v *vigil) awaitReady() {
-	if v.app.grant.Ready != nil && v.apps.options.Readiness.heeds() {
-		v.awaitByte()
-		return
-	}
-	switch v.apps.options.Readiness.Mode {
-	case ReadyAuto:
-		v.awaitSeen()
-	case ReadyNotify:
-		v.say("it has not sent READY=1 to NOTIFY_SOCKET")
-		v.awaitTouch()
-	case ReadyDelay:
-		v.awaitDelay()
-	case ReadyHTTP, ReadyCommand:
-		v.awaitProbe()
+	if v.served() {
+		v.apps.post(readied{v.instance})
 	}
 }
+
+// served returns true when the instance serves, and false when nobody waits for
+// that any more.
+func (v *vigil) served() bool {
+	r := v.apps.options.Readiness
+	switch {
+	case v.app.grant.Ready != nil && r.heeds():
+		return v.sentByte()
+	case r.Mode == ReadyAuto && len(v.apps.listeners) > 0:
+		return v.seen() && (!v.app.start.mustNotify || v.saidSo())
+	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.mustNotify:
+		touch := *v
+		go touch.awaitTouch()
+		return v.saidSo()
+	case r.Mode == ReadyAuto:
+		return v.livedOrSaidSo()
+	case r.Mode == ReadyDelay:
+		return v.lived()
+	}
+	return v.probed()
+}
+
+// pid is the main process as it is now: a daemon's is another one than was
+// started.
+func (v *vigil) pid() int { return int(v.app.ear.main.Load()) }
 
 func (v *vigil) say(why string) {
 	if why != v.told {
@@ -54,55 +66,65 @@ func (v *vigil) say(why string) {
 	}
 }
 
-func (v *vigil) ready() { v.apps.post(readied{v.instance, false}) }
-
-// awaitByte is for tableflip's ready pipe: the byte 42.
-func (v *vigil) awaitByte() {
+// sentByte waits for tableflip's ready pipe: the byte 42.
+func (v *vigil) sentByte() bool {
 	v.say("it has not called tableflip's Ready")
 	var b [1]byte
-	if _, err := v.app.grant.Ready.Read(b[:]); err == nil && b[0] == tableflipReady {
-		v.apps.post(readied{v.instance, true})
-	}
+	_, err := v.app.grant.Ready.Read(b[:])
+	return err == nil && b[0] == tableflipReady
 }
 
 const tableflipReady = 42
 
-// awaitSeen looks from outside. An app that once said READY=1 itself has to say
-// it again: it may warm up after it listens.
-func (v *vigil) awaitSeen() {
-	if v.app.start.mustNotify {
-		v.say("it has not sent READY=1 to NOTIFY_SOCKET, as its predecessors did")
-		return
+// saidSo waits for the app's own word.
+func (v *vigil) saidSo() bool {
+	v.say("it has not sent READY=1 to NOTIFY_SOCKET")
+	select {
+	case <-v.app.ear.ready:
+		return true
+	case <-v.ctx.Done():
+		return false
 	}
-	if len(v.apps.listeners) == 0 {
-		v.awaitDelay()
-		return
+}
+
+func (v *vigil) hasSaidSo() bool {
+	select {
+	case <-v.app.ear.ready:
+		return true
+	default:
+		return false
 	}
-	v.look(func(unseen []string, err error) bool {
+}
+
+// seen looks from outside until the instance waits on every socket. The app's own
+// word alone is not enough where one can look: gunicorn says READY=1 before a
+// worker has loaded the app, and an app that binds by itself would leave its
+// clients in a queue that nobody serves.
+func (v *vigil) seen() bool {
+	return v.look(func(unseen []string, err error) bool {
 		switch {
 		case errors.Is(err, childproc.ErrCannotLook):
-			return v.fallBack(err)
+			return v.fallsBack(err)
 		case err != nil:
 			v.say(err.Error())
 		case len(unseen) > 0:
 			v.say("nothing in it waits for connections on " + strings.Join(unseen, ", "))
-		default:
-			v.ready()
-			return true
 		}
-		return false
+		return err == nil && len(unseen) == 0
 	})
 }
 
-// fallBack takes an instance for ready that could not be looked at for as long
-// as the delay: another look may see more.
-func (v *vigil) fallBack(err error) bool {
+// fallsBack takes an instance that cannot be looked at by its word, or for ready
+// after the delay: another look may see more.
+func (v *vigil) fallsBack(err error) bool {
 	v.say(err.Error())
-	if time.Since(v.begun) < v.apps.options.Readiness.Delay {
+	if v.hasSaidSo() {
+		return true
+	}
+	if v.app.start.mustNotify || time.Since(v.begun) < v.apps.options.Readiness.Delay {
 		return false
 	}
 	v.apps.post(fellBack{v.instance, err.Error()})
-	v.ready()
 	return true
 }
 
@@ -123,8 +145,9 @@ func (v *vigil) awaitTouch() {
 }
 
 // look calls enough with the names of the sockets that nobody was seen to wait
-// on, or with why that cannot be told now, until it is satisfied.
-func (v *vigil) look(enough func(unseen []string, err error) bool) {
+// on, or with why that cannot be told now, until it is satisfied, and returns
+// false if it never was.
+func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
 	inodes := make([]uint64, len(v.apps.listeners))
 	for i, l := range v.apps.listeners {
 		inodes[i] = l.Inode()
@@ -132,14 +155,17 @@ func (v *vigil) look(enough func(unseen []string, err error) bool) {
 	lookout := childproc.NewLookout(inodes)
 	for {
 		seen, err := v.lookOnce(lookout)
-		if enough(unseen(v.apps.listeners, seen), err) || v.pause(pauseAfter(time.Since(v.begun))) != nil {
-			return
+		if enough(unseen(v.apps.listeners, seen), err) {
+			return true
+		}
+		if v.pause(pauseAfter(time.Since(v.begun))) != nil {
+			return false
 		}
 	}
 }
 
 func (v *vigil) lookOnce(lookout *childproc.Lookout) ([]bool, error) {
-	pids, err := childproc.Tree(v.pid)
+	pids, err := childproc.Tree(v.pid())
 	if errors.Is(err, os.ErrNotExist) {
 		return make([]bool, len(v.apps.listeners)), nil // it ends; the machine is told
 	}
@@ -176,10 +202,27 @@ func (v *vigil) pause(d time.Duration) error {
 	}
 }
 
-func (v *vigil) awaitDelay() {
-	d := v.apps.options.Readiness.Delay
-	v.say(fmt.Sprintf("it has not lived for %s (--ready-delay)", d))
-	if v.pause(d) == nil {
-		v.ready()
+// lived waits for the delay.
+func (v *vigil) lived() bool {
+	v.sayDelay()
+	return v.pause(v.apps.options.Readiness.Delay) == nil
+}
+
+// livedOrSaidSo waits for the delay or the app's own word.
+func (v *vigil) livedOrSaidSo() bool {
+	v.sayDelay()
+	timer := time.NewTimer(v.apps.options.Readiness.Delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-v.app.ear.ready:
+		return true
+	case <-v.ctx.Done():
+		return false
 	}
+}
+
+func (v *vigil) sayDelay() {
+	v.say(fmt.Sprintf("it has not lived for %s (--ready-delay)", v.apps.options.Readiness.Delay))
 }

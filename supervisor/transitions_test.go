@@ -136,7 +136,7 @@ var occurrences = []occurrence{
 		return w.starting[i.id] && w.then(func() { w.answerStart(i.id, false) })
 	}},
 	{"readied", func(w *world, i *instance) bool {
-		return w.hasProcess(i.id) && w.then(func() { w.happen(readied{i.id, false}) })
+		return w.hasProcess(i.id) && w.then(func() { w.happen(readied{i.id}) })
 	}},
 	{"exited with 0", exitedWith(childproc.Exit{})},
 	{"exited with 1", exitedWith(childproc.Exit{Code: 1})},
