@@ -251,6 +251,30 @@ func TestAppThatNeverGetsReady(t *testing.T) {
 	s.stop()
 }
 
+// An app that took its sockets and fails is not suspected of binding by itself.
+func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
+	for _, test := range []struct {
+		ready, app []string
+		hint       bool
+	}{
+		{[]string{"--ready", "notify"}, nil, false},
+		{[]string{"--ready", "delay", "--ready-delay", "1h"}, nil, false},
+		{[]string{"--ready", "http://127.0.0.1:1/"}, nil, false},
+		{[]string{"--ready", "notify"}, []string{"-addr", "127.0.0.1:0"}, true},
+		{nil, []string{"-addr", "127.0.0.1:0"}, true},
+	} {
+		arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "2s"}, test.ready...)
+		s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
+		e := s.awaitMessage("first generation failed")
+		if strings.Contains(e.Why, "seems to bind by itself") != test.hint {
+			t.Errorf("%q %q: %s", test.ready, test.app, e.Why)
+		}
+		if status := s.wait(); status != 124 {
+			t.Errorf("status %d", status)
+		}
+	}
+}
+
 func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "300ms", "--", "/bin/sleep", "1000")
 	if status := s.wait(); status != 124 {

@@ -29,6 +29,10 @@ type vigil struct {
 // awaitReady posts readied once the instance serves; the machine has the
 // deadline, and ctx ends with the wait.
 func (v *vigil) awaitReady() {
+	if v.apps.options.Readiness.Mode != ReadyAuto {
+		touch := *v
+		go touch.awaitTouch()
+	}
 	if v.served() {
 		v.apps.post(readied{v.instance})
 	}
@@ -44,8 +48,6 @@ func (v *vigil) served() bool {
 	case r.Mode == ReadyAuto && len(v.apps.listeners) > 0:
 		return v.seen() && (!v.app.start.mustNotify || v.saidSo())
 	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.mustNotify:
-		touch := *v
-		go touch.awaitTouch()
 		return v.saidSo()
 	case r.Mode == ReadyAuto:
 		return v.livedOrSaidSo()
