@@ -46,7 +46,7 @@ func (v *vigil) probe(attempt int) string {
 	if v.apps.options.Readiness.Mode == ReadyCommand {
 		return v.probeCommand(ctx)
 	}
-	return v.probeHTTP(ctx, min(1<<attempt, mostProbes))
+	return v.probeHTTP(ctx, min(1+attempt, mostProbes))
 }
 
 func (v *vigil) probeCommand(ctx context.Context) string {
@@ -70,7 +70,7 @@ func (v *vigil) probeHTTP(ctx context.Context, connections int) string {
 	if err != nil {
 		return err.Error()
 	}
-	why := ""
+	why := "its probe was not tried"
 	for range connections {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", hostPort(target))
 		if err != nil {
