@@ -1,5 +1,5 @@
-// Package drain lets a Go HTTP server end without losing a request: for its replacement by grace or by systemd, and
-// for the end of a container.
+// Package drain lets a Go program end without losing a request or a job: for its replacement by grace or by systemd,
+// and for the end of a container. It needs no supervisor.
 //
 // This is a whole program:
 //
@@ -31,9 +31,25 @@
 // the last process closes the listener.
 //
 // [Serve] asks the clients to leave instead. While it drains, each request that comes in is answered with Connection:
-// close, and a client that has read that opens its next connection to the successor. Shutdown comes when nobody is left, or when those that are
-// left have been silent for the [Linger]. Set it longer than the time that your clients take between two requests; it
-// costs nothing while they all come back sooner, since the drain ends with the last connection.
+// close, and a client that has read that opens its next connection to the successor. Shutdown comes when nobody is
+// left, or when those that are left have been silent for the [Linger]. Set it longer than the time that your clients
+// take between two requests; it costs nothing while they all come back sooner, since the drain ends with the last
+// connection.
+//
+// # More than one server
+//
+// A [Drain] knows all that a program consists of, and ends it in the right order: nothing new is accepted, requests are
+// finished, streams and then background workers are ended, resources are closed, the last one first.
+//
+//	d := drain.New()
+//	d.Close("database", db)
+//	d.Go("mailer", mailer.Run)
+//	d.Serve(web, webListener)
+//	d.Serve(metrics, metricsListener)
+//	return d.Wait()
+//
+// Whatever has an end of its own takes part by [Drain.On]. A framework that owns its server does so with its Shutdown,
+// a program that handles the signals itself calls [Drain.Drain].
 //
 // # Streams
 //

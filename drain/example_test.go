@@ -63,3 +63,30 @@ func ExampleDraining() {
 		}
 	})
 }
+
+func ExampleDrain() {
+	d := drain.New()
+	jobs := make(chan string, 10)
+	d.Close("database", func() { fmt.Println("database closed") })
+	d.Go("mailer", func(ctx context.Context) error {
+		for {
+			select {
+			case job := <-jobs:
+				fmt.Println("mailed", job)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	d.On(drain.Requests, "bot", func(context.Context) error {
+		fmt.Println("bot has answered")
+		return nil
+	})
+	d.Drain() // mostly a signal does
+	if err := d.Wait(); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// bot has answered
+	// database closed
+}

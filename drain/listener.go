@@ -6,8 +6,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"github.com/gracerun/grace/handoff"
 )
 
 var errStopped = errors.New("the listener was told to stop")
@@ -24,29 +22,30 @@ const (
 // reset them, although their clients see them as established.
 type listener struct {
 	net.Listener
-	ready    func() error
-	close    func() error
-	stopping chan struct{}
-	until    time.Time // set before stopping is closed
+	accept    func()
+	close     func() error
+	accepting chan struct{} // closed at the first Accept
+	stopping  chan struct{}
+	until     time.Time // set before stopping is closed
 }
 
 func newListener(ln net.Listener) *listener {
+	accepting := make(chan struct{})
 	return &listener{
-		Listener: ln,
-		ready:    sync.OnceValue(handoff.Ready),
-		close:    sync.OnceValue(ln.Close),
-		stopping: make(chan struct{}),
+		Listener:  ln,
+		accept:    sync.OnceFunc(func() { close(accepting) }),
+		close:     sync.OnceValue(ln.Close),
+		accepting: accepting,
+		stopping:  make(chan struct{}),
 	}
 }
 
-// Accept says once that the server is ready: net/http calls it when it is.
+// Accept is called by net/http when the server is ready.
 func (l *listener) Accept() (net.Conn, error) {
 	if l.stopped() {
 		return l.acceptQueued()
 	}
-	if err := l.ready(); err != nil {
-		return nil, err
-	}
+	l.accept()
 	conn, err := l.Listener.Accept()
 	if err != nil && l.stopped() {
 		return l.acceptQueued()

@@ -2,12 +2,13 @@ package drain
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"syscall"
 	"time"
 )
 
-// Option changes how Serve ends.
+// Option changes how a program ends.
 type Option func(*options)
 
 type options struct {
@@ -15,6 +16,8 @@ type options struct {
 	timeout time.Duration
 	ctx     context.Context
 	signals []os.Signal
+	limits  map[Phase]time.Duration
+	log     *slog.Logger
 }
 
 func newOptions(opts []Option) options {
@@ -23,6 +26,8 @@ func newOptions(opts []Option) options {
 		timeout: 20 * time.Second,
 		ctx:     context.Background(),
 		signals: []os.Signal{syscall.SIGTERM, syscall.SIGINT},
+		limits:  map[Phase]time.Duration{},
+		log:     slog.Default(),
 	}
 	for _, opt := range opts {
 		opt(&o)
@@ -38,9 +43,15 @@ func Linger(d time.Duration) Option { return func(o *options) { o.linger = d } }
 // Timeout bounds the whole drain, 20 s unless set. Keep it shorter than what the supervisor allows before it kills.
 func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
 
+// PhaseTimeout bounds one phase of the drain. It has no effect where it is longer than what the Timeout leaves.
+func PhaseTimeout(p Phase, d time.Duration) Option { return func(o *options) { o.limits[p] = d } }
+
+// Log is where the drain tells what did not end in time, slog.Default() unless set.
+func Log(log *slog.Logger) Option { return func(o *options) { o.log = log } }
+
 // Context is another way to begin the drain: it begins when ctx is done. Requests do not inherit from ctx.
 func Context(ctx context.Context) Option { return func(o *options) { o.ctx = ctx } }
 
-// Signals replaces the signals that begin the drain, SIGTERM and SIGINT unless set. With none, Serve handles no
-// signal, SIGQUIT included, and only Context begins the drain.
+// Signals replaces the signals that begin the drain, SIGTERM and SIGINT unless set. With none, no signal is
+// handled, SIGQUIT included; only Context and Drain begin the drain then.
 func Signals(begin ...os.Signal) Option { return func(o *options) { o.signals = begin } }

@@ -1,0 +1,240 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/gracerun/grace/handoff"
+)
+
+// Drain is the life of a program, of which the end is a drain: Serve, Go, On and Close say what the program consists
+// of, a signal begins the end, and Wait returns after it. All methods may be called from any goroutine.
+//
+// The drain goes through the phases in order, each of which is awaited. A phase may use what is left of the Timeout
+// except a tenth of it for each later phase that has something to do, or less by PhaseTimeout. A step that is not
+// ended by then is named in the log and left behind. A second signal and SIGQUIT end all phases at once: requests are
+// cut, and what has not begun does not begin any more.
+//
+// What comes when its phase has begun already comes too late: it is not served, started nor called, and the log says so.
+type Drain struct {
+	o        options
+	log      *slog.Logger
+	stop     *stop
+	draining chan struct{}
+	done     chan struct{}
+	workers  *workers
+	ready    func()
+
+	mu      sync.Mutex
+	begun   Phase // the phases before this one have begun
+	steps   [phases][]step
+	servers []*server
+	errs    []error
+}
+
+// New handles the process's signals from now on (see Signals) until the drain has ended.
+func New(opts ...Option) *Drain {
+	d := newDrain(opts)
+	go d.run()
+	return d
+}
+
+func newDrain(opts []Option) *Drain {
+	o := newOptions(opts)
+	d := &Drain{
+		o:        o,
+		log:      o.log,
+		stop:     watch(o),
+		draining: make(chan struct{}),
+		done:     make(chan struct{}),
+	}
+	d.workers = newWorkers(d.withDraining(context.Background()))
+	d.ready = sync.OnceFunc(d.sayReady)
+	return d
+}
+
+func (d *Drain) run() {
+	defer close(d.done)
+	defer d.stop.close()
+	<-d.stop.begin.Done()
+	ctx, cancel := context.WithTimeoutCause(d.stop.now, d.o.timeout, fmt.Errorf("the timeout of %v is over", d.o.timeout))
+	defer cancel()
+	close(d.draining)
+	for p := range phases {
+		d.runPhase(ctx, p)
+	}
+}
+
+// Drain begins the drain, for programs that handle the signals themselves, and does not wait for its end. Only the
+// first call does something.
+func (d *Drain) Drain() { d.stop.start() }
+
+// Draining is closed when the drain begins.
+func (d *Drain) Draining() <-chan struct{} { return d.draining }
+
+// Done is closed when the drain has ended.
+func (d *Drain) Done() <-chan struct{} { return d.done }
+
+// Err is nil until Done is closed. Then it joins what began the drain, if that was an error, and what each step says
+// that did not end well.
+func (d *Drain) Err() error {
+	select {
+	case <-d.done:
+	default:
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return errors.Join(d.errs...)
+}
+
+// Wait calls handoff.Ready when each server that was given to Serve accepts connections, waits until the drain has
+// ended, and returns Err. Call it last, when the program is complete: there may be no server at all.
+func (d *Drain) Wait() error {
+	d.ready()
+	<-d.done
+	return d.Err()
+}
+
+func (d *Drain) sayReady() {
+	for _, s := range d.served() {
+		select {
+		case <-s.ln.accepting:
+		case <-d.draining:
+		}
+	}
+	select {
+	case <-d.draining:
+		return
+	default:
+	}
+	if err := handoff.Ready(); err != nil {
+		d.fail(fmt.Errorf("cannot go on serving: %w", err))
+	}
+}
+
+func (d *Drain) served() []*server {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.servers
+}
+
+// Serve serves HTTP on ln until the drain, and returns at once. There may be several servers; Wait returns their errors.
+// An error of Accept begins the drain.
+//
+// In Accepting, connections that wait in the queue are accepted still, then ln is closed. In Requests, and before,
+// requests that come in are answered with Connection: close; this goes on until no connection is left, or until all
+// that are left have been idle for the Linger. Shutdown comes last. What remains at the end of the phase is cut.
+//
+// Serve owns srv and ln from the call on. It puts itself in front of srv's Handler, ConnState and BaseContext, which
+// still do their work, so a server can be served once. It closes ln. A ln without SetDeadline, such as tls.NewListener
+// gives, is closed as it stands: what waits in its queue is lost unless another process has the socket too.
+// Hijacked connections are not waited for.
+func (d *Drain) Serve(srv *http.Server, ln net.Listener) {
+	s := newServer(srv, ln)
+	name := "server " + ln.Addr().String()
+	if !d.addServer(name, s) {
+		ln.Close()
+		d.tooLate(name)
+		return
+	}
+	s.attach(d, ln)
+	go d.runServer(s)
+}
+
+// addServer puts a server into both of its phases, or into none.
+func (d *Drain) addServer(name string, s *server) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.begun > Accepting {
+		return false
+	}
+	d.servers = append(d.servers, s)
+	d.steps[Accepting] = append(d.steps[Accepting], step{name, s.stopAccepting})
+	d.steps[Requests] = append(d.steps[Requests], step{name, func(ctx context.Context) error {
+		return s.finish(ctx, d.o.linger)
+	}})
+	return true
+}
+
+func (d *Drain) runServer(s *server) {
+	defer close(s.ended)
+	d.fail(acceptError(s.srv.Serve(s.ln)))
+	d.Drain()
+}
+
+// On has f called in a phase, beside the other steps of it, and awaited. The name is for the log and for errors. f
+// returns when its context is done, if not before; one that does not is left behind. So servers of other kinds take
+// part:
+//
+//	d.On(drain.Requests, "admin", admin.Shutdown)
+//
+// In Resources one step comes after the other, the one that was registered last first, and each has an even share of
+// the time.
+func (d *Drain) On(p Phase, name string, f func(ctx context.Context) error) {
+	if !d.add(p, guarded(name, f)) {
+		d.tooLate(name)
+	}
+}
+
+// Close has a resource closed in the phase Resources, after those that were registered later. The resource is an
+// io.Closer, a func(context.Context) error, a func() error or a func(); Close panics for any other.
+func (d *Drain) Close(name string, resource any) { d.On(Resources, name, closing(resource)) }
+
+func closing(resource any) func(context.Context) error {
+	switch r := resource.(type) {
+	case io.Closer:
+		return func(context.Context) error { return r.Close() }
+	case func(context.Context) error:
+		return r
+	case func() error:
+		return func(context.Context) error { return r() }
+	case func():
+		return func(context.Context) error { r(); return nil }
+	}
+	panic(fmt.Sprintf("drain: a %T cannot be closed: it is no io.Closer and no function that Close knows", resource))
+}
+
+func (d *Drain) add(p Phase, s step) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.begun > p {
+		return false
+	}
+	d.steps[p] = append(d.steps[p], s)
+	return true
+}
+
+// take begins a phase: nothing can be added to it any more.
+func (d *Drain) take(p Phase) []step {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun = p + 1
+	return d.steps[p]
+}
+
+func (d *Drain) busy(p Phase) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.steps[p]) > 0 || p == Workers && d.workers.busy()
+}
+
+func (d *Drain) fail(err error) {
+	if err == nil {
+		return
+	}
+	d.mu.Lock()
+	d.errs = append(d.errs, err)
+	d.mu.Unlock()
+	d.Drain()
+}
+
+func (d *Drain) tooLate(name string) {
+	d.log.Warn("it came too late: its phase of the drain has begun", "step", name)
+}

@@ -1,0 +1,402 @@
+package drain
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// diary is the order in which things happen.
+type diary struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (d *diary) note(line string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines = append(d.lines, line)
+}
+
+func (d *diary) mustRead(t *testing.T, want ...string) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !slices.Equal(d.lines, want) {
+		t.Errorf("the order is %q, not %q", d.lines, want)
+	}
+}
+
+func (d *diary) step(line string) func(context.Context) error {
+	return func(context.Context) error { d.note(line); return nil }
+}
+
+// hangs is a step that does not heed its context, until the end of the test.
+func hangs(t *testing.T) func(context.Context) error {
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	return func(context.Context) error { <-end; return nil }
+}
+
+func mustSay(t *testing.T, err error, want ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("there is no error")
+	}
+	if lines := strings.Split(err.Error(), "\n"); !slices.Equal(lines, want) {
+		t.Errorf("the errors are %q, not %q", lines, want)
+	}
+}
+
+// newQuiet handles no signals and writes its log into a buffer, which is complete when the drain has ended.
+func newQuiet(opts ...Option) (*Drain, *bytes.Buffer) {
+	var b bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&b, nil))
+	return New(append([]Option{Signals(), Log(log)}, opts...)...), &b
+}
+
+func TestPhasesComeInOrder(t *testing.T) {
+	var order diary
+	d, _ := newQuiet()
+	for _, p := range []Phase{Resources, Streams, Accepting, Requests} {
+		d.On(p, p.String(), order.step(p.String()))
+	}
+	d.Go("worker", func(ctx context.Context) error {
+		<-ctx.Done()
+		order.note("worker")
+		return ctx.Err()
+	})
+	d.Drain()
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+	order.mustRead(t, "accepting", "requests", "streams", "worker", "resources")
+}
+
+func TestResourcesAreClosedInReverse(t *testing.T) {
+	var order diary
+	d, _ := newQuiet()
+	near, far := net.Pipe()
+	d.Close("connection", near)
+	d.Close("a function that knows a context", order.step("first"))
+	d.Close("a function that can fail", func() error { order.note("second"); return errors.New("disk full") })
+	d.Close("a plain function", func() { order.note("third") })
+	d.Drain()
+	mustSay(t, d.Wait(), "cannot end a function that can fail: disk full")
+	order.mustRead(t, "third", "second", "first")
+	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection is not closed: %v", err)
+	}
+}
+
+func TestCloseRefusesWhatItCannotClose(t *testing.T) {
+	d, _ := newQuiet()
+	defer d.Drain()
+	defer func() {
+		if recover() == nil {
+			t.Error("it takes a number")
+		}
+	}()
+	d.Close("number", 3)
+}
+
+func TestDrainIsIdempotentAndErrWaits(t *testing.T) {
+	d, _ := newQuiet()
+	hold := make(chan struct{})
+	d.On(Requests, "held", func(context.Context) error { <-hold; return errors.New("broken") })
+	for range 3 {
+		d.Drain()
+	}
+	receive(t, d.Draining())
+	if err := d.Err(); err != nil {
+		t.Errorf("there is an error before the end: %v", err)
+	}
+	close(hold)
+	receive(t, d.Done())
+	d.Drain()
+	mustSay(t, d.Err(), "cannot end held: broken")
+	mustSay(t, d.Wait(), "cannot end held: broken")
+}
+
+// A step that hangs is named, loses its own time, and leaves theirs to the others.
+func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		opts  []Option
+		build func(t *testing.T, d *Drain, order *diary)
+		took  time.Duration
+		err   []string
+		order []string
+	}{
+		"alone it has the whole time": {
+			nil,
+			func(t *testing.T, d *Drain, _ *diary) { d.On(Requests, "api", hangs(t)) },
+			20 * time.Second,
+			[]string{"cannot end api: it goes on still: the timeout of 20s is over"},
+			nil,
+		},
+		"before others it leaves a tenth to each": {
+			[]Option{Timeout(10 * time.Second)},
+			func(t *testing.T, d *Drain, order *diary) {
+				d.On(Requests, "api", hangs(t))
+				d.On(Streams, "rooms", order.step("rooms"))
+				d.Close("database", order.step("database"))
+			},
+			8 * time.Second,
+			[]string{"cannot end api: it goes on still: its share of the time, 8s, is over"},
+			[]string{"rooms", "database"},
+		},
+		"a phase with its own timeout": {
+			[]Option{PhaseTimeout(Requests, 3*time.Second)},
+			func(t *testing.T, d *Drain, order *diary) {
+				d.On(Requests, "api", hangs(t))
+				d.On(Requests, "admin", order.step("admin"))
+			},
+			3 * time.Second,
+			[]string{"cannot end api: it goes on still: its share of the time, 3s, is over"},
+			[]string{"admin"},
+		},
+		"resources share alike": {
+			[]Option{Timeout(9 * time.Second)},
+			func(t *testing.T, d *Drain, order *diary) {
+				d.Close("first", order.step("first"))
+				d.Close("second", hangs(t))
+				d.Close("third", hangs(t))
+			},
+			6 * time.Second,
+			[]string{
+				"cannot end third: it goes on still: its share of the time, 3s, is over",
+				"cannot end second: it goes on still: its share of the time, 3s, is over",
+			},
+			[]string{"first"},
+		},
+		"forgotten workers": {
+			nil,
+			func(t *testing.T, d *Drain, order *diary) {
+				d.Go("mailer", hangs(t))
+				d.Go("ticker", hangs(t))
+				d.Go("ticker", hangs(t))
+				d.Go("obedient", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+				d.Close("database", order.step("database"))
+			},
+			18 * time.Second,
+			[]string{"cannot end the workers mailer, ticker (2 of them): they go on still: its share of the time, 18s, is over"},
+			[]string{"database"},
+		},
+		"everything": {
+			[]Option{Timeout(10 * time.Second)},
+			func(t *testing.T, d *Drain, order *diary) {
+				for p := range phases {
+					d.On(p, p.String(), hangs(t))
+				}
+			},
+			10 * time.Second,
+			[]string{
+				"cannot end accepting: it goes on still: its share of the time, 6s, is over",
+				"cannot end requests: it goes on still: its share of the time, 1s, is over",
+				"cannot end streams: it goes on still: its share of the time, 1s, is over",
+				"cannot end workers: it goes on still: its share of the time, 1s, is over",
+				"cannot end resources: it goes on still: the timeout of 10s is over",
+			},
+			nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var order diary
+				d, log := newQuiet(tt.opts...)
+				tt.build(t, d, &order)
+				start := time.Now()
+				d.Drain()
+				err := d.Wait()
+				if took := time.Since(start); took != tt.took {
+					t.Errorf("it took %v, not %v", took, tt.took)
+				}
+				mustSay(t, err, tt.err...)
+				order.mustRead(t, tt.order...)
+				if got := strings.Count(log.String(), "did not end in time"); got != len(tt.err) {
+					t.Errorf("%d steps are named in the log, not %d:\n%s", got, len(tt.err), log)
+				}
+			})
+		})
+	}
+}
+
+func TestWorkerFinishesWhatItHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order diary
+		d, _ := newQuiet()
+		d.Go("consumer", func(ctx context.Context) error {
+			<-ctx.Done()
+			d.Go("last words", func(context.Context) error {
+				time.Sleep(2 * time.Second)
+				order.note("second job")
+				return nil
+			})
+			time.Sleep(time.Second)
+			order.note("first job")
+			return nil
+		})
+		d.Close("database", order.step("database"))
+		d.Drain()
+		if err := d.Wait(); err != nil {
+			t.Error(err)
+		}
+		order.mustRead(t, "first job", "second job", "database")
+	})
+}
+
+func TestWorkerHearsOfTheDrainBeforeItHasToEnd(t *testing.T) {
+	d, _ := newQuiet()
+	heard := make(chan error, 1)
+	d.Go("consumer", func(ctx context.Context) error {
+		<-Draining(ctx)
+		heard <- ctx.Err()
+		return nil
+	})
+	d.On(Requests, "wait for the worker", func(context.Context) error {
+		if err := receive(t, heard); err != nil {
+			t.Errorf("its context has ended with the requests: %v", err)
+		}
+		return nil
+	})
+	d.Drain()
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWorkersErrorBeginsTheDrain(t *testing.T) {
+	d, _ := newQuiet()
+	d.Go("done soon", func(context.Context) error { return nil })
+	d.Go("mailer", func(context.Context) error { return errors.New("no such host") })
+	mustSay(t, d.Wait(), "cannot go on with worker mailer: no such host")
+}
+
+func TestSecondSignalBeginsNothingMore(t *testing.T) {
+	var b bytes.Buffer
+	d := New(Log(slog.New(slog.NewTextHandler(&b, nil))))
+	d.On(Requests, "api", hangs(t))
+	d.Close("database", func() { t.Error("the database was closed, though everything had to end at once") })
+	raise(t, syscall.SIGTERM)
+	receive(t, d.Draining())
+	raise(t, syscall.SIGTERM)
+	receive(t, d.Done())
+	mustSay(t, d.Err(),
+		"cannot end api: it goes on still: a second signal came: terminated",
+		"cannot end database: cannot begin: a second signal came: terminated")
+}
+
+func TestWhatComesTooLateDoesNotBegin(t *testing.T) {
+	d, log := newQuiet()
+	d.Drain()
+	receive(t, d.Done())
+	ln := listen(t)
+	never := func(context.Context) error { t.Error("it was called"); return nil }
+	d.Serve(&http.Server{}, ln)
+	d.Go("worker", never)
+	d.On(Requests, "api", never)
+	d.Close("database", never)
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is open: %v", err)
+	}
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "came too late"); n != 4 {
+		t.Errorf("the log tells %d times, not 4:\n%s", n, log)
+	}
+}
+
+func TestSeveralServersDrainTogether(t *testing.T) {
+	d, _ := newQuiet(Linger(forever))
+	var clients []*client
+	for range 2 {
+		ln := listen(t)
+		d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, ln)
+		c := connect(t, ln.Addr())
+		c.mustPost(t, "before", false)
+		clients = append(clients, c)
+	}
+	d.Drain()
+	receive(t, d.Draining())
+	for _, c := range clients {
+		c.mustPost(t, "during", true)
+		c.mustEnd(t)
+	}
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOneBrokenServerEndsTheOthers(t *testing.T) {
+	d, _ := newQuiet(Linger(forever))
+	good, broken := listen(t), listen(t)
+	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, good)
+	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, broken)
+	c := connect(t, good.Addr())
+	c.mustPost(t, "before", false)
+	broken.Close()
+	receive(t, d.Draining())
+	c.mustPost(t, "during", true)
+	if err := d.Wait(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestCutRequestsNameTheirServer(t *testing.T) {
+	d, log := newQuiet(PhaseTimeout(Requests, time.Millisecond))
+	working := make(chan struct{})
+	ln := listen(t)
+	d.Serve(&http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(working)
+		<-r.Context().Done()
+	})}, ln)
+	if err := connect(t, ln.Addr()).send("/", ""); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, working)
+	d.Drain()
+	name := "server " + ln.Addr().String()
+	mustSay(t, d.Wait(), "cannot end "+name+": cannot finish the requests on 1 connections: its share of the time, 1ms, is over")
+	if !strings.Contains(log.String(), name) {
+		t.Errorf("the log does not name it:\n%s", log)
+	}
+}
+
+func TestReadyIsSaidByWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notify.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	d, _ := newQuiet()
+	ln := listen(t)
+	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, ln)
+	connect(t, ln.Addr()).mustPost(t, "before", false)
+	message := make([]byte, 100)
+	notify.SetReadDeadline(time.Now())
+	if n, err := notify.Read(message); err == nil {
+		t.Errorf("%q came before Wait", message[:n])
+	}
+	go d.Wait()
+	notify.SetReadDeadline(time.Now().Add(patience))
+	if n, err := notify.Read(message); string(message[:n]) != "READY=1" {
+		t.Errorf("instead of READY=1 came %q, %v", message[:n], err)
+	}
+	d.Drain()
+	receive(t, d.Done())
+}

@@ -1,0 +1,112 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+)
+
+// server is one server on its way to the end.
+type server struct {
+	srv   *http.Server
+	ln    *listener
+	conns *connections
+	ended chan struct{} // closed when nothing is accepted any more
+}
+
+func newServer(srv *http.Server, ln net.Listener) *server {
+	return &server{srv, newListener(ln), newConnections(), make(chan struct{})}
+}
+
+type drainingKey struct{}
+
+// Draining gives a channel that is closed when the drain begins of the program that a request or a worker is part of.
+// Handlers that would not end by themselves, such as event streams, select on it and return. The request's context is
+// not cancelled by the drain. For a context that is of no such program the channel is nil, which never gets ready.
+func Draining(ctx context.Context) <-chan struct{} {
+	draining, _ := ctx.Value(drainingKey{}).(<-chan struct{})
+	return draining
+}
+
+func (d *Drain) withDraining(ctx context.Context) context.Context {
+	return context.WithValue(ctx, drainingKey{}, d.Draining())
+}
+
+func (s *server) attach(d *Drain, ln net.Listener) {
+	s.srv.Handler = d.handler(s.srv.Handler)
+	s.srv.ConnState = s.connState(s.srv.ConnState)
+	s.srv.BaseContext = d.baseContext(ln, s.srv.BaseContext)
+}
+
+// handler asks clients to leave by a header. SetKeepAlivesEnabled(false) would write the same header, but closes idle
+// connections at once, and those that become idle before their client has read the header.
+func (d *Drain) handler(next http.Handler) http.Handler {
+	if next == nil {
+		next = http.DefaultServeMux
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-d.draining:
+			w.Header().Set("Connection", "close")
+		default:
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
+	return func(conn net.Conn, state http.ConnState) {
+		s.conns.note(conn, state)
+		if next != nil {
+			next(conn, state)
+		}
+	}
+}
+
+func (d *Drain) baseContext(ln net.Listener, next func(net.Listener) context.Context) func(net.Listener) context.Context {
+	return func(net.Listener) context.Context {
+		ctx := context.Background()
+		if next != nil {
+			ctx = next(ln)
+		}
+		return d.withDraining(ctx)
+	}
+}
+
+// acceptError leaves out the ends that were asked for, here or by the owner of the server.
+func acceptError(err error) error {
+	if errors.Is(err, errStopped) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("cannot go on serving: %w", err)
+}
+
+// stopAccepting leaves it to finish to close a listener that does not heed.
+func (s *server) stopAccepting(ctx context.Context) error {
+	s.ln.stop()
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// finish waits for the clients to leave, and ends the rest.
+func (s *server) finish(ctx context.Context, linger time.Duration) error {
+	defer func() { <-s.ended }()
+	s.conns.settle(ctx, linger)
+	// Shutdown waits up to five seconds for a connection that has not sent anything yet.
+	s.conns.closeNew()
+	if s.srv.Shutdown(ctx) == nil {
+		return nil
+	}
+	cut := s.conns.inFlight()
+	s.srv.Close()
+	if cut == 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot finish the requests on %d connections: %w", cut, context.Cause(ctx))
+}

@@ -1,0 +1,117 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Go runs background work, which the drain waits for. The context ends in the phase Workers, after the requests, which
+// may have work to give still: a worker then takes no more, finishes what it has, and returns. Draining of the context
+// tells it earlier, when the drain begins.
+//
+// An error of a worker begins the drain, and Wait returns it. That its context was cancelled is none. Workers that do
+// not end in time are named in the log and in the error.
+func (d *Drain) Go(name string, work func(ctx context.Context) error) {
+	if !d.workers.start(name) {
+		d.tooLate(name)
+		return
+	}
+	go func() {
+		defer d.workers.end(name)
+		err := work(d.workers.ctx)
+		if err != nil && !(d.workers.ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+			d.fail(fmt.Errorf("cannot go on with worker %s: %w", name, err))
+		}
+	}()
+}
+
+// workers knows the names of those that run.
+type workers struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	running map[string]int
+	over    bool
+	changed chan struct{} // has an element if one has ended since the last receive
+}
+
+func newWorkers(parent context.Context) *workers {
+	w := &workers{running: map[string]int{}, changed: make(chan struct{}, 1)}
+	w.ctx, w.cancel = context.WithCancel(parent)
+	return w
+}
+
+func (w *workers) start(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return false
+	}
+	w.running[name]++
+	return true
+}
+
+func (w *workers) end(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running[name]--; w.running[name] == 0 {
+		delete(w.running, name)
+	}
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (w *workers) busy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.running) > 0
+}
+
+// finish tells the workers to end, and waits for them. A worker may start others until all have ended.
+func (w *workers) finish(ctx context.Context, log *slog.Logger) error {
+	w.cancel()
+	for ctx.Err() == nil && !w.close() {
+		select {
+		case <-w.changed:
+		case <-ctx.Done():
+		}
+	}
+	names := w.abandon()
+	if names == "" {
+		return nil
+	}
+	log.Warn("workers did not end in time", "workers", names, "error", context.Cause(ctx))
+	return fmt.Errorf("cannot end the workers %s: they go on still: %w", names, context.Cause(ctx))
+}
+
+// close tells whether all have ended. If so, none can start any more.
+func (w *workers) close() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = len(w.running) == 0
+	return w.over
+}
+
+// abandon returns the names of those that run, and lets none start any more.
+func (w *workers) abandon() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(w.running)) {
+		if n := w.running[name]; n > 1 {
+			name = fmt.Sprintf("%s (%d of them)", name, n)
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
+}
