@@ -287,10 +287,11 @@ func TestWorkersErrorBeginsTheDrain(t *testing.T) {
 func TestSecondSignalBeginsNothingMore(t *testing.T) {
 	var b bytes.Buffer
 	d := New(Log(slog.New(slog.NewTextHandler(&b, nil))))
-	d.On(Requests, "api", hangs(t))
+	hanging, hang := make(chan struct{}), hangs(t)
+	d.On(Requests, "api", func(ctx context.Context) error { close(hanging); return hang(ctx) })
 	d.Close("database", func() { t.Error("the database was closed, though everything had to end at once") })
 	raise(t, syscall.SIGTERM)
-	receive(t, d.Draining())
+	receive(t, hanging)
 	raise(t, syscall.SIGTERM)
 	receive(t, d.Done())
 	mustSay(t, d.Err(),
