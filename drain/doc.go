@@ -51,6 +51,11 @@
 // Whatever has an end of its own takes part by [Drain.On]. A framework that owns its server does so with its Shutdown,
 // a program that handles the signals itself calls [Drain.Drain].
 //
+// # What it tells
+//
+// The log (see [Log]) says "start draining (3 in flight)", each second "draining... (3 in flight)", and last "drained in
+// 1.2s" or "gave up with 3 in flight". The supervisor gets the same count. What did not end in time is named.
+//
 // # Streams
 //
 // An event stream does not end by itself. The drain does not cancel the contexts of requests, for that would cut

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/gracerun/grace/handoff"
 )
@@ -21,6 +23,8 @@ import (
 // ended by then is named in the log and left behind. A second signal and SIGQUIT end all phases at once: requests are
 // cut, and what has not begun does not begin any more.
 //
+// The log tells each second how many requests are in flight, and so does a message to the supervisor.
+//
 // What comes when its phase has begun already comes too late: it is not served, started nor called, and the log says so.
 type Drain struct {
 	o        options
@@ -30,6 +34,10 @@ type Drain struct {
 	done     chan struct{}
 	workers  *workers
 	ready    func()
+	inFlight atomic.Int64
+	telling  sync.Mutex // held while the supervisor is told
+
+	abandoned int // requests still in flight when the time of Requests was over
 
 	mu      sync.Mutex
 	begun   Phase // the phases before this one have begun
@@ -66,9 +74,25 @@ func (d *Drain) run() {
 	ctx, cancel := context.WithTimeoutCause(d.stop.now, d.o.timeout, fmt.Errorf("the timeout of %v is over", d.o.timeout))
 	defer cancel()
 	close(d.draining)
+	ended := make(chan struct{})
+	var reporting sync.WaitGroup
+	reporting.Go(func() { d.report(ended) })
+	begun := time.Now()
 	for p := range phases {
 		d.runPhase(ctx, p)
 	}
+	close(ended)
+	reporting.Wait()
+	d.conclude(time.Since(begun), d.cut())
+}
+
+// cut counts the requests that the drain gave up: by Serve's own servers, or by any when their time was over.
+func (d *Drain) cut() int {
+	cut := 0
+	for _, s := range d.served() {
+		cut += s.cut
+	}
+	return max(cut, d.abandoned)
 }
 
 // Drain begins the drain, for programs that handle the signals themselves, and does not wait for its end. Only the
@@ -133,7 +157,8 @@ func (d *Drain) served() []*server {
 // that are left have been idle for the Linger. Shutdown comes last. What remains at the end of the phase is cut.
 //
 // Serve owns srv and ln from the call on. It puts itself in front of srv's Handler, ConnState and BaseContext, which
-// still do their work, so a server can be served once. It closes ln. A ln without SetDeadline, such as tls.NewListener
+// still do their work, so a server can be served once. A server without ReadTimeout gets a ReadHeaderTimeout of one
+// minute and an IdleTimeout of eleven, where these are not set; a negative value means none. Serve closes ln. A ln without SetDeadline, such as tls.NewListener
 // gives, is closed as it stands: what waits in its queue is lost unless another process has the socket too.
 // Hijacked connections are not waited for.
 func (d *Drain) Serve(srv *http.Server, ln net.Listener) {

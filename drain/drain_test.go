@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -377,13 +376,7 @@ func TestCutRequestsNameTheirServer(t *testing.T) {
 }
 
 func TestReadyIsSaidByWait(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notify")
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer notify.Close()
-	t.Setenv("NOTIFY_SOCKET", path)
+	notify := notifySocket(t)
 	d, _ := newQuiet()
 	ln := listen(t)
 	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, ln)

@@ -95,12 +95,24 @@ func (s *supervisor) start() *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	message := make([]byte, 100)
-	s.notify.SetReadDeadline(time.Now().Add(patience))
-	if n, err := s.notify.Read(message); string(message[:n]) != "READY=1" {
-		s.t.Fatalf("instead of READY=1 came %q, %v", message[:n], err)
-	}
+	s.awaitReady()
 	return cmd
+}
+
+// awaitReady passes over what the server before has said of its drain.
+func (s *supervisor) awaitReady() {
+	s.t.Helper()
+	s.notify.SetReadDeadline(time.Now().Add(patience))
+	for message := make([]byte, 100); ; {
+		n, err := s.notify.Read(message)
+		said := string(message[:n])
+		if said == "READY=1" {
+			return
+		}
+		if !strings.HasPrefix(said, "X_GRACE_INFLIGHT=") && !strings.HasPrefix(said, "STATUS=draining, ") {
+			s.t.Fatalf("instead of READY=1 came %q, %v", said, err)
+		}
+	}
 }
 
 // file duplicates the listener. TCPListener.File would make exec.Cmd switch the socket to blocking for all servers.

@@ -63,6 +63,9 @@ func (d *Drain) runPhase(ctx context.Context, p Phase) {
 		d.fail(d.workers.finish(ctx, d.log))
 	}
 	running.Wait()
+	if p == Requests && ctx.Err() != nil {
+		d.abandoned = d.InFlight()
+	}
 }
 
 // runInReverse gives each step an even share of the time that is left, so that one that hangs leaves theirs to the

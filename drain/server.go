@@ -15,10 +15,11 @@ type server struct {
 	ln    *listener
 	conns *connections
 	ended chan struct{} // closed when nothing is accepted any more
+	cut   int           // requests that finish gave up
 }
 
 func newServer(srv *http.Server, ln net.Listener) *server {
-	return &server{srv, newListener(ln), newConnections(), make(chan struct{})}
+	return &server{srv, newListener(ln), newConnections(), make(chan struct{}), 0}
 }
 
 type drainingKey struct{}
@@ -36,25 +37,32 @@ func (d *Drain) withDraining(ctx context.Context) context.Context {
 }
 
 func (s *server) attach(d *Drain, ln net.Listener) {
-	s.srv.Handler = d.handler(s.srv.Handler)
+	s.srv.Handler = d.Handler(s.srv.Handler)
 	s.srv.ConnState = s.connState(s.srv.ConnState)
 	s.srv.BaseContext = d.baseContext(ln, s.srv.BaseContext)
+	boundSilence(s.srv)
 }
 
-// handler asks clients to leave by a header. SetKeepAlivesEnabled(false) would write the same header, but closes idle
-// connections at once, and those that become idle before their client has read the header.
-func (d *Drain) handler(next http.Handler) http.Handler {
-	if next == nil {
-		next = http.DefaultServeMux
+const (
+	// headerPatience also bounds the silence of a new connection, and some load balancers open theirs in advance.
+	headerPatience = time.Minute
+	// idlePatience is longer than load balancers keep idle connections: 10 minutes is the longest default of the known
+	// ones (https://cloud.google.com/load-balancing/docs/https#timeouts_and_retries). Whoever closes an idle connection
+	// first may do so under a request of the other.
+	idlePatience = 11 * time.Minute
+)
+
+// boundSilence keeps silent clients from holding connections for ever, where the owner of the server has said nothing.
+func boundSilence(srv *http.Server) {
+	if srv.ReadTimeout != 0 {
+		return
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case <-d.draining:
-			w.Header().Set("Connection", "close")
-		default:
-		}
-		next.ServeHTTP(w, r)
-	})
+	if srv.ReadHeaderTimeout == 0 {
+		srv.ReadHeaderTimeout = headerPatience
+	}
+	if srv.IdleTimeout == 0 {
+		srv.IdleTimeout = idlePatience
+	}
 }
 
 func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
@@ -103,10 +111,10 @@ func (s *server) finish(ctx context.Context, linger time.Duration) error {
 	if s.srv.Shutdown(ctx) == nil {
 		return nil
 	}
-	cut := s.conns.inFlight()
+	s.cut = s.conns.inFlight()
 	s.srv.Close()
-	if cut == 0 {
+	if s.cut == 0 {
 		return nil
 	}
-	return fmt.Errorf("cannot finish the requests on %d connections: %w", cut, context.Cause(ctx))
+	return fmt.Errorf("cannot finish the requests on %d connections: %w", s.cut, context.Cause(ctx))
 }

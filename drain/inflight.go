@@ -1,0 +1,71 @@
+package drain
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/gracerun/grace/handoff"
+)
+
+// InFlight counts the requests whose handlers have not returned, those that hijacked their connections included.
+func (d *Drain) InFlight() int { return int(d.inFlight.Load()) }
+
+// Handler counts the requests in flight and, during the drain, asks their clients to leave. Serve puts it in front of
+// its servers; use it for a server that a framework owns. A nil handler is http.DefaultServeMux.
+func (d *Drain) Handler(next http.Handler) http.Handler {
+	if next == nil {
+		next = http.DefaultServeMux
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.inFlight.Add(1)
+		defer d.inFlight.Add(-1)
+		select {
+		case <-d.draining:
+			// SetKeepAlivesEnabled(false) would write the same header, but closes idle connections at once, and those
+			// that become idle before their client has read the header.
+			w.Header().Set("Connection", "close")
+		default:
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// report tells how the drain goes, each second until ended is closed.
+func (d *Drain) report(ended <-chan struct{}) {
+	d.log.Info(fmt.Sprintf("start draining (%d in flight)", d.tell()))
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		select {
+		case <-second.C:
+			d.log.Info(fmt.Sprintf("draining... (%d in flight)", d.tell()))
+		case <-ended:
+			return
+		}
+	}
+}
+
+// tell lets the supervisor know how many requests are in flight. It does not wait for a supervisor that is slow, nor
+// heed one that is gone: the drain does not depend on either.
+func (d *Drain) tell() int {
+	n := d.InFlight()
+	if !d.telling.TryLock() {
+		return n
+	}
+	go func() {
+		defer d.telling.Unlock()
+		_ = handoff.Inflight(n)
+		_ = handoff.Status(fmt.Sprintf("draining, %d in flight", n))
+	}()
+	return n
+}
+
+// conclude is told how many requests were given up.
+func (d *Drain) conclude(took time.Duration, cut int) {
+	if cut > 0 {
+		d.log.Warn(fmt.Sprintf("gave up with %d in flight", cut))
+		return
+	}
+	d.log.Info(fmt.Sprintf("drained in %.1fs", took.Seconds()))
+}

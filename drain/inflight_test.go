@@ -1,0 +1,219 @@
+package drain
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// begin has requests in flight until their channel is closed.
+func begin(d *Drain, n int, finish <-chan struct{}) {
+	begun := make(chan struct{})
+	handler := d.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { begun <- struct{}{}; <-finish }))
+	for range n {
+		go handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+		<-begun
+	}
+}
+
+var message = regexp.MustCompile(`msg="([^"]*)"`)
+
+func mustLog(t *testing.T, log fmt.Stringer, want ...string) {
+	t.Helper()
+	var got []string
+	for _, match := range message.FindAllStringSubmatch(log.String(), -1) {
+		got = append(got, match[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the log says %q, not %q", got, want)
+	}
+}
+
+func TestLogTellsHowTheDrainGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, log := newQuiet()
+		finish := make(chan struct{})
+		begin(d, 2, finish)
+		d.On(Requests, "framework", func(context.Context) error {
+			time.Sleep(2500 * time.Millisecond)
+			close(finish)
+			return nil
+		})
+		d.Drain()
+		if err := d.Wait(); err != nil {
+			t.Error(err)
+		}
+		mustLog(t, log, "start draining (2 in flight)", "draining... (2 in flight)", "draining... (2 in flight)", "drained in 2.5s")
+	})
+}
+
+func TestLogTellsWhatWasGivenUp(t *testing.T) {
+	t.Run("by a framework", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			d, log := newQuiet(Timeout(1500 * time.Millisecond))
+			finish := make(chan struct{})
+			defer close(finish)
+			begin(d, 3, finish)
+			d.On(Requests, "framework", hangs(t))
+			d.Drain()
+			d.Wait()
+			mustLog(t, log, "start draining (3 in flight)", "draining... (3 in flight)",
+				"a step of the drain did not end in time", "gave up with 3 in flight")
+		})
+	})
+	t.Run("by Serve", func(t *testing.T) {
+		d, log := newQuiet(Timeout(time.Millisecond))
+		ln, working := listen(t), make(chan struct{})
+		d.Serve(&http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(working)
+			<-r.Context().Done()
+		})}, ln)
+		if err := connect(t, ln.Addr()).send("/", ""); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, working)
+		d.Drain()
+		d.Wait()
+		mustLog(t, log, "start draining (1 in flight)", "a step of the drain did not end in time", "gave up with 1 in flight")
+	})
+}
+
+func TestInFlightIsRightHoweverARequestEnds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		handler http.HandlerFunc
+		leave   bool // the client goes away before the answer
+	}{
+		"answered": {func(http.ResponseWriter, *http.Request) {}, false},
+		"panic":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, false},
+		"the client leaves": {func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		}, true},
+		"hijacked": {func(w http.ResponseWriter, _ *http.Request) {
+			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				conn.Close()
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, _ := newQuiet()
+			during, ended := make(chan int, 1), make(chan struct{})
+			counted := d.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				during <- d.InFlight()
+				tt.handler(w, r)
+			}))
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(ended)
+				counted.ServeHTTP(w, r)
+			}))
+			defer srv.Close()
+			c := connect(t, srv.Listener.Addr())
+			if err := c.send("/", ""); err != nil {
+				t.Fatal(err)
+			}
+			if n := receive(t, during); n != 1 {
+				t.Errorf("%d are in flight during the request", n)
+			}
+			if tt.leave {
+				c.conn.Close()
+			}
+			receive(t, ended)
+			if n := d.InFlight(); n != 0 {
+				t.Errorf("%d are in flight after the request", n)
+			}
+			d.Drain()
+			receive(t, d.Done())
+		})
+	}
+}
+
+func notifySocket(t *testing.T) *net.UnixConn {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { notify.Close() })
+	notify.SetReadDeadline(time.Now().Add(patience))
+	t.Setenv("NOTIFY_SOCKET", path)
+	return notify
+}
+
+func TestSupervisorIsToldWhatIsInFlight(t *testing.T) {
+	notify := notifySocket(t)
+	d, _ := newQuiet()
+	finish := make(chan struct{})
+	begin(d, 2, finish)
+	d.On(Requests, "framework", func(context.Context) error { <-finish; return nil })
+	d.Drain()
+	buffer := make([]byte, 100)
+	for _, want := range []string{"X_GRACE_INFLIGHT=2", "STATUS=draining, 2 in flight"} {
+		if n, err := notify.Read(buffer); string(buffer[:n]) != want {
+			t.Errorf("instead of %s came %q, %v", want, buffer[:n], err)
+		}
+	}
+	close(finish)
+	receive(t, d.Done())
+}
+
+func TestSilenceIsBoundedWhereTheServerSaysNothing(t *testing.T) {
+	for name, tt := range map[string]struct{ given, want *http.Server }{
+		"nothing":     {&http.Server{}, &http.Server{ReadHeaderTimeout: time.Minute, IdleTimeout: 11 * time.Minute}},
+		"all reading": {&http.Server{ReadTimeout: time.Second}, &http.Server{ReadTimeout: time.Second}},
+		"both": {
+			&http.Server{ReadHeaderTimeout: 3, IdleTimeout: -1},
+			&http.Server{ReadHeaderTimeout: 3, IdleTimeout: -1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			boundSilence(tt.given)
+			got := [...]time.Duration{tt.given.ReadTimeout, tt.given.ReadHeaderTimeout, tt.given.IdleTimeout}
+			want := [...]time.Duration{tt.want.ReadTimeout, tt.want.ReadHeaderTimeout, tt.want.IdleTimeout}
+			if got != want {
+				t.Errorf("it becomes %v, not %v", got, want)
+			}
+		})
+	}
+}
+
+func TestServeBoundsTheSilence(t *testing.T) {
+	d, _ := newQuiet()
+	srv := &http.Server{}
+	d.Serve(srv, listen(t))
+	if srv.IdleTimeout != idlePatience {
+		t.Errorf("it is %v", srv.IdleTimeout)
+	}
+	d.Drain()
+	receive(t, d.Done())
+}
+
+func TestHandlerDoesNotAllocate(t *testing.T) {
+	d := New(Signals(), Log(slog.New(slog.DiscardHandler)))
+	defer d.Drain()
+	handler := d.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	if n := testing.AllocsPerRun(100, func() { handler.ServeHTTP(nil, nil) }); n != 0 {
+		t.Errorf("a request allocates %v times", n)
+	}
+}
+
+func BenchmarkHandler(b *testing.B) {
+	d := New(Signals(), Log(slog.New(slog.NewTextHandler(io.Discard, nil))))
+	defer d.Drain()
+	handler := d.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			handler.ServeHTTP(nil, nil)
+		}
+	})
+}
