@@ -59,11 +59,13 @@
 // # Streams
 //
 // An event stream does not end by itself. The drain does not cancel the contexts of requests, for that would cut
-// ordinary ones; a handler that streams selects on [Draining] and returns.
+// ordinary ones; a handler that streams selects on [Draining] and returns. One that heeds its context alone is put into
+// [Cancel], route by route.
 //
 // # What it does not do
 //
 // HTTP/2 clients get one GOAWAY with the first response of the drain, after which net/http discards the streams that
-// were opened meanwhile. Hijacked connections (WebSocket) are their hijacker's, who can watch Draining of the request
-// that began them.
+// were opened meanwhile. A request that began before the drain is answered without Connection: close; the next one on
+// its connection is answered with it. Hijacked connections (WebSocket) are their hijacker's, who can watch Draining of
+// the request that began them.
 package drain

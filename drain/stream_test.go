@@ -1,0 +1,73 @@
+package drain
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestCancelledRouteEndsWhileAnOrdinaryOneIsFinished(t *testing.T) {
+	begun, finish := make(chan struct{}, 2), make(chan struct{})
+	mux := http.NewServeMux()
+	mux.Handle("/stream", Cancel(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun <- struct{}{}
+		<-r.Context().Done()
+		fmt.Fprint(w, context.Cause(r.Context()))
+	})))
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		begun <- struct{}{}
+		<-finish
+		fmt.Fprint(w, context.Cause(r.Context()))
+	})
+	s := serve(t, &http.Server{Handler: mux}, listen(t))
+	stream, _ := s.connect()
+	slow, _ := s.connect()
+	for c, path := range map[*client]string{stream: "/stream", slow: "/slow"} {
+		if err := c.send(path, ""); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, begun)
+	}
+	s.cancel()
+	stream.mustReceive(t, ErrDraining.Error(), false)
+	close(finish)
+	slow.mustReceive(t, "<nil>", false)
+	stream.conn.Close()
+	slow.conn.Close()
+	s.end("")
+}
+
+func TestCancelWithoutServeLeavesTheRequestAlone(t *testing.T) {
+	called := false
+	Cancel(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		called = true
+		if err := r.Context().Err(); err != nil {
+			t.Error(err)
+		}
+	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	if !called {
+		t.Error("the handler was not called")
+	}
+}
+
+func TestCancelPassesOnThatTheClientLeft(t *testing.T) {
+	begun, cause := make(chan struct{}), make(chan error, 1)
+	s := serve(t, &http.Server{Handler: Cancel(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-r.Context().Done()
+		cause <- context.Cause(r.Context())
+	}))}, listen(t))
+	c, _ := s.connect()
+	if err := c.send("/", ""); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, begun)
+	c.conn.Close()
+	if err := receive(t, cause); err != context.Canceled {
+		t.Errorf("the cause is %v", err)
+	}
+	s.cancel()
+	s.end("")
+}
