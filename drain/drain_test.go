@@ -377,7 +377,7 @@ func TestCutRequestsNameTheirServer(t *testing.T) {
 
 func TestReadyIsSaidByWait(t *testing.T) {
 	notify := notifySocket(t)
-	d, _ := newQuiet()
+	d, _ := newQuiet(Linger(time.Millisecond))
 	ln := listen(t)
 	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, ln)
 	connect(t, ln.Addr()).mustPost(t, "before", false)
@@ -388,6 +388,32 @@ func TestReadyIsSaidByWait(t *testing.T) {
 	}
 	go d.Wait()
 	notify.SetReadDeadline(time.Now().Add(patience))
+	if n, err := notify.Read(message); string(message[:n]) != "READY=1" {
+		t.Errorf("instead of READY=1 came %q, %v", message[:n], err)
+	}
+	d.Drain()
+	receive(t, d.Done())
+}
+
+// A defect shows mostly, not always; what is right never fails.
+func TestReadyIsNotSaidBeforeEachServerAccepts(t *testing.T) {
+	notify := notifySocket(t)
+	d, _ := newQuiet()
+	looked := make(chan struct{})
+	d.Serve(&http.Server{}, listen(t))
+	d.Serve(&http.Server{BaseContext: func(net.Listener) context.Context {
+		go d.Wait()
+		message := make([]byte, 100)
+		notify.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if n, err := notify.Read(message); err == nil {
+			t.Errorf("%q came before the second server accepts", message[:n])
+		}
+		notify.SetReadDeadline(time.Now().Add(patience))
+		close(looked)
+		return context.Background()
+	}}, listen(t))
+	receive(t, looked)
+	message := make([]byte, 100)
 	if n, err := notify.Read(message); string(message[:n]) != "READY=1" {
 		t.Errorf("instead of READY=1 came %q, %v", message[:n], err)
 	}

@@ -166,6 +166,14 @@ func TestSupervisorIsToldWhatIsInFlight(t *testing.T) {
 	receive(t, d.Done())
 }
 
+func TestMessageIsSkippedWhileAnotherIsOnItsWay(t *testing.T) {
+	d, _ := newQuiet()
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	d.Drain()
+	receive(t, d.Done())
+}
+
 func TestSilenceIsBoundedWhereTheServerSaysNothing(t *testing.T) {
 	for name, tt := range map[string]struct{ given, want *http.Server }{
 		"nothing":     {&http.Server{}, &http.Server{ReadHeaderTimeout: time.Minute, IdleTimeout: 11 * time.Minute}},
