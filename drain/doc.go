@@ -53,8 +53,8 @@
 //
 // # What it tells
 //
-// The log (see [Log]) says "start draining (3 in flight)", each second "draining... (3 in flight)", and last "drained in
-// 1.2s" or "gave up with 3 in flight". The supervisor gets the same count. What did not end in time is named.
+// The log (see [Log]) says "start draining (3 in flight)", each second "draining... (3 in flight)", and last
+// "drained in 1.2s" or "gave up with 3 in flight". The supervisor gets the same count. What did not end in time is named.
 //
 // # Streams
 //

@@ -25,7 +25,8 @@ import (
 //
 // The log tells each second how many requests are in flight, and so does a message to the supervisor.
 //
-// What comes when its phase has begun already comes too late: it is not served, started nor called, and the log says so.
+// What comes when its phase has begun already comes too late: it is not served, started nor called, and the log says
+// so.
 type Drain struct {
 	o        options
 	log      *slog.Logger
@@ -152,15 +153,17 @@ func (d *Drain) served() []*server {
 // Serve serves HTTP on ln until the drain, and returns at once. There may be several servers; Wait returns their errors.
 // An error of Accept begins the drain.
 //
-// In Accepting, connections that wait in the queue are accepted still, then ln is closed. In Requests, and before,
-// requests that come in are answered with Connection: close; this goes on until no connection is left, or until all
-// that are left have been idle for the Linger. Shutdown comes last. What remains at the end of the phase is cut.
+// From the beginning of the drain on, requests that come in are answered with Connection: close. In Accepting,
+// connections that wait in the queue are accepted still, then ln is closed. Requests lasts until no connection is left,
+// or until all that are left have been idle for the Linger. Shutdown comes last. What remains at the end of the phase is
+// cut.
 //
 // Serve owns srv and ln from the call on. It puts itself in front of srv's Handler, ConnState and BaseContext, which
 // still do their work, so a server can be served once. A server without ReadTimeout gets a ReadHeaderTimeout of one
-// minute and an IdleTimeout of eleven, where these are not set; a negative value means none. Serve closes ln. A ln without SetDeadline, such as tls.NewListener
-// gives, is closed as it stands: what waits in its queue is lost unless another process has the socket too.
-// Hijacked connections are not waited for.
+// minute and an IdleTimeout of eleven, where these are not set; a negative value means none.
+//
+// Serve closes ln. A ln without SetDeadline, such as tls.NewListener gives, is closed as it stands: what waits in its
+// queue is lost unless another process has the socket too. Hijacked connections are not waited for.
 func (d *Drain) Serve(srv *http.Server, ln net.Listener) {
 	s := newServer(srv, ln)
 	name := "server " + ln.Addr().String()
