@@ -36,7 +36,7 @@ type Drain struct {
 	workers  *workers
 	ready    func()
 	inFlight atomic.Int64
-	telling  sync.Mutex // held while the supervisor is told
+	telling  chan struct{} // has an element while the supervisor is told
 
 	abandoned int // requests still in flight when the time of Requests was over
 
@@ -62,6 +62,7 @@ func newDrain(opts []Option) *Drain {
 		stop:     watch(o),
 		draining: make(chan struct{}),
 		done:     make(chan struct{}),
+		telling:  make(chan struct{}, 1),
 	}
 	d.workers = newWorkers(d.withDraining(context.Background()))
 	d.ready = sync.OnceFunc(d.sayReady)
@@ -82,9 +83,10 @@ func (d *Drain) run() {
 	for p := range phases {
 		d.runPhase(ctx, p)
 	}
+	took := time.Since(begun)
 	close(ended)
 	reporting.Wait()
-	d.conclude(time.Since(begun), d.cut())
+	d.conclude(took, d.cut())
 }
 
 // cut counts the requests that the drain gave up: by Serve's own servers, or by any when their time was over.

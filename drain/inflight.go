@@ -41,6 +41,7 @@ func (d *Drain) report(ended <-chan struct{}) {
 		case <-second.C:
 			d.log.Info(fmt.Sprintf("draining... (%d in flight)", d.tell()))
 		case <-ended:
+			d.awaitMessage()
 			return
 		}
 	}
@@ -50,15 +51,29 @@ func (d *Drain) report(ended <-chan struct{}) {
 // heed one that is gone: the drain does not depend on either.
 func (d *Drain) tell() int {
 	n := d.InFlight()
-	if !d.telling.TryLock() {
+	select {
+	case d.telling <- struct{}{}:
+	default:
 		return n
 	}
 	go func() {
-		defer d.telling.Unlock()
+		defer func() { <-d.telling }()
 		_ = handoff.Inflight(n)
 		_ = handoff.Status(fmt.Sprintf("draining, %d in flight", n))
 	}()
 	return n
+}
+
+// messagePatience is what a slow supervisor can cost the drain at its end.
+const messagePatience = 100 * time.Millisecond
+
+// awaitMessage lets the message that is on its way arrive before the process ends.
+func (d *Drain) awaitMessage() {
+	select {
+	case d.telling <- struct{}{}:
+		<-d.telling
+	case <-time.After(messagePatience):
+	}
 }
 
 // conclude is told how many requests were given up.

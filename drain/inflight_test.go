@@ -168,8 +168,7 @@ func TestSupervisorIsToldWhatIsInFlight(t *testing.T) {
 
 func TestMessageIsSkippedWhileAnotherIsOnItsWay(t *testing.T) {
 	d, _ := newQuiet()
-	d.telling.Lock()
-	defer d.telling.Unlock()
+	d.telling <- struct{}{}
 	d.Drain()
 	receive(t, d.Done())
 }
