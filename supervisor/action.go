@@ -22,7 +22,7 @@ type (
 		generation int
 		instance   int
 		slot       int
-		// mustNotify says that only the app's own READY=1 counts.
+		// mustNotify says that the app's own READY=1 is needed too.
 		mustNotify bool
 		// predecessor is the generation that this one replaces, or 0.
 		predecessor int

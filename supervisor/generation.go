@@ -33,7 +33,7 @@ type generation struct {
 	touched    bool
 	forced     bool // its drain needed KILL
 	failure    string
-	status     int // what grace exits with if this was the first
+	status     int // of the instance that ended last while it served
 	progress   timer
 	inFlight   int
 	instances  []*instance // all that are not exited, oldest first

@@ -50,9 +50,9 @@ func (v *vigil) served() bool {
 	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.mustNotify:
 		return v.saidSo()
 	case r.Mode == ReadyAuto:
-		return v.livedOrSaidSo()
+		return v.lived(v.app.ear.ready)
 	case r.Mode == ReadyDelay:
-		return v.lived()
+		return v.lived(nil)
 	}
 	return v.probed()
 }
@@ -204,27 +204,19 @@ func (v *vigil) pause(d time.Duration) error {
 	}
 }
 
-// lived waits for the delay.
-func (v *vigil) lived() bool {
-	v.sayDelay()
-	return v.pause(v.apps.options.Readiness.Delay) == nil
-}
-
-// livedOrSaidSo waits for the delay or the app's own word.
-func (v *vigil) livedOrSaidSo() bool {
-	v.sayDelay()
-	timer := time.NewTimer(v.apps.options.Readiness.Delay)
+// lived waits for the delay, which the app's word cuts short; a nil word never
+// comes.
+func (v *vigil) lived(word <-chan struct{}) bool {
+	d := v.apps.options.Readiness.Delay
+	v.say(fmt.Sprintf("it has not lived for %s (--ready-delay)", d))
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-v.app.ear.ready:
+	case <-word:
 		return true
 	case <-v.ctx.Done():
 		return false
 	}
-}
-
-func (v *vigil) sayDelay() {
-	v.say(fmt.Sprintf("it has not lived for %s (--ready-delay)", v.apps.options.Readiness.Delay))
 }

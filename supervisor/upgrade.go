@@ -28,16 +28,27 @@ func (m *machine) upgrade() {
 	m.do(prepare{g.number})
 }
 
-func (m *machine) onPrepared(ev prepared) {
-	g := m.find(ev.generation)
+// endPreparing gives the generation whose preparation was answered, or nil if it
+// is no candidate any more.
+func (m *machine) endPreparing(number int) *generation {
+	g := m.find(number)
 	if g == nil || !g.preparing {
-		return
+		return nil
 	}
-	g.preparing, g.executable = false, ev.executable
+	g.preparing = false
 	if g.stage == StageDraining {
 		m.endIfEmpty(g)
+		return nil
+	}
+	return g
+}
+
+func (m *machine) onPrepared(ev prepared) {
+	g := m.endPreparing(ev.generation)
+	if g == nil {
 		return
 	}
+	g.executable = ev.executable
 	g.enter(StageCandidate, m.at)
 	g.progress = m.arm(timer{generation: g.number}, slowStart)
 	for slot := range m.policy.Instances {
@@ -47,16 +58,9 @@ func (m *machine) onPrepared(ev prepared) {
 }
 
 func (m *machine) onPrepareFailed(ev prepareFailed) {
-	g := m.find(ev.generation)
-	if g == nil || !g.preparing {
-		return
+	if g := m.endPreparing(ev.generation); g != nil {
+		m.fail(g, ev.why, ev.status)
 	}
-	g.preparing = false
-	if g.stage == StageDraining {
-		m.endIfEmpty(g)
-		return
-	}
-	m.fail(g, ev.why, ev.status)
 }
 
 // fail ends a candidate. What it may have accepted already it can finish: it is
