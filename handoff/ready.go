@@ -28,6 +28,18 @@ func Stopping() error { return notify("STOPPING=1") }
 // Inflight tells grace how many requests the process is still working on. Other supervisors ignore it.
 func Inflight(n int) error { return notify("X_GRACE_INFLIGHT=" + strconv.Itoa(n)) }
 
+// KillAfter is what grace allows between its stop signal and KILL (--drain-timeout), for an app that is to give up by
+// itself before that. It is false where nobody says so: grace tells it in GRACE_KILL_AFTER, other supervisors do not.
+//
+// The time runs from the stop signal on. Whoever is above grace, a service manager or a container's, may allow less.
+func KillAfter() (time.Duration, bool) {
+	d, err := time.ParseDuration(os.Getenv("GRACE_KILL_AFTER"))
+	if err != nil || d <= 0 {
+		return 0, false
+	}
+	return d, true
+}
+
 func notify(message string) error {
 	addr := os.Getenv("NOTIFY_SOCKET")
 	if addr == "" {

@@ -77,3 +77,15 @@ func TestSupervisorThatDoesNotReadIsGivenUp(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestKillAfter(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"30s": 30 * time.Second, "1m30s": 90 * time.Second, "250ms": 250 * time.Millisecond,
+		"": 0, "0s": 0, "-5s": 0, "30": 0, "soon": 0,
+	} {
+		t.Setenv("GRACE_KILL_AFTER", value)
+		if got, told := KillAfter(); got != want || told != (want > 0) {
+			t.Errorf("%q gives %s, %v", value, got, told)
+		}
+	}
+}

@@ -93,6 +93,7 @@ func (a *apps) variables(app *app) []string {
 		"NOTIFY_SOCKET=" + app.notify.Path(),
 		"GRACE_GENERATION=" + strconv.Itoa(app.start.generation),
 		"GRACE_INSTANCE=" + strconv.Itoa(app.start.slot),
+		"GRACE_KILL_AFTER=" + a.options.Policy.DrainTimeout.String(),
 	}
 	if d := a.options.Policy.Watchdog; d > 0 {
 		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(d.Microseconds(), 10))

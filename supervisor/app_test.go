@@ -1,0 +1,26 @@
+package supervisor
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+func TestVariablesOfAnInstance(t *testing.T) {
+	socket, err := childproc.OpenNotify(t.TempDir(), -1, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	a := &apps{options: Options{Policy: Policy{DrainTimeout: 90 * time.Second, Watchdog: time.Second}}}
+	got := a.variables(&app{start: start{generation: 4, slot: 2}, notify: socket})
+	want := []string{
+		"NOTIFY_SOCKET=" + socket.Path(), "GRACE_GENERATION=4", "GRACE_INSTANCE=2", "GRACE_KILL_AFTER=1m30s",
+		"WATCHDOG_USEC=1000000",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
