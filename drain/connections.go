@@ -5,67 +5,103 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
+
+// connection is what is known of one connection that net/http serves.
+type connection struct {
+	of       *connections
+	state    http.ConnState // guarded by of.mu
+	http2    atomic.Bool
+	ending   <-chan struct{}
+	requests atomic.Int32 // of HTTP/2; with HTTP/1 the state says whether there is one
+	streams  atomic.Int32
+	leaving  atomic.Bool // nothing can be answered any more
+}
+
+type connectionKey struct{}
+
+func connectionOf(ctx context.Context) *connection {
+	c, _ := ctx.Value(connectionKey{}).(*connection)
+	return c
+}
+
+// busy tells whether a request is not answered yet that would end by itself.
+func (c *connection) busy() bool {
+	if c.state != http.StateActive {
+		return false
+	}
+	streams := c.streams.Load()
+	return streams == 0 || streams < c.requests.Load()
+}
+
+func (c *connection) streaming() bool { return c.state == http.StateActive && !c.busy() }
 
 // connections knows the state of each connection that net/http serves.
 type connections struct {
 	mu      sync.Mutex
-	states  map[net.Conn]http.ConnState
-	active  int
-	changed chan struct{} // has an element if note was called since the last receive
+	all     map[net.Conn]*connection
+	changed chan struct{} // has an element if something has changed since the last receive
 }
 
 func newConnections() *connections {
-	return &connections{states: map[net.Conn]http.ConnState{}, changed: make(chan struct{}, 1)}
+	return &connections{all: map[net.Conn]*connection{}, changed: make(chan struct{}, 1)}
+}
+
+// add is called by net/http before the first note of a connection.
+func (c *connections) add(conn net.Conn, ending <-chan struct{}) *connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	added := &connection{of: c, ending: ending}
+	c.all[conn] = added
+	return added
 }
 
 // note is called by net/http at each change. A hijacked connection is its hijacker's from then on.
 func (c *connections) note(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.states[conn] == http.StateActive {
-		c.active--
+	switch known := c.all[conn]; {
+	case state == http.StateHijacked || state == http.StateClosed:
+		delete(c.all, conn)
+	case known != nil:
+		known.state = state
 	}
-	switch state {
-	case http.StateActive:
-		c.active++
-		c.states[conn] = state
-	case http.StateNew, http.StateIdle:
-		c.states[conn] = state
-	case http.StateHijacked, http.StateClosed:
-		delete(c.states, conn)
-	}
+	c.notify()
+}
+
+func (c *connections) notify() {
 	select {
 	case c.changed <- struct{}{}:
 	default:
 	}
 }
 
-func (c *connections) open() int {
+// count tells how many connections there are of a kind.
+func (c *connections) count(kind func(*connection) bool) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.states)
+	n := 0
+	for _, conn := range c.all {
+		if kind(conn) {
+			n++
+		}
+	}
+	return n
 }
 
-// inFlight counts the connections with a request that is not answered yet.
-func (c *connections) inFlight() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.active
-}
-
-// settle returns when no connection is left, when nothing has happened on those that are left for the linger and no
-// request is in flight, or when ctx is done.
+// settle returns when no connection is left but streaming ones, when nothing has happened on those that are left for
+// the linger and none is busy, or when ctx is done.
 func (c *connections) settle(ctx context.Context, linger time.Duration) {
 	quiet := time.NewTimer(linger)
 	defer quiet.Stop()
-	for c.open() > 0 {
+	for c.count(func(conn *connection) bool { return !conn.streaming() }) > 0 {
 		select {
 		case <-c.changed:
 			quiet.Reset(linger)
 		case <-quiet.C:
-			if c.inFlight() == 0 {
+			if c.count((*connection).busy) == 0 {
 				return
 			}
 		case <-ctx.Done():
@@ -74,21 +110,56 @@ func (c *connections) settle(ctx context.Context, linger time.Duration) {
 	}
 }
 
-// closeNew closes the connections that have not sent a request.
-func (c *connections) closeNew() {
-	for _, conn := range c.new() {
-		conn.Close()
+// await returns when there is no connection of a kind, or when ctx is done.
+func (c *connections) await(ctx context.Context, kind func(*connection) bool) {
+	for c.count(kind) > 0 {
+		select {
+		case <-c.changed:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
-func (c *connections) new() []net.Conn {
+// take returns the connections of a kind, which do not answer any more from now on.
+func (c *connections) take(kind func(*connection) bool) []net.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var conns []net.Conn
-	for conn, state := range c.states {
-		if state == http.StateNew {
-			conns = append(conns, conn)
+	var taken []net.Conn
+	for conn, known := range c.all {
+		if kind(known) {
+			known.leaving.Store(true)
+			taken = append(taken, conn)
 		}
 	}
-	return conns
+	return taken
+}
+
+// closeIdle closes the connections without a request, but those of HTTP/2, which Shutdown ends with a GOAWAY. It ends the writing side first: to close a connection while the client's next bytes come in would reset it,
+// and what the client has not read of the last response would be lost (RFC 9112, section 9.6).
+func (c *connections) closeIdle(ctx context.Context) {
+	for _, conn := range c.take((*connection).idle) {
+		if half, ok := conn.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+			conn.Close()
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	defer cancel()
+	c.await(ctx, func(conn *connection) bool { return conn.leaving.Load() })
+}
+
+// leavePatience is what a client far away needs to see the end of its connection.
+const leavePatience = 500 * time.Millisecond
+
+func (c *connection) idle() bool {
+	return !c.http2.Load() && (c.state == http.StateIdle || c.state == http.StateNew)
+}
+
+// cut closes the busy connections, and tells how many there were.
+func (c *connections) cut() int {
+	busy := c.take((*connection).busy)
+	for _, conn := range busy {
+		conn.Close()
+	}
+	return len(busy)
 }

@@ -18,25 +18,25 @@ func TestSettle(t *testing.T) {
 		want         time.Duration
 	}{
 		"nobody there":        {func(c *connections) {}, 0},
-		"an idle connection":  {func(c *connections) { c.note(one, http.StateIdle) }, time.Second},
-		"a silent connection": {func(c *connections) { c.note(one, http.StateNew) }, time.Second},
+		"an idle connection":  {func(c *connections) { enter(c, one, http.StateIdle) }, time.Second},
+		"a silent connection": {func(c *connections) { enter(c, one, http.StateNew) }, time.Second},
 		"a request longer than the linger": {func(c *connections) {
-			c.note(one, http.StateActive)
+			enter(c, one, http.StateActive)
 			go after(5*time.Second, func() { c.note(one, http.StateIdle) })
 		}, 6 * time.Second},
 		"the last client leaves": {func(c *connections) {
-			c.note(one, http.StateActive)
-			c.note(two, http.StateIdle)
+			enter(c, one, http.StateActive)
+			enter(c, two, http.StateIdle)
 			go after(100*time.Millisecond, func() { c.note(two, http.StateHijacked) })
 			go after(200*time.Millisecond, func() { c.note(one, http.StateClosed) })
 		}, 200 * time.Millisecond},
 		"another client keeps talking": {func(c *connections) {
-			c.note(one, http.StateIdle)
-			c.note(two, http.StateIdle)
+			enter(c, one, http.StateIdle)
+			enter(c, two, http.StateIdle)
 			go after(900*time.Millisecond, func() { c.note(two, http.StateActive) })
 			go after(1800*time.Millisecond, func() { c.note(two, http.StateClosed) })
 		}, 2800 * time.Millisecond},
-		"a request without an end": {func(c *connections) { c.note(one, http.StateActive) }, time.Minute},
+		"a request without an end": {func(c *connections) { enter(c, one, http.StateActive) }, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -54,21 +54,62 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-func TestCloseNewClosesWhatHasNotSpoken(t *testing.T) {
-	c := newConnections()
-	peers := map[http.ConnState]net.Conn{}
-	for _, state := range []http.ConnState{http.StateNew, http.StateActive, http.StateIdle} {
-		near, far := net.Pipe()
-		defer near.Close()
-		c.note(near, state)
-		peers[state] = far
+func enter(c *connections, conn net.Conn, state http.ConnState) *connection {
+	entered := c.add(conn, nil)
+	c.note(conn, state)
+	return entered
+}
+
+func TestSettleDoesNotWaitForStreams(t *testing.T) {
+	for name, stream := range map[string]func(*connection){
+		"HTTP/1": func(c *connection) { c.streams.Add(1) },
+		"HTTP/2": func(c *connection) { c.requests.Add(2); c.streams.Add(2) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newConnections()
+				streaming := enter(c, &net.TCPConn{}, http.StateActive)
+				stream(streaming)
+				start := time.Now()
+				c.settle(t.Context(), time.Second)
+				if took := time.Since(start); took != 0 {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
 	}
-	c.closeNew()
-	for state, peer := range peers {
-		peer.SetReadDeadline(time.Now())
-		_, err := peer.Read(make([]byte, 1))
-		if closed := err == io.EOF; closed != (state == http.StateNew) {
-			t.Errorf("reading from a connection that is %v gives %v", state, err)
+}
+
+func TestSettleWaitsForARequestBesideAStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newConnections()
+		shared := enter(c, &net.TCPConn{}, http.StateActive)
+		shared.streams.Add(1)
+		shared.requests.Add(2)
+		start := time.Now()
+		time.AfterFunc(3*time.Second, func() { shared.requests.Add(-1); c.notify() })
+		c.settle(t.Context(), time.Second)
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestCloseIdle(t *testing.T) {
+	for state, want := range map[http.ConnState]bool{http.StateNew: true, http.StateActive: false, http.StateIdle: true} {
+		for _, http2 := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				c := newConnections()
+				near, far := net.Pipe()
+				defer near.Close()
+				enter(c, near, state).http2.Store(http2)
+				c.closeIdle(t.Context())
+				far.SetReadDeadline(time.Now())
+				_, err := far.Read(make([]byte, 1))
+				if closed := err == io.EOF; closed != (want && !http2) {
+					t.Errorf("reading from a connection that is %v (HTTP/2: %v) gives %v", state, http2, err)
+				}
+			})
 		}
 	}
 }

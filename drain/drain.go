@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,7 @@ type Drain struct {
 	log      *slog.Logger
 	stop     *stop
 	draining chan struct{}
+	ending   chan struct{} // closed when the streams have to end
 	done     chan struct{}
 	workers  *workers
 	ready    func()
@@ -61,6 +63,7 @@ func newDrain(opts []Option) *Drain {
 		log:      o.log,
 		stop:     watch(o),
 		draining: make(chan struct{}),
+		ending:   make(chan struct{}),
 		done:     make(chan struct{}),
 		telling:  make(chan struct{}, 1),
 	}
@@ -168,26 +171,26 @@ func (d *Drain) served() []*server {
 // queue is lost unless another process has the socket too. Hijacked connections are not waited for.
 func (d *Drain) Serve(srv *http.Server, ln net.Listener) {
 	s := newServer(srv, ln)
-	name := "server " + ln.Addr().String()
-	if !d.addServer(name, s) {
+	if !d.addServer(s) {
 		ln.Close()
-		d.tooLate(name)
+		d.tooLate(s.name)
 		return
 	}
 	s.attach(d, ln)
 	go d.runServer(s)
 }
 
-// addServer puts a server into both of its phases, or into none.
-func (d *Drain) addServer(name string, s *server) bool {
+// addServer puts a server into its phases, or into none. What it does in Streams is brief without streams, so it is no
+// step that time is kept for.
+func (d *Drain) addServer(s *server) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.begun > Accepting {
 		return false
 	}
 	d.servers = append(d.servers, s)
-	d.steps[Accepting] = append(d.steps[Accepting], step{name, s.stopAccepting})
-	d.steps[Requests] = append(d.steps[Requests], step{name, func(ctx context.Context) error {
+	d.steps[Accepting] = append(d.steps[Accepting], step{s.name, s.stopAccepting})
+	d.steps[Requests] = append(d.steps[Requests], step{s.name, func(ctx context.Context) error {
 		return s.finish(ctx, d.o.linger)
 	}})
 	return true
@@ -252,7 +255,11 @@ func (d *Drain) take(p Phase) []step {
 func (d *Drain) busy(p Phase) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.steps[p]) > 0 || p == Workers && d.workers.busy()
+	return len(d.steps[p]) > 0 || p == Workers && d.workers.busy() || p == Streams && d.streaming()
+}
+
+func (d *Drain) streaming() bool {
+	return slices.ContainsFunc(d.servers, func(s *server) bool { return s.conns.count((*connection).streaming) > 0 })
 }
 
 func (d *Drain) fail(err error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 
 	"github.com/gracerun/grace/drain"
 	"github.com/gracerun/grace/handoff"
@@ -24,7 +25,8 @@ func ExampleServe() {
 		io.WriteString(w, "answered while draining")
 	})}
 	client := &http.Client{}
-	go func() {
+	var answered sync.WaitGroup
+	answered.Go(func() {
 		defer client.CloseIdleConnections()
 		resp, err := client.Get("http://" + ln.Addr().String())
 		if err != nil {
@@ -34,11 +36,12 @@ func ExampleServe() {
 		defer resp.Body.Close()
 		body, _ := io.ReadAll(resp.Body)
 		fmt.Printf("%s\n", body)
-	}()
+	})
 	if err := drain.Serve(srv, ln, drain.Context(ctx)); err != nil {
 		fmt.Println(err)
 		return
 	}
+	answered.Wait()
 	fmt.Println("drained")
 	// Output:
 	// answered while draining

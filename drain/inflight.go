@@ -12,7 +12,8 @@ import (
 func (d *Drain) InFlight() int { return int(d.inFlight.Load()) }
 
 // Handler counts the requests in flight and, during the drain, asks their clients to leave. Serve puts it in front of
-// its servers; use it for a server that a framework owns. A nil handler is http.DefaultServeMux.
+// its servers; use it for a server that a framework owns: Draining works there too, then. A nil handler is
+// http.DefaultServeMux.
 func (d *Drain) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.DefaultServeMux
@@ -20,15 +21,54 @@ func (d *Drain) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.inFlight.Add(1)
 		defer d.inFlight.Add(-1)
-		select {
-		case <-d.draining:
-			// SetKeepAlivesEnabled(false) would write the same header, but closes idle connections at once, and those
-			// that become idle before their client has read the header.
-			w.Header().Set("Connection", "close")
-		default:
+		if Draining(r.Context()) == nil {
+			r = r.WithContext(d.withDraining(r.Context()))
 		}
-		next.ServeHTTP(w, r)
+		if r.ProtoMajor >= 2 {
+			d.serveMultiplexed(next, w, r)
+			return
+		}
+		d.serveOne(next, w, r)
 	})
+}
+
+// serveMultiplexed does not ask the client to leave: a GOAWAY has told it, and Connection: close would make net/http
+// send the last one at once.
+func (d *Drain) serveMultiplexed(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	if c := connectionOf(r.Context()); c != nil {
+		c.http2.Store(true)
+		c.requests.Add(1)
+		defer c.requests.Add(-1)
+	}
+	d.askToLeave(w)
+	next.ServeHTTP(w, r)
+}
+
+func (d *Drain) serveOne(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	if c := connectionOf(r.Context()); c != nil && c.leaving.Load() {
+		panic(http.ErrAbortHandler) // it came after the connection's end, so its answer could not be written
+	}
+	own, ok := w.(http1Writer)
+	if !ok {
+		d.askToLeave(w)
+		next.ServeHTTP(w, r)
+		return
+	}
+	response := d.newResponse(own)
+	defer response.end()
+	next.ServeHTTP(response, r)
+}
+
+// askToLeave may come before the header is written only.
+//
+// SetKeepAlivesEnabled(false) would write the same header, but closes idle connections at once, and those that become
+// idle before their client has read the header.
+func (d *Drain) askToLeave(w http.ResponseWriter) {
+	select {
+	case <-d.draining:
+		w.Header().Set("Connection", "close")
+	default:
+	}
 }
 
 // report tells how the drain goes, each second until ended is closed.

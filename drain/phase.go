@@ -55,6 +55,10 @@ func (d *Drain) runPhase(ctx context.Context, p Phase) {
 		d.runInReverse(ctx, steps)
 		return
 	}
+	if p == Streams {
+		close(d.ending)
+		steps = append(steps, d.ends()...)
+	}
 	var running sync.WaitGroup
 	for _, s := range steps {
 		running.Go(func() { d.runStep(ctx, p, s) })

@@ -52,7 +52,7 @@ func serveEcho(t *testing.T, opts ...Option) *served {
 	return serve(t, &http.Server{Handler: http.HandlerFunc(echo)}, listen(t), opts...)
 }
 
-func listen(t *testing.T) *net.TCPListener {
+func listen(t testing.TB) *net.TCPListener {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

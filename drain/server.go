@@ -11,6 +11,7 @@ import (
 
 // server is one server on its way to the end.
 type server struct {
+	name  string
 	srv   *http.Server
 	ln    *listener
 	conns *connections
@@ -19,7 +20,7 @@ type server struct {
 }
 
 func newServer(srv *http.Server, ln net.Listener) *server {
-	return &server{srv, newListener(ln), newConnections(), make(chan struct{}), 0}
+	return &server{"server " + ln.Addr().String(), srv, newListener(ln), newConnections(), make(chan struct{}), 0}
 }
 
 type drainingKey struct{}
@@ -38,6 +39,7 @@ func (d *Drain) withDraining(ctx context.Context) context.Context {
 
 func (s *server) attach(d *Drain, ln net.Listener) {
 	s.srv.Handler = d.Handler(s.srv.Handler)
+	s.srv.ConnContext = s.connContext(d.ending, s.srv.ConnContext)
 	s.srv.ConnState = s.connState(s.srv.ConnState)
 	s.srv.BaseContext = d.baseContext(ln, s.srv.BaseContext)
 	boundSilence(s.srv)
@@ -62,6 +64,16 @@ func boundSilence(srv *http.Server) {
 	}
 	if srv.IdleTimeout == 0 {
 		srv.IdleTimeout = idlePatience
+	}
+}
+
+func (s *server) connContext(ending <-chan struct{}, next func(context.Context, net.Conn) context.Context) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, conn net.Conn) context.Context {
+		ctx = context.WithValue(ctx, connectionKey{}, s.conns.add(conn, ending))
+		if next != nil {
+			ctx = next(ctx, conn)
+		}
+		return ctx
 	}
 }
 
@@ -102,19 +114,39 @@ func (s *server) stopAccepting(ctx context.Context) error {
 	return nil
 }
 
-// finish waits for the clients to leave, and ends the rest.
+// finish waits for the clients to leave, and cuts the requests that take too long.
 func (s *server) finish(ctx context.Context, linger time.Duration) error {
-	defer func() { <-s.ended }()
 	s.conns.settle(ctx, linger)
-	// Shutdown waits up to five seconds for a connection that has not sent anything yet.
-	s.conns.closeNew()
-	if s.srv.Shutdown(ctx) == nil {
+	if ctx.Err() == nil {
 		return nil
 	}
-	s.cut = s.conns.inFlight()
-	s.srv.Close()
+	s.cut = s.conns.cut()
 	if s.cut == 0 {
 		return nil
 	}
 	return fmt.Errorf("cannot finish the requests on %d connections: %w", s.cut, context.Cause(ctx))
+}
+
+func (d *Drain) ends() []step {
+	var ends []step
+	for _, s := range d.served() {
+		ends = append(ends, step{s.name, s.end})
+	}
+	return ends
+}
+
+// end waits for the streams, and closes what is left.
+func (s *server) end(ctx context.Context) error {
+	defer func() { <-s.ended }()
+	s.conns.await(ctx, (*connection).streaming)
+	s.conns.closeIdle(ctx)
+	if s.srv.Shutdown(ctx) == nil {
+		return nil
+	}
+	streams := s.conns.count((*connection).streaming)
+	s.srv.Close()
+	if streams == 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot end the streams on %d connections: %w", streams, context.Cause(ctx))
 }

@@ -4,23 +4,43 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 )
 
 // ErrDraining is the context.Cause of what Cancel ended.
 var ErrDraining = errors.New("the drain has begun")
 
+// Stream declares that the request that ctx belongs to does not end by itself, as an event stream does not. The phase
+// Requests does not wait for it any more. The channel is closed when the phase Streams begins, in which the handler has
+// to return. Call ended when it does.
+//
+// On a server that is not Serve's the channel is Draining(ctx), since such a server's Shutdown waits for streams too.
+func Stream(ctx context.Context) (ending <-chan struct{}, ended func()) {
+	c := connectionOf(ctx)
+	if c == nil {
+		return Draining(ctx), func() {}
+	}
+	c.streams.Add(1)
+	c.of.notify()
+	return c.ending, sync.OnceFunc(func() {
+		c.streams.Add(-1)
+		c.of.notify()
+	})
+}
+
 // Cancel is for routes whose handlers would not end by themselves and heed nothing but the context of their requests:
-// it is cancelled when the drain begins. All other routes are finished. Where Draining(r.Context()) is nil, Cancel does
-// nothing.
+// they are streams (see Stream), and the context is cancelled when they have to end. All other routes are finished.
+// Where Draining(r.Context()) is nil, Cancel does nothing.
 func Cancel(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		draining := Draining(r.Context())
+		ending, ended := Stream(r.Context())
+		defer ended()
 		ctx, cancel := context.WithCancelCause(r.Context())
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
 			select {
-			case <-draining:
+			case <-ending:
 				cancel(ErrDraining)
 			case <-ctx.Done():
 			}

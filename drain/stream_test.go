@@ -23,7 +23,7 @@ func TestCancelledRouteEndsWhileAnOrdinaryOneIsFinished(t *testing.T) {
 	})
 	s := serve(t, &http.Server{Handler: mux}, listen(t))
 	stream, _ := s.connect()
-	slow, _ := s.connect()
+	slow, draining := s.connect()
 	for c, path := range map[*client]string{stream: "/stream", slow: "/slow"} {
 		if err := c.send(path, ""); err != nil {
 			t.Fatal(err)
@@ -31,12 +31,25 @@ func TestCancelledRouteEndsWhileAnOrdinaryOneIsFinished(t *testing.T) {
 		receive(t, begun)
 	}
 	s.cancel()
-	stream.mustReceive(t, ErrDraining.Error(), false)
+	receive(t, draining)
 	close(finish)
-	slow.mustReceive(t, "<nil>", false)
+	slow.mustReceive(t, "<nil>", true)
+	stream.mustReceive(t, ErrDraining.Error(), true)
 	stream.conn.Close()
 	slow.conn.Close()
 	s.end("")
+}
+
+func TestStreamOfAServerThatIsNotServesEndsWithTheBeginning(t *testing.T) {
+	d, _ := newQuiet()
+	d.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ending, ended := Stream(r.Context())
+		defer ended()
+		d.On(Requests, "framework", func(context.Context) error { receive(t, ending); return nil })
+		d.Drain()
+		receive(t, ending)
+	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	receive(t, d.Done())
 }
 
 func TestCancelWithoutServeLeavesTheRequestAlone(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Go runs background work, which the drain waits for. The context ends in the phase Workers, after the requests, which
@@ -31,10 +32,60 @@ func (d *Drain) Go(name string, work func(ctx context.Context) error) {
 	}()
 }
 
+// Every does work in the background, once in an interval, until the drain begins. Work that has begun is finished: its
+// context ends when the time of the phase Workers is over. If work takes longer than the interval, the next begins at
+// once. An error begins the drain, as one of Go does.
+func (d *Drain) Every(name string, interval time.Duration, work func(ctx context.Context) error) {
+	ticker := time.NewTicker(interval)
+	tick := func(ctx context.Context) (time.Time, error) {
+		select {
+		case now := <-ticker.C:
+			return now, nil
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		}
+	}
+	d.Go(name, func(context.Context) error {
+		defer ticker.Stop()
+		return consume(d, tick, func(ctx context.Context, _ time.Time) error { return work(ctx) })
+	})
+}
+
+// Consume takes jobs from a queue in the background, until the drain begins, and works on one at a time; call it
+// several times for several at a time. The context of receive ends when the drain begins, which nothing new is taken in
+// then. A job that was taken is finished: the context of work ends when the time of the phase Workers is over.
+//
+// An error of receive or work begins the drain, as one of Go does. An error that receive returns after its context has
+// ended is none. So io.EOF may be what ends a queue, if the program is to end with it.
+func Consume[Job any](d *Drain, name string, receive func(ctx context.Context) (Job, error), work func(ctx context.Context, job Job) error) {
+	d.Go(name, func(context.Context) error { return consume(d, receive, work) })
+}
+
+func consume[Job any](d *Drain, receive func(context.Context) (Job, error), work func(context.Context, Job) error) error {
+	taking, stop := context.WithCancel(d.workers.ctx)
+	defer stop()
+	defer context.AfterFunc(d.stop.begin, stop)()
+	for taking.Err() == nil {
+		job, err := receive(taking)
+		if err != nil && taking.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot take a job: %w", err)
+		}
+		if err := work(d.workers.late, job); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // workers knows the names of those that run.
 type workers struct {
-	ctx    context.Context
-	cancel context.CancelFunc
+	ctx     context.Context // ends when the workers have to end
+	cancel  context.CancelFunc
+	late    context.Context // ends when their time is over
+	tooLate context.CancelFunc
 
 	mu      sync.Mutex
 	running map[string]int
@@ -44,7 +95,8 @@ type workers struct {
 
 func newWorkers(parent context.Context) *workers {
 	w := &workers{running: map[string]int{}, changed: make(chan struct{}, 1)}
-	w.ctx, w.cancel = context.WithCancel(parent)
+	w.late, w.tooLate = context.WithCancel(parent)
+	w.ctx, w.cancel = context.WithCancel(w.late)
 	return w
 }
 
@@ -79,6 +131,7 @@ func (w *workers) busy() bool {
 // finish tells the workers to end, and waits for them. A worker may start others until all have ended.
 func (w *workers) finish(ctx context.Context, log *slog.Logger) error {
 	w.cancel()
+	defer w.tooLate()
 	for ctx.Err() == nil && !w.close() {
 		select {
 		case <-w.changed:
