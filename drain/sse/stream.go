@@ -1,0 +1,155 @@
+package sse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gracerun/grace/drain"
+)
+
+// Stream is one response that brings events. Its methods may be called from any goroutine.
+type Stream struct {
+	lastEventID string
+	o           options
+	ctx         context.Context // of run
+	cancel      context.CancelCauseFunc
+	idle        *time.Timer // until the next heartbeat
+	watching    sync.WaitGroup
+
+	mu     sync.Mutex // for the response
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	broken error // why nothing can be written any more
+}
+
+func newStream(w http.ResponseWriter, r *http.Request, o options) *Stream {
+	s := &Stream{
+		lastEventID: lastEventID(r),
+		o:           o,
+		idle:        time.NewTimer(o.heartbeat),
+		w:           w,
+		rc:          http.NewResponseController(w),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(r.Context())
+	return s
+}
+
+func lastEventID(r *http.Request) string {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	return r.URL.Query().Get("lastEventId")
+}
+
+// LastEventID is the ID of the last event that the client has seen, "" if there was none. A page that wants to begin
+// somewhere adds ?lastEventId= to the address, which counts until the client has a header to send. Both are what the
+// client says: check them.
+func (s *Stream) LastEventID() string { return s.lastEventID }
+
+// Send returns when the event is on its way, or with an error if it cannot be sent as it is, if the client cannot be
+// reached or if run's context has ended. The stream of an event that could not be framed goes on.
+func (s *Stream) Send(e Event) error {
+	frame, err := e.frame()
+	if err != nil {
+		return err
+	}
+	return s.send(frame)
+}
+
+func (s *Stream) send(frame []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return fmt.Errorf("cannot send the event: %w", context.Cause(s.ctx))
+	}
+	if len(frame) == 0 {
+		return nil
+	}
+	return s.write(frame)
+}
+
+// open begins the response, and the watch for ending and for silence. It tells whether run is to be called.
+func (s *Stream) open(protocol int, ending <-chan struct{}) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	setHeader(s.w.Header(), protocol)
+	s.w.WriteHeader(http.StatusOK)
+	// The ReadTimeout of a server ends the contexts of requests that take longer: its background read fails.
+	_ = s.rc.SetReadDeadline(time.Time{})
+	if closed(ending) {
+		s.cancel(drain.ErrDraining)
+		return false
+	}
+	s.watching.Go(func() { s.watch(ending) })
+	return s.write(s.o.afterFailure.frame()) == nil
+}
+
+func setHeader(h http.Header, protocol int) {
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	// A client with a connection to this process would come back by it. Over HTTP/2 this header is a GOAWAY for all
+	// streams of the connection.
+	if protocol == 1 {
+		h.Set("Connection", "close")
+	}
+}
+
+var keepAlive = []byte(": keep-alive\n\n")
+
+func (s *Stream) watch(ending <-chan struct{}) {
+	for {
+		select {
+		case <-s.idle.C:
+			_ = s.send(keepAlive) // a failure ends the context
+		case <-ending:
+			s.cancel(drain.ErrDraining)
+			return
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+var errEnded = errors.New("the stream has ended")
+
+// close ends what open began, and says the last words. Nothing is written after it.
+func (s *Stream) close() {
+	s.cancel(errEnded)
+	s.watching.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(context.Cause(s.ctx), drain.ErrDraining) {
+		_ = s.write(s.o.afterDrain.frame()) // the client comes back in its own time then
+	}
+	s.idle.Stop()
+	s.limit() // for net/http, which writes the end of the response
+}
+
+// write is called with mu held.
+func (s *Stream) write(frame []byte) error {
+	if s.broken != nil {
+		return s.broken
+	}
+	s.limit()
+	_, err := s.w.Write(frame)
+	if err == nil {
+		err = s.rc.Flush()
+	}
+	if err != nil {
+		s.broken = fmt.Errorf("cannot reach the client: %w", err)
+		s.cancel(s.broken)
+		return s.broken
+	}
+	// Over HTTP/2 a deadline that passes between two messages resets the stream.
+	_ = s.rc.SetWriteDeadline(time.Time{})
+	s.idle.Reset(s.o.heartbeat)
+	return nil
+}
+
+// limit has no effect where the ResponseWriter knows no deadlines.
+func (s *Stream) limit() { _ = s.rc.SetWriteDeadline(time.Now().Add(s.o.writeTimeout)) }
