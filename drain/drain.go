@@ -67,7 +67,7 @@ func newDrain(opts []Option) *Drain {
 		done:     make(chan struct{}),
 		telling:  make(chan struct{}, 1),
 	}
-	d.workers = newWorkers(d.withDraining(context.Background()))
+	d.workers = newWorkers(d.WithDraining(context.Background()))
 	d.ready = sync.OnceFunc(d.sayReady)
 	return d
 }
@@ -168,8 +168,15 @@ func (d *Drain) served() []*server {
 // minute and an IdleTimeout of eleven, where these are not set; a negative value means none.
 //
 // Serve closes ln. A ln without SetDeadline, such as tls.NewListener gives, is closed as it stands: what waits in its
-// queue is lost unless another process has the socket too. Hijacked connections are not waited for.
-func (d *Drain) Serve(srv *http.Server, ln net.Listener) {
+// queue is lost unless another process has the socket too. Use ServeTLS instead. Hijacked connections are not waited for.
+func (d *Drain) Serve(srv *http.Server, ln net.Listener) { d.serve(srv, ln, srv.Serve) }
+
+// ServeTLS is Serve for HTTPS. The files are as in http.Server.ServeTLS: empty if srv.TLSConfig has certificates.
+func (d *Drain) ServeTLS(srv *http.Server, ln net.Listener, certFile, keyFile string) {
+	d.serve(srv, ln, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
+}
+
+func (d *Drain) serve(srv *http.Server, ln net.Listener, serve func(net.Listener) error) {
 	s := newServer(srv, ln)
 	if !d.addServer(s) {
 		ln.Close()
@@ -177,7 +184,11 @@ func (d *Drain) Serve(srv *http.Server, ln net.Listener) {
 		return
 	}
 	s.attach(d, ln)
-	go d.runServer(s)
+	go func() {
+		defer close(s.ended)
+		d.fail(acceptError(serve(s.ln)))
+		d.Drain()
+	}()
 }
 
 // addServer puts a server into its phases, or into none. What it does in Streams is brief without streams, so it is no
@@ -194,12 +205,6 @@ func (d *Drain) addServer(s *server) bool {
 		return s.finish(ctx, d.o.linger)
 	}})
 	return true
-}
-
-func (d *Drain) runServer(s *server) {
-	defer close(s.ended)
-	d.fail(acceptError(s.srv.Serve(s.ln)))
-	d.Drain()
 }
 
 // On has f called in a phase, beside the other steps of it, and awaited. The name is for the log and for errors. f

@@ -22,7 +22,7 @@ func (d *Drain) Handler(next http.Handler) http.Handler {
 		d.inFlight.Add(1)
 		defer d.inFlight.Add(-1)
 		if Draining(r.Context()) == nil {
-			r = r.WithContext(d.withDraining(r.Context()))
+			r = r.WithContext(d.WithDraining(r.Context()))
 		}
 		if r.ProtoMajor >= 2 {
 			d.serveMultiplexed(next, w, r)
@@ -73,7 +73,7 @@ func (d *Drain) askToLeave(w http.ResponseWriter) {
 
 // report tells how the drain goes, each second until ended is closed.
 func (d *Drain) report(ended <-chan struct{}) {
-	d.log.Info(fmt.Sprintf("start draining (%d in flight)", d.tell()))
+	d.log.Info(fmt.Sprintf("start draining (%d in flight)", d.tell(handoff.Stopping)))
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
@@ -87,9 +87,9 @@ func (d *Drain) report(ended <-chan struct{}) {
 	}
 }
 
-// tell lets the supervisor know how many requests are in flight. It does not wait for a supervisor that is slow, nor
+// tell lets the supervisor know how many requests are in flight, after the news. It does not wait for a supervisor that is slow, nor
 // heed one that is gone: the drain does not depend on either.
-func (d *Drain) tell() int {
+func (d *Drain) tell(news ...func() error) int {
 	n := d.InFlight()
 	select {
 	case d.telling <- struct{}{}:
@@ -98,6 +98,9 @@ func (d *Drain) tell() int {
 	}
 	go func() {
 		defer func() { <-d.telling }()
+		for _, send := range news {
+			_ = send()
+		}
 		_ = handoff.Inflight(n)
 		_ = handoff.Status(fmt.Sprintf("draining, %d in flight", n))
 	}()

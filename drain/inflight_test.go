@@ -156,7 +156,7 @@ func TestSupervisorIsToldWhatIsInFlight(t *testing.T) {
 	d.On(Requests, "framework", func(context.Context) error { <-finish; return nil })
 	d.Drain()
 	buffer := make([]byte, 100)
-	for _, want := range []string{"X_GRACE_INFLIGHT=2", "STATUS=draining, 2 in flight"} {
+	for _, want := range []string{"STOPPING=1", "X_GRACE_INFLIGHT=2", "STATUS=draining, 2 in flight"} {
 		if n, err := notify.Read(buffer); string(buffer[:n]) != want {
 			t.Errorf("instead of %s came %q, %v", want, buffer[:n], err)
 		}

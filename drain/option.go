@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/gracerun/grace/handoff"
 )
 
 // Option changes how a program ends.
@@ -32,6 +34,9 @@ func newOptions(opts []Option) options {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	if allowed, ok := handoff.KillAfter(); ok {
+		o.timeout = min(o.timeout, allowed-allowed/10)
+	}
 	return o
 }
 
@@ -40,7 +45,9 @@ func newOptions(opts []Option) options {
 // whenever something happens on any connection.
 func Linger(d time.Duration) Option { return func(o *options) { o.linger = d } }
 
-// Timeout bounds the whole drain, 20 s unless set. Keep it shorter than what the supervisor allows before it kills.
+// Timeout bounds the whole drain, 20 s unless set. Under grace it is never longer than nine tenths of what grace allows
+// before it kills (--drain-timeout). Keep it shorter than what another supervisor allows: 90 s under systemd, 10 s in
+// docker stop, 30 s in Kubernetes, unless configured.
 func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
 
 // PhaseTimeout bounds one phase of the drain. It has no effect where it is longer than what the Timeout leaves.

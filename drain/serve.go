@@ -17,3 +17,11 @@ func Serve(srv *http.Server, ln net.Listener, opts ...Option) error {
 	go d.run()
 	return d.Wait()
 }
+
+// ServeTLS is Serve for HTTPS. The files are as in http.Server.ServeTLS: empty if srv.TLSConfig has certificates.
+func ServeTLS(srv *http.Server, ln net.Listener, certFile, keyFile string, opts ...Option) error {
+	d := newDrain(opts)
+	d.ServeTLS(srv, ln, certFile, keyFile)
+	go d.run()
+	return d.Wait()
+}

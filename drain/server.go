@@ -23,20 +23,6 @@ func newServer(srv *http.Server, ln net.Listener) *server {
 	return &server{"server " + ln.Addr().String(), srv, newListener(ln), newConnections(), make(chan struct{}), 0}
 }
 
-type drainingKey struct{}
-
-// Draining gives a channel that is closed when the drain begins of the program that a request or a worker is part of.
-// Handlers that would not end by themselves, such as event streams, select on it and return. The request's context is
-// not cancelled by the drain. For a context that is of no such program the channel is nil, which never gets ready.
-func Draining(ctx context.Context) <-chan struct{} {
-	draining, _ := ctx.Value(drainingKey{}).(<-chan struct{})
-	return draining
-}
-
-func (d *Drain) withDraining(ctx context.Context) context.Context {
-	return context.WithValue(ctx, drainingKey{}, d.Draining())
-}
-
 func (s *server) attach(d *Drain, ln net.Listener) {
 	s.srv.Handler = d.Handler(s.srv.Handler)
 	s.srv.ConnContext = s.connContext(d.ending, s.srv.ConnContext)
@@ -92,7 +78,7 @@ func (d *Drain) baseContext(ln net.Listener, next func(net.Listener) context.Con
 		if next != nil {
 			ctx = next(ln)
 		}
-		return d.withDraining(ctx)
+		return d.WithDraining(ctx)
 	}
 }
 
