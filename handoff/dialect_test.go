@@ -94,7 +94,7 @@ func TestDialects(t *testing.T) {
 			if !slices.Equal(g.Files, test.files) || g.Stdin != test.stdin {
 				t.Errorf("files %v, stdin %d; want %v, %d", g.Files, g.Stdin, test.files, test.stdin)
 			}
-			if g.Ready != nil || g.Predecessor != nil || g.Close() != nil || g.Close() != nil {
+			if g.ready != nil || g.Predecessor != nil || g.Close() != nil || g.Close() != nil {
 				t.Error("pipes from nowhere")
 			}
 		})

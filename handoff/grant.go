@@ -37,13 +37,11 @@ type Grant struct {
 	Command []string
 	// Sockets are the listeners as the instance sees them, in their order.
 	Sockets []Socket
-	// Ready, of tableflip only, gives the byte 42 when the instance is ready, and its end when the instance has
-	// closed it without being so.
-	Ready *os.File
 	// Predecessor, of tableflip only, is to be closed when the instance's predecessor has exited, which the instance
 	// notices. Close does that too.
 	Predecessor *os.File
 
+	ready *os.File // tableflip's, in the instance's file 3
 	given []*os.File
 }
 
@@ -85,6 +83,22 @@ func (g *Grant) set(name, value string) {
 	}
 }
 
+// TellsReady reports whether a dialect has the instance say by a pipe that it is ready: tableflip.
+func (g *Grant) TellsReady() bool { return g.ready != nil }
+
+// AwaitReady returns nil when the instance has said so. It fails when the instance has closed the pipe, by its end
+// mostly, or the Grant is closed, before that.
+func (g *Grant) AwaitReady() error {
+	var said [1]byte
+	if _, err := g.ready.Read(said[:]); err != nil {
+		return fmt.Errorf("cannot learn that the app is ready: %w", err)
+	}
+	if said[0] != tableflipReady {
+		return fmt.Errorf("cannot take byte %d for the app's readiness, which is %d", said[0], tableflipReady)
+	}
+	return nil
+}
+
 // Started closes the instance's ends of the pipes, which the instance has now, or never will.
 func (g *Grant) Started() error {
 	var errs []error
@@ -98,7 +112,7 @@ func (g *Grant) Started() error {
 // Close closes what is left of the pipes. A second Close does nothing.
 func (g *Grant) Close() error {
 	errs := []error{g.Started()}
-	for _, f := range []*os.File{g.Ready, g.Predecessor} {
+	for _, f := range []*os.File{g.ready, g.Predecessor} {
 		if f == nil {
 			continue
 		}

@@ -75,7 +75,7 @@ func TestGrantedSocketsAreFound(t *testing.T) {
 		hold(t, "path=unix://"+folder+"/s"), hold(t, "gram=unixgram://"+folder+"/g"),
 	}
 	for library, dialects := range map[string][]string{
-		"go-systemd": {"systemd"}, "handoff": {"systemd", "server-starter", "einhorn", "nginx", "php-fpm"},
+		"go-systemd": {"systemd"}, "handoff": {"systemd", "server-starter", "einhorn", "nginx", "php-fpm", "tableflip"},
 	} {
 		for _, dialect := range dialects {
 			t.Run(library+" "+dialect, func(t *testing.T) {
@@ -172,6 +172,13 @@ func flipper() {
 			return inodeOrError(upgrader.ListenPacket(words[1], words[2]))
 		case "ready":
 			return fmt.Sprint(upgrader.Ready())
+		case "upgrade":
+			os.Args[0] = "/proc/self/exe"
+			os.Setenv(roleVariable, "heir")
+			os.Setenv("HEIR", strings.TrimPrefix(order, "upgrade "))
+			return fmt.Sprint(upgrader.Upgrade())
+		case "handoff":
+			return fmt.Sprint(useHandoff(words[1]))
 		case "alone":
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
@@ -179,6 +186,18 @@ func flipper() {
 		}
 		return "what?"
 	})
+}
+
+// useHandoff is what other parts of an app on tableflip may do.
+func useHandoff(call string) error {
+	if call == "ready" {
+		return Ready()
+	}
+	ln, err := Listen("tcp", "127.0.0.1:0")
+	if err == nil {
+		err = ln.Close()
+	}
+	return err
 }
 
 func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
@@ -200,15 +219,15 @@ func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
 			t.Errorf("%s gives %s, not %d", asked[i], got, l.Inode())
 		}
 	}
-	must(t, grant.Ready.SetReadDeadline(time.Now()))
-	if n, err := grant.Ready.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+	must(t, grant.ready.SetReadDeadline(time.Now()))
+	if n, err := grant.ready.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("ready before it said so: %d, %v", n, err)
 	}
-	must(t, grant.Ready.SetReadDeadline(time.Now().Add(patience)))
+	must(t, grant.ready.SetReadDeadline(time.Now().Add(patience)))
 	if got := flipper.ask(t, "ready"); got != "<nil>" {
 		t.Fatal(got)
 	}
-	if said, err := io.ReadAll(grant.Ready); err != nil || string(said) != "*" {
+	if said, err := io.ReadAll(grant.ready); err != nil || string(said) != "*" {
 		t.Errorf("readiness is %q, %v, not byte 42", said, err)
 	}
 	must(t, grant.Predecessor.Close())
@@ -228,8 +247,8 @@ func TestTableflipAppThatEndsUnready(t *testing.T) {
 	grant := issue(t, []string{"tableflip"}, hold(t, "127.0.0.1:0"))
 	flipper := startApp(t, "flipper", appStart{grant: grant})
 	must(t, unix.Kill(flipper.pid, unix.SIGKILL))
-	must(t, grant.Ready.SetReadDeadline(time.Now().Add(patience)))
-	if n, err := grant.Ready.Read(make([]byte, 1)); err != io.EOF {
+	must(t, grant.ready.SetReadDeadline(time.Now().Add(patience)))
+	if n, err := grant.ready.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("read %d, %v", n, err)
 	}
 }

@@ -15,36 +15,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inheritance is the set of sockets that a supervisor left to this process. Each is given out once.
+// inheritance is the set of sockets that a supervisor left to this process. Each is given out once.
 //
 // It owns the descriptors that nobody has asked for yet, and keeps them open as long as the process lives. Its methods
 // may be called from several goroutines.
-type Inheritance struct {
+type inheritance struct {
 	mu      sync.Mutex
 	sockets []inheritedSocket
+	parent  *os.File // tableflip's ready pipe, until it was written to
 }
 
-// Inherit takes the sockets that the variables of any dialect tell of, and sets their descriptors close-on-exec.
-// What is no socket, or not inherited, is left alone: variables outlive the processes they were meant for.
-//
-// Listen and the other functions of the package use one Inheritance of the process's own environment, made when the
-// first of them is called. A second one finds nothing.
-func Inherit(getenv func(string) string) *Inheritance {
-	i := &Inheritance{}
+// inherit takes the sockets that the variables of any dialect tell of, and sets their descriptors close-on-exec.
+// What is no socket, or not inherited, is left alone: variables outlive the processes they were meant for. A second
+// inheritance of the same process finds nothing.
+func inherit(getenv func(string) string) *inheritance {
+	i := &inheritance{}
+	i.addTableflip(getenv) // before others name the same sockets, by which it knows that it was meant
 	for _, read := range []func(func(string) string) []inheritedSocket{
 		fromSystemd, fromServerStarter, fromEinhorn, fromNginx, fromFPM,
 	} {
 		for _, s := range read(getenv) {
-			if s.take() {
-				i.sockets = append(i.sockets, s)
-			}
+			i.add(s)
 		}
 	}
+	i.addStdin()
 	return i
 }
 
-// Listen is like the function Listen.
-func (i *Inheritance) Listen(network, addr string) (net.Listener, error) {
+// add takes a socket, unless it is none of a supervisor's.
+func (i *inheritance) add(s inheritedSocket) bool {
+	if !s.inherited() {
+		return false
+	}
+	unix.CloseOnExec(s.fd)
+	i.sockets = append(i.sockets, s)
+	return true
+}
+
+func (i *inheritance) listen(network, addr string) (net.Listener, error) {
+	if network == descriptor {
+		s, err := i.numbered(addr, true)
+		if err != nil {
+			return nil, err
+		}
+		return s.listener()
+	}
 	if s, ok := i.claim(isAt(network, addr)); ok {
 		return s.listener()
 	}
@@ -58,8 +73,14 @@ func (i *Inheritance) Listen(network, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// ListenPacket is like the function ListenPacket.
-func (i *Inheritance) ListenPacket(network, addr string) (net.PacketConn, error) {
+func (i *inheritance) listenPacket(network, addr string) (net.PacketConn, error) {
+	if network == descriptor {
+		s, err := i.numbered(addr, false)
+		if err != nil {
+			return nil, err
+		}
+		return s.packetConn()
+	}
 	if s, ok := i.claim(isAt(network, addr)); ok {
 		return s.packetConn()
 	}
@@ -70,23 +91,44 @@ func (i *Inheritance) ListenPacket(network, addr string) (net.PacketConn, error)
 	return conn, nil
 }
 
-// Named is like the function Named.
-func (i *Inheritance) Named(name, network, addr string) (net.Listener, error) {
+func (i *inheritance) named(name, network, addr string) (net.Listener, error) {
 	if s, ok := i.claim(isNamed(name, true)); ok {
 		return s.listener()
 	}
-	return i.Listen(network, addr)
+	return i.listen(network, addr)
 }
 
-// NamedPacket is like the function NamedPacket.
-func (i *Inheritance) NamedPacket(name, network, addr string) (net.PacketConn, error) {
+func (i *inheritance) namedPacket(name, network, addr string) (net.PacketConn, error) {
 	if s, ok := i.claim(isNamed(name, false)); ok {
 		return s.packetConn()
 	}
-	return i.ListenPacket(network, addr)
+	return i.listenPacket(network, addr)
 }
 
-func (i *Inheritance) claim(fits func(inheritedSocket) bool) (inheritedSocket, bool) {
+// descriptor is the network of which the addresses are the numbers of inherited sockets.
+const descriptor = "fd"
+
+// numbered gives the socket that the supervisor left as the descriptor of that number, whether or not a dialect tells
+// of it.
+func (i *inheritance) numbered(addr string, stream bool) (inheritedSocket, error) {
+	number, err := strconv.Atoi(addr)
+	if err != nil {
+		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %q: that is no number", addr)
+	}
+	fits := func(s inheritedSocket) bool { return s.number == number && s.stream() == stream }
+	if s, ok := i.claim(fits); ok {
+		return s, nil
+	}
+	s := inheritedSocket{number: number, fd: number}
+	if s.inherited() && fits(s) {
+		unix.CloseOnExec(s.fd)
+		return s, nil
+	}
+	return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %d: the process has not inherited such a socket there, "+
+		"or has given it out already (grace puts the number in place of {fd})", number)
+}
+
+func (i *inheritance) claim(fits func(inheritedSocket) bool) (inheritedSocket, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	n := slices.IndexFunc(i.sockets, fits)
@@ -100,7 +142,7 @@ func (i *Inheritance) claim(fits func(inheritedSocket) bool) (inheritedSocket, b
 
 // explain names the sockets that wait for an owner when an address is taken: the supervisor then has most likely
 // bound another spelling of it than the app asks for.
-func (i *Inheritance) explain(err error) error {
+func (i *inheritance) explain(err error) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !errors.Is(err, unix.EADDRINUSE) || len(i.sockets) == 0 {
@@ -113,9 +155,11 @@ func (i *Inheritance) explain(err error) error {
 	return fmt.Errorf("%w; inherited, but not asked for by address or name: %s", err, strings.Join(left, ", "))
 }
 
-// inheritedSocket is one socket of the supervisor's. Its readers know the number and perhaps a name, take the rest.
+// inheritedSocket is one socket of the supervisor's. Its readers know the number and perhaps a name, inspect the rest.
 type inheritedSocket struct {
+	number  int // by which the supervisor knows it
 	fd      int
+	inode   uint64
 	name    string
 	network string // tcp, udp, unix, unixgram or unixpacket
 	host    netip.AddrPort
@@ -135,18 +179,15 @@ func (s inheritedSocket) String() string {
 
 func (s inheritedSocket) stream() bool { return s.network != "udp" && s.network != "unixgram" }
 
-// take makes the descriptor this process's own. A descriptor with FD_CLOEXEC was opened here, since no exec would have
-// left it open: its number stands in a variable that was meant for another process, or it has an owner already.
-func (s *inheritedSocket) take() bool {
+// inherited tells whether the descriptor is a supervisor's, and one that an app can use. A descriptor with FD_CLOEXEC was
+// opened here, since no exec would have left it open: its number stands in a variable that was meant for another
+// process, or it has an owner already.
+func (s *inheritedSocket) inherited() bool {
 	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFD, 0)
-	if err != nil || flags&unix.FD_CLOEXEC != 0 || !s.inspect() {
-		return false
-	}
-	unix.CloseOnExec(s.fd)
-	return true
+	return err == nil && flags&unix.FD_CLOEXEC == 0 && s.inspect() && s.awaitsAnybody()
 }
 
-// inspect learns what the socket is, and tells whether an app can use it.
+// inspect learns what the socket is, and tells whether the package knows its kind.
 func (s *inheritedSocket) inspect() bool {
 	kind, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
@@ -156,17 +197,30 @@ func (s *inheritedSocket) inspect() bool {
 	if err != nil {
 		return false
 	}
-	if unixName, ok := name.(*unix.SockaddrUnix); ok {
-		s.path = unixName.Name
+	switch name := name.(type) {
+	case *unix.SockaddrUnix:
+		s.path = name.Name
 		s.network = map[int]string{
 			unix.SOCK_STREAM: "unix", unix.SOCK_DGRAM: "unixgram", unix.SOCK_SEQPACKET: "unixpacket",
 		}[kind]
-	} else {
+	case *unix.SockaddrInet4, *unix.SockaddrInet6:
 		s.host = inetAddrPort(name)
 		s.network = map[int]string{unix.SOCK_STREAM: "tcp", unix.SOCK_DGRAM: "udp"}[kind]
 	}
-	listening, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	return s.network != "" && (!s.stream() || err == nil && listening != 0)
+	var stat unix.Stat_t
+	err = unix.Fstat(s.fd, &stat)
+	s.inode = uint64(stat.Ino)
+	return err == nil && s.network != ""
+}
+
+// awaitsAnybody is false for a connection, and for a socket that nobody can find.
+func (s *inheritedSocket) awaitsAnybody() bool {
+	if s.stream() {
+		listening, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		return err == nil && listening != 0
+	}
+	_, err := unix.Getpeername(s.fd)
+	return err == unix.ENOTCONN && (s.path != "" || s.host.Port() != 0)
 }
 
 // listener passes the descriptor on to a net.Listener, which leaves a unix path alone when it is closed. On the way
@@ -265,7 +319,7 @@ func fromSystemd(getenv func(string) string) []inheritedSocket {
 	names := strings.Split(getenv("LISTEN_FDNAMES"), ":")
 	var sockets []inheritedSocket
 	for n := range count {
-		s := inheritedSocket{fd: 3 + n}
+		s := inheritedSocket{number: firstFile + n, fd: firstFile + n}
 		if n < len(names) {
 			s.name = names[n]
 		}
@@ -302,12 +356,36 @@ func fromEinhorn(getenv func(string) string) []inheritedSocket {
 	return lastNumbers(numbers)
 }
 
+// addStdin takes descriptor 0 if it is a socket that waits for anybody: inetd(8) gives such a one to its "wait" services
+// and systemd by StandardInput=socket; that of a "nowait" service is a connection. Its place is taken by /dev/null, as
+// grace leaves it to other apps: to close it would give the number 0 to the next file that is opened.
+func (i *inheritance) addStdin() {
+	s := inheritedSocket{number: 0, fd: 0}
+	if !s.inherited() {
+		return
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(null)
+	if s.fd, err = unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, firstFile); err != nil {
+		return
+	}
+	known := slices.ContainsFunc(i.sockets, func(other inheritedSocket) bool { return other.inode == s.inode })
+	if unix.Dup2(null, 0) != nil || known {
+		unix.Close(s.fd)
+		return
+	}
+	i.sockets = append(i.sockets, s)
+}
+
 // lastNumbers reads descriptors from words like 4 and 127.0.0.1:80=4.
 func lastNumbers(words []string) []inheritedSocket {
 	var sockets []inheritedSocket
 	for _, word := range words {
 		if fd, err := strconv.Atoi(word[strings.LastIndex(word, "=")+1:]); err == nil {
-			sockets = append(sockets, inheritedSocket{fd: fd})
+			sockets = append(sockets, inheritedSocket{number: fd, fd: fd})
 		}
 	}
 	return sockets

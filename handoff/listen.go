@@ -4,13 +4,24 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // inherited is process-wide because the descriptors are: they can be taken once.
-var inherited = sync.OnceValue(func() *Inheritance { return Inherit(os.Getenv) })
+var inherited = sync.OnceValue(func() *inheritance {
+	i := inherit(os.Getenv)
+	taken.Store(i)
+	return i
+})
+
+// taken is what inherited has given, for Ready, which must not take anything: an app may use tableflip itself.
+var taken atomic.Pointer[inheritance]
 
 // Listen is net.Listen for an app that may have a supervisor: if one left a socket that is bound to addr, Listen
 // returns it, else it binds a new one. Host names and service names mean what they mean to net.Listen.
+//
+// The network "fd" is for an app that its operator gives a descriptor's number: Listen("fd", "3") returns the inherited
+// socket 3, whether or not a variable tells of it, and never binds one.
 //
 // The caller owns the listener and closes it. Closing an inherited one closes this process's copy only: the supervisor
 // goes on holding the address, and a unix path stays. An inherited socket is given out once; asking again for its
@@ -19,12 +30,12 @@ var inherited = sync.OnceValue(func() *Inheritance { return Inherit(os.Getenv) }
 //
 // Errors are those of net.Listen. If a socket was inherited and nobody has asked for it, EADDRINUSE names it.
 func Listen(network, addr string) (net.Listener, error) {
-	return inherited().Listen(network, addr)
+	return inherited().listen(network, addr)
 }
 
-// ListenPacket is Listen for the packet networks udp, udp4, udp6 and unixgram.
+// ListenPacket is Listen for the packet networks udp, udp4, udp6 and unixgram, and for a packet socket by "fd".
 func ListenPacket(network, addr string) (net.PacketConn, error) {
-	return inherited().ListenPacket(network, addr)
+	return inherited().listenPacket(network, addr)
 }
 
 // Named is Listen by the name that the supervisor gave the socket (NAME= in front of grace's --listen address,
@@ -33,10 +44,10 @@ func ListenPacket(network, addr string) (net.PacketConn, error) {
 //
 // Names come by the systemd dialect alone.
 func Named(name, network, addr string) (net.Listener, error) {
-	return inherited().Named(name, network, addr)
+	return inherited().named(name, network, addr)
 }
 
 // NamedPacket is Named for the packet networks udp, udp4, udp6 and unixgram.
 func NamedPacket(name, network, addr string) (net.PacketConn, error) {
-	return inherited().NamedPacket(name, network, addr)
+	return inherited().namedPacket(name, network, addr)
 }

@@ -1,10 +1,17 @@
 package handoff
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,35 +29,214 @@ func TestFreshListenersAreNotMultipath(t *testing.T) {
 	})
 }
 
+// startHeirOf starts an heir as grace does, with its questions as its command line.
+func startHeirOf(t *testing.T, dialects []string, listeners []*Listener, asks ...string) (*Grant, *app) {
+	t.Helper()
+	d, err := ParseDialects(dialects)
+	must(t, err)
+	grant, err := d.Issue(Issue{Listeners: listeners, Command: asks, Generation: 1, Parent: os.Getpid()})
+	must(t, err)
+	t.Cleanup(func() { grant.Close() })
+	role := "heir"
+	if len(grant.PIDVars) > 0 {
+		role = "systemd heir"
+	}
+	return grant, startApp(t, role, appStart{grant: grant, env: []string{"HEIR=" + strings.Join(grant.Command, " ")}})
+}
+
+func (a *app) bequest(t *testing.T) (b bequest) {
+	t.Helper()
+	must(t, json.Unmarshal([]byte(a.hear(t)), &b))
+	return b
+}
+
 func TestGraceAndItsAppsUnderstandEachOther(t *testing.T) {
-	for _, dialect := range []string{"systemd", "server-starter", "einhorn", "nginx", "php-fpm"} {
-		t.Run(dialect, func(t *testing.T) {
-			dialects, err := ParseDialects([]string{dialect})
-			must(t, err)
-			web := hold(t, "web=127.0.0.1:0")
-			api := hold(t, "api=unix://"+filepath.Join(t.TempDir(), "api"))
-			dns := hold(t, "dns=udp://[::1]:0")
-			grant, err := dialects.Issue(Issue{Listeners: []*Listener{web, api, dns}, Generation: 1, Parent: os.Getpid()})
-			must(t, err)
-			role := "heir"
-			if len(grant.PIDVars) > 0 {
-				role = "systemd heir"
+	for _, test := range []struct {
+		dialects string
+		sockets  []string
+	}{
+		{"systemd", []string{"web", "api", "dns"}},
+		{"server-starter", []string{"web", "api", "dns"}},
+		{"einhorn", []string{"web", "api", "dns"}},
+		{"nginx", []string{"web", "api", "dns"}},
+		{"php-fpm", []string{"web", "api", "dns"}},
+		{"tableflip", []string{"web", "api", "dns"}},
+		{"stdin", []string{"web"}},
+		{"stdin", []string{"api"}},
+		{"stdin", []string{"dns"}},
+		{"systemd,stdin", []string{"web"}},
+		{"tableflip,stdin", []string{"web"}},
+		{"tableflip,nginx,einhorn", []string{"web", "api", "dns"}},
+	} {
+		dialects := strings.Split(test.dialects, ",")
+		t.Run(strings.Join(append(dialects, test.sockets...), " "), func(t *testing.T) {
+			held := map[string]*Listener{
+				"web": hold(t, "web=127.0.0.1:0"), "api": hold(t, "api=unix://"+filepath.Join(t.TempDir(), "api")), "dns": hold(t, "dns=udp://[::1]:0"),
 			}
-			asks := []string{
-				"ListenPacket,udp," + dns.Bound(), "Listen,unix," + api.Bound(),
-				"Listen,tcp," + web.Bound(), "Listen,tcp," + web.Bound(),
+			var listeners []*Listener
+			var asks []string
+			for _, name := range test.sockets {
+				l := held[name]
+				listeners = append(listeners, l)
+				function := "Listen"
+				if !l.Stream() {
+					function = "ListenPacket"
+				}
+				// Asked for twice, and by its number too, a socket is given out once.
+				asks = append(asks, strings.Join([]string{function, l.Network(), l.Bound()}, ","))
+				asks = append(asks, asks[len(asks)-1], function+",fd,{fd:"+name+"}")
 			}
-			got := startHeir(t, role, []any{web, api, dns}, grant.Env, asks)
-			for n, l := range []*Listener{dns, api, web} {
-				if want := (bequest{l.Inode(), ""}); got[n] != want {
-					t.Errorf("%s gives %+v, not %+v", asks[n], got[n], want)
+			_, heir := startHeirOf(t, dialects, listeners, append(asks, "Descriptor,0")...)
+			for n, l := range listeners {
+				if got, want := heir.bequest(t), (bequest{l.Inode(), ""}); got != want {
+					t.Errorf("%s gives %+v, not %+v", asks[3*n], got, want)
+				}
+				if got := heir.bequest(t); !strings.Contains(got.Error, "address already in use") {
+					t.Errorf("asking again for %s gives %+v", l.Name(), got)
+				}
+				if got := heir.bequest(t); !strings.Contains(got.Error, "given it out already") {
+					t.Errorf("asking by its number for %s gives %+v", l.Name(), got)
 				}
 			}
-			if !strings.Contains(got[3].Error, "address already in use") {
-				t.Errorf("asking again gives %+v", got[3])
+			if stdin := heir.bequest(t).Error; strings.Contains(stdin, "socket") {
+				t.Errorf("descriptor 0 is %s", stdin)
 			}
-			checkGreeting(t, "unix", api.Bound())
+			for _, l := range listeners {
+				if l.Stream() {
+					checkGreeting(t, l.Network(), l.Bound())
+				}
+			}
+		})
+	}
+}
+
+// A number on the command line is enough, and goes together with every dialect.
+func TestSocketsByNumber(t *testing.T) {
+	for _, dialect := range []string{"none", "systemd", "tableflip"} {
+		t.Run(dialect, func(t *testing.T) {
+			web, dns := hold(t, "web=127.0.0.1:0"), hold(t, "dns=udp://127.0.0.1:0")
+			_, heir := startHeirOf(t, []string{dialect}, []*Listener{web, dns},
+				"ListenPacket,fd,{fd:web}", "Listen,fd,{fd:dns}", "ListenPacket,fd,{fd:dns}", "Listen,fd,{fd:web}", "Listen,fd,{fd:web}")
+			for _, number := range []string{"web", "dns"} {
+				if got := heir.bequest(t); !strings.Contains(got.Error, "not inherited such a socket") {
+					t.Errorf("%s as a socket of the other kind is %+v", number, got)
+				}
+			}
+			for _, l := range []*Listener{dns, web} {
+				if got, want := heir.bequest(t), (bequest{l.Inode(), ""}); got != want {
+					t.Errorf("%s is %+v, not %+v", l.Name(), got, want)
+				}
+			}
+			if got := heir.bequest(t); got.Error == "" {
+				t.Error("a number is given out twice")
+			}
 			checkGreeting(t, "tcp", web.Bound())
 		})
+	}
+	if _, err := Listen("fd", "web"); err == nil || !strings.Contains(err.Error(), "no number") {
+		t.Errorf("a number in words is %v", err)
+	}
+}
+
+// What an app finds as its stdin is its own, save for a socket that is there to be served.
+func TestOtherStdinIsLeftAlone(t *testing.T) {
+	web := hold(t, "127.0.0.1:0")
+	conn, err := net.Dial("tcp", web.Bound())
+	must(t, err)
+	defer conn.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	connection := bequeath(t, conn)
+	defer unix.Close(connection)
+	pipeEnd, _ := pipe(t)
+	for name, test := range map[string]struct {
+		fd   int
+		want string
+	}{
+		"a connection": {connection, "socket:"}, "one of a pair": {pair[0], "socket:"}, "a pipe": {int(pipeEnd.Fd()), "pipe:"},
+	} {
+		asks := "HEIR=ListenPacket,udp,127.0.0.1:0 Descriptor,0 ListenPacket,fd,0"
+		heir := startApp(t, "heir", appStart{grant: &Grant{Stdin: test.fd}, env: []string{asks}})
+		heir.bequest(t)
+		if got := heir.bequest(t).Error; !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s became %s", name, got)
+		}
+		if got := heir.bequest(t); got.Error == "" {
+			t.Errorf("%s is a socket to serve: %+v", name, got)
+		}
+	}
+}
+
+func TestReadyTellsATableflipParent(t *testing.T) {
+	web := hold(t, "127.0.0.1:0")
+	grant, heir := startHeirOf(t, []string{"tableflip"}, []*Listener{web}, "Listen,tcp,"+web.Bound(), "Ready", "Ready")
+	if !grant.TellsReady() {
+		t.Fatal("the grant has no pipe")
+	}
+	must(t, grant.AwaitReady())
+	for _, call := range []string{"Listen", "Ready", "a second Ready"} {
+		if got := heir.bequest(t); got.Error != "" {
+			t.Errorf("%s: %s", call, got.Error)
+		}
+	}
+	if err := grant.AwaitReady(); !errors.Is(err, io.EOF) {
+		t.Errorf("after that comes %v", err)
+	}
+	checkGreeting(t, "tcp", web.Bound())
+}
+
+// A listener has to be asked for first: until then the pipes may be for the library.
+func TestReadyLeavesTableflipAppsAlone(t *testing.T) {
+	for _, first := range []string{"handoff ready", "handoff listen"} {
+		t.Run(first, func(t *testing.T) {
+			web := hold(t, "127.0.0.1:0")
+			grant := issue(t, []string{"tableflip"}, web)
+			flipper := startApp(t, "flipper", appStart{grant: grant})
+			flipper.do(t, first)
+			flipper.do(t, "handoff ready")
+			must(t, grant.ready.SetReadDeadline(time.Now()))
+			if err := grant.AwaitReady(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the library's pipe says %v", err)
+			}
+			must(t, grant.ready.SetReadDeadline(time.Now().Add(patience)))
+			if got := flipper.ask(t, "listen tcp "+web.address.Addr); got != fmt.Sprint(web.Inode()) {
+				t.Errorf("the library finds %s, not %d", got, web.Inode())
+			}
+			flipper.do(t, "ready")
+			must(t, grant.AwaitReady())
+		})
+	}
+}
+
+// An app that leaves tableflip for this package is upgraded in place.
+func TestRealTableflipParent(t *testing.T) {
+	old := startApp(t, "flipper", appStart{})
+	inode := old.ask(t, "listen unix @"+t.Name())
+	old.do(t, "ready")
+	_, err := fmt.Fprintln(old.orders, "upgrade Listen,unix,@"+t.Name()+" Ready")
+	must(t, err)
+	if got := old.bequest(t); fmt.Sprint(got.Inode) != inode {
+		t.Errorf("the new version got %+v, not %s", got, inode)
+	}
+	said := []string{old.hear(t), old.hear(t)} // of both versions, in either order
+	if !slices.Contains(said, "<nil>") || !slices.Contains(said, `{"Inode":0,"Error":""}`) {
+		t.Errorf("the upgrade ends with %q", said)
+	}
+	must(t, unix.Kill(old.pid, unix.SIGKILL))
+	checkGreeting(t, "unix", "@"+t.Name())
+}
+
+func TestAwaitReadyWithoutThePipe(t *testing.T) {
+	grant := issue(t, nil)
+	if err := grant.AwaitReady(); grant.TellsReady() || err == nil {
+		t.Errorf("tells %v, %v", grant.TellsReady(), err)
+	}
+	grant = issue(t, []string{"tableflip"})
+	_, err := grant.given[0].Write([]byte{7})
+	must(t, err)
+	if err := grant.AwaitReady(); err == nil || !strings.Contains(err.Error(), "byte 7") {
+		t.Errorf("another byte: %v", err)
 	}
 }

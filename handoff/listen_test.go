@@ -31,7 +31,7 @@ type bequest struct {
 }
 
 // heir asks for the sockets in HEIR, one "function,arguments" a word, reports each in a line, and then greets one
-// client on each listener.
+// client on each listener. "Ready" says so, and "Descriptor,N" reports what a descriptor is as an error.
 func heir() {
 	var listeners []net.Listener
 	for word := range strings.FieldsSeq(os.Getenv("HEIR")) {
@@ -60,11 +60,19 @@ func ask(args []string) (any, error) {
 		return Named(args[1], args[2], args[3])
 	case "NamedPacket":
 		return NamedPacket(args[1], args[2], args[3])
+	case "Ready":
+		return nil, Ready()
+	case "Descriptor":
+		target, err := os.Readlink("/proc/self/fd/" + args[1])
+		return nil, errors.Join(errors.New(target), err)
 	}
 	panic("unknown function " + args[0])
 }
 
 func greet(ln net.Listener) {
+	if l, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
+		l.SetDeadline(time.Now().Add(30 * time.Second))
+	}
 	conn, err := ln.Accept()
 	if err != nil {
 		panic(err)
@@ -94,7 +102,11 @@ func control(socket any, f func(fd int)) {
 	}
 }
 
+// inodeBehind gives 0 for nil.
 func inodeBehind(socket any) uint64 {
+	if socket == nil {
+		return 0
+	}
 	var stat unix.Stat_t
 	control(socket, func(fd int) {
 		if err := unix.Fstat(fd, &stat); err != nil {
@@ -107,7 +119,7 @@ func inodeBehind(socket any) uint64 {
 // openSocket binds a stream or packet socket that is closed with the test.
 func openSocket(t *testing.T, network, addr string) (socket any, bound string) {
 	t.Helper()
-	socket, err := listenOn(t, &Inheritance{}, network, addr)
+	socket, err := listenOn(t, &inheritance{}, network, addr)
 	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT) {
 		requirement.Check(t, "ipv6", err)
 	}
@@ -131,12 +143,12 @@ func bequeath(t *testing.T, socket any) (fd int) {
 	return fd
 }
 
-func inheritFrom(variables map[string]string) *Inheritance {
-	return Inherit(func(name string) string { return variables[name] })
+func inheritFrom(variables map[string]string) *inheritance {
+	return inherit(func(name string) string { return variables[name] })
 }
 
 // inheritOne makes the inheritance of a process that was left one socket, and closes what nobody asks for.
-func inheritOne(t *testing.T, socket any) *Inheritance {
+func inheritOne(t *testing.T, socket any) *inheritance {
 	t.Helper()
 	i := inheritFrom(map[string]string{"SERVER_STARTER_PORT": fmt.Sprintf("its key=%d", bequeath(t, socket))})
 	if len(i.sockets) != 1 {
@@ -151,16 +163,16 @@ func inheritOne(t *testing.T, socket any) *Inheritance {
 }
 
 // listenOn calls the method that fits the network.
-func listenOn(t *testing.T, i *Inheritance, network, addr string) (socket any, err error) {
+func listenOn(t *testing.T, i *inheritance, network, addr string) (socket any, err error) {
 	t.Helper()
 	if strings.HasPrefix(network, "udp") || network == "unixgram" {
-		conn, err := i.ListenPacket(network, addr)
+		conn, err := i.listenPacket(network, addr)
 		if err == nil {
 			t.Cleanup(func() { conn.Close() })
 		}
 		return conn, err
 	}
-	ln, err := i.Listen(network, addr)
+	ln, err := i.listen(network, addr)
 	if err == nil {
 		t.Cleanup(func() { ln.Close() })
 	}
@@ -264,7 +276,7 @@ func TestAddressInUseNamesWhatNobodyAskedFor(t *testing.T) {
 func TestClosedInheritedListenerLeavesItsPath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stays")
 	original, _ := openSocket(t, "unix", path)
-	ln, err := inheritOne(t, original).Listen("unix", path)
+	ln, err := inheritOne(t, original).listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,6 +305,24 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(unbound)
+	unboundPacket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(unboundPacket)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	packets, err := net.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	connectedPacket := bequeath(t, packets)
+	defer unix.Close(connectedPacket)
 	raw, err := unix.Dup(int(os.Stderr.Fd()))
 	if err != nil {
 		t.Fatal(err)
@@ -301,7 +331,10 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 	for name, word := range map[string]string{
 		"opened by this process": strconv.Itoa(own),
 		"connected":              strconv.Itoa(connected),
+		"connected, of packets":  strconv.Itoa(connectedPacket),
 		"unbound":                strconv.Itoa(unbound),
+		"unbound, of packets":    strconv.Itoa(unboundPacket),
+		"one of a pair":          strconv.Itoa(pair[0]),
 		"no socket":              strconv.Itoa(raw),
 		"closed":                 "1000000",
 		"negative":               "-1",
@@ -314,6 +347,12 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 			})
 			if len(i.sockets) != 0 {
 				t.Errorf("%v were taken", i.sockets)
+			}
+			if ln, err := i.listen("fd", word); err == nil {
+				t.Errorf("%v listens", ln.Addr())
+			}
+			if conn, err := i.listenPacket("fd", word); err == nil {
+				t.Errorf("%v receives", conn.LocalAddr())
 			}
 		})
 	}

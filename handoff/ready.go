@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,8 +15,15 @@ const notifyPatience = 5 * time.Second
 
 // Ready tells the supervisor that this process serves now. The generation before it is told to drain on its word, so
 // call it only once requests are answered. Without a supervisor that asks for notifications (NOTIFY_SOCKET) it does
-// nothing and returns nil, like Status, Stopping and Inflight.
-func Ready() error { return notify("READY=1") }
+// nothing and returns nil, like Status, Stopping and Inflight. Where Listen found the sockets of a tableflip parent, the
+// first Ready tells that too.
+func Ready() error {
+	var parent error
+	if i := taken.Load(); i != nil {
+		parent = i.sayReady()
+	}
+	return errors.Join(parent, notify("READY=1"))
+}
 
 // Status tells the supervisor in one line what the process does, for people to read. Line breaks become spaces.
 func Status(text string) error {

@@ -2,10 +2,18 @@ package handoff
 
 import (
 	"encoding/gob"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tableflipVariable = "TABLEFLIP_HAS_PARENT_7DIU3"
+	tableflipReady    = 42
 )
 
 // namesTimeout is reached only when the names do not fit into the pipe, which nobody reads yet.
@@ -19,7 +27,7 @@ func tellTableflip(g *Grant, _ Issue, sockets []Socket) error {
 	if err != nil {
 		return fmt.Errorf("cannot make the pipes of tableflip: %w", err)
 	}
-	g.Ready, g.given = ready, append(g.given, readyEnd)
+	g.ready, g.given = ready, append(g.given, readyEnd)
 	namesEnd, names, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("cannot make the pipes of tableflip: %w", err)
@@ -29,7 +37,7 @@ func tellTableflip(g *Grant, _ Issue, sockets []Socket) error {
 		return fmt.Errorf("cannot tell tableflip the names of %d sockets: %w", len(sockets), err)
 	}
 	g.Files = append(g.Files, int(readyEnd.Fd()), int(namesEnd.Fd()))
-	g.set("TABLEFLIP_HAS_PARENT_7DIU3", "yes")
+	g.set(tableflipVariable, "yes")
 	return nil
 }
 
@@ -46,4 +54,55 @@ func writeKeys(pipe *os.File, sockets []Socket) error {
 		return err
 	}
 	return gob.NewEncoder(pipe).Encode(keys)
+}
+
+// addTableflip takes the sockets that follow the two pipes, and the pipe that Ready writes to. The names are left
+// unread, since sockets are found by where they are bound, and with them their pipe stays open: a parent that is
+// tableflip itself may not have written them yet. Without a socket nothing is taken: the library has been here before
+// (it sets the sockets close-on-exec, and not the pipes), or the variable is another process's.
+func (i *inheritance) addTableflip(getenv func(string) string) {
+	const ready, names = firstFile, firstFile + 1
+	if getenv(tableflipVariable) == "" || !isPipe(ready, unix.O_WRONLY) || !isPipe(names, unix.O_RDONLY) {
+		return
+	}
+	found := false
+	for fd := firstTableflipFile; isOpen(fd); fd++ {
+		found = i.add(inheritedSocket{number: fd, fd: fd}) || found
+	}
+	if !found {
+		return
+	}
+	unix.CloseOnExec(ready)
+	unix.CloseOnExec(names)
+	i.parent = os.NewFile(ready, "tableflip's ready pipe")
+}
+
+func isPipe(fd int, access int) bool {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return false
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_ACCMODE == access
+}
+
+func isOpen(fd int) bool {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil
+}
+
+// sayReady tells a parent that listens for it as tableflip does, once.
+func (i *inheritance) sayReady() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.parent == nil {
+		return nil
+	}
+	_, err := i.parent.Write([]byte{tableflipReady})
+	err = errors.Join(err, i.parent.Close())
+	i.parent = nil
+	if err != nil {
+		return fmt.Errorf("cannot tell the parent by tableflip's pipe that the process is ready: %w", err)
+	}
+	return nil
 }

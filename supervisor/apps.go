@@ -99,5 +99,5 @@ func (a *apps) inFlight(roots []int) (int, error) {
 		}
 		pids = append(pids, tree...)
 	}
-	return handoff.InFlight(pids, a.listeners)
+	return handoff.Connections(pids, a.listeners)
 }

@@ -43,8 +43,8 @@ func (v *vigil) awaitReady() {
 func (v *vigil) served() bool {
 	r := v.apps.options.Readiness
 	switch {
-	case v.app.grant.Ready != nil && r.heeds():
-		return v.sentByte()
+	case v.app.grant.TellsReady() && r.heeds():
+		return v.saidByPipe()
 	case r.Mode == ReadyAuto && len(v.apps.listeners) > 0:
 		return v.seen() && (!v.app.start.mustNotify || v.saidSo())
 	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.mustNotify:
@@ -68,15 +68,11 @@ func (v *vigil) say(why string) {
 	}
 }
 
-// sentByte waits for tableflip's ready pipe: the byte 42.
-func (v *vigil) sentByte() bool {
+// saidByPipe waits for the word of an app on tableflip.
+func (v *vigil) saidByPipe() bool {
 	v.say("it has not called tableflip's Ready")
-	var b [1]byte
-	_, err := v.app.grant.Ready.Read(b[:])
-	return err == nil && b[0] == tableflipReady
+	return v.app.grant.AwaitReady() == nil
 }
-
-const tableflipReady = 42
 
 // saidSo waits for the app's own word.
 func (v *vigil) saidSo() bool {

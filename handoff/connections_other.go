@@ -6,8 +6,8 @@ import "errors"
 
 var errCountOnlyLinux = errors.New("cannot count connections from outside: this works only on Linux")
 
-// InFlight returns an error.
-func InFlight([]int, []*Listener) (int, error) { return 0, errCountOnlyLinux }
+// Connections returns an error.
+func Connections([]int, []*Listener) (int, error) { return 0, errCountOnlyLinux }
 
 // Queued returns an error.
 func Queued(*Listener) (int, error) { return 0, errCountOnlyLinux }

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inFlightStates are those in which an app has its end of a connection open still.
-const inFlightStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_CLOSE_WAIT | 1<<unix.BPF_TCP_FIN_WAIT1 |
+// connectedStates are those in which an app has its end of a connection open still.
+const connectedStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_CLOSE_WAIT | 1<<unix.BPF_TCP_FIN_WAIT1 |
 	1<<unix.BPF_TCP_FIN_WAIT2 | 1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING
 
-// InFlight counts the connections that the processes have accepted from the listeners and not closed yet, from the
+// Connections counts the connections that the processes have accepted from the listeners and not closed yet, from the
 // outside. A connection that several of them have open counts once. A process that has gone has none.
 //
 // It needs the right to look into the processes: their user's, or root's.
-func InFlight(pids []int, listeners []*Listener) (int, error) {
+func Connections(pids []int, listeners []*Listener) (int, error) {
 	open, err := openSockets(pids)
 	if err != nil {
 		return 0, err
@@ -78,7 +78,7 @@ func (l *Listener) eachAccepted(visit func(inode uint64)) error {
 	if err != nil {
 		return fmt.Errorf("cannot count the connections of %s: %w", l.bound, err)
 	}
-	query := inetQuery{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: inFlightStates, port: at.Port()}
+	query := inetQuery{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: connectedStates, port: at.Port()}
 	if at.Addr().Is6() {
 		query.family = unix.AF_INET6
 	}

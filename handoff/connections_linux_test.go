@@ -30,7 +30,7 @@ func counter() {
 			}
 			unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		}
-		n, err := InFlight([]int{pid}, nil)
+		n, err := Connections([]int{pid}, nil)
 		return fmt.Sprint(n, err)
 	})
 }
@@ -73,7 +73,7 @@ func (a *app) do(t *testing.T, order string) {
 
 func inFlight(t *testing.T, pids []int, listeners ...*Listener) int {
 	t.Helper()
-	n, err := InFlight(pids, listeners)
+	n, err := Connections(pids, listeners)
 	must(t, err)
 	return n
 }
@@ -85,7 +85,7 @@ func queued(t *testing.T, l *Listener) int {
 	return n
 }
 
-func TestInFlight(t *testing.T) {
+func TestConnections(t *testing.T) {
 	for _, test := range []struct{ written, dial string }{
 		{"tcp4://127.0.0.1:0", "tcp"},
 		{":0", "tcp4"},
@@ -142,7 +142,7 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
-func TestInFlightLeavesOtherConnectionsOut(t *testing.T) {
+func TestConnectionsToOthersAreLeftOut(t *testing.T) {
 	l, other := hold(t, "tcp4://127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")
 	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", netip.MustParseAddrPort(l.Bound()).Port()))
 	app := startApp(t, "hoarder", appStart{grant: issue(t, nil, neighbour)})
@@ -159,7 +159,7 @@ func TestInFlightLeavesOtherConnectionsOut(t *testing.T) {
 	}
 }
 
-func TestInFlightWithoutTheRightToLook(t *testing.T) {
+func TestConnectionsWithoutTheRightToLook(t *testing.T) {
 	requireRoot(t)
 	stranger := startApp(t, "counter", appStart{uid: nobody})
 	if got := stranger.ask(t, fmt.Sprint(os.Getpid())); !strings.Contains(got, "permission denied") {
