@@ -45,7 +45,7 @@ type Broadcast struct {
 	changed chan struct{} // closed and replaced at each event
 }
 
-// entry is an event that was published. The first one is none, but stands for Start.
+// entry is an event that was published, or Start. The first one is kept for its ID only, as the place before the history.
 type entry struct {
 	id    string
 	frame []byte
@@ -96,7 +96,7 @@ func (b *Broadcast) number() string { return b.epoch + "-" + strconv.Itoa(b.coun
 // add never changes an element that after may have given out.
 func (b *Broadcast) add(e entry) {
 	b.entries = append(b.entries, e)
-	if surplus := len(b.entries) - b.History; surplus > 0 {
+	if surplus := len(b.entries) - (b.History + 1); surplus > 0 {
 		b.entries = b.entries[surplus:]
 	}
 	close(b.changed)
@@ -131,7 +131,7 @@ func (b *Broadcast) greet(s *Stream) (last string, err error) {
 	if err := s.Send(b.Lost); err != nil {
 		return "", err
 	}
-	return sendAll(s, newest, all)
+	return sendAll(s, newest, all[1:])
 }
 
 // goOn sends what comes after the last event, or waits until there may be something.
@@ -152,7 +152,7 @@ func (b *Broadcast) goOn(ctx context.Context, s *Stream, last string) (string, e
 	}
 }
 
-// history is never empty.
+// history has at least the place before it.
 func (b *Broadcast) history() (all []entry, changed <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
