@@ -86,11 +86,17 @@ func (m *machine) onCounted(ev counted) {
 		return
 	}
 	g.inFlight = ev.inFlight
-	m.say(report{level: info, text: drainProgress(ev), generation: g.number, took: m.at.Sub(g.since), why: ev.why})
+	m.say(report{level: info, text: g.drainProgress(ev), generation: g.number, took: m.at.Sub(g.since), why: ev.why})
 }
 
-func drainProgress(ev counted) string {
-	if ev.why != "" {
+func (g *generation) drainProgress(ev counted) string {
+	requests, told := g.requests()
+	switch {
+	case told && ev.why != "":
+		return fmt.Sprintf("draining (%d requests in flight)", requests)
+	case told:
+		return fmt.Sprintf("draining (%d connections, %d requests in flight)", ev.inFlight, requests)
+	case ev.why != "":
 		return "draining (connections in flight cannot be counted)"
 	}
 	return fmt.Sprintf("draining (%d connections in flight)", ev.inFlight)

@@ -79,6 +79,14 @@ type (
 	}
 	// pinged is a sign of life for the watchdog.
 	pinged struct{ instance int }
+	// withdrawn says that the app has sent STOPPING=1: it ends, whether or not it
+	// was told to.
+	withdrawn struct{ instance int }
+	// tallied is how many requests an app says are in flight.
+	tallied struct {
+		instance int
+		inFlight int
+	}
 	// described is what an app says about itself.
 	described struct {
 		instance int
@@ -128,6 +136,8 @@ func (exited) event()           {}
 func (emptied) event()          {}
 func (extended) event()         {}
 func (pinged) event()           {}
+func (withdrawn) event()        {}
+func (tallied) event()          {}
 func (described) event()        {}
 func (counted) event()          {}
 func (revived) event()          {}
@@ -152,5 +162,7 @@ func (e exited) of() int      { return e.instance }
 func (e emptied) of() int     { return e.instance }
 func (e extended) of() int    { return e.instance }
 func (e pinged) of() int      { return e.instance }
+func (e withdrawn) of() int   { return e.instance }
+func (e tallied) of() int     { return e.instance }
 func (e described) of() int   { return e.instance }
 func (e fellBack) of() int    { return e.instance }

@@ -62,6 +62,17 @@ func (g *generation) pids() []int {
 	return pids
 }
 
+// requests sums what its instances say that they work on; told is false if none
+// has ever said so.
+func (g *generation) requests() (sum int, told bool) {
+	for _, i := range g.instances {
+		if i.inFlight != nil && !i.ended {
+			sum, told = sum+*i.inFlight, true
+		}
+	}
+	return sum, told
+}
+
 // alive reports whether any instance still runs, or waits for a restart.
 func (g *generation) alive() bool {
 	return slices.ContainsFunc(g.instances, func(i *instance) bool { return !i.ended })

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -37,6 +38,7 @@ type instance struct {
 	deadline   time.Time // when it does
 	watchdog   timer
 	unready    string // why it is not ready
+	inFlight   *int   // requests, as it said last
 	ended      bool   // its main process has ended
 	exit       childproc.Exit
 	fault      bool // grace ended it because it did not work
@@ -84,6 +86,26 @@ func (m *machine) drainInstance(i *instance) {
 	case Draining, Killing, Exited:
 	}
 	m.disarm(&i.watchdog)
+}
+
+// onWithdrawn gives an instance that ends by itself the time of a drain, and does
+// not tell it to: a second signal would cut what it finishes. What its end means
+// is decided when it has come.
+func (m *machine) onWithdrawn(i *instance) {
+	if i.phase != Starting && i.phase != Ready {
+		return
+	}
+	m.enter(i, Draining, m.policy.DrainTimeout)
+	m.disarm(&i.watchdog)
+	m.say(report{level: warn, text: "instance stops by itself", generation: i.generation.number, instance: i.id, pid: i.pid, within: m.policy.DrainTimeout, why: "it sent STOPPING=1"})
+}
+
+// account is what an instance says that it works on still.
+func (i *instance) account() string {
+	if i.inFlight == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d requests in flight when it last said", *i.inFlight)
 }
 
 // kill ends an instance by force.

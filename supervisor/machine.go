@@ -117,6 +117,10 @@ func (m *machine) stepInstance(ev instanceEvent) {
 		m.onExtended(i, ev)
 	case pinged:
 		m.onPinged(i)
+	case withdrawn:
+		m.onWithdrawn(i)
+	case tallied:
+		i.inFlight = &ev.inFlight
 	case fellBack:
 		m.say(report{level: warn, text: "cannot see readiness: taken for ready after --ready-delay", generation: i.generation.number, instance: i.id, why: ev.why})
 	case described:

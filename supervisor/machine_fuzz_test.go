@@ -315,11 +315,11 @@ func (w *world) chanceProcess(n int) {
 }
 
 func (w *world) chanceNotice(n int) {
-	i, ok := pick(w.instances, n/8)
+	i, ok := pick(w.instances, n/10)
 	if !ok || !w.hasProcess(i) {
 		return
 	}
-	switch n % 8 {
+	switch n % 10 {
 	case 0:
 		w.happen(extended{i, time.Duration(n) * time.Second})
 	case 1:
@@ -336,6 +336,10 @@ func (w *world) chanceNotice(n int) {
 		w.happen(fellBack{i, "cannot look"})
 	case 7:
 		w.happen(counted{generation: w.m.generation, inFlight: n})
+	case 8:
+		w.happen(withdrawn{i})
+	case 9:
+		w.happen(tallied{i, n})
 	}
 }
 

@@ -481,3 +481,100 @@ func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
 		t.Errorf("reports %+v", r)
 	}
 }
+
+func TestDrainTellsWhatTheAppSaysIsInFlight(t *testing.T) {
+	p := testPolicy()
+	p.Instances = 2
+	w := servingWith(t, p)
+	w.happen(tallied{1, 4})
+	w.upgrade(t)
+	old := w.m.find(1)
+	w.happen(tallied{2, 3})
+	w.happen(tallied{1, 2})
+	w.happen(counted{generation: 1, inFlight: 12})
+	w.happen(counted{generation: 1, why: "no right"})
+	w.end(w.processes[1], childproc.Exit{})
+	w.happen(counted{generation: 1, inFlight: 11})
+	for _, want := range []string{
+		"draining (12 connections, 5 requests in flight)", "draining (5 requests in flight)", "draining (11 connections, 3 requests in flight)",
+	} {
+		if len(w.said(want)) != 1 {
+			t.Errorf("the log lacks %q: %+v", want, w.said("draining"))
+		}
+	}
+	w.expirePhase(old.instances[1].id)
+	if r := w.said("gave up draining"); len(r) != 1 || r[0].why != "3 requests in flight when it last said" {
+		t.Errorf("reports %+v", r)
+	}
+}
+
+// STOPPING=1 comes from an app that nobody told to stop, and its end decides.
+func TestInstanceThatStopsByItself(t *testing.T) {
+	for name, test := range map[string]struct {
+		policy   Restart
+		end      func(w *world)
+		restarts bool
+		status   int
+	}{
+		"well":             {RestartOnFailure, func(w *world) { w.endInstance(1, childproc.Exit{}) }, false, 0},
+		"well, for always": {RestartAlways, func(w *world) { w.endInstance(1, childproc.Exit{}) }, true, 0},
+		"badly":            {RestartOnFailure, func(w *world) { w.endInstance(1, childproc.Exit{Code: 1}) }, true, 0},
+		"not in time": {RestartOnFailure, func(w *world) {
+			w.expirePhase(1)
+			w.endInstance(1, childproc.Exit{Signal: syscall.SIGKILL})
+		}, true, 0},
+		"badly, for never": {RestartNever, func(w *world) { w.endInstance(1, childproc.Exit{Code: 3}) }, false, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := testPolicy()
+			p.Restart = test.policy
+			w := servingWith(t, p)
+			w.happen(withdrawn{1})
+			w.happen(withdrawn{1})
+			i := w.m.instances[1]
+			if i.phase != Draining || i.watchdog.number != 0 || len(w.said("instance stops by itself")) != 1 {
+				t.Fatalf("it is %s, watchdog %v, reports %+v", i.phase, i.watchdog, w.said("instance"))
+			}
+			test.end(w)
+			if restarts := len(w.said("restarting")) > 0; restarts != test.restarts {
+				t.Errorf("it restarts: %v", restarts)
+			}
+			if !test.restarts && (!w.finished || w.status != test.status) {
+				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.status)
+			}
+		})
+	}
+}
+
+// A second signal makes a drain an immediate end.
+func TestInstanceThatStopsByItselfIsNotToldTo(t *testing.T) {
+	for name, replace := range map[string]func(w *world){
+		"upgrade": func(w *world) { w.upgrade(t) },
+		"stop":    func(w *world) { w.happen(stopRequested{}) },
+	} {
+		w := serving(t)
+		w.happen(withdrawn{1})
+		deadline := w.m.instances[1].deadline
+		replace(w)
+		if i := w.m.instances[1]; slices.Contains(w.seen, action(tell{1, syscall.SIGTERM})) || i.deadline != deadline {
+			t.Errorf("%s: it was told, or got more time: %v", name, w.seen)
+		}
+		w.endInstance(1, childproc.Exit{})
+		if len(w.said("restarting")) > 0 || name == "stop" && !w.finished {
+			t.Errorf("%s: %v", name, w)
+		}
+	}
+}
+
+func TestCandidateThatStopsByItselfIsNotPromoted(t *testing.T) {
+	w, candidate := candidateStarted(t)
+	w.happen(withdrawn{candidate.id})
+	w.readiness(candidate.id, true)
+	if w.m.current.number != 1 || w.m.instances[1].phase != Ready {
+		t.Fatalf("generation %d is current", w.m.current.number)
+	}
+	w.endInstance(candidate.id, childproc.Exit{})
+	if len(w.said("upgrade failed, generation 1 still serves")) != 1 {
+		t.Errorf("the upgrade has not failed: %v", w)
+	}
+}

@@ -102,6 +102,12 @@ func (e *ear) heed(m childproc.Message) {
 	if m.Watchdog {
 		e.apps.post(pinged{e.instance})
 	}
+	if m.Stopping && m.PID == e.mains[len(e.mains)-1] { // a helper's end is not the app's
+		e.apps.post(withdrawn{e.instance})
+	}
+	if m.InFlight != nil {
+		e.apps.post(tallied{e.instance, *m.InFlight})
+	}
 	if m.Status != nil {
 		e.apps.post(described{e.instance, *m.Status})
 	}

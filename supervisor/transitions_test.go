@@ -146,6 +146,9 @@ var occurrences = []occurrence{
 	{"moved", func(w *world, i *instance) bool {
 		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.move(i.id) })
 	}},
+	{"STOPPING=1", func(w *world, i *instance) bool {
+		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.happen(withdrawn{i.id}) })
+	}},
 	{"the phase's time is over", func(w *world, i *instance) bool {
 		return i.timer.number != 0 && w.then(func() { w.expirePhase(i.id) })
 	}},
