@@ -77,7 +77,8 @@ func Heartbeat(d time.Duration) Option {
 
 // WriteTimeout is how long one message may take before the client is given up, 5 s unless set. It replaces the
 // WriteTimeout of the server. Keep it shorter than the drain's Timeout: a client that does not read can hold the drain for
-// so long.
+// so long. Over HTTP/2 it counts for a client that does not let a stream go on; only the WriteByteTimeout of
+// http.HTTP2Config gives up a connection on which nothing goes through any more.
 func WriteTimeout(d time.Duration) Option { return func(o *options) { o.writeTimeout = d } }
 
 // Retry is how long clients wait before they come back after a drain, each a time of its own from min to max, so that
