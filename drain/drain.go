@@ -36,6 +36,7 @@ type Drain struct {
 	ending   chan struct{} // closed when the streams have to end
 	done     chan struct{}
 	workers  *workers
+	hijacks  *hijacks
 	ready    func()
 	inFlight atomic.Int64
 	telling  chan struct{} // has an element while the supervisor is told
@@ -66,6 +67,7 @@ func newDrain(opts []Option) *Drain {
 		ending:   make(chan struct{}),
 		done:     make(chan struct{}),
 		telling:  make(chan struct{}, 1),
+		hijacks:  newHijacks(),
 	}
 	d.workers = newWorkers(d.WithDraining(context.Background()))
 	d.ready = sync.OnceFunc(d.sayReady)
@@ -168,7 +170,7 @@ func (d *Drain) served() []*server {
 // minute and an IdleTimeout of eleven, where these are not set; a negative value means none.
 //
 // Serve closes ln. A ln without SetDeadline, such as tls.NewListener gives, is closed as it stands: what waits in its
-// queue is lost unless another process has the socket too. Use ServeTLS instead. Hijacked connections are not waited for.
+// queue is lost unless another process has the socket too. Use ServeTLS instead.
 func (d *Drain) Serve(srv *http.Server, ln net.Listener) { d.serve(srv, ln, srv.Serve) }
 
 // ServeTLS is Serve for HTTPS. The files are as in http.Server.ServeTLS: empty if srv.TLSConfig has certificates.
@@ -264,7 +266,7 @@ func (d *Drain) busy(p Phase) bool {
 }
 
 func (d *Drain) streaming() bool {
-	return slices.ContainsFunc(d.servers, func(s *server) bool { return s.conns.count((*connection).streaming) > 0 })
+	return d.hijacks.count() > 0 || slices.ContainsFunc(d.servers, (*server).streaming)
 }
 
 func (d *Drain) fail(err error) {

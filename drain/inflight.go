@@ -54,7 +54,7 @@ func (d *Drain) serveOne(next http.Handler, w http.ResponseWriter, r *http.Reque
 		next.ServeHTTP(w, r)
 		return
 	}
-	response := d.newResponse(own)
+	response := d.newResponse(own, r)
 	defer response.end()
 	next.ServeHTTP(response, r)
 }

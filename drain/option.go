@@ -15,6 +15,7 @@ type Option func(*options)
 
 type options struct {
 	linger  time.Duration
+	spread  time.Duration
 	timeout time.Duration
 	ctx     context.Context
 	signals []os.Signal
@@ -25,6 +26,7 @@ type options struct {
 func newOptions(opts []Option) options {
 	o := options{
 		linger:  2 * time.Second,
+		spread:  2 * time.Second,
 		timeout: 20 * time.Second,
 		ctx:     context.Background(),
 		signals: []os.Signal{syscall.SIGTERM, syscall.SIGINT},
@@ -44,6 +46,10 @@ func newOptions(opts []Option) options {
 // thinks longer than that between two requests may find its connection closed under the second. The time begins anew
 // whenever something happens on any connection.
 func Linger(d time.Duration) Option { return func(o *options) { o.linger = d } }
+
+// Spread is the time over which the clients of WebSockets are told to leave, 2 s unless set, so that they do not come
+// back all at once. It is half of the time of Streams at most, and fewer than two hundred clients need less.
+func Spread(d time.Duration) Option { return func(o *options) { o.spread = d } }
 
 // Timeout bounds the whole drain, 20 s unless set. Under grace it is never longer than nine tenths of what grace allows
 // before it kills (--drain-timeout). Keep it shorter than what another supervisor allows: 90 s under systemd, 10 s in

@@ -25,16 +25,18 @@ type http1Writer interface {
 // Responses are used again, as net/http does with its own buffers: a ResponseWriter ends with its handler.
 type response struct {
 	http1Writer
-	drain  *Drain
-	header bool // it is written
-	taken  bool // the connection is a hijacker's
+	drain    *Drain
+	request  *http.Request
+	header   bool // it is written
+	switched bool // 101 is written
+	taken    bool // the connection is a hijacker's
 }
 
 var responses = sync.Pool{New: func() any { return new(response) }}
 
-func (d *Drain) newResponse(w http1Writer) *response {
+func (d *Drain) newResponse(w http1Writer, request *http.Request) *response {
 	r := responses.Get().(*response)
-	r.http1Writer, r.drain = w, d
+	r.http1Writer, r.drain, r.request = w, d, request
 	return r
 }
 
@@ -59,6 +61,7 @@ func (r *response) WriteHeader(status int) {
 		r.leave()
 		r.header = true
 	}
+	r.switched = status == http.StatusSwitchingProtocols
 	r.http1Writer.WriteHeader(status)
 }
 
@@ -95,8 +98,9 @@ func (r *response) FlushError() error {
 // Unwrap is for http.ResponseController.
 func (r *response) Unwrap() http.ResponseWriter { return r.http1Writer }
 
+// Hijack gives a connection of which the drain knows: it tells the client of a WebSocket to leave.
 func (r *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := r.http1Writer.Hijack()
+	conn, buffered, err := r.drain.hijacks.hijack(r.http1Writer, upgradesToWebSocket(r.request.Header), !r.switched)
 	r.taken = err == nil
 	return conn, buffered, err
 }

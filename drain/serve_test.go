@@ -384,7 +384,7 @@ func TestServerWithoutHandlerUsesTheDefaultMux(t *testing.T) {
 }
 
 // A hijacked connection belongs to its hijacker: Serve does not wait for it, nor close it.
-func TestHijackedConnectionIsLeftAlone(t *testing.T) {
+func TestHijackedConnectionIsItsHandlersAndWaitedFor(t *testing.T) {
 	hijacked := make(chan net.Conn, 1)
 	s := serve(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -393,15 +393,16 @@ func TestHijackedConnectionIsLeftAlone(t *testing.T) {
 		}
 		hijacked <- conn
 	})}, listen(t), Linger(forever))
-	c, _ := s.connect()
+	c, draining := s.connect()
 	if err := c.send("/", ""); err != nil {
 		t.Fatal(err)
 	}
 	conn := receive(t, hijacked)
 	s.cancel()
-	s.end("")
+	receive(t, draining)
 	io.WriteString(conn, "still here")
 	conn.Close()
+	s.end("")
 	if b, err := io.ReadAll(c.conn); string(b) != "still here" {
 		t.Errorf("the client reads %q, %v", b, err)
 	}

@@ -113,8 +113,19 @@ func (s *server) finish(ctx context.Context, linger time.Duration) error {
 	return fmt.Errorf("cannot finish the requests on %d connections: %w", s.cut, context.Cause(ctx))
 }
 
+func (s *server) streaming() bool { return s.conns.count((*connection).streaming) > 0 }
+
+// farewellInterval is the longest time between two clients that are told to leave: a server takes a hundred new ones a
+// second with ease.
+const farewellInterval = 10 * time.Millisecond
+
+func (d *Drain) endHijacked(ctx context.Context) error {
+	return d.hijacks.goAway(ctx, min(d.o.spread, time.Duration(d.hijacks.count())*farewellInterval))
+}
+
+// ends are the steps of Streams that every drain has.
 func (d *Drain) ends() []step {
-	var ends []step
+	ends := []step{{"hijacked connections", d.endHijacked}}
 	for _, s := range d.served() {
 		ends = append(ends, step{s.name, s.end})
 	}

@@ -65,9 +65,9 @@ func consume[Job any](d *Drain, receive func(context.Context) (Job, error), work
 	taking, stop := context.WithCancel(d.workers.ctx)
 	defer stop()
 	defer context.AfterFunc(d.stop.begin, stop)()
-	for taking.Err() == nil {
+	for d.stop.begin.Err() == nil {
 		job, err := receive(taking)
-		if err != nil && taking.Err() != nil {
+		if err != nil && d.stop.begin.Err() != nil {
 			return nil
 		}
 		if err != nil {
