@@ -1,0 +1,339 @@
+//go:build linux
+
+// Package examples runs the examples as their users do.
+package examples
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/requirement"
+)
+
+// example is one that serves the routes of everyKind.
+type example struct {
+	name  string
+	admin bool // it has a second server
+}
+
+var examples = []example{{name: "http", admin: true}, {name: "echo"}, {name: "gin"}, {name: "chi"}, {name: "fiber"}}
+
+// flags are those of the example on free addresses.
+func (e example) flags(t *testing.T) (addr string, flags []string) {
+	addr = freeAddress(t)
+	flags = []string{"-addr", addr}
+	if e.admin {
+		flags = append(flags, "-admin", freeAddress(t))
+	}
+	return addr, flags
+}
+
+// listens are what grace has to hold for these flags.
+func listens(flags []string) (arguments []string) {
+	for n := 1; n < len(flags); n += 2 {
+		arguments = append(arguments, "--listen", flags[n])
+	}
+	return arguments
+}
+
+var everyKind = map[load.Kind]int{
+	load.NewConnection: 2, load.KeepAliveGet: 4, load.KeepAlivePost: 16, load.Slow: 2, load.Stream: 2,
+}
+
+const upgrades = 5
+
+// under runs do while clients that never retry send load, and wants not one request to fail.
+func under(t *testing.T, addr string, clients map[load.Kind]int, do func()) load.Tally {
+	t.Helper()
+	l, err := load.Start(context.Background(), load.Config{Addr: addr, Clients: clients, ThinkMax: 4 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do()
+	tally := l.Stop()
+	for kind := range clients {
+		if tally.Requests(kind) == 0 {
+			t.Errorf("no %s was sent", kind)
+		}
+	}
+	if tally.Failures() > 0 {
+		t.Errorf("requests failed: %v", tally)
+	}
+	t.Logf("%d requests", tally.Requests())
+	return tally
+}
+
+func TestUpgrades(t *testing.T) {
+	for _, e := range examples {
+		t.Run(e.name, func(t *testing.T) {
+			addr, flags := e.flags(t)
+			command := append([]string{"--", filepath.Join(binaries, e.name)}, flags...)
+			p := grace(t, append(listens(flags), command...)...)
+			p.ready(1)
+			tally := under(t, addr, everyKind, func() { p.upgrades(upgrades) })
+			if tally.Kinds[load.KeepAlivePost].Reconnects == 0 {
+				t.Error("no client was asked to leave")
+			}
+			p.stop()
+		})
+	}
+}
+
+func TestMinimalUpgrades(t *testing.T) {
+	p := grace(t, "--listen", minimalAddr, "--", filepath.Join(binaries, "minimal"))
+	p.ready(1)
+	under(t, minimalAddr, map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 8}, func() { p.upgrades(upgrades) })
+	p.stop()
+}
+
+// Without a successor the clients have nowhere to go, but each of their requests is answered, the last one with the
+// request to leave.
+func TestEndAlone(t *testing.T) {
+	for _, e := range examples {
+		t.Run(e.name, func(t *testing.T) {
+			addr, flags := e.flags(t)
+			p := start(t, filepath.Join(binaries, e.name), flags...)
+			endUnderLoad(t, p, addr)
+		})
+	}
+}
+
+func TestEndUnderSocketActivation(t *testing.T) {
+	activate, err := exec.LookPath("systemd-socket-activate")
+	requirement.Check(t, "systemd", err)
+	for _, e := range examples {
+		t.Run(e.name, func(t *testing.T) {
+			addr, flags := e.flags(t)
+			var arguments []string
+			for n := 1; n < len(flags); n += 2 {
+				arguments = append(arguments, "--listen", flags[n])
+			}
+			arguments = append(arguments, filepath.Join(binaries, e.name))
+			p := start(t, activate, append(arguments, flags...)...)
+			endUnderLoad(t, p, addr)
+		})
+	}
+}
+
+// endUnderLoad stops a server while one request waits in it for the end of its body, and others come.
+func endUnderLoad(t *testing.T, p *process, addr string) {
+	t.Helper()
+	held := hold(t, addr)
+	clients := &clients{addr: addr, answered: make(chan struct{}, 1)}
+	for range 16 {
+		clients.running.Go(clients.run)
+	}
+	<-clients.answered
+	p.signal(syscall.SIGTERM)
+	p.awaitText("start draining")
+	clients.running.Wait()
+	for _, err := range clients.failed {
+		t.Error(err)
+	}
+	held.finish(t)
+	p.endsWell()
+}
+
+// held is a POST that lacks the second half of its body.
+type held struct {
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+// hold returns when the server has asked for the body.
+func hold(t *testing.T, addr string) held {
+	t.Helper()
+	conn := dial(t, addr)
+	fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: held\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
+	in := bufio.NewReader(conn)
+	response, err := http.ReadResponse(in, nil)
+	if err != nil || response.StatusCode != http.StatusContinue {
+		t.Fatalf("the server does not go on: %v, %v", response, err)
+	}
+	fmt.Fprint(conn, "firs")
+	return held{conn, in}
+}
+
+func (h held) finish(t *testing.T) {
+	t.Helper()
+	fmt.Fprint(h.conn, "tlas")
+	response, err := http.ReadResponse(h.in, nil)
+	if err != nil {
+		t.Errorf("a request in flight got no answer: %v", err)
+		return
+	}
+	body, err := io.ReadAll(response.Body)
+	if string(body) != "firstlas" || err != nil {
+		t.Errorf("a request in flight got %s %q, %v", response.Status, body, err)
+	}
+}
+
+// clients send POSTs on a connection each until they are asked to leave.
+type clients struct {
+	addr     string
+	running  sync.WaitGroup
+	answered chan struct{}
+	mu       sync.Mutex
+	failed   []error
+}
+
+func (c *clients) run() {
+	conn, err := net.Dial("tcp", c.addr)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	in := bufio.NewReader(conn)
+	for n := 0; ; n++ {
+		response, err := post(conn, in)
+		if err != nil {
+			c.fail(fmt.Errorf("request %d of a connection got no answer: %w", n, err))
+			return
+		}
+		select {
+		case c.answered <- struct{}{}:
+		default:
+		}
+		if response.Close {
+			return
+		}
+	}
+}
+
+func (c *clients) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = append(c.failed, err)
+}
+
+func post(conn net.Conn, in *bufio.Reader) (*http.Response, error) {
+	fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: client\r\nContent-Length: 4\r\n\r\nbody")
+	response, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return nil, err
+	}
+	if body, err := io.ReadAll(response.Body); string(body) != "body" {
+		return nil, fmt.Errorf("%s with %q: %w", response.Status, body, err)
+	}
+	return response, nil
+}
+
+// A download that has begun is complete, whoever serves it.
+func TestMinimalEndAlone(t *testing.T) {
+	big := filepath.Join(binaries, "big")
+	const size = 64 << 20
+	if err := os.WriteFile(big, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(big, size); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, filepath.Join(binaries, "minimal"))
+	conn := dial(t, minimalAddr)
+	fmt.Fprint(conn, "GET /big HTTP/1.1\r\nHost: client\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.awaitText("start draining (1 in flight)")
+	if n, err := io.Copy(io.Discard, response.Body); n != size || err != nil {
+		t.Errorf("%d bytes came: %v", n, err)
+	}
+	p.endsWell()
+}
+
+func TestMinimalIsSmall(t *testing.T) {
+	source, err := os.ReadFile("minimal/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, program, _ := bytes.Cut(source, []byte("\npackage main"))
+	lines := 0
+	for line := range strings.Lines("package main" + string(program)) {
+		if strings.TrimSpace(line) != "" {
+			lines++
+		}
+	}
+	if lines > 15 {
+		t.Errorf("minimal has %d lines", lines)
+	}
+}
+
+// What is used by the requests is closed after them.
+func TestStoreIsClosedLast(t *testing.T) {
+	addr, flags := example{name: "http", admin: true}.flags(t)
+	p := start(t, filepath.Join(binaries, "http"), flags...)
+	conn := dial(t, addr)
+	begun := make(chan struct{})
+	go func() {
+		defer close(begun)
+		for admin := flags[3]; !strings.HasPrefix(get(admin, "/stats"), "1 in flight"); {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	fmt.Fprint(conn, "GET /slow HTTP/1.1\r\nHost: client\r\n\r\n")
+	<-begun
+	p.signal(syscall.SIGTERM)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("the slow request got %v, %v", response, err)
+	}
+	p.awaitText("the store is closed")
+	p.endsWell()
+}
+
+func get(addr, path string) string {
+	response, err := http.Get("http://" + addr + path)
+	if err != nil {
+		return ""
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	return string(body)
+}
+
+// Each folder is an example that says what it shows, and README.md leads to it.
+func TestIndex(t *testing.T) {
+	index, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mains, err := filepath.Glob("*/main.go")
+	if err != nil || len(mains) == 0 {
+		t.Fatalf("no example: %v", err)
+	}
+	for _, path := range mains {
+		name := filepath.Dir(path)
+		if !bytes.Contains(index, []byte("]("+name+"/")) {
+			t.Errorf("README.md does not lead to %s", name)
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.PackageClauseOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, say := range []string{"go run ./" + name, "grace run"} {
+			if !strings.Contains(file.Doc.Text(), say) {
+				t.Errorf("the comment above %s does not say %q", path, say)
+			}
+		}
+	}
+}

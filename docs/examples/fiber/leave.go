@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gracerun/grace/drain"
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	// linger is longer than the clients' time between two requests.
+	linger = 2 * time.Second
+	// queuePatience is for accepting what waits in the queue when the drain begins.
+	queuePatience = 100 * time.Millisecond
+)
+
+// clients lets the clients of a fiber.App leave before its Shutdown.
+type clients struct {
+	drain *drain.Drain
+	app   *fiber.App
+	open  atomic.Int64
+	last  atomic.Int64 // when something has happened on any connection, in nanoseconds
+}
+
+func newClients(d *drain.Drain, app *fiber.App) *clients {
+	c := &clients{drain: d, app: app}
+	app.Server().ConnState = c.note
+	app.Use(c.count)
+	return c
+}
+
+// serve has the drain serve, stop accepting, and let the clients go.
+func (c *clients) serve(ln net.Listener) {
+	l := &listener{Listener: ln, close: sync.OnceValue(ln.Close), ended: make(chan struct{})}
+	c.drain.On(drain.Accepting, "fiber", l.stop)
+	c.drain.On(drain.Requests, "fiber", c.leave)
+	c.drain.Go("fiber", func(context.Context) error { return c.app.Listener(l) })
+}
+
+func (c *clients) note(_ net.Conn, state fasthttp.ConnState) {
+	c.last.Store(time.Now().UnixNano())
+	switch state {
+	case fasthttp.StateNew:
+		c.open.Add(1)
+	case fasthttp.StateHijacked, fasthttp.StateClosed:
+		c.open.Add(-1)
+	}
+}
+
+// leave calls Shutdown when all clients have left, or when those that are left have been silent for the linger.
+func (c *clients) leave(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for c.open.Load() > 0 && time.Since(time.Unix(0, c.last.Load())) < linger && ctx.Err() == nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	return c.app.ShutdownWithContext(ctx)
+}
+
+// count has the drain count the request, as it counts those of net/http, and asks the client to leave once the drain
+// has begun, be it while the request was answered.
+func (c *clients) count(ctx *fiber.Ctx) error {
+	var err error
+	c.drain.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		err = ctx.Next()
+	})).ServeHTTP(nowhere{}, &http.Request{})
+	select {
+	case <-c.drain.Draining():
+		ctx.Context().SetConnectionClose()
+	default:
+	}
+	return err
+}
+
+// nowhere is the writer of a response that fasthttp writes.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return http.Header{} }
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) WriteHeader(int)             {}
+
+// listener ends once what waits in its queue is accepted.
+type listener struct {
+	net.Listener
+	close func() error
+	ended chan struct{}
+}
+
+// Accept says the end with the one error that is an end for fasthttp. After a timeout it would try again.
+func (l *listener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		return conn, nil
+	}
+	defer close(l.ended)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		l.Close()
+		return nil, net.ErrClosed
+	}
+	return nil, err
+}
+
+// Close may be called again by Shutdown, which does not wait for the requests after an error.
+func (l *listener) Close() error { return l.close() }
+
+func (l *listener) stop(ctx context.Context) error {
+	if err := l.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(queuePatience)); err != nil {
+		return err
+	}
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+	}
+	return nil
+}
