@@ -1,0 +1,60 @@
+package grpcdrain
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+)
+
+func (s *Server) interceptUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	s.inFlight.Add(1)
+	defer s.inFlight.Add(-1)
+	return handle(s.drain.WithDraining(ctx), req)
+}
+
+func (s *Server) interceptStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	s.inFlight.Add(1)
+	defer s.inFlight.Add(-1)
+	ctx := s.drain.WithDraining(ss.Context())
+	if info.FullMethod == watchMethod {
+		var cancel context.CancelFunc
+		ctx, cancel = s.untilLeaving(ctx)
+		defer cancel()
+	}
+	err := handle(srv, &stream{ss, ctx})
+	s.holdBack(ss.Context())
+	return err
+}
+
+// untilLeaving is for what has no other end: health.Server's watches know nothing of the drain.
+func (s *Server) untilLeaving(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-s.leaving:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// holdBack lets a stream that ends during the drain end after the GOAWAY.
+func (s *Server) holdBack(ctx context.Context) {
+	if !closed(s.drain.Draining()) {
+		return
+	}
+	select {
+	case <-s.leaving:
+	case <-s.drain.Done():
+	case <-ctx.Done():
+	}
+}
+
+// stream is a ServerStream with another context.
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *stream) Context() context.Context { return s.ctx }

@@ -1,0 +1,166 @@
+package grpcdrain
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+var errStopped = errors.New("the listener was told to stop")
+
+const (
+	// queuePatience bounds the emptying of a queue that other processes share and clients go on filling.
+	queuePatience = time.Second
+	// emptyPatience is how long no connection comes out of a queue that is empty. A connection that waits comes out at
+	// once.
+	emptyPatience = 50 * time.Millisecond
+	// helloPatience is what new connections get to do their handshakes when the server stops accepting.
+	helloPatience = 2 * time.Second
+)
+
+// listener stops without losing a connection: closing the last descriptor of a socket makes the kernel reset those in
+// its queue, and GracefulStop closes those that were accepted just before it.
+type listener struct {
+	net.Listener
+	accept    func()
+	accepting chan struct{} // closed at the first Accept
+	ended     chan struct{} // closed when there is no Accept any more
+	stopping  chan struct{}
+	until     time.Time // for the queue; set before stopping is closed
+
+	mu      sync.Mutex
+	new     map[*conn]struct{} // those that have not done their handshakes
+	limit   time.Time          // for these, if it is set
+	changed chan struct{}      // has an element if one has left since the last receive
+}
+
+func newListener(ln net.Listener) *listener {
+	l := &listener{
+		Listener:  ln,
+		accepting: make(chan struct{}),
+		ended:     make(chan struct{}),
+		stopping:  make(chan struct{}),
+		new:       map[*conn]struct{}{},
+		changed:   make(chan struct{}, 1),
+	}
+	l.accept = sync.OnceFunc(func() { close(l.accepting) })
+	return l
+}
+
+// Accept is called by one goroutine of grpc. The connections take part in stop.
+func (l *listener) Accept() (net.Conn, error) {
+	l.accept()
+	if closed(l.stopping) {
+		return l.acceptQueued()
+	}
+	c, err := l.Listener.Accept()
+	if err != nil && closed(l.stopping) {
+		return l.acceptQueued()
+	}
+	return l.enter(c, err)
+}
+
+// acceptQueued gives errStopped when the queue is empty, upon which grpc closes the listener.
+func (l *listener) acceptQueued() (net.Conn, error) {
+	d, ok := l.Listener.(deadliner)
+	if !ok || time.Now().After(l.until) || d.SetDeadline(time.Now().Add(emptyPatience)) != nil {
+		return nil, errStopped
+	}
+	c, err := l.Listener.Accept()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, errStopped
+	}
+	return l.enter(c, err)
+}
+
+type deadliner interface{ SetDeadline(time.Time) error }
+
+// stop returns when all connections that were accepted are served, or ctx is done.
+func (l *listener) stop(ctx context.Context) error {
+	l.until = time.Now().Add(queuePatience)
+	close(l.stopping)
+	if d, ok := l.Listener.(deadliner); !ok || d.SetDeadline(time.Unix(1, 0)) != nil {
+		l.Close()
+	}
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+	}
+	l.hurry(time.Now().Add(helloPatience))
+	for l.greeting() && ctx.Err() == nil {
+		select {
+		case <-l.changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (l *listener) enter(c net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	entered := &conn{Conn: c, of: l}
+	l.new[entered] = struct{}{}
+	return entered, nil
+}
+
+func (l *listener) greeting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.new) > 0
+}
+
+// hurry does not wait for grpc's ConnectionTimeout, which is two minutes unless set.
+func (l *listener) hurry(limit time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = limit
+	for c := range l.new {
+		if c.bounded {
+			_ = c.Conn.SetDeadline(limit) // a connection that is closed has no deadline
+		}
+	}
+}
+
+// leave is called with mu.
+func (l *listener) leave(c *conn) {
+	delete(l.new, c)
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// conn is new until its first deadline is taken away, which grpc sets for the handshakes.
+type conn struct {
+	net.Conn
+	of      *listener
+	bounded bool // guarded by of.mu
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if t.IsZero() {
+		c.of.leave(c)
+		return c.Conn.SetDeadline(t)
+	}
+	c.bounded = true
+	if limit := c.of.limit; !limit.IsZero() && t.After(limit) {
+		t = limit
+	}
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *conn) Close() error {
+	c.of.mu.Lock()
+	c.of.leave(c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}

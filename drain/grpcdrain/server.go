@@ -1,0 +1,171 @@
+package grpcdrain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gracerun/grace/drain"
+	"google.golang.org/grpc"
+)
+
+// Server is a grpc.Server that ends with a Drain. Register services with it, then call its Serve.
+type Server struct {
+	*grpc.Server
+
+	// Notice is how long the server goes on accepting after its health service has said NOT_SERVING, for balancers that
+	// have to see that first. It is a part of the time of drain.Accepting, and none unless set. Leave it so where a
+	// successor serves the same address. Set it before Serve.
+	Notice time.Duration
+
+	drain    *drain.Drain
+	inFlight atomic.Int64
+	leaving  chan struct{} // closed when the clients have been told to leave
+	health   shutdowner
+	once     sync.Once // for what is done at the first Serve
+}
+
+type shutdowner interface{ Shutdown() }
+
+const (
+	healthService = "grpc.health.v1.Health"
+	watchMethod   = "/grpc.health.v1.Health/Watch"
+)
+
+const (
+	// goAwayPatience is for GracefulStop to send the first GOAWAY, which it does at once but does not tell.
+	goAwayPatience = 100 * time.Millisecond
+	// spare is for the error of a step that ends late: a Drain does not hear one that comes with the end of the time.
+	spare = 100 * time.Millisecond
+)
+
+// NewServer makes a server that ends with d. Its interceptors come first of those that are chained.
+func NewServer(d *drain.Drain, opts ...grpc.ServerOption) *Server {
+	s := &Server{drain: d, leaving: make(chan struct{})}
+	s.Server = grpc.NewServer(append([]grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(s.interceptUnary),
+		grpc.ChainStreamInterceptor(s.interceptStream),
+	}, opts...)...)
+	return s
+}
+
+// RegisterService takes note of a health.Server, which has its Shutdown called in the drain.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	if h, ok := impl.(shutdowner); ok && desc.ServiceName == healthService {
+		s.health = h
+	}
+	s.Server.RegisterService(desc, impl)
+}
+
+// Serve serves on ln until the drain, and returns when it accepts connections. There may be several listeners; Drain.Wait
+// returns their errors. An error of Accept begins the drain.
+//
+// In drain.Accepting, connections that wait in the queue are accepted still, then ln is closed. Those that have not said
+// hello within two seconds are closed; GracefulStop would let all others wait for them. In drain.Requests, clients are
+// told to leave, and what they have begun is finished. What remains shortly before the end of the phase is cut, and
+// counted in the error. The program does not call GracefulStop or Stop itself.
+//
+// Serve closes ln. With a ln without SetDeadline what waits in its queue is lost, unless another process has the socket
+// too. Do TLS by grpc.Creds, not by the listener.
+func (s *Server) Serve(ln net.Listener) {
+	s.once.Do(func() { s.drain.On(drain.Requests, "gRPC server", s.finish) })
+	l := newListener(ln)
+	name := "gRPC server " + ln.Addr().String()
+	s.drain.On(drain.Accepting, name, func(ctx context.Context) error {
+		s.giveNotice(ctx)
+		return l.stop(ctx)
+	})
+	if closed(s.drain.Draining()) {
+		ln.Close()
+		close(l.ended)
+		return
+	}
+	s.drain.Go(name, func(context.Context) error { return s.accept(l) })
+	select {
+	case <-l.accepting:
+	case <-l.ended:
+	case <-s.drain.Done():
+	}
+}
+
+func (s *Server) accept(l *listener) error {
+	defer s.drain.Drain()
+	defer close(l.ended)
+	err := s.Server.Serve(l)
+	if errors.Is(err, errStopped) || errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) giveNotice(ctx context.Context) {
+	if s.Notice <= 0 {
+		return
+	}
+	s.sayNotServing()
+	select {
+	case <-time.After(s.Notice):
+	case <-ctx.Done():
+	}
+}
+
+func (s *Server) sayNotServing() {
+	if s.health != nil {
+		s.health.Shutdown()
+	}
+}
+
+// finish returns when all clients have left, or soon before ctx is done.
+func (s *Server) finish(ctx context.Context) error {
+	ctx, cancel := withSpare(ctx)
+	defer cancel()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.GracefulStop()
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(goAwayPatience):
+	case <-ctx.Done():
+	}
+	s.sayNotServing()
+	close(s.leaving)
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return s.cut(ctx)
+	}
+}
+
+// cut also lets GracefulStop return, as soon as the handlers heed the end of their contexts.
+func (s *Server) cut(ctx context.Context) error {
+	n := s.inFlight.Load()
+	s.Stop()
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot finish %d RPCs: %w", n, context.Cause(ctx))
+}
+
+func withSpare(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadlineCause(ctx, end.Add(-spare), errors.New("the time for them is over"))
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
