@@ -1,0 +1,86 @@
+// Gorilla is a server of WebSockets with gorilla/websocket. When the drain comes to its streams, each client is told
+// 1001, going away, between two messages; the handlers know nothing of it: their next read or write fails.
+//
+//	go run ./gorilla                                             # alone; Ctrl-C ends it
+//	go build -o app ./gorilla && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
+package main
+
+import (
+	"flag"
+	"log"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/gracerun/grace/drain"
+	"github.com/gracerun/grace/handoff"
+)
+
+var addr = flag.String("addr", ":8080", "where to listen")
+
+func main() {
+	flag.Parse()
+	ln, err := handoff.Listen("tcp", *addr)
+	if err == nil {
+		err = drain.Serve(&http.Server{Handler: routes()}, ln)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+func routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/echo", echo)
+	mux.HandleFunc("/clock", clock)
+	return mux
+}
+
+var upgrader websocket.Upgrader
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	for {
+		kind, message, err := conn.ReadMessage()
+		if err != nil || conn.WriteMessage(kind, message) != nil {
+			return
+		}
+	}
+}
+
+// clock speaks without being asked.
+func clock(w http.ResponseWriter, r *http.Request) {
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	gone := make(chan struct{})
+	go readToEnd(conn, gone)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			if conn.WriteMessage(websocket.TextMessage, []byte(now.Format(time.RFC3339Nano))) != nil {
+				return
+			}
+		case <-gone:
+			return
+		}
+	}
+}
+
+// readToEnd reads what the client says at the end.
+func readToEnd(conn *websocket.Conn, gone chan<- struct{}) {
+	defer close(gone)
+	for {
+		if _, _, err := conn.NextReader(); err != nil {
+			return
+		}
+	}
+}

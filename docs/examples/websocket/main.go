@@ -1,0 +1,73 @@
+// Websocket is a server of WebSockets with coder/websocket. When the drain comes to its streams, each client is told
+// 1001, going away, between two messages; the handlers know nothing of it: their next Read or Write fails.
+//
+//	go run ./websocket                                             # alone; Ctrl-C ends it
+//	go build -o app ./websocket && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
+package main
+
+import (
+	"flag"
+	"log"
+	"net/http"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/gracerun/grace/drain"
+	"github.com/gracerun/grace/handoff"
+)
+
+var addr = flag.String("addr", ":8080", "where to listen")
+
+func main() {
+	flag.Parse()
+	ln, err := handoff.Listen("tcp", *addr)
+	if err == nil {
+		err = drain.Serve(&http.Server{Handler: routes()}, ln)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+func routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/echo", echo)
+	mux.HandleFunc("/clock", clock)
+	return mux
+}
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow()
+	for {
+		kind, message, err := conn.Read(r.Context())
+		if err != nil || conn.Write(r.Context(), kind, message) != nil {
+			return
+		}
+	}
+}
+
+// clock speaks without being asked. CloseRead reads what the client says at the end.
+func clock(w http.ResponseWriter, r *http.Request) {
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow()
+	ctx := conn.CloseRead(r.Context())
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			if conn.Write(ctx, websocket.MessageText, []byte(now.Format(time.RFC3339Nano))) != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
