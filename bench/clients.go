@@ -25,10 +25,10 @@ type client struct {
 }
 
 // invite starts the clients, and returns when all their connections are open and have been used once.
-func (s *supervised) invite() ([]*client, error) {
+func (s *supervised) invite(connections int, every time.Duration) ([]*client, error) {
 	var crowd []*client
 	for range clients {
-		c, err := newClient(s.address)
+		c, err := newClient(s.address, connections/clients, every)
 		if err != nil {
 			return crowd, err
 		}
@@ -38,12 +38,12 @@ func (s *supervised) invite() ([]*client, error) {
 	return crowd, err
 }
 
-func newClient(address string) (*client, error) {
+func newClient(address string, connections int, every time.Duration) (*client, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := &client{cmd: exec.Command(self, "clients", address, strconv.Itoa(connections/clients), every.String())}
+	c := &client{cmd: exec.Command(self, "clients", address, strconv.Itoa(connections), every.String())}
 	c.cmd.Stderr = os.Stderr
 	if c.orders, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func requests(crowd []*client) (sum int, err error) {
 func (c *client) leave() error { return errors.Join(c.orders.Close(), c.cmd.Wait()) }
 
 // hold is the client's process: for each line that it gets it says how many requests were answered, and it ends with
-// its input or with the first request that fails.
+// its input or with the first request that fails. Without a pause it asks once on each connection.
 func hold(address, count, every string) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
@@ -93,7 +93,7 @@ func hold(address, count, every string) error {
 		if err != nil {
 			return err
 		}
-		u := user{conn, bufio.NewReaderSize(conn, 512)}
+		u := &user{address, conn, bufio.NewReaderSize(conn, 512)}
 		if err := u.ask(); err != nil {
 			return err
 		}
@@ -119,18 +119,27 @@ func report(answered *atomic.Int64, failed <-chan error) error {
 			}
 			fmt.Println(answered.Load())
 		case err := <-failed:
-			return err
+			if err != nil {
+				return err
+			}
 		}
 	}
 }
 
-// user is one connection.
+// user has one connection at a time.
 type user struct {
-	conn net.Conn
-	in   *bufio.Reader
+	address string
+	conn    net.Conn
+	in      *bufio.Reader
 }
 
-func (u user) use(every time.Duration, answered *atomic.Int64) error {
+// use asks again and again, or, without a pause between, only waits for the end of the connection.
+func (u *user) use(every time.Duration, answered *atomic.Int64) error {
+	if every == 0 {
+		_, err := io.Copy(io.Discard, u.in)
+		u.conn.Close()
+		return err
+	}
 	for wait := rand.N(every); ; wait = every {
 		time.Sleep(wait)
 		if err := u.ask(); err != nil {
@@ -140,7 +149,8 @@ func (u user) use(every time.Duration, answered *atomic.Int64) error {
 	}
 }
 
-func (u user) ask() error {
+// ask takes a new connection for the next time if it is told to.
+func (u *user) ask() error {
 	if _, err := io.WriteString(u.conn, "GET / HTTP/1.1\r\nHost: bench\r\n\r\n"); err != nil {
 		return err
 	}
@@ -148,6 +158,13 @@ func (u user) ask() error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, response.Body)
-	return err
+	if _, err = io.Copy(io.Discard, response.Body); err != nil || !response.Close {
+		return err
+	}
+	u.conn.Close()
+	if u.conn, err = net.Dial("tcp", u.address); err != nil {
+		return err
+	}
+	u.in.Reset(u.conn)
+	return nil
 }

@@ -45,7 +45,7 @@ func (s *supervised) look(t table) (err error) {
 	}()
 	if err := s.observe(t, fmt.Sprintf("opening %d connections", connections), func() (int, error) {
 		var err error
-		crowd, err = s.invite()
+		crowd, err = s.invite(connections, every)
 		return connections, err
 	}); err != nil {
 		return err

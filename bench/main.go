@@ -25,6 +25,7 @@ var parts = []struct {
 	{"start", bench.start},
 	{"latency", bench.latency},
 	{"idle", bench.idle},
+	{"drain", bench.drain},
 }
 
 func main() {

@@ -20,18 +20,19 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "what to listen on when no socket was inherited")
 	delay := flag.Duration("delay", 0, "what the start takes beyond that of the program itself")
 	silent := flag.Bool("silent", false, "do not send READY=1, so that readiness has to be seen")
+	linger := flag.Duration("linger", 2*time.Second, "how long idle connections stay open during a drain")
 	flag.Parse()
 	if *silent {
 		os.Unsetenv("NOTIFY_SOCKET")
 	}
 	time.Sleep(*delay)
-	if err := serve(*addr); err != nil {
+	if err := serve(*addr, *linger); err != nil {
 		fmt.Fprintln(os.Stderr, "app:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(addr string) error {
+func serve(addr string, linger time.Duration) error {
 	ln, err := handoff.Named("web", "tcp", addr)
 	if err != nil {
 		return err
@@ -40,5 +41,5 @@ func serve(addr string) error {
 	return drain.Serve(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Pid", pid)
 		io.WriteString(w, "hello\n")
-	})}, ln)
+	})}, ln, drain.Linger(linger))
 }
