@@ -135,11 +135,12 @@ func TestEndUnderSocketActivation(t *testing.T) {
 func endUnderLoad(t *testing.T, p *process, addr string) {
 	t.Helper()
 	held := hold(t, addr)
-	clients := &clients{addr: addr, answered: make(chan struct{}, 1)}
+	clients := &clients{addr: addr}
 	for range 16 {
+		clients.begun.Add(1)
 		clients.running.Go(clients.run)
 	}
-	<-clients.answered
+	clients.begun.Wait()
 	p.signal(syscall.SIGTERM)
 	p.awaitText("start draining")
 	clients.running.Wait()
@@ -172,6 +173,7 @@ func hold(t *testing.T, addr string) held {
 
 func (h held) finish(t *testing.T) {
 	t.Helper()
+	defer h.conn.Close()
 	fmt.Fprint(h.conn, "tlas")
 	response, err := http.ReadResponse(h.in, nil)
 	if err != nil {
@@ -186,14 +188,16 @@ func (h held) finish(t *testing.T) {
 
 // clients send POSTs on a connection each until they are asked to leave.
 type clients struct {
-	addr     string
-	running  sync.WaitGroup
-	answered chan struct{}
-	mu       sync.Mutex
-	failed   []error
+	addr    string
+	begun   sync.WaitGroup // done with each first answer
+	running sync.WaitGroup
+	mu      sync.Mutex
+	failed  []error
 }
 
 func (c *clients) run() {
+	begun := sync.OnceFunc(c.begun.Done)
+	defer begun()
 	conn, err := net.Dial("tcp", c.addr)
 	if err != nil {
 		c.fail(err)
@@ -208,10 +212,7 @@ func (c *clients) run() {
 			c.fail(fmt.Errorf("request %d of a connection got no answer: %w", n, err))
 			return
 		}
-		select {
-		case c.answered <- struct{}{}:
-		default:
-		}
+		begun()
 		if response.Close {
 			return
 		}
