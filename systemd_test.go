@@ -121,3 +121,56 @@ func TestUnitFailsWithTheStatusOfItsFirstGeneration(t *testing.T) {
 		t.Errorf("why: %s", e.Why)
 	}
 }
+
+const socketUnit = "[Socket]\nListenStream=ADDR\n"
+
+const activatedUnit = `[Unit]
+StartLimitIntervalSec=0
+[Service]
+Type=notify
+ExecStart=/usr/local/bin/server -addr ADDR
+`
+
+// The program that runs under grace elsewhere, with systemd in grace's place: a restart loses nothing, since systemd has
+// the socket and the program drains.
+func TestSameProgramUnderSocketActivation(t *testing.T) {
+	addr, tree := freePort(t), t.TempDir()
+	for _, dir := range []string{"etc/systemd/system", "usr/local/bin"} {
+		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(serverBinary(t), filepath.Join(tree, "usr/local/bin/server")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, tree, "etc/systemd/system/app.socket", strings.Replace(socketUnit, "ADDR", addr, 1), 0o644)
+	write(t, tree, "etc/systemd/system/app.service", strings.Replace(activatedUnit, "ADDR", addr, 1), 0o644)
+	b := bootBox(t, tree)
+	b.do("systemctl", "start", "app.socket")
+	if state := b.property("app.service", "ActiveState"); state != "inactive" {
+		t.Errorf("the service is %s before anybody has asked for it", state)
+	}
+	pids := map[string]bool{}
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		until(t, "the first client has the service started", func() bool { return b.property("app.service", "ActiveState") == "active" })
+		for range 10 {
+			pids[b.property("app.service", "MainPID")] = true
+			b.do("systemctl", "restart", "app.service")
+		}
+	})
+	if len(pids) != 10 {
+		t.Errorf("there were the processes %v", pids)
+	}
+	b.do("systemctl", "stop", "app.socket", "app.service")
+	const lives = 11
+	var journal string
+	until(t, "each of them ended well", func() bool {
+		journal = b.do("journalctl", "--unit", "app.service", "--output", "cat")
+		return strings.Count(journal, "drained in") == lives && strings.Count(journal, "Deactivated successfully") == lives
+	})
+	for _, trouble := range []string{"Killing process", "Main process exited", "timed out"} {
+		if strings.Contains(journal, trouble) {
+			t.Errorf("the journal says %q:\n%s", trouble, journal)
+		}
+	}
+}
