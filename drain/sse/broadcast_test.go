@@ -112,7 +112,7 @@ func TestClientOfAnotherProcessIsToldSo(t *testing.T) {
 
 func TestHistoryIsBounded(t *testing.T) {
 	b := &Broadcast{History: 3, Lost: Event{Data: "lost"}}
-	srv := serve(t, false, b)
+	srv := serve(t, false, Handler(b.Stream, Log(quiet())))
 	c := srv.get("")
 	c.mustBegin()
 	c.stop()
@@ -290,6 +290,21 @@ func TestWithoutStartANewClientGetsWhatComes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.mustGet("event 2")
+}
+
+// The store cannot say what comes after nothing.
+func TestSlowClientWithoutAPlaceIsDropped(t *testing.T) {
+	shared := &store{}
+	b := &Broadcast{History: 1, From: shared.after}
+	for range 2 {
+		if err := b.Publish(shared.add()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, _ := b.history()
+	if _, err := b.after(t.Context(), all, ""); err == nil || !strings.Contains(err.Error(), "too slow") {
+		t.Errorf("it ends with %v", err)
+	}
 }
 
 func TestTroubleWithTheStore(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,8 +22,9 @@ const patience = 30 * time.Second
 // server is one whose drain is the test's.
 type server struct {
 	*httptest.Server
-	t     *testing.T
-	drain *drain.Drain
+	t           *testing.T
+	drain       *drain.Drain
+	connections atomic.Int64
 }
 
 var protocols = map[string]bool{"HTTP/1.1": false, "HTTP/2": true}
@@ -39,7 +41,11 @@ func serve(t *testing.T, http2 bool, h http.Handler) *server {
 
 func serveWith(t *testing.T, http2 bool, h http.Handler, change func(*http.Server)) *server {
 	t.Helper()
-	s := &server{httptest.NewUnstartedServer(h), t, drain.New(drain.Signals(), drain.Log(quiet()))}
+	s := &server{Server: httptest.NewUnstartedServer(h), t: t, drain: drain.New(drain.Signals(), drain.Log(quiet()))}
+	s.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		s.connections.Add(1)
+		return ctx
+	}
 	s.Config.BaseContext = func(net.Listener) context.Context { return s.drain.WithDraining(context.Background()) }
 	change(s.Config)
 	if http2 {

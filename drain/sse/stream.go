@@ -20,10 +20,9 @@ type Stream struct {
 	idle        *time.Timer // until the next heartbeat
 	watching    sync.WaitGroup
 
-	mu     sync.Mutex // for the response
-	w      http.ResponseWriter
-	rc     *http.ResponseController
-	broken error // why nothing can be written any more
+	mu sync.Mutex // for the response
+	w  http.ResponseWriter
+	rc *http.ResponseController
 }
 
 func newStream(w http.ResponseWriter, r *http.Request, o options) *Stream {
@@ -78,8 +77,6 @@ func (s *Stream) open(protocol int, ending <-chan struct{}) bool {
 	defer s.mu.Unlock()
 	setHeader(s.w.Header(), protocol)
 	s.w.WriteHeader(http.StatusOK)
-	// The ReadTimeout of a server ends the contexts of requests that take longer: its background read fails.
-	_ = s.rc.SetReadDeadline(time.Time{})
 	if closed(ending) {
 		s.cancel(drain.ErrDraining)
 		return false
@@ -132,18 +129,15 @@ func (s *Stream) close() {
 
 // write is called with mu held.
 func (s *Stream) write(frame []byte) error {
-	if s.broken != nil {
-		return s.broken
-	}
 	s.limit()
 	_, err := s.w.Write(frame)
 	if err == nil {
 		err = s.rc.Flush()
 	}
 	if err != nil {
-		s.broken = fmt.Errorf("cannot reach the client: %w", err)
-		s.cancel(s.broken)
-		return s.broken
+		err = fmt.Errorf("cannot reach the client: %w", err)
+		s.cancel(err)
+		return err
 	}
 	// Over HTTP/2 a deadline that passes between two messages resets the stream.
 	_ = s.rc.SetWriteDeadline(time.Time{})
