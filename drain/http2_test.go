@@ -477,14 +477,14 @@ func TestGoAwayDoesNotWaitForABlockedWrite(t *testing.T) {
 	}
 }
 
-// recorder takes at most limit bytes in one Write, if there is a limit.
-type recorder struct {
+// sink takes at most limit bytes in one Write, if there is a limit.
+type sink struct {
 	net.Conn
 	limit   int
 	written bytes.Buffer
 }
 
-func (r *recorder) Write(p []byte) (int, error) {
+func (r *sink) Write(p []byte) (int, error) {
 	if r.limit > 0 && len(p) > r.limit {
 		n, _ := r.written.Write(p[:r.limit])
 		return n, os.ErrDeadlineExceeded
@@ -522,7 +522,7 @@ func TestRequestComesInTheNextGap(t *testing.T) {
 	frames, gaps := someFrames()
 	for size := 1; size <= len(frames); size++ {
 		for asked := 0; asked <= len(frames); asked += size {
-			to := &recorder{}
+			to := &sink{}
 			conn := newHTTP2Conns().add(to)
 			for at := 0; at < len(frames); at += size {
 				if at == asked {
@@ -547,7 +547,7 @@ func TestRequestComesInTheNextGap(t *testing.T) {
 func TestWriteGoesOnWhereTheTimeWasOver(t *testing.T) {
 	frames, gaps := someFrames()
 	for limit := 1; limit <= len(frames); limit++ {
-		to := &recorder{limit: limit}
+		to := &sink{limit: limit}
 		conn := newHTTP2Conns().add(to)
 		conn.ask()
 		for rest := frames; rest != ""; {
@@ -563,7 +563,7 @@ func TestWriteGoesOnWhereTheTimeWasOver(t *testing.T) {
 }
 
 func TestNothingIsAskedAfterTheLastGoAway(t *testing.T) {
-	to := &recorder{}
+	to := &sink{}
 	conns := newHTTP2Conns()
 	conn := conns.add(to)
 	last := http2Frame{kind: frameGoAway, payload: "\x00\x00\x00\x05\x00\x00\x00\x00"}.String()
