@@ -21,6 +21,7 @@ const patience = 30 * time.Second
 // would switch a listener to blocking.
 type app struct {
 	pid     int
+	gone    bool // and reaped
 	orders  *os.File
 	answers *bufio.Reader
 }
@@ -60,8 +61,10 @@ func startApp(t *testing.T, role string, how appStart) *app {
 	a := &app{pid: pid, orders: orders, answers: bufio.NewReader(answers)}
 	must(t, answers.SetDeadline(time.Now().Add(patience)))
 	t.Cleanup(func() {
-		unix.Kill(pid, unix.SIGKILL)
-		a.wait()
+		if !a.gone {
+			unix.Kill(pid, unix.SIGKILL)
+			a.wait()
+		}
 	})
 	return a
 }
@@ -69,6 +72,7 @@ func startApp(t *testing.T, role string, how appStart) *app {
 func (a *app) wait() {
 	for {
 		if _, err := unix.Wait4(a.pid, nil, 0, nil); err != unix.EINTR {
+			a.gone = true
 			return
 		}
 	}

@@ -1,11 +1,16 @@
 package handoff_test
 
 import (
+	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
+	"sync/atomic"
+	"time"
 
 	"github.com/gracerun/grace/handoff"
 )
@@ -38,6 +43,26 @@ func Example() {
 	body, _ := io.ReadAll(resp.Body)
 	fmt.Printf("%s\n", body)
 	// Output: hello
+}
+
+// Whoever starts the program says where it listens, and leaves it a socket or not:
+//
+//	./app -addr :8080
+//	grace run --listen :8080 -- ./app -addr :8080
+//	grace run --listen :8080 -- ./app -network fd -addr {fd}
+func ExampleListen() {
+	flags := flag.NewFlagSet("app", flag.ExitOnError)
+	network := flags.String("network", "tcp", "tcp, unix, or fd for an inherited socket")
+	addr := flags.String("addr", ":8080", "an address, a path, or a descriptor's number")
+	flags.Parse([]string{"-addr", "127.0.0.1:0"})
+	ln, err := handoff.Listen(*network, *addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer ln.Close()
+	fmt.Println(ln.Addr().Network())
+	// Output: tcp
 }
 
 // The operator gives the sockets names: grace run --listen web=:8080 --listen admin=127.0.0.1:0 -- ./app
@@ -76,6 +101,88 @@ func ExampleListenPacket() {
 	n, _, err := conn.ReadFrom(packet)
 	fmt.Println(string(packet[:n]), err)
 	// Output: ping <nil>
+}
+
+// A name leaves the address to the operator: grace run --listen dns=udp://:53 -- ./app
+func ExampleNamedPacket() {
+	conn, err := handoff.NamedPacket("dns", "udp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	fmt.Println(conn.LocalAddr().Network())
+	// Output: udp
+}
+
+// Ready comes last: with it the old generation is told to end.
+func ExampleReady() {
+	ln, err := handoff.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	srv := &http.Server{Handler: http.NotFoundHandler()}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	if err := handoff.Ready(); err != nil {
+		fmt.Println(err)
+	}
+	srv.Close()
+	fmt.Println(<-served)
+	// Output: http: Server closed
+}
+
+// A program that ends of its own accord says so before, and how far it is; package drain does both.
+func ExampleStopping() {
+	if err := handoff.Stopping(); err != nil {
+		fmt.Println(err)
+	}
+	for jobs := 3; jobs > 0; jobs-- {
+		if err := handoff.Inflight(jobs); err != nil {
+			fmt.Println(err)
+		}
+		fmt.Println(jobs, "to go")
+	}
+	// Output:
+	// 3 to go
+	// 2 to go
+	// 1 to go
+}
+
+// The count appears in grace's log while the program drains.
+func ExampleInflight() {
+	var inFlight atomic.Int64
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		inFlight.Add(1)
+		defer inFlight.Add(-1)
+		fmt.Println(handoff.Inflight(int(inFlight.Load())))
+	})
+	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	// Output: <nil>
+}
+
+// A program gives up a little before it would be killed, and can say what it gives up.
+func ExampleKillAfter() {
+	limit := 20 * time.Second
+	if allowed, told := handoff.KillAfter(); told {
+		limit = min(limit, allowed*9/10)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	fmt.Println(new(http.Server).Shutdown(ctx))
+	// Output: <nil>
+}
+
+// A server that the program starts for itself must not take the variables for its own.
+func ExampleCleanEnv() {
+	helper := exec.Command("env")
+	helper.Env = handoff.CleanEnv([]string{"LANG=C", "LISTEN_FDS=1", "NOTIFY_SOCKET=/run/notify", "GRACE_GENERATION=3"})
+	out, err := helper.Output()
+	fmt.Print(string(out), err)
+	// Output:
+	// LANG=C
+	// <nil>
 }
 
 // A program that has much to load tells how far it is; grace shows the text, and waits for Ready.

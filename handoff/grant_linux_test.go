@@ -173,10 +173,7 @@ func flipper() {
 		case "ready":
 			return fmt.Sprint(upgrader.Ready())
 		case "upgrade":
-			os.Args[0] = "/proc/self/exe"
-			os.Setenv(roleVariable, "heir")
-			os.Setenv("HEIR", strings.TrimPrefix(order, "upgrade "))
-			return fmt.Sprint(upgrader.Upgrade())
+			return fmt.Sprint(upgradeToHeir(upgrader, strings.TrimPrefix(order, "upgrade ")))
 		case "handoff":
 			return fmt.Sprint(useHandoff(words[1]))
 		case "alone":
@@ -186,6 +183,21 @@ func flipper() {
 		}
 		return "what?"
 	})
+}
+
+// upgradeToHeir replaces the flipper by an app that knows handoff alone.
+func upgradeToHeir(upgrader *tableflip.Upgrader, asks string) error {
+	os.Args[0] = "/proc/self/exe"
+	os.Setenv(roleVariable, "heir")
+	os.Setenv("HEIR", asks)
+	for {
+		// The library hears of its own Ready a little later.
+		err := upgrader.Upgrade()
+		if err == nil || err.Error() != "process is not ready yet" {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // useHandoff is what other parts of an app on tableflip may do.

@@ -41,7 +41,9 @@ func startHeirOf(t *testing.T, dialects []string, listeners []*Listener, asks ..
 	if len(grant.PIDVars) > 0 {
 		role = "systemd heir"
 	}
-	return grant, startApp(t, role, appStart{grant: grant, env: []string{"HEIR=" + strings.Join(grant.Command, " ")}})
+	heir := startApp(t, role, appStart{grant: grant, env: []string{"HEIR=" + strings.Join(grant.Command, " ")}})
+	t.Cleanup(heir.wait) // it ends when it has greeted
+	return grant, heir
 }
 
 func (a *app) bequest(t *testing.T) (b bequest) {
