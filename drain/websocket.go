@@ -78,7 +78,11 @@ func (h *hijacked) Write(p []byte) (int, error) {
 	if h.left {
 		return h.swallow(p)
 	}
-	n, err := h.Conn.Write(p[:h.frames.until(p, h.due)])
+	part := p
+	if h.due != nil {
+		part = p[:h.frames.until(p, h.due)]
+	}
+	n, err := h.Conn.Write(part)
 	h.frames.follow(p[:n])
 	if err != nil || !h.say() {
 		return n, err
@@ -212,12 +216,8 @@ func (f *webSocketFrames) betweenFragments() bool { return f.between() && !f.end
 
 func (f *webSocketFrames) betweenMessages() bool { return f.betweenFragments() && !f.fragmented }
 
-// until returns how much of p comes before the first place that is due, which is all of it if due is nil.
-func (f webSocketFrames) until(p []byte, due func(*webSocketFrames) bool) int {
-	if due == nil {
-		return len(p)
-	}
-	n := 0
+// until returns how much of p comes before the first place that is due.
+func (f webSocketFrames) until(p []byte, due func(*webSocketFrames) bool) (n int) {
 	for n < len(p) && !due(&f) {
 		n += f.advance(p[n:])
 	}
