@@ -42,7 +42,7 @@ func inherit(getenv func(string) string) *inheritance {
 	return i
 }
 
-// add takes a socket, unless it is none of a supervisor's.
+// add takes a socket, unless it is none of a supervisor's, or was taken before.
 func (i *inheritance) add(s inheritedSocket) bool {
 	if !s.inherited() {
 		return false
@@ -115,17 +115,15 @@ func (i *inheritance) numbered(addr string, stream bool) (inheritedSocket, error
 	if err != nil {
 		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %q: that is no number", addr)
 	}
-	fits := func(s inheritedSocket) bool { return s.number == number && s.stream() == stream }
-	if s, ok := i.claim(fits); ok {
-		return s, nil
+	i.mu.Lock()
+	i.add(inheritedSocket{number: number, fd: number})
+	i.mu.Unlock()
+	s, ok := i.claim(func(s inheritedSocket) bool { return s.number == number && s.stream() == stream })
+	if !ok {
+		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %d: the process has not inherited such a socket "+
+			"there, or has given it out already (grace puts the number in place of {fd})", number)
 	}
-	s := inheritedSocket{number: number, fd: number}
-	if s.inherited() && fits(s) {
-		unix.CloseOnExec(s.fd)
-		return s, nil
-	}
-	return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %d: the process has not inherited such a socket there, "+
-		"or has given it out already (grace puts the number in place of {fd})", number)
+	return s, nil
 }
 
 func (i *inheritance) claim(fits func(inheritedSocket) bool) (inheritedSocket, bool) {

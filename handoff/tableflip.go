@@ -77,7 +77,7 @@ func (i *inheritance) addTableflip(getenv func(string) string) {
 	i.parent = os.NewFile(ready, "tableflip's ready pipe")
 }
 
-func isPipe(fd int, access int) bool {
+func isPipe(fd, access int) bool {
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return false
