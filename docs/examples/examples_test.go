@@ -279,39 +279,6 @@ func TestMinimalIsSmall(t *testing.T) {
 	}
 }
 
-// What is used by the requests is closed after them.
-func TestStoreIsClosedLast(t *testing.T) {
-	addr, flags := example{name: "http", admin: true}.flags(t)
-	p := start(t, filepath.Join(binaries, "http"), flags...)
-	conn := dial(t, addr)
-	begun := make(chan struct{})
-	go func() {
-		defer close(begun)
-		for admin := flags[3]; !strings.HasPrefix(get(admin, "/stats"), "1 in flight"); {
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	fmt.Fprint(conn, "GET /slow HTTP/1.1\r\nHost: client\r\n\r\n")
-	<-begun
-	p.signal(syscall.SIGTERM)
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Errorf("the slow request got %v, %v", response, err)
-	}
-	p.awaitText("the store is closed")
-	p.endsWell()
-}
-
-func get(addr, path string) string {
-	response, err := http.Get("http://" + addr + path)
-	if err != nil {
-		return ""
-	}
-	defer response.Body.Close()
-	body, _ := io.ReadAll(response.Body)
-	return string(body)
-}
-
 // Each folder is an example that says what it shows, and README.md leads to it.
 func TestIndex(t *testing.T) {
 	index, err := os.ReadFile("README.md")

@@ -68,9 +68,10 @@ func (c *clients) leave(ctx context.Context) error {
 	return c.app.ShutdownWithContext(ctx)
 }
 
-// count has the drain count the request, as it counts those of net/http, and asks the client to leave once the drain
-// has begun, be it while the request was answered.
+// count has the drain count the request, as it counts those of net/http, and asks the client to leave if the drain has
+// begun by the end of the handler. Handlers find drain.Draining in their UserContext.
 func (c *clients) count(ctx *fiber.Ctx) error {
+	ctx.SetUserContext(c.drain.WithDraining(ctx.UserContext()))
 	var err error
 	c.drain.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		err = ctx.Next()

@@ -35,12 +35,12 @@ func run() error {
 	d := drain.New()
 	app := fiber.New(fiber.Config{DisableStartupMessage: true})
 	clients := newClients(d, app) // before the routes: middleware is for those that come later
-	routes(d, app)
+	routes(app)
 	clients.serve(ln)
 	return d.Wait()
 }
 
-func routes(d *drain.Drain, app *fiber.App) {
+func routes(app *fiber.App) {
 	app.Get("/", func(c *fiber.Ctx) error { return c.SendString("hello\n") })
 	app.Post("/echo", func(c *fiber.Ctx) error { return c.Send(c.Body()) })
 	app.Get("/slow", func(c *fiber.Ctx) error {
@@ -49,7 +49,8 @@ func routes(d *drain.Drain, app *fiber.App) {
 	})
 	app.Get("/events", func(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderContentType, "text/event-stream")
-		c.Context().SetBodyStreamWriter(func(w *bufio.Writer) { events(w, d.Draining()) })
+		draining := drain.Draining(c.UserContext()) // c is not valid any more when the stream is written
+		c.Context().SetBodyStreamWriter(func(w *bufio.Writer) { events(w, draining) })
 		return nil
 	})
 }
