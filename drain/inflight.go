@@ -32,15 +32,14 @@ func (d *Drain) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// serveMultiplexed does not ask the client to leave: a GOAWAY has told it, and Connection: close would make net/http
-// send the last one at once.
+// serveMultiplexed does not ask the client to leave: a GOAWAY does, and Connection: close would make net/http send the
+// last one at once.
 func (d *Drain) serveMultiplexed(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	if c := connectionOf(r.Context()); c != nil {
 		c.http2.Store(true)
 		c.requests.Add(1)
 		defer c.requests.Add(-1)
 	}
-	d.askToLeave(w)
 	next.ServeHTTP(w, r)
 }
 

@@ -1,7 +1,6 @@
 package drain
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -408,33 +407,53 @@ func TestHijackedConnectionIsItsHandlersAndWaitedFor(t *testing.T) {
 	}
 }
 
-func TestHTTP2ConnectionGoesAway(t *testing.T) {
-	plain := httptest.NewTLSServer(nil) // for its certificate and a client that trusts it
-	defer plain.Close()
-	transport := plain.Client().Transport.(*http.Transport).Clone()
-	transport.ForceAttemptHTTP2 = true
-	config := &tls.Config{Certificates: plain.TLS.Certificates, NextProtos: []string{"h2"}}
-	s := serve(t, &http.Server{Handler: http.HandlerFunc(echo)}, tls.NewListener(listen(t), config), Linger(forever))
-
-	post := func(body string) {
-		t.Helper()
-		req, _ := http.NewRequest(http.MethodPost, fmt.Sprintf("https://%v/", s.addr), bytes.NewBufferString(body))
-		resp, err := transport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if b, err := io.ReadAll(resp.Body); string(b) != body || resp.ProtoMajor != 2 {
-			t.Errorf("%s comes back as %q by %s, %v", body, b, resp.Proto, err)
-		}
+func TestHTTPSClientsLeave(t *testing.T) {
+	trusted := httptest.NewTLSServer(nil) // for its certificate and a client that trusts it
+	defer trusted.Close()
+	for name, protocols := range map[string]func(*http.Protocols){
+		"HTTP/1.1": func(p *http.Protocols) { p.SetHTTP1(true) },
+		"HTTP/2.0": func(p *http.Protocols) { p.SetHTTP2(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			transport := trusted.Client().Transport.(*http.Transport).Clone()
+			transport.Protocols = new(http.Protocols)
+			protocols(transport.Protocols)
+			ln := listen(t)
+			d, _ := newQuiet(Linger(forever))
+			d.ServeTLS(&http.Server{
+				Handler:   http.HandlerFunc(echo),
+				TLSConfig: &tls.Config{Certificates: trusted.TLS.Certificates},
+			}, ln, "", "")
+			post := func(body string) {
+				t.Helper()
+				resp, err := transport.RoundTrip(httptest.NewRequest(http.MethodPost, fmt.Sprintf("https://%v/", ln.Addr()), strings.NewReader(body)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				if b, err := io.ReadAll(resp.Body); string(b) != body || resp.Proto != name {
+					t.Errorf("%s comes back as %q by %s, %v", body, b, resp.Proto, err)
+				}
+			}
+			post("before")
+			d.Drain()
+			receive(t, d.Draining())
+			if name == "HTTP/1.1" { // one of HTTP/2 is told to leave at once
+				post("during")
+			}
+			if err := d.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	post("before")
-	draining := receive(t, s.accepted)
-	s.cancel()
-	receive(t, draining)
-	post("during")
-	s.end("")
-	transport.CloseIdleConnections()
+}
+
+func TestTLSWithoutACertificateIsAnError(t *testing.T) {
+	d, _ := newQuiet()
+	d.ServeTLS(&http.Server{}, listen(t), "missing.pem", "missing.pem")
+	if err := d.Wait(); err == nil || !strings.Contains(err.Error(), "missing.pem") {
+		t.Errorf("the error is %v", err)
+	}
 }
 
 // gatedListener accepts nothing before the drain, so that everything waits in the queue.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -15,12 +16,13 @@ type server struct {
 	srv   *http.Server
 	ln    *listener
 	conns *connections
+	http2 *http2Conns
 	ended chan struct{} // closed when nothing is accepted any more
 	cut   int           // requests that finish gave up
 }
 
 func newServer(srv *http.Server, ln net.Listener) *server {
-	return &server{"server " + ln.Addr().String(), srv, newListener(ln), newConnections(), make(chan struct{}), 0}
+	return &server{"server " + ln.Addr().String(), srv, newListener(ln), newConnections(), newHTTP2Conns(), make(chan struct{}), 0}
 }
 
 func (s *server) attach(d *Drain, ln net.Listener) {
@@ -29,6 +31,7 @@ func (s *server) attach(d *Drain, ln net.Listener) {
 	s.srv.ConnState = s.connState(s.srv.ConnState)
 	s.srv.BaseContext = d.baseContext(ln, s.srv.BaseContext)
 	boundSilence(s.srv)
+	s.http2.attach(s.srv)
 }
 
 const (
@@ -102,7 +105,10 @@ func (s *server) stopAccepting(ctx context.Context) error {
 
 // finish waits for the clients to leave, and cuts the requests that take too long.
 func (s *server) finish(ctx context.Context, linger time.Duration) error {
+	var asking sync.WaitGroup
+	asking.Go(func() { s.http2.goAway(ctx) })
 	s.conns.settle(ctx, linger)
+	asking.Wait()
 	if ctx.Err() == nil {
 		return nil
 	}
