@@ -569,9 +569,8 @@ func TestNothingIsAskedAfterTheLastGoAway(t *testing.T) {
 	last := http2Frame{kind: frameGoAway, payload: "\x00\x00\x00\x05\x00\x00\x00\x00"}.String()
 	io.WriteString(conn, last)
 	conn.ask()
-	conns.goAway(t.Context())
-	if got := to.written.String(); got != last {
-		t.Errorf("%q is written", got)
+	if got := to.written.String(); got != last || conns.waiting() {
+		t.Errorf("%q is written, and an answer awaited: %v", got, conns.waiting())
 	}
 }
 
@@ -646,14 +645,15 @@ func TestWeakCipherIsRefused(t *testing.T) {
 func TestServersWithoutHTTP2AreLeftAlone(t *testing.T) {
 	type nextProto = map[string]func(*http.Server, *tls.Conn, http.Handler)
 	serve := func(*http.Server, *tls.Conn, http.Handler) {}
-	only1 := new(http.Protocols)
+	only1, only2 := new(http.Protocols), new(http.Protocols)
 	only1.SetHTTP1(true)
+	only2.SetHTTP2(true)
 	for name, tt := range map[string]struct {
 		srv   *http.Server
 		debug string
 		want  int
 	}{
-		"of its own":       {srv: &http.Server{TLSNextProto: nextProto{"h2": serve}}, want: 1},
+		"of its own":       {srv: &http.Server{Protocols: only2, TLSNextProto: nextProto{"h2": serve}}, want: 1},
 		"refused":          {srv: &http.Server{TLSNextProto: nextProto{}}},
 		"another protocol": {srv: &http.Server{TLSNextProto: nextProto{"other": serve}}, want: 1},
 		"not among those":  {srv: &http.Server{Protocols: only1}},
