@@ -135,10 +135,12 @@ func (c *connections) take(kind func(*connection) bool) []net.Conn {
 	return taken
 }
 
-// closeIdle closes the connections without a request, but those of HTTP/2, which Shutdown ends with a GOAWAY. It ends the writing side first: to close a connection while the client's next bytes come in would reset it,
-// and what the client has not read of the last response would be lost (RFC 9112, section 9.6).
+// closeIdle closes the connections without a request, but those of HTTP/2, which Shutdown ends with a GOAWAY. It ends
+// the writing side first: to close a connection while the client's next bytes come in would reset it, and what the
+// client has not read of the last response would be lost (RFC 9112, section 9.6).
 func (c *connections) closeIdle(ctx context.Context) {
-	for _, conn := range c.take((*connection).idle) {
+	idle := c.take((*connection).idle)
+	for _, conn := range idle {
 		if half, ok := conn.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 			conn.Close()
 		}
@@ -146,6 +148,9 @@ func (c *connections) closeIdle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leavePatience)
 	defer cancel()
 	c.await(ctx, func(conn *connection) bool { return conn.leaving.Load() })
+	for _, conn := range idle {
+		conn.Close()
+	}
 }
 
 // leavePatience is what a client far away needs to see the end of its connection.

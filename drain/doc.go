@@ -36,6 +36,9 @@
 // take between two requests; it costs nothing while they all come back sooner, since the drain ends with the last
 // connection.
 //
+// HTTP/2 clients are asked by two GOAWAYs: the first refuses nothing, and the second, which names the last stream, comes
+// when the client has answered, or after five seconds. Use [ServeTLS] for HTTPS.
+//
 // # More than one server
 //
 // A [Drain] knows all that a program consists of, and ends it in the right order: nothing new is accepted, requests are
@@ -44,12 +47,14 @@
 //	d := drain.New()
 //	d.Close("database", db)
 //	d.Go("mailer", mailer.Run)
+//	d.Every("cleaner", time.Hour, cleaner.Clean)
+//	drain.Consume(d, "orders", queue.Receive, handleOrder)
 //	d.Serve(web, webListener)
 //	d.Serve(metrics, metricsListener)
 //	return d.Wait()
 //
 // Whatever has an end of its own takes part by [Drain.On]. A framework that owns its server does so with its Shutdown,
-// a program that handles the signals itself calls [Drain.Drain].
+// a program that handles the signals itself calls [Drain.Drain]. The package drain/grpcdrain does it for gRPC.
 //
 // # What it tells
 //
@@ -59,13 +64,16 @@
 // # Streams
 //
 // An event stream does not end by itself. The drain does not cancel the contexts of requests, for that would cut
-// ordinary ones; a handler that streams selects on [Draining] and returns. One that heeds its context alone is put into
-// [Cancel], route by route.
+// ordinary ones. The package drain/sse writes event streams that end well. A handler of your own declares its [Stream],
+// and returns when it has to end; one that heeds its context alone is put into [Cancel], route by route.
+//
+// The client of a WebSocket is told 1001 (going away), without a change in the handler and whatever library it uses: the
+// connection that Hijack returns follows what is written to it, and the drain waits for the handler to close it when the
+// client's echo has come. See [Spread]. Other hijacked connections are waited for, too; their handlers can watch
+// [Draining] of the request that began them.
 //
 // # What it does not do
 //
-// HTTP/2 clients get one GOAWAY with the first response of the drain, after which net/http discards the streams that
-// were opened meanwhile. A request that began before the drain is answered without Connection: close; the next one on
-// its connection is answered with it. Hijacked connections (WebSocket) are their hijacker's, who can watch Draining of
-// the request that began them.
+// A client that thinks longer than the linger between two requests may find its connection closed under the second. What
+// a WebSocket's client sends before it has read the 1001 may go unanswered: it has to ask again when it is back.
 package drain
