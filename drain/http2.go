@@ -22,12 +22,12 @@ type http2Conns struct {
 
 	mu      sync.Mutex
 	leaving bool
-	unasked map[*http2Conn]struct{} // those whose clients are not known to have read a GOAWAY
-	changed chan struct{}           // has an element if unasked has shrunk since the last receive
+	unaware map[*http2Conn]struct{} // those whose clients are not known to have read a GOAWAY
+	changed chan struct{}           // has an element if unaware has shrunk since the last receive
 }
 
 func newHTTP2Conns() *http2Conns {
-	return &http2Conns{own: &http.Server{}, unasked: map[*http2Conn]struct{}{}, changed: make(chan struct{}, 1)}
+	return &http2Conns{own: &http.Server{}, unaware: map[*http2Conn]struct{}{}, changed: make(chan struct{}, 1)}
 }
 
 const (
@@ -62,7 +62,7 @@ func (c *http2Conns) attach(srv *http.Server) {
 	}
 	srv.TLSNextProto[protoTLS] = func(srv *http.Server, conn *tls.Conn, h http.Handler) {
 		if readPreface(conn) != nil {
-			return
+			return // net/http closes the connection then
 		}
 		ours := c.add(conn)
 		defer c.remove(ours)
@@ -134,8 +134,9 @@ func underlying(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnSta
 	}
 }
 
-// goAway asks all clients to leave, those on connections that come later too, and returns when each of them has
-// opened its last stream, or when ctx is done. From then on streams are refused.
+// goAway asks all clients to leave, those on connections that come later too. It returns when each has opened its last
+// stream, or has not answered in time, or when ctx is done. From then on new streams are discarded, and a connection
+// ends with its last stream.
 func (c *http2Conns) goAway(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
@@ -158,8 +159,8 @@ func (c *http2Conns) leave() []*http2Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leaving = true
-	conns := make([]*http2Conn, 0, len(c.unasked))
-	for conn := range c.unasked {
+	conns := make([]*http2Conn, 0, len(c.unaware))
+	for conn := range c.unaware {
 		conns = append(conns, conn)
 	}
 	return conns
@@ -168,7 +169,7 @@ func (c *http2Conns) leave() []*http2Conn {
 func (c *http2Conns) waiting() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.unasked) > 0
+	return len(c.unaware) > 0
 }
 
 func (c *http2Conns) add(conn net.Conn) *http2Conn {
@@ -178,14 +179,14 @@ func (c *http2Conns) add(conn net.Conn) *http2Conn {
 	if c.leaving {
 		ours.request = []byte(goAwayFrame + pingFrame)
 	}
-	c.unasked[ours] = struct{}{}
+	c.unaware[ours] = struct{}{}
 	return ours
 }
 
 func (c *http2Conns) remove(conn *http2Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.unasked, conn)
+	delete(c.unaware, conn)
 	select {
 	case c.changed <- struct{}{}:
 	default:
@@ -321,7 +322,7 @@ func (f *frame) size() int {
 
 func (f *frame) complete() bool { return f.passed >= headerSize && f.passed == f.size() }
 
-// endsBlock tells whether another frame can come after this one: nothing may come between those of one header block.
+// endsBlock tells whether any other frame may come next: the frames of one header block stay together.
 func (f *frame) endsBlock() bool {
 	switch f.kind() {
 	case frameHeaders, framePushPromise, frameContinuation:
