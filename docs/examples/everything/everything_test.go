@@ -1,0 +1,75 @@
+//go:build linux
+
+package main
+
+import (
+	"flag"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+var upgrades = flag.Int("upgrades", 20, "how often the program is replaced")
+
+// Clients of every kind go on while one generation replaces the other. They never retry, and nothing of theirs fails.
+// Beside it stands what the keep-alive clients lose with http.Server.Shutdown.
+func TestNothingIsLost(t *testing.T) {
+	kept := everything(t)
+	plain := plainFigures(t)
+	t.Logf("%d keep-alive clients, %3d upgrades, drain:                %7d requests, %d failed", 2*keepers, *upgrades, kept.requests, kept.failed)
+	t.Logf("%d keep-alive clients, %3d upgrades, http.Server.Shutdown: %7d requests, %d failed", 2*keepers, plainUpgrades, plain.requests, plain.failed)
+	if kept.failed > 0 || kept.reconnects < uint64(keepers**upgrades) {
+		t.Errorf("keep-alive clients of drain: %d requests failed, %d reconnects", kept.failed, kept.reconnects)
+	}
+	if plain.failed == 0 {
+		t.Error("no request failed with Shutdown: these clients would not notice a loss")
+	}
+}
+
+func everything(t *testing.T) figures {
+	addr, rpc, folder := freeAddress(t), freeAddress(t), t.TempDir()
+	app := []string{filepath.Join(binaries, "everything"), "-addr", addr, "-grpc", rpc, "-data", folder}
+	p := grace(t, append([]string{"--listen", addr, "--listen", rpc, "--"}, app...)...)
+
+	events := startFollowers(addr)
+	posts := startKeepAlive(t, addr)
+	gets := startGets(t, addr)
+	slow := startSlow(t, addr)
+	multiplexed := startHTTP2(addr)
+	sockets := startSockets(addr)
+	calls := startGRPC(t, rpc)
+	jobs := startJobs(addr, folder)
+
+	settle := func(n int) {
+		posts.settle(t)
+		sockets.settle(t, n)
+		calls.settle(t, n)
+	}
+	settle(0)
+	begun := time.Now()
+	for n := range *upgrades {
+		p.upgrade()
+		settle(n + 1)
+	}
+	t.Logf("%d upgrades in %v", *upgrades, time.Since(begun).Round(time.Second))
+
+	kept := posts.stop()
+	checkTally(t, "GET", gets.Stop())
+	slowed := slow.Stop()
+	checkTally(t, "slow requests", slowed)
+	multiplexed.end(t)
+	sockets.end(t)
+	calls.end(t)
+	jobs.finish(t)
+	events.finish(t, addr)
+	p.stop()
+
+	checkSpan(t, slowed, p)
+	j := readEntries(t, folder)
+	multiplexed.check(t, *upgrades, j)
+	sockets.check(t, *upgrades, j)
+	calls.check(t, *upgrades, j)
+	jobs.check(t, j)
+	events.check(t, j)
+	return kept
+}

@@ -1,0 +1,72 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/cmd/load"
+)
+
+// keepAlive is 200 clients with a connection each, which they keep. Half of them think for up to 4 ms between two POSTs,
+// the other half for 200 to 800 ms.
+type keepAlive struct{ hasty, thoughtful *load.Load }
+
+const keepers = 100 // of each kind
+
+func startKeepAlive(t *testing.T, addr string) keepAlive {
+	t.Helper()
+	clients := map[load.Kind]int{load.KeepAlivePost: keepers}
+	return keepAlive{
+		hasty:      startLoad(t, load.Config{Addr: addr, Clients: clients, ThinkMax: 4 * time.Millisecond}),
+		thoughtful: startLoad(t, load.Config{Addr: addr, Clients: clients, ThinkMin: 200 * time.Millisecond, ThinkMax: 800 * time.Millisecond}),
+	}
+}
+
+func startLoad(t *testing.T, config load.Config) *load.Load {
+	t.Helper()
+	config.Timeout = patience
+	l, err := load.Start(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// settle lets the clients go on for a request each, on the average.
+func (k keepAlive) settle(t *testing.T) {
+	t.Helper()
+	for _, l := range []*load.Load{k.hasty, k.thoughtful} {
+		awaitRequests(t, l, l.Snapshot().Requests()+keepers)
+	}
+}
+
+func awaitRequests(t *testing.T, l *load.Load, n uint64) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); l.Snapshot().Requests() < n; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the clients get no answers any more: %v", l.Snapshot())
+		}
+	}
+}
+
+// figures are what became of a load.
+type figures struct{ requests, reconnects, failed uint64 }
+
+func (k keepAlive) stop() figures {
+	hasty, thoughtful := k.hasty.Stop(), k.thoughtful.Stop()
+	return figures{
+		requests:   hasty.Requests() + thoughtful.Requests(),
+		reconnects: reconnects(hasty) + reconnects(thoughtful),
+		failed:     hasty.Failures() + thoughtful.Failures(),
+	}
+}
+
+func reconnects(tally load.Tally) (sum uint64) {
+	for _, counts := range tally.Kinds {
+		sum += counts.Reconnects
+	}
+	return sum
+}

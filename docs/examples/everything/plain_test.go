@@ -1,0 +1,64 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/handoff"
+)
+
+const (
+	plainVariable = "PLAIN_SHUTDOWN"
+	plainUpgrades = 5
+)
+
+// servePlainly is what the documentation of http.Server.Shutdown shows, with a socket of grace's.
+func servePlainly(addr string) (status int) {
+	if err := runPlainly(addr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func runPlainly(addr string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	ln, err := handoff.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /echo", echo)
+	srv := &http.Server{Handler: signed(mux)}
+	go srv.Serve(ln)
+	if err := handoff.Ready(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return srv.Shutdown(context.Background())
+}
+
+// plainFigures are those of the same clients and a program with plain Shutdown.
+func plainFigures(t *testing.T) figures {
+	t.Helper()
+	t.Setenv(plainVariable, "1")
+	addr := freeAddress(t)
+	p := grace(t, "--listen", addr, "--", os.Args[0], addr)
+	clients := startKeepAlive(t, addr)
+	clients.settle(t)
+	for range plainUpgrades {
+		p.upgrade()
+		clients.settle(t)
+	}
+	seen := clients.stop()
+	p.stop()
+	return seen
+}
