@@ -41,6 +41,9 @@ const (
 
 	// answerPatience is what a client that does not answer can cost the drain. grpc-go allows the same.
 	answerPatience = 5 * time.Second
+	// firstPatience is for the request that a client has opened its connection for. A GOAWAY before it costs another
+	// connection, and net/http's client fails a request then whose body it cannot rewind, although it has sent nothing.
+	firstPatience = 250 * time.Millisecond
 	// straggling is for streams that come after the answer. A client with a goroutine for each request, such as
 	// net/http's, may have numbered one before it has read the GOAWAY, and write it after it has answered.
 	straggling = 250 * time.Millisecond
@@ -140,9 +143,7 @@ func underlying(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnSta
 func (c *http2Conns) goAway(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
-	for _, conn := range c.leave() {
-		go conn.ask() // a client that does not read may block it until the end of its connection
-	}
+	c.leave()
 	for c.waiting() && ctx.Err() == nil {
 		select {
 		case <-c.changed:
@@ -155,15 +156,13 @@ func (c *http2Conns) goAway(ctx context.Context) {
 // finish has net/http send its GOAWAY to all, and is done at once: there is nothing else that own would wait for.
 func (c *http2Conns) finish() { _ = c.own.Shutdown(context.Background()) }
 
-func (c *http2Conns) leave() []*http2Conn {
+func (c *http2Conns) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leaving = true
-	conns := make([]*http2Conn, 0, len(c.unaware))
 	for conn := range c.unaware {
-		conns = append(conns, conn)
+		conn.askInTime()
 	}
-	return conns
 }
 
 func (c *http2Conns) waiting() bool {
@@ -175,9 +174,9 @@ func (c *http2Conns) waiting() bool {
 func (c *http2Conns) add(conn net.Conn) *http2Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ours := &http2Conn{Conn: conn, conns: c}
+	ours := &http2Conn{Conn: conn, conns: c, begun: time.Now()}
 	if c.leaving {
-		ours.request = []byte(goAwayFrame + pingFrame)
+		ours.askInTime()
 	}
 	c.unaware[ours] = struct{}{}
 	return ours
@@ -205,6 +204,7 @@ const (
 type http2Conn struct {
 	net.Conn
 	conns *http2Conns
+	begun time.Time
 
 	in       frame
 	answered bool
@@ -255,6 +255,10 @@ func (c *http2Conn) Write(p []byte) (written int, err error) {
 		}
 	}
 }
+
+// askInTime leaves it to another goroutine to ask, at once or when the first stream is there. A client that does not
+// read may block that until the end of its connection.
+func (c *http2Conn) askInTime() { time.AfterFunc(time.Until(c.begun.Add(firstPatience)), c.ask) }
 
 // ask has the client leave. If something is being written, that goes first.
 func (c *http2Conn) ask() {

@@ -307,8 +307,12 @@ func (c *rawClient) mustEnd() (answered []uint32, last uint32) {
 }
 
 func eachHTTP2(t *testing.T, test func(t *testing.T, encrypted bool)) {
-	t.Run("TLS", func(t *testing.T) { test(t, true) })
-	t.Run("plain", func(t *testing.T) { test(t, false) })
+	for name, encrypted := range map[string]bool{"TLS": true, "plain": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, encrypted)
+		})
+	}
 }
 
 func TestStreamThatCrossesTheGoAwayIsServed(t *testing.T) {
@@ -416,7 +420,7 @@ func TestGoAwayTakesAsLongAsTheClientsNeed(t *testing.T) {
 		"nobody there":   {nil, 0},
 		"no answer":      {func(far net.Conn) { io.Copy(io.Discard, far) }, answerPatience},
 		"a wrong answer": {func(far net.Conn) { answerLate(far, "anything") }, answerPatience},
-		"an answer":      {func(far net.Conn) { answerLate(far, "draining") }, time.Second + straggling},
+		"an answer":      {func(far net.Conn) { answerLate(far, "draining") }, firstPatience + time.Second + straggling},
 		"the client leaves": {func(far net.Conn) {
 			go io.Copy(io.Discard, far)
 			time.Sleep(time.Second)
@@ -450,7 +454,7 @@ func TestGoAwayTakesAsLongAsTheClientsNeed(t *testing.T) {
 
 // answerLate answers a second after the PING, in two parts and with something else around it.
 func answerLate(far net.Conn, data string) {
-	go io.Copy(io.Discard, far)
+	io.CopyN(io.Discard, far, int64(headerSize+len(goAwayFrame+pingFrame)))
 	time.Sleep(time.Second)
 	other := http2Frame{kind: kindData, stream: 1, payload: "some"}.String()
 	answer := other + http2Frame{kind: kindPing, flags: ack, payload: data}.String() + other
@@ -571,6 +575,38 @@ func TestNothingIsAskedAfterTheLastGoAway(t *testing.T) {
 	conn.ask()
 	if got := to.written.String(); got != last || conns.waiting() {
 		t.Errorf("%q is written, and an answer awaited: %v", got, conns.waiting())
+	}
+}
+
+func TestNewConnectionIsGivenTimeForItsRequest(t *testing.T) {
+	settings := http2Frame{kind: kindSettings}.String()
+	for name, late := range map[string]bool{"early": false, "late": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, to := newHTTP2Conns(), &sink{}
+				if late {
+					c.leave()
+				}
+				conn := c.add(to)
+				if !late {
+					c.leave()
+				}
+				mustHaveWritten := func(want string) {
+					t.Helper()
+					synctest.Wait()
+					conn.mu.Lock()
+					defer conn.mu.Unlock()
+					if got := to.written.String(); got != want {
+						t.Errorf("%q is written, not %q", got, want)
+					}
+				}
+				io.WriteString(conn, settings)
+				time.Sleep(firstPatience - 1)
+				mustHaveWritten(settings)
+				time.Sleep(1)
+				mustHaveWritten(settings + goAwayFrame + pingFrame)
+			})
+		})
 	}
 }
 
