@@ -237,6 +237,31 @@ func post(conn net.Conn, in *bufio.Reader) (*http.Response, error) {
 	return response, nil
 }
 
+// Connections that nobody has accepted yet are established for their clients.
+func TestEndWithAQueue(t *testing.T) {
+	for _, e := range examples {
+		t.Run(e.name, func(t *testing.T) {
+			addr, flags := e.flags(t)
+			p := start(t, filepath.Join(binaries, e.name), flags...)
+			hold(t, addr).finish(t)
+			p.signal(syscall.SIGSTOP)
+			waiting := make([]net.Conn, 300)
+			for n := range waiting {
+				waiting[n] = dial(t, addr)
+			}
+			p.signal(syscall.SIGTERM)
+			p.signal(syscall.SIGCONT)
+			for n, conn := range waiting {
+				if _, err := post(conn, bufio.NewReader(conn)); err != nil {
+					t.Errorf("connection %d of the queue: %v", n, err)
+				}
+				conn.Close()
+			}
+			p.endsWell()
+		})
+	}
+}
+
 // A download that has begun is complete, whoever serves it.
 func TestMinimalEndAlone(t *testing.T) {
 	big := filepath.Join(binaries, "big")

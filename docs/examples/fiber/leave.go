@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +16,10 @@ import (
 const (
 	// linger is longer than the clients' time between two requests.
 	linger = 2 * time.Second
-	// queuePatience is for accepting what waits in the queue when the drain begins.
-	queuePatience = 100 * time.Millisecond
+	// queuePatience bounds the emptying of a queue that other processes share and clients go on filling.
+	queuePatience = time.Second
+	// emptyAfter is the time without a connection after which the queue is empty.
+	emptyAfter = 50 * time.Millisecond
 )
 
 // clients lets the clients of a fiber.App leave before its Shutdown.
@@ -39,7 +39,7 @@ func newClients(d *drain.Drain, app *fiber.App) *clients {
 
 // serve has the drain serve, stop accepting, and let the clients go.
 func (c *clients) serve(ln net.Listener) {
-	l := &listener{Listener: ln, close: sync.OnceValue(ln.Close), ended: make(chan struct{})}
+	l := newListener(ln)
 	c.drain.On(drain.Accepting, "fiber", l.stop)
 	c.drain.On(drain.Requests, "fiber", c.leave)
 	c.drain.Go("fiber", func(context.Context) error { return c.app.Listener(l) })
@@ -94,29 +94,21 @@ func (nowhere) WriteHeader(int)             {}
 // listener ends once what waits in its queue is accepted.
 type listener struct {
 	net.Listener
-	close func() error
-	ended chan struct{}
+	close    func() error
+	stopping chan struct{}
+	until    time.Time // set before stopping is closed
+	ended    chan struct{}
 }
 
-// Accept says the end with the one error that is an end for fasthttp. After a timeout it would try again.
-func (l *listener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err == nil {
-		return conn, nil
-	}
-	defer close(l.ended)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		l.Close()
-		return nil, net.ErrClosed
-	}
-	return nil, err
+func newListener(ln net.Listener) *listener {
+	return &listener{Listener: ln, close: sync.OnceValue(ln.Close), stopping: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// Close may be called again by Shutdown, which does not wait for the requests after an error.
-func (l *listener) Close() error { return l.close() }
-
+// stop returns when nothing is accepted any more.
 func (l *listener) stop(ctx context.Context) error {
-	if err := l.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(queuePatience)); err != nil {
+	l.until = time.Now().Add(queuePatience)
+	close(l.stopping)
+	if err := l.setDeadline(time.Now()); err != nil {
 		return err
 	}
 	select {
@@ -125,3 +117,37 @@ func (l *listener) stop(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (l *listener) setDeadline(t time.Time) error {
+	return l.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(t)
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		return conn, nil
+	}
+	select {
+	case <-l.stopping:
+		return l.acceptQueued()
+	default:
+		close(l.ended) // fasthttp takes any other error for the end
+		return nil, err
+	}
+}
+
+// acceptQueued says the end with the one error that is an end for fasthttp. After a timeout it would try again.
+func (l *listener) acceptQueued() (net.Conn, error) {
+	if time.Now().Before(l.until) && l.setDeadline(time.Now().Add(emptyAfter)) == nil {
+		if conn, err := l.Listener.Accept(); err == nil {
+			l.setDeadline(time.Now()) // the next Accept comes here too
+			return conn, nil
+		}
+	}
+	defer close(l.ended)
+	l.Close()
+	return nil, net.ErrClosed
+}
+
+// Close may be called again by Shutdown, which does not wait for the requests after an error.
+func (l *listener) Close() error { return l.close() }
