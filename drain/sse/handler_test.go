@@ -475,12 +475,19 @@ func TestNothingIsSentAfterTheEnd(t *testing.T) {
 // synctest fails if a goroutine is left.
 func TestPanicLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		declared := true
 		defer func() {
 			if got := recover(); got != http.ErrAbortHandler {
 				t.Errorf("the panic is %v", got)
 			}
+			if declared {
+				t.Error("the drain believes that the stream goes on")
+			}
 		}()
-		Handler(func(*Stream, *http.Request) error { panic(http.ErrAbortHandler) }).
+		declare := func(o *options) {
+			o.stream = func(context.Context) (<-chan struct{}, func()) { return nil, func() { declared = false } }
+		}
+		Handler(func(*Stream, *http.Request) error { panic(http.ErrAbortHandler) }, declare).
 			ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 	})
 }
@@ -526,9 +533,12 @@ func TestConnectionEndsWithTheStream(t *testing.T) {
 // Over HTTP/2 the other streams of the connection go on, and so does the connection.
 func TestConnectionOutlivesTheStream(t *testing.T) {
 	events := make(chan Event)
-	srv := serve(t, true, Handler(until(events)))
+	mux := http.NewServeMux()
+	mux.Handle("/", Handler(until(events)))
+	mux.Handle("/short", Handler(func(*Stream, *http.Request) error { return nil }))
+	srv := serve(t, true, mux)
 	first := srv.get("")
-	srv.get("").stop()
+	get(t, srv.Client(), srv.URL+"/short", "").mustEnd()
 	events <- Event{Data: "first"}
 	first.mustGet("first")
 	if n := srv.connections.Load(); n != 1 {
