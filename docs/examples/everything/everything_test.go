@@ -42,6 +42,7 @@ func everything(t *testing.T) figures {
 
 	settle := func(n int) {
 		posts.settle(t)
+		multiplexed.settle(t, n)
 		sockets.settle(t, n)
 		calls.settle(t, n)
 	}

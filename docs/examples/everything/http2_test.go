@@ -4,38 +4,37 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
-// http2Load is clients of HTTP/2 without TLS, several of which share a connection. The body of their requests cannot be
-// read again, so that the Transport repeats none of which it has sent anything.
+// http2Load is clients of HTTP/2 without TLS, several of which share a connection. Unlike an http.Transport these
+// connections repeat nothing.
 type http2Load struct {
 	*crowd
-	connections atomic.Int64
+	connections []*http2Connection
 	clients     []*http2Client
 }
 
 const (
-	transports  = 4
-	onTransport = 8 // clients
+	connections  = 4
+	onConnection = 8 // clients
 )
 
 func startHTTP2(addr string) *http2Load {
 	l := &http2Load{crowd: newCrowd("HTTP/2", 10*time.Millisecond)}
-	for n := range transports {
-		transport := l.transport()
-		for m := range onTransport {
-			c := &http2Client{transport: transport, url: "http://" + addr + "/entries", name: fmt.Sprintf("HTTP/2 client %d.%d", n, m)}
+	for n := range connections {
+		connection := newHTTP2Connection(addr)
+		l.connections = append(l.connections, connection)
+		for m := range onConnection {
+			c := &http2Client{connection: connection, url: "http://" + addr + "/entries", name: fmt.Sprintf("HTTP/2 client %d.%d", n, m)}
 			l.clients = append(l.clients, c)
 			l.add(c)
 		}
@@ -43,45 +42,97 @@ func startHTTP2(addr string) *http2Load {
 	return l
 }
 
-// transport is not net/http's, which closes the body of a request that it has not sent, for want of a connection, and does
-// not send it then (https://go.dev/issue/62450).
-func (l *http2Load) transport() *http2.Transport {
-	var dialer net.Dialer
-	return &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-			l.connections.Add(1)
-			return dialer.DialContext(ctx, network, addr)
-		},
-	}
+// settle returns when each connection is one with the current generation.
+func (l *http2Load) settle(t *testing.T, upgrades int) {
+	t.Helper()
+	l.await(t, fmt.Sprintf("each has connected %d times", upgrades+1), func() bool {
+		for _, connection := range l.connections {
+			if connection.count() != upgrades+1 {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func (l *http2Load) check(t *testing.T, upgrades int, j *entries) {
 	t.Helper()
+	unsent := 0
 	for _, c := range l.clients {
 		j.mustHave(t, c.acknowledged)
+		unsent += c.unsent
 	}
-	if n := l.connections.Load(); n < int64(transports*(upgrades+1)) {
-		t.Errorf("the HTTP/2 clients had %d connections", n)
+	for _, connection := range l.connections {
+		connection.conn.Close()
+		if connection.opened != upgrades+1 {
+			t.Errorf("HTTP/2 clients have connected %d times", connection.opened)
+		}
 	}
+	t.Logf("HTTP/2: %d requests were not begun, as the server had just asked to leave", unsent)
+}
+
+// http2Connection is one connection after the other.
+type http2Connection struct {
+	transport http.Transport
+	addr      string
+
+	mu     sync.Mutex
+	conn   *http.ClientConn
+	opened int
+}
+
+func newHTTP2Connection(addr string) *http2Connection {
+	c := &http2Connection{addr: addr}
+	c.transport.Protocols = new(http.Protocols)
+	c.transport.Protocols.SetUnencryptedHTTP2(true)
+	return c
+}
+
+// reserve gives a connection for one more request: a new one if the server has asked to leave the last one, which closes
+// itself then, after its last answer.
+func (c *http2Connection) reserve() (*http.ClientConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil && c.conn.Reserve() == nil {
+		return c.conn, nil
+	}
+	conn, err := c.transport.NewClientConn(context.Background(), "http", c.addr)
+	if err != nil {
+		return nil, err
+	}
+	c.conn = conn
+	c.opened++
+	return conn, conn.Reserve()
+}
+
+func (c *http2Connection) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opened
 }
 
 type http2Client struct {
-	transport    *http2.Transport
+	connection   *http2Connection
 	url          string
 	name         string
 	sent         int
+	unsent       int
 	acknowledged []string
 }
 
+// exchange counts a request as failed of which anything may have been sent.
 func (c *http2Client) exchange() error {
 	c.sent++
 	entry := fmt.Sprintf("%s: %d", c.name, c.sent)
-	request, err := http.NewRequest(http.MethodPost, c.url, io.MultiReader(strings.NewReader(entry)))
+	conn, err := c.connection.reserve()
 	if err != nil {
 		return err
 	}
-	response, err := c.transport.RoundTrip(request)
+	response, begun, err := c.post(conn, entry)
+	if err != nil && !begun {
+		c.unsent++
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -96,4 +147,17 @@ func (c *http2Client) exchange() error {
 	return nil
 }
 
-func (c *http2Client) close() { c.transport.CloseIdleConnections() }
+// post also tells whether the client had begun to write the request.
+func (c *http2Client) post(conn *http.ClientConn, entry string) (*http.Response, bool, error) {
+	var begun atomic.Bool
+	trace := &httptrace.ClientTrace{WroteHeaderField: func(string, []string) { begun.Store(true) }}
+	ctx := httptrace.WithClientTrace(context.Background(), trace)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, strings.NewReader(entry))
+	if err != nil {
+		return nil, false, err
+	}
+	response, err := conn.RoundTrip(request)
+	return response, begun.Load(), err
+}
+
+func (c *http2Client) close() {}
