@@ -37,6 +37,7 @@ type load struct {
 	clients  sync.WaitGroup
 	answered atomic.Int64
 	opened   atomic.Int64 // streams
+	begun    atomic.Int64 // those with a message
 	progress chan struct{}
 
 	mu       sync.Mutex
@@ -95,15 +96,18 @@ func (l *load) count(client *grpc.ClientConn) error {
 		if err != nil {
 			return fmt.Errorf("at message %d: %w", n, err)
 		}
+		if n == 0 {
+			l.begun.Add(1)
+		}
 		l.note()
 	}
 }
 
-// await returns after n more answers.
-func (l *load) await(t *testing.T, n int64) {
+// await returns after some more answers, and not before so many streams have begun.
+func (l *load) await(t *testing.T, streams int) {
 	t.Helper()
 	timeout := time.After(patience)
-	for until := l.answered.Load() + n; l.answered.Load() < until; {
+	for until := l.answered.Load() + int64(20**clients); l.answered.Load() < until || l.begun.Load() < int64(streams); {
 		select {
 		case <-l.progress:
 		case <-timeout:
@@ -125,15 +129,15 @@ func replaceUnderLoad(t *testing.T, newServer func(*drain.Drain) *Server, opts .
 	}
 	current := start()
 	l := startLoad(t, ln.Addr(), opts...)
-	l.await(t, int64(20**clients))
-	for range *replacements {
+	l.await(t, *clients)
+	for n := range *replacements {
 		successor := start()
 		current.Drain()
 		if err := current.Wait(); err != nil {
 			t.Error(err)
 		}
 		current = successor
-		l.await(t, int64(20**clients))
+		l.await(t, *clients*(n+2))
 	}
 	l.stop()
 	l.clients.Wait()
