@@ -601,9 +601,9 @@ func TestNewConnectionIsGivenTimeForItsRequest(t *testing.T) {
 					}
 				}
 				io.WriteString(conn, settings)
-				time.Sleep(firstPatience - 1)
+				time.Sleep(firstPatience - time.Nanosecond)
 				mustHaveWritten(settings)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				mustHaveWritten(settings + goAwayFrame + pingFrame)
 			})
 		})
