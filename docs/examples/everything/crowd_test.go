@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -11,12 +12,13 @@ import (
 
 // client does one thing after the other, and never does again what has failed.
 type client interface {
-	exchange() error
+	exchange(ctx context.Context) error
 	close()
 }
 
 // crowd is clients of one kind, and what became of what they did.
 type crowd struct {
+	ctx     context.Context // ends with the test
 	name    string
 	think   time.Duration // at most, between two exchanges
 	stop    chan struct{}
@@ -29,15 +31,22 @@ type crowd struct {
 	changed  chan struct{} // has an element if something was counted since the last receive
 }
 
-func newCrowd(name string, think time.Duration) *crowd {
-	return &crowd{name: name, think: think, stop: make(chan struct{}), failures: map[string]int{}, changed: make(chan struct{}, 1)}
+func newCrowd(t *testing.T, name string, think time.Duration) *crowd {
+	return &crowd{
+		ctx:      t.Context(),
+		name:     name,
+		think:    think,
+		stop:     make(chan struct{}),
+		failures: map[string]int{},
+		changed:  make(chan struct{}, 1),
+	}
 }
 
 func (c *crowd) add(member client) {
 	c.running.Go(func() {
 		defer member.close()
 		for c.goOn() {
-			c.count(member.exchange())
+			c.count(member.exchange(c.ctx))
 		}
 	})
 }
@@ -45,6 +54,8 @@ func (c *crowd) add(member client) {
 func (c *crowd) goOn() bool {
 	select {
 	case <-c.stop:
+		return false
+	case <-c.ctx.Done():
 		return false
 	case <-time.After(rand.N(c.think)):
 		return true

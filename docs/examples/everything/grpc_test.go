@@ -27,7 +27,7 @@ const callers = 10 // of each kind
 
 func startGRPC(t *testing.T, addr string) *grpcLoad {
 	t.Helper()
-	l := &grpcLoad{unary: newCrowd("gRPC unary", 10*time.Millisecond), streams: newCrowd("gRPC streams", 20*time.Millisecond)}
+	l := &grpcLoad{unary: newCrowd(t, "gRPC unary", 10*time.Millisecond), streams: newCrowd(t, "gRPC streams", 20*time.Millisecond)}
 	for n := range callers {
 		l.unary.add(&caller{rpc: connect(t, addr)})
 		s := &streamer{rpc: connect(t, addr), of: l.streams, name: fmt.Sprintf("gRPC stream %d", n), next: 1}
@@ -88,10 +88,10 @@ type caller struct {
 	sent int
 }
 
-func (c *caller) exchange() error {
+func (c *caller) exchange(ctx context.Context) error {
 	c.sent++
 	text := fmt.Sprint("call ", c.sent)
-	answer, err := c.UnaryCall(context.Background(), &testpb.SimpleRequest{Payload: &testpb.Payload{Body: []byte(text)}})
+	answer, err := c.UnaryCall(ctx, &testpb.SimpleRequest{Payload: &testpb.Payload{Body: []byte(text)}})
 	if err != nil {
 		return err
 	}
@@ -114,8 +114,8 @@ type streamer struct {
 	fresh        bool
 }
 
-func (s *streamer) exchange() error {
-	if err := s.open(); err != nil {
+func (s *streamer) exchange(ctx context.Context) error {
+	if err := s.open(ctx); err != nil {
 		return fmt.Errorf("cannot open a stream: %w", err)
 	}
 	err := s.say(fmt.Sprintf("%s: %d", s.name, s.next))
@@ -130,9 +130,9 @@ func (s *streamer) exchange() error {
 	return nil
 }
 
-func (s *streamer) open() (err error) {
+func (s *streamer) open(ctx context.Context) (err error) {
 	if s.stream == nil {
-		s.stream, err = s.FullDuplexCall(context.Background())
+		s.stream, err = s.FullDuplexCall(ctx)
 		s.fresh = true
 	}
 	return err

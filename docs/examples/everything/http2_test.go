@@ -28,8 +28,9 @@ const (
 	onConnection = 8 // clients
 )
 
-func startHTTP2(addr string) *http2Load {
-	l := &http2Load{crowd: newCrowd("HTTP/2", 10*time.Millisecond)}
+func startHTTP2(t *testing.T, addr string) *http2Load {
+	t.Helper()
+	l := &http2Load{crowd: newCrowd(t, "HTTP/2", 10*time.Millisecond)}
 	for n := range connections {
 		connection := newHTTP2Connection(addr)
 		l.connections = append(l.connections, connection)
@@ -90,13 +91,13 @@ func newHTTP2Connection(addr string) *http2Connection {
 
 // reserve gives a connection for one more request: a new one if the server has asked to leave the last one, which closes
 // itself then, after its last answer.
-func (c *http2Connection) reserve() (*http.ClientConn, error) {
+func (c *http2Connection) reserve(ctx context.Context) (*http.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn != nil && c.conn.Reserve() == nil {
 		return c.conn, nil
 	}
-	conn, err := c.transport.NewClientConn(context.Background(), "http", c.addr)
+	conn, err := c.transport.NewClientConn(ctx, "http", c.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -121,14 +122,14 @@ type http2Client struct {
 }
 
 // exchange counts a request as failed of which anything may have been sent.
-func (c *http2Client) exchange() error {
+func (c *http2Client) exchange(ctx context.Context) error {
 	c.sent++
 	entry := fmt.Sprintf("%s: %d", c.name, c.sent)
-	conn, err := c.connection.reserve()
+	conn, err := c.connection.reserve(ctx)
 	if err != nil {
 		return err
 	}
-	response, begun, err := c.post(conn, entry)
+	response, begun, err := c.post(ctx, conn, entry)
 	if err != nil && !begun {
 		c.unsent++
 		return nil
@@ -148,10 +149,10 @@ func (c *http2Client) exchange() error {
 }
 
 // post also tells whether the client had begun to write the request.
-func (c *http2Client) post(conn *http.ClientConn, entry string) (*http.Response, bool, error) {
+func (c *http2Client) post(ctx context.Context, conn *http.ClientConn, entry string) (*http.Response, bool, error) {
 	var begun atomic.Bool
 	trace := &httptrace.ClientTrace{WroteHeaderField: func(string, []string) { begun.Store(true) }}
-	ctx := httptrace.WithClientTrace(context.Background(), trace)
+	ctx = httptrace.WithClientTrace(ctx, trace)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, strings.NewReader(entry))
 	if err != nil {
 		return nil, false, err

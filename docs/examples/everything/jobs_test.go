@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -22,8 +23,9 @@ type jobLoad struct {
 
 const askers = workers
 
-func startJobs(addr, folder string) *jobLoad {
-	l := &jobLoad{crowd: newCrowd("jobs", 10*time.Millisecond), folder: folder}
+func startJobs(t *testing.T, addr, folder string) *jobLoad {
+	t.Helper()
+	l := &jobLoad{crowd: newCrowd(t, "jobs", 10*time.Millisecond), folder: folder}
 	for range askers {
 		c := &jobClient{url: "http://" + addr + "/jobs", stop: l.stop}
 		c.http.Transport = &http.Transport{DisableKeepAlives: true}
@@ -94,7 +96,7 @@ type jobClient struct {
 }
 
 // exchange has new connections, as the Transport repeats requests on old ones.
-func (c *jobClient) exchange() error {
+func (c *jobClient) exchange(context.Context) error {
 	took := rand.N(1500 * time.Millisecond)
 	response, err := c.http.Post(c.url, "text/plain", strings.NewReader(took.String()))
 	if err != nil {

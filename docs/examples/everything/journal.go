@@ -39,7 +39,7 @@ func openJournal(folder string) (*journal, error) {
 		return nil, err
 	}
 	j := &journal{f, strconv.FormatInt(end, 10)}
-	return j, j.add(fmt.Sprintf("process %d begins", os.Getpid()))
+	return j, j.add(fmt.Sprintf("process %d begins at %s", os.Getpid(), time.Now().Format(time.RFC3339Nano)))
 }
 
 func (j *journal) Close() error { return j.file.Close() }

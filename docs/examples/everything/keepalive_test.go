@@ -3,7 +3,7 @@
 package main
 
 import (
-	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -28,7 +28,7 @@ func startKeepAlive(t *testing.T, addr string) keepAlive {
 func startLoad(t *testing.T, config load.Config) *load.Load {
 	t.Helper()
 	config.Timeout = patience
-	l, err := load.Start(context.Background(), config)
+	l, err := load.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,20 +53,34 @@ func awaitRequests(t *testing.T, l *load.Load, n uint64) {
 }
 
 // figures are what became of a load.
-type figures struct{ requests, reconnects, failed uint64 }
-
-func (k keepAlive) stop() figures {
-	hasty, thoughtful := k.hasty.Stop(), k.thoughtful.Stop()
-	return figures{
-		requests:   hasty.Requests() + thoughtful.Requests(),
-		reconnects: reconnects(hasty) + reconnects(thoughtful),
-		failed:     hasty.Failures() + thoughtful.Failures(),
-	}
+type figures struct {
+	requests   uint64
+	reconnects uint64 // because the server has asked to leave
+	failed     uint64
+	failures   map[load.Failure]uint64
+	first      []load.Failed
 }
 
-func reconnects(tally load.Tally) (sum uint64) {
-	for _, counts := range tally.Kinds {
-		sum += counts.Reconnects
+func (k keepAlive) stop() figures {
+	f := figures{failures: map[load.Failure]uint64{}}
+	f.add(k.hasty.Stop())
+	f.add(k.thoughtful.Stop())
+	return f
+}
+
+func (f *figures) add(tally load.Tally) {
+	f.requests += tally.Requests()
+	f.reconnects += tally.Kinds[load.KeepAlivePost].Reconnects
+	f.failed += tally.Failures()
+	for failure, n := range tally.ByFailure() {
+		f.failures[failure] += n
 	}
-	return sum
+	f.first = append(f.first, tally.First...)
+}
+
+func (f figures) String() string {
+	if f.failed == 0 {
+		return fmt.Sprintf("%d requests, none failed", f.requests)
+	}
+	return fmt.Sprintf("%d requests, %d failed %v", f.requests, f.failed, f.failures)
 }

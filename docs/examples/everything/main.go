@@ -30,10 +30,12 @@ var (
 	addr    = flag.String("addr", ":8080", "where to listen for HTTP")
 	rpcAddr = flag.String("grpc", ":50051", "where to listen for gRPC")
 	folder  = flag.String("data", ".", "the folder of the journal and of the jobs")
-	linger  = flag.Duration("linger", 2*time.Second, "how long idle connections stay open in the drain; clients think 0.8 s at most")
 )
 
-const workers = 4
+const (
+	workers = 4
+	linger  = 2 * time.Second // longer than clients think between two requests
+)
 
 func main() {
 	flag.Parse()
@@ -58,7 +60,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	d := drain.New(drain.Linger(*linger))
+	d := drain.New(drain.Linger(linger))
 	d.Close("journal", j)
 
 	news := &sse.Broadcast{From: j.after, Start: j.start}

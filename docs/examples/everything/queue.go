@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// queue is a folder with a file for each job, which all generations share. Who has renamed a file has taken the job.
+// queue is a folder with a file for each job, which all generations share. Who has renamed a file has taken the job, and
+// removes the file when the job is done; one that stays was left by a process that was killed.
 type queue struct {
 	folder  string
 	journal *journal

@@ -19,8 +19,9 @@ type socketLoad struct {
 
 const sockets = 10
 
-func startSockets(addr string) *socketLoad {
-	l := &socketLoad{crowd: newCrowd("WebSocket", 20*time.Millisecond)}
+func startSockets(t *testing.T, addr string) *socketLoad {
+	t.Helper()
+	l := &socketLoad{crowd: newCrowd(t, "WebSocket", 20*time.Millisecond)}
 	for n := range sockets {
 		c := &socketClient{of: l.crowd, url: "ws://" + addr + "/socket", name: fmt.Sprintf("WebSocket %d", n)}
 		l.clients = append(l.clients, c)
@@ -65,8 +66,8 @@ type socketClient struct {
 }
 
 // exchange says no message twice: one that was not acknowledged may be in the journal all the same.
-func (c *socketClient) exchange() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (c *socketClient) exchange(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := c.open(ctx); err != nil {
 		return fmt.Errorf("cannot connect: %w", err)
