@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 }
 
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.
-var forApps = []string{"handoff", "drain"}
+var forApps = []string{"handoff", "drain", "drain/sse"}
 
 // Files for one system are seen only there.
 var systems = []string{"linux", "darwin", "freebsd"}

@@ -9,7 +9,7 @@ import "net/http"
 // The context of run's request ends when the client has left or does not read, and when the drain ends the stream: the
 // cause is drain.ErrDraining then. When run has returned, the client is told how long to wait (see Retry) and the response
 // ends as it should. Over HTTP/1.1 the connection ends with it, so that the client does not come back to this process. A
-// request that comes during the drain gets a stream that only says Retry. With Finish all this is left out.
+// request that comes during the drain gets a stream that only says Retry. With Finish the drain does nothing of this.
 //
 // An error of run goes to the Log.
 func Handler(run func(s *Stream, r *http.Request) error, opts ...Option) http.Handler {

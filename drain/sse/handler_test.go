@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -317,7 +318,7 @@ func TestSilentStreamFindsOutThatItsClientIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &deaf{ResponseRecorder: httptest.NewRecorder()}
 		Handler(func(s *Stream, r *http.Request) error {
-			w.gone = true
+			w.gone.Store(true)
 			<-r.Context().Done()
 			if err := context.Cause(r.Context()); !errors.Is(err, errDeaf) {
 				t.Errorf("the context ends with %v", err)
@@ -333,13 +334,13 @@ func TestSilentStreamFindsOutThatItsClientIsGone(t *testing.T) {
 // deaf is a ResponseWriter whose client leaves.
 type deaf struct {
 	*httptest.ResponseRecorder
-	gone bool
+	gone atomic.Bool
 }
 
 var errDeaf = errors.New("nobody listens")
 
 func (d *deaf) Write(p []byte) (int, error) {
-	if d.gone {
+	if d.gone.Load() {
 		return 0, errDeaf
 	}
 	return d.ResponseRecorder.Write(p)
@@ -416,11 +417,15 @@ func TestErrorOfTheFunctionIsLogged(t *testing.T) {
 func TestClientThatLeavesEndsTheContext(t *testing.T) {
 	overBoth(t, func(t *testing.T, http2 bool) {
 		log, ended := &logged{}, make(chan error, 1)
-		c := serve(t, http2, Handler(func(_ *Stream, r *http.Request) error {
+		c := serve(t, http2, Handler(func(s *Stream, r *http.Request) error {
+			if err := s.Send(Event{Data: "first"}); err != nil {
+				return err
+			}
 			<-r.Context().Done()
 			ended <- r.Context().Err()
 			return errors.New("it has left")
 		}, log.option())).get("")
+		c.mustGet("first") // the function is not called for one that leaves before
 		c.stop()
 		if err := receive(t, ended); err != context.Canceled {
 			t.Errorf("the context ends with %v", err)
