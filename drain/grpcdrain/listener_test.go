@@ -56,9 +56,14 @@ func TestStopEndsAnAcceptThatWaits(t *testing.T) {
 }
 
 func TestQueueThatIsAlwaysFilledIsLeftInTime(t *testing.T) {
-	l := newListener(listen(t))
-	close(l.stopping)
-	l.until = time.Now()
+	ln := listen(t)
+	queued, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer queued.Close()
+	l := newListener(ln)
+	close(l.stopping) // long ago
 	if conn, err := l.Accept(); err != errStopped {
 		t.Errorf("Accept gives %v, %v", conn, err)
 	}
