@@ -70,7 +70,8 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 // counted in the error. The program does not call GracefulStop or Stop itself.
 //
 // Serve closes ln. With a ln without SetDeadline what waits in its queue is lost, unless another process has the socket
-// too. Do TLS by grpc.Creds, not by the listener.
+// too. Do TLS by grpc.Creds, not by the listener. The connections that grpc gets are no *net.TCPConn, so it does not set
+// TCP_USER_TIMEOUT on them: a shorter keepalive.ServerParameters.Time than its two hours finds clients that are dead.
 func (s *Server) Serve(ln net.Listener) {
 	s.once.Do(func() { s.drain.On(drain.Requests, "gRPC server", s.finish) })
 	l := newListener(ln)
