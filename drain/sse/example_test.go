@@ -40,8 +40,8 @@ func Example() {
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		switch line := lines.Text(); {
 		case line == "data: hello":
+			fmt.Println(line)
 			d.Drain() // mostly a signal does
-			fallthrough
 		case line == "retry: 50":
 			fmt.Println(line)
 		}
