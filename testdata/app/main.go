@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -231,8 +232,10 @@ func serveHTTP(ln net.Listener) error {
 		go func() { fmt.Fprintln(os.Stderr, "app:", http.Serve(ln, mux)); os.Exit(1) }()
 		return shutDownAtTerm(ln)
 	}
-	options := []drain.Option{drain.Linger(2 * time.Second)}
-	return drain.Serve(&http.Server{Handler: mux}, ln, options...)
+	// A TERM that came before drain listens for signals begins the drain too.
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-terminated; cancel() }()
+	return drain.Serve(&http.Server{Handler: mux}, ln, drain.Linger(2*time.Second), drain.Context(ctx))
 }
 
 func giveSigns(hang <-chan struct{}) {
