@@ -3,6 +3,7 @@ package drain
 import (
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/gracerun/grace/handoff"
@@ -10,6 +11,12 @@ import (
 
 // InFlight counts the requests whose handlers have not returned, those that hijacked their connections included.
 func (d *Drain) InFlight() int { return int(d.inFlight.Load()) }
+
+// Begin counts a request of a server of another kind as one in flight, until end is called.
+func (d *Drain) Begin() (end func()) {
+	d.inFlight.Add(1)
+	return sync.OnceFunc(func() { d.inFlight.Add(-1) })
+}
 
 // Handler counts the requests in flight and, during the drain, asks their clients to leave. Serve puts it in front of
 // its servers; use it for a server that a framework owns: Draining works there too, then. A nil handler is

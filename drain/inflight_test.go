@@ -148,6 +148,21 @@ func notifySocket(t *testing.T) *net.UnixConn {
 	return notify
 }
 
+func TestRequestOfAnotherServerIsInFlight(t *testing.T) {
+	d, _ := newQuiet()
+	end := d.Begin()
+	if n := d.InFlight(); n != 1 {
+		t.Errorf("%d are in flight", n)
+	}
+	end()
+	end()
+	if n := d.InFlight(); n != 0 {
+		t.Errorf("%d are in flight after the end", n)
+	}
+	d.Drain()
+	receive(t, d.Done())
+}
+
 func TestSupervisorIsToldWhatIsInFlight(t *testing.T) {
 	notify := notifySocket(t)
 	d, _ := newQuiet()

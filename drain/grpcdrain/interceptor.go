@@ -7,12 +7,14 @@ import (
 )
 
 func (s *Server) interceptUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	defer s.drain.Begin()()
 	s.inFlight.Add(1)
 	defer s.inFlight.Add(-1)
 	return handle(s.drain.WithDraining(ctx), req)
 }
 
 func (s *Server) interceptStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	defer s.drain.Begin()()
 	s.inFlight.Add(1)
 	defer s.inFlight.Add(-1)
 	ctx := s.drain.WithDraining(ss.Context())

@@ -40,7 +40,7 @@ const (
 	// goAwayPatience is for GracefulStop to send the first GOAWAY, which it does at once but does not tell.
 	goAwayPatience = 100 * time.Millisecond
 	// spare is for the error of a step that ends late: a Drain does not hear one that comes with the end of the time.
-	spare = 100 * time.Millisecond
+	spare = 500 * time.Millisecond
 )
 
 // NewServer makes a server that ends with d. Its interceptors come first of those that are chained.
@@ -159,7 +159,7 @@ func withSpare(ctx context.Context) (context.Context, context.CancelFunc) {
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadlineCause(ctx, end.Add(-spare), errors.New("the time for them is over"))
+	return context.WithDeadlineCause(ctx, end.Add(-min(spare, time.Until(end)/2)), errors.New("the time for them is over"))
 }
 
 func closed(c <-chan struct{}) bool {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,10 +71,8 @@ func (c *clients) leave(ctx context.Context) error {
 // begun by the end of the handler. Handlers find drain.Draining in their UserContext.
 func (c *clients) count(ctx *fiber.Ctx) error {
 	ctx.SetUserContext(c.drain.WithDraining(ctx.UserContext()))
-	var err error
-	c.drain.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		err = ctx.Next()
-	})).ServeHTTP(nowhere{}, &http.Request{})
+	defer c.drain.Begin()()
+	err := ctx.Next()
 	select {
 	case <-c.drain.Draining():
 		ctx.Context().SetConnectionClose()
@@ -83,13 +80,6 @@ func (c *clients) count(ctx *fiber.Ctx) error {
 	}
 	return err
 }
-
-// nowhere is the writer of a response that fasthttp writes.
-type nowhere struct{}
-
-func (nowhere) Header() http.Header         { return http.Header{} }
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
-func (nowhere) WriteHeader(int)             {}
 
 // listener ends once what waits in its queue is accepted.
 type listener struct {
