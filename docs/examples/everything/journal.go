@@ -45,6 +45,9 @@ func openJournal(folder string) (*journal, error) {
 func (j *journal) Close() error { return j.file.Close() }
 
 func (j *journal) add(entry string) error {
+	if len(entry) >= longest {
+		return fmt.Errorf("cannot add an entry of %d bytes: %d is the most", len(entry), longest-1)
+	}
 	_, err := j.file.WriteString(strings.ReplaceAll(entry, "\n", " ") + "\n")
 	return err
 }
