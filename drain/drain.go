@@ -167,7 +167,8 @@ func (d *Drain) served() []*server {
 //
 // Serve owns srv and ln from the call on. It puts itself in front of srv's Handler, ConnState and BaseContext, which
 // still do their work, so a server can be served once. A server without ReadTimeout gets a ReadHeaderTimeout of one
-// minute and an IdleTimeout of eleven, where these are not set; a negative value means none.
+// minute and an IdleTimeout of eleven, where these are not set; a negative value means none. A client of HTTP/2 that
+// takes no byte for ten seconds is cut, unless srv.HTTP2 says otherwise.
 //
 // Serve closes ln. A ln without SetDeadline, such as tls.NewListener gives, is closed as it stands: what waits in its
 // queue is lost unless another process has the socket too. Use ServeTLS instead.

@@ -211,8 +211,8 @@ func TestServeBoundsTheSilence(t *testing.T) {
 	d, _ := newQuiet()
 	srv := &http.Server{}
 	d.Serve(srv, listen(t))
-	if srv.IdleTimeout != idlePatience {
-		t.Errorf("it is %v", srv.IdleTimeout)
+	if srv.IdleTimeout != idlePatience || srv.HTTP2.WriteByteTimeout != bytePatience {
+		t.Errorf("it is %v, and %v for a byte", srv.IdleTimeout, srv.HTTP2.WriteByteTimeout)
 	}
 	d.Drain()
 	receive(t, d.Done())

@@ -452,9 +452,7 @@ func TestHTTPSClientsLeave(t *testing.T) {
 }
 
 func TestTLSWithoutACertificateIsAnError(t *testing.T) {
-	d, _ := newQuiet()
-	d.ServeTLS(&http.Server{}, listen(t), "missing.pem", "missing.pem")
-	if err := d.Wait(); err == nil || !strings.Contains(err.Error(), "missing.pem") {
+	if err := ServeTLS(&http.Server{}, listen(t), "missing.pem", "missing.pem"); err == nil || !strings.Contains(err.Error(), "missing.pem") {
 		t.Errorf("the error is %v", err)
 	}
 }

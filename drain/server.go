@@ -41,10 +41,19 @@ const (
 	// ones (https://cloud.google.com/load-balancing/docs/https#timeouts_and_retries). Whoever closes an idle connection
 	// first may do so under a request of the other.
 	idlePatience = 11 * time.Minute
+	// bytePatience is for clients of HTTP/2 that read nothing any more: no deadline of a stream ends a write to a
+	// connection that does not move.
+	bytePatience = 10 * time.Second
 )
 
 // boundSilence keeps silent clients from holding connections for ever, where the owner of the server has said nothing.
 func boundSilence(srv *http.Server) {
+	if srv.HTTP2 == nil {
+		srv.HTTP2 = new(http.HTTP2Config)
+	}
+	if srv.HTTP2.WriteByteTimeout == 0 {
+		srv.HTTP2.WriteByteTimeout = bytePatience
+	}
 	if srv.ReadTimeout != 0 {
 		return
 	}
