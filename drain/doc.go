@@ -76,4 +76,9 @@
 //
 // A client that thinks longer than the linger between two requests may find its connection closed under the second. What
 // a WebSocket's client sends before it has read the 1001 may go unanswered: it has to ask again when it is back.
+//
+// A server that a framework owns, behind [Drain.Handler], ends its HTTP/2 connections as net/http does, with one GOAWAY.
+// Go's own HTTP/2 client fails a request by itself ("cannot rewind body after connection loss") if a GOAWAY comes
+// between the choice of the connection and the first byte, and the body cannot be read twice: give such requests a
+// GetBody.
 package drain
