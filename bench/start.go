@@ -161,7 +161,7 @@ func (b bench) shim() error {
 			return err
 		}
 		bare.addTime(took)
-		if took, err = runOnce(b.grace, "grace-shim", "-1", "3", "-", "", path, "true"); err != nil {
+		if took, err = runOnce(b.grace, "grace-shim", "-1", "3", "-", "", "-1", "false", path, "true"); err != nil {
 			return fmt.Errorf("the shim: %w", err)
 		}
 		through.addTime(took)

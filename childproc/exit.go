@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+
+	"github.com/gracerun/grace/childproc/capture"
 )
 
 // Exit is how a process ended.
@@ -55,7 +57,7 @@ func (e Exit) String() string {
 
 // StartError says which step of starting a process failed.
 type StartError struct {
-	Step  string // "fork", "setgroups", "setgid", "setuid", "exec" and the like
+	Step  string // "fork", "seccomp", "setgroups", "setgid", "setuid", "exec" and the like
 	Path  string
 	Errno syscall.Errno // 0 if Step says it all
 }
@@ -79,6 +81,14 @@ func (e *StartError) advice() string {
 		return " (the limit of processes is reached: see ulimit -u, TasksMax=)"
 	case e.Errno == syscall.EMFILE || e.Errno == syscall.ENFILE:
 		return " (the limit of open files is reached: see ulimit -n, LimitNOFILE=)"
+	case e.nested():
+		return " (" + capture.ErrNested.Error() + ")"
+	case e.Step == "seccomp" && e.Errno == syscall.EACCES:
+		return " (capturing takes root with CAP_SYS_ADMIN, or no-new-privs)"
+	case e.Step == "seccomp" && e.Errno == syscall.ENOSYS:
+		return " (capturing takes Linux 5.9 on amd64 or arm64)"
+	case e.Step == "seccomp":
+		return " (this system does not allow a seccomp listener, which capturing takes: have grace hold the sockets)"
 	case e.Errno == syscall.EPERM:
 		return " (changing the user needs root)"
 	}
@@ -87,6 +97,11 @@ func (e *StartError) advice() string {
 
 // Unwrap gives the error number, for errors.Is(err, syscall.EAGAIN) and the like.
 func (e *StartError) Unwrap() error { return e.Errno }
+
+// Is recognizes [capture.ErrNested].
+func (e *StartError) Is(target error) bool { return target == capture.ErrNested && e.nested() }
+
+func (e *StartError) nested() bool { return e.Step == "seccomp" && e.Errno == syscall.EBUSY }
 
 // Status is 127 for a command that is not there, 126 for one that cannot be
 // executed, and 1 for everything that went wrong before it was tried.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,17 +40,17 @@ func (f *Family) Start(spec Spec) (*Process, error) {
 		return nil, startError("open /dev/null", spec.Path, err)
 	}
 	defer closeAll(null)
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, startError("pipe", spec.Path, err)
-	}
-	defer closeAll(pipe[1:])
-	p, err := f.fork(spec, null, pipe[1])
+	p := &Process{family: f, path: spec.Path, pidfd: -1, report: -1, capture: -1}
+	theirs, err := p.connect(spec)
+	defer closeAll(theirs)
 	if err != nil {
-		closeAll(pipe[:1])
+		p.disconnect()
+		return nil, startError("connect to the shim", spec.Path, err)
+	}
+	if err := f.fork(p, spec, null, theirs); err != nil {
+		p.disconnect()
 		return nil, startError("fork", spec.Path, err)
 	}
-	p.report = pipe[0]
 	return p, nil
 }
 
@@ -69,46 +70,51 @@ func closeAll(fds []int) {
 
 // fork holds the lock until the child is known as our own: an app that ends at
 // once must not be taken for an orphan.
-func (f *Family) fork(spec Spec, null []int, report int) (*Process, error) {
-	p := &Process{family: f, path: spec.Path, pidfd: -1, report: -1}
+func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var err error
 	p.PID, err = syscall.ForkExec("/proc/self/exe", shimArgs(spec), &syscall.ProcAttr{
 		Dir:   spec.Dir,
 		Env:   spec.Env,
-		Files: shimFiles(spec, null, report),
+		Files: shimFiles(spec, null, theirs),
 		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &p.pidfd},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if p.pidfd < 0 {
 		// Go keeps no pidfd where the kernel gave none (before Linux 5.4).
-		return nil, errors.Join(errNoPidfd, p.abandon())
+		return errors.Join(errNoPidfd, p.abandon())
 	}
 	f.own[p.PID] = struct{}{}
-	return p, nil
+	return nil
 }
 
 func shimArgs(spec Spec) []string {
-	e := shim.Errand{Path: spec.Path, PIDVars: spec.PIDVars, Umask: spec.Umask, Report: 3 + len(spec.Files)}
+	e := shim.Errand{
+		Path: spec.Path, PIDVars: spec.PIDVars, Umask: spec.Umask,
+		Report: 3 + len(spec.Files), Capture: -1, NoNewPrivs: spec.NoNewPrivs,
+	}
+	if spec.Capture {
+		e.Capture = e.Report + 1
+	}
 	if id := spec.Identity; id != nil {
 		e.Identity = &shim.Identity{UID: id.UID, GID: id.GID, Groups: id.Groups}
 	}
 	return e.Argv(spec.Args)
 }
 
-func shimFiles(spec Spec, null []int, report int) []uintptr {
+func shimFiles(spec Spec, null, theirs []int) []uintptr {
 	stdin := spec.Stdin
 	if len(null) > 0 {
 		stdin = null[0]
 	}
 	files := []uintptr{uintptr(stdin), uintptr(spec.Stdout), uintptr(spec.Stderr)}
-	for _, fd := range spec.Files {
+	for _, fd := range slices.Concat(spec.Files, theirs) {
 		files = append(files, uintptr(fd))
 	}
-	return append(files, uintptr(report))
+	return files
 }
 
 // ReapOrphans reaps every dead child that this family did not start, and says

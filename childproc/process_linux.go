@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/childproc/shim"
 	"golang.org/x/sys/unix"
 )
@@ -14,14 +15,45 @@ import (
 var errNoPidfd = errors.New("this kernel gives no pidfd: Linux 5.4 or newer is needed")
 
 // Process is one process of the app and the process group it leads. It owns a
-// pidfd until Reap. Signal, Kill and Reap belong to one goroutine, Wait and
-// WaitRest to another.
+// pidfd until Reap. Signal, Kill and Reap belong to one goroutine, Captured, Wait
+// and WaitRest to another.
 type Process struct {
 	PID    int
 	path   string
 	family *Family
 	pidfd  int
-	report int // read end of the shim's report; -1 once read
+
+	report  int // read end of the shim's report; -1 once read
+	failed  *StartError
+	capture int // where the shim sends its listener; -1 without capture, and once it has come
+}
+
+// connect makes the shim's connections to grace, and gives the ends that the
+// shim gets.
+func (p *Process) connect(spec Spec) ([]int, error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	p.report = pipe[0]
+	if !spec.Capture {
+		return pipe[1:], nil
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return pipe[1:], err
+	}
+	p.capture = pair[0]
+	return []int{pipe[1], pair[1]}, nil
+}
+
+func (p *Process) disconnect() {
+	for _, fd := range []*int{&p.report, &p.capture} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+		}
+		*fd = -1
+	}
 }
 
 // Adopt takes a running descendant as a process to be watched: the main process
@@ -34,7 +66,7 @@ func (f *Family) Adopt(pid int) (*Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.own[pid] = struct{}{}
-	return &Process{PID: pid, family: f, pidfd: pidfd, report: -1}, nil
+	return &Process{PID: pid, family: f, pidfd: pidfd, report: -1, capture: -1}, nil
 }
 
 // abandon ends a child that cannot be supervised.
@@ -49,6 +81,7 @@ func (p *Process) abandon() error {
 // Release stops following an adopted process and leaves it alone.
 func (p *Process) Release() {
 	p.family.forget(p.PID)
+	p.disconnect()
 	unix.Close(p.pidfd)
 }
 
@@ -82,6 +115,35 @@ func (p *Process) leadsGroup() bool {
 	return err == nil && pgid == p.PID
 }
 
+// Captured waits for the shim and then lets it become the app; it is to be called
+// once, before Wait, for a process that was started with Capture. The caller closes
+// the listener. The error is a *StartError where the shim has failed, which Wait
+// will tell too.
+func (p *Process) Captured() (*capture.Listener, error) {
+	conn := p.capture
+	if conn < 0 {
+		return nil, fmt.Errorf("cannot capture process %d: it was started without", p.PID)
+	}
+	p.capture = -1
+	defer unix.Close(conn)
+	listener, err := capture.Receive(conn)
+	if err == io.EOF {
+		return nil, p.notCaptured()
+	}
+	return listener, err
+}
+
+func (p *Process) notCaptured() error {
+	failed, err := p.readReport()
+	if err != nil {
+		return err
+	}
+	if failed == nil {
+		return fmt.Errorf("cannot capture process %d: it ended before it became the app", p.PID)
+	}
+	return failed
+}
+
 // Wait blocks until the process has ended. It stays a zombie, which keeps its
 // pid and its group's number from being used again, until Reap.
 func (p *Process) Wait() (Exit, error) {
@@ -101,7 +163,7 @@ func (p *Process) Wait() (Exit, error) {
 // shim has to say.
 func (p *Process) readReport() (*StartError, error) {
 	if p.report < 0 {
-		return nil, nil
+		return p.failed, nil
 	}
 	pipe := os.NewFile(uintptr(p.report), "report of the shim")
 	p.report = -1
@@ -117,7 +179,8 @@ func (p *Process) readReport() (*StartError, error) {
 	if !ok {
 		return nil, fmt.Errorf("cannot read what became of process %d: %q", p.PID, text)
 	}
-	return &StartError{Step: failed.Step, Path: p.path, Errno: failed.Errno}, nil
+	p.failed = &StartError{Step: failed.Step, Path: p.path, Errno: failed.Errno}
+	return p.failed, nil
 }
 
 func (p *Process) waitEnd() error {

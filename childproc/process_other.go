@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"syscall"
+
+	"github.com/gracerun/grace/childproc/capture"
 )
 
 var errOnlyLinux = errors.New("cannot supervise a process: only on Linux, where pids can be trusted (pidfd)")
@@ -36,6 +38,9 @@ func (*Process) Signal(syscall.Signal) error { return errOnlyLinux }
 
 // SignalGroup always fails.
 func (*Process) SignalGroup(syscall.Signal) error { return errOnlyLinux }
+
+// Captured always fails.
+func (*Process) Captured() (*capture.Listener, error) { return nil, errOnlyLinux }
 
 // Wait always fails.
 func (*Process) Wait() (Exit, error) { return Exit{}, errOnlyLinux }

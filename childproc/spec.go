@@ -19,6 +19,12 @@ type Spec struct {
 	Umask int // -1 leaves grace's own
 	// Identity is whom the process runs as; nil leaves grace's own.
 	Identity *Identity
+
+	// Capture has grace asked about every bind and listen of the app; the process
+	// waits for [Process.Captured] before it becomes the app. NoNewPrivs takes from
+	// the app the rights that setuid programs and file capabilities would give it
+	// (PR_SET_NO_NEW_PRIVS); see [capture.NeedsNoNewPrivs].
+	Capture, NoNewPrivs bool
 }
 
 // Identity is a user with the groups its process gets.

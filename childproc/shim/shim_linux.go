@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"runtime"
 	"strconv"
 	"syscall"
 )
@@ -19,6 +20,12 @@ type Errand struct {
 	Umask    int       // -1 leaves grace's own
 	Report   int       // the descriptor that takes a Failure, or is closed by the exec
 	Identity *Identity // nil leaves grace's own
+
+	// Capture is one end of a connection of SEQPACKET type: it takes the
+	// descriptor of the filter's listener, and gives one byte when grace has it.
+	// -1 is for no filter.
+	Capture    int
+	NoNewPrivs bool
 }
 
 // Identity is a user with the groups its process gets.
@@ -27,7 +34,8 @@ type Identity struct {
 	Groups   []int
 }
 
-// Failure is the step that went wrong: setenv, setgroups, setgid, setuid or exec.
+// Failure is the step that went wrong: setenv, no-new-privs, seccomp, listener,
+// setgroups, setgid, setuid or exec.
 type Failure struct {
 	Step  string
 	Errno syscall.Errno
@@ -43,7 +51,10 @@ func (e Errand) Argv(args []string) []string {
 	for _, v := range e.PIDVars {
 		vars += v + ","
 	}
-	return append([]string{name, strconv.Itoa(e.Umask), strconv.Itoa(e.Report), id, vars, e.Path}, args...)
+	return append([]string{
+		name, strconv.Itoa(e.Umask), strconv.Itoa(e.Report), id, vars,
+		strconv.Itoa(e.Capture), strconv.FormatBool(e.NoNewPrivs), e.Path,
+	}, args...)
 }
 
 func numbers(list []int) string {
@@ -65,7 +76,7 @@ func ParseFailure(text string) (Failure, bool) {
 }
 
 // head is how many words come before the app's arguments, the name included.
-const head = 6
+const head = 8
 
 func init() {
 	argv := commandLine()
@@ -129,7 +140,12 @@ func parse(f []string) (Errand, bool) {
 	umask, err1 := strconv.Atoi(f[0])
 	report, err2 := strconv.Atoi(f[1])
 	id, ok := parseIdentity(f[2])
-	return Errand{Path: f[4], PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id}, ok && err1 == nil && err2 == nil
+	capture, err3 := strconv.Atoi(f[4])
+	noNewPrivs, err4 := strconv.ParseBool(f[5])
+	return Errand{
+		Path: f[6], PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id,
+		Capture: capture, NoNewPrivs: noNewPrivs,
+	}, ok && err1 == nil && err2 == nil && err3 == nil && err4 == nil
 }
 
 func parseIdentity(text string) (*Identity, bool) {
@@ -151,7 +167,8 @@ func parseIdentity(text string) (*Identity, bool) {
 }
 
 // run does not return unless something failed. Credentials go last: set before
-// the exec of the shim itself, they make a private grace unreadable.
+// the exec of the shim itself, they make a private grace unreadable, and set
+// before the filter, they take the right to install it.
 func (e Errand) run(argv []string) (string, error) {
 	syscall.CloseOnExec(e.Report)
 	pid := strconv.Itoa(syscall.Getpid())
@@ -163,6 +180,9 @@ func (e Errand) run(argv []string) (string, error) {
 	if e.Umask >= 0 {
 		syscall.Umask(e.Umask)
 	}
+	if step, err := e.restrict(); err != nil {
+		return step, err
+	}
 	if e.Identity != nil {
 		if step, err := e.Identity.take(); err != nil {
 			return step, err
@@ -171,6 +191,22 @@ func (e Errand) run(argv []string) (string, error) {
 	// syscall.Exec and not a bare execve: it gives back the RLIMIT_NOFILE that
 	// Go's runtime has raised (syscall/exec_unix.go).
 	return "exec", syscall.Exec(e.Path, argv, syscall.Environ())
+}
+
+// restrict concerns its own thread alone, and of all threads the exec keeps the
+// one that calls it.
+func (e Errand) restrict() (string, error) {
+	runtime.LockOSThread()
+	if e.NoNewPrivs {
+		if err := setNoNewPrivs(); err != nil {
+			return "no-new-privs", err
+		}
+	}
+	if e.Capture < 0 {
+		return "", nil
+	}
+	syscall.CloseOnExec(e.Capture)
+	return capture(e.Capture)
 }
 
 func (id Identity) take() (string, error) {

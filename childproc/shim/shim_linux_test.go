@@ -9,9 +9,10 @@ import (
 
 func TestErrandTravels(t *testing.T) {
 	for _, e := range []Errand{
-		{Path: "/bin/app", Umask: -1, Report: 3},
+		{Path: "/bin/app", Umask: -1, Report: 3, Capture: -1},
 		{Path: "app with spaces", PIDVars: []string{"LISTEN_PID", "OTHER"}, Umask: 0o27, Report: 70},
 		{Path: "/a", Umask: 0, Report: 3, Identity: &Identity{UID: 5, GID: 6, Groups: []int{6, 7}}},
+		{Path: "/a", Report: 3, Capture: 4, NoNewPrivs: true},
 	} {
 		args := []string{"app", "", "-x y"}
 		argv := e.Argv(args)
@@ -23,11 +24,23 @@ func TestErrandTravels(t *testing.T) {
 }
 
 func TestNonsenseIsNoErrand(t *testing.T) {
-	for _, f := range [][]string{
-		{"x", "3", "-", "", "/a"}, {"-1", "x", "-", "", "/a"}, {"-1", "3", "5,", "", "/a"}, {"-1", "3", "a,b,", "", "/a"}, {"-1", "3", "", "", "/a"},
-	} {
-		if e, ok := parse(f); ok {
-			t.Errorf("%q is %+v", f, e)
+	right := []string{"-1", "3", "-", "", "-1", "false", "/a"}
+	for i, word := range map[int]string{0: "x", 1: "x", 2: "5,", 4: "", 5: "maybe"} {
+		wrong := slices.Clone(right)
+		wrong[i] = word
+		if e, ok := parse(wrong); ok {
+			t.Errorf("%q is %+v", wrong, e)
+		}
+	}
+	if _, ok := parse(right); !ok {
+		t.Errorf("%q is no errand", right)
+	}
+}
+
+func TestNonsenseIsNobody(t *testing.T) {
+	for _, text := range []string{"", "5,", "a,b,"} {
+		if id, ok := parseIdentity(text); ok {
+			t.Errorf("%q is %+v", text, id)
 		}
 	}
 }
