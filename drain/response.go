@@ -13,7 +13,8 @@ type http1Writer interface {
 	http.ResponseWriter
 	http.Flusher
 	http.Hijacker
-	http.CloseNotifier //nolint:staticcheck // gin asks for it still
+	//lint:ignore SA1019 gin's own writer takes it for granted that there is one
+	http.CloseNotifier
 	io.ReaderFrom
 	io.StringWriter
 	FlushError() error
