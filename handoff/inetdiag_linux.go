@@ -12,6 +12,7 @@ import (
 const (
 	diagByFamily     = 20 // SOCK_DIAG_BY_FAMILY
 	diagBytecode     = 1  // INET_DIAG_REQ_BYTECODE
+	diagInfo         = 2  // INET_DIAG_INFO
 	diagV6Only       = 11 // INET_DIAG_SKV6ONLY
 	diagSourceAtMost = 3  // INET_DIAG_BC_S_LE
 	diagSourceFrom   = 2  // INET_DIAG_BC_S_GE
@@ -29,6 +30,7 @@ type inetQuery struct {
 	family, protocol uint8
 	states           uint32
 	port             uint16
+	extensions       uint8 // what to tell beyond the row itself: bits 1<<(diagInfo-1) and so on
 }
 
 // inetSocket is one row of the kernel's table.
@@ -42,6 +44,10 @@ type inetSocket struct {
 
 // each calls visit with every socket that matches, as the kernel's inet_diag reports them.
 func (q inetQuery) each(visit func(inetSocket)) error {
+	return q.eachMessage(func(message []byte) { visit(parseInetSocket(message)) })
+}
+
+func (q inetQuery) eachMessage(visit func([]byte)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
@@ -53,7 +59,7 @@ func (q inetQuery) each(visit func(inetSocket)) error {
 	if err := unix.Sendto(fd, q.marshal(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
 	}
-	if err := readDump(fd, func(message []byte) { visit(parseInetSocket(message)) }); err != nil {
+	if err := readDump(fd, visit); err != nil {
 		return fmt.Errorf("cannot read the kernel's list of sockets: %w", err)
 	}
 	return nil
@@ -70,7 +76,7 @@ func (q inetQuery) marshal() []byte {
 	b = ne.AppendUint16(b, diagByFamily)
 	b = ne.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b = append(b, make([]byte, 8)...)
-	b = append(b, q.family, q.protocol, 0, 0)
+	b = append(b, q.family, q.protocol, q.extensions, 0)
 	b = ne.AppendUint32(b, q.states)
 	b = append(b, make([]byte, diagRequestSize-8)...)
 	b = ne.AppendUint16(b, uint16(unix.SizeofNlAttr+len(program)))
@@ -155,21 +161,23 @@ func parseInetSocket(message []byte) inetSocket {
 		remote = netip.AddrFrom16([16]byte(message[24:40])).Unmap()
 	}
 	s.remote = netip.AddrPortFrom(remote, binary.BigEndian.Uint16(message[6:]))
-	s.v6Only = hasV6Only(message[diagMessageSize:])
+	v6Only := diagAttribute(message[diagMessageSize:], diagV6Only)
+	s.v6Only = len(v6Only) > 0 && v6Only[0] != 0
 	return s
 }
 
-func hasV6Only(attributes []byte) bool {
+// diagAttribute is the value of the first attribute of a kind, nil if there is none.
+func diagAttribute(attributes []byte, kind uint16) []byte {
 	ne := binary.NativeEndian
 	for len(attributes) >= unix.SizeofNlAttr {
 		size := int(ne.Uint16(attributes))
 		if size < unix.SizeofNlAttr || size > len(attributes) {
-			return false
+			return nil
 		}
-		if ne.Uint16(attributes[2:]) == diagV6Only {
-			return size > unix.SizeofNlAttr && attributes[unix.SizeofNlAttr] != 0
+		if ne.Uint16(attributes[2:]) == kind {
+			return attributes[unix.SizeofNlAttr:size]
 		}
 		attributes = attributes[min((size+3)&^3, len(attributes)):]
 	}
-	return false
+	return nil
 }
