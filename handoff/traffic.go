@@ -17,5 +17,8 @@ type Traffic struct {
 	//
 	// And in TLS 1.3 the server sends session tickets after the handshake, often when the first request has come
 	// already. So a connection that got no more than a handshake and a request takes may still owe the first answer.
+	//
+	// Being quiet does not make them clear later. Give them the time of a slow request: nobody waits for processes that
+	// get no new connections.
 	Unclear int
 }
