@@ -1,0 +1,195 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// group is a reuseport group of the kernel's: the sockets that listen at one site, and the program that chooses among
+// them by their numbers. The kernel numbers them as they begin to listen, and when one leaves, the last moves into the
+// hole (net/core/sock_reuseport.c).
+type group struct {
+	site     site
+	members  []*seat // in the kernel's order
+	selected int     // generation
+	stale    bool    // the kernel has another program than it should
+	begun    map[handshake]bool
+	left     time.Time // when another generation was selected
+}
+
+// seat is one listening socket of a group. It owns its descriptor.
+type seat struct {
+	Member
+	fd    int
+	inode uint64
+	uid   int
+	asked bool // by the app itself for SO_REUSEPORT
+	state seatState
+}
+
+type seatState int
+
+const (
+	serving  seatState = iota
+	vacant             // its app has gone, and a successor is to come
+	promised           // its successor has it, and will listen
+	retired            // to be closed as soon as it is safe
+)
+
+// chosen are the numbers of the selected generation's sockets. Those without an app are chosen only where there is
+// nothing else: clients wait in their queues then, and are not refused.
+func (g *group) chosen() []int {
+	live := g.numbers(func(s *seat) bool { return s.Generation == g.selected && s.state == serving })
+	if len(live) > 0 {
+		return live
+	}
+	return g.numbers(func(s *seat) bool { return s.Generation == g.selected })
+}
+
+func (g *group) numbers(which func(*seat) bool) []int {
+	var numbers []int
+	for i, s := range g.members {
+		if which(s) {
+			numbers = append(numbers, i)
+		}
+	}
+	return numbers
+}
+
+func (g *group) has(generation int) bool {
+	return slices.ContainsFunc(g.members, func(s *seat) bool { return s.Generation == generation && s.state == serving })
+}
+
+// choose makes another generation the selected one, from the next attach on.
+func (g *group) choose(generation int) {
+	g.stale = true
+	if g.selected != generation {
+		g.selected, g.begun, g.left = generation, nil, time.Now()
+	}
+}
+
+// add takes in a socket that has just begun to listen.
+func (g *group) add(s *seat) {
+	for _, other := range g.members {
+		if other.Member == s.Member && other.state == vacant {
+			other.state = retired
+		}
+	}
+	g.members, g.stale = append(g.members, s), true
+}
+
+// remove numbers the rest as the kernel does. Where nothing is left of the selected generation, another is better than
+// none.
+func (g *group) remove(number int) {
+	last := len(g.members) - 1
+	g.members[number] = g.members[last]
+	g.members, g.stale = g.members[:last], true
+	if last == 0 || len(g.chosen()) > 0 {
+		return
+	}
+	next := g.members[last-1]
+	for _, s := range g.members {
+		if s.state == serving {
+			next = s
+		}
+	}
+	g.choose(next.Generation)
+}
+
+// attach tells the kernel the numbers. From then on the next SYN goes where the program says.
+func (g *group) attach(chosen []int, probes map[uint16]Member) error {
+	targets := make(map[uint16][]int)
+	for port, member := range probes {
+		numbers := g.numbers(func(s *seat) bool { return s.Member == member && s.state == serving })
+		if len(numbers) > 0 {
+			targets[port] = numbers
+		}
+	}
+	filter := selector(chosen, targets)
+	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
+	err := unix.SetsockoptSockFprog(g.members[chosen[0]].fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
+	if err != nil {
+		return fmt.Errorf("cannot steer %s: %w%s", g.site.at, err, attachHint(err, len(chosen)))
+	}
+	return nil
+}
+
+func attachHint(err error, members int) string {
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return ": the socket's protocol cannot be steered, only plain TCP can; let the app listen without MPTCP"
+	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EINVAL) && members > 1:
+		return fmt.Sprintf(": %d sockets share the address; use fewer, or raise net.core.optmem_max", members)
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return ": this kernel has no SO_ATTACH_REUSEPORT_CBPF, which came with Linux 4.5"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return ": SO_ATTACH_REUSEPORT_CBPF needs no privilege, so a seccomp profile or a security module forbids it; allow it there"
+	}
+	return ""
+}
+
+// leave gives the instance's sockets another state.
+func (g *group) leave(m Member, state seatState) {
+	for _, s := range g.members {
+		if s.Member == m {
+			s.state, g.stale = state, true
+		}
+	}
+}
+
+// removable finds a retired socket that can be closed without a connection going astray, -1 if there is none, and the
+// numbers that have to be attached before. Between the close and the next attach the old program goes on; a number of
+// the last socket is out of its range then, for which the kernel takes any socket of the group, dead ones too.
+func (g *group) removable() (number int, before []int) {
+	chosen, last := g.chosen(), len(g.members)-1
+	if !slices.ContainsFunc(g.members, func(s *seat) bool { return s.state != retired }) {
+		return last, chosen
+	}
+	unused := func(number int) bool { return g.members[number].state == retired && !slices.Contains(chosen, number) }
+	for number := last; number >= 0; number-- {
+		if unused(number) {
+			return g.safely(number, chosen, last)
+		}
+	}
+	return -1, nil
+}
+
+// safely tells how: as it is, if the last socket gets nothing or all others are as good; or with the last one left out
+// for the moment, if there are others.
+func (g *group) safely(number int, chosen []int, last int) (int, []int) {
+	others := slices.DeleteFunc(slices.Clone(chosen), func(n int) bool { return n == last })
+	switch {
+	case len(others) == len(chosen), len(chosen) == last:
+		return number, chosen
+	case len(others) > 0:
+		return number, others
+	}
+	return -1, nil
+}
+
+// queued counts the connections that wait in the generation's queues to be accepted.
+func (g *group) queued(generation int) (sum int, err error) {
+	if generation != g.selected {
+		if sum, err = g.pending(); err != nil {
+			return 0, err
+		}
+	}
+	for _, s := range g.members {
+		if s.Generation != generation {
+			continue
+		}
+		// Of a listening socket, unacked is the length of the accept queue (tcp_get_info in net/ipv4/tcp.c).
+		info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return 0, fmt.Errorf("cannot read the queue of %s: %w", g.site.at, err)
+		}
+		if info.State == unix.BPF_TCP_LISTEN {
+			sum += int(info.Unacked)
+		}
+	}
+	return sum, nil
+}

@@ -1,0 +1,135 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Make makes an instance's own socket of a TCP address that grace is to hold: bound, listening, blocking, close-on-exec, and a
+// member of its group as after Listen. The caller gives the descriptor to the instance, and closes it. A name is looked up, and a
+// port chosen by the kernel for :0, by the first Make for addresses of this Name; later ones get the same.
+func (s *Steering) Make(m Member, a Address) (fd int, err error) {
+	if !a.stream() || a.unix() {
+		return -1, fmt.Errorf("cannot steer %s://%s: only TCP listeners can be steered", a.Network, a.Addr)
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	hosts := []netip.AddrPort{s.made[a.Name]}
+	if !hosts[0].IsValid() {
+		if hosts, err = a.hosts(); err != nil {
+			return -1, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
+		}
+	}
+	for i, host := range hosts {
+		fd, err = s.makeAt(m, a, host)
+		if err == nil || !familyMissing(err) || i == len(hosts)-1 {
+			break
+		}
+	}
+	return fd, err
+}
+
+func (s *Steering) makeAt(m Member, a Address, host netip.AddrPort) (int, error) {
+	family := unix.AF_INET
+	if host.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	l, err := newListener(a, family)
+	if err != nil {
+		return -1, err
+	}
+	if err := s.bindMade(m, l, host); err != nil {
+		return -1, errors.Join(err, unix.Close(l.fd))
+	}
+	return l.fd, nil
+}
+
+// bindMade makes the socket listen through a duplicate, which the group keeps.
+func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
+	sockaddr, err := inetSockaddr(host)
+	if err != nil {
+		return fmt.Errorf("cannot bind %s: %w", l.address.Addr, err)
+	}
+	b, err := s.shareMade(m, l, host)
+	if err != nil {
+		return err
+	}
+	if err := unix.Bind(l.fd, sockaddr); err != nil {
+		return explainInet(l.address, host, err)
+	}
+	if b.site, err = siteOf(l.fd); err != nil {
+		return fmt.Errorf("cannot read the address of %s: %w", l.address.Addr, err)
+	}
+	if err := listen(l.fd, l.address.Backlog); err != nil {
+		return explainInet(l.address, b.site.at, err)
+	}
+	duplicate, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot keep a socket for %s: %w", l.address.Addr, err)
+	}
+	s.made[l.address.Name] = b.site.at
+	return s.join(b.site, &seat{Member: m, fd: duplicate, inode: b.inode, uid: b.uid})
+}
+
+func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*binding, error) {
+	if err := l.setInetOptions(host.Addr()); err != nil {
+		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
+	}
+	_, uid, err := identity(l.fd)
+	if err != nil {
+		return nil, err
+	}
+	b := &binding{Member: m, inode: l.Inode(), uid: uid}
+	if b.site, err = siteAt(l.fd, host); err != nil {
+		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
+	}
+	decision, err := s.share(b, l.fd)
+	if decision == Conflict {
+		err = explainInet(l.address, host, unix.EADDRINUSE)
+	}
+	return b, err
+}
+
+// Take gives the socket of a vacant member (see Vacate) to the instance that succeeds it, when that binds the same
+// address: a duplicate to put in the place of fd, the caller's duplicate of the socket that the instance binds. What
+// waits in its queue is then not lost. It is -1 if there is none. The caller owns what it gets; the instance's listen
+// makes it a live member again.
+func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
+	wanted, ok, err := siteWanted(fd, sockaddr)
+	if err != nil || !ok {
+		return -1, nil // Bind tells why
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	g := s.groups[wanted]
+	if g == nil {
+		return -1, nil
+	}
+	for _, seat := range g.members {
+		if seat.Member == m && seat.state == vacant {
+			seat.state = promised
+			return seat.duplicateLike(fd)
+		}
+	}
+	return -1, nil
+}
+
+// duplicateLike makes the socket block or not, as the other does, which it is to replace.
+func (s *seat) duplicateLike(fd int) (int, error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags)
+	}
+	duplicate := -1
+	if err == nil {
+		duplicate, err = unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
+	}
+	return duplicate, nil
+}

@@ -1,0 +1,124 @@
+package handoff
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// site is what sockets of one reuseport group have in common. An IPv4 address of an AF_INET6 socket stays one of
+// IPv6's here, because the kernel tells those groups apart.
+type site struct {
+	at     netip.AddrPort
+	v6Only bool
+	device int
+}
+
+func (p site) compare(other site) int {
+	return cmp.Or(p.at.Compare(other.at), cmp.Compare(p.device, other.device), compareBool(p.v6Only, other.v6Only))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// collides tells whether the kernel would refuse one of the two if neither had SO_REUSEPORT.
+func (p site) collides(other site) bool {
+	s := inetSocket{local: other.at.Addr().WithZone("").Unmap(), v6Only: other.v6Only}
+	return p.at.Port() == other.at.Port() && collide(p.at.Addr(), p.v6Only, s)
+}
+
+// siteOf reads where a bound socket is.
+func siteOf(fd int) (site, error) {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return site{}, err
+	}
+	return siteAt(fd, inetAddrPort(name))
+}
+
+// siteWanted reads where a bind of the socket will put it; false for what cannot be steered.
+func siteWanted(fd int, sockaddr []byte) (site, bool, error) {
+	at, ok := readSockaddr(sockaddr)
+	if !ok || at.Port() == 0 {
+		return site{}, false, nil
+	}
+	tcp, err := isTCP(fd)
+	if err != nil || !tcp {
+		return site{}, false, err
+	}
+	p, err := siteAt(fd, at)
+	return p, err == nil, err
+}
+
+func siteAt(fd int, at netip.AddrPort) (p site, err error) {
+	p.at = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port())
+	if p.device, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil && err != unix.ENOPROTOOPT {
+		return site{}, err // the option is of Linux 5.0
+	}
+	if at.Addr().Is4() {
+		return p, nil
+	}
+	only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+	p.v6Only = only != 0
+	return p, err
+}
+
+// readSockaddr reads struct sockaddr_in or sockaddr_in6, whose ports are in network order.
+func readSockaddr(b []byte) (netip.AddrPort, bool) {
+	if len(b) < unix.SizeofSockaddrInet4 {
+		return netip.AddrPort{}, false
+	}
+	port := binary.BigEndian.Uint16(b[2:])
+	switch binary.NativeEndian.Uint16(b) {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), port), true
+	case unix.AF_INET6:
+		if len(b) < unix.SizeofSockaddrInet6-4 { // the kernel takes one without its last field (SIN6_LEN_RFC2133)
+			return netip.AddrPort{}, false
+		}
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), port), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// errMPTCP is for what Go listens with since 1.24, unless it is told that there is no such protocol.
+var errMPTCP = errors.New("it is an MPTCP socket, and a group of those takes no program (EOPNOTSUPP): " +
+	"let the app listen with plain TCP (in Go GODEBUG=multipathtcp=0)")
+
+func isTCP(fd int) (bool, error) {
+	var options [3]int
+	for i, name := range []int{unix.SO_DOMAIN, unix.SO_TYPE, unix.SO_PROTOCOL} {
+		value, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name)
+		if err != nil {
+			return false, err
+		}
+		options[i] = value
+	}
+	inet := options[0] == unix.AF_INET || options[0] == unix.AF_INET6
+	if !inet || options[1] != unix.SOCK_STREAM {
+		return false, nil
+	}
+	if options[2] == unix.IPPROTO_MPTCP {
+		return false, errMPTCP
+	}
+	return options[2] == unix.IPPROTO_TCP, nil
+}
+
+func identity(fd int) (inode uint64, uid int, err error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return 0, 0, fmt.Errorf("cannot look at a socket: %w", err)
+	}
+	return stat.Ino, int(stat.Uid), nil
+}

@@ -1,0 +1,548 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Steering chooses which generation gets the new connections of each TCP address, in the kernel. Every instance has a
+// socket of its own per address, all with SO_REUSEPORT, and a classic BPF program on such a group answers which of them
+// a SYN goes to. No privilege is needed for it.
+//
+// A Steering keeps a duplicate of each listening socket, so that an address stays open when its app has gone. It owns
+// them, and its own descriptors, until Close. Its methods may be called from several goroutines at once.
+type Steering struct {
+	live        func(Member, uint64) bool
+	epoll, wake int
+	watching    sync.Mutex // held by Wait
+
+	mutex  sync.Mutex
+	closed bool
+	groups map[site]*group
+	bound  map[uint64]*binding // by inode, from bind to listen
+	probes map[uint16]Member
+	made   map[string]netip.AddrPort // by the name of an address
+	left   []SteeredSocket
+}
+
+// binding is a socket between its bind and its listen.
+type binding struct {
+	Member
+	site  site
+	inode uint64
+	uid   int
+	asked bool
+}
+
+// NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
+// this inode, from within Bind; nil stands for always.
+func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
+	if live == nil {
+		live = func(Member, uint64) bool { return true }
+	}
+	s := &Steering{
+		live: live, epoll: -1, wake: -1,
+		groups: make(map[site]*group),
+		bound:  make(map[uint64]*binding),
+		probes: make(map[uint16]Member),
+		made:   make(map[string]netip.AddrPort),
+	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot steer connections: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Steering) open() (err error) {
+	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	return err
+}
+
+// Bind prepares an app's socket for its group, before the app's bind goes on: fd is a duplicate of it, which stays the
+// caller's, sockaddr what bind was given. Whatever the answer and the error, bind is to go on: the error says
+// why a socket that should be steered cannot be.
+func (s *Steering) Bind(m Member, fd int, sockaddr []byte) (Decision, error) {
+	wanted, ok, err := siteWanted(fd, sockaddr)
+	if err != nil {
+		return NotSteered, fmt.Errorf("cannot steer a socket of generation %d: %w", m.Generation, err)
+	}
+	if !ok {
+		return NotSteered, nil
+	}
+	b, err := s.prepare(m, fd, wanted)
+	switch {
+	case err != nil:
+		return NotSteered, fmt.Errorf("cannot steer %s: %w", wanted.at, err)
+	case s.taken(b):
+		return Conflict, nil
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.share(b, fd)
+}
+
+// prepare looks at the socket. When a bind is tried again, the SO_REUSEPORT that is found is of the first try.
+func (s *Steering) prepare(m Member, fd int, wanted site) (*binding, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	b := &binding{Member: m, site: wanted}
+	asked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	if err != nil {
+		return nil, err
+	}
+	if b.inode, b.uid, err = identity(fd); err != nil {
+		return nil, err
+	}
+	b.asked = asked != 0
+	if before := s.bound[b.inode]; before != nil {
+		b.asked = before.asked
+	}
+	return b, nil
+}
+
+// taken tells whether a bind has to fail as it does without grace: a socket of the same instance has the address, and
+// not both want to share it. It does not hold the mutex while it asks whether that socket is live.
+func (s *Steering) taken(b *binding) bool {
+	s.mutex.Lock()
+	rivals := s.rivals(b)
+	s.mutex.Unlock()
+	return slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(b.Member, inode) })
+}
+
+func (s *Steering) rivals(b *binding) []uint64 {
+	var inodes []uint64
+	rival := func(m Member, p site, asked bool, inode uint64) {
+		if m == b.Member && inode != b.inode && p.collides(b.site) && !(asked && b.asked) {
+			inodes = append(inodes, inode)
+		}
+	}
+	for inode, other := range s.bound {
+		rival(other.Member, other.site, other.asked, inode)
+	}
+	for _, g := range s.groups {
+		for _, seat := range g.members {
+			if seat.state == serving {
+				rival(seat.Member, g.site, seat.asked, seat.inode)
+			}
+		}
+	}
+	return inodes
+}
+
+// share sets what lets the socket share its address with the others of its group.
+func (s *Steering) share(b *binding, fd int) (Decision, error) {
+	switch strange := s.strangers(b.site); {
+	case strange && b.asked:
+		return NotSteered, fmt.Errorf("cannot steer %s: another program listens there, and both asked to share the address "+
+			"(SO_REUSEPORT); stop that one, or start the app with --capture off", b.site.at)
+	case strange:
+		return Conflict, nil
+	}
+	if owner := s.owner(b); owner != b.uid {
+		if err := unix.Fchown(fd, owner, -1); err != nil {
+			return NotSteered, fmt.Errorf("cannot steer %s: %w: its sockets belong to uid %d, and this one to uid %d; "+
+				"run the app as the same user as before, or grace as root", b.site.at, err, owner, b.uid)
+		}
+		b.uid = owner
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return NotSteered, fmt.Errorf("cannot steer %s: %w", b.site.at, err)
+	}
+	s.bound[b.inode] = b
+	return Steered, nil
+}
+
+// owner is the user of the sockets that the kernel will compare this one with: sockets share an address only if they
+// belong to one user.
+func (s *Steering) owner(b *binding) int {
+	for _, g := range s.groups {
+		if g.site.collides(b.site) {
+			return g.members[0].uid
+		}
+	}
+	for _, other := range s.bound {
+		if other.site.collides(b.site) {
+			return other.uid
+		}
+	}
+	return b.uid
+}
+
+// strangers tells whether somebody else listens at the site. SO_REUSEPORT would let the app join him, if it is the same
+// user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
+func (s *Steering) strangers(p site) bool {
+	inodes, err := inetHolding("tcp", p.at, p.v6Only)
+	if err != nil {
+		return false
+	}
+	for _, g := range s.groups {
+		for _, seat := range g.members {
+			delete(inodes, seat.inode)
+		}
+	}
+	return len(inodes) > 0
+}
+
+// Listen makes the app's socket listen and a member of its address's group. fd is a duplicate of it, which Listen owns
+// whatever the answer; backlog is the app's. The first member of a group gets its connections at once, others when their
+// generation is selected.
+//
+// ErrNotSteered says that the app's listen is to go on. Any other error is to be the app's answer: errors.As finds a
+// unix.Errno in it. A second listen on the same socket changes its backlog only.
+func (s *Steering) Listen(m Member, fd, backlog int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.listen(m, fd, backlog)
+}
+
+func (s *Steering) listen(m Member, fd, backlog int) error {
+	s.drain() // one that was shut down and listens again gets a new number
+	inode, uid, err := identity(fd)
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	if g, known := s.find(inode); known != nil {
+		return errors.Join(s.listenAgain(g, known, m, backlog), unix.Close(fd))
+	}
+	at, err := siteOf(fd)
+	b := s.bound[inode]
+	if err != nil || b == nil || b.site.at != at.at {
+		return errors.Join(ErrNotSteered, unix.Close(fd))
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.at, err), unix.Close(fd))
+	}
+	// The binding stays: a socket that is shut down may listen once more.
+	return s.join(at, &seat{Member: m, fd: fd, inode: inode, uid: uid, asked: b.asked})
+}
+
+func (s *Steering) listenAgain(g *group, known *seat, m Member, backlog int) error {
+	if err := unix.Listen(known.fd, backlog); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", g.site.at, err)
+	}
+	known.Member, known.state, g.stale = m, serving, true
+	return s.refresh()
+}
+
+// join attaches the program after listen and never before: a program gives a socket that does not listen a group of
+// its own, with which listen fails by EADDRINUSE.
+func (s *Steering) join(at site, new *seat) error {
+	g := s.groups[at]
+	if g == nil {
+		g = &group{site: at, selected: new.Generation}
+		s.groups[at] = g
+	}
+	g.add(new)
+	err := s.watch(new.fd)
+	if err == nil {
+		err = s.refresh()
+	}
+	if number := slices.Index(g.members, new); err != nil && number >= 0 {
+		return errors.Join(err, s.end(g, number), s.refresh())
+	}
+	// What cannot be closed now is tried again at the next change, and is no reason to fail the app.
+	_ = s.sweep()
+	return err
+}
+
+// watch asks for no EPOLLIN: connections wake the app's set and not this one. EPOLLHUP is always on, and EPOLLET
+// tells of each shutdown once. The kernel lists them in the order in which they happened.
+func (s *Steering) watch(fd int) error {
+	err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLET, Fd: int32(fd)})
+	if err != nil {
+		return fmt.Errorf("cannot watch a listener: %w", err)
+	}
+	return nil
+}
+
+func (s *Steering) find(inode uint64) (*group, *seat) {
+	for _, g := range s.groups {
+		for _, seat := range g.members {
+			if seat.inode == inode {
+				return g, seat
+			}
+		}
+	}
+	return nil, nil
+}
+
+// refresh gives every group that has changed its new program. A group can lose a socket meanwhile, even the one through
+// which the program was attached, which then went with it.
+func (s *Steering) refresh() error {
+	var errs []error
+	for s.drain(); ; s.drain() {
+		stale := s.stale()
+		if len(stale) == 0 {
+			return errors.Join(errs...)
+		}
+		for _, g := range stale {
+			g.stale = false
+			errs = append(errs, g.attach(g.chosen(), s.probes))
+		}
+	}
+}
+
+func (s *Steering) stale() []*group {
+	var stale []*group
+	for at, g := range s.groups {
+		switch {
+		case len(g.members) == 0:
+			delete(s.groups, at)
+		case g.stale:
+			stale = append(stale, g)
+		}
+	}
+	return stale
+}
+
+// drain takes out of the groups what was shut down, in the order in which it was: the numbers depend on it.
+func (s *Steering) drain() {
+	var event [1]unix.EpollEvent
+	for {
+		n, err := unix.EpollWait(s.epoll, event[:], 0)
+		switch {
+		case err == unix.EINTR:
+		case n <= 0:
+			return
+		case hungUp(int(event[0].Fd)):
+			s.leave(int(event[0].Fd))
+		}
+	}
+}
+
+func (s *Steering) leave(fd int) {
+	for _, g := range s.groups {
+		for number, seat := range g.members {
+			if seat.fd != fd {
+				continue
+			}
+			s.left = append(s.left, SteeredSocket{seat.Member, g.site.at, seat.inode})
+			// No error matters: the counter cannot overflow, and the socket is dead already.
+			_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+			_ = s.end(g, number)
+			return
+		}
+	}
+}
+
+// end ends a socket for all who have it: if somebody still did, closing the descriptor alone would leave it in the
+// group, and the numbers would be wrong. For the same reason the watch has to be told.
+func (s *Steering) end(g *group, number int) error {
+	fd := g.members[number].fd
+	g.remove(number)
+	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	_ = unix.Shutdown(fd, unix.SHUT_RD)
+	return unix.Close(fd)
+}
+
+// sweep closes what has retired, as far as it is safe now.
+func (s *Steering) sweep() error {
+	for _, g := range s.sorted() {
+		for number, before := g.removable(); number >= 0; number, before = g.removable() {
+			if err := g.attach(before, s.probes); err != nil {
+				return err
+			}
+			if err := errors.Join(s.end(g, number), s.refresh()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Steering) sorted() []*group {
+	return slices.SortedFunc(maps.Values(s.groups), func(a, b *group) int { return a.site.compare(b.site) })
+}
+
+// Cutover makes the generation the selected one everywhere: when it returns, each new connection goes to it, in one
+// step per address. It is also the way back. An address where the generation has no live socket stays with the one it
+// has, and is returned. After an error some addresses may have been cut over: cut over to one generation again.
+func (s *Steering) Cutover(generation int) (kept []netip.AddrPort, err error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, g := range s.sorted() {
+		if !g.has(generation) {
+			kept = append(kept, g.site.at)
+			continue
+		}
+		g.choose(generation)
+	}
+	if err := s.refresh(); err != nil {
+		return kept, err
+	}
+	return kept, s.sweep()
+}
+
+// Probe makes connections from this local port go to one instance, wherever it listens, until EndProbe. The port is that
+// of the machine itself or of any client: take one that is bound for the probe.
+func (s *Steering) Probe(port uint16, m Member) error {
+	return s.change(func(g *group) {
+		s.probes[port] = m
+		g.stale = true
+	})
+}
+
+// EndProbe makes connections from the port ordinary ones again.
+func (s *Steering) EndProbe(port uint16) error {
+	return s.change(func(g *group) {
+		delete(s.probes, port)
+		g.stale = true
+	})
+}
+
+// Vacate says that the instance has gone, and that another is to take its place. Where nothing else of its generation
+// listens, its sockets go on taking connections, which wait; else they get none. They are the ones that Take gives,
+// and retire when a new one of the same Member listens.
+func (s *Steering) Vacate(m Member) error {
+	return s.change(func(g *group) { g.leave(m, vacant) })
+}
+
+// Retire says that the instance has gone, and that nobody will take its place. Its sockets are closed at
+// once if that is safe, otherwise when another listens or the next cutover has been; an address with only retired ones
+// is closed.
+func (s *Steering) Retire(m Member) error {
+	s.mutex.Lock()
+	maps.DeleteFunc(s.bound, func(_ uint64, b *binding) bool { return b.Member == m })
+	s.mutex.Unlock()
+	return s.change(func(g *group) { g.leave(m, retired) })
+}
+
+func (s *Steering) change(each func(*group)) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, g := range s.groups {
+		each(g)
+	}
+	if err := s.refresh(); err != nil {
+		return err
+	}
+	return s.sweep()
+}
+
+// Addresses are those where the generation has a socket, by rising address, the ones of ended instances too.
+func (s *Steering) Addresses(generation int) []netip.AddrPort {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	var found []netip.AddrPort
+	for _, g := range s.sorted() {
+		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.Generation == generation }) {
+			found = append(found, g.site.at)
+		}
+	}
+	return slices.Compact(found)
+}
+
+// Sockets are those that the generation's instances listen on.
+func (s *Steering) Sockets(generation int) []SteeredSocket {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	var found []SteeredSocket
+	for _, g := range s.sorted() {
+		for _, seat := range g.members {
+			if seat.Generation == generation && seat.state == serving {
+				found = append(found, SteeredSocket{seat.Member, g.site.at, seat.inode})
+			}
+		}
+	}
+	return found
+}
+
+// Queued counts the connections that wait in the generation's queues to be accepted. After a cutover away from it, those
+// are counted too whose handshake had begun before, for at most 3.5 seconds: they still come.
+func (s *Steering) Queued(generation int) (int, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	sum := 0
+	for _, g := range s.groups {
+		n, err := g.queued(generation)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// Wait blocks until an app has shut down a socket, and returns it: it is a member no more. After Close it returns
+// net.ErrClosed. Somebody has to wait always: until a group has its new program, the numbers of the old one may mean
+// other sockets. Wait holds a thread while it blocks.
+func (s *Steering) Wait() (SteeredSocket, error) {
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	for {
+		left, err := s.next()
+		if err != nil || left != (SteeredSocket{}) {
+			return left, err
+		}
+		// The set is only looked at, and read under the mutex: whoever reads it has to change the numbers.
+		fds := []unix.PollFd{{Fd: int32(s.epoll), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return SteeredSocket{}, fmt.Errorf("cannot watch listeners: %w", err)
+		}
+	}
+}
+
+func (s *Steering) next() (SteeredSocket, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.closed {
+		return SteeredSocket{}, net.ErrClosed
+	}
+	var count [8]byte
+	_, _ = unix.Read(s.wake, count[:]) // EAGAIN if nobody has written
+	if err := s.refresh(); err != nil || len(s.left) == 0 {
+		return SteeredSocket{}, err
+	}
+	left := s.left[0]
+	s.left = s.left[1:]
+	return left, nil
+}
+
+// Close ends a Wait and closes the Steering's descriptors: an address whose app has gone is closed with them. Apps keep
+// their sockets, and the groups their programs. A second Close does nothing; no other method is to be called after it.
+func (s *Steering) Close() error {
+	s.mutex.Lock()
+	s.closed = true
+	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	s.mutex.Unlock()
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	errs := []error{closeFD(s.epoll), closeFD(s.wake)}
+	s.epoll, s.wake = -1, -1
+	for _, g := range s.groups {
+		for _, seat := range g.members {
+			errs = append(errs, unix.Close(seat.fd))
+		}
+	}
+	clear(s.groups)
+	return errors.Join(errs...)
+}
+
+// MigratesRequests tells whether the kernel gives what waits in the queue of a listener that closes to another of its
+// group (net.ipv4.tcp_migrate_req, since Linux 5.14): to any of them, whoever is selected.
+func MigratesRequests() (bool, error) {
+	value, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read net.ipv4.tcp_migrate_req: %w", err)
+	}
+	return strings.TrimSpace(string(value)) == "1", nil
+}

@@ -1,0 +1,956 @@
+package handoff
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func newSteering(t *testing.T) *Steering {
+	t.Helper()
+	s, err := NewSteering(nil)
+	must(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// appSocket is an app's own socket; the Steering gets duplicates of it.
+type appSocket struct {
+	t     *testing.T
+	fd    int
+	inode uint64
+}
+
+func newAppSocket(t *testing.T, family int) *appSocket {
+	t.Helper()
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	must(t, err)
+	a := &appSocket{t: t, fd: fd}
+	a.inode, _, err = identity(fd)
+	must(t, err)
+	t.Cleanup(func() {
+		if a.fd >= 0 {
+			unix.Close(a.fd)
+		}
+	})
+	return a
+}
+
+func (a *appSocket) duplicate() int {
+	a.t.Helper()
+	fd, err := unix.FcntlInt(uintptr(a.fd), unix.F_DUPFD_CLOEXEC, 0)
+	must(a.t, err)
+	return fd
+}
+
+func (a *appSocket) close() {
+	a.t.Helper()
+	must(a.t, unix.Close(a.fd))
+	a.fd = -1
+}
+
+// accept takes what waits: the connection's descriptor, or -1.
+func (a *appSocket) accept() int {
+	fd, _, err := unix.Accept4(a.fd, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+func rawSockaddr(at netip.AddrPort) []byte {
+	b := make([]byte, unix.SizeofSockaddrInet6)
+	binary.BigEndian.PutUint16(b[2:], at.Port())
+	if at.Addr().Is4() {
+		binary.NativeEndian.PutUint16(b, unix.AF_INET)
+		copy(b[4:], at.Addr().AsSlice())
+		return b[:unix.SizeofSockaddrInet4]
+	}
+	binary.NativeEndian.PutUint16(b, unix.AF_INET6)
+	copy(b[8:], at.Addr().AsSlice())
+	return b
+}
+
+// bind plays the capture of an app's bind.
+func (a *appSocket) bind(s *Steering, m Member, at netip.AddrPort) (Decision, error) {
+	a.t.Helper()
+	decision, err := s.Bind(m, a.fd, rawSockaddr(at))
+	must(a.t, err)
+	sockaddr, err := inetSockaddr(at)
+	must(a.t, err)
+	return decision, unix.Bind(a.fd, sockaddr)
+}
+
+// serve plays the capture of an app's bind and listen.
+func serve(t *testing.T, s *Steering, m Member, at netip.AddrPort) *appSocket {
+	t.Helper()
+	family := unix.AF_INET
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	a := newAppSocket(t, family)
+	if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
+		t.Fatalf("bind of %v: %v, %v", m, decision, err)
+	}
+	must(t, s.Listen(m, a.duplicate(), 64))
+	return a
+}
+
+// freePort is a port that was free a moment ago.
+func freePort(t *testing.T, host string) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	must(t, err)
+	defer ln.Close()
+	at := netip.MustParseAddrPort(ln.Addr().String())
+	return netip.AddrPortFrom(netip.MustParseAddr(host), at.Port())
+}
+
+// connected makes a connection and returns which of the sockets got it. On the loopback it is in a queue when connect
+// has returned.
+func connected(t *testing.T, to netip.AddrPort, from uint16, sockets ...*appSocket) *appSocket {
+	t.Helper()
+	conn := connect(t, to, from)
+	defer conn.Close()
+	for _, a := range sockets {
+		if fd := a.accept(); fd >= 0 {
+			unix.Close(fd)
+			return a
+		}
+	}
+	return nil
+}
+
+func connect(t *testing.T, to netip.AddrPort, from uint16) net.Conn {
+	t.Helper()
+	d := net.Dialer{Timeout: patience}
+	if from != 0 {
+		d.LocalAddr = &net.TCPAddr{Port: int(from)}
+	}
+	// SO_LINGER 0 leaves no TIME_WAIT behind, in which the probe's port could not be used again.
+	d.Control = func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		})
+	}
+	conn, err := d.Dial("tcp", to.String())
+	must(t, err)
+	return conn
+}
+
+func TestSteeringCutsOverAndBack(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"} {
+		t.Run(host, func(t *testing.T) {
+			s, at := newSteering(t), freePort(t, host)
+			sockets := map[int]*appSocket{}
+			for generation := range 4 {
+				sockets[generation] = serve(t, s, Member{generation, 0}, at)
+				if got := connected(t, at, 0, sockets[0]); got == nil {
+					t.Fatalf("generation %d has taken a connection before its cutover", generation)
+				}
+			}
+			for range 100 {
+				to := rand.IntN(len(sockets))
+				if kept, err := s.Cutover(to); len(kept) > 0 || err != nil {
+					t.Fatal(kept, err)
+				}
+				if got := connected(t, at, 0, sockets[to]); got == nil {
+					t.Fatalf("generation %d is selected and got nothing", to)
+				}
+			}
+		})
+	}
+}
+
+func TestSteeringTellsFamiliesApart(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "0.0.0.0")
+	v4 := serve(t, s, Member{1, 0}, at)
+	v6 := serve(t, s, Member{2, 0}, netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()))
+	kept, err := s.Cutover(2)
+	if !slices.Equal(kept, []netip.AddrPort{at}) || err != nil {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port())
+	if connected(t, local, 0, v4) == nil {
+		t.Error("the address of generation 1 lost its connections")
+	}
+	if connected(t, netip.AddrPortFrom(netip.IPv6Loopback(), at.Port()), 0, v6) == nil {
+		t.Error("the address of generation 2 has no connections")
+	}
+	if got := s.Addresses(1); !slices.Equal(got, []netip.AddrPort{at}) {
+		t.Error(got)
+	}
+}
+
+func TestSteeringSpreadsOverInstances(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	old := serve(t, s, Member{1, 0}, at)
+	sockets := []*appSocket{serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at), serve(t, s, Member{2, 2}, at)}
+	_, err := s.Cutover(2)
+	must(t, err)
+	got := make(map[*appSocket]int)
+	for range 300 {
+		got[connected(t, at, 0, append(sockets, old)...)]++
+	}
+	// Of 300 by chance, fewer than 40 of an expected 100 come once in 10^12 runs.
+	if got[old] != 0 || got[nil] != 0 || slices.Min([]int{got[sockets[0]], got[sockets[1]], got[sockets[2]]}) < 40 {
+		t.Errorf("old %d, nobody %d, %d %d %d", got[old], got[nil], got[sockets[0]], got[sockets[1]], got[sockets[2]])
+	}
+}
+
+func TestSteeringBindDecides(t *testing.T) {
+	at, m := freePort(t, "127.0.0.1"), Member{1, 0}
+	anyAddress := netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
+	dual := netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
+	tests := []struct {
+		name                string
+		first, second       Member
+		firstAt, secondAt   netip.AddrPort
+		firstAsk, secondAsk bool
+		dead                bool
+		want                Decision
+	}{
+		{"twice", m, m, at, at, false, false, false, Conflict},
+		{"twice, the second asks", m, m, at, at, false, true, false, Conflict},
+		{"twice, the first asks", m, m, at, at, true, false, false, Conflict},
+		{"twice, both ask", m, m, at, at, true, true, false, Steered},
+		{"the first is dead", m, m, at, at, false, false, true, Steered},
+		{"another instance", m, Member{1, 1}, at, at, false, false, false, Steered},
+		{"another generation", m, Member{2, 0}, at, at, false, false, false, Steered},
+		{"wildcard", m, m, at, anyAddress, false, false, false, Conflict},
+		{"both families", m, m, at, dual, false, false, false, Conflict},
+		{"wildcard of another generation", m, Member{2, 0}, at, anyAddress, false, false, false, Steered},
+	}
+	for _, test := range tests {
+		for _, listening := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, listening %v", test.name, listening), func(t *testing.T) {
+				dead := test.dead
+				s, err := NewSteering(func(Member, uint64) bool { return !dead })
+				must(t, err)
+				defer s.Close()
+				first, second := askingSocket(t, test.firstAt, test.firstAsk), askingSocket(t, test.secondAt, test.secondAsk)
+				decision, err := first.bind(s, test.first, test.firstAt)
+				must(t, err)
+				if decision != Steered {
+					t.Fatal(decision)
+				}
+				if listening {
+					must(t, s.Listen(test.first, first.duplicate(), 1))
+				}
+				decision, err = second.bind(s, test.second, test.secondAt)
+				if decision != test.want {
+					t.Fatalf("%v, want %v", decision, test.want)
+				}
+				// SO_REUSEPORT that the second has asked for itself cannot be taken from it.
+				if inUse := errors.Is(err, unix.EADDRINUSE); inUse != (test.want == Conflict) && !test.secondAsk {
+					t.Errorf("bind: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func askingSocket(t *testing.T, at netip.AddrPort, ask bool) *appSocket {
+	t.Helper()
+	family := unix.AF_INET
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	a := newAppSocket(t, family)
+	if ask {
+		must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	}
+	return a
+}
+
+func TestSteeringLeavesOthersAlone(t *testing.T) {
+	at := freePort(t, "127.0.0.1")
+	tests := []struct {
+		name                   string
+		family, kind, protocol int
+		sockaddr               []byte
+		wantError              bool
+	}{
+		{"datagrams", unix.AF_INET, unix.SOCK_DGRAM, 0, rawSockaddr(at), false},
+		{"unix", unix.AF_UNIX, unix.SOCK_STREAM, 0, []byte{unix.AF_UNIX, 0, '/', 'x', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, false},
+		{"netlink", unix.AF_NETLINK, unix.SOCK_RAW, 0, []byte{unix.AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, false},
+		{"port 0", unix.AF_INET, unix.SOCK_STREAM, 0, rawSockaddr(netip.AddrPortFrom(at.Addr(), 0)), false},
+		{"short", unix.AF_INET, unix.SOCK_STREAM, 0, rawSockaddr(at)[:8], false},
+		{"empty", unix.AF_INET6, unix.SOCK_STREAM, 0, nil, false},
+		{"MPTCP", unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP, rawSockaddr(at), true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			fd, err := unix.Socket(test.family, test.kind|unix.SOCK_CLOEXEC, test.protocol)
+			if err != nil {
+				t.Skip(err)
+			}
+			defer unix.Close(fd)
+			decision, err := newSteering(t).Bind(Member{1, 0}, fd, test.sockaddr)
+			if decision != NotSteered || (err != nil) != test.wantError {
+				t.Errorf("%v, %v", decision, err)
+			}
+			if shared, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && shared != 0 {
+				t.Error("SO_REUSEPORT was set")
+			}
+		})
+	}
+}
+
+func TestSteeringDoesNotJoinStrangers(t *testing.T) {
+	s, stranger := newSteering(t), newSteering(t)
+	at := freePort(t, "127.0.0.1")
+	serve(t, stranger, Member{1, 0}, at)
+	if decision, err := newAppSocket(t, unix.AF_INET).bind(s, Member{1, 0}, at); decision != Conflict || !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("%v, %v", decision, err)
+	}
+	decision, err := s.Bind(Member{1, 0}, askingSocket(t, at, true).fd, rawSockaddr(at))
+	if decision != NotSteered || err == nil {
+		t.Errorf("%v, %v", decision, err)
+	}
+}
+
+func TestSteeringListenErrors(t *testing.T) {
+	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
+	before := descriptors(t)
+	a := newAppSocket(t, unix.AF_INET)
+	if err := s.Listen(m, a.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
+		t.Error(err)
+	}
+	if _, err := a.bind(s, m, netip.AddrPortFrom(at.Addr(), 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(m, a.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
+		t.Error(err)
+	}
+	connectedSocket := newAppSocket(t, unix.AF_INET)
+	if _, err := connectedSocket.bind(s, m, at); err != nil {
+		t.Fatal(err)
+	}
+	peer := hold(t, "127.0.0.1:0")
+	name, err := unix.Getsockname(peer.FD())
+	must(t, err)
+	if err := unix.Connect(connectedSocket.fd, name); err != nil && err != unix.EINPROGRESS {
+		t.Fatal(err)
+	}
+	if err := s.Listen(m, connectedSocket.duplicate(), 1); !errors.Is(err, unix.EINVAL) {
+		t.Error(err)
+	}
+	if after := descriptors(t); after != before+3 {
+		t.Errorf("%d descriptors became %d with two sockets and a listener", before, after)
+	}
+}
+
+func TestSteeringSecondListenChangesTheBacklog(t *testing.T) {
+	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
+	a := serve(t, s, m, at)
+	before := descriptors(t)
+	must(t, s.Listen(m, a.duplicate(), 17))
+	info, err := unix.GetsockoptTCPInfo(a.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	must(t, err)
+	if info.Sacked != 17 || descriptors(t) != before || len(s.Sockets(1)) != 1 {
+		t.Errorf("backlog %d, %d descriptors became %d, %v", info.Sacked, before, descriptors(t), s.Sockets(1))
+	}
+}
+
+func TestSteeringSetsTheOwner(t *testing.T) {
+	requireRoot(t)
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	first := newAppSocket(t, unix.AF_INET)
+	must(t, unix.Fchown(first.fd, nobody, -1))
+	if _, err := first.bind(s, Member{1, 0}, at); err != nil {
+		t.Fatal(err)
+	}
+	must(t, s.Listen(Member{1, 0}, first.duplicate(), 1))
+	second := serve(t, s, Member{2, 0}, at)
+	if _, uid, err := identity(second.fd); uid != nobody || err != nil {
+		t.Errorf("uid %d, %v", uid, err)
+	}
+}
+
+func TestProbesReachOneInstance(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1", "::"} {
+		t.Run(host, func(t *testing.T) {
+			s, at := newSteering(t), freePort(t, host)
+			port := freePort(t, host).Port()
+			current := serve(t, s, Member{1, 0}, at)
+			candidate, other := serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at)
+			for range 20 {
+				for m, a := range map[Member]*appSocket{{2, 0}: candidate, {2, 1}: other} {
+					must(t, s.Probe(port, m))
+					checkProbe(t, at, port, a, current)
+				}
+			}
+			must(t, s.EndProbe(port))
+			if connected(t, at, port, current) == nil {
+				t.Error("a connection from the port is not ordinary again")
+			}
+		})
+	}
+}
+
+// checkProbe connects from the probe's port and from others; through a dual-stack socket by both families.
+func checkProbe(t *testing.T, at netip.AddrPort, port uint16, probed, current *appSocket) {
+	t.Helper()
+	to := []netip.AddrPort{at}
+	if at.Addr() == netip.IPv6Unspecified() {
+		to = []netip.AddrPort{
+			netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port()), netip.AddrPortFrom(netip.IPv6Loopback(), at.Port()),
+		}
+	}
+	for _, at := range to {
+		if connected(t, at, port, probed) == nil {
+			t.Errorf("the probe of %s missed", at)
+		}
+		if connected(t, at, 0, current) == nil {
+			t.Errorf("an ordinary connection to %s strayed", at)
+		}
+	}
+}
+
+// population is what the random test knows without looking into the Steering.
+type population struct {
+	t          *testing.T
+	s          *Steering
+	at         netip.AddrPort
+	selected   int
+	generation int
+	alive      map[*appSocket]Member
+}
+
+func (p *population) ofSelected() []*appSocket {
+	var found []*appSocket
+	for a, m := range p.alive {
+		if m.Generation == p.selected {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// others are what may end: what does not serve.
+func (p *population) others() []*appSocket {
+	var found []*appSocket
+	for a, m := range p.alive {
+		if m.Generation != p.selected {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+func (p *population) act(action int) {
+	others := p.others()
+	switch {
+	case action < 4:
+		p.generation += rand.IntN(2)
+		p.join(Member{p.generation, rand.IntN(1000)})
+	case action < 6 && len(others) > 0:
+		p.selected = p.alive[others[rand.IntN(len(others))]].Generation
+		_, err := p.s.Cutover(p.selected)
+		must(p.t, err)
+	case action < 8 && len(others) > 0:
+		p.retire(others[rand.IntN(len(others))])
+	case action < 9 && len(others) > 0:
+		a := others[rand.IntN(len(others))]
+		must(p.t, unix.Shutdown(a.fd, unix.SHUT_RD))
+		delete(p.alive, a)
+	case len(p.ofSelected()) > 1:
+		p.retire(p.ofSelected()[0])
+	}
+}
+
+func (p *population) join(m Member) {
+	for _, other := range p.alive {
+		if other == m {
+			return
+		}
+	}
+	p.alive[serve(p.t, p.s, m, p.at)] = m
+}
+
+func (p *population) retire(a *appSocket) {
+	a.close()
+	must(p.t, p.s.Retire(p.alive[a]))
+	delete(p.alive, a)
+}
+
+// check connects to the selected generation, and probes each socket: the numbers of all have to be the kernel's.
+func (p *population) check(port uint16) {
+	p.t.Helper()
+	_, err := p.s.Queued(p.selected) // sees who has left
+	must(p.t, err)
+	must(p.t, p.s.EndProbe(port))
+	selected := p.ofSelected()
+	if connected(p.t, p.at, 0, selected...) == nil {
+		p.t.Fatalf("a connection did not reach generation %d: %v", p.selected, p.numbers())
+	}
+	for a, m := range p.alive {
+		must(p.t, p.s.Probe(port, m))
+		if connected(p.t, p.at, port, a) == nil {
+			p.t.Fatalf("%v is not where it should be: %v", m, p.numbers())
+		}
+	}
+}
+
+func (p *population) numbers() string {
+	text := ""
+	for _, g := range p.s.groups {
+		for _, seat := range g.members {
+			text += fmt.Sprintf(" %v:%d", seat.Member, seat.state)
+		}
+	}
+	return text
+}
+
+func TestSteeringNumbersSocketsAsTheKernelDoes(t *testing.T) {
+	for range 4 {
+		p := &population{t: t, s: newSteering(t), at: freePort(t, "127.0.0.1"), alive: make(map[*appSocket]Member)}
+		p.join(Member{0, 0})
+		port := freePort(t, "127.0.0.1").Port()
+		for range 80 {
+			p.act(rand.IntN(10))
+			p.check(port)
+		}
+	}
+}
+
+// The dead have no app that accepts: a connection that one of them gets is never answered.
+func TestRetiredSocketsGetNothing(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	current := startServers(t, s, 1, at)
+	stop := loadOn(t, at)
+	for generation := 2; generation < 60; generation++ {
+		next := startServers(t, s, generation, at)
+		_, err := s.Cutover(generation)
+		must(t, err)
+		current.stop(t, s)
+		current = next
+		if open := len(s.groups[site{at: at}].members); open > 6 {
+			t.Fatalf("%d sockets are open after generation %d", open, generation)
+		}
+	}
+	if answered := stop(); answered == 0 {
+		t.Error("nobody was answered")
+	}
+	current.stop(t, s)
+}
+
+// servers are the instances of one generation, each of which accepts, answers with its generation's number, and closes.
+type servers struct {
+	generation int
+	sockets    []*appSocket
+	accepting  sync.WaitGroup
+	ending     atomic.Bool
+}
+
+func startServers(t *testing.T, s *Steering, generation int, at netip.AddrPort) *servers {
+	t.Helper()
+	v := &servers{generation: generation}
+	for instance := range 1 + generation%3 {
+		a := serve(t, s, Member{generation, instance}, at)
+		v.sockets = append(v.sockets, a)
+		v.accepting.Go(func() { v.accept(a.fd) })
+	}
+	t.Cleanup(v.end)
+	return v
+}
+
+func (v *servers) accept(fd int) {
+	for {
+		conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		switch {
+		case err == nil:
+			_, _ = unix.Write(conn, []byte{byte(v.generation)})
+			unix.Close(conn)
+		case v.ending.Load():
+			return
+		default:
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1)
+		}
+	}
+}
+
+func (v *servers) end() {
+	v.ending.Store(true)
+	v.accepting.Wait()
+}
+
+// stop ends them as the supervisor does: once nothing waits for them.
+func (v *servers) stop(t *testing.T, s *Steering) {
+	t.Helper()
+	eventually(t, "the queue is empty", func() bool {
+		queued, err := s.Queued(v.generation)
+		must(t, err)
+		return queued == 0
+	})
+	v.end()
+	for instance, a := range v.sockets {
+		a.close()
+		must(t, s.Retire(Member{v.generation, instance}))
+	}
+}
+
+// loadOn connects again and again until it is stopped, which tells how many were answered. Every one has to be.
+func loadOn(t *testing.T, at netip.AddrPort) (stop func() int64) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var answered atomic.Int64
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := askOnce(at); err != nil {
+					t.Error(err)
+					return
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	stop = func() int64 {
+		cancel()
+		clients.Wait()
+		return answered.Load()
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+func askOnce(at netip.AddrPort) (generation int, err error) {
+	conn, err := net.DialTimeout("tcp", at.String(), patience)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	answer, err := io.ReadAll(conn)
+	if err == nil && len(answer) != 1 {
+		err = fmt.Errorf("%d bytes", len(answer))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return int(answer[0]), nil
+}
+
+func TestCutoverLosesNoConnection(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	generations := []*servers{startServers(t, s, 0, at), startServers(t, s, 1, at)}
+	stop := loadOn(t, at)
+	for turn := 1; turn <= 1000; turn++ {
+		_, err := s.Cutover(turn % 2)
+		must(t, err)
+		if turn%20 != 0 {
+			continue
+		}
+		// A connection that begins after the cutover has returned belongs to the new generation.
+		if got, err := askOnce(at); got != turn%2 || err != nil {
+			t.Fatalf("generation %d answered after the cutover to %d, %v", got, turn%2, err)
+		}
+	}
+	if answered := stop(); answered == 0 {
+		t.Error("nobody was answered")
+	}
+	for _, v := range generations {
+		v.stop(t, s)
+	}
+}
+
+func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	old, next := startServers(t, s, 0, at), startServers(t, s, 1, at)
+	stop := loadOn(t, at)
+	for range 30 {
+		_, err := s.Cutover(1)
+		must(t, err)
+		eventually(t, "the queue is empty", func() bool {
+			queued, err := s.Queued(0)
+			must(t, err)
+			return queued == 0
+		})
+		old.end()
+		for range 50 {
+			if _, err := askOnce(at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if fd := old.sockets[0].accept(); fd >= 0 {
+			t.Fatal("a connection came to the generation that had an empty queue")
+		}
+		old.ending.Store(false)
+		old.accepting.Go(func() { old.accept(old.sockets[0].fd) })
+		_, err = s.Cutover(0)
+		must(t, err)
+	}
+	stop()
+	old.stop(t, s)
+	next.stop(t, s)
+}
+
+func TestQueuedCountsHandshakesThatBeganBefore(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+	// With TCP_DEFER_ACCEPT a handshake ends with the first data, as elsewhere with an ACK that takes its time.
+	for _, a := range []*appSocket{old, next} {
+		must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30))
+	}
+	conn := connect(t, at, 0)
+	defer conn.Close()
+	_, err := s.Cutover(2)
+	must(t, err)
+	checkQueued(t, s, 1, 1)
+	later := connect(t, at, 0)
+	defer later.Close()
+	checkQueued(t, s, 1, 1)
+	checkQueued(t, s, 2, 0)
+	_, err = conn.Write([]byte("x"))
+	must(t, err)
+	checkQueued(t, s, 1, 1)
+	if fd := old.accept(); fd < 0 {
+		t.Error("the connection did not come to the generation that had got its SYN")
+	} else {
+		unix.Close(fd)
+	}
+	checkQueued(t, s, 1, 0)
+}
+
+func checkQueued(t *testing.T, s *Steering, generation, want int) {
+	t.Helper()
+	if got, err := s.Queued(generation); got != want || err != nil {
+		t.Errorf("%d are queued for generation %d, not %d, %v", got, generation, want, err)
+	}
+}
+
+func TestAddressesStayOpenForASuccessor(t *testing.T) {
+	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
+	dead := serve(t, s, m, at)
+	dead.close()
+	must(t, s.Vacate(m))
+	conn := connect(t, at, 0)
+	defer conn.Close()
+	checkQueued(t, s, 1, 1)
+	if len(s.Sockets(1)) != 0 || len(s.Addresses(1)) != 1 {
+		t.Error(s.Sockets(1), s.Addresses(1))
+	}
+	next := newAppSocket(t, unix.AF_INET)
+	fd, err := s.Take(m, next.fd, rawSockaddr(at))
+	must(t, err)
+	if again, err := s.Take(m, next.fd, rawSockaddr(at)); again != -1 || err != nil {
+		t.Error(again, err)
+	}
+	must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
+	must(t, unix.Close(fd))
+	must(t, s.Listen(m, next.duplicate(), 5))
+	accepted := next.accept()
+	if accepted < 0 {
+		t.Fatal("what waited for the dead instance did not come to its successor")
+	}
+	unix.Close(accepted)
+	if connected(t, at, 0, next) == nil || len(s.Sockets(1)) != 1 {
+		t.Error("the successor does not serve")
+	}
+}
+
+func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	serve(t, s, Member{1, 0}, at).close()
+	other := serve(t, s, Member{1, 1}, at)
+	must(t, s.Vacate(Member{1, 0}))
+	for range 30 {
+		if connected(t, at, 0, other) == nil {
+			t.Fatal("a connection went to a vacant socket, though another instance serves")
+		}
+	}
+	next := serve(t, s, Member{1, 0}, at)
+	if got := len(s.groups[site{at: at}].members); got != 2 {
+		t.Errorf("%d sockets", got)
+	}
+	if connected(t, at, 0, other, next) == nil {
+		t.Error("a connection strayed")
+	}
+}
+
+func TestAddressWithOnlyRetiredSocketsIsClosed(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	for instance := range 3 {
+		serve(t, s, Member{1, instance}, at).close()
+	}
+	for instance := range 3 {
+		must(t, s.Retire(Member{1, instance}))
+	}
+	if _, err := net.Dial("tcp", at.String()); !errors.Is(err, unix.ECONNREFUSED) || len(s.Addresses(1)) != 0 {
+		t.Error(err, s.Addresses(1))
+	}
+}
+
+func TestMake(t *testing.T) {
+	for _, written := range []string{"127.0.0.1:0", "[::1]:0", "tcp6://:0", ":0", "localhost:0", "tcp4://:0?backlog=7"} {
+		t.Run(written, func(t *testing.T) {
+			a, err := ParseAddress("web=" + written)
+			must(t, err)
+			s := newSteering(t)
+			sockets := make([]*appSocket, 2)
+			for i := range sockets {
+				sockets[i] = makeSocket(t, s, Member{i, 0}, a)
+			}
+			at := s.Addresses(0)
+			if len(at) != 1 || at[0].Port() == 0 || !slices.Equal(at, s.Addresses(1)) {
+				t.Fatal(at, s.Addresses(1))
+			}
+			if connected(t, at[0], 0, sockets[0]) == nil {
+				t.Error("the first generation got nothing")
+			}
+			_, err = s.Cutover(1)
+			must(t, err)
+			if connected(t, at[0], 0, sockets[1]) == nil {
+				t.Error("the second generation got nothing")
+			}
+		})
+	}
+}
+
+func makeSocket(t *testing.T, s *Steering, m Member, a Address) *appSocket {
+	t.Helper()
+	fd, err := s.Make(m, a)
+	must(t, err)
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK != 0 || !closeOnExec(fd) {
+		t.Errorf("flags %#x, %v", flags, err)
+	}
+	must(t, unix.SetNonblock(fd, true))
+	t.Cleanup(func() { unix.Close(fd) })
+	return &appSocket{t: t, fd: fd}
+}
+
+func TestMakeRefuses(t *testing.T) {
+	before := descriptors(t)
+	held := hold(t, "127.0.0.1:0")
+	s := newSteering(t)
+	open := descriptors(t)
+	for _, written := range []string{held.Bound(), "udp://127.0.0.1:0", "unix:///tmp/x", "192.0.2.1:80"} {
+		a, err := ParseAddress(written)
+		must(t, err)
+		_, err = s.Make(Member{1, 0}, a)
+		if inUse := (*InUseError)(nil); err == nil || errors.As(err, &inUse) != (written == held.Bound()) {
+			t.Errorf("%s: %v", written, err)
+		}
+	}
+	if after := descriptors(t); after != open {
+		t.Errorf("%d descriptors became %d", open, after)
+	}
+	must(t, errors.Join(s.Close(), s.Close(), held.Close()))
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors became %d", before, after)
+	}
+}
+
+func TestSteeringTellsWhoLeft(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	old, current, last := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at), serve(t, s, Member{3, 0}, at)
+	_, err := s.Cutover(2)
+	must(t, err)
+	for _, a := range []*appSocket{old, current} {
+		go func() { _ = unix.Shutdown(a.fd, unix.SHUT_RD) }()
+		if left, err := s.Wait(); left.Inode != a.inode || left.Bound != at || err != nil {
+			t.Fatal(left, err)
+		}
+	}
+	if connected(t, at, 0, last) == nil {
+		t.Error("nobody was selected in the place of what left")
+	}
+	must(t, s.Listen(Member{2, 0}, current.duplicate(), 9))
+	_, err = s.Cutover(2)
+	must(t, err)
+	if connected(t, at, 0, current) == nil {
+		t.Error("a socket that listens again is no member")
+	}
+	must(t, unix.Shutdown(last.fd, unix.SHUT_RD))
+	if _, err := s.Queued(3); err != nil { // sees it before the next Wait does
+		t.Error(err)
+	}
+	if left, err := s.Wait(); left.Inode != last.inode || err != nil {
+		t.Error(left, err)
+	}
+}
+
+func TestSteeringCloses(t *testing.T) {
+	before := descriptors(t)
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	a := serve(t, s, Member{1, 0}, at)
+	ended := make(chan error)
+	for range 2 {
+		go func() {
+			_, err := s.Wait()
+			ended <- err
+		}()
+	}
+	must(t, s.Close())
+	for range 2 {
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	}
+	if connected(t, at, 0, a) == nil {
+		t.Error("the app's socket was closed too")
+	}
+	a.close()
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors became %d", before, after)
+	}
+}
+
+func TestConnectionsDoNotWakeTheSteering(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	a := serve(t, s, Member{1, 0}, at)
+	thread := make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		thread <- unix.Gettid()
+		_, _ = s.Wait()
+	}()
+	tid := <-thread
+	asleep := func() bool {
+		call, err := os.ReadFile("/proc/self/task/" + strconv.Itoa(tid) + "/syscall")
+		must(t, err)
+		return len(call) > 0 && call[0] >= '0' && call[0] <= '9'
+	}
+	eventually(t, "the watch sleeps", asleep)
+	before := switches(t, tid)
+	for range 1000 {
+		if connected(t, at, 0, a) == nil {
+			t.Fatal("a connection strayed")
+		}
+	}
+	if woken := switches(t, tid) - before; woken > 1 {
+		t.Errorf("woken %d times by 1000 connections", woken)
+	}
+}
+
+func TestMigratesRequests(t *testing.T) {
+	value, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
+	if err != nil {
+		t.Skip(err)
+	}
+	if got, err := MigratesRequests(); got != (string(value) == "1\n") || err != nil {
+		t.Error(got, err)
+	}
+}

@@ -1,0 +1,65 @@
+//go:build !linux
+
+package handoff
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// Steering chooses which generation gets new connections, only on Linux.
+type Steering struct{}
+
+// NewSteering returns an error.
+func NewSteering(func(Member, uint64) bool) (*Steering, error) {
+	return nil, errors.New("cannot steer connections: choosing the socket that gets them works only on Linux")
+}
+
+// Bind is never called: there is no Steering. The same is true of all other methods.
+func (*Steering) Bind(Member, int, []byte) (Decision, error) {
+	return NotSteered, errors.ErrUnsupported
+}
+
+// Listen is never called.
+func (*Steering) Listen(Member, int, int) error { return errors.ErrUnsupported }
+
+// Make is never called.
+func (*Steering) Make(Member, Address) (int, error) { return -1, errors.ErrUnsupported }
+
+// Take is never called.
+func (*Steering) Take(Member, int, []byte) (int, error) { return -1, errors.ErrUnsupported }
+
+// Cutover is never called.
+func (*Steering) Cutover(int) ([]netip.AddrPort, error) { return nil, errors.ErrUnsupported }
+
+// Probe is never called.
+func (*Steering) Probe(uint16, Member) error { return errors.ErrUnsupported }
+
+// EndProbe is never called.
+func (*Steering) EndProbe(uint16) error { return errors.ErrUnsupported }
+
+// Vacate is never called.
+func (*Steering) Vacate(Member) error { return errors.ErrUnsupported }
+
+// Retire is never called.
+func (*Steering) Retire(Member) error { return errors.ErrUnsupported }
+
+// Addresses is never called.
+func (*Steering) Addresses(int) []netip.AddrPort { return nil }
+
+// Sockets is never called.
+func (*Steering) Sockets(int) []SteeredSocket { return nil }
+
+// Queued is never called.
+func (*Steering) Queued(int) (int, error) { return 0, errors.ErrUnsupported }
+
+// Wait is never called.
+func (*Steering) Wait() (SteeredSocket, error) { return SteeredSocket{}, errors.ErrUnsupported }
+
+// Close does nothing.
+func (*Steering) Close() error { return nil }
+
+// MigratesRequests returns an error.
+func MigratesRequests() (bool, error) {
+	return false, errors.New("cannot read net.ipv4.tcp_migrate_req: it exists only on Linux")
+}
