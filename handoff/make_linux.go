@@ -112,6 +112,7 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	for _, seat := range g.members {
 		if seat.Member == m && seat.state == vacant {
 			seat.state = promised
+			s.bound[seat.inode] = &binding{Member: m, site: g.site, inode: seat.inode, uid: seat.uid, asked: seat.asked}
 			return seat.duplicateLike(fd)
 		}
 	}

@@ -406,17 +406,21 @@ func (s *Steering) EndProbe(port uint16) error {
 // listens, its sockets go on taking connections, which wait; else they get none. They are the ones that Take gives,
 // and retire when a new one of the same Member listens.
 func (s *Steering) Vacate(m Member) error {
-	return s.change(func(g *group) { g.leave(m, vacant) })
+	return s.dismiss(m, vacant)
 }
 
 // Retire says that the instance has gone, and that nobody will take its place. Its sockets are closed at
 // once if that is safe, otherwise when another listens or the next cutover has been; an address with only retired ones
 // is closed.
 func (s *Steering) Retire(m Member) error {
+	return s.dismiss(m, retired)
+}
+
+func (s *Steering) dismiss(m Member, state seatState) error {
 	s.mutex.Lock()
 	maps.DeleteFunc(s.bound, func(_ uint64, b *binding) bool { return b.Member == m })
 	s.mutex.Unlock()
-	return s.change(func(g *group) { g.leave(m, retired) })
+	return s.change(func(g *group) { g.leave(m, state) })
 }
 
 func (s *Steering) change(each func(*group)) error {
