@@ -327,6 +327,55 @@ func TestSteeringDoesNotJoinStrangers(t *testing.T) {
 	}
 }
 
+func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
+	s, m := newSteering(t), Member{1, 0}
+	taken, free := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.2")
+	a := newAppSocket(t, unix.AF_INET)
+	squatter := newAppSocket(t, unix.AF_INET) // which does not listen: only bind shows that it is there
+	sockaddr, err := inetSockaddr(taken)
+	must(t, err)
+	must(t, unix.Bind(squatter.fd, sockaddr))
+	if decision, err := a.bind(s, m, taken); decision != Steered || !errors.Is(err, unix.EADDRINUSE) {
+		t.Fatal(decision, err)
+	}
+	squatter.close()
+	if decision, err := a.bind(s, m, taken); decision != Steered || err != nil {
+		t.Fatal(decision, err)
+	}
+	// The app has not asked to share the address, though its socket says so by now.
+	if decision, _ := askingSocket(t, taken, true).bind(s, m, taken); decision != Conflict {
+		t.Error(decision)
+	}
+	must(t, s.Listen(m, a.duplicate(), 1))
+	b := newAppSocket(t, unix.AF_INET)
+	if decision, err := s.Bind(m, b.fd, rawSockaddr(free)); decision != Steered || err != nil {
+		t.Fatal(decision, err)
+	}
+	if _, err := b.bind(s, m, netip.AddrPortFrom(free.Addr(), 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(m, b.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
+		t.Errorf("a port of the kernel's choice: %v", err)
+	}
+}
+
+func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+	_, err := s.Cutover(2)
+	must(t, err)
+	must(t, s.Retire(Member{1, 0}))
+	if got := connected(t, at, 0, old, next); got != next {
+		t.Error("a process that was left over has kept its place in the group")
+	}
+	later := serve(t, s, Member{3, 0}, at)
+	_, err = s.Cutover(3)
+	must(t, err)
+	if got := connected(t, at, 0, old, next, later); got != later {
+		t.Error("the numbers are wrong")
+	}
+}
+
 func TestSteeringListenErrors(t *testing.T) {
 	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
 	before := descriptors(t)
@@ -743,6 +792,7 @@ func checkQueued(t *testing.T, s *Steering, generation, want int) {
 func TestAddressesStayOpenForASuccessor(t *testing.T) {
 	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
 	dead := serve(t, s, m, at)
+	must(t, unix.SetNonblock(dead.fd, false))
 	dead.close()
 	must(t, s.Vacate(m))
 	conn := connect(t, at, 0)
@@ -756,6 +806,9 @@ func TestAddressesStayOpenForASuccessor(t *testing.T) {
 	must(t, err)
 	if again, err := s.Take(m, next.fd, rawSockaddr(at)); again != -1 || err != nil {
 		t.Error(again, err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("flags %#x, %v: the successor's socket did not block", flags, err)
 	}
 	must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
 	must(t, unix.Close(fd))
@@ -890,6 +943,27 @@ func TestSteeringTellsWhoLeft(t *testing.T) {
 	if left, err := s.Wait(); left.Inode != last.inode || err != nil {
 		t.Error(left, err)
 	}
+}
+
+func TestWhatOthersSawIsToldToo(t *testing.T) {
+	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	told := make(chan SteeredSocket)
+	go func() {
+		for left, err := s.Wait(); err == nil; left, err = s.Wait() {
+			told <- left
+		}
+		close(told)
+	}()
+	for generation := range 100 {
+		a := serve(t, s, Member{generation, 0}, at)
+		must(t, unix.Shutdown(a.fd, unix.SHUT_RD))
+		s.Sockets(1)
+		if left := <-told; left.Inode != a.inode {
+			t.Fatal(left)
+		}
+	}
+	must(t, s.Close())
+	<-told
 }
 
 func TestSteeringCloses(t *testing.T) {
