@@ -11,12 +11,12 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
@@ -194,10 +194,15 @@ type app struct {
 func spec(role string, args ...string) childproc.Spec {
 	return childproc.Spec{
 		Path: "/proc/self/exe", Args: append([]string{"app"}, args...),
-		Env:   append(os.Environ(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0"),
+		Env:   append(ordinaryEnv(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0"),
 		Stdin: -1, Stdout: 1, Stderr: 2, Umask: -1,
 		Capture: true, NoNewPrivs: capture.NeedsNoNewPrivs(),
 	}
+}
+
+// ordinaryEnv is for what goes on as something else: of two values the first counts.
+func ordinaryEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, roleVariable+"=") })
 }
 
 func startRole(t *testing.T, role string, args ...string) *app {
@@ -295,17 +300,5 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-const deadline = 30 * time.Second
-
-// eventually polls a condition; there is no event to wait for in /proc.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", deadline, what)
-		}
 	}
 }
