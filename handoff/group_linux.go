@@ -193,3 +193,9 @@ func (g *group) queued(generation int) (sum int, err error) {
 	}
 	return sum, nil
 }
+
+// listens tells whether the socket was not shut down.
+func listens(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_LISTEN
+}

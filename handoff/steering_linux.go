@@ -44,7 +44,7 @@ type binding struct {
 }
 
 // NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
-// this inode, from within Bind; nil stands for always.
+// this inode, from within Bind and Review; nil stands for always.
 func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
 	if live == nil {
 		live = func(Member, uint64) bool { return true }
@@ -113,12 +113,47 @@ func (s *Steering) prepare(m Member, fd int, wanted site) (*binding, error) {
 }
 
 // taken tells whether a bind has to fail as it does without grace: a socket of the same instance has the address, and
-// not both want to share it. It does not hold the mutex while it asks whether that socket is live.
+// not both want to share it. One that the app has closed is in the way no more, and has its successor in this one. The
+// mutex is not held while it asks.
 func (s *Steering) taken(b *binding) bool {
 	s.mutex.Lock()
 	rivals := s.rivals(b)
 	s.mutex.Unlock()
-	return slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(b.Member, inode) })
+	if slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(b.Member, inode) }) {
+		return true
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.abandon(rivals, vacant)
+	return false
+}
+
+// abandon is for sockets that their app has closed.
+func (s *Steering) abandon(inodes []uint64, state seatState) {
+	for _, inode := range inodes {
+		delete(s.bound, inode)
+		if g, seat := s.find(inode); seat != nil {
+			seat.state, g.stale = state, true
+		}
+	}
+}
+
+// Review asks which of the instance's sockets still have a process. Those that its app has closed retire: a duplicate
+// that nobody accepts from would keep clients waiting.
+func (s *Steering) Review(m Member) error {
+	var closed []uint64
+	for _, socket := range s.Sockets(m.Generation) {
+		if socket.Member == m && !s.live(m, socket.Inode) {
+			closed = append(closed, socket.Inode)
+		}
+	}
+	if len(closed) == 0 {
+		return nil
+	}
+	s.mutex.Lock()
+	s.abandon(closed, retired)
+	s.mutex.Unlock()
+	return s.change(func(*group) {})
 }
 
 func (s *Steering) rivals(b *binding) []uint64 {
@@ -316,7 +351,7 @@ func (s *Steering) drain() {
 		case err == unix.EINTR:
 		case n <= 0:
 			return
-		case hungUp(int(event[0].Fd)):
+		case !listens(int(event[0].Fd)):
 			s.leave(int(event[0].Fd))
 		}
 	}

@@ -852,6 +852,37 @@ func TestAddressWithOnlyRetiredSocketsIsClosed(t *testing.T) {
 	}
 }
 
+func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
+	at, m, second := freePort(t, "127.0.0.1"), Member{1, 0}, Member{1, 1}
+	closed := make(map[uint64]bool)
+	s, err := NewSteering(func(_ Member, inode uint64) bool { return !closed[inode] })
+	must(t, err)
+	defer s.Close()
+	first := serve(t, s, m, at)
+	first.close()
+	closed[first.inode] = true
+	reopened := serve(t, s, m, at)
+	other := serve(t, s, second, at)
+	must(t, errors.Join(s.Review(m), s.Review(second)))
+	if got := len(s.Sockets(1)); got != 2 {
+		t.Errorf("%d sockets", got)
+	}
+	other.close()
+	closed[other.inode] = true
+	must(t, s.Review(second))
+	for range 30 {
+		if connected(t, at, 0, reopened) == nil {
+			t.Fatal("a connection strayed")
+		}
+	}
+	reopened.close()
+	closed[reopened.inode] = true
+	must(t, s.Review(m))
+	if _, err := net.Dial("tcp", at.String()); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Error(err)
+	}
+}
+
 func TestMake(t *testing.T) {
 	for _, written := range []string{"127.0.0.1:0", "[::1]:0", "tcp6://:0", ":0", "localhost:0", "tcp4://:0?backlog=7"} {
 		t.Run(written, func(t *testing.T) {

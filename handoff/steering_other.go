@@ -44,6 +44,9 @@ func (*Steering) Vacate(Member) error { return errors.ErrUnsupported }
 // Retire is never called.
 func (*Steering) Retire(Member) error { return errors.ErrUnsupported }
 
+// Review is never called.
+func (*Steering) Review(Member) error { return errors.ErrUnsupported }
+
 // Addresses is never called.
 func (*Steering) Addresses(int) []netip.AddrPort { return nil }
 
