@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Make makes an instance's own socket of a TCP address that grace is to hold: bound, listening, blocking, close-on-exec, and a
-// member of its group as after Listen. The caller gives the descriptor to the instance, and closes it. A name is looked up, and a
-// port chosen by the kernel for :0, by the first Make for addresses of this Name; later ones get the same.
+// Make makes an instance's own socket of a TCP address that grace is to hold: bound, listening, blocking, close-on-exec,
+// and a member of its group as after Listen. The caller gives the descriptor to the instance, and closes it. A name is
+// looked up, and a port chosen by the kernel for :0, by the first Make for addresses of this Name; later ones get the
+// same.
 func (s *Steering) Make(m Member, a Address) (fd int, err error) {
 	if !a.stream() || a.unix() {
 		return -1, fmt.Errorf("cannot steer %s://%s: only TCP listeners can be steered", a.Network, a.Addr)

@@ -122,6 +122,26 @@ func freePort(t *testing.T, host string) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(host), at.Port())
 }
 
+// reservePort keeps a port from others until the end of the test. Sockets that share it with SO_REUSEPORT, and clients
+// with SO_REUSEADDR, can be bound to it.
+func reservePort(t *testing.T, host string) netip.AddrPort {
+	t.Helper()
+	ip := netip.MustParseAddr(host)
+	family := unix.AF_INET
+	if ip.Is6() {
+		family = unix.AF_INET6
+	}
+	a := newAppSocket(t, family)
+	must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	sockaddr, err := inetSockaddr(netip.AddrPortFrom(ip, 0))
+	must(t, err)
+	must(t, unix.Bind(a.fd, sockaddr))
+	name, err := unix.Getsockname(a.fd)
+	must(t, err)
+	return netip.AddrPortFrom(ip, inetAddrPort(name).Port())
+}
+
 // connected makes a connection and returns which of the sockets got it. On the loopback it is in a queue when connect
 // has returned.
 func connected(t *testing.T, to netip.AddrPort, from uint16, sockets ...*appSocket) *appSocket {
@@ -141,7 +161,11 @@ func connect(t *testing.T, to netip.AddrPort, from uint16) net.Conn {
 	t.Helper()
 	d := net.Dialer{Timeout: patience}
 	if from != 0 {
-		d.LocalAddr = &net.TCPAddr{Port: int(from)}
+		local := &net.TCPAddr{Port: int(from)}
+		if !to.Addr().IsUnspecified() {
+			local.IP = to.Addr().AsSlice()
+		}
+		d.LocalAddr = local
 	}
 	// SO_LINGER 0 leaves no TIME_WAIT behind, in which the probe's port could not be used again.
 	d.Control = func(_, _ string, c syscall.RawConn) error {
@@ -158,7 +182,7 @@ func connect(t *testing.T, to netip.AddrPort, from uint16) net.Conn {
 func TestSteeringCutsOverAndBack(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"} {
 		t.Run(host, func(t *testing.T) {
-			s, at := newSteering(t), freePort(t, host)
+			s, at := newSteering(t), reservePort(t, host)
 			sockets := map[int]*appSocket{}
 			for generation := range 4 {
 				sockets[generation] = serve(t, s, Member{generation, 0}, at)
@@ -180,7 +204,7 @@ func TestSteeringCutsOverAndBack(t *testing.T) {
 }
 
 func TestSteeringTellsFamiliesApart(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "0.0.0.0")
+	s, at := newSteering(t), reservePort(t, "0.0.0.0")
 	v4 := serve(t, s, Member{1, 0}, at)
 	v6 := serve(t, s, Member{2, 0}, netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()))
 	kept, err := s.Cutover(2)
@@ -200,7 +224,7 @@ func TestSteeringTellsFamiliesApart(t *testing.T) {
 }
 
 func TestSteeringSpreadsOverInstances(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old := serve(t, s, Member{1, 0}, at)
 	sockets := []*appSocket{serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at), serve(t, s, Member{2, 2}, at)}
 	_, err := s.Cutover(2)
@@ -216,7 +240,7 @@ func TestSteeringSpreadsOverInstances(t *testing.T) {
 }
 
 func TestSteeringBindDecides(t *testing.T) {
-	at, m := freePort(t, "127.0.0.1"), Member{1, 0}
+	at, m := reservePort(t, "127.0.0.1"), Member{1, 0}
 	anyAddress := netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
 	dual := netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
 	tests := []struct {
@@ -281,7 +305,7 @@ func askingSocket(t *testing.T, at netip.AddrPort, ask bool) *appSocket {
 }
 
 func TestSteeringLeavesOthersAlone(t *testing.T) {
-	at := freePort(t, "127.0.0.1")
+	at := reservePort(t, "127.0.0.1")
 	tests := []struct {
 		name                   string
 		family, kind, protocol int
@@ -316,7 +340,7 @@ func TestSteeringLeavesOthersAlone(t *testing.T) {
 
 func TestSteeringDoesNotJoinStrangers(t *testing.T) {
 	s, stranger := newSteering(t), newSteering(t)
-	at := freePort(t, "127.0.0.1")
+	at := reservePort(t, "127.0.0.1")
 	serve(t, stranger, Member{1, 0}, at)
 	if decision, err := newAppSocket(t, unix.AF_INET).bind(s, Member{1, 0}, at); decision != Conflict || !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("%v, %v", decision, err)
@@ -360,7 +384,7 @@ func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
 }
 
 func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
 	_, err := s.Cutover(2)
 	must(t, err)
@@ -377,7 +401,7 @@ func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
 }
 
 func TestSteeringListenErrors(t *testing.T) {
-	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
+	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
 	before := descriptors(t)
 	a := newAppSocket(t, unix.AF_INET)
 	if err := s.Listen(m, a.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
@@ -408,7 +432,7 @@ func TestSteeringListenErrors(t *testing.T) {
 }
 
 func TestSteeringSecondListenChangesTheBacklog(t *testing.T) {
-	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
+	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
 	a := serve(t, s, m, at)
 	before := descriptors(t)
 	must(t, s.Listen(m, a.duplicate(), 17))
@@ -437,8 +461,8 @@ func TestSteeringSetsTheOwner(t *testing.T) {
 func TestProbesReachOneInstance(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1", "::"} {
 		t.Run(host, func(t *testing.T) {
-			s, at := newSteering(t), freePort(t, host)
-			port := freePort(t, host).Port()
+			s, at := newSteering(t), reservePort(t, host)
+			port := reservePort(t, "::").Port()
 			current := serve(t, s, Member{1, 0}, at)
 			candidate, other := serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at)
 			for range 20 {
@@ -571,9 +595,9 @@ func (p *population) numbers() string {
 
 func TestSteeringNumbersSocketsAsTheKernelDoes(t *testing.T) {
 	for range 4 {
-		p := &population{t: t, s: newSteering(t), at: freePort(t, "127.0.0.1"), alive: make(map[*appSocket]Member)}
+		p := &population{t: t, s: newSteering(t), at: reservePort(t, "127.0.0.1"), alive: make(map[*appSocket]Member)}
 		p.join(Member{0, 0})
-		port := freePort(t, "127.0.0.1").Port()
+		port := reservePort(t, "::").Port()
 		for range 80 {
 			p.act(rand.IntN(10))
 			p.check(port)
@@ -583,7 +607,7 @@ func TestSteeringNumbersSocketsAsTheKernelDoes(t *testing.T) {
 
 // The dead have no app that accepts: a connection that one of them gets is never answered.
 func TestRetiredSocketsGetNothing(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	current := startServers(t, s, 1, at)
 	stop := loadOn(t, at)
 	for generation := 2; generation < 60; generation++ {
@@ -702,7 +726,7 @@ func askOnce(at netip.AddrPort) (generation int, err error) {
 }
 
 func TestCutoverLosesNoConnection(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	generations := []*servers{startServers(t, s, 0, at), startServers(t, s, 1, at)}
 	stop := loadOn(t, at)
 	for turn := 1; turn <= 1000; turn++ {
@@ -722,7 +746,7 @@ func TestCutoverLosesNoConnection(t *testing.T) {
 }
 
 func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, next := startServers(t, s, 0, at), startServers(t, s, 1, at)
 	stop := loadOn(t, at)
 	for range 30 {
@@ -753,7 +777,7 @@ func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
 }
 
 func TestQueuedCountsHandshakesThatBeganBefore(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
 	// With TCP_DEFER_ACCEPT a handshake ends with the first data, as elsewhere with an ACK that takes its time.
 	for _, a := range []*appSocket{old, next} {
@@ -787,7 +811,7 @@ func checkQueued(t *testing.T, s *Steering, generation, want int) {
 }
 
 func TestAddressesStayOpenForASuccessor(t *testing.T) {
-	s, m, at := newSteering(t), Member{1, 0}, freePort(t, "127.0.0.1")
+	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
 	dead := serve(t, s, m, at)
 	must(t, unix.SetNonblock(dead.fd, false))
 	dead.close()
@@ -821,7 +845,7 @@ func TestAddressesStayOpenForASuccessor(t *testing.T) {
 }
 
 func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	serve(t, s, Member{1, 0}, at).close()
 	other := serve(t, s, Member{1, 1}, at)
 	must(t, s.Vacate(Member{1, 0}))
@@ -840,7 +864,7 @@ func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
 }
 
 func TestAddressWithOnlyRetiredSocketsIsClosed(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	for instance := range 3 {
 		serve(t, s, Member{1, instance}, at).close()
 	}
@@ -853,7 +877,7 @@ func TestAddressWithOnlyRetiredSocketsIsClosed(t *testing.T) {
 }
 
 func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
-	at, m, second := freePort(t, "127.0.0.1"), Member{1, 0}, Member{1, 1}
+	at, m, second := reservePort(t, "127.0.0.1"), Member{1, 0}, Member{1, 1}
 	closed := make(map[uint64]bool)
 	s, err := NewSteering(func(_ Member, inode uint64) bool { return !closed[inode] })
 	must(t, err)
@@ -945,7 +969,7 @@ func TestMakeRefuses(t *testing.T) {
 }
 
 func TestSteeringTellsWhoLeft(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, current, last := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at), serve(t, s, Member{3, 0}, at)
 	_, err := s.Cutover(2)
 	must(t, err)
@@ -974,7 +998,7 @@ func TestSteeringTellsWhoLeft(t *testing.T) {
 }
 
 func TestWhatOthersSawIsToldToo(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	told := make(chan SteeredSocket)
 	go func() {
 		for left, err := s.Wait(); err == nil; left, err = s.Wait() {
@@ -995,8 +1019,9 @@ func TestWhatOthersSawIsToldToo(t *testing.T) {
 }
 
 func TestSteeringCloses(t *testing.T) {
+	at := reservePort(t, "127.0.0.1")
 	before := descriptors(t)
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s := newSteering(t)
 	a := serve(t, s, Member{1, 0}, at)
 	ended := make(chan error)
 	for range 2 {
@@ -1021,7 +1046,7 @@ func TestSteeringCloses(t *testing.T) {
 }
 
 func TestConnectionsDoNotWakeTheSteering(t *testing.T) {
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	a := serve(t, s, Member{1, 0}, at)
 	thread := make(chan int)
 	go func() {
