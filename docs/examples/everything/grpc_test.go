@@ -76,7 +76,9 @@ func (l *grpcLoad) end(t *testing.T) {
 func (l *grpcLoad) check(t *testing.T, upgrades int, j *entries) {
 	t.Helper()
 	for _, s := range l.streamers {
-		if s.begun != upgrades+1 || s.replaced != upgrades {
+		// grpc does not tell when its GOAWAY has come: a client on a machine with no time to spare may open a stream on
+		// the server that leaves, which ends at once with nothing in it.
+		if s.begun != upgrades+1 || s.replaced < upgrades {
 			t.Errorf("%s: begun %d times, ended by the server %d times", s.name, s.begun, s.replaced)
 		}
 		j.mustHave(t, s.acknowledged)
