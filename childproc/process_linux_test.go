@@ -443,3 +443,20 @@ func TestNothingLeaks(t *testing.T) {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }
+
+func TestAppThatNobodyCapturesIsNotRun(t *testing.T) {
+	spec := shell("exit 0")
+	spec.Capture, spec.NoNewPrivs = true, true
+	p, err := newFamily(t).Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Read(p.capture, make([]byte, 1)); err != nil { // drops the descriptor that comes along
+		t.Fatal(err)
+	}
+	unix.Close(p.capture)
+	p.capture = -1
+	if exit := finish(t, p); exit.Err == nil || exit.Err.Step != "listener" || exit.Status() != 1 {
+		t.Errorf("got %v", exit)
+	}
+}

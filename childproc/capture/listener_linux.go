@@ -202,7 +202,8 @@ func (l *Listener) use(do func(fd int) error) error {
 
 // Duplicate gives another descriptor of the same notifications, for a successor's
 // [NewListener]. It is close-on-exec and the caller's. Calls that were received
-// here have to be answered here.
+// here have to be answered here, and the successor may call Next once this listener
+// is closed: of two readers one would block for what the other has taken.
 func (l *Listener) Duplicate() (fd int, err error) {
 	err = l.use(func(own int) error {
 		fd, err = unix.FcntlInt(uintptr(own), unix.F_DUPFD_CLOEXEC, 0)
