@@ -61,6 +61,14 @@ type (
 		generation int
 		pids       []int
 	}
+	// steer sends new connections to a generation, from now on.
+	steer struct{ generation int }
+	// observe looks at a generation's connections until they are idle and none waits
+	// to be accepted. It is answered by quieted, unless the generation ends first.
+	observe struct {
+		generation int
+		pids       []int
+	}
 	// arm starts a timer, and disarm stops it. A jittered one may be up to half
 	// as long again, so that many restarts do not fall together.
 	arm struct {
@@ -96,6 +104,8 @@ func (reap) action()     {}
 func (release) action()  {}
 func (retire) action()   {}
 func (count) action()    {}
+func (steer) action()    {}
+func (observe) action()  {}
 func (arm) action()      {}
 func (disarm) action()   {}
 func (finish) action()   {}

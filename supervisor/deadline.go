@@ -10,7 +10,8 @@ type timer struct {
 	number     int
 	instance   int // the instance whose phase it ends, or
 	watchdog   int // the instance whose sign of life it waits for, or
-	generation int // the generation whose progress is due;
+	generation int // the generation whose progress is due, or
+	relief     int // the generation that is given time to be relieved;
 	// all zero: the drain delay of everything
 }
 
@@ -65,6 +66,11 @@ func (m *machine) onTimerExpired(t timer) {
 		if g := m.find(t.generation); g != nil && g.progress == t {
 			g.progress = m.arm(timer{generation: g.number}, nextProgress)
 			m.tellProgress(g)
+		}
+	case t.relief != 0:
+		if g := m.find(t.relief); g != nil && g.relief == t {
+			g.relief = timer{}
+			m.expireRelief(g)
 		}
 	case m.delay == t && m.mode == lingering:
 		m.delay = timer{}

@@ -20,6 +20,14 @@
 //	                                    │
 //	                                    └── nothing is left ──> ended
 //
+// Where each generation has sockets of its own (Policy.Steered), one that has a
+// successor is not told to drain at once: connections can be sent back to it, and
+// it finishes what it has undisturbed.
+//
+//	current ──successor ready──> settling ──its time is over──> emptying ──quiet, or too late──> draining
+//	   ^                            │
+//	   └── the successor has lost an instance
+//
 // # An instance
 //
 //	backoff ──> starting ──> ready ──> draining ──> killing ──> exited
@@ -42,4 +50,6 @@
 //     moment it is ready. An upgrade does not wait for a restart's backoff; one
 //     beyond MaxDraining waits and says so.
 //  7. A signal is acted on in every phase.
+//  8. New connections go to the current generation, and never to one that was told
+//     to drain.
 package supervisor

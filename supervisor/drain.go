@@ -8,8 +8,10 @@ import (
 
 // drainGeneration asks all of a generation to end.
 func (m *machine) drainGeneration(g *generation) {
+	emptied := g.stage == StageEmptying
 	g.enter(StageDraining, m.at)
 	m.disarm(&g.progress)
+	m.disarm(&g.relief)
 	if m.candidate == g {
 		m.candidate = nil
 	}
@@ -23,18 +25,26 @@ func (m *machine) drainGeneration(g *generation) {
 		m.drainInstance(i)
 	}
 	if g.alive() {
-		m.say(report{level: info, text: "generation draining", generation: g.number, within: m.policy.DrainTimeout})
+		m.say(report{level: info, text: drainingText(emptied), generation: g.number, within: m.policy.DrainTimeout})
 		g.progress = m.arm(timer{generation: g.number}, firstProgress)
 	}
 	m.endIfEmpty(g)
 }
 
+func drainingText(emptied bool) string {
+	if emptied {
+		return "generation told to stop"
+	}
+	return "generation draining"
+}
+
 func (m *machine) endIfEmpty(g *generation) {
-	if g.stage != StageDraining || g.preparing || len(g.instances) > 0 {
+	if !g.leaving() || g.preparing || len(g.instances) > 0 {
 		return
 	}
 	spent := g.enter(StageEnded, m.at)
 	m.disarm(&g.progress)
+	m.disarm(&g.relief)
 	m.generations = slices.DeleteFunc(m.generations, func(other *generation) bool { return other == g })
 	if m.current == g {
 		m.current = nil
@@ -69,7 +79,7 @@ func (m *machine) endIfDeserted() {
 
 // tellProgress says how far a generation has come that takes its time.
 func (m *machine) tellProgress(g *generation) {
-	if g.stage == StageDraining {
+	if g.leaving() {
 		m.do(count{g.number, g.pids()})
 		return
 	}

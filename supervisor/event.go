@@ -99,6 +99,8 @@ type (
 		inFlight   int
 		why        string // why it could not be counted
 	}
+	// quieted answers an observe action: nothing goes on in the generation any more.
+	quieted struct{ generation int }
 	// revived says that a held listener had been shut down by an app.
 	revived struct {
 		listener string
@@ -140,6 +142,7 @@ func (withdrawn) event()        {}
 func (tallied) event()          {}
 func (described) event()        {}
 func (counted) event()          {}
+func (quieted) event()          {}
 func (revived) event()          {}
 func (noticed) event()          {}
 func (fellBack) event()         {}

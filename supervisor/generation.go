@@ -13,11 +13,13 @@ const (
 	StagePreparing Stage = iota // its command is being resolved and checked
 	StageCandidate              // its instances start
 	StageCurrent                // it serves
-	StageDraining               // it was replaced, or failed, and drains
+	StageSettling               // it was replaced, and can take over again
+	StageEmptying               // it was replaced, and finishes what it has before it is told to stop
+	StageDraining               // it was told to stop
 	StageEnded                  // nothing of it is left
 )
 
-var stageNames = [...]string{"preparing", "candidate", "current", "draining", "ended"}
+var stageNames = [...]string{"preparing", "candidate", "current", "settling", "emptying", "draining", "ended"}
 
 func (s Stage) String() string { return stageNames[s] }
 
@@ -35,6 +37,7 @@ type generation struct {
 	failure    string
 	status     int // of the instance that ended last while it served
 	progress   timer
+	relief     timer // ends StageSettling or StageEmptying
 	inFlight   int
 	instances  []*instance // all that are not exited, oldest first
 }
@@ -49,6 +52,18 @@ func (g *generation) ready() bool {
 	waits := func(i *instance) bool { return i.phase != Ready }
 	return len(g.instances) > 0 && !slices.ContainsFunc(g.instances, waits)
 }
+
+// serves reports whether any instance is ready.
+func (g *generation) serves() bool {
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.phase == Ready })
+}
+
+func (g *generation) backoffs() []*instance {
+	return slices.DeleteFunc(slices.Clone(g.instances), func(i *instance) bool { return i.phase != Backoff })
+}
+
+// leaving reports whether it was replaced or failed.
+func (g *generation) leaving() bool { return g.stage >= StageSettling }
 
 // pids are the main processes that were started, ended ones too: what they left
 // behind may have connections.

@@ -213,7 +213,13 @@ func (m *machine) lose(i *instance, why string) {
 	case StageCandidate:
 		m.fail(i.generation, why, i.exit.Status())
 	case StageCurrent:
+		if before := m.settling(); before != nil {
+			m.giveBack(i.generation, before, why)
+			return
+		}
 		m.restart(i)
+	case StageSettling, StageEmptying:
+		m.dwindle(i.generation)
 	case StagePreparing, StageDraining, StageEnded:
 	}
 }

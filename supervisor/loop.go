@@ -17,6 +17,8 @@ type host interface {
 	release(instance int)
 	retire(generation int)
 	count(count)
+	steer(generation int)
+	observe(observe)
 }
 
 // loop is the one goroutine that owns the machine.
@@ -93,6 +95,10 @@ func (l *loop) perform(a action) {
 		l.host.retire(a.generation)
 	case count:
 		l.host.count(a)
+	case steer:
+		l.host.steer(a.generation)
+	case observe:
+		l.host.observe(a)
 	case arm:
 		l.timers.arm(a)
 	case disarm:

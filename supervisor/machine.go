@@ -69,6 +69,8 @@ func (m *machine) step(at time.Time, ev event) []action {
 		m.onPrepareFailed(ev)
 	case counted:
 		m.onCounted(ev)
+	case quieted:
+		m.onQuieted(ev)
 	case revived:
 		m.onRevived(ev)
 	case noticed:

@@ -24,6 +24,8 @@ type world struct {
 	armed     map[int]timer
 	stale     []timer
 	told      map[int]bool // generations that were told to drain
+	observed  map[int]bool // generations that are observed
+	steered   int          // the generation that gets new connections
 	pids      int
 	seen      []action
 	finished  bool
@@ -40,6 +42,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{},
+		observed: map[int]bool{},
 	}
 	w.takeAll(w.m.begin(w.at))
 	return w
@@ -79,7 +82,7 @@ func (w *world) checkServing(serving map[int]bool, actions []action) {
 			continue
 		}
 		i := w.m.instances[stop.instance]
-		if w.m.mode != stopping && (w.m.current == nil || w.m.current.number <= i.generation.number) {
+		if w.m.mode != stopping && (w.m.current == nil || w.m.current == i.generation) {
 			w.t.Fatalf("instance %d serves and was told to stop without a successor", stop.instance)
 		}
 	}
@@ -97,6 +100,10 @@ func (w *world) checkGenerations() {
 			}
 		case StageDraining:
 			w.told[g.number] = true
+		case StageSettling, StageEmptying:
+			if !w.m.policy.Steered || w.told[g.number] {
+				w.t.Fatalf("generation %d is %s", g.number, g.stage)
+			}
 		case StageCurrent:
 			if w.told[g.number] {
 				w.t.Fatalf("generation %d was told to stop and is promoted", g.number)
@@ -108,8 +115,18 @@ func (w *world) checkGenerations() {
 	if w.m.current != nil && w.m.current.stage != StageCurrent {
 		w.t.Fatalf("generation %d is current and %s", w.m.current.number, w.m.current.stage)
 	}
+	w.checkSteering()
 	if candidates > 1 {
 		w.t.Fatalf("%d candidates at once", candidates)
+	}
+}
+
+// checkSteering: connections go to the generation that serves, and one that is
+// told to stop is not it.
+func (w *world) checkSteering() {
+	w.t.Helper()
+	if w.m.policy.Steered && w.m.current != nil && w.steered != w.m.current.number {
+		w.t.Fatalf("generation %d is current, and connections go to %d", w.m.current.number, w.steered)
 	}
 }
 
@@ -151,7 +168,16 @@ func (w *world) take(a action) {
 	case release:
 		w.need(!w.hasProcess(a.instance) && !w.starting[a.instance], a)
 		delete(w.instances, a.instance)
-	case retire, count, report:
+	case steer:
+		g := w.m.find(a.generation)
+		w.need(g != nil && g.stage == StageCurrent && w.m.policy.Steered, a)
+		w.steered = a.generation
+	case observe:
+		w.need(!w.observed[a.generation], a)
+		w.observed[a.generation] = true
+	case retire:
+		delete(w.observed, a.generation)
+	case count, report:
 	case arm:
 		w.need(a.after > 0 && w.armed[a.timer.number] == timer{}, a)
 		w.armed[a.timer.number] = a.timer
@@ -261,16 +287,16 @@ var exits = []childproc.Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: 
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 16 {
+	switch what % 17 {
 	case 0:
 		w.happen(upgradeRequested{})
 	case 1, 2:
 		if g, ok := pick(w.preparing, n); ok {
-			w.answerPrepare(g, what%16 == 1 || n%4 > 0)
+			w.answerPrepare(g, what%17 == 1 || n%4 > 0)
 		}
 	case 3, 4:
 		if i, ok := pick(w.starting, n); ok {
-			w.answerStart(i, what%16 == 3 || n%4 > 0)
+			w.answerStart(i, what%17 == 3 || n%4 > 0)
 		}
 	case 5, 6:
 		if i, ok := pick(w.instances, n); ok {
@@ -293,6 +319,11 @@ func (w *world) chance(what, which byte) {
 	case 14:
 		if n%8 == 0 {
 			w.happen(stopRequested{})
+		}
+	case 16:
+		if g, ok := pick(w.observed, n); ok {
+			delete(w.observed, g)
+			w.happen(quieted{g})
 		}
 	case 15:
 		if n%32 == 0 {
@@ -407,6 +438,9 @@ func fuzzPolicy(bits byte) Policy {
 	if bits>>6&1 == 1 {
 		p.Watchdog = 10 * time.Second
 	}
+	if bits>>7&1 == 1 {
+		p.Steered, p.Settle = true, 2*time.Second
+	}
 	return p
 }
 
@@ -418,6 +452,9 @@ func FuzzMachine(f *testing.F) {
 	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0})
 	// A crash, its backoff, and an upgrade meanwhile.
 	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 0, 0, 7, 0, 1, 0, 9, 0, 3, 0, 3, 0, 5, 1})
+	// A steered upgrade that is undone, and one that ends when its connections are idle.
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 7, 1, 7, 1})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
 	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
 	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))

@@ -29,6 +29,12 @@ type Policy struct {
 	DrainTimeout time.Duration
 	DrainDelay   time.Duration
 	Watchdog     time.Duration // 0: none
+	// Steered says that each generation has sockets of its own, and new
+	// connections are sent to one of them.
+	Steered bool
+	// Settle is how long a replaced generation is kept to take over again; more
+	// than nothing if Steered.
+	Settle time.Duration
 	// NoUpgrade is why HUP is refused; empty if it is not.
 	NoUpgrade string
 	// Held says that grace holds sockets for the app.

@@ -68,6 +68,19 @@ var situations = []situation{
 		w.expire(i.watchdog.number)
 		return w, i
 	}},
+	{StageCurrent, Ready, "of its own sockets, its predecessor settling", func(t *testing.T) (*world, *instance) {
+		w := replaced(t)
+		return w, w.m.instances[2]
+	}},
+	{StageSettling, Ready, "", func(t *testing.T) (*world, *instance) {
+		w := replaced(t)
+		return w, w.m.instances[1]
+	}},
+	{StageEmptying, Ready, "", func(t *testing.T) (*world, *instance) {
+		w := replaced(t)
+		w.expireRelief(1)
+		return w, w.m.instances[1]
+	}},
 	{StageDraining, Draining, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
 		w.readiness(i.id, false)
@@ -100,6 +113,21 @@ func servingWith(t *testing.T, p Policy) *world {
 	}
 	return w
 }
+
+func steeredPolicy() Policy {
+	p := testPolicy()
+	p.Steered, p.Settle = true, 2*time.Second
+	return p
+}
+
+// replaced has generation 2 in service, and 1 settling.
+func replaced(t *testing.T) *world {
+	w := servingWith(t, steeredPolicy())
+	w.upgrade(t)
+	return w
+}
+
+func (w *world) expireRelief(generation int) { w.expire(w.m.find(generation).relief.number) }
 
 func upgrading(t *testing.T) *world {
 	w := serving(t)
@@ -151,6 +179,14 @@ var occurrences = []occurrence{
 	}},
 	{"the phase's time is over", func(w *world, i *instance) bool {
 		return i.timer.number != 0 && w.then(func() { w.expirePhase(i.id) })
+	}},
+	{"its generation's time is over", func(w *world, i *instance) bool {
+		g := i.generation
+		return g.relief.number != 0 && w.then(func() { w.expireRelief(g.number) })
+	}},
+	{"its generation is quiet", func(w *world, i *instance) bool {
+		g := i.generation.number
+		return w.observed[g] && w.then(func() { w.happen(quieted{g}) })
 	}},
 	{"watchdog expired", func(w *world, i *instance) bool {
 		return i.watchdog.number != 0 && w.then(func() { w.expire(i.watchdog.number) })
@@ -264,6 +300,10 @@ func describe(a action, i *instance) string {
 		return "reap"
 	case count:
 		return "count connections"
+	case steer:
+		return fmt.Sprintf("connections go to generation %d", a.generation)
+	case observe:
+		return "watch its connections"
 	case finish:
 		return fmt.Sprintf("grace ends with %d", a.status)
 	}

@@ -5,7 +5,7 @@ import "fmt"
 func (m *machine) tryUpgrade() {
 	draining := 0
 	for _, g := range m.generations {
-		if g.stage == StageDraining {
+		if g.leaving() {
 			draining++
 		}
 	}
@@ -91,12 +91,18 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 }
 
 func (m *machine) promote(g *generation) {
+	if before := m.settling(); before != nil {
+		m.empty(before)
+	}
 	old := m.current
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
 	m.disarm(&g.progress)
+	if m.policy.Steered {
+		m.do(steer{g.number})
+	}
 	m.say(report{level: info, text: "generation ready", generation: g.number, took: m.at.Sub(g.born)})
 	if old != nil {
-		m.drainGeneration(old)
+		m.relieve(old)
 	}
 }

@@ -1,0 +1,81 @@
+package supervisor
+
+import "fmt"
+
+// relieve is for the generation whose successor serves. It is told to end, unless
+// each generation has sockets of its own: then connections can be sent back to it
+// while the successor settles, and after that it finishes what it has, which an
+// app that dies of its stop signal would cut.
+func (m *machine) relieve(g *generation) {
+	m.endBackoffs(g)
+	if !m.policy.Steered || !g.serves() {
+		m.drainGeneration(g)
+		return
+	}
+	g.enter(StageSettling, m.at)
+	m.say(report{level: info, text: "generation replaced", generation: g.number, within: m.policy.Settle, why: "it takes over again if its successor fails by then"})
+	g.relief = m.arm(timer{relief: g.number}, m.policy.Settle)
+}
+
+// endBackoffs: what was to be started again has a successor now.
+func (m *machine) endBackoffs(g *generation) {
+	for _, i := range g.backoffs() {
+		m.exit(i)
+	}
+}
+
+// settling is the generation that can take over again, or nil.
+func (m *machine) settling() *generation {
+	for _, g := range m.generations {
+		if g.stage == StageSettling {
+			return g
+		}
+	}
+	return nil
+}
+
+// giveBack undoes an upgrade whose generation has lost an instance while it
+// settled.
+func (m *machine) giveBack(g, before *generation, why string) {
+	m.disarm(&before.relief)
+	before.enter(StageCurrent, m.at)
+	m.current = before
+	m.do(steer{before.number})
+	g.failure = why
+	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), generation: g.number, took: m.at.Sub(g.since), why: why})
+	m.drainGeneration(g)
+}
+
+// empty waits until nothing goes on in a generation that gets nothing new.
+func (m *machine) empty(g *generation) {
+	m.disarm(&g.relief)
+	g.enter(StageEmptying, m.at)
+	g.relief = m.arm(timer{relief: g.number}, m.policy.DrainTimeout)
+	m.do(observe{g.number, g.pids()})
+	m.say(report{level: info, text: "generation draining", generation: g.number, within: m.policy.DrainTimeout, why: "it is told to stop when its connections are idle"})
+	g.progress = m.arm(timer{generation: g.number}, firstProgress)
+}
+
+func (m *machine) onQuieted(ev quieted) {
+	if g := m.find(ev.generation); g != nil && g.stage == StageEmptying {
+		m.drainGeneration(g)
+	}
+}
+
+func (m *machine) expireRelief(g *generation) {
+	switch g.stage {
+	case StageSettling:
+		m.empty(g)
+	case StageEmptying:
+		m.say(report{level: warn, text: "gave up waiting for idle connections", generation: g.number, took: m.at.Sub(g.since), why: fmt.Sprintf("%d connections in flight when last counted", g.inFlight)})
+		m.drainGeneration(g)
+	case StagePreparing, StageCandidate, StageCurrent, StageDraining, StageEnded:
+	}
+}
+
+// dwindle: nothing is started again in a generation that has a successor.
+func (m *machine) dwindle(g *generation) {
+	if !g.serves() {
+		m.drainGeneration(g)
+	}
+}
