@@ -51,7 +51,8 @@ type runFlags struct {
 	evict                                   bool
 	instances, maxDraining                  int
 	readyTimeout, readyDelay, drainTimeout  time.Duration
-	drainDelay, watchdog                    time.Duration
+	drainDelay, watchdog, settle            time.Duration
+	capture, noNewPrivs                     string
 }
 
 func newRun() *cobra.Command {
@@ -90,6 +91,7 @@ func (f *runFlags) add(flags *pflag.FlagSet) {
 func (f *runFlags) addSockets(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.listen, "listen", nil, "hold a socket for the app, as `[NAME=]ADDR`: 8080, 127.0.0.1:8080, tcp://, tcp4://, tcp6://, udp://, unix:///path, unix://@name, unixgram://; repeatable")
 	flags.StringSliceVar(&f.dialect, "dialect", nil, "how the app is told of its sockets: systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, none (default systemd,server-starter)")
+	flags.StringVar(&f.capture, "capture", "auto", "take part in the TCP sockets that the app binds itself: auto (without --listen), on, off")
 	flags.BoolVar(&f.evict, "evict", false, "end the process that has an address (for development)")
 }
 
@@ -101,6 +103,7 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.StringVar(&f.check, "check", "", "shell command that must succeed before an upgrade starts, such as 'nginx -t'")
 	flags.StringVar(&f.stopSignal, "stop-signal", "TERM", "signal that tells the app to finish")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish before KILL")
+	flags.DurationVar(&f.settle, "settle", 2*time.Second, "how long the old generation of a captured app can take over again, should the new one fail")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to serve on after grace was told to stop")
 	flags.IntVar(&f.maxDraining, "max-draining", 3, "old generations that may drain at once; a further upgrade waits")
 	flags.StringVar(&f.restart, "restart", string(supervisor.RestartOnFailure), "when an instance that served is started again: on-failure, always, never")
@@ -112,6 +115,7 @@ func (f *runFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines, read anew at each upgrade")
 	flags.StringVar(&f.user, "user", "", "user to run the app as")
 	flags.StringVar(&f.group, "group", "", "group to run the app as")
+	flags.StringVar(&f.noNewPrivs, "no-new-privs", "auto", "keep setuid programs and file capabilities from giving the app rights: auto (where capturing needs it), on, off")
 	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
 	flags.StringVar(&f.pidFile, "pid-file", "", "file to write grace's pid to")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "auto, json or text")
@@ -148,6 +152,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o := supervisor.Options{
 		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir,
 		User: f.user, Group: f.group, PIDFile: f.pidFile,
+		Capture: supervisor.CaptureMode(f.capture), NoNewPrivs: supervisor.NoNewPrivs(f.noNewPrivs),
 	}
 	var err error
 	for _, written := range f.listen {
@@ -158,7 +163,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o.Dialects, err = also(err, handoff.ParseDialects, f.dialect)
 	o.Readiness, err = also(err, f.readiness, f.ready)
 	o.Umask, err = also(err, parseUmask, f.umask)
-	o.Policy, err = also(err, f.policy, len(o.Listen) > 0)
+	o.Policy, err = also(err, f.policy, o)
 	if err == nil {
 		err = o.Validate()
 	}
@@ -171,15 +176,16 @@ func also[In, Out any](before error, parse func(In) (Out, error), in In) (Out, e
 	return out, errors.Join(before, err)
 }
 
-func (f *runFlags) policy(held bool) (supervisor.Policy, error) {
+func (f *runFlags) policy(o supervisor.Options) (supervisor.Policy, error) {
+	held := len(o.Listen) > 0
 	stop, err := parseSignal(f.stopSignal)
 	p := supervisor.Policy{
 		Instances: f.instances, MaxDraining: f.maxDraining, Restart: supervisor.Restart(f.restart),
 		StopSignal: stop, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
-		DrainDelay: f.drainDelay, Watchdog: f.watchdog, Held: held,
+		DrainDelay: f.drainDelay, Settle: f.settle, Watchdog: f.watchdog, Held: held,
 	}
-	if !held {
-		p.NoUpgrade = "grace holds no socket for the app, so a second generation could not bind (give --listen)"
+	if !held && o.Capture == supervisor.CaptureOff {
+		p.NoUpgrade = "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)"
 	}
 	return p, err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
 )
 
@@ -23,6 +24,7 @@ type app struct {
 	main        *childproc.Process
 	launchers   map[int]*childproc.Process // by pid: what was main before
 	notify      *childproc.NotifySocket
+	calls       *capture.Listener // of a captured app
 	ear         *ear
 	grant       *handoff.Grant
 }
@@ -59,10 +61,14 @@ func (a *apps) bring(app *app, l *launch) error {
 	var err error
 	app.main, err = a.family.Start(spec)
 	a.attempt(app.grant.Started())
-	if err == nil {
-		a.attempt(app.tellOfPredecessor())
+	if err != nil {
+		return err
 	}
-	return err
+	a.attempt(app.tellOfPredecessor())
+	if spec.Capture {
+		a.capture(app)
+	}
+	return nil
 }
 
 func (a *apps) equip(app *app, spec *childproc.Spec) error {
@@ -84,6 +90,8 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 		return err
 	}
 	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
+	spec.Capture = a.steering != nil
+	spec.NoNewPrivs = a.options.NoNewPrivs.wanted(spec.Capture)
 	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
 	return nil
 }

@@ -14,6 +14,7 @@ type apps struct {
 	options   Options
 	family    *childproc.Family
 	listeners []*handoff.Listener
+	steering  *handoff.Steering // nil if nothing is captured
 	runtime   runtimeDir
 	post      func(event)
 	launches  map[int]*preparation
@@ -69,6 +70,10 @@ func (a *apps) release(instance int) {
 	if app.notify != nil {
 		a.attempt(app.notify.Close())
 	}
+	if app.calls != nil {
+		a.attempt(app.calls.Close())
+		a.vacate(app)
+	}
 	delete(a.running, instance)
 }
 
@@ -81,7 +86,7 @@ func (a *apps) attempt(err error) {
 
 func (a *apps) count(c count) {
 	go func() {
-		n, err := a.inFlight(c.pids)
+		n, err := a.inFlight(c.generation, c.pids)
 		if err != nil {
 			a.post(counted{generation: c.generation, why: err.Error()})
 			return
@@ -90,7 +95,7 @@ func (a *apps) count(c count) {
 	}()
 }
 
-func (a *apps) inFlight(roots []int) (int, error) {
+func (a *apps) inFlight(generation int, roots []int) (int, error) {
 	var pids []int
 	for _, root := range roots {
 		tree, err := childproc.Tree(root)
@@ -98,6 +103,10 @@ func (a *apps) inFlight(roots []int) (int, error) {
 			return 0, err
 		}
 		pids = append(pids, tree...)
+	}
+	if a.steering != nil && len(a.listeners) == 0 {
+		traffic, err := handoff.Look(pids, a.steering.Addresses(generation), quietFor)
+		return traffic.Open, err
 	}
 	return handoff.Connections(pids, a.listeners)
 }

@@ -109,6 +109,13 @@ type (
 		// service does not have.
 		replaced bool
 	}
+	// uncaptured says that the app's sockets cannot be captured here, and why.
+	uncaptured struct{ why string }
+	// closed says that an app has shut down a captured listener.
+	closed struct {
+		generation int
+		address    string
+	}
 	// noticed is something that went wrong beside the course of things.
 	noticed struct{ text, why string }
 	// fellBack says that an instance cannot be looked at.
@@ -144,6 +151,8 @@ func (described) event()        {}
 func (counted) event()          {}
 func (quieted) event()          {}
 func (revived) event()          {}
+func (uncaptured) event()       {}
+func (closed) event()           {}
 func (noticed) event()          {}
 func (fellBack) event()         {}
 func (timerExpired) event()     {}

@@ -19,3 +19,21 @@ func (m *machine) onRevived(ev revived) {
 		m.onUpgradeRequested()
 	}
 }
+
+// onUncaptured: the app runs, and binds by itself, so that no other can beside it.
+func (m *machine) onUncaptured(ev uncaptured) {
+	if !m.policy.Steered {
+		return
+	}
+	m.policy.Steered = false
+	m.policy.NoUpgrade = "the app's sockets cannot be captured: " + ev.why + " (" + waysOut + ")"
+	m.say(report{level: failure, text: "cannot capture the app's sockets, so there can be no upgrade", why: m.policy.NoUpgrade})
+}
+
+const waysOut = "grant the right, or have grace hold the sockets by --listen"
+
+func (m *machine) onClosed(ev closed) {
+	if m.current != nil && m.current.number == ev.generation {
+		m.say(report{level: warn, text: "the app has shut its listener down", generation: ev.generation, why: "nothing listens on " + ev.address})
+	}
+}

@@ -73,6 +73,10 @@ func (m *machine) step(at time.Time, ev event) []action {
 		m.onQuieted(ev)
 	case revived:
 		m.onRevived(ev)
+	case uncaptured:
+		m.onUncaptured(ev)
+	case closed:
+		m.onClosed(ev)
 	case noticed:
 		m.say(report{level: warn, text: ev.text, why: ev.why})
 	case timerExpired:

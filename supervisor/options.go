@@ -7,26 +7,30 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
 	"github.com/rs/zerolog"
 )
 
 // Options is what one supervisor is told. Run reads it and changes nothing.
 type Options struct {
-	Policy    Policy
-	Command   []string // the app and its arguments
-	Listen    []handoff.Address
-	Evict     bool // end whoever has an address, for development
-	Dialects  handoff.Dialects
-	Readiness Readiness
-	Check     string // a shell command to pass before each upgrade
-	EnvFile   string
-	Dir       string // as written; "" is where grace was started
-	User      string // name or number; "" is grace's own
-	Group     string
-	Umask     int // -1 is grace's own
-	PIDFile   string
-	Log       zerolog.Logger
+	Policy  Policy
+	Command []string // the app and its arguments
+	Listen  []handoff.Address
+	// Capture says whether grace takes part in the sockets that the app binds itself.
+	Capture    CaptureMode
+	NoNewPrivs NoNewPrivs
+	Evict      bool // end whoever has an address, for development
+	Dialects   handoff.Dialects
+	Readiness  Readiness
+	Check      string // a shell command to pass before each upgrade
+	EnvFile    string
+	Dir        string // as written; "" is where grace was started
+	User       string // name or number; "" is grace's own
+	Group      string
+	Umask      int // -1 is grace's own
+	PIDFile    string
+	Log        zerolog.Logger
 }
 
 // Readiness is how an instance is known to serve.
@@ -37,6 +41,36 @@ type Readiness struct {
 	// Delay is how long an instance must have lived, for ReadyDelay and where
 	// ReadyAuto has nothing to look at.
 	Delay time.Duration
+}
+
+// CaptureMode says whether grace takes part in the sockets that the app binds itself.
+type CaptureMode string
+
+// The capture modes. Auto is on where grace holds no socket for the app.
+const (
+	CaptureAuto CaptureMode = "auto"
+	CaptureOn   CaptureMode = "on"
+	CaptureOff  CaptureMode = "off"
+)
+
+// captures reports whether the app's own sockets are wanted.
+func (o Options) captures() bool {
+	return o.Capture == CaptureOn || o.Capture == CaptureAuto && len(o.Listen) == 0
+}
+
+// NoNewPrivs says whether the app is kept from gaining rights by setuid programs and
+// file capabilities, without which an ordinary user cannot capture.
+type NoNewPrivs string
+
+// The modes of NoNewPrivs. Auto is on where capturing needs it.
+const (
+	NoNewPrivsAuto NoNewPrivs = "auto"
+	NoNewPrivsOn   NoNewPrivs = "on"
+	NoNewPrivsOff  NoNewPrivs = "off"
+)
+
+func (n NoNewPrivs) wanted(captures bool) bool {
+	return n == NoNewPrivsOn || n == NoNewPrivsAuto && captures && capture.NeedsNoNewPrivs()
 }
 
 // ReadyMode is a way to learn that an instance serves.
@@ -79,6 +113,12 @@ func (o Options) Validate() error {
 		return errors.New("--ready-timeout and --drain-timeout must be longer than nothing: every wait ends")
 	case p.DrainDelay < 0 || p.Watchdog < 0 || o.Readiness.Delay < 0:
 		return errors.New("--drain-delay, --watchdog and --ready-delay cannot be negative")
+	case p.Settle < 0:
+		return errors.New("--settle cannot be negative")
+	case o.Capture != CaptureAuto && o.Capture != CaptureOn && o.Capture != CaptureOff:
+		return fmt.Errorf("--capture %q: use auto, on or off", o.Capture)
+	case o.NoNewPrivs != NoNewPrivsAuto && o.NoNewPrivs != NoNewPrivsOn && o.NoNewPrivs != NoNewPrivsOff:
+		return fmt.Errorf("--no-new-privs %q: use auto, on or off", o.NoNewPrivs)
 	case p.Restart != RestartOnFailure && p.Restart != RestartAlways && p.Restart != RestartNever:
 		return fmt.Errorf("--restart %q: use on-failure, always or never", p.Restart)
 	}

@@ -32,8 +32,8 @@ type Policy struct {
 	// Steered says that each generation has sockets of its own, and new
 	// connections are sent to one of them.
 	Steered bool
-	// Settle is how long a replaced generation is kept to take over again; more
-	// than nothing if Steered.
+	// Settle is how long a replaced generation that is Steered is kept to take over
+	// again.
 	Settle time.Duration
 	// NoUpgrade is why HUP is refused; empty if it is not.
 	NoUpgrade string

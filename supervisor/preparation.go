@@ -34,6 +34,7 @@ func (a *apps) abandon(generation int) { a.launches[generation].cancel() }
 func (a *apps) retire(generation int) {
 	a.launches[generation].cancel()
 	delete(a.launches, generation)
+	a.retireSockets(generation)
 }
 
 func (a *apps) resolve(ctx context.Context, generation int) (*launch, error) {

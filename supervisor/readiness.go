@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
 )
 
 // heeds reports whether the app's own word counts.
@@ -45,7 +45,7 @@ func (v *vigil) served() bool {
 	switch {
 	case v.app.grant.TellsReady() && r.heeds():
 		return v.saidByPipe()
-	case r.Mode == ReadyAuto && len(v.apps.listeners) > 0:
+	case r.Mode == ReadyAuto && (len(v.apps.listeners) > 0 || v.apps.steering != nil):
 		return v.seen() && (!v.app.start.mustNotify || v.saidSo())
 	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.mustNotify:
 		return v.saidSo()
@@ -105,6 +105,8 @@ func (v *vigil) seen() bool {
 			return v.fallsBack(err)
 		case err != nil:
 			v.say(err.Error())
+		case len(unseen) == 0 && len(v.sockets()) == 0:
+			return v.livesWithoutSockets()
 		case len(unseen) > 0:
 			v.say("nothing in it waits for connections on " + strings.Join(unseen, ", "))
 		}
@@ -146,14 +148,14 @@ func (v *vigil) awaitTouch() {
 // on, or with why that cannot be told now, until it is satisfied, and returns
 // false if it never was.
 func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
-	inodes := make([]uint64, len(v.apps.listeners))
-	for i, l := range v.apps.listeners {
-		inodes[i] = l.Inode()
-	}
-	lookout := childproc.NewLookout(inodes)
+	var sockets []socket
+	var lookout *childproc.Lookout
 	for {
-		seen, err := v.lookOnce(lookout)
-		if enough(unseen(v.apps.listeners, seen), err) {
+		if now := v.sockets(); lookout == nil || !slices.Equal(now, sockets) {
+			sockets, lookout = now, childproc.NewLookout(inodes(now))
+		}
+		seen, err := v.lookOnce(lookout, len(sockets))
+		if enough(append(v.unopened(sockets), unseen(sockets, seen)...), err) {
 			return true
 		}
 		if v.pause(pauseAfter(time.Since(v.begun))) != nil {
@@ -162,25 +164,15 @@ func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
 	}
 }
 
-func (v *vigil) lookOnce(lookout *childproc.Lookout) ([]bool, error) {
+func (v *vigil) lookOnce(lookout *childproc.Lookout, sockets int) ([]bool, error) {
 	pids, err := childproc.Tree(v.pid())
 	if errors.Is(err, os.ErrNotExist) {
-		return make([]bool, len(v.apps.listeners)), nil // it ends; the machine is told
+		return make([]bool, sockets), nil // it ends; the machine is told
 	}
 	if err != nil {
 		return nil, err
 	}
 	return lookout.Look(pids)
-}
-
-func unseen(listeners []*handoff.Listener, seen []bool) []string {
-	var names []string
-	for i, l := range listeners {
-		if i >= len(seen) || !seen[i] {
-			names = append(names, fmt.Sprintf("%s (%s)", l.Name(), l.Bound()))
-		}
-	}
-	return names
 }
 
 // pauseAfter makes a look late by one percent of the start at most: there is no

@@ -3,16 +3,20 @@ package supervisor
 import "fmt"
 
 // relieve is for the generation whose successor serves. It is told to end, unless
-// each generation has sockets of its own: then connections can be sent back to it
+// each generation has sockets of its own, and none that all share: then connections can be sent back to it
 // while the successor settles, and after that it finishes what it has, which an
 // app that dies of its stop signal would cut.
 func (m *machine) relieve(g *generation) {
 	m.endBackoffs(g)
-	if !m.policy.Steered || !g.serves() {
+	if !m.policy.Steered || m.policy.Held || !g.serves() {
 		m.drainGeneration(g)
 		return
 	}
 	g.enter(StageSettling, m.at)
+	if m.policy.Settle == 0 {
+		m.empty(g)
+		return
+	}
 	m.say(report{level: info, text: "generation replaced", generation: g.number, within: m.policy.Settle, why: "it takes over again if its successor fails by then"})
 	g.relief = m.arm(timer{relief: g.number}, m.policy.Settle)
 }

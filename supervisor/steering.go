@@ -1,5 +1,115 @@
 package supervisor
 
-func (a *apps) steer(generation int) {}
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
 
-func (a *apps) observe(o observe) {}
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+)
+
+func (a *apps) steer(generation int) {
+	kept, err := a.steering.Cutover(generation)
+	a.attempt(err)
+	for _, address := range kept {
+		go a.post(noticed{"an address stays with the old generation", fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
+	}
+}
+
+const (
+	// quietFor is how long a connection must have been without a byte to be taken
+	// for idle.
+	quietFor = time.Second
+	// observePause is between two looks, each of which takes up to 40 ms for 10,000
+	// connections.
+	observePause = 250 * time.Millisecond
+)
+
+// observe posts quieted once nothing goes on in the generation any more.
+func (a *apps) observe(o observe) {
+	ctx := a.launches[o.generation].ctx
+	go func() {
+		for !a.quiet(o.generation, o.pids) {
+			timer := time.NewTimer(observePause)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			}
+		}
+		a.post(quieted{o.generation})
+	}()
+}
+
+// quiet reads the queue first: what is accepted meanwhile is seen among the
+// connections.
+func (a *apps) quiet(generation int, pids []int) bool {
+	queued, err := a.steering.Queued(generation)
+	if err != nil || queued > 0 {
+		return false
+	}
+	traffic, err := handoff.Look(treesOf(pids), a.steering.Addresses(generation), quietFor)
+	return err == nil && traffic.Busy+traffic.Unclear == 0
+}
+
+// treesOf leaves out what has ended.
+func treesOf(roots []int) []int {
+	var pids []int
+	for _, root := range roots {
+		tree, _ := childproc.Tree(root)
+		pids = append(pids, tree...)
+	}
+	return pids
+}
+
+// openSteering gives nil where nothing is captured.
+func openSteering(o Options) (*handoff.Steering, error) {
+	if !o.captures() {
+		return nil, nil
+	}
+	return handoff.NewSteering(live)
+}
+
+func closeSteering(s *handoff.Steering) error {
+	if s == nil {
+		return nil
+	}
+	return s.Close()
+}
+
+// watchSteering ends when the steering is closed.
+func watchSteering(s *handoff.Steering, post func(event)) {
+	for s != nil {
+		left, err := s.Wait()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			post(noticed{"cannot watch the app's sockets", err.Error()})
+			return
+		}
+		post(closed{left.Generation, left.Bound.String()})
+	}
+}
+
+// vacate lets clients wait for the instance that takes the place of one that has
+// gone.
+func (a *apps) vacate(app *app) {
+	if a.steering == nil {
+		return
+	}
+	a.attempt(a.steering.Vacate(handoff.Member{Generation: app.start.generation, Instance: app.start.slot}))
+}
+
+func (a *apps) retireSockets(generation int) {
+	if a.steering == nil {
+		return
+	}
+	for slot := range a.options.Policy.Instances {
+		a.attempt(a.steering.Retire(handoff.Member{Generation: generation, Instance: slot}))
+	}
+}

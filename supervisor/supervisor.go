@@ -51,9 +51,14 @@ func Run(o Options) (int, error) {
 }
 
 func supervise(o Options, signals *signals, family *childproc.Family, listeners []*handoff.Listener, runtime runtimeDir) (int, error) {
+	steering, err := openSteering(o)
+	if err != nil {
+		return statusFailure, err
+	}
+	o.Policy.Steered = steering != nil
 	l := newLoop(o.Policy, &journal{o.Log})
 	l.host = &apps{
-		options: o, family: family, listeners: listeners, runtime: runtime, post: l.post,
+		options: o, family: family, listeners: listeners, steering: steering, runtime: runtime, post: l.post,
 		launches: map[int]*preparation{}, running: map[int]*app{},
 	}
 	signals.listen(l.post, family.ReapOrphans)
@@ -66,10 +71,16 @@ func supervise(o Options, signals *signals, family *childproc.Family, listeners 
 		defer close(revivals)
 		reviveAll(watch, l.post)
 	}()
+	steered := make(chan struct{})
+	go func() {
+		defer close(steered)
+		watchSteering(steering, l.post)
+	}()
 	announce(o, listeners)
 	status := l.run()
-	err = watch.Close()
+	err = errors.Join(watch.Close(), closeSteering(steering))
 	<-revivals // it must not be at a listener that is closed
+	<-steered
 	return status, err
 }
 

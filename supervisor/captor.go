@@ -1,0 +1,216 @@
+package supervisor
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/childproc/capture"
+	"github.com/gracerun/grace/handoff"
+	"golang.org/x/sys/unix"
+)
+
+// captor answers the binds and listens of one instance. It belongs to one
+// goroutine, which ends with the last process of the instance, or when the
+// listener is closed.
+type captor struct {
+	apps   *apps
+	app    *app
+	calls  *capture.Listener
+	member handoff.Member
+	fresh  map[uint64]int // grace's own sockets that took the place of the app's, by inode, until they listen
+	told   map[string]bool
+}
+
+func newCaptor(a *apps, app *app) *captor {
+	return &captor{
+		apps: a, app: app, calls: app.calls,
+		member: handoff.Member{Generation: app.start.generation, Instance: app.start.slot},
+		fresh:  map[uint64]int{}, told: map[string]bool{},
+	}
+}
+
+func (c *captor) answerAll() {
+	defer c.forget()
+	for {
+		call, err := c.calls.Next()
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			c.apps.post(noticed{"cannot see the app's sockets any more", err.Error()})
+			return
+		}
+		if err := c.answer(call); err != nil && !errors.Is(err, capture.ErrGone) {
+			c.apps.post(noticed{"cannot answer the app", err.Error()})
+		}
+	}
+}
+
+func (c *captor) forget() {
+	for _, fd := range c.fresh {
+		unix.Close(fd)
+	}
+}
+
+func (c *captor) answer(call capture.Call) error {
+	if call.Syscall() == capture.Listen {
+		return c.listen(call)
+	}
+	return c.bind(call)
+}
+
+// bind lets the app bind a socket that others can share the address with.
+func (c *captor) bind(call capture.Call) error {
+	sockaddr, err := call.Addr()
+	if err != nil {
+		return c.pass(call, err)
+	}
+	fd, err := call.Duplicate()
+	if errors.Is(err, capture.ErrNotPermitted) {
+		return c.replace(call, sockaddr)
+	}
+	if err != nil {
+		return c.pass(call, err)
+	}
+	defer unix.Close(fd)
+	if succeeded, err := c.succeed(call, fd, sockaddr); succeeded || err != nil {
+		return err
+	}
+	decision, err := c.apps.steering.Bind(c.member, fd, sockaddr)
+	if err != nil {
+		c.tell("a socket of the app is not captured", err)
+	}
+	if decision == handoff.Conflict {
+		c.tell("the app binds an address that is in use", nil)
+	}
+	return call.Continue()
+}
+
+// succeed gives an instance that was started again the socket of the one before,
+// with the clients that wait in it.
+func (c *captor) succeed(call capture.Call, fd int, sockaddr []byte) (bool, error) {
+	left, err := c.apps.steering.Take(c.member, fd, sockaddr)
+	if err != nil || left < 0 {
+		return false, err
+	}
+	defer unix.Close(left)
+	if err := call.Install(left); err != nil {
+		return false, nil // the app's own socket will do
+	}
+	return true, nil
+}
+
+// replace does without a duplicate of the app's socket, where the system gives
+// none: a socket of grace's own takes its place.
+func (c *captor) replace(call capture.Call, sockaddr []byte) error {
+	protocol, err := call.Protocol()
+	if err != nil || protocol != "TCP" && protocol != "TCPv6" {
+		return c.pass(call, err)
+	}
+	fd, err := c.apps.steering.Fresh(c.member, sockaddr)
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return call.Return(errno)
+	}
+	if err != nil {
+		return c.pass(call, err)
+	}
+	if fd < 0 {
+		return call.Continue()
+	}
+	if err := call.Install(fd); err != nil {
+		unix.Close(fd)
+		return c.pass(call, err)
+	}
+	c.tell("capturing with sockets of grace's own, as the app's cannot be duplicated here", nil)
+	return c.keep(fd)
+}
+
+func (c *captor) keep(fd int) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	c.fresh[stat.Ino] = fd
+	return nil
+}
+
+// listen has the socket listen in grace, which keeps it, and gives the app the
+// result.
+func (c *captor) listen(call capture.Call) error {
+	fd, err := c.duplicate(call)
+	if err != nil {
+		return c.pass(call, err)
+	}
+	err = c.apps.steering.Listen(c.member, fd, call.Backlog())
+	if errors.Is(err, handoff.ErrNotSteered) {
+		return call.Continue()
+	}
+	errno := syscall.Errno(0)
+	if err != nil && !errors.As(err, &errno) {
+		errno = syscall.EADDRINUSE
+	}
+	if err != nil {
+		c.tell("the app cannot listen", err)
+	}
+	return call.Return(errno)
+}
+
+func (c *captor) duplicate(call capture.Call) (int, error) {
+	inode, err := call.Inode()
+	if err != nil {
+		return -1, err
+	}
+	if fd, ok := c.fresh[inode]; ok {
+		delete(c.fresh, inode)
+		return fd, nil
+	}
+	return call.Duplicate()
+}
+
+// pass leaves a call to the kernel, and says why once.
+func (c *captor) pass(call capture.Call, why error) error {
+	if errors.Is(why, capture.ErrNotPermitted) {
+		c.apps.post(uncaptured{why: why.Error()})
+	}
+	return call.Continue()
+}
+
+func (c *captor) tell(text string, err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	if !c.told[text+why] {
+		c.told[text+why] = true
+		c.apps.post(noticed{text, why})
+	}
+}
+
+// live tells whether any process of the app still has a socket. One that cannot
+// be looked at may have it.
+func live(_ handoff.Member, inode uint64) bool {
+	self := os.Getpid()
+	pids, err := childproc.Tree(self)
+	if err != nil {
+		return true
+	}
+	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == self })
+	owner, err := childproc.Owner(inode, pids)
+	return err != nil || owner != 0
+}
+
+// capture waits for the shim. What goes wrong in it is told by the end of the
+// process.
+func (a *apps) capture(app *app) {
+	calls, err := app.main.Captured()
+	if err != nil {
+		return
+	}
+	app.calls = calls
+	go newCaptor(a, app).answerAll()
+}

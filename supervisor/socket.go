@@ -1,0 +1,76 @@
+package supervisor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// socket is one that an instance has to wait on before it is ready.
+type socket struct {
+	inode uint64
+	bound netip.AddrPort // of a captured one
+	name  string
+}
+
+// sockets are the held ones and those that the instance has opened by now.
+func (v *vigil) sockets() []socket {
+	var all []socket
+	for _, l := range v.apps.listeners {
+		all = append(all, socket{inode: l.Inode(), name: fmt.Sprintf("%s (%s)", l.Name(), l.Bound())})
+	}
+	if v.apps.steering == nil {
+		return all
+	}
+	for _, s := range v.apps.steering.Sockets(v.app.start.generation) {
+		if s.Instance == v.app.start.slot {
+			all = append(all, socket{inode: s.Inode, bound: s.Bound, name: s.Bound.String()})
+		}
+	}
+	return all
+}
+
+func inodes(sockets []socket) []uint64 {
+	var numbers []uint64
+	for _, s := range sockets {
+		numbers = append(numbers, s.inode)
+	}
+	return numbers
+}
+
+// unopened are the addresses where those that came before have listened, and the
+// instance does not yet.
+func (v *vigil) unopened(opened []socket) []string {
+	if v.apps.steering == nil {
+		return nil
+	}
+	before := v.app.start.predecessor
+	if before == 0 {
+		before = v.app.start.generation
+	}
+	var names []string
+	for _, address := range v.apps.steering.Addresses(before) {
+		if !slices.ContainsFunc(opened, func(s socket) bool { return s.bound == address }) {
+			names = append(names, address.String())
+		}
+	}
+	return names
+}
+
+func unseen(sockets []socket, seen []bool) []string {
+	var names []string
+	for i, s := range sockets {
+		if i >= len(seen) || !seen[i] {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
+// livesWithoutSockets is for an app that opens none, such as one that works on a
+// queue. One that is about to open its first has the delay to do so.
+func (v *vigil) livesWithoutSockets() bool {
+	v.say(fmt.Sprintf("it has opened no socket and not lived for %s (--ready-delay)", v.apps.options.Readiness.Delay))
+	return v.hasSaidSo() || time.Since(v.begun) >= v.apps.options.Readiness.Delay
+}
