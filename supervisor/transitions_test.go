@@ -116,7 +116,7 @@ func servingWith(t *testing.T, p Policy) *world {
 
 func steeredPolicy() Policy {
 	p := testPolicy()
-	p.Steered, p.Settle = true, 2*time.Second
+	p.Held, p.Steered, p.Settle = false, true, 2*time.Second
 	return p
 }
 
