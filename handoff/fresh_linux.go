@@ -1,0 +1,55 @@
+package handoff
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Fresh makes a socket to put in the place of one that the instance is about to bind and that cannot be duplicated: bound to the
+// address, not listening yet, blocking, close-on-exec. The caller owns it, and gives a duplicate of it to Listen when the
+// instance listens. It is -1 if the address is not to be steered. A unix.Errno in the error is the answer for the
+// instance's bind. Options that the instance has set on its own socket are not known, and not those of this one.
+func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
+	if len(sockaddr) < 2 {
+		return -1, nil
+	}
+	fd, err = socket(int(binary.NativeEndian.Uint16(sockaddr)), unix.SOCK_STREAM)
+	if err != nil {
+		return -1, fmt.Errorf("cannot make a socket for the app: %w", err)
+	}
+	left, err := s.Take(m, fd, sockaddr)
+	if err != nil || left >= 0 {
+		return left, errors.Join(err, unix.Close(fd))
+	}
+	decision, err := s.bindFresh(m, fd, sockaddr)
+	if err != nil || decision == NotSteered {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// bindFresh allows a port in TIME_WAIT, as nearly all servers do.
+func (s *Steering) bindFresh(m Member, fd int, sockaddr []byte) (Decision, error) {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return NotSteered, err
+	}
+	decision, err := s.Bind(m, fd, sockaddr)
+	if decision == Conflict {
+		return decision, unix.EADDRINUSE
+	}
+	if err != nil || decision == NotSteered {
+		return NotSteered, err
+	}
+	at, _, err := siteWanted(fd, sockaddr)
+	if err != nil {
+		return NotSteered, err
+	}
+	address, err := inetSockaddr(at.at)
+	if err != nil {
+		return NotSteered, err
+	}
+	return decision, unix.Bind(fd, address)
+}
