@@ -3,7 +3,10 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
@@ -29,4 +32,36 @@ func TestCapturedServersLoseNothing(t *testing.T) {
 			s.stop()
 		})
 	}
+}
+
+func TestProbesReachTheCandidateOnly(t *testing.T) {
+	for name, ready := range map[string]string{"by HTTP": "http://ADDR/health", "by TCP": "tcp"} {
+		t.Run(name, func(t *testing.T) {
+			addr := freeAddress(t)
+			s := grace(t, "--settle", "50ms", "--ready", strings.ReplaceAll(ready, "ADDR", addr), "--", appBinary, "-addr", addr, "-healthy-after", "100ms")
+			s.ready(1)
+			under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.upgrades(5) })
+			for _, e := range s.entries() {
+				if name == "by HTTP" && e.Message == "instance ready" && e.Took < 100 {
+					t.Errorf("instance %d was taken for ready after %v ms, by another one's answer", e.Instance, e.Took)
+				}
+			}
+			s.stop()
+		})
+	}
+}
+
+// What the dead version had in its hands is lost, as with any crash.
+func TestUpgradeIsUndone(t *testing.T) {
+	addr, crash := freeAddress(t), filepath.Join(t.TempDir(), "crash")
+	script := `test -e ` + crash + ` && { "$0" -addr ` + addr + ` & sleep 1; kill -9 $!; exit 3; }; exec "$0" -addr ` + addr
+	s := grace(t, "--settle", "30s", "--", "sh", "-c", script, appBinary)
+	s.ready(1)
+	if err := os.WriteFile(crash, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGHUP)
+	s.awaitOf("upgrade undone, generation 1 serves again", 2)
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.awaitOf("generation ended", 2) })
+	s.stop()
 }

@@ -97,7 +97,7 @@ func (f *runFlags) addSockets(flags *pflag.FlagSet) {
 
 func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.IntVar(&f.instances, "instances", 1, "processes in a generation")
-	flags.StringVar(&f.ready, "ready", "auto", "how an instance is known to serve: auto, notify, delay, http://HOST:PORT/PATH, cmd:COMMAND")
+	flags.StringVar(&f.ready, "ready", "auto", "how an instance is known to serve: auto, notify, delay, tcp, http://HOST:PORT/PATH, cmd:COMMAND")
 	flags.DurationVar(&f.readyTimeout, "ready-timeout", time.Minute, "how long an instance may take to serve")
 	flags.DurationVar(&f.readyDelay, "ready-delay", time.Second, "how long an instance must live, for --ready delay and where auto cannot see")
 	flags.StringVar(&f.check, "check", "", "shell command that must succeed before an upgrade starts, such as 'nginx -t'")
@@ -205,10 +205,10 @@ func (f *runFlags) readiness(written string) (supervisor.Readiness, error) {
 		return r, nil
 	}
 	switch r.Mode {
-	case supervisor.ReadyAuto, supervisor.ReadyNotify, supervisor.ReadyDelay:
+	case supervisor.ReadyAuto, supervisor.ReadyNotify, supervisor.ReadyDelay, supervisor.ReadyTCP:
 		return r, nil
 	}
-	return r, fmt.Errorf("--ready %q: use auto, notify, delay, http://HOST:PORT/PATH or cmd:COMMAND", written)
+	return r, fmt.Errorf("--ready %q: use auto, notify, delay, tcp, http://HOST:PORT/PATH or cmd:COMMAND", written)
 }
 
 func parseSignal(written string) (syscall.Signal, error) {

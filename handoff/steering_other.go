@@ -3,7 +3,9 @@
 package handoff
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/netip"
 )
 
@@ -34,6 +36,14 @@ func (*Steering) Cutover(int) ([]netip.AddrPort, error) { return nil, errors.Err
 
 // Probe is never called.
 func (*Steering) Probe(uint16, Member) error { return errors.ErrUnsupported }
+
+// Dial is never called.
+func (*Steering) Dial(context.Context, Member, string) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// Fresh is never called.
+func (*Steering) Fresh(Member, []byte) (int, error) { return -1, errors.ErrUnsupported }
 
 // EndProbe is never called.
 func (*Steering) EndProbe(uint16) error { return errors.ErrUnsupported }

@@ -81,6 +81,7 @@ const (
 	ReadyAuto    ReadyMode = "auto"
 	ReadyNotify  ReadyMode = "notify"
 	ReadyDelay   ReadyMode = "delay"
+	ReadyTCP     ReadyMode = "tcp"
 	ReadyHTTP    ReadyMode = "http"
 	ReadyCommand ReadyMode = "cmd"
 )

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,7 +47,42 @@ func (v *vigil) probe(attempt int) string {
 	if v.apps.options.Readiness.Mode == ReadyCommand {
 		return v.probeCommand(ctx)
 	}
+	if v.apps.options.Readiness.Mode == ReadyTCP {
+		return v.probeAll(ctx, min(1+attempt, mostProbes))
+	}
 	return v.probeHTTP(ctx, min(1+attempt, mostProbes))
+}
+
+// probeAll wants a connection to be accepted on every socket of the instance: an
+// accept loop that runs takes it from the queue.
+func (v *vigil) probeAll(ctx context.Context, connections int) string {
+	sockets := slices.DeleteFunc(v.sockets(), func(s socket) bool { return s.address == "" })
+	if missing := v.unopened(sockets); len(missing) > 0 {
+		return "nothing in it listens on " + strings.Join(missing, ", ")
+	}
+	if len(sockets) == 0 {
+		return "it listens on no TCP address"
+	}
+	for _, s := range sockets {
+		conn, why := v.reach(ctx, reachable(s.address), connections)
+		if why != "" {
+			return why
+		}
+		conn.Close()
+	}
+	return ""
+}
+
+// reachable is an address to connect to for one that listens everywhere.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		if ip.To4() != nil {
+			return net.JoinHostPort("127.0.0.1", port)
+		}
+		return net.JoinHostPort("::1", port)
+	}
+	return addr
 }
 
 func (v *vigil) probeCommand(ctx context.Context) string {
@@ -62,26 +98,43 @@ func (v *vigil) probeCommand(ctx context.Context) string {
 	return ""
 }
 
-// probeHTTP opens some connections and asks on one that the instance itself has
-// accepted: on a shared socket the old generation accepts too. The others are
-// closed without a word.
+// probeHTTP asks on a connection that the instance itself has accepted: on a shared
+// socket the old generation accepts too.
 func (v *vigil) probeHTTP(ctx context.Context, connections int) string {
 	target, err := url.Parse(v.apps.options.Readiness.URL)
 	if err != nil {
 		return err.Error()
 	}
-	why := "its probe was not tried"
+	conn, why := v.reach(ctx, hostPort(target), connections)
+	if why != "" {
+		return why
+	}
+	defer conn.Close()
+	return ask(ctx, conn, target)
+}
+
+// reach opens connections until the instance has accepted one, and gives that. On
+// a steered address the first one goes to it.
+func (v *vigil) reach(ctx context.Context, addr string, connections int) (conn net.Conn, why string) {
+	why = "its probe was not tried"
 	for range connections {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", hostPort(target))
+		conn, err := v.dial(ctx, addr)
 		if err != nil {
-			return "its probe was not accepted: " + err.Error()
+			return nil, "its probe was not accepted: " + err.Error()
+		}
+		if why = v.notAccepted(ctx, conn); why == "" {
+			return conn, ""
 		}
 		defer conn.Close()
-		if why = v.notAccepted(ctx, conn); why == "" {
-			return ask(ctx, conn, target)
-		}
 	}
-	return why
+	return nil, why
+}
+
+func (v *vigil) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if v.apps.steering == nil {
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}
+	return v.apps.steering.Dial(ctx, handoff.Member{Generation: v.app.start.generation, Instance: v.app.start.slot}, addr)
 }
 
 func hostPort(target *url.URL) string {

@@ -4,28 +4,34 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
 // socket is one that an instance has to wait on before it is ready.
 type socket struct {
-	inode uint64
-	bound netip.AddrPort // of a captured one
-	name  string
+	inode   uint64
+	bound   netip.AddrPort // of a captured one
+	address string         // of a TCP one, as host:port
+	name    string
 }
 
 // sockets are the held ones and those that the instance has opened by now.
 func (v *vigil) sockets() []socket {
 	var all []socket
 	for _, l := range v.apps.listeners {
-		all = append(all, socket{inode: l.Inode(), name: fmt.Sprintf("%s (%s)", l.Name(), l.Bound())})
+		s := socket{inode: l.Inode(), name: fmt.Sprintf("%s (%s)", l.Name(), l.Bound())}
+		if strings.HasPrefix(l.Network(), "tcp") {
+			s.address = l.Bound()
+		}
+		all = append(all, s)
 	}
 	if v.apps.steering == nil {
 		return all
 	}
 	for _, s := range v.apps.steering.Sockets(v.app.start.generation) {
 		if s.Instance == v.app.start.slot {
-			all = append(all, socket{inode: s.Inode, bound: s.Bound, name: s.Bound.String()})
+			all = append(all, socket{inode: s.Inode, bound: s.Bound, address: s.Bound.String(), name: s.Bound.String()})
 		}
 	}
 	return all
