@@ -58,17 +58,12 @@ func (a *apps) bring(app *app, l *launch) error {
 	if err := a.equip(app, &spec); err != nil {
 		return err
 	}
-	var err error
-	app.main, err = a.family.Start(spec)
+	err := a.launch(app, spec)
 	a.attempt(app.grant.Started())
-	if err != nil {
-		return err
+	if err == nil {
+		a.attempt(app.tellOfPredecessor())
 	}
-	a.attempt(app.tellOfPredecessor())
-	if spec.Capture {
-		a.capture(app)
-	}
-	return nil
+	return err
 }
 
 func (a *apps) equip(app *app, spec *childproc.Spec) error {
@@ -90,7 +85,7 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 		return err
 	}
 	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
-	spec.Capture = a.steering != nil
+	spec.Capture = a.steering != nil && !a.uncapturable.Load()
 	spec.NoNewPrivs = a.options.NoNewPrivs.wanted(spec.Capture)
 	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
 	return nil

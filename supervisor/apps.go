@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/gracerun/grace/childproc"
@@ -15,10 +16,12 @@ type apps struct {
 	family    *childproc.Family
 	listeners []*handoff.Listener
 	steering  *handoff.Steering // nil if nothing is captured
-	runtime   runtimeDir
-	post      func(event)
-	launches  map[int]*preparation
-	running   map[int]*app
+	// uncapturable is set when the system has refused to capture.
+	uncapturable atomic.Bool
+	runtime      runtimeDir
+	post         func(event)
+	launches     map[int]*preparation
+	running      map[int]*app
 }
 
 func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main.Signal(t.signal)) }

@@ -204,13 +204,28 @@ func live(_ handoff.Member, inode uint64) bool {
 	return err != nil || owner != 0
 }
 
-// capture waits for the shim. What goes wrong in it is told by the end of the
-// process.
-func (a *apps) capture(app *app) {
-	calls, err := app.main.Captured()
-	if err != nil {
-		return
+// launch starts the process. Where the system does not let grace capture it, it is
+// started once more without, unless --capture on demands it.
+func (a *apps) launch(app *app, spec childproc.Spec) error {
+	var err error
+	if app.main, err = a.family.Start(spec); err != nil || !spec.Capture {
+		return err
 	}
-	app.calls = calls
-	go newCaptor(a, app).answerAll()
+	app.calls, err = app.main.Captured()
+	if err == nil {
+		go newCaptor(a, app).answerAll()
+		return nil
+	}
+	failed := (*childproc.StartError)(nil)
+	if a.options.Capture == CaptureOn || !errors.As(err, &failed) || failed.Step != "seccomp" {
+		return nil // the end of the process tells
+	}
+	if _, err := app.main.Wait(); err != nil {
+		return err
+	}
+	a.attempt(app.main.Reap())
+	a.uncapturable.Store(true)
+	go a.post(uncaptured{err.Error()})
+	spec.Capture, spec.NoNewPrivs = false, a.options.NoNewPrivs.wanted(false)
+	return a.launch(app, spec)
 }
