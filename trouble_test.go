@@ -133,7 +133,7 @@ func TestUnprivilegedGraceUpgrades(t *testing.T) {
 }
 
 func TestHangUpIsRefusedWithoutASocket(t *testing.T) {
-	s := grace(t, "--ready-delay", "1ms", "--", "/bin/sleep", "1000")
+	s := grace(t, "--capture", "off", "--ready-delay", "1ms", "--", "/bin/sleep", "1000")
 	s.ready(1)
 	s.signal(syscall.SIGHUP)
 	if e := s.awaitMessage("upgrade refused"); !strings.Contains(e.Why, "--listen") {

@@ -26,11 +26,11 @@ func (m *machine) onUncaptured(ev uncaptured) {
 		return
 	}
 	m.policy.Steered = false
-	m.policy.NoUpgrade = "the app's sockets cannot be captured: " + ev.why + " (" + waysOut + ")"
-	m.say(report{level: failure, text: "cannot capture the app's sockets, so there can be no upgrade", why: m.policy.NoUpgrade})
+	m.policy.NoUpgrade = "the app's sockets cannot be captured (" + waysOut + ")"
+	m.say(report{level: failure, text: "cannot capture the app's sockets, so there can be no upgrade", why: ev.why + " (" + waysOut + ")"})
 }
 
-const waysOut = "grant the right, or have grace hold the sockets by --listen"
+const waysOut = "grant the right, see grace doctor, or have grace hold the sockets: --listen"
 
 func (m *machine) onClosed(ev closed) {
 	if m.current != nil && m.current.number == ev.generation {
