@@ -65,3 +65,24 @@ func TestUpgradeIsUndone(t *testing.T) {
 	under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.awaitOf("generation ended", 2) })
 	s.stop()
 }
+
+func TestSteeredListenersLoseNothing(t *testing.T) {
+	for name, test := range map[string]struct{ flags, app []string }{
+		"one instance":                        {nil, nil},
+		"three instances":                     {[]string{"--instances", "3"}, nil},
+		"an app that shuts its listener down": {[]string{"--stop-signal", "TERM"}, []string{"-shutdown-listener"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			arguments := append([]string{"--listen", "web=127.0.0.1:0?steer=true", "--settle", "50ms", "--drain-timeout", "2s"}, test.flags...)
+			s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
+			addr := s.address("web")
+			s.ready(1)
+			clients := everyKind
+			if test.app != nil { // it does not end its connections well
+				clients = map[load.Kind]int{load.NewConnection: 4}
+			}
+			under(t, load.Config{Addr: addr, Clients: clients}, func() { s.upgrades(capturedUpgrades) })
+			s.stop()
+		})
+	}
+}

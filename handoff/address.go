@@ -29,6 +29,9 @@ type Address struct {
 	Backlog int
 	// V6Only is the wish about IPV6_V6ONLY.
 	V6Only V6Only
+	// Steer gives each instance a socket of its own, which Steering.Own makes: Bind then only reserves the address. It
+	// is for TCP.
+	Steer bool
 	// Mode is the permission of a unix path; 0 leaves it to the umask.
 	Mode fs.FileMode
 	// Owner and Group of a unix path are names or numbers; "" leaves them as they are.
@@ -50,7 +53,7 @@ const (
 )
 
 const addressForms = "accepted are [NAME=]PORT, HOST:PORT, tcp://, tcp4://, tcp6://, udp://, udp4:// and udp6://HOST:PORT, " +
-	"unix:///PATH, unix://@NAME, unixgram:///PATH, with ?backlog=N, ?v6only=true|false " +
+	"unix:///PATH, unix://@NAME, unixgram:///PATH, with ?backlog=N, ?v6only=true|false, ?steer=true " +
 	"and for a path ?mode=0660&owner=USER&group=GROUP"
 
 // sunPath is the room for a unix path and its closing zero byte: 108 bytes on Linux, 104 on BSD and macOS.
@@ -202,6 +205,8 @@ func (a *Address) readOption(option, value string) error {
 		fits, read = a.stream(), a.readBacklog
 	case "v6only":
 		fits, read = a.maybeV6(), a.readV6Only
+	case "steer":
+		fits, read = a.stream() && !a.unix(), a.readSteer
 	case "mode":
 		fits, read = a.unix() && !a.abstract(), a.readMode
 	case "owner":
@@ -229,6 +234,13 @@ func (a *Address) readBacklog(value string) error {
 		return fmt.Errorf("backlog %q is not a number from 1 on", value)
 	}
 	a.Backlog = int(n)
+	return nil
+}
+
+func (a *Address) readSteer(value string) (err error) {
+	if a.Steer, err = strconv.ParseBool(value); err != nil {
+		return fmt.Errorf("steer=%s is neither true nor false", value)
+	}
 	return nil
 }
 

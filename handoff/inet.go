@@ -124,7 +124,7 @@ func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
 		return fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
 	}
 	err := unix.Bind(l.fd, sockaddr)
-	if err == nil && l.Stream() {
+	if err == nil && l.Stream() && !l.address.Steer {
 		// listen fails with EADDRINUSE too, when another socket with SO_REUSEADDR was bound but not listening at bind.
 		err = listen(l.fd, l.address.Backlog)
 	}
@@ -142,6 +142,11 @@ func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
 func (l *Listener) setInetOptions(ip netip.Addr) error {
 	if l.Stream() {
 		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	if l.address.Steer {
+		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return err
 		}
 	}

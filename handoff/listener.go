@@ -100,12 +100,14 @@ func (l *Listener) revive() error {
 	return l.reviveInet()
 }
 
-// listen takes backlog 0 as the longest queue: the kernels cut a negative number to their somaxconn.
-func listen(fd, backlog int) error {
-	if backlog == 0 {
-		backlog = -1
+func listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.backlog()) }
+
+// backlog takes 0 as the longest queue: the kernels cut a negative number to their somaxconn.
+func (a Address) backlog() int {
+	if a.Backlog == 0 {
+		return -1
 	}
-	return unix.Listen(fd, backlog)
+	return a.Backlog
 }
 
 func (a *Address) kind() int {

@@ -135,3 +135,49 @@ func (s *seat) duplicateLike(fd int) (int, error) {
 	}
 	return duplicate, nil
 }
+
+// Own gives an instance its socket of an address that l reserves: listening, and a member of its group. Where one of the
+// same Member has gone and is to be replaced (see Vacate), it is that one's, with what waits in its queue. The caller
+// closes it when the instance was started.
+func (s *Steering) Own(m Member, l *Listener) (*Listener, error) {
+	fd, err := s.vacant(m, l)
+	if err == nil && fd < 0 {
+		a := l.address
+		a.Addr = l.bound
+		fd, err = s.Make(m, a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	inode, _, err := identity(fd)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	own := &Listener{address: l.address, fd: fd, bound: l.bound}
+	own.inode.Store(inode)
+	return own, nil
+}
+
+func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
+	at, err := siteOf(l.fd)
+	if err != nil {
+		return -1, err
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	g := s.groups[at]
+	if g == nil {
+		return -1, nil
+	}
+	for _, seat := range g.members {
+		if seat.Member != m || seat.state != vacant {
+			continue
+		}
+		if fd, err = unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return -1, err
+		}
+		return fd, s.listenAgain(g, seat, m, l.address.backlog())
+	}
+	return -1, nil
+}

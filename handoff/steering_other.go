@@ -42,6 +42,9 @@ func (*Steering) Dial(context.Context, Member, string) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// Own is never called.
+func (*Steering) Own(Member, *Listener) (*Listener, error) { return nil, errors.ErrUnsupported }
+
 // Fresh is never called.
 func (*Steering) Fresh(Member, []byte) (int, error) { return -1, errors.ErrUnsupported }
 

@@ -25,6 +25,8 @@ type app struct {
 	launchers   map[int]*childproc.Process // by pid: what was main before
 	notify      *childproc.NotifySocket
 	calls       *capture.Listener // of a captured app
+	sockets     []*handoff.Listener
+	owned       []*handoff.Listener // those of them that are this instance's own
 	ear         *ear
 	grant       *handoff.Grant
 }
@@ -59,7 +61,7 @@ func (a *apps) bring(app *app, l *launch) error {
 		return err
 	}
 	err := a.launch(app, spec)
-	a.attempt(app.grant.Started())
+	a.attempt(errors.Join(app.grant.Started(), app.disown()))
 	if err == nil {
 		a.attempt(app.tellOfPredecessor())
 	}
@@ -75,8 +77,11 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 	if app.notify, err = childproc.OpenNotify(a.runtime.path, uid, gid); err != nil {
 		return err
 	}
+	if err = a.own(app); err != nil {
+		return err
+	}
 	app.grant, err = a.options.Dialects.Issue(handoff.Issue{
-		Listeners:  a.listeners,
+		Listeners:  app.sockets,
 		Command:    a.options.Command,
 		Generation: app.start.generation,
 		Parent:     os.Getpid(),
@@ -85,10 +90,36 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 		return err
 	}
 	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
-	spec.Capture = a.steering != nil && !a.uncapturable.Load()
+	spec.Capture = a.options.captures() && !a.uncapturable.Load()
 	spec.NoNewPrivs = a.options.NoNewPrivs.wanted(spec.Capture)
 	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
 	return nil
+}
+
+// own collects the instance's sockets: those that all share, and its own of the
+// steered addresses.
+func (a *apps) own(app *app) error {
+	for _, l := range a.held {
+		if l.Address().Steer {
+			own, err := a.steering.Own(handoff.Member{Generation: app.start.generation, Instance: app.start.slot}, l)
+			if err != nil {
+				return errors.Join(err, app.disown())
+			}
+			app.owned = append(app.owned, own)
+			l = own
+		}
+		app.sockets = append(app.sockets, l)
+	}
+	return nil
+}
+
+// disown leaves its own sockets to the instance, and to the steering.
+func (a *app) disown() error {
+	var errs []error
+	for _, l := range a.owned {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (a *apps) variables(app *app) []string {

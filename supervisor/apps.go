@@ -14,8 +14,9 @@ import (
 type apps struct {
 	options   Options
 	family    *childproc.Family
-	listeners []*handoff.Listener
-	steering  *handoff.Steering // nil if nothing is captured
+	held      []*handoff.Listener // all that the app is to get
+	listeners []*handoff.Listener // those of them that all instances share
+	steering  *handoff.Steering   // nil if nothing is captured
 	// uncapturable is set when the system has refused to capture.
 	uncapturable atomic.Bool
 	runtime      runtimeDir
@@ -75,8 +76,9 @@ func (a *apps) release(instance int) {
 	}
 	if app.calls != nil {
 		a.attempt(app.calls.Close())
-		a.vacate(app)
 	}
+	a.attempt(app.disown())
+	a.vacate(app)
 	delete(a.running, instance)
 }
 

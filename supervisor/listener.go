@@ -25,6 +25,10 @@ func (m *machine) onUncaptured(ev uncaptured) {
 	if !m.policy.Steered {
 		return
 	}
+	if m.policy.Held {
+		m.say(report{level: warn, text: "cannot capture the sockets that the app binds itself", why: ev.why})
+		return
+	}
 	m.policy.Steered = false
 	m.policy.NoUpgrade = "the app's sockets cannot be captured (" + waysOut + ")"
 	m.say(report{level: failure, text: "cannot capture the app's sockets, so there can be no upgrade", why: ev.why + " (" + waysOut + ")"})

@@ -29,6 +29,8 @@ type Policy struct {
 	DrainTimeout time.Duration
 	DrainDelay   time.Duration
 	Watchdog     time.Duration // 0: none
+	// Shared says that all generations have one of these sockets in common.
+	Shared bool
 	// Steered says that each generation has sockets of its own, and new
 	// connections are sent to one of them.
 	Steered bool

@@ -8,7 +8,7 @@ import "fmt"
 // app that dies of its stop signal would cut.
 func (m *machine) relieve(g *generation) {
 	m.endBackoffs(g)
-	if !m.policy.Steered || m.policy.Held || !g.serves() {
+	if !m.policy.Steered || m.policy.Shared || !g.serves() {
 		m.drainGeneration(g)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -65,9 +66,13 @@ func treesOf(roots []int) []int {
 	return pids
 }
 
-// openSteering gives nil where nothing is captured.
+func steered(a handoff.Address) bool { return a.Steer }
+
+func shared(a handoff.Address) bool { return !a.Steer }
+
+// openSteering gives nil where nothing is steered.
 func openSteering(o Options) (*handoff.Steering, error) {
-	if !o.captures() {
+	if !o.captures() && !slices.ContainsFunc(o.Listen, steered) {
 		return nil, nil
 	}
 	return handoff.NewSteering(live)

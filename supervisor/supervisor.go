@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -56,13 +57,14 @@ func supervise(o Options, signals *signals, family *childproc.Family, listeners 
 		return statusFailure, err
 	}
 	o.Policy.Steered = steering != nil
+	o.Policy.Shared = slices.ContainsFunc(o.Listen, shared)
 	l := newLoop(o.Policy, &journal{o.Log})
 	l.host = &apps{
-		options: o, family: family, listeners: listeners, steering: steering, runtime: runtime, post: l.post,
+		options: o, family: family, held: listeners, listeners: sharedOf(listeners), steering: steering, runtime: runtime, post: l.post,
 		launches: map[int]*preparation{}, running: map[int]*app{},
 	}
 	signals.listen(l.post, family.ReapOrphans)
-	watch, err := handoff.NewHangupWatch(listeners)
+	watch, err := handoff.NewHangupWatch(sharedOf(listeners))
 	if err != nil {
 		return statusFailure, err
 	}
@@ -125,6 +127,11 @@ func bind(address handoff.Address, o Options) (*handoff.Listener, error) {
 		return nil, err
 	}
 	return handoff.Bind(address)
+}
+
+// sharedOf leaves out those that only reserve an address.
+func sharedOf(listeners []*handoff.Listener) []*handoff.Listener {
+	return slices.DeleteFunc(slices.Clone(listeners), func(l *handoff.Listener) bool { return l.Address().Steer })
 }
 
 func closeListeners(listeners []*handoff.Listener) {
