@@ -3,8 +3,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,6 +32,31 @@ func TestCapturedServersLoseNothing(t *testing.T) {
 			s := grace(t, append([]string{"--settle", "50ms", "--"}, strings.Fields(command)...)...)
 			s.ready(1)
 			under(t, load.Config{Addr: addr, Clients: test.clients}, func() { s.upgrades(capturedUpgrades) })
+			s.stop()
+		})
+	}
+}
+
+func TestCapturesForAnyUser(t *testing.T) {
+	for name, test := range map[string]struct {
+		change     func(*exec.Cmd)
+		flags      []string
+		noNewPrivs string
+	}{
+		"root":                     {func(*exec.Cmd) {}, nil, "0"},
+		"root, with no-new-privs":  {func(*exec.Cmd) {}, []string{"--no-new-privs", "on"}, "1"},
+		"root, the app as nobody":  {func(*exec.Cmd) {}, []string{"--user", "nobody"}, "0"},
+		"nobody, who needs it": {asNobody, nil, "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := freeAddress(t)
+			s := graceWith(t, test.change, append(append([]string{"--settle", "50ms"}, test.flags...), "--", appBinary, "-addr", addr)...)
+			s.ready(1)
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.awaitMessage("instance started").PID))
+			if err != nil || !strings.Contains(string(status), "\nNoNewPrivs:\t"+test.noNewPrivs+"\n") || !strings.Contains(string(status), "\nSeccomp:\t2\n") {
+				t.Errorf("the app's status: %s, %v", status, err)
+			}
+			under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.upgrades(capturedUpgrades) })
 			s.stop()
 		})
 	}
@@ -85,4 +113,52 @@ func TestSteeredListenersLoseNothing(t *testing.T) {
 			s.stop()
 		})
 	}
+}
+
+// withoutDuplicates is what container engines deny where CAP_SYS_PTRACE is not granted.
+func withoutDuplicates(spec config) {
+	withHost(spec)
+	spec.at("linux")["seccomp"] = config{
+		"defaultAction": "SCMP_ACT_ALLOW",
+		"syscalls":      []config{{"names": []string{"pidfd_getfd"}, "action": "SCMP_ACT_ERRNO", "errnoRet": int(syscall.EPERM)}},
+	}
+}
+
+func TestContainerCaptures(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(config)
+		fresh  bool
+	}{
+		"root":                        {withHost, false},
+		"root, no duplicates":         {withoutDuplicates, true},
+		"anybody":                     {func(spec config) { withHost(spec); asAnybody(spec) }, false},
+		"anybody, without duplicates": {func(spec config) { withoutDuplicates(spec); asAnybody(spec) }, true},
+	} {
+		for _, app := range []struct {
+			command string
+			clients map[load.Kind]int
+		}{
+			{"/app -addr ADDR", everyKind},
+			{"/usr/bin/python3 -m http.server PORT --bind 127.0.0.1 --directory /proc/self/task", map[load.Kind]int{load.NewConnection: 4}},
+		} {
+			t.Run(name+" "+app.command[:4], func(t *testing.T) {
+				addr := freeAddress(t)
+				command := strings.NewReplacer("ADDR", addr, "PORT", addr[strings.LastIndex(addr, ":")+1:]).Replace(app.command)
+				c := contain(t, test.change, append([]string{"--settle", "50ms", "--"}, strings.Fields(command)...)...)
+				c.ready(1)
+				under(t, load.Config{Addr: addr, Clients: app.clients}, func() { c.upgrades(capturedUpgrades) })
+				if fresh := c.said("capturing with sockets of grace's own"); fresh != test.fresh {
+					t.Errorf("it captures with sockets of grace's own: %v", fresh)
+				}
+				c.do("kill", c.name, "TERM")
+				if status := c.wait(); status != 0 {
+					t.Errorf("status %d", status)
+				}
+			})
+		}
+	}
+}
+
+func (s *supervised) said(text string) bool {
+	return slices.ContainsFunc(s.entries(), func(e entry) bool { return strings.HasPrefix(e.Message, text) })
 }
