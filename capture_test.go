@@ -43,10 +43,10 @@ func TestCapturesForAnyUser(t *testing.T) {
 		flags      []string
 		noNewPrivs string
 	}{
-		"root":                     {func(*exec.Cmd) {}, nil, "0"},
-		"root, with no-new-privs":  {func(*exec.Cmd) {}, []string{"--no-new-privs", "on"}, "1"},
-		"root, the app as nobody":  {func(*exec.Cmd) {}, []string{"--user", "nobody"}, "0"},
-		"nobody, who needs it": {asNobody, nil, "1"},
+		"root":                    {func(*exec.Cmd) {}, nil, "0"},
+		"root, with no-new-privs": {func(*exec.Cmd) {}, []string{"--no-new-privs", "on"}, "1"},
+		"root, the app as nobody": {func(*exec.Cmd) {}, []string{"--user", "nobody"}, "0"},
+		"nobody, who needs it":    {asNobody, nil, "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr := freeAddress(t)
