@@ -64,8 +64,12 @@ func (c *captor) answer(call capture.Call) error {
 	return c.bind(call)
 }
 
-// bind lets the app bind a socket that others can share the address with.
+// bind lets the app bind a socket that others can share the address with. An app
+// that binds may have closed what it had before.
 func (c *captor) bind(call capture.Call) error {
+	if err := c.apps.steering.Review(c.member); err != nil {
+		c.tell("cannot let go of what the app has closed", err)
+	}
 	sockaddr, err := call.Addr()
 	if err != nil {
 		return c.pass(call, err)

@@ -14,6 +14,12 @@ import (
 func (a *apps) steer(generation int) {
 	kept, err := a.steering.Cutover(generation)
 	a.attempt(err)
+	for replaced := range a.launches {
+		if replaced != generation {
+			_, err := a.steering.Queued(replaced) // counts the handshakes that are open now
+			a.attempt(err)
+		}
+	}
 	for _, address := range kept {
 		go a.post(noticed{"an address stays with the old generation", fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
 	}
