@@ -3,7 +3,6 @@ package supervisor
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 	"slices"
 	"syscall"
@@ -38,7 +37,7 @@ func (c *captor) answerAll() {
 	defer c.forget()
 	for {
 		call, err := c.calls.Next()
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) {
 			return
 		}
 		if err != nil {
