@@ -1,0 +1,174 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	first  = Member{Generation: 1}
+	second = Member{Generation: 2}
+)
+
+// reserve binds an address of which every instance is to have a socket of its own.
+func reserve(t *testing.T, written string) *Listener {
+	t.Helper()
+	a, err := ParseAddress(written)
+	must(t, err)
+	l, err := Bind(a)
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// own is an instance's socket, which it keeps.
+func own(t *testing.T, s *Steering, m Member, l *Listener) *appSocket {
+	t.Helper()
+	given, err := s.Own(m, l)
+	must(t, err)
+	if given.Bound() != l.Bound() || given.Name() != l.Name() || given.Inode() == l.Inode() {
+		t.Errorf("it is %s at %s, inode %d", given.Name(), given.Bound(), given.Inode())
+	}
+	a := &appSocket{t: t, inode: given.Inode()}
+	a.fd, err = unix.FcntlInt(uintptr(given.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	must(t, err)
+	must(t, given.Close())
+	must(t, unix.SetNonblock(a.fd, true))
+	t.Cleanup(func() {
+		if a.fd >= 0 {
+			unix.Close(a.fd)
+		}
+	})
+	return a
+}
+
+func TestReservedAddressTakesNoConnections(t *testing.T) {
+	l := reserve(t, "127.0.0.1:0?steer=true")
+	if conn, err := net.Dial("tcp", l.Bound()); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a connection comes to %v, %v", conn, err)
+	}
+}
+
+func TestEachInstanceHasItsOwnSocket(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		s, l := newSteering(t), reserve(t, "web="+host+":0?steer=true")
+		at := netip.MustParseAddrPort(l.Bound())
+		one, two := own(t, s, first, l), own(t, s, second, l)
+		if connected(t, at, 0, one, two) != one {
+			t.Errorf("%s: a connection before the cutover did not come to the first generation", host)
+		}
+		_, err := s.Cutover(2)
+		must(t, err)
+		if connected(t, at, 0, one, two) != two {
+			t.Errorf("%s: a connection after the cutover did not come to the second generation", host)
+		}
+	}
+}
+
+func TestSuccessorOwnsWhatWaits(t *testing.T) {
+	s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true")
+	before := own(t, s, first, l)
+	conn := connect(t, netip.MustParseAddrPort(l.Bound()), 0)
+	defer conn.Close()
+	before.close()
+	must(t, s.Vacate(first))
+	after := own(t, s, first, l)
+	if fd := after.accept(); fd < 0 || after.inode != before.inode {
+		t.Errorf("the successor has socket %d instead of %d, and accepts %d", after.inode, before.inode, fd)
+	} else {
+		unix.Close(fd)
+	}
+}
+
+func TestOwnNeedsAListener(t *testing.T) {
+	s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true")
+	must(t, l.Close())
+	if _, err := s.Own(first, l); err == nil {
+		t.Error("it takes one that is closed")
+	}
+}
+
+// A fresh socket is bound, and a member when the app listens on it.
+func TestFreshTakesThePlaceOfAnAppsSocket(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		s, at := newSteering(t), reservePort(t, host)
+		fresh := map[Member]*appSocket{}
+		for _, m := range []Member{first, second} {
+			fd, err := s.Fresh(m, rawSockaddr(at))
+			must(t, err)
+			a := &appSocket{t: t, fd: fd}
+			t.Cleanup(func() { unix.Close(a.fd) })
+			must(t, unix.SetNonblock(fd, true))
+			must(t, s.Listen(m, a.duplicate(), 16))
+			fresh[m] = a
+		}
+		if connected(t, at, 0, fresh[first], fresh[second]) != fresh[first] {
+			t.Errorf("%s: a connection did not come to the first generation", host)
+		}
+	}
+}
+
+func TestFreshGivesWhatWaits(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	before := serve(t, s, first, at)
+	before.close()
+	must(t, s.Vacate(first))
+	fd, err := s.Fresh(first, rawSockaddr(at))
+	must(t, err)
+	defer unix.Close(fd)
+	if inode, _, err := identity(fd); inode != before.inode || err != nil {
+		t.Errorf("it is socket %d instead of %d, %v", inode, before.inode, err)
+	}
+}
+
+func TestFreshLeavesTheRestToTheKernel(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	for name, sockaddr := range map[string][]byte{
+		"nothing":     nil,
+		"port 0":      rawSockaddr(netip.AddrPortFrom(at.Addr(), 0)),
+		"a unix path": {unix.AF_UNIX, 0, '/', 'a'},
+	} {
+		if fd, err := s.Fresh(first, sockaddr); fd >= 0 || err != nil {
+			t.Errorf("%s: %d, %v", name, fd, err)
+		}
+	}
+	serve(t, s, first, at)
+	if fd, err := s.Fresh(first, rawSockaddr(at)); fd >= 0 || !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a second socket of one instance: %d, %v", fd, err)
+	}
+	if fd, err := s.Fresh(first, rawSockaddr(netip.MustParseAddrPort("192.0.2.1:9"))); fd >= 0 || !errors.Is(err, unix.EADDRNOTAVAIL) {
+		t.Errorf("an address of another machine: %d, %v", fd, err)
+	}
+}
+
+func TestDialReachesOneInstance(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		s, at := newSteering(t), reservePort(t, host)
+		one, two := serve(t, s, first, at), serve(t, s, second, at)
+		for m, want := range map[Member]*appSocket{first: one, second: two} {
+			conn, err := s.Dial(context.Background(), m, at.String())
+			must(t, err)
+			fd := want.accept()
+			if fd < 0 {
+				t.Errorf("%s: the connection for generation %d went elsewhere", host, m.Generation)
+			}
+			unix.Close(fd)
+			conn.Close()
+		}
+		if connected(t, at, 0, one, two) != one {
+			t.Error("an ordinary connection did not come to the selected generation")
+		}
+	}
+}
+
+func TestDialTellsThatNobodyListens(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	if conn, err := s.Dial(context.Background(), first, at.String()); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("it gives %v, %v", conn, err)
+	}
+}
