@@ -26,6 +26,7 @@ var parts = []struct {
 	{"latency", bench.latency},
 	{"idle", bench.idle},
 	{"drain", bench.drain},
+	{"capture", bench.capture},
 }
 
 func main() {

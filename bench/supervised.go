@@ -35,7 +35,23 @@ type supervised struct {
 const patience = 30 * time.Second
 
 func (b bench) supervise(flags []string, app ...string) (*supervised, error) {
-	args := append([]string{"run", "--log-format", "json", "--listen", "web=127.0.0.1:0"}, flags...)
+	s, err := b.begin(append([]string{"--listen", "web=127.0.0.1:0"}, flags...), app...)
+	if err != nil {
+		return nil, err
+	}
+	listening, err := s.await("listening", 0)
+	if err == nil {
+		s.address = listening.Address
+		_, err = s.awaitReady()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	return s, nil
+}
+
+func (b bench) begin(flags []string, app ...string) (*supervised, error) {
+	args := append([]string{"run", "--log-format", "json"}, flags...)
 	s := &supervised{cmd: exec.Command(b.grace, append(append(args, "--", b.app), app...)...), lines: make(chan entry, 1000)}
 	log, err := s.cmd.StderrPipe()
 	if err != nil {
@@ -45,14 +61,6 @@ func (b bench) supervise(flags []string, app ...string) (*supervised, error) {
 		return nil, err
 	}
 	go s.read(log)
-	listening, err := s.await("listening", 0)
-	if err == nil {
-		s.address = listening.Address
-		_, err = s.awaitReady()
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.stop())
-	}
 	return s, nil
 }
 

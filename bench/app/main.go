@@ -21,7 +21,15 @@ func main() {
 	delay := flag.Duration("delay", 0, "what the start takes beyond that of the program itself")
 	silent := flag.Bool("silent", false, "do not send READY=1, so that readiness has to be seen")
 	linger := flag.Duration("linger", 2*time.Second, "how long idle connections stay open during a drain")
+	measured := flag.Bool("measure", false, "print what system calls cost here, and end")
 	flag.Parse()
+	if *measured {
+		if err := measure(); err != nil {
+			fmt.Fprintln(os.Stderr, "app:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *silent {
 		os.Unsetenv("NOTIFY_SOCKET")
 	}
