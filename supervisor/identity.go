@@ -31,6 +31,14 @@ func (l *launch) addIdentity(name, group string) error {
 	return nil
 }
 
+// FindIdentity gives whom an app runs as, by names or numbers; nil if neither is
+// given, which leaves it grace's own.
+func FindIdentity(user, group string) (*childproc.Identity, error) {
+	var l launch
+	err := l.addIdentity(user, group)
+	return l.identity, err
+}
+
 // findUser takes a number that no name belongs to, as containers have them.
 func findUser(name string) (*user.User, error) {
 	if name == "" {

@@ -13,6 +13,13 @@ import (
 // abstract namespace, where no directory can be written.
 type runtimeDir struct{ path string }
 
+// RuntimeDir makes the directory that a grace would keep its sockets in, and gives
+// what removes it. The path is empty where none can be made.
+func RuntimeDir(identity *childproc.Identity) (path string, remove func() error) {
+	d := openRuntimeDir(identity)
+	return d.path, d.close
+}
+
 // openRuntimeDir makes a directory that only grace and, for passing through, its
 // apps can enter.
 func openRuntimeDir(identity *childproc.Identity) runtimeDir {
