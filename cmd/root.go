@@ -47,7 +47,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), demo.Command(), demo.AppCommand())
+	root.AddCommand(newRun(), newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand())
 	return root
 }
 
@@ -56,6 +56,7 @@ the sockets, waits until it serves, and only then lets the old version finish.
 
   grace run --listen :8080 -- ./app     run a server
   kill -HUP <pid of grace>              replace it
+  grace doctor                          see what works on this machine
   grace demo                            watch it happen`
 
 func version() string {

@@ -1,0 +1,143 @@
+package cmd
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/doctor"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const doctorLong = `doctor tries on this machine, or in this container, what grace is built on, and says of
+each mechanism whether it works, what that means, and what to do about it. It starts
+small apps for it, as run does, and leaves nothing behind.
+
+Run it where grace is to run: as the same user, in the same container or unit, and
+with the same --user.
+
+Exit status:
+  0  sockets that grace holds (grace run --listen) can work
+  1  something is missing that grace always needs
+  2  the command line is wrong`
+
+const doctorExample = `  grace doctor
+  sudo grace doctor --user www-data
+  docker run --rm my-image grace doctor --json`
+
+// patientCommand is by which doctor starts itself as an app.
+const patientCommand = "doctor-patient"
+
+func newDoctor() *cobra.Command {
+	o := doctor.Options{Patient: []string{"grace", patientCommand}}
+	asJSON := false
+	c := &cobra.Command{
+		Use:     "doctor",
+		Short:   "Try what works on this machine, and say what is missing",
+		Long:    doctorLong,
+		Example: doctorExample,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := addEnvironment(c.Flags()); err != nil {
+				return err
+			}
+			return examine(o, asJSON)
+		},
+	}
+	addDoctorFlags(c.Flags(), &o)
+	c.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
+	return c
+}
+
+func addDoctorFlags(flags *pflag.FlagSet, o *doctor.Options) {
+	flags.StringVar(&o.User, "user", "", "user to try apps as")
+	flags.StringVar(&o.Group, "group", "", "group to try apps as")
+	flags.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "what run will be given, to compare with what a service manager allows")
+}
+
+func newDoctorPatient() *cobra.Command {
+	return &cobra.Command{
+		Use:    patientCommand,
+		Short:  "The small app that doctor starts",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(_ *cobra.Command, args []string) error { return doctor.Patient(args[0]) },
+	}
+}
+
+func examine(o doctor.Options, asJSON bool) error {
+	report := doctor.Examine(o)
+	print := printReport
+	if asJSON {
+		print = encodeReport
+	}
+	if err := print(os.Stdout, report); err != nil {
+		return fmt.Errorf("cannot print what was found: %w", err)
+	}
+	if report.Held == doctor.Missing {
+		return exitStatus(1)
+	}
+	return nil
+}
+
+func encodeReport(w io.Writer, r doctor.Report) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
+}
+
+// Widths of the table's columns.
+const (
+	mechanismWidth = 22
+	stateWidth     = 9
+	textWidth      = 78
+)
+
+func printReport(w io.Writer, r doctor.Report) error {
+	var text strings.Builder
+	for _, f := range r.Findings {
+		printRow(&text, f.Mechanism, string(f.State), f.Means)
+		if f.Do != "" {
+			printRow(&text, "", "", "-> "+f.Do)
+		}
+	}
+	fmt.Fprintf(&text, "\ngrace run --listen (grace holds the sockets): %s\n", verdicts[r.Held])
+	fmt.Fprintf(&text, "grace run without it (the app binds itself): %s\n", verdicts[r.Captured])
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+var verdicts = map[doctor.State]string{
+	doctor.OK:      "works here",
+	doctor.Limited: "works here, with limits",
+	doctor.Missing: "does not work here",
+}
+
+// printRow puts what does not fit in a line below.
+func printRow(w *strings.Builder, mechanism, state, text string) {
+	for _, line := range wrap(text, textWidth) {
+		fmt.Fprintf(w, "%-*s%-*s%s\n", mechanismWidth, mechanism, stateWidth, state, line)
+		mechanism, state = "", ""
+	}
+}
+
+func wrap(text string, width int) []string {
+	lines := []string{""}
+	for word := range strings.FieldsSeq(text) {
+		last := &lines[len(lines)-1]
+		switch {
+		case *last == "":
+			*last = word
+		case len(*last)+1+len(word) <= width:
+			*last += " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}

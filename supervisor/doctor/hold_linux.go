@@ -1,0 +1,210 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor"
+)
+
+// hold starts a patient with a socket of ours, and reports whether apps can be
+// started.
+func (e *examination) hold() bool {
+	listener, err := bindHeld()
+	if err != nil {
+		e.add(noSocket(err))
+		return false
+	}
+	defer listener.Close()
+	box, err := e.openMailbox()
+	if err != nil {
+		e.add(box.finding)
+		return false
+	}
+	defer box.close()
+	b, err := e.admit(withHeld, func(spec *childproc.Spec) {
+		spec.Files = []int{listener.FD()}
+		spec.Env = append(spec.Env, "NOTIFY_SOCKET="+box.socket.Path())
+	})
+	if err != nil {
+		e.add(e.failedToStart(err))
+		return false
+	}
+	s, err := b.listen()
+	if err != nil {
+		e.add(e.failedToStart(errors.Join(b.dismiss(), ignoreEnd(err))))
+		return false
+	}
+	e.add(Finding{Mechanism: "starting an app", State: OK, serves: holding, Means: "apps start as " + e.appUser()})
+	e.visit(b, listener)
+	e.add(box.read(b.process.PID, s), e.lowPorts(s))
+	if err := b.dismiss(); err != nil {
+		e.add(e.failedToStart(err))
+	}
+	return true
+}
+
+// ignoreEnd: that nothing more came is told by the end of the process.
+func ignoreEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func bindHeld() (*handoff.Listener, error) {
+	address, err := handoff.ParseAddress("127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	return handoff.Bind(address)
+}
+
+func noSocket(err error) Finding {
+	return Finding{
+		Mechanism: "held listeners", State: Missing, serves: holding, Means: err.Error(),
+		Do: "see that the loopback interface is up, and that nothing forbids sockets",
+	}
+}
+
+func (e *examination) appUser() string {
+	uid, whose := os.Geteuid(), "user %d, grace's own (--user tries another)"
+	if e.identity != nil {
+		uid, whose = e.identity.UID, "user %d"
+	}
+	return fmt.Sprintf(whose, uid)
+}
+
+// visit looks at a patient that serves.
+func (e *examination) visit(b *bed, listener *handoff.Listener) {
+	pid := b.process.PID
+	looked := lookFor(pid, listener.Inode())
+	conn, err := call(listener.Bound())
+	if err != nil {
+		e.add(noSocket(err))
+		return
+	}
+	defer conn.Close()
+	e.add(
+		Finding{Mechanism: "held listeners", State: OK, serves: holding, Means: "an app has served a connection from a socket that grace holds"},
+		e.looking(looked),
+		e.counting(pid, listener, looked),
+	)
+}
+
+var errNotSeen = errors.New("the app waits on its socket, but was not seen to")
+
+// lookFor waits until the process is seen waiting on the socket.
+func lookFor(pid int, inode uint64) error {
+	lookout := childproc.NewLookout([]uint64{inode})
+	for until := time.Now().Add(limit); time.Now().Before(until); time.Sleep(time.Millisecond) {
+		seen, err := lookout.Look([]int{pid})
+		if err != nil || seen[0] {
+			return err
+		}
+	}
+	return errNotSeen
+}
+
+func (e *examination) looking(err error) Finding {
+	f := Finding{Mechanism: "readiness by looking", State: OK, Means: "grace sees from outside when an app of this user serves"}
+	if err != nil {
+		f.State = Limited
+		f.Means = fmt.Sprintf("without READY=1 or a probe, an app counts as ready after --ready-delay: %v", err)
+		f.Do = "give --ready http://... or let the app send READY=1; or " + e.place.tracing()
+	}
+	return f
+}
+
+// counting needs a connection to be there. It takes a look into the process too.
+func (e *examination) counting(pid int, listener *handoff.Listener, looked error) Finding {
+	f := Finding{Mechanism: "counting connections", State: OK, Means: "grace sees how many connections a draining app still has (inet_diag)"}
+	n, err := handoff.Connections([]int{pid}, []*handoff.Listener{listener})
+	if err == nil && n != 1 {
+		err = fmt.Errorf("the kernel shows %d connections where there is 1", n)
+	}
+	if err == nil {
+		return f
+	}
+	f.State = Limited
+	f.Means = fmt.Sprintf("grace cannot see how many connections a draining app still has: %v", err)
+	f.Do = "modprobe inet_diag tcp_diag on the host; in a container, allow netlink sockets in its seccomp profile"
+	if looked != nil {
+		f.Do = e.place.tracing()
+	}
+	return f
+}
+
+func (e *examination) lowPorts(s symptoms) Finding {
+	own := bindLow()
+	f := Finding{Mechanism: "ports below 1024", State: OK, Means: "grace may bind them, and so may the app"}
+	switch {
+	case own != 0 && s.LowPort != 0:
+		f.State, f.Means = Missing, "neither grace nor the app may bind them: "+own.Error()
+		f.Do = "sysctl net.ipv4.ip_unprivileged_port_start=" + fmt.Sprint(lowPort) + " (docker run --sysctl ...), or CAP_NET_BIND_SERVICE for grace: setcap, or AmbientCapabilities= in a unit"
+	case own != 0:
+		f.State, f.Means = Limited, "the app may bind them, grace may not: "+own.Error()
+	case s.LowPort != 0:
+		f.State, f.Means = Limited, "grace may bind them, the app's user may not: "+s.LowPort.Error()
+		f.Do = "have grace hold them (--listen :80)"
+	}
+	return f
+}
+
+// mailbox is the NOTIFY_SOCKET of a patient.
+type mailbox struct {
+	socket  *childproc.NotifySocket
+	remove  func() error // the directory
+	finding Finding
+}
+
+// openMailbox gives a finding with an error.
+func (e *examination) openMailbox() (*mailbox, error) {
+	dir, remove := supervisor.RuntimeDir(e.identity)
+	m := &mailbox{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in a directory of its own"}}
+	if dir == "" {
+		m.finding.Means = "no directory can be written, so apps reach grace at an abstract address: their network namespace has to be grace's"
+	}
+	uid, gid := -1, -1
+	if e.identity != nil {
+		uid, gid = e.identity.UID, e.identity.GID
+	}
+	var err error
+	if m.socket, err = childproc.OpenNotify(dir, uid, gid); err != nil {
+		m.finding.State, m.finding.Means, m.finding.serves = Missing, err.Error(), holding
+		m.finding.Do = "let grace write to /run or $TMPDIR"
+		if e.identity != nil && errors.Is(err, os.ErrPermission) {
+			m.finding.Do = asRoot
+		}
+		return m, errors.Join(err, remove())
+	}
+	return m, nil
+}
+
+func (m *mailbox) close() { _ = errors.Join(m.socket.Close(), m.remove()) }
+
+// read takes what the patient has sent before it spoke.
+func (m *mailbox) read(pid int, s symptoms) Finding {
+	err := errors.New(s.Notify)
+	if s.Notify == "" {
+		expire := time.AfterFunc(limit, func() { _ = m.socket.Close() })
+		defer expire.Stop()
+		_, err = m.socket.Receive(func(sender int) bool { return sender == pid })
+	}
+	if err == nil {
+		return m.finding
+	}
+	if errors.Is(err, net.ErrClosed) {
+		err = errors.New("no message has come")
+	}
+	m.finding.State = Limited
+	m.finding.Means = fmt.Sprintf("READY=1 and the other messages of apps do not arrive: %v", err)
+	m.finding.Do = "give --ready http://... or cmd:..., or let grace write to /run or $TMPDIR, and the app's user enter it"
+	return m.finding
+}

@@ -1,0 +1,169 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+	"golang.org/x/sys/unix"
+)
+
+// place is where grace is.
+type place struct {
+	keeper      keeper
+	filtered    bool // a seccomp profile is in force
+	ptraceScope int  // of the security module Yama
+}
+
+// keeper is who starts grace and ends it.
+type keeper string
+
+const (
+	nobody     keeper = "no service manager"
+	systemd    keeper = "systemd"
+	docker     keeper = "docker"
+	podman     keeper = "podman"
+	kubernetes keeper = "kubernetes"
+	container  keeper = "a container"
+)
+
+func (k keeper) contains() bool { return k != nobody && k != systemd }
+
+func seePlace() place {
+	scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	n, _ := strconv.Atoi(strings.TrimSpace(string(scope)))
+	status, _ := os.ReadFile("/proc/self/status")
+	return place{
+		keeper:      seeKeeper(),
+		filtered:    bytes.Contains(status, []byte("\nSeccomp:\t2\n")),
+		ptraceScope: n,
+	}
+}
+
+// initialPIDNamespace is the inode of the one namespace that is no container's
+// (PROC_PID_INIT_INO in linux/proc_ns.h).
+const initialPIDNamespace = "pid:[4026531836]"
+
+func seeKeeper() keeper {
+	namespace, err := os.Readlink("/proc/self/ns/pid")
+	switch {
+	case os.Getenv("KUBERNETES_SERVICE_HOST") != "":
+		return kubernetes
+	case exists("/.dockerenv"):
+		return docker
+	case exists("/run/.containerenv"):
+		return podman
+	case os.Getenv("NOTIFY_SOCKET") != "" || os.Getenv("INVOCATION_ID") != "":
+		return systemd
+	case err == nil && namespace != initialPIDNamespace:
+		return container
+	}
+	return nobody
+}
+
+func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
+
+// tracing is how to get the right to look into the app.
+func (p place) tracing() string {
+	switch {
+	case p.keeper == kubernetes:
+		return "add SYS_PTRACE to securityContext.capabilities of the container"
+	case p.keeper.contains():
+		return "start the container with the capability SYS_PTRACE (docker run --cap-add SYS_PTRACE)"
+	case p.ptraceScope > 1:
+		return "sysctl kernel.yama.ptrace_scope=1, or start grace as root with CAP_SYS_PTRACE"
+	}
+	return "start grace as the app's user, or as root with CAP_SYS_PTRACE"
+}
+
+// timeToStop is what a keeper allows between TERM and KILL unless it is told
+// otherwise.
+func (k keeper) timeToStop() (limit time.Duration, setting string) {
+	switch k {
+	case systemd:
+		return 90 * time.Second, "TimeoutStopSec= in the unit"
+	case docker, podman:
+		return 10 * time.Second, "docker stop -t, --stop-timeout or stop_grace_period"
+	case kubernetes:
+		return 30 * time.Second, "terminationGracePeriodSeconds of the pod"
+	case container:
+		return 10 * time.Second, "its runtime's time to stop"
+	}
+	return 0, ""
+}
+
+// afterDrain is what grace needs itself to end after its app.
+const afterDrain = 5 * time.Second
+
+// keeper compares what is allowed by default with what grace allows the app: the
+// setting itself cannot be seen from here.
+func (e *examination) keeper() Finding {
+	k := e.place.keeper
+	f := Finding{Mechanism: "service manager", State: OK, Means: fmt.Sprintf("%s; --drain-timeout is %s", k, e.options.DrainTimeout)}
+	allowed, setting := k.timeToStop()
+	if allowed == 0 {
+		return f
+	}
+	needed := e.options.DrainTimeout + afterDrain
+	f.Means = fmt.Sprintf("%s, which kills %s after TERM unless it is told otherwise; --drain-timeout is %s", k, allowed, e.options.DrainTimeout)
+	if needed > allowed {
+		f.State = Limited
+		f.Do = fmt.Sprintf("set %s to %s, or --drain-timeout to %s", setting, needed, allowed-afterDrain)
+	}
+	return f
+}
+
+func pidOne() Finding {
+	f := Finding{Mechanism: "PID 1", State: OK, Means: fmt.Sprintf("this is PID %d; as PID 1 grace reaps all orphans and passes the app's status on", os.Getpid())}
+	if os.Getpid() == 1 {
+		f.Means = "this is PID 1: grace reaps all orphans and passes the app's status on"
+	}
+	return f
+}
+
+// fewFiles is what Linux gives to everybody.
+const fewFiles = 1024
+
+func (e *examination) openFiles() Finding {
+	f := Finding{Mechanism: "open files", State: OK}
+	var limits syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limits); err != nil {
+		f.State, f.Means = Limited, "the limit cannot be read: "+err.Error()
+		return f
+	}
+	f.Means = fmt.Sprintf("the limit can be raised to %d; one for each connection, and old and new generation count apart", limits.Max)
+	if soft := e.softLimit(); soft != "" {
+		f.Means = fmt.Sprintf("an app begins with a limit of %s and can raise it to %d; old and new generation count apart", soft, limits.Max)
+	}
+	if limits.Max < fewFiles {
+		f.State = Limited
+		f.Do = "raise it: LimitNOFILE= in the unit, docker run --ulimit nofile=..., ulimit -n"
+	}
+	return f
+}
+
+// softLimit asks a shell, if there is one: Go programs raise their own.
+func (e *examination) softLimit() string {
+	if e.family == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	spec := childproc.Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -n"}, Env: handoff.CleanEnv(os.Environ()), Stdin: -1, Umask: -1, Identity: e.identity}
+	output, exit, err := e.family.Output(ctx, spec, 64)
+	soft := strings.TrimSpace(string(output))
+	if err != nil || exit.Status() != 0 {
+		return ""
+	}
+	if _, err := strconv.ParseUint(soft, 10, 64); err != nil {
+		return ""
+	}
+	return soft
+}
