@@ -1,0 +1,103 @@
+package doctor
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// TestDeafPatient: an app that hangs ends in time, and is told of.
+func TestDeafPatient(t *testing.T) {
+	e := &examination{limit: 100 * time.Millisecond, options: Options{Patient: []string{"patient of a test", "deaf"}}}
+	var err error
+	if e.family, err = childproc.NewFamily(); err != nil {
+		t.Fatal(err)
+	}
+	if e.hold() {
+		t.Error("an app that never spoke was taken for one that serves")
+	}
+	e.capture()
+	for i, mechanism := range []string{"starting an app", "seccomp listener", "app's memory", "app's sockets"} {
+		if len(e.findings) != 4 {
+			t.Fatalf("found %+v", e.findings)
+		}
+		if f := e.findings[i]; f.Mechanism != mechanism {
+			t.Errorf("finding %d is %+v", i, f)
+		}
+	}
+	for i, says := range map[int]string{0: "killed", 3: "has ended before"} {
+		if f := e.findings[i]; f.State != Missing || !strings.Contains(f.Means, says) {
+			t.Errorf("found %+v", f)
+		}
+	}
+}
+
+func TestReportFollowsFromItsFindings(t *testing.T) {
+	for name, c := range map[string]struct {
+		findings       []Finding
+		held, captured State
+	}{
+		"nothing wrong":            {[]Finding{{State: OK, serves: holding}, {State: OK, serves: capturing}}, OK, OK},
+		"a comfort missing":        {[]Finding{{State: Missing, serves: comfort}}, OK, OK},
+		"held needs it":            {[]Finding{{State: Missing, serves: holding}, {State: OK, serves: holding}}, Missing, Missing},
+		"held has limits":          {[]Finding{{State: Limited, serves: holding}}, Limited, Limited},
+		"captured needs it":        {[]Finding{{State: Missing, serves: capturing}, {State: Limited, serves: capturing}}, OK, Missing},
+		"captured has limits":      {[]Finding{{State: Limited, serves: capturing}}, OK, Limited},
+		"limits do not hide worse": {[]Finding{{State: Limited, serves: holding}, {State: Missing, serves: capturing}}, Limited, Missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if r := newReport(c.findings); r.Held != c.held || r.Captured != c.captured {
+				t.Errorf("held %s, captured %s; want %s and %s", r.Held, r.Captured, c.held, c.captured)
+			}
+		})
+	}
+}
+
+func TestKeeper(t *testing.T) {
+	for name, c := range map[string]struct {
+		keeper keeper
+		drain  time.Duration
+		state  State
+		says   string
+	}{
+		"docker kills first":      {docker, 30 * time.Second, Limited, "stop_grace_period to 35s, or --drain-timeout to 5s"},
+		"docker waits":            {docker, 5 * time.Second, OK, ""},
+		"kubernetes kills first":  {kubernetes, 30 * time.Second, Limited, "terminationGracePeriodSeconds of the pod to 35s"},
+		"kubernetes waits":        {kubernetes, 20 * time.Second, OK, ""},
+		"systemd waits":           {systemd, 30 * time.Second, OK, ""},
+		"systemd kills first":     {systemd, 2 * time.Minute, Limited, "TimeoutStopSec= in the unit to 2m5s"},
+		"nobody is there to kill": {nobody, time.Hour, OK, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := &examination{options: Options{DrainTimeout: c.drain}, place: place{keeper: c.keeper}}
+			if f := e.keeper(); f.State != c.state || !strings.Contains(f.Do, c.says) {
+				t.Errorf("found %+v", f)
+			}
+		})
+	}
+}
+
+func TestTracing(t *testing.T) {
+	for name, c := range map[string]struct {
+		place place
+		says  string
+	}{
+		"kubernetes": {place{keeper: kubernetes}, "securityContext"},
+		"docker":     {place{keeper: docker, ptraceScope: 2}, "--cap-add SYS_PTRACE"},
+		"Yama":       {place{keeper: systemd, ptraceScope: 2}, "yama.ptrace_scope=1"},
+		"machine":    {place{keeper: nobody, ptraceScope: 1}, "app's user"},
+	} {
+		if advice := c.place.tracing(); !strings.Contains(advice, c.says) {
+			t.Errorf("%s: %s", name, advice)
+		}
+	}
+}
+
+func TestSeeKeeper(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+	if k := seeKeeper(); k != kubernetes {
+		t.Errorf("in a pod: %s", k)
+	}
+}
