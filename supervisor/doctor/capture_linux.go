@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 
 	"github.com/gracerun/grace/childproc"
@@ -14,28 +15,31 @@ import (
 // grace does.
 func (e *examination) capture() {
 	needed := capture.NeedsNoNewPrivs()
-	b, err := e.admit(withCaptured, func(spec *childproc.Spec) { spec.Capture, spec.NoNewPrivs = true, needed })
+	p, err := e.start(withCaptured, func(spec *childproc.Spec) { spec.Capture, spec.NoNewPrivs = true, needed })
 	if err != nil {
 		e.add(e.notCaptured(err))
 		return
 	}
-	calls, err := b.process.Captured()
+	calls, err := p.process.Captured()
 	if err != nil {
-		_ = b.dismiss() // it has told its reason already
+		_ = p.end() // it has told its reason already
 		e.add(e.notCaptured(err))
 		return
 	}
 	e.add(captured(needed))
-	n := nurse{calls: calls, own: -1}
-	n.attend()
-	if n.failed == nil {
-		n.failed = n.tryService()
+	a := answerer{calls: calls, own: -1}
+	a.attend()
+	if a.failed == nil {
+		a.failed = a.tryService()
 	}
-	err = errors.Join(n.close(), b.dismiss())
-	if n.failed == nil {
-		n.failed = err
+	err = errors.Join(a.close(), p.end())
+	if a.failed == nil || errors.Is(a.failed, io.EOF) && err != nil {
+		a.failed = err // the end says more than that there was one
 	}
-	e.add(e.memory(n), e.sockets(n))
+	if a.asked {
+		e.add(e.memory(a))
+	}
+	e.add(e.sockets(a))
 }
 
 func captured(noNewPrivs bool) Finding {
@@ -63,59 +67,61 @@ func (e *examination) notCaptured(err error) Finding {
 	return f
 }
 
-// nurse answers the calls of a patient that makes one listener.
-type nurse struct {
+// answerer answers the calls of a patient that makes one listener.
+type answerer struct {
 	calls             *capture.Listener
+	asked             bool  // about a bind
 	own               int   // our descriptor of the patient's listener
 	memory, duplicate error // what was not permitted
 	failed            error // what else went wrong
 }
 
-func (n *nurse) attend() {
-	for n.failed == nil {
-		call, err := n.calls.Next()
+func (a *answerer) attend() {
+	for a.failed == nil {
+		call, err := a.calls.Next()
 		switch {
 		case err != nil:
-			n.failed = fmt.Errorf("the app has ended before it listened: %w", err)
+			a.failed = fmt.Errorf("the app has ended before it listened: %w", err)
 		case call.Syscall() == capture.Bind:
-			n.failed = n.bind(call)
+			a.failed = a.bind(call)
 		default:
-			n.failed = n.listen(call)
+			a.failed = a.listen(call)
 			return
 		}
 	}
 }
 
-func (n *nurse) bind(call capture.Call) error {
-	if _, n.memory = call.Addr(); n.memory != nil {
+func (a *answerer) bind(call capture.Call) error {
+	a.asked = true
+	if _, a.memory = call.Addr(); a.memory != nil {
 		return call.Continue()
 	}
-	if n.own, n.duplicate = call.Duplicate(); n.duplicate == nil {
+	if a.own, a.duplicate = call.Duplicate(); a.duplicate == nil {
 		return call.Continue()
 	}
 	var err error
-	if n.own, err = bindLocally(0); err != nil {
+	if a.own, err = bindLocally(0); err != nil {
 		return err
 	}
-	return call.Install(n.own)
+	return call.Install(a.own)
 }
 
-func (n *nurse) listen(call capture.Call) error {
-	if n.own < 0 {
+func (a *answerer) listen(call capture.Call) error {
+	if a.own < 0 {
 		return call.Continue()
 	}
-	if err := unix.Listen(n.own, call.Backlog()); err != nil {
+	if err := unix.Listen(a.own, call.Backlog()); err != nil {
 		return err
 	}
 	return call.Return(0)
 }
 
 // tryService wants the patient to serve what comes to our descriptor.
-func (n *nurse) tryService() error {
-	if n.own < 0 {
+func (a *answerer) tryService() error {
+	if a.own < 0 {
 		return nil
 	}
-	address, err := boundTo(n.own)
+	address, err := boundTo(a.own)
 	if err != nil {
 		return err
 	}
@@ -138,34 +144,34 @@ func boundTo(fd int) (string, error) {
 	return netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port)).String(), nil
 }
 
-func (n *nurse) close() error {
-	err := n.calls.Close()
-	if n.own >= 0 {
-		err = errors.Join(err, unix.Close(n.own))
+func (a *answerer) close() error {
+	err := a.calls.Close()
+	if a.own >= 0 {
+		err = errors.Join(err, unix.Close(a.own))
 	}
 	return err
 }
 
-func (e *examination) memory(n nurse) Finding {
+func (e *examination) memory(a answerer) Finding {
 	f := Finding{Mechanism: "app's memory", State: OK, serves: capturing, Means: "grace can read which address an app binds"}
-	if n.memory != nil {
+	if a.memory != nil {
 		f.State = Missing
-		f.Means = fmt.Sprintf("grace takes no part in the app's sockets, because it cannot read which address is bound: %v", n.memory)
+		f.Means = fmt.Sprintf("grace takes no part in the app's sockets, because it cannot read which address is bound: %v", a.memory)
 		f.Do = "have grace hold the sockets (--listen), or " + e.place.tracing()
 	}
 	return f
 }
 
-func (e *examination) sockets(n nurse) Finding {
+func (e *examination) sockets(a answerer) Finding {
 	f := Finding{Mechanism: "app's sockets", State: OK, serves: capturing, Means: "an app has served from a socket of its own that grace has a part in (pidfd_getfd)"}
 	switch {
-	case n.memory != nil:
+	case a.memory != nil:
 		f.State, f.Means = Missing, "not tried, for want of the app's memory"
-	case n.failed != nil:
-		f.State, f.Means, f.Do = Missing, fmt.Sprintf("an app could not serve: %v", n.failed), "have grace hold the sockets (--listen)"
-	case n.duplicate != nil:
+	case a.failed != nil:
+		f.State, f.Means, f.Do = Missing, fmt.Sprintf("an app could not serve: %v", a.failed), "have grace hold the sockets (--listen)"
+	case a.duplicate != nil:
 		f.State = Limited
-		f.Means = fmt.Sprintf("grace gives apps sockets of its own in place of theirs, which all can use but those that put a socket into epoll before they bind it: %v", n.duplicate)
+		f.Means = fmt.Sprintf("grace gives apps sockets of its own in place of theirs, which all can use but those that put a socket into epoll before they bind it: %v", a.duplicate)
 		f.Do = "for such an app have grace hold the sockets (--listen), or " + e.place.tracing()
 	}
 	return f

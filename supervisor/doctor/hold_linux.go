@@ -22,29 +22,29 @@ func (e *examination) hold() bool {
 		return false
 	}
 	defer listener.Close()
-	box, err := e.openMailbox()
+	n, err := e.openNotify()
 	if err != nil {
-		e.add(box.finding)
+		e.add(n.finding)
 		return false
 	}
-	defer box.close()
-	b, err := e.admit(withHeld, func(spec *childproc.Spec) {
+	defer n.close()
+	p, err := e.start(withHeld, func(spec *childproc.Spec) {
 		spec.Files = []int{listener.FD()}
-		spec.Env = append(spec.Env, "NOTIFY_SOCKET="+box.socket.Path())
+		spec.Env = append(spec.Env, "NOTIFY_SOCKET="+n.socket.Path())
 	})
 	if err != nil {
 		e.add(e.failedToStart(err))
 		return false
 	}
-	s, err := b.listen()
+	s, err := p.listen()
 	if err != nil {
-		e.add(e.failedToStart(errors.Join(b.dismiss(), ignoreEnd(err))))
+		e.add(e.failedToStart(errors.Join(p.end(), ignoreEnd(err))))
 		return false
 	}
 	e.add(Finding{Mechanism: "starting an app", State: OK, serves: holding, Means: "apps start as " + e.appUser()})
-	e.visit(b, listener)
-	e.add(box.read(b.process.PID, s), e.lowPorts(s))
-	if err := b.dismiss(); err != nil {
+	e.visit(p, listener)
+	e.add(n.read(p.process.PID, s), e.lowPorts(s))
+	if err := p.end(); err != nil {
 		e.add(e.failedToStart(err))
 	}
 	return true
@@ -82,8 +82,8 @@ func (e *examination) appUser() string {
 }
 
 // visit looks at a patient that serves.
-func (e *examination) visit(b *bed, listener *handoff.Listener) {
-	pid := b.process.PID
+func (e *examination) visit(p *patient, listener *handoff.Listener) {
+	pid := p.process.PID
 	looked := lookFor(pid, listener.Inode())
 	conn, err := call(listener.Bound())
 	if err != nil {
@@ -124,7 +124,7 @@ func (e *examination) looking(err error) Finding {
 
 // counting needs a connection to be there. It takes a look into the process too.
 func (e *examination) counting(pid int, listener *handoff.Listener, looked error) Finding {
-	f := Finding{Mechanism: "counting connections", State: OK, Means: "grace sees how many connections a draining app still has (inet_diag)"}
+	f := Finding{Mechanism: "counting connections", State: OK, Means: "grace sees how many connections an app still has (inet_diag)"}
 	n, err := handoff.Connections([]int{pid}, []*handoff.Listener{listener})
 	if err == nil && n != 1 {
 		err = fmt.Errorf("the kernel shows %d connections where there is 1", n)
@@ -133,7 +133,7 @@ func (e *examination) counting(pid int, listener *handoff.Listener, looked error
 		return f
 	}
 	f.State = Limited
-	f.Means = fmt.Sprintf("grace cannot see how many connections a draining app still has: %v", err)
+	f.Means = fmt.Sprintf("grace cannot see how many connections an app still has: %v", err)
 	f.Do = "modprobe inet_diag tcp_diag on the host; in a container, allow netlink sockets in its seccomp profile"
 	if looked != nil {
 		f.Do = e.place.tracing()
@@ -157,54 +157,54 @@ func (e *examination) lowPorts(s symptoms) Finding {
 	return f
 }
 
-// mailbox is the NOTIFY_SOCKET of a patient.
-type mailbox struct {
+// notices are what comes to the NOTIFY_SOCKET of a patient.
+type notices struct {
 	socket  *childproc.NotifySocket
 	remove  func() error // the directory
 	finding Finding
 }
 
-// openMailbox gives a finding with an error.
-func (e *examination) openMailbox() (*mailbox, error) {
+// openNotify gives a finding with an error.
+func (e *examination) openNotify() (*notices, error) {
 	dir, remove := supervisor.RuntimeDir(e.identity)
-	m := &mailbox{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in a directory of its own"}}
+	n := &notices{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in a directory of its own"}}
 	if dir == "" {
-		m.finding.Means = "no directory can be written, so apps reach grace at an abstract address: their network namespace has to be grace's"
+		n.finding.Means = "no directory can be written, so apps reach grace at an abstract address: their network namespace has to be grace's"
 	}
 	uid, gid := -1, -1
 	if e.identity != nil {
 		uid, gid = e.identity.UID, e.identity.GID
 	}
 	var err error
-	if m.socket, err = childproc.OpenNotify(dir, uid, gid); err != nil {
-		m.finding.State, m.finding.Means, m.finding.serves = Missing, err.Error(), holding
-		m.finding.Do = "let grace write to /run or $TMPDIR"
+	if n.socket, err = childproc.OpenNotify(dir, uid, gid); err != nil {
+		n.finding.State, n.finding.Means, n.finding.serves = Missing, err.Error(), holding
+		n.finding.Do = "let grace write to /run or $TMPDIR"
 		if e.identity != nil && errors.Is(err, os.ErrPermission) {
-			m.finding.Do = asRoot
+			n.finding.Do = asRoot
 		}
-		return m, errors.Join(err, remove())
+		return n, errors.Join(err, remove())
 	}
-	return m, nil
+	return n, nil
 }
 
-func (m *mailbox) close() { _ = errors.Join(m.socket.Close(), m.remove()) }
+func (n *notices) close() { _ = errors.Join(n.socket.Close(), n.remove()) }
 
 // read takes what the patient has sent before it spoke.
-func (m *mailbox) read(pid int, s symptoms) Finding {
+func (n *notices) read(pid int, s symptoms) Finding {
 	err := errors.New(s.Notify)
 	if s.Notify == "" {
-		expire := time.AfterFunc(limit, func() { _ = m.socket.Close() })
+		expire := time.AfterFunc(limit, func() { _ = n.socket.Close() })
 		defer expire.Stop()
-		_, err = m.socket.Receive(func(sender int) bool { return sender == pid })
+		_, err = n.socket.Receive(func(sender int) bool { return sender == pid })
 	}
 	if err == nil {
-		return m.finding
+		return n.finding
 	}
 	if errors.Is(err, net.ErrClosed) {
 		err = errors.New("no message has come")
 	}
-	m.finding.State = Limited
-	m.finding.Means = fmt.Sprintf("READY=1 and the other messages of apps do not arrive: %v", err)
-	m.finding.Do = "give --ready http://... or cmd:..., or let grace write to /run or $TMPDIR, and the app's user enter it"
-	return m.finding
+	n.finding.State = Limited
+	n.finding.Means = fmt.Sprintf("READY=1 and the other messages of apps do not arrive: %v", err)
+	n.finding.Do = "give --ready http://... or cmd:..., or let grace write to /run or $TMPDIR, and the app's user enter it"
+	return n.finding
 }

@@ -1,118 +1,113 @@
 package doctor
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
-	"syscall"
+	"slices"
+	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"golang.org/x/sys/unix"
 )
 
-// How a patient gets its listener.
-const (
-	withHeld     = "held"     // as descriptor 3
-	withCaptured = "captured" // by itself
-)
+// limit ends what does not end by itself. All of it together takes some
+// hundredths of a second.
+const limit = 5 * time.Second
 
-// symptoms are what a patient has to say, as a line of JSON, when it serves.
-type symptoms struct {
-	LowPort syscall.Errno // of a bind to lowPort
-	Notify  string        // why READY=1 could not be sent
+// patient is the doctor's side of one: its process, and what it is told and says.
+type patient struct {
+	process *childproc.Process
+	stdin   *os.File // the patient lives until it is closed
+	stdout  *os.File
+	ended   chan struct{}
+	watched chan struct{} // closed when nobody is left who could kill
 }
 
-// Patient is the app that Examine starts. It answers each connection with a byte,
-// until its stdin ends.
-func Patient(how string) error {
-	fd, s := 3, symptoms{}
-	if how == withCaptured {
-		var err error
-		if fd, err = listenLocally(); err != nil {
-			return err
-		}
-	} else {
-		s.LowPort = bindLow()
+// start makes an app of this program. The caller ends it.
+func (e *examination) start(how string, change func(*childproc.Spec)) (*patient, error) {
+	theirStdin, stdin, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a pipe: %w", err)
 	}
-	if err := handoff.Ready(); err != nil {
-		s.Notify = err.Error()
+	defer theirStdin.Close()
+	stdout, theirStdout, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot make a pipe: %w", err), stdin.Close())
 	}
-	go serve(fd)
-	if err := json.NewEncoder(os.Stdout).Encode(s); err != nil {
-		return fmt.Errorf("cannot answer the doctor: %w", err)
+	defer theirStdout.Close()
+	spec := childproc.Spec{
+		Path: "/proc/self/exe", Args: append(slices.Clone(e.options.Patient), how), Env: handoff.CleanEnv(os.Environ()),
+		Stdin: int(theirStdin.Fd()), Stdout: int(theirStdout.Fd()), Stderr: 2,
+		Umask: -1, Identity: e.identity,
 	}
-	_, err := io.Copy(io.Discard, os.Stdin)
+	change(&spec)
+	process, err := e.family.Start(spec)
+	if err != nil {
+		return nil, errors.Join(err, stdin.Close(), stdout.Close())
+	}
+	p := &patient{process, stdin, stdout, make(chan struct{}), make(chan struct{})}
+	go p.watch(e.limit)
+	return p, nil
+}
+
+// watch makes sure that the process ends, and with it all that waits for it.
+func (p *patient) watch(limit time.Duration) {
+	defer close(p.watched)
+	select {
+	case <-p.ended:
+	case <-time.After(limit):
+		// Its end is waited for, and told by its status.
+		_ = p.process.SignalGroup(unix.SIGKILL)
+	}
+}
+
+// end ends the patient, and says whether it went well.
+func (p *patient) end() error {
+	err := p.stdin.Close()
+	exit, failed := p.process.Wait()
+	close(p.ended)
+	<-p.watched
+	err = errors.Join(err, failed, p.stdout.Close(), p.process.Reap())
+	if err == nil && exit.Err != nil {
+		return exit.Err
+	}
+	if err == nil && exit.Status() != 0 {
+		return fmt.Errorf("the app that was started to try it ended with %s", exit)
+	}
 	return err
 }
 
-// serve blocks in accept, where it can be seen waiting. It ends with the process.
-func serve(listener int) {
-	for {
-		conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return
-		}
-		_, _ = unix.Write(conn, []byte{1}) // the doctor notices
-		// The doctor closes first: until then the connection is there to be counted.
-		_, _ = unix.Read(conn, make([]byte, 1))
-		unix.Close(conn)
+// listen waits for what the patient has to say. io.EOF tells that it has ended.
+func (p *patient) listen() (symptoms, error) {
+	var s symptoms
+	line, err := bufio.NewReader(p.stdout).ReadBytes('\n')
+	if err != nil {
+		return s, err
 	}
+	if err := json.Unmarshal(line, &s); err != nil {
+		return s, fmt.Errorf("cannot understand %q: %w", line, err)
+	}
+	return s, nil
 }
 
-var loopback = [4]byte{127, 0, 0, 1}
-
-// listenLocally makes a listener on a port that the kernel chooses.
-func listenLocally() (int, error) {
-	fd, err := bindLocally(0)
+// call connects to a patient and has it answer. The caller closes the connection,
+// which the patient keeps open so long.
+func call(address string) (net.Conn, error) {
+	conn, err := net.DialTimeout("tcp", address, limit)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
-		return -1, errors.Join(fmt.Errorf("cannot listen on 127.0.0.1: %w", err), unix.Close(fd))
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
-	return fd, nil
-}
-
-// bindLocally makes a socket of the kind that can share its address.
-func bindLocally(port int) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("cannot make a socket: %w", err)
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		return nil, errors.Join(fmt.Errorf("no answer from %s: %w", address, err), conn.Close())
 	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback, Port: port})
-	}
-	if err != nil {
-		return -1, errors.Join(fmt.Errorf("cannot bind 127.0.0.1: %w", err), unix.Close(fd))
-	}
-	return fd, nil
-}
-
-// lowPort stands for all below 1024.
-const lowPort = 80
-
-// bindLow binds the port for a moment, at an address and in a way that keeps
-// nobody from it: sockets with SO_REUSEADDR collide only once they listen. The
-// right is looked at before the port, so EADDRINUSE tells that it is there
-// (__inet_bind in net/ipv4/af_inet.c).
-func bindLow() syscall.Errno {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		defer unix.Close(fd)
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	}
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 83, 71, 61}, Port: lowPort})
-	}
-	errno, _ := err.(syscall.Errno)
-	if errno == unix.EADDRINUSE {
-		return 0
-	}
-	return errno
+	return conn, nil
 }
