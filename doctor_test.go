@@ -23,6 +23,17 @@ func denies(calls ...string) func(config) {
 	}
 }
 
+// asDocker has docker's capabilities, which suffice to change users but not to trace others, and some more.
+func asDocker(more ...string) func(config) {
+	granted := append([]string{
+		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
+		"CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+	}, more...)
+	return func(spec config) {
+		spec.at("process")["capabilities"] = config{"bounding": granted, "effective": granted, "permitted": granted}
+	}
+}
+
 func both(first, second func(config)) func(config) {
 	return func(spec config) { first(spec); second(spec) }
 }
@@ -46,6 +57,15 @@ func TestDoctorInContainers(t *testing.T) {
 		}, doctor.OK, doctor.Limited},
 		"anybody, a profile against pidfd_getfd": {both(asAnybody, denies("pidfd_getfd")), nil, states{
 			"app's memory": doctor.OK, "app's sockets": doctor.Limited,
+		}, doctor.OK, doctor.Limited},
+		"docker's capabilities": {asDocker(), nil, states{
+			"readiness by looking": doctor.OK, "app's sockets": doctor.OK,
+		}, doctor.OK, doctor.Limited},
+		"docker's capabilities, another user": {asDocker(), []string{"--user", "12345"}, states{
+			"readiness by looking": doctor.Limited, "counting connections": doctor.Limited, "app's memory": doctor.Missing,
+		}, doctor.OK, doctor.Missing},
+		"docker's capabilities and that to trace, another user": {asDocker("CAP_SYS_PTRACE"), []string{"--user", "12345"}, states{
+			"readiness by looking": doctor.OK, "counting connections": doctor.OK, "app's memory": doctor.OK, "app's sockets": doctor.OK,
 		}, doctor.OK, doctor.Limited},
 		"a profile against seccomp": {denies("seccomp"), nil, states{
 			"seccomp listener": doctor.Missing, "held listeners": doctor.OK,

@@ -71,11 +71,11 @@ func newDoctorPatient() *cobra.Command {
 
 func examine(o doctor.Options, asJSON bool) error {
 	report := doctor.Examine(o)
-	print := printReport
+	write := printReport
 	if asJSON {
-		print = encodeReport
+		write = encodeReport
 	}
-	if err := print(os.Stdout, report); err != nil {
+	if err := write(os.Stdout, report); err != nil {
 		return fmt.Errorf("cannot print what was found: %w", err)
 	}
 	if report.Held == doctor.Missing {

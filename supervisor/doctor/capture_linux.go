@@ -157,7 +157,7 @@ func (e *examination) memory(a answerer) Finding {
 	if a.memory != nil {
 		f.State = Missing
 		f.Means = fmt.Sprintf("grace takes no part in the app's sockets, because it cannot read which address is bound: %v", a.memory)
-		f.Do = "have grace hold the sockets (--listen), or " + e.place.tracing()
+		f.Do = "have grace hold the sockets (--listen), or " + e.tracing()
 	}
 	return f
 }
@@ -171,7 +171,7 @@ func (e *examination) sockets(a answerer) Finding {
 		f.State, f.Means, f.Do = Missing, fmt.Sprintf("an app could not serve: %v", a.failed), "have grace hold the sockets (--listen)"
 	case a.duplicate != nil:
 		f.State = Limited
-		f.Means = fmt.Sprintf("grace gives apps sockets of its own in place of theirs, which all can use but those that put a socket into epoll before they bind it: %v", a.duplicate)
+		f.Means = fmt.Sprintf("grace gives apps sockets of its own in place of theirs, which all can use but those that set options or fill an epoll set before they bind: %v", a.duplicate)
 		f.Do = "for such an app have grace hold the sockets (--listen), or " + e.place.tracing()
 	}
 	return f

@@ -95,6 +95,17 @@ func TestTracing(t *testing.T) {
 	}
 }
 
+func TestTracingAnotherUser(t *testing.T) {
+	e := &examination{place: place{keeper: docker}, identity: &childproc.Identity{}}
+	if advice := e.tracing(); !strings.Contains(advice, "leave --user out") || !strings.Contains(advice, "SYS_PTRACE") {
+		t.Error(advice)
+	}
+	e.identity = nil
+	if advice := e.tracing(); strings.Contains(advice, "--user") {
+		t.Error(advice)
+	}
+}
+
 func TestSeeKeeper(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 	if k := seeKeeper(); k != kubernetes {

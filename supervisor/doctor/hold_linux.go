@@ -117,7 +117,7 @@ func (e *examination) looking(err error) Finding {
 	if err != nil {
 		f.State = Limited
 		f.Means = fmt.Sprintf("without READY=1 or a probe, an app counts as ready after --ready-delay: %v", err)
-		f.Do = "give --ready http://... or let the app send READY=1; or " + e.place.tracing()
+		f.Do = "give --ready http://... or let the app send READY=1; or " + e.tracing()
 	}
 	return f
 }
@@ -136,7 +136,7 @@ func (e *examination) counting(pid int, listener *handoff.Listener, looked error
 	f.Means = fmt.Sprintf("grace cannot see how many connections an app still has: %v", err)
 	f.Do = "modprobe inet_diag tcp_diag on the host; in a container, allow netlink sockets in its seccomp profile"
 	if looked != nil {
-		f.Do = e.place.tracing()
+		f.Do = e.tracing()
 	}
 	return f
 }

@@ -70,7 +70,15 @@ func seeKeeper() keeper {
 
 func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
-// tracing is how to get the right to look into the app.
+// tracing is how to get the right to look into an app of the app's user.
+func (e *examination) tracing() string {
+	if e.identity != nil && e.place.keeper.contains() {
+		return "start the container as the app's user and leave --user out, or " + e.place.tracing()
+	}
+	return e.place.tracing()
+}
+
+// tracing is how to get the right to look into any app.
 func (p place) tracing() string {
 	switch {
 	case p.keeper == kubernetes:
