@@ -18,19 +18,13 @@ func TestDeafPatient(t *testing.T) {
 	if e.hold() {
 		t.Error("an app that never spoke was taken for one that serves")
 	}
-	e.capture()
-	for i, mechanism := range []string{"starting an app", "seccomp listener", "app's sockets"} {
-		if len(e.findings) != 3 {
-			t.Fatalf("found %+v", e.findings)
-		}
-		if f := e.findings[i]; f.Mechanism != mechanism {
-			t.Errorf("finding %d is %+v", i, f)
-		}
+	if len(e.findings) != 1 || e.findings[0].State != Missing || !strings.Contains(e.findings[0].Means, "killed") {
+		t.Errorf("found %+v", e.findings)
 	}
-	for i, says := range map[int]string{0: "killed", 2: "killed"} {
-		if f := e.findings[i]; f.State != Missing || !strings.Contains(f.Means, says) {
-			t.Errorf("found %+v", f)
-		}
+	e.capture()
+	// On a slow machine it is killed before it has become the app.
+	if last := e.findings[len(e.findings)-1]; len(e.findings) == 1 || last.State != Missing || !strings.Contains(last.Means, "ended") {
+		t.Errorf("found %+v", e.findings)
 	}
 }
 
