@@ -3,6 +3,7 @@ package handoff
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -151,8 +152,11 @@ func eachOpenSocket(pid int, visit func(inode uint64)) error {
 	var link [64]byte
 	for _, name := range names {
 		n, err := unix.Readlinkat(int(folder.Fd()), name, link[:])
+		if errors.Is(err, os.ErrPermission) {
+			return err // root without CAP_SYS_PTRACE may list what it may not look at
+		}
 		if err != nil {
-			continue
+			continue // closed meanwhile
 		}
 		if inode, ok := socketInode(link[:n]); ok {
 			visit(inode)
