@@ -29,6 +29,9 @@ const (
 	// quietFor is how long a connection must have been without a byte to be taken
 	// for idle.
 	quietFor = time.Second
+	// unclearFor is the same for all where it is unclear of one whether its client
+	// still waits: the time of a slow request.
+	unclearFor = 10 * time.Second
 	// observePause is between two looks, each of which takes up to 40 ms for 10,000
 	// connections.
 	observePause = 250 * time.Millisecond
@@ -58,8 +61,13 @@ func (a *apps) quiet(generation int, pids []int) bool {
 	if err != nil || queued > 0 {
 		return false
 	}
-	traffic, err := handoff.Look(treesOf(pids), a.steering.Addresses(generation), quietFor)
-	return err == nil && traffic.Busy+traffic.Unclear == 0
+	trees, addresses := treesOf(pids), a.steering.Addresses(generation)
+	traffic, err := handoff.Look(trees, addresses, quietFor)
+	if err != nil || traffic.Busy > 0 || traffic.Unclear == 0 {
+		return err == nil && traffic.Busy == 0
+	}
+	traffic, err = handoff.Look(trees, addresses, unclearFor)
+	return err == nil && traffic.Busy == 0
 }
 
 // treesOf leaves out what has ended.
