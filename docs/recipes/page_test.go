@@ -11,7 +11,7 @@ import (
 )
 
 // page is what a test takes from a page: its fenced blocks. "file=NAME" in a block's info string makes it a file; "run" makes it
-// the command that is tested, and "beside" one that has to run too.
+// the command that is tested, "beside" one that has to run too, and "captured" the command without --listen.
 type page struct {
 	files    map[string]string
 	commands map[string]string
@@ -70,6 +70,13 @@ func (p page) write(t *testing.T) (dir string) {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+func (p page) paths(dir string) (paths []string) {
+	for file := range p.files {
+		paths = append(paths, filepath.Join(dir, file))
+	}
+	return paths
 }
 
 func TestEveryPageIsTested(t *testing.T) {

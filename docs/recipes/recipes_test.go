@@ -33,6 +33,9 @@ type recipe struct {
 	probe   string   // a shell command that succeeds if what the programs need is there too
 	clients map[load.Kind]int
 	breaks  string // a file in the page's directory without which an upgrade has to fail
+
+	alone   bool                                    // the page has only a command without --listen
+	another func(addr string) (finish func() error) // its load, if that is not HTTP
 }
 
 // all are the clients of a server that can do everything.
@@ -42,12 +45,15 @@ var all = map[load.Kind]int{load.NewConnection: 4, load.KeepAliveGet: 2, load.Ke
 var fresh = map[load.Kind]int{load.NewConnection: 4, load.Slow: 2}
 
 var recipes = map[string]recipe{
+	"asyncio":   {needs: []string{"python"}, clients: fresh, alone: true},
 	"go":        {clients: all, breaks: "app"},
 	"gunicorn":  {needs: []string{"gunicorn"}, clients: fresh, breaks: "app.py"},
 	"haproxy":   {needs: []string{"haproxy"}, clients: all, breaks: "haproxy.cfg"},
 	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf"},
 	"node":      {needs: []string{"node"}, clients: all, breaks: "server.js"},
 	"php-fpm":   {needs: []string{"php-fpm", "nginx"}, clients: all, breaks: "php-fpm.conf"},
+	"python":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, alone: true},
+	"redis":     {needs: []string{"redis-server"}, another: loadRedis, alone: true},
 	"starlet":   {needs: []string{"plackup"}, probe: "perl -MStarlet -e 1", clients: all, breaks: "app.psgi"},
 	"tableflip": {clients: all, breaks: "app"},
 	"uvicorn":   {needs: []string{"uvicorn"}, clients: all, breaks: "app.py"},
@@ -60,6 +66,9 @@ const (
 
 func TestPages(t *testing.T) {
 	for name, recipe := range recipes {
+		if recipe.alone {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			requirement.Check(t, name, recipe.missing())
 			t.Parallel()
@@ -151,14 +160,16 @@ func (s *server) answers(ctx context.Context, clients *load.Load, leader int) {
 }
 
 // refuse breaks the server's code: the upgrade has to fail, and the load that goes on shows that nobody is harmed.
-func (s *server) refuse(ctx context.Context, file string) {
+func (s *server) refuse(ctx context.Context, files ...string) {
 	s.t.Helper()
-	// The file is removed first since a program that runs cannot be written to.
-	if err := os.Remove(file); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte("this is no code {{{\n"), 0o755); err != nil {
-		s.t.Fatal(err)
+	for _, file := range files {
+		// The file is removed first since a program that runs cannot be written to.
+		if err := os.Remove(file); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("this is no code {{{\n"), 0o755); err != nil {
+			s.t.Fatal(err)
+		}
 	}
 	s.signal(syscall.SIGHUP)
 	if e := s.await(ctx, "upgrade failed", "generation ready"); e.Message == "generation ready" {

@@ -40,7 +40,7 @@ type server struct {
 }
 
 // start runs a command of a page in dir as a shell would.
-func start(t *testing.T, dir, command string) *server {
+func start(t *testing.T, dir, command string, environment ...string) *server {
 	t.Helper()
 	s := &server{t: t, events: make(chan event, 10000), closed: make(chan struct{})}
 	out, in, err := os.Pipe()
@@ -49,7 +49,7 @@ func start(t *testing.T, dir, command string) *server {
 	}
 	s.cmd = exec.Command("/bin/sh", "-c", "exec "+command)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = dir, in, in
-	s.cmd.Env = append(os.Environ(), "PATH="+dir+"/bin:"+searchPath())
+	s.cmd.Env = append(append(os.Environ(), "PATH="+dir+"/bin:"+searchPath()), environment...)
 	err = s.cmd.Start()
 	in.Close()
 	if err != nil {

@@ -1,0 +1,106 @@
+//go:build linux
+
+package recipes
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/redis"
+	"github.com/gracerun/grace/internal/requirement"
+)
+
+// capturedUpgrades are few: the pages' servers get more of them in the tests of grace itself.
+const capturedUpgrades = 5
+
+// TestPagesWithoutListen runs the pages' commands under which servers bind by themselves.
+func TestPagesWithoutListen(t *testing.T) {
+	for _, name := range slices.Sorted(maps.Keys(recipes)) {
+		page := readPage(t, name, nil)
+		if _, ok := page.commands["captured"]; !ok {
+			if recipes[name].alone {
+				t.Errorf("%s.md has no command", name)
+			}
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			requirement.Check(t, name, recipes[name].missing())
+			t.Parallel()
+			recipes[name].testCaptured(t, name)
+		})
+	}
+}
+
+func (r recipe) testCaptured(t *testing.T, name string) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	front, back := reserve(t), reserve(t)
+	p := readPage(t, name, map[string]string{"8080": front, "6379": front, "9000": back})
+	dir := p.write(t)
+	build(t, dir)
+	link(t, dir, append(r.needs, grace))
+	serveBackend(t, back)
+
+	server := start(t, dir, p.commands["captured"], "GRACE_SETTLE=50ms")
+	server.ready(ctx)
+	finish := r.loadCaptured(t, "127.0.0.1:"+front)
+	for range capturedUpgrades {
+		server.signal(syscall.SIGHUP)
+		server.ready(ctx)
+		if e := server.await(ctx, "generation ended"); e.Why != "drained" {
+			t.Errorf("generation %d: %s", e.Generation, e.Why)
+		}
+	}
+	if len(p.files) > 0 {
+		server.refuse(ctx, p.paths(dir)...)
+	}
+	if err := finish(); err != nil {
+		t.Error(err)
+	}
+	if status := server.stop(ctx); status != 0 {
+		t.Errorf("grace ended with status %d", status)
+	}
+	if left := server.left(ctx); len(left) > 0 {
+		t.Errorf("processes are left in the groups %v", left)
+	}
+	checkNoListener(t, front)
+}
+
+// loadCaptured sends load of which nothing may fail.
+func (r recipe) loadCaptured(t *testing.T, addr string) (finish func() error) {
+	t.Helper()
+	if r.another != nil {
+		return r.another(addr)
+	}
+	clients := fresh // a kept connection that is never idle takes all of --drain-timeout
+	if r.alone {
+		clients = r.clients
+	}
+	l, err := load.Start(t.Context(), load.Config{Addr: addr, Clients: clients, ThinkMax: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() error {
+		if tally := l.Stop(); tally.Failures() > 0 || tally.Requests() == 0 {
+			return errors.New(tally.String())
+		}
+		return nil
+	}
+}
+
+func loadRedis(addr string) (finish func() error) {
+	l := redis.Start(addr, 1, 1, 50)
+	return func() error {
+		done, err := l.Stop()
+		if err == nil && done == 0 {
+			return errors.New("no command was sent")
+		}
+		return err
+	}
+}
