@@ -38,6 +38,9 @@ func (a *apps) start(s start) {
 	if before, ok := a.launches[s.predecessor]; ok {
 		app.predecessor = before.ctx
 	}
+	if last := a.holder(s); last != nil {
+		a.vacate(last) // now, as what is left of it may stay for longer
+	}
 	a.running[s.instance] = app
 	launch := a.launches[s.generation].launch
 	go func() {

@@ -82,6 +82,17 @@ func (a *apps) release(instance int) {
 	delete(a.running, instance)
 }
 
+// holder is the instance in a place that is to be filled again, while something of
+// it is left, or the one that has filled it.
+func (a *apps) holder(s start) *app {
+	for _, app := range a.running {
+		if app.start.generation == s.generation && app.start.slot == s.slot {
+			return app
+		}
+	}
+	return nil
+}
+
 // attempt tells of an error that stops nothing. The loop cannot post to itself.
 func (a *apps) attempt(err error) {
 	if err != nil {

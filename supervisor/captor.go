@@ -95,8 +95,12 @@ func (c *captor) bind(call capture.Call) error {
 }
 
 // succeed gives an instance that was started again the socket of the one before,
-// with the clients that wait in it.
+// with the clients that wait in it. A socket that is in an epoll set already cannot
+// be replaced: the set would go on watching the one that the app has no more.
 func (c *captor) succeed(call capture.Call, fd int, sockaddr []byte) (bool, error) {
+	if watched(call) {
+		return false, nil
+	}
 	left, err := c.apps.steering.Take(c.member, fd, sockaddr)
 	if err != nil || left < 0 {
 		return false, err
@@ -106,6 +110,15 @@ func (c *captor) succeed(call capture.Call, fd int, sockaddr []byte) (bool, erro
 		return false, nil // the app's own socket will do
 	}
 	return true, nil
+}
+
+func watched(call capture.Call) bool {
+	inode, err := call.Inode()
+	if err != nil {
+		return false
+	}
+	seen, err := childproc.NewLookout([]uint64{inode}).Look([]int{call.PID()})
+	return err == nil && seen[0]
 }
 
 // replace does without a duplicate of the app's socket, where the system gives

@@ -108,7 +108,7 @@ func (v *vigil) seen() bool {
 		case len(unseen) == 0 && len(v.sockets()) == 0:
 			return v.livesWithoutSockets()
 		case len(unseen) > 0:
-			v.say("nothing in it waits for connections on " + strings.Join(unseen, ", "))
+			v.say("nothing in it waits for connections on " + strings.Join(unseen, ", ") + v.elsewhere())
 		}
 		return err == nil && len(unseen) == 0
 	})

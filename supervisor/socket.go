@@ -64,6 +64,26 @@ func (v *vigil) unopened(opened []socket) []string {
 	return names
 }
 
+// elsewhere is for the report of an instance that listens where those that came
+// before did not.
+func (v *vigil) elsewhere() string {
+	before := v.app.start.predecessor
+	if v.apps.steering == nil || before == 0 {
+		return ""
+	}
+	known := v.apps.steering.Addresses(before)
+	var names []string
+	for _, s := range v.sockets() {
+		if s.bound.IsValid() && !slices.Contains(known, s.bound) {
+			names = append(names, s.name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", strings.Join(names, ", "), before)
+}
+
 func unseen(sockets []socket, seen []bool) []string {
 	var names []string
 	for i, s := range sockets {
