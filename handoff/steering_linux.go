@@ -451,6 +451,17 @@ func (s *Steering) Retire(m Member) error {
 	return s.dismiss(m, retired)
 }
 
+// Forget says that nobody has the socket any more, and is about to take it over: its app has closed it.
+func (s *Steering) Forget(inode uint64) error {
+	return s.change(func(g *group) {
+		for _, seat := range g.members {
+			if seat.inode == inode {
+				seat.state, g.stale = retired, true
+			}
+		}
+	})
+}
+
 func (s *Steering) dismiss(m Member, state seatState) error {
 	s.mutex.Lock()
 	maps.DeleteFunc(s.bound, func(_ uint64, b *binding) bool { return b.Member == m })

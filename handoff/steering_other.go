@@ -54,6 +54,9 @@ func (*Steering) EndProbe(uint16) error { return errors.ErrUnsupported }
 // Vacate is never called.
 func (*Steering) Vacate(Member) error { return errors.ErrUnsupported }
 
+// Forget is never called.
+func (*Steering) Forget(uint64) error { return errors.ErrUnsupported }
+
 // Retire is never called.
 func (*Steering) Retire(Member) error { return errors.ErrUnsupported }
 

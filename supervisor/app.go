@@ -53,7 +53,7 @@ func (a *apps) start(s start) {
 		a.post(started{s.instance, p.PID})
 		go a.watch(app, p)
 		go app.ear.listen()
-		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, begun: time.Now()}).awaitReady()
+		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, begun: time.Now(), closed: map[uint64]time.Time{}}).awaitReady()
 	}()
 }
 

@@ -89,9 +89,15 @@ func (c *captor) bind(call capture.Call) error {
 		c.tell("a socket of the app is not captured", err)
 	}
 	if decision == handoff.Conflict {
-		c.tell("the app binds an address that is in use", nil)
+		c.tell("the app binds an address that is in use", unshare(fd))
 	}
 	return call.Continue()
+}
+
+// unshare lets the kernel refuse what it refuses without grace: the other socket
+// may have SO_REUSEPORT from grace alone, and this one from the app.
+func unshare(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
 }
 
 // succeed gives an instance that was started again the socket of the one before,

@@ -23,7 +23,8 @@ type vigil struct {
 	launch   *launch
 	instance int
 	begun    time.Time
-	told     string // the last reason that was posted
+	told     string               // the last reason that was posted
+	closed   map[uint64]time.Time // since when nobody has these sockets, by inode
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
@@ -108,6 +109,7 @@ func (v *vigil) seen() bool {
 		case len(unseen) == 0 && len(v.sockets()) == 0:
 			return v.livesWithoutSockets()
 		case len(unseen) > 0:
+			v.forgetClosed()
 			v.say("nothing in it waits for connections on " + strings.Join(unseen, ", ") + v.elsewhere())
 		}
 		return err == nil && len(unseen) == 0

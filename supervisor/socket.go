@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gracerun/grace/handoff"
 )
 
 // socket is one that an instance has to wait on before it is ready.
@@ -82,6 +84,33 @@ func (v *vigil) elsewhere() string {
 		return ""
 	}
 	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", strings.Join(names, ", "), before)
+}
+
+// forgetClosed gives up what the instance has opened and closed again, and grace's
+// duplicate keeps open. A socket that is sent from one process to another is
+// nobody's for a moment, so nobody has to have it for the delay.
+func (v *vigil) forgetClosed() {
+	delay := v.apps.options.Readiness.Delay
+	if v.apps.steering == nil || time.Since(v.begun) < delay {
+		return
+	}
+	for _, s := range v.sockets() {
+		since, known := v.closed[s.inode]
+		switch {
+		case !v.opened(s) || live(handoff.Member{}, s.inode):
+			delete(v.closed, s.inode)
+		case !known:
+			v.closed[s.inode] = time.Now()
+		case time.Since(since) >= delay:
+			v.apps.attempt(v.apps.steering.Forget(s.inode))
+		}
+	}
+}
+
+// opened reports whether the instance has made the socket itself.
+func (v *vigil) opened(s socket) bool {
+	held := func(l *handoff.Listener) bool { return l.Bound() == s.address }
+	return s.bound.IsValid() && !slices.ContainsFunc(v.apps.held, held)
 }
 
 func unseen(sockets []socket, seen []bool) []string {

@@ -85,6 +85,9 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 	if m.policy.Held && !g.touched && g.ran {
 		why += "; the app seems to bind by itself: nothing was seen waiting on the --listen sockets (leave --listen out, or choose a --dialect that the app knows)"
 	}
+	if g.ran && status == 0 {
+		why += "; if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET"
+	}
 	m.status = status
 	m.say(report{level: failure, text: "first generation failed", generation: g.number, took: m.at.Sub(g.born), why: why})
 	m.stop()

@@ -1,0 +1,303 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/requirement"
+)
+
+const crashes = 4
+
+// A crash loses what the app had in its hands. Who comes meanwhile waits, and gets
+// his answer from the instance that is started again.
+func TestCrashOfACapturedAppIsWaitedOut(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	const clients = 4
+	web, echo := map[load.Kind]int{load.NewConnection: clients}, map[load.Kind]int{load.Echo: clients}
+	for _, test := range []struct {
+		name, migrate string
+		program       program
+		most          int // of requests that may fail at each crash
+	}{
+		{"static Go", "0", program{command: appBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
+		{"static Go", "1", program{command: appBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
+		{"C that forks for each connection", "0", program{command: "fork.c PORT", clients: echo}, clients},
+		// Its new instance cannot have the old one's socket, and what waits there is reset.
+		{"C that calls epoll_ctl before bind", "0", program{command: "epoll.c PORT", clients: echo}, 2 * clients},
+		{"C that calls epoll_ctl before bind", "1", program{command: "epoll.c PORT", clients: echo}, clients},
+	} {
+		t.Run(test.name+", tcp_migrate_req="+test.migrate, func(t *testing.T) {
+			setMigration(t, test.migrate)
+			test.program.crash(t, crashes*test.most)
+		})
+	}
+}
+
+func (p program) crash(t *testing.T, most int) {
+	port := ownPort(t)
+	s := grace(t, append([]string{"--"}, compiled(t, p.command, port)...)...)
+	s.ready(1)
+	tally := counted(t, load.Config{Addr: "127.0.0.1:" + port, Clients: p.clients}, func(l *load.Load) {
+		for n := 1; n <= crashes; n++ {
+			s.instance("instance ready", n)
+			awaitSuccesses(t, l, 50)
+			if err := syscall.Kill(s.instance("instance started", n).PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.instance("instance ready", crashes+1)
+		awaitSuccesses(t, l, 50)
+	})
+	s.stop()
+	if tally.Failures() > uint64(most) {
+		t.Errorf("more than %d requests failed: %v, first %v", most, tally.ByFailure(), tally.First)
+	}
+}
+
+// awaitSuccesses waits until so many more requests were answered.
+func awaitSuccesses(t *testing.T, l *load.Load, more uint64) {
+	t.Helper()
+	successes := func() uint64 {
+		tally := l.Snapshot()
+		return tally.Requests() - tally.Failures()
+	}
+	enough := successes() + more
+	for deadline := time.Now().Add(patience); successes() < enough; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody answers: %s", l.Snapshot())
+		}
+	}
+}
+
+func (s *supervised) instance(text string, number int) entry {
+	s.t.Helper()
+	return s.await(fmt.Sprintf("%s, number %d", text, number), func(e entry) bool { return e.Message == text && e.Instance == number })
+}
+
+// counted is under for what may lose a request, and must not turn anyone away or
+// forget him.
+func counted(t *testing.T, cfg load.Config, do func(*load.Load)) load.Tally {
+	t.Helper()
+	cfg.ThinkMax = 4 * time.Millisecond
+	l, err := load.Start(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(l)
+	tally := l.Stop()
+	t.Logf("of %d requests %d failed: %v", tally.Requests(), tally.Failures(), tally.ByFailure())
+	for _, never := range []load.Failure{load.Refused, load.Timeout} {
+		if n := tally.ByFailure()[never]; n > 0 {
+			t.Errorf("%d requests: %s, first %v", n, never, tally.First)
+		}
+	}
+	return tally
+}
+
+// A version that dies under load within --settle: what it had accepted, and what
+// waited for it, is lost; the old one has the rest at once.
+func TestUpgradeIsUndoneUnderLoad(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	for _, migrate := range []string{"0", "1"} {
+		t.Run("tcp_migrate_req="+migrate, func(t *testing.T) {
+			setMigration(t, migrate)
+			addr, dir := "127.0.0.1:"+ownPort(t), t.TempDir()
+			script := `test -e crash && { "$0" -addr ` + addr + ` & while test -e crash; do sleep 0.01; done; kill -9 $!; exit 3; }; exec "$0" -addr ` + addr
+			s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--settle", "60s", "--", "sh", "-c", script, appBinary)
+			s.ready(1)
+			crash := filepath.Join(dir, "crash")
+			tally := counted(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func(l *load.Load) {
+				for generation := 2; generation < 2+crashes; generation++ {
+					touch(t, crash)
+					s.signal(syscall.SIGHUP)
+					s.ready(generation)
+					awaitSuccesses(t, l, 50)
+					if err := os.Remove(crash); err != nil {
+						t.Fatal(err)
+					}
+					s.awaitOf("upgrade undone, generation 1 serves again", generation)
+					s.awaitOf("generation ended", generation)
+				}
+			})
+			s.stop()
+			if lost := tally.ByFailure(); migrate == "1" && lost[load.Reset] > 0 {
+				t.Errorf("what waited was reset: %v, first %v", lost, tally.First)
+			}
+		})
+	}
+}
+
+func touch(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inOwnNetwork runs the test once more in a network of its own, where kernel
+// settings can be changed, and reports whether it runs there already.
+func inOwnNetwork(t *testing.T) bool {
+	const variable = "GRACE_TEST_OWN_NETWORK"
+	if os.Getenv(variable) == t.Name() {
+		return true
+	}
+	t.Parallel()
+	again := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), variable+"="+t.Name())
+	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	text, err := again.CombinedOutput()
+	if errnoOf(err) != 0 {
+		requirement.Check(t, "netns", err)
+	}
+	t.Logf("%s", text)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
+
+func errnoOf(err error) (errno syscall.Errno) {
+	_ = errors.As(err, &errno)
+	return errno
+}
+
+func setMigration(t *testing.T, value string) {
+	t.Helper()
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("ip: %v: %s", err, out)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_migrate_req", []byte(value), 0); err != nil {
+		t.Skip(err) // it came with Linux 5.14
+	}
+}
+
+// A new version that listens where the old one does not cannot take its place.
+func TestNewVersionOnAnotherAddressIsRefused(t *testing.T) {
+	for name, later := range map[string]string{
+		"port":   "fork.c OTHER",
+		"family": "others.c PORT",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			port, other, dir := ownPort(t), ownPort(t), t.TempDir()
+			before := strings.Join(compiled(t, "fork.c PORT", port), " ")
+			after := strings.Join(compiled(t, strings.ReplaceAll(later, "OTHER", other), port), " ")
+			script := fmt.Sprintf("test -e later && exec %s; exec %s", after, before)
+			s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--ready-timeout", "3s", "--", "sh", "-c", script)
+			s.ready(1)
+			touch(t, filepath.Join(dir, "later"))
+			under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+				s.signal(syscall.SIGHUP)
+				e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
+				pattern := `nothing in it waits for connections on 127\.0\.0\.1:` + port + `, but on (\[::\]|127\.0\.0\.1):\d+, where generation 1 has no socket`
+				if !regexp.MustCompile(pattern).MatchString(e.Why) {
+					t.Errorf("the reason is %q", e.Why)
+				}
+				s.awaitOf("generation ended", 2)
+			})
+			s.stop()
+		})
+	}
+}
+
+// Without grace an app goes on with what it has, and gets nothing new.
+func TestKilledGraceLeavesItsAppServing(t *testing.T) {
+	port := ownPort(t)
+	s := grace(t, append([]string{"--"}, compiled(t, "late.c PORT "+ownPort(t), port)...)...)
+	s.ready(1)
+	app := s.instance("instance ready", 1).PID
+	t.Cleanup(func() { _ = syscall.Kill(app, syscall.SIGKILL) })
+	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+		for _, want := range []string{"late bind: 0, late listen: 0", "late bind: ENOSYS, late listen: ENOSYS"} {
+			if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
+				t.Fatal(err)
+			}
+			s.awaitText(want)
+			if s.cmd.ProcessState == nil {
+				s.signal(syscall.SIGKILL)
+				s.wait()
+			}
+		}
+	})
+}
+
+func TestSecondBindFailsAsItDoesWithoutGrace(t *testing.T) {
+	port := ownPort(t)
+	s := grace(t, append([]string{"--"}, compiled(t, "twice.c PORT", port)...)...)
+	const want = "second bind: plain EADDRINUSE, reuseaddr EADDRINUSE, reuseport EADDRINUSE, 0.0.0.0 EADDRINUSE, [::] EADDRINUSE, other address 0"
+	s.awaitText(want)
+	s.ready(1)
+	s.upgrade(2)
+	s.stop()
+	said := 0
+	for _, line := range s.text {
+		if line == want {
+			said++
+		}
+	}
+	if said != 2 {
+		t.Errorf("%d of 2 generations found what there is without grace", said)
+	}
+}
+
+// Where the app cannot be captured it runs, and no upgrade is tried; --capture on
+// is a demand.
+func TestAppThatCannotBeCaptured(t *testing.T) {
+	for name, test := range map[string]struct {
+		under []string // what grace is run by
+		why   string
+	}{
+		"no seccomp":     {compiled(t, "deny.c", ""), "seccomp: function not implemented"},
+		"grace in grace": {[]string{graceBinary, "run", "--log-format", "json", "--"}, "grace does not capture inside of grace"},
+	} {
+		outer := func(c *exec.Cmd) {
+			c.Path, c.Args = test.under[0], append(test.under, append([]string{graceBinary}, c.Args[1:]...)...)
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			port := ownPort(t)
+			s := graceWith(t, outer, append([]string{"--"}, compiled(t, "fork.c PORT", port)...)...)
+			if e := s.awaitMessage("cannot capture the app's sockets, so there can be no upgrade"); !strings.Contains(e.Why, test.why) {
+				t.Errorf("the reason is %q", e.Why)
+			}
+			s.ready(1)
+			under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+				s.instance("instance ready", 1)
+			})
+			s.stop()
+		})
+		t.Run(name+", --capture on", func(t *testing.T) {
+			t.Parallel()
+			s := graceWith(t, outer, append([]string{"--capture", "on", "--"}, compiled(t, "fork.c PORT", ownPort(t))...)...)
+			if e := s.awaitMessage("first generation failed"); !strings.Contains(e.Why, test.why) {
+				t.Errorf("the reason is %q", e.Why)
+			}
+		})
+	}
+}
+
+// A daemon leaves grace's sight unless it says where it went.
+func TestDaemonHasToSayWhereItWent(t *testing.T) {
+	s := grace(t, append([]string{"--"}, compiled(t, "fork.c PORT -d", ownPort(t))...)...)
+	if e := s.awaitMessage("first generation failed"); !strings.Contains(e.Why, "stay in the foreground") {
+		t.Errorf("the reason is %q", e.Why)
+	}
+	s.wait()
+}
