@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -57,8 +58,10 @@ func (r recipe) testCaptured(t *testing.T, name string) {
 			t.Errorf("generation %d: %s", e.Generation, e.Why)
 		}
 	}
-	if len(p.files) > 0 {
-		server.refuse(ctx, p.paths(dir)...)
+	if broken := p.paths(dir); r.alone && r.breaks != "" {
+		server.refuse(ctx, filepath.Join(dir, r.breaks))
+	} else if len(broken) > 0 {
+		server.refuse(ctx, broken...)
 	}
 	if err := finish(); err != nil {
 		t.Error(err)

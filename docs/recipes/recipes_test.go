@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,14 +47,17 @@ var fresh = map[load.Kind]int{load.NewConnection: 4, load.Slow: 2}
 
 var recipes = map[string]recipe{
 	"asyncio":   {needs: []string{"python"}, clients: fresh, alone: true},
+	"c":         {needs: []string{"gcc"}, clients: map[load.Kind]int{load.Echo: 4}, alone: true, breaks: "app"},
 	"go":        {clients: all, breaks: "app"},
 	"gunicorn":  {needs: []string{"gunicorn"}, clients: fresh, breaks: "app.py"},
 	"haproxy":   {needs: []string{"haproxy"}, clients: all, breaks: "haproxy.cfg"},
+	"java":      {needs: []string{"java"}, probe: "java --list-modules | grep jdk.compiler", clients: fresh, alone: true},
 	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf"},
 	"node":      {needs: []string{"node"}, clients: all, breaks: "server.js"},
 	"php-fpm":   {needs: []string{"php-fpm", "nginx"}, clients: all, breaks: "php-fpm.conf"},
 	"python":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, alone: true},
 	"redis":     {needs: []string{"redis-server"}, another: loadRedis, alone: true},
+	"rust":      {needs: []string{"rustc"}, clients: map[load.Kind]int{load.Echo: 4}, alone: true, breaks: "app"},
 	"starlet":   {needs: []string{"plackup"}, probe: "perl -MStarlet -e 1", clients: all, breaks: "app.psgi"},
 	"tableflip": {clients: all, breaks: "app"},
 	"uvicorn":   {needs: []string{"uvicorn"}, clients: all, breaks: "app.py"},
@@ -302,15 +306,25 @@ func serveBackend(t *testing.T, port string) {
 	t.Cleanup(func() { app.Close() })
 }
 
-// build makes the page's Go program, if it has one.
+// compilers make a program called app of a page's source.
+var compilers = map[string][]string{
+	"main.go": {"go", "build", "-o", "app"},
+	"main.c":  {"gcc", "-O2", "-pthread", "-o", "app"},
+	"main.rs": {"rustc", "-O", "-o", "app"},
+}
+
+// build makes the page's program, if it has one to be compiled.
 func build(t *testing.T, dir string) {
 	t.Helper()
-	source := filepath.Join(dir, "main.go")
-	if _, err := os.Stat(source); err != nil {
-		return
-	}
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "app"), source).CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the page's program: %v\n%s", err, out)
+	for source, compiler := range compilers {
+		if _, err := os.Stat(filepath.Join(dir, source)); err != nil {
+			continue
+		}
+		words := slices.Clone(compiler)
+		words[len(words)-1] = filepath.Join(dir, "app")
+		if out, err := exec.Command(words[0], append(words[1:], filepath.Join(dir, source))...).CombinedOutput(); err != nil {
+			t.Fatalf("cannot build the page's program: %v\n%s", err, out)
+		}
 	}
 }
 
