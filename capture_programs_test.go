@@ -70,6 +70,9 @@ func (p program) test(t *testing.T) {
 	if hosts == nil {
 		hosts = []string{"127.0.0.1"}
 	}
+	for _, host := range hosts {
+		awaitListener(t, net.JoinHostPort(host, port))
+	}
 	s.underAll(hosts, port, p.clients, func() { s.upgrades(capturedUpgrades) })
 	s.stop()
 	for _, e := range s.entries() {
@@ -86,9 +89,7 @@ func (s *supervised) underAll(hosts []string, port string, clients map[load.Kind
 		do()
 		return
 	}
-	addr := net.JoinHostPort(hosts[0], port)
-	awaitListener(s.t, addr)
-	under(s.t, load.Config{Addr: addr, Clients: clients}, func() { s.underAll(hosts[1:], port, clients, do) })
+	under(s.t, load.Config{Addr: net.JoinHostPort(hosts[0], port), Clients: clients}, func() { s.underAll(hosts[1:], port, clients, do) })
 }
 
 func awaitListener(t *testing.T, addr string) {
