@@ -116,7 +116,7 @@ func TestOptions(t *testing.T) {
 			return strings.Contains(o.Policy.NoUpgrade, "--listen"), true
 		}},
 		"upgrades with captured sockets": {nil, func(o supervisor.Options) (any, any) { return o.Policy.NoUpgrade, "" }},
-		"upgrades with sockets": {[]string{"--listen=8080"}, func(o supervisor.Options) (any, any) { return o.Policy.NoUpgrade, "" }},
+		"upgrades with sockets":          {[]string{"--listen=8080"}, func(o supervisor.Options) (any, any) { return o.Policy.NoUpgrade, "" }},
 		"listen": {[]string{"--listen=8080", "--listen=web=127.0.0.1:80"}, func(o supervisor.Options) (any, any) {
 			return []string{o.Listen[0].Addr, o.Listen[1].Name}, []string{":8080", "web"}
 		}},
