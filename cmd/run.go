@@ -48,7 +48,7 @@ type runFlags struct {
 	ready, check, envFile, dir              string
 	stopSignal, restart, user, group, umask string
 	pidFile, logFormat, logLevel            string
-	evict                                   bool
+	evict, delayGiven                       bool
 	instances, maxDraining                  int
 	readyTimeout, readyDelay, drainTimeout  time.Duration
 	drainDelay, watchdog, settle            time.Duration
@@ -67,6 +67,7 @@ func newRun() *cobra.Command {
 			if err := addEnvironment(c.Flags()); err != nil {
 				return err
 			}
+			f.delayGiven = c.Flags().Changed("ready-delay")
 			return f.run(command)
 		},
 	}
@@ -99,7 +100,7 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.IntVar(&f.instances, "instances", 1, "processes in a generation")
 	flags.StringVar(&f.ready, "ready", "auto", "how an instance is known to serve: auto, notify, delay, tcp, http://HOST:PORT/PATH, cmd:COMMAND")
 	flags.DurationVar(&f.readyTimeout, "ready-timeout", time.Minute, "how long an instance may take to serve")
-	flags.DurationVar(&f.readyDelay, "ready-delay", time.Second, "how long an instance must live, for --ready delay and where auto cannot see")
+	flags.DurationVar(&f.readyDelay, "ready-delay", time.Second, "how long an instance must live, for --ready delay and where auto cannot see; unless it is given, a captured app has 10s to open its first socket")
 	flags.StringVar(&f.check, "check", "", "shell command that must succeed before an upgrade starts, such as 'nginx -t'")
 	flags.StringVar(&f.stopSignal, "stop-signal", "TERM", "signal that tells the app to finish")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish before KILL")
@@ -190,8 +191,14 @@ func (f *runFlags) policy(o supervisor.Options) (supervisor.Policy, error) {
 	return p, err
 }
 
+// firstSocket is for programs that take long to start, such as those in Java.
+const firstSocket = 10 * time.Second
+
 func (f *runFlags) readiness(written string) (supervisor.Readiness, error) {
-	r := supervisor.Readiness{Mode: supervisor.ReadyMode(written), Delay: f.readyDelay}
+	r := supervisor.Readiness{Mode: supervisor.ReadyMode(written), Delay: f.readyDelay, FirstSocket: firstSocket}
+	if f.delayGiven {
+		r.FirstSocket = f.readyDelay
+	}
 	if probe, ok := strings.CutPrefix(written, "cmd:"); ok {
 		r.Mode, r.Probe = supervisor.ReadyCommand, probe
 		return r, nil

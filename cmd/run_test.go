@@ -130,10 +130,10 @@ func TestOptions(t *testing.T) {
 				[]time.Duration{2 * time.Minute, 3 * time.Second, 4 * time.Second, 5 * time.Second}
 		}},
 		"ready by http": {[]string{"--ready=http://127.0.0.1:80/ok"}, func(o supervisor.Options) (any, any) {
-			return o.Readiness, supervisor.Readiness{Mode: supervisor.ReadyHTTP, URL: "http://127.0.0.1:80/ok", Delay: time.Second}
+			return o.Readiness, supervisor.Readiness{Mode: supervisor.ReadyHTTP, URL: "http://127.0.0.1:80/ok", Delay: time.Second, FirstSocket: 10 * time.Second}
 		}},
 		"ready by command": {[]string{"--ready=cmd:curl -f localhost", "--ready-delay=2s"}, func(o supervisor.Options) (any, any) {
-			return o.Readiness, supervisor.Readiness{Mode: supervisor.ReadyCommand, Probe: "curl -f localhost", Delay: 2 * time.Second}
+			return o.Readiness, supervisor.Readiness{Mode: supervisor.ReadyCommand, Probe: "curl -f localhost", Delay: 2 * time.Second, FirstSocket: 10 * time.Second}
 		}},
 		"ready by notice": {[]string{"--ready=notify"}, func(o supervisor.Options) (any, any) { return o.Readiness.Mode, supervisor.ReadyNotify }},
 	} {

@@ -41,6 +41,9 @@ type Readiness struct {
 	// Delay is how long an instance must have lived, for ReadyDelay and where
 	// ReadyAuto has nothing to look at.
 	Delay time.Duration
+	// FirstSocket is how long a captured instance may take to open its first
+	// socket before it is taken for one that has none.
+	FirstSocket time.Duration
 }
 
 // CaptureMode says whether grace takes part in the sockets that the app binds itself.

@@ -124,8 +124,9 @@ func unseen(sockets []socket, seen []bool) []string {
 }
 
 // livesWithoutSockets is for an app that opens none, such as one that works on a
-// queue. One that is about to open its first has the delay to do so.
+// queue. One that takes long to open its first must not replace one that serves.
 func (v *vigil) livesWithoutSockets() bool {
-	v.say(fmt.Sprintf("it has opened no socket and not lived for %s (--ready-delay)", v.apps.options.Readiness.Delay))
-	return v.hasSaidSo() || time.Since(v.begun) >= v.apps.options.Readiness.Delay
+	patience := v.apps.options.Readiness.FirstSocket
+	v.say(fmt.Sprintf("it has opened no socket, and not lived for %s without one (--ready-delay)", patience))
+	return v.hasSaidSo() || time.Since(v.begun) >= patience
 }
