@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -105,19 +106,27 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.drain()
-	g := s.groups[wanted]
-	if g == nil {
+	_, seat := s.vacancy(m, wanted)
+	if seat == nil {
 		return -1, nil
 	}
-	for _, seat := range g.members {
-		if seat.Member == m && seat.state == vacant {
-			seat.state = promised
-			s.bound[seat.inode] = &binding{Member: m, site: g.site, inode: seat.inode, uid: seat.uid, asked: seat.asked}
-			return seat.duplicateLike(fd)
-		}
+	seat.state = promised
+	s.bound[seat.inode] = &binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked}
+	return seat.duplicateLike(fd)
+}
+
+// vacancy finds what the member before has left there, or nil.
+func (s *Steering) vacancy(m Member, at site) (*group, *seat) {
+	s.drain()
+	g := s.groups[at]
+	if g == nil {
+		return nil, nil
 	}
-	return -1, nil
+	i := slices.IndexFunc(g.members, func(s *seat) bool { return s.Member == m && s.state == vacant })
+	if i < 0 {
+		return nil, nil
+	}
+	return g, g.members[i]
 }
 
 // duplicateLike makes the socket block or not, as the other does, which it is to replace.
@@ -165,19 +174,15 @@ func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.drain()
-	g := s.groups[at]
-	if g == nil {
+	g, seat := s.vacancy(m, at)
+	if seat == nil {
 		return -1, nil
 	}
-	for _, seat := range g.members {
-		if seat.Member != m || seat.state != vacant {
-			continue
-		}
-		if fd, err = unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-			return -1, err
-		}
-		return fd, s.listenAgain(g, seat, m, l.address.backlog())
+	if fd, err = unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return -1, err
 	}
-	return -1, nil
+	if err := s.listenAgain(g, seat, m, l.address.backlog()); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
 }

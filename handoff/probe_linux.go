@@ -59,11 +59,5 @@ func bindAny(fd int) (uint16, error) {
 	if err != nil {
 		return 0, err
 	}
-	switch bound := bound.(type) {
-	case *unix.SockaddrInet4:
-		return uint16(bound.Port), nil
-	case *unix.SockaddrInet6:
-		return uint16(bound.Port), nil
-	}
-	return 0, unix.EAFNOSUPPORT
+	return inetAddrPort(bound).Port(), nil
 }

@@ -6,9 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -147,13 +145,7 @@ func (s *Steering) Review(m Member) error {
 			closed = append(closed, socket.Inode)
 		}
 	}
-	if len(closed) == 0 {
-		return nil
-	}
-	s.mutex.Lock()
-	s.abandon(closed, retired)
-	s.mutex.Unlock()
-	return s.change(func(*group) {})
+	return s.Forget(closed...)
 }
 
 func (s *Steering) rivals(b *binding) []uint64 {
@@ -451,15 +443,15 @@ func (s *Steering) Retire(m Member) error {
 	return s.dismiss(m, retired)
 }
 
-// Forget says that nobody has the socket any more, and is about to take it over: its app has closed it.
-func (s *Steering) Forget(inode uint64) error {
-	return s.change(func(g *group) {
-		for _, seat := range g.members {
-			if seat.inode == inode {
-				seat.state, g.stale = retired, true
-			}
-		}
-	})
+// Forget says that nobody has these sockets any more, or is about to take them over: their app has closed them.
+func (s *Steering) Forget(inodes ...uint64) error {
+	if len(inodes) == 0 {
+		return nil
+	}
+	s.mutex.Lock()
+	s.abandon(inodes, retired)
+	s.mutex.Unlock()
+	return s.change(func(*group) {})
 }
 
 func (s *Steering) dismiss(m Member, state seatState) error {
@@ -582,17 +574,4 @@ func (s *Steering) Close() error {
 	}
 	clear(s.groups)
 	return errors.Join(errs...)
-}
-
-// MigratesRequests tells whether the kernel gives what waits in the queue of a listener that closes to another of its
-// group (net.ipv4.tcp_migrate_req, since Linux 5.14): to any of them, whoever is selected.
-func MigratesRequests() (bool, error) {
-	value, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("cannot read net.ipv4.tcp_migrate_req: %w", err)
-	}
-	return strings.TrimSpace(string(value)) == "1", nil
 }

@@ -1071,13 +1071,3 @@ func TestConnectionsDoNotWakeTheSteering(t *testing.T) {
 		t.Errorf("woken %d times by 1000 connections", woken)
 	}
 }
-
-func TestMigratesRequests(t *testing.T) {
-	value, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
-	if err != nil {
-		t.Skip(err)
-	}
-	if got, err := MigratesRequests(); got != (string(value) == "1\n") || err != nil {
-		t.Error(got, err)
-	}
-}

@@ -55,7 +55,7 @@ func (*Steering) EndProbe(uint16) error { return errors.ErrUnsupported }
 func (*Steering) Vacate(Member) error { return errors.ErrUnsupported }
 
 // Forget is never called.
-func (*Steering) Forget(uint64) error { return errors.ErrUnsupported }
+func (*Steering) Forget(...uint64) error { return errors.ErrUnsupported }
 
 // Retire is never called.
 func (*Steering) Retire(Member) error { return errors.ErrUnsupported }
@@ -77,8 +77,3 @@ func (*Steering) Wait() (SteeredSocket, error) { return SteeredSocket{}, errors.
 
 // Close does nothing.
 func (*Steering) Close() error { return nil }
-
-// MigratesRequests returns an error.
-func MigratesRequests() (bool, error) {
-	return false, errors.New("cannot read net.ipv4.tcp_migrate_req: it exists only on Linux")
-}

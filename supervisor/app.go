@@ -31,6 +31,10 @@ type app struct {
 	grant       *handoff.Grant
 }
 
+func (a *app) member() handoff.Member {
+	return handoff.Member{Generation: a.start.generation, Instance: a.start.slot}
+}
+
 func (a *apps) start(s start) {
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting, dismiss := context.WithCancel(ctx)
@@ -104,7 +108,7 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 func (a *apps) own(app *app) error {
 	for _, l := range a.held {
 		if l.Address().Steer {
-			own, err := a.steering.Own(handoff.Member{Generation: app.start.generation, Instance: app.start.slot}, l)
+			own, err := a.steering.Own(app.member(), l)
 			if err != nil {
 				return errors.Join(err, app.disown())
 			}

@@ -28,7 +28,7 @@ type captor struct {
 func newCaptor(a *apps, app *app) *captor {
 	return &captor{
 		apps: a, app: app, calls: app.calls,
-		member: handoff.Member{Generation: app.start.generation, Instance: app.start.slot},
+		member: app.member(),
 		fresh:  map[uint64]int{}, told: map[string]bool{},
 	}
 }

@@ -134,7 +134,7 @@ func (v *vigil) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if v.apps.steering == nil {
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
-	return v.apps.steering.Dial(ctx, handoff.Member{Generation: v.app.start.generation, Instance: v.app.start.slot}, addr)
+	return v.apps.steering.Dial(ctx, v.app.member(), addr)
 }
 
 func hostPort(target *url.URL) string {

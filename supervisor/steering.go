@@ -120,7 +120,7 @@ func (a *apps) vacate(app *app) {
 	if a.steering == nil {
 		return
 	}
-	a.attempt(a.steering.Vacate(handoff.Member{Generation: app.start.generation, Instance: app.start.slot}))
+	a.attempt(a.steering.Vacate(app.member()))
 }
 
 func (a *apps) retireSockets(generation int) {
