@@ -13,7 +13,11 @@ type action interface{ action() }
 type (
 	// prepare resolves a generation's command and runs its check. It is
 	// answered by prepared or prepareFailed, exactly once.
-	prepare struct{ generation int }
+	prepare struct {
+		generation int
+		command    []string // nil: the one that grace was started with
+		again      *recipe  // to be run once more as it was, instead
+	}
 	// abandon cuts a prepare short; its answer still comes.
 	abandon struct{ generation int }
 	// start starts one process. It is answered by started or startFailed; the
@@ -77,12 +81,18 @@ type (
 		jittered bool
 	}
 	disarm struct{ timer timer }
+	// answer is for who waits for the result of a request.
+	answer struct {
+		request int
+		result  result
+	}
 	// finish ends the supervisor with an exit status.
 	finish struct{ status int }
 	// report is one line of the log.
 	report struct {
 		level      level
 		text       string
+		fact       Fact // what has happened, for programs; mostly nothing
 		generation int
 		instance   int
 		pid        int
@@ -108,6 +118,7 @@ func (steer) action()    {}
 func (observe) action()  {}
 func (arm) action()      {}
 func (disarm) action()   {}
+func (answer) action()   {}
 func (finish) action()   {}
 func (report) action()   {}
 

@@ -89,7 +89,7 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 	}
 	app.grant, err = a.options.Dialects.Issue(handoff.Issue{
 		Listeners:  app.sockets,
-		Command:    a.options.Command,
+		Command:    spec.Args,
 		Generation: app.start.generation,
 		Parent:     os.Getpid(),
 	})

@@ -88,7 +88,7 @@ func (m *machine) expire(i *instance) {
 	case Ready:
 		i.failures = 0
 	case Draining:
-		m.say(report{level: warn, text: "gave up draining, killing", generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.account()})
+		m.say(report{level: warn, text: "gave up draining, killing", fact: FactKilled, generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.account()})
 		m.kill(i)
 	case Killing:
 		m.say(report{level: failure, text: "killed, but still there", generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since)})

@@ -25,7 +25,7 @@ func (m *machine) drainGeneration(g *generation) {
 		m.drainInstance(i)
 	}
 	if g.alive() {
-		m.say(report{level: info, text: drainingText(emptied), generation: g.number, within: m.policy.DrainTimeout})
+		m.say(report{level: info, text: drainingText(emptied), fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout})
 		g.progress = m.arm(timer{generation: g.number}, firstProgress)
 	}
 	m.endIfEmpty(g)
@@ -54,7 +54,7 @@ func (m *machine) endIfEmpty(g *generation) {
 }
 
 func (m *machine) reportEnd(g *generation, spent time.Duration) {
-	r := report{level: info, text: "generation ended", generation: g.number, took: spent, why: "drained"}
+	r := report{level: info, text: "generation ended", fact: FactDrained, generation: g.number, took: spent, why: "drained"}
 	if g.failure != "" {
 		r.why = "failed"
 	}
@@ -66,14 +66,14 @@ func (m *machine) reportEnd(g *generation, spent time.Duration) {
 
 // endIfDeserted ends grace when nothing serves, starts or is going to.
 func (m *machine) endIfDeserted() {
-	if m.mode > lingering || m.candidate != nil || m.waiting || m.current == nil {
+	if m.mode > lingering || m.candidate != nil || m.wish != nil || m.current == nil {
 		return
 	}
 	if m.current.alive() {
 		return
 	}
 	m.status = m.current.status
-	m.say(report{level: info, text: "the app has ended", generation: m.current.number, why: "--restart " + string(m.policy.Restart)})
+	m.say(report{level: info, text: "the app has ended", fact: FactStopping, generation: m.current.number, why: "--restart " + string(m.policy.Restart)})
 	m.stop()
 }
 

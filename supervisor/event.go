@@ -11,20 +11,25 @@ import (
 type event interface{ event() }
 
 type (
-	// upgradeRequested asks for a new generation.
-	upgradeRequested struct{}
+	// upgradeRequested asks for a new generation: of the command, or of what the
+	// current one runs if that is nil. A request that has a number is answered.
+	upgradeRequested struct {
+		request  int
+		command  []string
+		rollback bool // of what ran before the current one
+	}
 	// stopRequested asks for the end of everything; said twice, for an
 	// immediate one.
-	stopRequested struct{}
+	stopRequested struct{ request int }
 	// killRequested asks for an immediate end.
-	killRequested struct{}
+	killRequested struct{ request int }
 	// signalReceived is a signal that is the app's business.
 	signalReceived struct{ signal syscall.Signal }
 
 	// prepared answers a prepare action that found all that a start needs.
 	prepared struct {
 		generation int
-		executable string
+		recipe     recipe
 	}
 	// prepareFailed answers one that did not.
 	prepareFailed struct {

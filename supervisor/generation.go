@@ -29,8 +29,10 @@ type generation struct {
 	stage      Stage
 	since      time.Time // of the stage
 	born       time.Time
-	executable string
-	preparing  bool // the answer to prepare is still to come
+	recipe     recipe
+	before     *recipe  // what served when it came to serve
+	attempt    *attempt // to bring it into service; nil once that has a result
+	preparing  bool     // the answer to prepare is still to come
 	ran        bool // the app was executed
 	touched    bool
 	forced     bool // its drain needed KILL

@@ -54,7 +54,7 @@ func (m *machine) newInstance(g *generation, slot, failures int) *instance {
 
 func (m *machine) startInstance(i *instance) {
 	m.enter(i, Starting, m.policy.ReadyTimeout)
-	a := start{generation: i.generation.number, instance: i.id, slot: i.slot, mustNotify: m.notifying[i.generation.executable]}
+	a := start{generation: i.generation.number, instance: i.id, slot: i.slot, mustNotify: m.notifying[i.generation.recipe.Executable]}
 	if m.current != nil && m.current != i.generation {
 		a.predecessor = m.current.number
 	}
@@ -203,6 +203,9 @@ func (m *machine) reportExit(i *instance) {
 	r := report{level: info, text: "instance ended", generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.exit.String()}
 	if i.phase == Starting || i.phase == Ready {
 		r.level = warn
+		if i.generation.stage == StageCurrent {
+			r.fact = FactCrashed
+		}
 	}
 	m.say(r)
 }
@@ -233,7 +236,7 @@ func (m *machine) restart(i *instance) {
 	}
 	next := m.newInstance(g, i.slot, i.failures+1)
 	next.timer = m.armJittered(timer{instance: next.id}, backoff(i.failures))
-	m.say(report{level: warn, text: "restarting", generation: g.number, instance: next.id, within: backoff(i.failures), why: i.exit.String()})
+	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: g.number, instance: next.id, within: backoff(i.failures), why: i.exit.String()})
 }
 
 func (m *machine) onEmptied(i *instance, ev emptied) {

@@ -17,6 +17,7 @@ import (
 type launch struct {
 	path     string // the executable as the app is to see it
 	real     string // the file behind it
+	file     file   // what that was then
 	args     []string
 	dir      string // the directory behind the one that was written
 	env      []string
@@ -33,6 +34,43 @@ type launchError struct {
 func (e *launchError) Error() string { return e.text }
 
 func resolve(o Options) (*launch, error) {
+	l, err := surroundings(o)
+	if err != nil {
+		return nil, err
+	}
+	if l.path, err = find(o.Command[0], o.Dir, l.variable("PATH")); err != nil {
+		return nil, err
+	}
+	if l.real, err = filepath.EvalSymlinks(l.path); err != nil {
+		return nil, err
+	}
+	l.file, err = identify(l.real)
+	return l, err
+}
+
+// resolveOrder does it for one generation, whose command may be a new one or one
+// that ran before.
+func resolveOrder(o Options, order prepare) (*launch, error) {
+	if order.command != nil {
+		o.Command = order.command
+	}
+	if order.again == nil {
+		return resolve(o)
+	}
+	if err := order.again.unchanged(); err != nil {
+		return nil, err
+	}
+	o.Dir = order.again.Dir
+	l, err := surroundings(o)
+	if err != nil {
+		return nil, err
+	}
+	l.path, l.real, l.file = order.again.Path, order.again.Executable, order.again.File
+	return l, nil
+}
+
+// surroundings is all of a launch but the executable.
+func surroundings(o Options) (*launch, error) {
 	l := &launch{args: o.Command, umask: o.Umask}
 	var err error
 	if l.dir, err = filepath.EvalSymlinks(o.Dir); err != nil {
@@ -42,14 +80,11 @@ func resolve(o Options) (*launch, error) {
 	if err := l.addIdentity(o.User, o.Group); err != nil {
 		return nil, err
 	}
-	if err := l.addEnvFile(o.EnvFile); err != nil {
-		return nil, err
-	}
-	if l.path, err = find(o.Command[0], o.Dir, l.variable("PATH")); err != nil {
-		return nil, err
-	}
-	l.real, err = filepath.EvalSymlinks(l.path)
-	return l, err
+	return l, l.addEnvFile(o.EnvFile)
+}
+
+func (l *launch) recipe() recipe {
+	return recipe{Command: l.args, Path: l.path, Executable: l.real, Dir: l.dir, File: l.file}
 }
 
 func (l *launch) addEnvFile(path string) error {

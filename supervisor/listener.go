@@ -16,7 +16,7 @@ func (m *machine) onRevived(ev revived) {
 	m.say(report{level: warn, text: fmt.Sprintf("listener %s revived", ev.listener), why: why})
 	if ev.replaced {
 		m.say(report{level: warn, text: "upgrading", why: "only a new generation has the new socket"})
-		m.onUpgradeRequested()
+		m.onUpgradeRequested(upgradeRequested{})
 	}
 }
 

@@ -5,7 +5,7 @@ import "time"
 // host does what the machine decides about processes. Its methods are called by
 // the loop alone and do not block; each posts what comes of it.
 type host interface {
-	prepare(generation int)
+	prepare(prepare)
 	abandon(generation int)
 	start(start)
 	dismiss(instance int)
@@ -72,7 +72,7 @@ func (l *loop) performAll(actions []action) {
 func (l *loop) perform(a action) {
 	switch a := a.(type) {
 	case prepare:
-		l.host.prepare(a.generation)
+		l.host.prepare(a)
 	case abandon:
 		l.host.abandon(a.generation)
 	case start:

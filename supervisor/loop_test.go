@@ -29,8 +29,8 @@ func (f *fakeHost) answer(after time.Duration, ev event) {
 	time.AfterFunc(after, func() { f.post(ev) })
 }
 
-func (f *fakeHost) prepare(generation int) { f.answer(0, prepared{generation, "/app"}) }
-func (f *fakeHost) abandon(int)            {}
+func (f *fakeHost) prepare(p prepare) { f.answer(0, prepared{p.generation, appRecipe(p)}) }
+func (f *fakeHost) abandon(int)       {}
 
 func (f *fakeHost) start(s start) {
 	f.begun[s.instance] = time.Now()
@@ -108,7 +108,7 @@ func TestLoopUpgradesAndStops(t *testing.T) {
 		}
 		want := []string{
 			"instance started", "instance ready", "generation ready",
-			"instance started", "instance ready", "generation ready", "generation draining",
+			"upgrade begins", "instance started", "instance ready", "generation ready", "generation draining", "upgraded",
 			"stopping", "generation draining", "draining (7 connections in flight)",
 			"draining (7 connections in flight)", "instance ended", "generation ended", "instance ended", "generation ended",
 		}

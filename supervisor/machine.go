@@ -25,9 +25,10 @@ type machine struct {
 	instances   map[int]*instance
 	current     *generation // nil until a generation was ready
 	candidate   *generation
-	waiting     bool // an upgrade is wanted
-	waitingTold bool // and the log says why it waits
-	served      bool // some generation was ready once
+	wish        *wish // the upgrade that is wanted and not begun
+	history     []attempt
+	stoppers    []int // the requests that wait for the end
+	served      bool  // some generation was ready once
 	notifying   map[string]bool
 	delay       timer
 	status      int // what to finish with
@@ -44,7 +45,7 @@ func newMachine(p Policy) *machine {
 // begin starts the first generation.
 func (m *machine) begin(at time.Time) []action {
 	m.at, m.actions = at, nil
-	m.upgrade()
+	m.upgrade(&wish{})
 	return m.actions
 }
 
@@ -56,11 +57,11 @@ func (m *machine) step(at time.Time, ev event) []action {
 	}
 	switch ev := ev.(type) {
 	case upgradeRequested:
-		m.onUpgradeRequested()
+		m.onUpgradeRequested(ev)
 	case stopRequested:
-		m.onStopRequested()
+		m.onStopRequested(ev)
 	case killRequested:
-		m.onKillRequested()
+		m.onKillRequested(ev)
 	case signalReceived:
 		m.onSignalReceived(ev)
 	case prepared:
@@ -112,7 +113,7 @@ func (m *machine) stepInstance(ev instanceEvent) {
 	case readied:
 		m.onReadied(i)
 	case notified:
-		m.notifying[i.generation.executable] = true
+		m.notifying[i.generation.recipe.Executable] = true
 	case moved:
 		m.onMoved(i, ev)
 	case exited:
@@ -138,17 +139,21 @@ func (m *machine) stepInstance(ev instanceEvent) {
 
 // settle does what may have become possible: the upgrade that waited, the end.
 func (m *machine) settle() {
-	if m.mode == running && m.waiting && m.candidate == nil {
+	if m.mode == running && m.wish != nil && m.candidate == nil {
 		m.tryUpgrade()
 	}
 	if m.mode == stopping && len(m.generations) == 0 {
-		m.mode = done
-		m.do(finish{m.status})
+		m.end()
 	}
-	if m.waiting && !m.waitingTold {
-		m.waitingTold = true
-		m.say(report{level: info, text: "upgrade waits", why: "another one is under way"})
+	if m.wish != nil {
+		m.wish.explain(m, "another one is under way")
 	}
+}
+
+func (m *machine) end() {
+	m.mode = done
+	m.answerAll(m.stoppers, result{outcome: Stopped})
+	m.do(finish{m.status})
 }
 
 func (m *machine) find(generation int) *generation {

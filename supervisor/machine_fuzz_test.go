@@ -17,13 +17,15 @@ type world struct {
 	t         *testing.T
 	m         *machine
 	at        time.Time
-	preparing map[int]bool
+	preparing map[int]prepare
 	starting  map[int]bool
 	processes map[int]*process // by pid
 	instances map[int]bool     // started and not released
 	armed     map[int]timer
 	stale     []timer
 	told      map[int]bool // generations that were told to drain
+	asked     map[int]bool // requests that have no answer
+	requests  int
 	observed  map[int]bool // generations that are observed
 	steered   int          // the generation that gets new connections
 	pids      int
@@ -40,8 +42,8 @@ type process struct {
 func newWorld(t *testing.T, p Policy) *world {
 	w := &world{
 		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
-		preparing: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
-		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{},
+		preparing: map[int]prepare{}, starting: map[int]bool{}, processes: map[int]*process{},
+		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{}, asked: map[int]bool{},
 		observed: map[int]bool{},
 	}
 	w.takeAll(w.m.begin(w.at))
@@ -145,9 +147,9 @@ func (w *world) take(a action) {
 	w.t.Helper()
 	switch a := a.(type) {
 	case prepare:
-		w.preparing[a.generation] = true
+		w.preparing[a.generation] = a
 	case abandon:
-		w.need(w.preparing[a.generation], a)
+		w.need(w.preparing[a.generation].generation != 0, a)
 	case start:
 		w.need(!w.instances[a.instance], a)
 		w.starting[a.instance], w.instances[a.instance] = true, true
@@ -184,6 +186,9 @@ func (w *world) take(a action) {
 	case disarm:
 		w.stale = append(w.stale, a.timer)
 		delete(w.armed, a.timer.number)
+	case answer:
+		w.need(w.asked[a.request] && w.plausible(a.result), a)
+		delete(w.asked, a.request)
 	case finish:
 		w.checkFinish()
 		w.finished, w.status = true, a.status
@@ -202,10 +207,33 @@ func (w *world) need(ok bool, a action) {
 // checkFinish is invariant 4.
 func (w *world) checkFinish() {
 	w.t.Helper()
-	if len(w.processes)+len(w.starting)+len(w.preparing)+len(w.instances)+len(w.armed) > 0 {
-		w.t.Fatalf("finished with processes %v, starting %v, preparing %v, instances %v, timers %v",
-			w.processes, w.starting, w.preparing, w.instances, w.armed)
+	if len(w.processes)+len(w.starting)+len(w.preparing)+len(w.instances)+len(w.armed)+len(w.asked) > 0 {
+		w.t.Fatalf("finished with processes %v, starting %v, preparing %v, instances %v, timers %v, requests %v",
+			w.processes, w.starting, w.preparing, w.instances, w.armed, w.asked)
 	}
+}
+
+// plausible: who is told that a generation serves can rely on it.
+func (w *world) plausible(r result) bool {
+	if r.outcome != Upgraded {
+		return true
+	}
+	return w.m.mode == stopping || w.m.current != nil && r.generation == w.m.current.number && r.serving == r.generation
+}
+
+// ask gives a request its number.
+func (w *world) ask() int {
+	w.requests++
+	w.asked[w.requests] = true
+	return w.requests
+}
+
+// appRecipe is what the fakes find.
+func appRecipe(p prepare) recipe {
+	if p.again != nil {
+		return *p.again
+	}
+	return recipe{Command: p.command, Path: "/app", Executable: "/app", Dir: "/"}
 }
 
 func (w *world) hasProcess(instance int) bool {
@@ -228,9 +256,10 @@ func (w *world) markKilled(instance int) {
 // What can happen.
 
 func (w *world) answerPrepare(generation int, ok bool) {
+	order := w.preparing[generation]
 	delete(w.preparing, generation)
 	if ok {
-		w.happen(prepared{generation, "/app"})
+		w.happen(prepared{generation, appRecipe(order)})
 		return
 	}
 	w.happen(prepareFailed{generation, "check failed", 1})
@@ -289,7 +318,7 @@ func (w *world) chance(what, which byte) {
 	n := int(which)
 	switch what % 17 {
 	case 0:
-		w.happen(upgradeRequested{})
+		w.chanceUpgrade(n)
 	case 1, 2:
 		if g, ok := pick(w.preparing, n); ok {
 			w.answerPrepare(g, what%17 == 1 || n%4 > 0)
@@ -318,7 +347,7 @@ func (w *world) chance(what, which byte) {
 		w.happen(signalReceived{syscall.SIGUSR1})
 	case 14:
 		if n%8 == 0 {
-			w.happen(stopRequested{})
+			w.happen(stopRequested{w.ask()})
 		}
 	case 16:
 		if g, ok := pick(w.observed, n); ok {
@@ -327,8 +356,21 @@ func (w *world) chance(what, which byte) {
 		}
 	case 15:
 		if n%32 == 0 {
-			w.happen(killRequested{})
+			w.happen(killRequested{w.ask()})
 		}
+	}
+}
+
+func (w *world) chanceUpgrade(n int) {
+	switch n % 4 {
+	case 0:
+		w.happen(upgradeRequested{})
+	case 1:
+		w.happen(upgradeRequested{request: w.ask()})
+	case 2:
+		w.happen(upgradeRequested{request: w.ask(), command: []string{"app", fmt.Sprint(n)}})
+	case 3:
+		w.happen(upgradeRequested{request: w.ask(), rollback: true})
 	}
 }
 

@@ -65,8 +65,8 @@ func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
 		w.happen(upgradeRequested{})
 	}
 	w.readiness(candidate.id, false)
-	if w.m.candidate == nil || w.m.candidate.number != 3 || w.m.waiting {
-		t.Fatalf("candidate %+v, waiting %v", w.m.candidate, w.m.waiting)
+	if w.m.candidate == nil || w.m.candidate.number != 3 || w.m.wish != nil {
+		t.Fatalf("candidate %+v, waiting %v", w.m.candidate, w.m.wish)
 	}
 	if n := len(w.said("upgrade waits")); n != 1 {
 		t.Errorf("the log says %d times that the upgrade waits", n)

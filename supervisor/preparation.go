@@ -14,18 +14,18 @@ type preparation struct {
 	cancel context.CancelFunc
 }
 
-func (a *apps) prepare(generation int) {
+func (a *apps) prepare(order prepare) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &preparation{ctx: ctx, cancel: cancel}
-	a.launches[generation] = p
+	a.launches[order.generation] = p
 	go func() {
-		l, err := a.resolve(ctx, generation)
+		l, err := a.resolve(ctx, order)
 		if err != nil {
-			a.post(prepareFailed{generation, err.Error(), statusOf(err)})
+			a.post(prepareFailed{order.generation, err.Error(), statusOf(err)})
 			return
 		}
 		p.launch = l
-		a.post(prepared{generation, l.real})
+		a.post(prepared{order.generation, l.recipe()})
 	}()
 }
 
@@ -37,9 +37,9 @@ func (a *apps) retire(generation int) {
 	a.retireSockets(generation)
 }
 
-func (a *apps) resolve(ctx context.Context, generation int) (*launch, error) {
-	l, err := resolve(a.options)
-	if err != nil || a.options.Check == "" || generation == 1 {
+func (a *apps) resolve(ctx context.Context, order prepare) (*launch, error) {
+	l, err := resolveOrder(a.options, order)
+	if err != nil || a.options.Check == "" || order.generation == 1 {
 		return l, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)

@@ -46,7 +46,8 @@ func (m *machine) giveBack(g, before *generation, why string) {
 	m.current = before
 	m.do(steer{before.number})
 	g.failure = why
-	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), generation: g.number, took: m.at.Sub(g.since), why: why})
+	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), fact: FactUndone, generation: g.number, took: m.at.Sub(g.since), why: why})
+	m.conclude(g, Undone, why)
 	m.drainGeneration(g)
 }
 
@@ -56,8 +57,9 @@ func (m *machine) empty(g *generation) {
 	g.enter(StageEmptying, m.at)
 	g.relief = m.arm(timer{relief: g.number}, m.policy.DrainTimeout)
 	m.do(observe{g.number, g.pids()})
-	m.say(report{level: info, text: "generation draining", generation: g.number, within: m.policy.DrainTimeout, why: "it is told to stop when its connections are idle"})
+	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: "it is told to stop when its connections are idle"})
 	g.progress = m.arm(timer{generation: g.number}, firstProgress)
+	m.conclude(m.current, Upgraded, "")
 }
 
 func (m *machine) onQuieted(ev quieted) {
@@ -80,6 +82,10 @@ func (m *machine) expireRelief(g *generation) {
 // dwindle: nothing is started again in a generation that has a successor.
 func (m *machine) dwindle(g *generation) {
 	if !g.serves() {
+		settled := g.stage == StageSettling
 		m.drainGeneration(g)
+		if settled {
+			m.conclude(m.current, Upgraded, "")
+		}
 	}
 }

@@ -2,24 +2,68 @@ package supervisor
 
 import "slices"
 
-func (m *machine) onUpgradeRequested() {
-	if m.mode != running {
-		m.say(report{level: warn, text: "upgrade refused", why: "grace is stopping"})
+func (m *machine) onUpgradeRequested(ev upgradeRequested) {
+	if why := m.refusal(ev); why != "" {
+		m.refuse(asker(ev.request), why)
 		return
 	}
-	if m.policy.NoUpgrade != "" {
-		m.say(report{level: warn, text: "upgrade refused", why: m.policy.NoUpgrade})
+	newer := &wish{requests: asker(ev.request), command: ev.command, rollback: ev.rollback}
+	if m.wish == nil {
+		m.wish = newer
 		return
 	}
-	if !m.waiting {
-		m.waiting, m.waitingTold = true, false
+	if newer.joins(m.wish) {
+		m.wish.requests = append(m.wish.requests, newer.requests...)
+		return
+	}
+	const why = "a later request asks for something else"
+	m.say(report{level: info, text: "upgrade superseded", fact: FactSuperseded, why: why})
+	m.answerAll(m.wish.requests, result{outcome: Superseded, why: why})
+	m.wish = newer
+}
+
+// asker is who waits for an answer: nobody, if the request was a signal.
+func asker(request int) []int {
+	if request == 0 {
+		return nil
+	}
+	return []int{request}
+}
+
+func (m *machine) refusal(ev upgradeRequested) string {
+	switch {
+	case m.mode != running:
+		return "grace is stopping"
+	case m.policy.NoUpgrade != "":
+		return m.policy.NoUpgrade
+	case ev.rollback && !m.hasPrevious():
+		return noPrevious
+	}
+	return ""
+}
+
+const noPrevious = "nothing else has served before the current generation"
+
+func (m *machine) hasPrevious() bool { return m.current != nil && m.current.before != nil }
+
+func (m *machine) refuse(requests []int, why string) {
+	m.say(report{level: warn, text: "upgrade refused", fact: FactRefused, why: why})
+	m.answerAll(requests, result{outcome: Refused, why: why})
+}
+
+// forget refuses the upgrade that waits.
+func (m *machine) forget() {
+	if m.wish != nil {
+		m.refuse(m.wish.requests, "grace is stopping")
+		m.wish = nil
 	}
 }
 
-func (m *machine) onStopRequested() {
+func (m *machine) onStopRequested(ev stopRequested) {
+	m.stoppers = append(m.stoppers, asker(ev.request)...)
 	switch m.mode {
 	case running:
-		m.say(report{level: info, text: "stopping", within: m.policy.DrainTimeout})
+		m.say(report{level: info, text: "stopping", fact: FactStopping, within: m.policy.DrainTimeout})
 		m.linger()
 	case lingering, stopping:
 		m.say(report{level: warn, text: "stopping at once", why: "told to stop a second time"})
@@ -35,8 +79,10 @@ func (m *machine) linger() {
 		m.stop()
 		return
 	}
-	m.mode, m.waiting = lingering, false
+	m.mode = lingering
+	m.forget()
 	if m.candidate != nil {
+		m.conclude(m.candidate, Failed, "grace is stopping")
 		m.drainGeneration(m.candidate)
 	}
 	m.delay = m.arm(timer{}, m.policy.DrainDelay)
@@ -44,17 +90,29 @@ func (m *machine) linger() {
 }
 
 func (m *machine) stop() {
-	m.mode, m.waiting = stopping, false
+	m.mode = stopping
+	m.forget()
 	m.disarm(&m.delay)
 	for _, g := range slices.Clone(m.generations) {
+		m.cutShort(g)
 		if g.stage != StageDraining {
 			m.drainGeneration(g)
 		}
 	}
 }
 
-func (m *machine) onKillRequested() {
-	m.say(report{level: warn, text: "stopping at once"})
+// cutShort answers who waits for a generation when all of grace stops.
+func (m *machine) cutShort(g *generation) {
+	if g.stage == StageCurrent {
+		m.conclude(g, Upgraded, "")
+		return
+	}
+	m.conclude(g, Failed, "grace is stopping")
+}
+
+func (m *machine) onKillRequested(ev killRequested) {
+	m.stoppers = append(m.stoppers, asker(ev.request)...)
+	m.say(report{level: warn, text: "stopping at once", fact: FactStopping})
 	m.killAll()
 }
 

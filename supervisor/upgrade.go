@@ -3,6 +3,11 @@ package supervisor
 import "fmt"
 
 func (m *machine) tryUpgrade() {
+	if m.wish.rollback && !m.hasPrevious() {
+		m.refuse(m.wish.requests, noPrevious)
+		m.wish = nil
+		return
+	}
 	draining := 0
 	for _, g := range m.generations {
 		if g.leaving() {
@@ -10,22 +15,35 @@ func (m *machine) tryUpgrade() {
 		}
 	}
 	if draining < m.policy.MaxDraining {
-		m.upgrade()
+		m.upgrade(m.wish)
 		return
 	}
-	if !m.waitingTold {
-		m.waitingTold = true
-		m.say(report{level: info, text: "upgrade waits", why: fmt.Sprintf("%d generations still drain (--max-draining)", draining)})
-	}
+	m.wish.explain(m, fmt.Sprintf("%d generations still drain (--max-draining)", draining))
 }
 
-func (m *machine) upgrade() {
-	m.waiting = false
+func (m *machine) upgrade(w *wish) {
+	m.wish = nil
 	m.generation++
 	g := &generation{number: m.generation, stage: StagePreparing, since: m.at, born: m.at, preparing: true}
+	g.attempt = &attempt{Generation: g.number, Began: m.at, Rollback: w.rollback, requests: w.requests}
+	a := prepare{generation: g.number, command: w.command}
+	if m.current != nil {
+		g.attempt.From = m.current.number
+		if w.command == nil {
+			a.command = m.current.recipe.Command
+		}
+	}
+	if w.rollback {
+		a.again = m.current.before
+		a.command = a.again.Command
+	}
+	g.recipe.Command = a.command
 	m.generations = append(m.generations, g)
 	m.candidate = g
-	m.do(prepare{g.number})
+	m.do(a)
+	if g.attempt.From != 0 {
+		m.say(report{level: info, text: "upgrade begins", fact: FactUpgrading, generation: g.number})
+	}
 }
 
 // endPreparing gives the generation whose preparation was answered, or nil if it
@@ -48,7 +66,7 @@ func (m *machine) onPrepared(ev prepared) {
 	if g == nil {
 		return
 	}
-	g.executable = ev.executable
+	g.recipe = ev.recipe
 	g.enter(StageCandidate, m.at)
 	g.progress = m.arm(timer{generation: g.number}, slowStart)
 	for slot := range m.policy.Instances {
@@ -75,7 +93,8 @@ func (m *machine) fail(g *generation, why string, status int) {
 	if m.current != nil {
 		text = fmt.Sprintf("upgrade failed, generation %d still serves", m.current.number)
 	}
-	m.say(report{level: failure, text: text, generation: g.number, took: m.at.Sub(g.born), why: why})
+	m.say(report{level: failure, text: text, fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
+	m.conclude(g, Failed, why)
 	m.drainGeneration(g)
 	m.endIfDeserted()
 }
@@ -89,7 +108,8 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 		why += "; if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET"
 	}
 	m.status = status
-	m.say(report{level: failure, text: "first generation failed", generation: g.number, took: m.at.Sub(g.born), why: why})
+	m.conclude(g, Failed, why)
+	m.say(report{level: failure, text: "first generation failed", fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
 	m.stop()
 }
 
@@ -97,15 +117,24 @@ func (m *machine) promote(g *generation) {
 	if before := m.settling(); before != nil {
 		m.empty(before)
 	}
-	old := m.current
+	old, first := m.current, !m.served
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
 	m.disarm(&g.progress)
 	if m.policy.Steered {
 		m.do(steer{g.number})
 	}
-	m.say(report{level: info, text: "generation ready", generation: g.number, took: m.at.Sub(g.born)})
+	r := report{level: info, text: "generation ready", generation: g.number, took: m.at.Sub(g.born)}
+	if first {
+		r.fact = FactServing
+	}
+	m.say(r)
 	if old != nil {
+		before := old.recipe
+		g.before = &before
 		m.relieve(old)
+	}
+	if m.settling() == nil {
+		m.conclude(g, Upgraded, "")
 	}
 }

@@ -1,0 +1,96 @@
+package supervisor
+
+import (
+	"slices"
+	"time"
+)
+
+// Outcome is how a request ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Upgraded   Outcome = "upgraded"   // the new generation serves
+	Failed     Outcome = "failed"     // it does not, and the old one was not touched
+	Undone     Outcome = "undone"     // it did, and failed while the old one could take over again
+	Superseded Outcome = "superseded" // a later request took its place
+	Refused    Outcome = "refused"
+	Stopped    Outcome = "stopped" // grace has ended
+)
+
+// result is the answer to a request.
+type result struct {
+	outcome    Outcome
+	generation int
+	serving    int // the generation that serves now, 0 if there is none
+	took       time.Duration
+	why        string
+}
+
+// attempt is one upgrade on its way to a result, and then a line of the history.
+type attempt struct {
+	Generation, From int
+	Began            time.Time
+	Took             time.Duration
+	Outcome          Outcome
+	Why              string
+	Command          []string
+	Rollback         bool
+	requests         []int // those that wait for the result
+}
+
+const historyLength = 10
+
+// conclude gives an attempt its result. The first generation is started, and is
+// no upgrade of anything.
+func (m *machine) conclude(g *generation, outcome Outcome, why string) {
+	a := g.attempt
+	if a == nil {
+		return
+	}
+	g.attempt = nil
+	a.Outcome, a.Why, a.Took, a.Command = outcome, why, m.at.Sub(a.Began), g.recipe.Command
+	m.answerAll(a.requests, result{outcome: outcome, generation: g.number, took: a.Took, why: why})
+	a.requests = nil
+	if a.From == 0 {
+		return
+	}
+	m.history = append(m.history, *a)
+	m.history = m.history[max(0, len(m.history)-historyLength):]
+	if outcome == Upgraded {
+		m.say(report{level: info, text: "upgraded", fact: FactUpgraded, generation: g.number, took: a.Took})
+	}
+}
+
+func (m *machine) answerAll(requests []int, r result) {
+	if m.current != nil && m.mode <= lingering {
+		r.serving = m.current.number
+	}
+	for _, request := range requests {
+		m.do(answer{request, r})
+	}
+}
+
+// wish is an upgrade that is wanted. What it is to run is known when it begins.
+type wish struct {
+	requests []int
+	command  []string // nil: what the current generation runs
+	rollback bool
+	told     bool // the log says why it waits
+}
+
+// joins reports whether the older wish does what the newer one asks for: to run
+// the same command, or whatever runs.
+func (w *wish) joins(older *wish) bool {
+	if w.command == nil && !w.rollback {
+		return true
+	}
+	return w.rollback == older.rollback && slices.Equal(w.command, older.command)
+}
+
+func (w *wish) explain(m *machine, why string) {
+	if !w.told {
+		w.told = true
+		m.say(report{level: info, text: "upgrade waits", why: why})
+	}
+}

@@ -1,0 +1,80 @@
+package supervisor
+
+import (
+	"debug/elf"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// recipe is what a generation runs: the command as it was written, and what was
+// found under its names.
+type recipe struct {
+	Command    []string
+	Path       string // the executable as the app is to see it
+	Executable string // the file behind it
+	Dir        string // the directory behind the one that was written
+	File       file   // what Executable was then
+}
+
+// file tells whether a path leads to the same program as before.
+type file struct {
+	Device, Inode uint64
+	Size          int64
+	Modified      time.Time
+	BuildID       string // of an ELF file that has one
+}
+
+func identify(path string) (file, error) {
+	var s unix.Stat_t
+	if err := unix.Stat(path, &s); err != nil {
+		return file{}, err
+	}
+	f := file{Device: uint64(s.Dev), Inode: s.Ino, Size: s.Size, Modified: time.Unix(s.Mtim.Unix())}
+	f.BuildID = buildID(path)
+	return f, nil
+}
+
+// buildID is what the linker called its output, or nothing: scripts have none, and
+// a file that only root can read keeps its own to itself.
+func buildID(path string) string {
+	binary, err := elf.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer binary.Close()
+	for _, name := range []string{".note.gnu.build-id", ".note.go.buildid"} {
+		section := binary.Section(name)
+		if section == nil {
+			continue
+		}
+		if note, err := section.Data(); err == nil {
+			return fmt.Sprintf("%x", note)
+		}
+	}
+	return ""
+}
+
+func (f file) same(now file) bool {
+	if f.BuildID != "" && f.BuildID == now.BuildID {
+		return true
+	}
+	return f.Device == now.Device && f.Inode == now.Inode && f.Size == now.Size && f.Modified.Equal(now.Modified)
+}
+
+// unchanged gives the reason why a recipe cannot be followed any more.
+func (r recipe) unchanged() error {
+	now, err := identify(r.Executable)
+	if err != nil {
+		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
+	}
+	if !r.File.same(now) {
+		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (inode %d, was %d; install the old one again, then upgrade)", r.Executable, now.Inode, r.File.Inode)
+	}
+	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
+		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)
+	}
+	return nil
+}

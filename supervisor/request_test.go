@@ -1,0 +1,232 @@
+package supervisor
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// results are the answers so far, by request.
+func (w *world) results() map[int]result {
+	found := map[int]result{}
+	for _, a := range w.seen {
+		if a, ok := a.(answer); ok {
+			found[a.request] = a.result
+		}
+	}
+	return found
+}
+
+// bring lets the candidate serve.
+func (w *world) bring(t *testing.T) *generation {
+	t.Helper()
+	g := w.m.candidate
+	if g == nil {
+		t.Fatal("no upgrade was begun")
+	}
+	w.answerPrepare(g.number, true)
+	for _, i := range slices.Clone(g.instances) {
+		w.answerStart(i.id, true)
+		w.readiness(i.id, false)
+	}
+	return g
+}
+
+func (w *world) request(command ...string) int {
+	request := w.ask()
+	w.happen(upgradeRequested{request: request, command: command})
+	return request
+}
+
+func (w *world) rollback() int {
+	request := w.ask()
+	w.happen(upgradeRequested{request: request, rollback: true})
+	return request
+}
+
+func TestWhoAsksLearnsThatTheNewGenerationServes(t *testing.T) {
+	w := serving(t)
+	request := w.request()
+	if r, early := w.results()[request]; early {
+		t.Fatalf("answered %+v before the new generation serves", r)
+	}
+	w.bring(t)
+	if r := w.results()[request]; r.outcome != Upgraded || r.generation != 2 || r.serving != 2 || r.took <= 0 {
+		t.Errorf("answer: %+v", r)
+	}
+}
+
+func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
+	for name, fail := range map[string]func(w *world) string{
+		"nothing to run": func(w *world) string { w.answerPrepare(2, false); return "check failed" },
+		"it exits": func(w *world) string {
+			w.answerPrepare(2, true)
+			w.answerStart(2, true)
+			w.endInstance(2, childproc.Exit{Code: 3})
+			return "exit status 3"
+		},
+		"it cannot be executed": func(w *world) string { w.answerPrepare(2, true); w.answerStart(2, false); return "fork" },
+		"it is never ready": func(w *world) string {
+			w.answerPrepare(2, true)
+			w.answerStart(2, true)
+			w.expirePhase(2)
+			return "was not ready within"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := serving(t)
+			request := w.request()
+			why := fail(w)
+			r := w.results()[request]
+			if r.outcome != Failed || r.generation != 2 || r.serving != 1 || !strings.Contains(r.why, why) {
+				t.Errorf("answer: %+v, and the reason is %q", r, why)
+			}
+			if h := w.m.history; len(h) != 1 || h[0].Outcome != Failed || h[0].From != 1 || h[0].Why != r.why {
+				t.Errorf("history: %+v", h)
+			}
+		})
+	}
+}
+
+func TestAnswerWaitsUntilTheUpgradeCannotBeUndone(t *testing.T) {
+	w := servingWith(t, steeredPolicy())
+	request := w.request()
+	w.bring(t)
+	if r, early := w.results()[request]; early {
+		t.Fatalf("answered %+v while the old generation can take over again", r)
+	}
+	w.expireRelief(1)
+	if r := w.results()[request]; r.outcome != Upgraded || r.serving != 2 {
+		t.Errorf("answer: %+v", r)
+	}
+}
+
+func TestWhoAsksLearnsThatItWasUndone(t *testing.T) {
+	w := servingWith(t, steeredPolicy())
+	request := w.request("app", "new")
+	w.bring(t)
+	w.endInstance(2, childproc.Exit{Code: 3})
+	if r := w.results()[request]; r.outcome != Undone || r.serving != 1 || !strings.Contains(r.why, "exit status 3") {
+		t.Errorf("answer: %+v", r)
+	}
+	w.happen(upgradeRequested{})
+	if g := w.m.candidate; g == nil || slices.Equal(g.recipe.Command, []string{"app", "new"}) {
+		t.Error("the next upgrade runs the command that was undone")
+	}
+}
+
+func TestRequestsForTheSameAreOneUpgrade(t *testing.T) {
+	w, _ := candidateStarted(t)
+	requests := []int{w.request("b"), w.request("b"), w.request()}
+	w.readiness(2, false)
+	g := w.bring(t)
+	for _, request := range requests {
+		if r := w.results()[request]; r.outcome != Upgraded || r.generation != g.number {
+			t.Errorf("answer to request %d: %+v", request, r)
+		}
+	}
+	if g.number != 3 || w.m.wish != nil || g.recipe.Command[0] != "b" {
+		t.Errorf("generation %d runs %v, waiting: %v", g.number, g.recipe.Command, w.m.wish)
+	}
+}
+
+func TestLaterCommandSupersedes(t *testing.T) {
+	w, _ := candidateStarted(t)
+	older, newer := w.request("b"), w.request("c")
+	if r := w.results()[older]; r.outcome != Superseded || r.serving != 1 {
+		t.Errorf("answer to the older request: %+v", r)
+	}
+	w.readiness(2, false)
+	if g := w.bring(t); g.recipe.Command[0] != "c" || w.results()[newer].outcome != Upgraded {
+		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
+	}
+	if len(w.said("upgrade superseded")) != 1 {
+		t.Error("the log does not say so")
+	}
+}
+
+func TestCommandThatServesIsTheOneToUpgrade(t *testing.T) {
+	w := serving(t)
+	w.request("b")
+	w.answerPrepare(2, false)
+	w.happen(upgradeRequested{})
+	if g := w.bring(t); slices.Equal(g.recipe.Command, []string{"b"}) {
+		t.Error("a command that failed was taken over")
+	}
+	w.request("c")
+	w.bring(t)
+	w.happen(upgradeRequested{})
+	if g := w.bring(t); !slices.Equal(g.recipe.Command, []string{"c"}) {
+		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
+	}
+}
+
+func TestRollbackRunsWhatRanBefore(t *testing.T) {
+	w := serving(t)
+	nothing := w.rollback()
+	if r := w.results()[nothing]; r.outcome != Refused || r.why != noPrevious {
+		t.Errorf("answer with nothing to go back to: %+v", r)
+	}
+	first := w.m.current.recipe
+	w.request("b")
+	w.bring(t)
+	request := w.rollback()
+	if again := w.preparing[3].again; again == nil || !slices.Equal(again.Command, first.Command) {
+		t.Fatalf("to be run again: %+v", again)
+	}
+	w.bring(t)
+	if r := w.results()[request]; r.outcome != Upgraded || !w.m.history[1].Rollback {
+		t.Errorf("answer: %+v, history %+v", r, w.m.history)
+	}
+	w.rollback()
+	if g := w.bring(t); g.recipe.Command[0] != "b" {
+		t.Errorf("a rollback of a rollback runs %v", g.recipe.Command)
+	}
+}
+
+// TestRollbackThatWaitedCanFindNothing: what it was to undo was undone already.
+func TestRollbackThatWaitedCanFindNothing(t *testing.T) {
+	p := steeredPolicy()
+	p.MaxDraining = 1
+	w := servingWith(t, p)
+	w.upgrade(t)
+	request := w.rollback()
+	w.endInstance(2, childproc.Exit{Code: 3})
+	if r := w.results()[request]; r.outcome != Refused || r.serving != 1 {
+		t.Errorf("answer: %+v", r)
+	}
+}
+
+func TestStopAnswersEverybody(t *testing.T) {
+	w, _ := candidateStarted(t)
+	waiting := w.request("b")
+	stop := w.ask()
+	w.happen(stopRequested{stop})
+	late := w.request()
+	for request, want := range map[int]Outcome{waiting: Refused, late: Refused} {
+		if r := w.results()[request]; r.outcome != want || r.why != "grace is stopping" || r.serving != 0 {
+			t.Errorf("answer to request %d: %+v", request, r)
+		}
+	}
+	if _, early := w.results()[stop]; early {
+		t.Error("a stop was answered before the end")
+	}
+	w.unwind()
+	if r := w.results()[stop]; r.outcome != Stopped {
+		t.Errorf("answer to the stop: %+v", r)
+	}
+}
+
+func TestHistoryKeepsTheLast(t *testing.T) {
+	w := serving(t)
+	for range historyLength + 3 {
+		w.upgrade(t)
+		w.endInstance(w.m.generations[0].instances[0].id, childproc.Exit{})
+	}
+	h := w.m.history
+	if len(h) != historyLength || h[len(h)-1].Generation != historyLength+4 || h[0].From != h[0].Generation-1 || h[0].Outcome != Upgraded {
+		t.Errorf("history: %+v", h)
+	}
+}
