@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -113,7 +114,7 @@ func (s *supervised) read(r io.ReadCloser) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var e entry
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+		if err := json.Unmarshal(logged(lines.Bytes()), &e); err != nil {
 			e = entry{}
 		}
 		s.mu.Lock()
@@ -122,6 +123,12 @@ func (s *supervised) read(r io.ReadCloser) {
 		s.changed = make(chan struct{})
 		s.mu.Unlock()
 	}
+}
+
+// logged leaves out what an app has written before grace's line: some write theirs
+// piece by piece.
+func logged(line []byte) []byte {
+	return line[max(0, bytes.Index(line, []byte(`{"level":`))):]
 }
 
 // cleanUp leaves nothing behind, and shows the log of what failed.

@@ -77,7 +77,8 @@ func (s *server) note(line []byte) (e event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lines.Write(append(line, '\n'))
-	if json.Unmarshal(line, &e) != nil {
+	// A server may write its line piece by piece, with grace's in between.
+	if json.Unmarshal(line[max(0, bytes.Index(line, []byte(`{"level":`))):], &e) != nil {
 		return event{}
 	}
 	if e.Message == "instance started" {

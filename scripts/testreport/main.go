@@ -34,6 +34,7 @@ type report struct {
 	out              io.Writer
 	running          map[string]*suite
 	skips            []string
+	failures         []string // what the tests that failed have said of it
 	packages, failed int
 	passed           int // tests that are no part of another
 }
@@ -105,10 +106,29 @@ func (r *report) testEvent(e event, s *suite) {
 		}
 	case "fail":
 		s.ran = true
+		r.failures = append(r.failures, s.complaints(e.Test)...)
 	case "skip":
 		r.skips = append(r.skips, e.Package+" "+e.Test+": "+s.reason(e.Test))
 		s.forget(e.Test)
 	}
+}
+
+const (
+	complaintsAtMost = 5
+	complaintAtMost  = 300
+)
+
+// complaints are the beginning of what a test that failed has said.
+func (s *suite) complaints(test string) []string {
+	said := []string{test}
+	for _, line := range s.held {
+		text := strings.TrimSpace(line.Output)
+		if line.Test != test || !strings.Contains(text, "_test.go:") || len(said) > complaintsAtMost {
+			continue
+		}
+		said = append(said, "    "+text[:min(len(text), complaintAtMost)])
+	}
+	return said
 }
 
 // reason is what a test said when it was skipped.
@@ -170,6 +190,9 @@ func (r *report) close() bool {
 		s.show(r.out, "")
 		fmt.Fprintf(r.out, "FAIL\t%s\tdid not end\n", name)
 		r.end(name, false)
+	}
+	for _, failure := range r.failures {
+		fmt.Fprintln(r.out, "failed", failure)
 	}
 	word := "ok  "
 	if r.failed > 0 || r.packages == 0 {

@@ -46,7 +46,7 @@ func TestReport(t *testing.T) {
 	}{
 		"passing":  {passing, "ok  \tp\t0.003s\nok  \t1 packages, 0 failed; 1 tests passed, 0 skipped\n", true},
 		"empty":    {passing + empty, "ok  \tp\t0.003s\nok  \t1 packages, 0 failed; 1 tests passed, 0 skipped\n", true},
-		"failing":  {failing, "    a_test.go:9: why\nWARNING: DATA RACE\nFAIL\tf\t0.003s\nFAIL\t1 packages, 1 failed; 1 tests passed, 0 skipped\n", false},
+		"failing":  {failing, "    a_test.go:9: why\nWARNING: DATA RACE\nFAIL\tf\t0.003s\nfailed TestB\nfailed     a_test.go:9: why\nFAIL\t1 packages, 1 failed; 1 tests passed, 0 skipped\n", false},
 		"skipping": {skipping, "FAIL\ts\tran no test\nskipped s TestA: a_test.go:3: no nginx: not found\nFAIL\t1 packages, 1 failed; 0 tests passed, 1 skipped\n", false},
 		"unbuilt":  {unbuilt, "u_test.go:3:33: too many return values\nFAIL\tu [build failed]\nFAIL\t1 packages, 1 failed; 0 tests passed, 0 skipped\n", false},
 		"cut":      {cut, "    a_test.go:3: so far\nFAIL\tc\tdid not end\nFAIL\t1 packages, 1 failed; 0 tests passed, 0 skipped\n", false},
