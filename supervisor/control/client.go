@@ -1,0 +1,135 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	headerLimit = 10 * time.Second // for a server to begin its answer
+	mostLine    = 4 << 20          // of an answer: what is read is believed to be no larger
+)
+
+// Client asks the grace that listens at a path. Many goroutines may use it at once.
+type Client struct {
+	http *http.Client
+	path string
+}
+
+// NewClient connects when it is asked for something.
+func NewClient(path string) *Client {
+	transport := &http.Transport{
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) },
+		ResponseHeaderTimeout: headerLimit,
+	}
+	return &Client{http: &http.Client{Transport: transport}, path: path}
+}
+
+// Close ends the connections that are not in use.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// RefusedError is an answer that says why there is none.
+type RefusedError struct {
+	Code int // of HTTP
+	Why  string
+}
+
+func (e *RefusedError) Error() string { return e.Why }
+
+// Status asks for a picture of this moment.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	body, err := c.send(ctx, http.MethodGet, statusPath, nil)
+	if err != nil {
+		return s, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(io.LimitReader(body, mostLine)).Decode(&s); err != nil {
+		return s, fmt.Errorf("cannot read the status at %s: %w", c.path, err)
+	}
+	return s, nil
+}
+
+// Ask returns when the request was accepted. A *RefusedError says why it was not.
+// The caller closes the answer; what was begun goes on even so.
+func (c *Client) Ask(ctx context.Context, r Request) (*Answer, error) {
+	said := map[string]any{}
+	if r.Command != nil {
+		said["command"] = r.Command
+	}
+	if r.Now {
+		said["now"] = true
+	}
+	text, err := json.Marshal(said)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write the request: %w", err)
+	}
+	body, err := c.send(ctx, http.MethodPost, path(r.Do), text)
+	if err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, mostLine)
+	return &Answer{body: body, lines: lines}, nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, text []byte) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://grace"+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the grace at %s: %w", c.path, errors.Unwrap(err)) // what is around it names a URL
+	}
+	if response.StatusCode == http.StatusOK {
+		return response.Body, nil
+	}
+	defer response.Body.Close()
+	var f failure
+	if err := json.NewDecoder(io.LimitReader(response.Body, mostLine)).Decode(&f); err != nil || f.Error == "" {
+		f.Error = "HTTP status " + response.Status
+	}
+	return nil, &RefusedError{Code: response.StatusCode, Why: f.Error}
+}
+
+// Answer is what comes back while a request is worked on. It is for one goroutine.
+type Answer struct {
+	body  io.ReadCloser
+	lines *bufio.Scanner
+}
+
+// ErrCut is an answer that has ended without a result: grace itself has ended, or the
+// connection has.
+var ErrCut = errors.New("grace has gone before it said how this ended")
+
+// Wait calls told with each report until the result comes. ErrCut says that none will.
+func (a *Answer) Wait(told func(Report)) (Result, error) {
+	for a.lines.Scan() {
+		var l Line
+		if err := json.Unmarshal(a.lines.Bytes(), &l); err != nil {
+			return Result{}, fmt.Errorf("cannot read the answer: %w", err)
+		}
+		if l.Report != nil {
+			told(*l.Report)
+		}
+		if l.Result != nil {
+			return *l.Result, nil
+		}
+	}
+	if err := a.lines.Err(); err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrCut, err)
+	}
+	return Result{}, ErrCut
+}
+
+// Close ends the connection.
+func (a *Answer) Close() error { return a.body.Close() }

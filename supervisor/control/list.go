@@ -1,0 +1,171 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const probeLimit = time.Second
+
+// Found is a control socket that a grace listens on.
+type Found struct {
+	Name, Path string
+	UID        int // of the socket's owner
+}
+
+// List finds the graces that this process may control, sorted by name: its own user's,
+// and for root everybody's.
+func List() []Found {
+	var all []Found
+	known := map[file]bool{}
+	for _, dir := range searched() {
+		for _, f := range listDir(dir, known) {
+			if f.answers() {
+				all = append(all, f)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b Found) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Path, b.Path))
+	})
+	return all
+}
+
+// searched are all directories where a grace may have its socket, grace's own first.
+func searched() []string {
+	dirs := append([]string{"/run/grace"}, places()...)
+	for _, pattern := range []string{"/run/grace/*", "/run/user/*/grace", "/run/user/*/grace/*"} {
+		found, _ := filepath.Glob(pattern) // the patterns are well formed
+		dirs = append(dirs, found...)
+	}
+	return dirs
+}
+
+// file is what a path leads to: links in what users have made could show a socket of
+// root's under another name.
+type file struct{ device, inode uint64 }
+
+func listDir(dir string, known map[file]bool) []Found {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // what cannot be read cannot be asked either
+	}
+	var all []Found
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), suffix)
+		if !ok || e.Type() != fs.ModeSocket || CheckName(name) != nil {
+			continue
+		}
+		found := Found{Name: name, Path: filepath.Join(dir, e.Name())}
+		if found.identify(known) {
+			all = append(all, found)
+		}
+	}
+	return all
+}
+
+// identify reports whether a socket is seen for the first time.
+func (f *Found) identify(known map[file]bool) bool {
+	info, err := os.Lstat(f.Path)
+	if err != nil {
+		return false
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return false
+	}
+	this := file{uint64(s.Dev), uint64(s.Ino)}
+	if known[this] {
+		return false
+	}
+	known[this], f.UID = true, int(s.Uid)
+	return true
+}
+
+// answers: a grace that was killed has left its socket behind.
+func (f *Found) answers() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
+	defer cancel()
+	conn, err := dial(ctx, f.Path)
+	if err == nil {
+		conn.Close()
+		return true
+	}
+	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)
+}
+
+// NotFoundError is that of a name that no grace has, or several, or of none where there
+// is more than one.
+type NotFoundError struct {
+	Name string
+	Have []Found
+}
+
+func (e *NotFoundError) Error() string {
+	switch {
+	case len(e.Have) == 0 && e.Name == "":
+		return "no grace runs here that you may control"
+	case len(e.Have) == 0:
+		return fmt.Sprintf("no grace is called %q, and none runs here that you may control", e.Name)
+	case e.Name == "":
+		return "several graces run here: say which of\n" + e.list()
+	case slices.ContainsFunc(e.Have, e.named):
+		return fmt.Sprintf("several graces are called %q: give the path of one\n", e.Name) + e.list()
+	}
+	return fmt.Sprintf("no grace is called %q, but\n", e.Name) + e.list()
+}
+
+func (e *NotFoundError) named(f Found) bool { return f.Name == e.Name }
+
+func (e *NotFoundError) list() string {
+	var lines []string
+	for _, f := range e.Have {
+		lines = append(lines, fmt.Sprintf("  %-20s %s", f.Name, f.Path))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Find finds the grace that is called name, or has its socket at that path. Without a
+// name it is the only one in $RUNTIME_DIRECTORY, where commands of a service look, or
+// else the only one at all.
+func Find(name string) (Found, error) {
+	if strings.Contains(name, "/") {
+		return at(name)
+	}
+	all := List()
+	matching := slices.DeleteFunc(slices.Clone(all), func(f Found) bool { return name != "" && f.Name != name })
+	if len(matching) == 1 {
+		return matching[0], nil
+	}
+	own := slices.DeleteFunc(slices.Clone(matching), func(f Found) bool { return !ours(f) })
+	if len(own) == 1 {
+		return own[0], nil
+	}
+	if len(matching) > 1 {
+		all = matching
+	}
+	return Found{}, &NotFoundError{Name: name, Have: all}
+}
+
+// ours reports whether a grace is of the service that this process belongs to.
+func ours(f Found) bool {
+	given, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	return filepath.IsAbs(given) && (filepath.Dir(f.Path) == filepath.Clean(given) || filepath.Dir(f.Path) == filepath.Join(given, "grace"))
+}
+
+func at(path string) (Found, error) {
+	found := Found{Name: strings.TrimSuffix(filepath.Base(path), suffix), Path: path}
+	if !found.identify(map[file]bool{}) || !found.answers() {
+		return Found{}, &NotFoundError{Name: path, Have: List()}
+	}
+	return found, nil
+}

@@ -1,0 +1,148 @@
+package control
+
+import (
+	"context"
+	"time"
+)
+
+// Protocol is the version of the messages, and the first part of every path: /v1/.
+// What a version has is never renamed or removed; answers may gain fields.
+const Protocol = 1
+
+// Backend is what a Server asks. Its methods may be called by many goroutines at once.
+type Backend interface {
+	// Status is a picture of this moment.
+	Status(ctx context.Context) (Status, error)
+	// Ask begins what is requested, or says why not. The channel is closed after the
+	// line with the result. A reader that is slow loses reports, never the result, and
+	// holds up nobody. When ctx ends nobody reads any more; what was begun goes on.
+	Ask(ctx context.Context, r Request) (<-chan Line, error)
+}
+
+// Deed is what a request asks for.
+type Deed string
+
+// The deeds; each has a path of its own name.
+const (
+	Upgrade  Deed = "upgrade"
+	Rollback Deed = "rollback"
+	Stop     Deed = "stop"
+	Reexec   Deed = "reexec"
+)
+
+// Request asks for one deed.
+type Request struct {
+	Do Deed
+	// Command is what an upgrade is to run from now on; nil: the same again.
+	Command []string
+	// Now makes a stop an immediate one.
+	Now bool
+}
+
+// Line is one line of an answer: a report, or, as the last one, the result.
+type Line struct {
+	Report *Report `json:"report,omitempty"`
+	Result *Result `json:"result,omitempty"`
+}
+
+// Report is a line of grace's log, while somebody waits for a result.
+type Report struct {
+	Time       time.Time `json:"time"`
+	Level      string    `json:"level"`
+	Text       string    `json:"text"`
+	Fact       string    `json:"fact,omitempty"` // what has happened, for programs
+	Generation int       `json:"generation,omitempty"`
+	Instance   int       `json:"instance,omitempty"`
+	PID        int       `json:"pid,omitempty"`
+	Took       float64   `json:"took,omitempty"`   // seconds that are over
+	Within     float64   `json:"within,omitempty"` // seconds that it may take
+	Why        string    `json:"why,omitempty"`
+}
+
+// Outcome is how a request ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Upgraded   Outcome = "upgraded"   // the new generation serves
+	Failed     Outcome = "failed"     // it does not, and the old one was not touched
+	Undone     Outcome = "undone"     // it did, and failed while the old one could take over again
+	Superseded Outcome = "superseded" // a later request took its place
+	Refused    Outcome = "refused"    // nothing was begun
+	Stopped    Outcome = "stopped"    // the app has ended, and grace ends
+	Reexeced   Outcome = "reexeced"   // another grace has taken over
+)
+
+// Result ends an answer.
+type Result struct {
+	Outcome    Outcome `json:"outcome"`
+	Generation int     `json:"generation,omitempty"` // that it is about
+	Serving    int     `json:"serving"`              // that serves now; 0: none
+	Took       float64 `json:"took"`                 // seconds
+	Why        string  `json:"why,omitempty"`
+	Output     string  `json:"output,omitempty"` // where the candidate's output went
+}
+
+// Status is a picture of a grace. It has no value of the environment.
+type Status struct {
+	Version     int          `json:"version"` // Protocol
+	Grace       string       `json:"grace"`   // the program's version
+	Name        string       `json:"name"`
+	PID         int          `json:"pid"`
+	Started     time.Time    `json:"started"`
+	State       string       `json:"state"`   // starting, serving, upgrading, stopping
+	Current     int          `json:"current"` // generation; 0: none
+	Generations []Generation `json:"generations"`
+	Listeners   []Listener   `json:"listeners"`
+	Upgrades    []Attempt    `json:"upgrades"` // the newest last, at most 10
+	Restarts    int          `json:"restarts"`
+	Crashes     int          `json:"crashes"`
+}
+
+// Generation is the instances that were started from one command.
+type Generation struct {
+	Number      int        `json:"number"`
+	Phase       string     `json:"phase"` // preparing, candidate, current, settling, emptying, draining
+	Since       time.Time  `json:"since"` // of the phase
+	Born        time.Time  `json:"born"`
+	Command     []string   `json:"command"`
+	Executable  string     `json:"executable,omitempty"`
+	Dir         string     `json:"dir,omitempty"`
+	Connections *int       `json:"connections,omitempty"` // in flight; absent: cannot be counted
+	Instances   []Instance `json:"instances"`
+}
+
+// Instance is one process of the app, with those below it.
+type Instance struct {
+	ID       int       `json:"id"`
+	Slot     int       `json:"slot"`
+	PID      int       `json:"pid,omitempty"`
+	Phase    string    `json:"phase"`
+	Since    time.Time `json:"since"`
+	Requests *int      `json:"requests,omitempty"` // in flight, as the app says
+	Says     string    `json:"says,omitempty"`     // STATUS= of the app
+	Memory   int64     `json:"memory"`             // bytes, resident, of the whole tree
+	CPU      float64   `json:"cpu"`                // seconds, of the whole tree
+}
+
+// Listener is a socket of the app's.
+type Listener struct {
+	Name       string `json:"name,omitempty"`
+	Network    string `json:"network"`
+	Address    string `json:"address"`
+	Kind       string `json:"kind"`                 // held, steered, captured
+	Generation int    `json:"generation,omitempty"` // captured: whose
+	Queue      *int   `json:"queue,omitempty"`      // not yet accepted; absent: cannot be seen
+}
+
+// Attempt is an upgrade that is over.
+type Attempt struct {
+	Generation int       `json:"generation"`
+	From       int       `json:"from"`
+	Began      time.Time `json:"began"`
+	Took       float64   `json:"took"` // seconds
+	Outcome    Outcome   `json:"outcome"`
+	Why        string    `json:"why,omitempty"`
+	Command    []string  `json:"command"`
+	Rollback   bool      `json:"rollback,omitempty"`
+}

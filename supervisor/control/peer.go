@@ -1,0 +1,37 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+)
+
+type peerKey struct{}
+
+// peer is who has connected.
+type peer struct {
+	uid    int
+	failed error
+}
+
+// withPeer asks the kernel who a connection is from, once.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	p := peer{uid: -1, failed: fmt.Errorf("not a unix socket")}
+	if c, ok := c.(*placed); ok {
+		p.uid, _, p.failed = credentials(c.UnixConn)
+	}
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+// distrust says why a request is not answered, or nothing.
+func distrust(ctx context.Context) string {
+	p, _ := ctx.Value(peerKey{}).(peer)
+	switch {
+	case p.failed != nil:
+		return fmt.Sprintf("cannot tell who is asking: %v", p.failed)
+	case p.uid == 0 || p.uid == os.Geteuid():
+		return ""
+	}
+	return fmt.Sprintf("user %d may not control a grace of user %d (only that user and root may)", p.uid, os.Geteuid())
+}

@@ -1,0 +1,101 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+const (
+	suffix      = ".sock"
+	longestName = 64
+	atMost      = 1000 // graces of the same default name
+)
+
+// CheckName says what is wrong with a name.
+func CheckName(name string) error {
+	switch {
+	case name == "" || len(name) > longestName:
+		return fmt.Errorf("the name %q must have 1 to %d characters", name, longestName)
+	case strings.Trim(name[:1], ".-") == "" || strings.ContainsFunc(name, unsafe):
+		return fmt.Errorf("the name %q may have letters, digits and . _ - @, and begins with none of . and -", name)
+	}
+	return nil
+}
+
+func unsafe(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-@", r)
+}
+
+// TakenError is a name that another grace has.
+type TakenError struct {
+	Name, Path string
+	PID        int // of the other one; 0: unknown
+}
+
+func (e *TakenError) Error() string {
+	who := "another grace"
+	if e.PID != 0 {
+		who = fmt.Sprintf("the grace with pid %d", e.PID)
+	}
+	return fmt.Sprintf("cannot be called %q: %s is, at %s (choose another --name, or stop that one)", e.Name, who, e.Path)
+}
+
+// defaultName is that of the working directory, as far as it makes a name.
+func defaultName() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "grace"
+	}
+	name := strings.Map(func(r rune) rune {
+		if unsafe(r) {
+			return '-'
+		}
+		return r
+	}, filepath.Base(dir))
+	name = strings.TrimLeft(name, ".-")
+	if name == "" {
+		return "grace"
+	}
+	return name[:min(len(name), longestName-len("-1000"))]
+}
+
+// places are the directories where a grace may have its socket, the best one first.
+// The second one is for a $RUNTIME_DIRECTORY that others can write to, as volumes of
+// containers are.
+func places() []string {
+	var dirs []string
+	given, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	if filepath.IsAbs(given) {
+		dirs = append(dirs, given, filepath.Join(given, "grace"))
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		dirs = append(dirs, filepath.Join(dir, "grace"))
+	}
+	return append(dirs, "/run/grace")
+}
+
+// claim makes a directory that nobody else can write to, or finds that it is one.
+func claim(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cannot make a directory for the control socket: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("cannot use a directory for the control socket: %w", err)
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return fmt.Errorf("cannot put the control socket into %s: it is no directory", dir)
+	case !ok || int(owner.Uid) != os.Geteuid():
+		return fmt.Errorf("cannot put the control socket into %s: it belongs to another user", dir)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("cannot put the control socket into %s: others can write to it", dir)
+	}
+	return nil
+}

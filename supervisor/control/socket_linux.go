@@ -1,0 +1,207 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is a grace's control socket: the path that clients find it by, the listening
+// descriptor, and a lock that says that the name is taken as long as anybody has it
+// open. The successor of a reexec inherits both descriptors. It is for one goroutine.
+type Socket struct {
+	Name, Path     string
+	listener, lock int
+}
+
+// Open makes the control socket of a grace that is called name, in the first directory
+// where it can. Without a name it is called as the working directory is, with a number
+// if another one is called so already. A *TakenError says that a given name is another
+// grace's; any other error that there is no place for the socket, and an app can be
+// served without.
+func Open(name string) (*Socket, error) {
+	if name != "" {
+		if err := CheckName(name); err != nil {
+			return nil, err
+		}
+	}
+	var failed error
+	for _, dir := range places() {
+		s, err := openIn(dir, name)
+		if taken := (*TakenError)(nil); err == nil || errors.As(err, &taken) {
+			return s, err
+		}
+		failed = errors.Join(failed, err)
+	}
+	return nil, failed
+}
+
+func openIn(dir, name string) (*Socket, error) {
+	if err := claim(dir); err != nil {
+		return nil, err
+	}
+	if name != "" {
+		return openNamed(dir, name)
+	}
+	name = defaultName()
+	s, err := openNamed(dir, name)
+	for n := 2; n <= atMost; n++ {
+		if taken := (*TakenError)(nil); !errors.As(err, &taken) {
+			break
+		}
+		s, err = openNamed(dir, fmt.Sprintf("%s-%d", name, n))
+	}
+	return s, err
+}
+
+func openNamed(dir, name string) (*Socket, error) {
+	s := &Socket{Name: name, Path: filepath.Join(dir, name+suffix), listener: -1}
+	var err error
+	if s.lock, err = takeLock(s.lockPath()); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, &TakenError{Name: name, Path: s.Path, PID: writtenPID(s.lockPath())}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock %s: %w", s.lockPath(), err)
+	}
+	if err = s.bind(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot listen at %s: %w", s.Path, err), s.Close())
+	}
+	return s, s.sign()
+}
+
+func (s *Socket) lockPath() string { return strings.TrimSuffix(s.Path, suffix) + ".lock" }
+
+// takeLock: who ends removes the file while it has the lock, so a lock counts only as
+// long as it is the path's.
+func takeLock(path string) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return -1, err
+		}
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		if sameFile(fd, path) {
+			return fd, nil
+		}
+		unix.Close(fd)
+	}
+}
+
+func sameFile(fd int, path string) bool {
+	var open, there unix.Stat_t
+	return unix.Fstat(fd, &open) == nil && unix.Lstat(path, &there) == nil && open.Dev == there.Dev && open.Ino == there.Ino
+}
+
+func writtenPID(path string) int {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 is unknown
+	return pid
+}
+
+// sign writes into the lock who has it.
+func (s *Socket) sign() error {
+	text := fmt.Appendf(nil, "%d\n", os.Getpid())
+	if err := errors.Join(unix.Ftruncate(s.lock, 0), ignoreCount(unix.Pwrite(s.lock, text, 0))); err != nil {
+		return fmt.Errorf("cannot write %s: %w", s.lockPath(), err)
+	}
+	return nil
+}
+
+func ignoreCount(_ int, err error) error { return err }
+
+// bind makes the socket with the lock held: what is at the path belongs to nobody who
+// lives.
+func (s *Socket) bind() error {
+	if err := os.Remove(s.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	name, release, err := reachable(s.Path)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if s.listener, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return err
+	}
+	// The path gets the mode of the socket, less the umask (unix_bind_bsd in
+	// net/unix/af_unix.c): it is never more than private, and chmod gives back what
+	// an odd umask took.
+	if err := unix.Fchmod(s.listener, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Bind(s.listener, &unix.SockaddrUnix{Name: name}); err != nil {
+		return err
+	}
+	if err := os.Chmod(s.Path, 0o600); err != nil {
+		return err
+	}
+	return unix.Listen(s.listener, mostConnections)
+}
+
+// Adopt takes over a socket that another grace has opened, with its descriptors, which
+// it owns from now on. It is for the successor, and makes it the one that is asked.
+func Adopt(path string, listener, lock int) (*Socket, error) {
+	s := &Socket{Name: strings.TrimSuffix(filepath.Base(path), suffix), Path: path, listener: listener, lock: lock}
+	unix.CloseOnExec(listener)
+	unix.CloseOnExec(lock)
+	// To listen once more makes this process the one that clients see (unix_listen in
+	// net/unix/af_unix.c).
+	if err := unix.Listen(listener, mostConnections); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot take the control socket %s over: %w", path, err), s.Leave())
+	}
+	return s, s.sign()
+}
+
+// Descriptors are what Adopt needs; they stay the socket's.
+func (s *Socket) Descriptors() (listener, lock int) { return s.listener, s.lock }
+
+// Listener gives a listener of its own for a Server, which can end while the socket,
+// and who waits in its queue, remain.
+func (s *Socket) Listener() (*net.UnixListener, error) {
+	fd, err := unix.FcntlInt(uintptr(s.listener), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot duplicate the control socket: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), s.Path)
+	defer file.Close()
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve on the control socket: %w", err)
+	}
+	own := l.(*net.UnixListener)
+	own.SetUnlinkOnClose(false)
+	return own, nil
+}
+
+// Leave closes the descriptors, and leaves the path and the name to a successor.
+func (s *Socket) Leave() error {
+	var err error
+	if s.listener >= 0 {
+		err = unix.Close(s.listener)
+	}
+	return errors.Join(err, unix.Close(s.lock))
+}
+
+// Close removes the path and gives the name free.
+func (s *Socket) Close() error {
+	var err error
+	for _, path := range []string{s.Path, s.lockPath()} {
+		if failed := os.Remove(path); !errors.Is(failed, fs.ErrNotExist) {
+			err = errors.Join(err, failed)
+		}
+	}
+	return errors.Join(err, s.Leave())
+}
