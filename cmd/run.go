@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,7 +53,8 @@ type runFlags struct {
 	instances, maxDraining                  int
 	readyTimeout, readyDelay, drainTimeout  time.Duration
 	drainDelay, watchdog, settle            time.Duration
-	capture, noNewPrivs                     string
+	capture, noNewPrivs, name               string
+	on                                      []string
 }
 
 func newRun() *cobra.Command {
@@ -118,6 +120,8 @@ func (f *runFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVar(&f.group, "group", "", "group to run the app as")
 	flags.StringVar(&f.noNewPrivs, "no-new-privs", "auto", "keep setuid programs and file capabilities from giving the app rights: auto (where capturing needs it), on, off")
 	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
+	flags.StringVar(&f.name, "name", "", "what grace upgrade, status and stop call this grace (default: the working directory's name)")
+	flags.StringArrayVar(&f.on, "on", nil, "run a shell command when something has happened, as `EVENT=COMMAND`: "+strings.Join(supervisor.FactNames(), ", ")+"; repeatable")
 	flags.StringVar(&f.pidFile, "pid-file", "", "file to write grace's pid to")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "auto, json or text")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -153,6 +157,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o := supervisor.Options{
 		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir,
 		User: f.user, Group: f.group, PIDFile: f.pidFile,
+		Name: f.name, Version: version(),
 		Capture: supervisor.CaptureMode(f.capture), NoNewPrivs: supervisor.NoNewPrivs(f.noNewPrivs),
 	}
 	var err error
@@ -161,6 +166,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 		err = errors.Join(err, failed)
 		o.Listen = append(o.Listen, address)
 	}
+	o.Hooks, err = also(err, parseHooks, f.on)
 	o.Dialects, err = also(err, handoff.ParseDialects, f.dialect)
 	o.Readiness, err = also(err, f.readiness, f.ready)
 	o.Umask, err = also(err, parseUmask, f.umask)
@@ -216,6 +222,18 @@ func (f *runFlags) readiness(written string) (supervisor.Readiness, error) {
 		return r, nil
 	}
 	return r, fmt.Errorf("--ready %q: use auto, notify, delay, tcp, http://HOST:PORT/PATH or cmd:COMMAND", written)
+}
+
+func parseHooks(written []string) ([]supervisor.Hook, error) {
+	var hooks []supervisor.Hook
+	for _, w := range written {
+		event, command, _ := strings.Cut(w, "=")
+		if !slices.Contains(supervisor.FactNames(), event) || strings.TrimSpace(command) == "" {
+			return nil, fmt.Errorf("--on %q: write EVENT=COMMAND, with one of the events %s", w, strings.Join(supervisor.FactNames(), ", "))
+		}
+		hooks = append(hooks, supervisor.Hook{On: supervisor.Fact(event), Command: command})
+	}
+	return hooks, nil
 }
 
 func parseSignal(written string) (syscall.Signal, error) {

@@ -32,5 +32,11 @@ type SteeredSocket struct {
 	Inode uint64
 }
 
+// SteeredQueue is what waits to be accepted by one generation at one address.
+type SteeredQueue struct {
+	Bound  netip.AddrPort
+	Length int
+}
+
 // ErrNotSteered says that a listen is none of a Steering's, and is to go on as if there were none.
 var ErrNotSteered = errors.New("the socket is not steered")

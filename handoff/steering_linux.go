@@ -502,6 +502,24 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	return found
 }
 
+// Queues gives each address at which a generation listens. One whose length cannot be read is left out.
+func (s *Steering) Queues(generation int) []SteeredQueue {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	var found []SteeredQueue
+	for _, g := range s.sorted() {
+		has := func(seat *seat) bool { return seat.Generation == generation && seat.state == serving }
+		if !slices.ContainsFunc(g.members, has) {
+			continue
+		}
+		if n, err := g.queued(generation); err == nil {
+			found = append(found, SteeredQueue{g.site.at, n})
+		}
+	}
+	return found
+}
+
 // Queued counts the connections that wait in the generation's queues to be accepted. After a cutover away from it, those
 // are counted too whose handshake had begun before, for at most 3.5 seconds: they still come.
 func (s *Steering) Queued(generation int) (int, error) {

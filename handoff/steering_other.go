@@ -54,6 +54,9 @@ func (*Steering) EndProbe(uint16) error { return errors.ErrUnsupported }
 // Vacate is never called.
 func (*Steering) Vacate(Member) error { return errors.ErrUnsupported }
 
+// Queues is never called.
+func (*Steering) Queues(int) []SteeredQueue { return nil }
+
 // Forget is never called.
 func (*Steering) Forget(...uint64) error { return errors.ErrUnsupported }
 

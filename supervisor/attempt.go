@@ -3,24 +3,13 @@ package supervisor
 import (
 	"slices"
 	"time"
-)
 
-// Outcome is how a request ended.
-type Outcome string
-
-// The outcomes.
-const (
-	Upgraded   Outcome = "upgraded"   // the new generation serves
-	Failed     Outcome = "failed"     // it does not, and the old one was not touched
-	Undone     Outcome = "undone"     // it did, and failed while the old one could take over again
-	Superseded Outcome = "superseded" // a later request took its place
-	Refused    Outcome = "refused"
-	Stopped    Outcome = "stopped" // grace has ended
+	"github.com/gracerun/grace/supervisor/control"
 )
 
 // result is the answer to a request.
 type result struct {
-	outcome    Outcome
+	outcome    control.Outcome
 	generation int
 	serving    int // the generation that serves now, 0 if there is none
 	took       time.Duration
@@ -32,7 +21,7 @@ type attempt struct {
 	Generation, From int
 	Began            time.Time
 	Took             time.Duration
-	Outcome          Outcome
+	Outcome          control.Outcome
 	Why              string
 	Command          []string
 	Rollback         bool
@@ -43,23 +32,26 @@ const historyLength = 10
 
 // conclude gives an attempt its result. The first generation is started, and is
 // no upgrade of anything.
-func (m *machine) conclude(g *generation, outcome Outcome, why string) {
+func (m *machine) conclude(g *generation, outcome control.Outcome, why string) {
 	a := g.attempt
 	if a == nil {
 		return
 	}
 	g.attempt = nil
 	a.Outcome, a.Why, a.Took, a.Command = outcome, why, m.at.Sub(a.Began), g.recipe.Command
+	if a.From != 0 {
+		m.remember(*a)
+	}
 	m.answerAll(a.requests, result{outcome: outcome, generation: g.number, took: a.Took, why: why})
+}
+
+func (m *machine) remember(a attempt) {
+	if a.Outcome == control.Upgraded {
+		m.say(report{level: info, text: "upgraded", fact: FactUpgraded, generation: a.Generation, took: a.Took})
+	}
 	a.requests = nil
-	if a.From == 0 {
-		return
-	}
-	m.history = append(m.history, *a)
+	m.history = append(m.history, a)
 	m.history = m.history[max(0, len(m.history)-historyLength):]
-	if outcome == Upgraded {
-		m.say(report{level: info, text: "upgraded", fact: FactUpgraded, generation: g.number, took: a.Took})
-	}
 }
 
 func (m *machine) answerAll(requests []int, r result) {

@@ -20,3 +20,15 @@ const (
 	FactDrained    Fact = "drained"    // a generation has ended
 	FactStopping   Fact = "stopping"   // grace was told to stop, or has nothing left to do
 )
+
+// FactNames lists all facts.
+func FactNames() []string {
+	var names []string
+	for _, f := range []Fact{
+		FactServing, FactUpgrading, FactUpgraded, FactFailed, FactUndone, FactRefused, FactSuperseded,
+		FactCrashed, FactRestarting, FactKilled, FactDraining, FactDrained, FactStopping,
+	} {
+		names = append(names, string(f))
+	}
+	return names
+}

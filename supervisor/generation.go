@@ -25,23 +25,23 @@ func (s Stage) String() string { return stageNames[s] }
 
 // generation is the instances that were started from one command.
 type generation struct {
-	number     int
-	stage      Stage
-	since      time.Time // of the stage
-	born       time.Time
-	recipe     recipe
-	before     *recipe  // what served when it came to serve
-	attempt    *attempt // to bring it into service; nil once that has a result
-	preparing  bool     // the answer to prepare is still to come
-	ran        bool // the app was executed
-	touched    bool
-	forced     bool // its drain needed KILL
-	failure    string
-	status     int // of the instance that ended last while it served
-	progress   timer
-	relief     timer // ends StageSettling or StageEmptying
-	inFlight   int
-	instances  []*instance // all that are not exited, oldest first
+	number    int
+	stage     Stage
+	since     time.Time // of the stage
+	born      time.Time
+	recipe    recipe
+	before    *recipe  // what served when it came to serve
+	attempt   *attempt // to bring it into service; nil once that has a result
+	preparing bool     // the answer to prepare is still to come
+	ran       bool     // the app was executed
+	touched   bool
+	forced    bool // its drain needed KILL
+	failure   string
+	status    int // of the instance that ended last while it served
+	progress  timer
+	relief    timer // ends StageSettling or StageEmptying
+	inFlight  int
+	instances []*instance // all that are not exited, oldest first
 }
 
 func (g *generation) enter(stage Stage, at time.Time) time.Duration {

@@ -39,6 +39,7 @@ type instance struct {
 	watchdog   timer
 	unready    string // why it is not ready
 	inFlight   *int   // requests, as it said last
+	says       string // of itself
 	ended      bool   // its main process has ended
 	exit       childproc.Exit
 	fault      bool // grace ended it because it did not work
@@ -205,6 +206,7 @@ func (m *machine) reportExit(i *instance) {
 		r.level = warn
 		if i.generation.stage == StageCurrent {
 			r.fact = FactCrashed
+			m.crashes++
 		}
 	}
 	m.say(r)
@@ -234,6 +236,7 @@ func (m *machine) restart(i *instance) {
 		m.endIfDeserted()
 		return
 	}
+	m.restarts++
 	next := m.newInstance(g, i.slot, i.failures+1)
 	next.timer = m.armJittered(timer{instance: next.id}, backoff(i.failures))
 	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: g.number, instance: next.id, within: backoff(i.failures), why: i.exit.String()})

@@ -16,7 +16,7 @@ var levels = [...]zerolog.Level{
 	failure: zerolog.ErrorLevel,
 }
 
-func (j *journal) write(r report) {
+func (j *journal) hear(_ time.Time, r report) {
 	e := j.log.WithLevel(levels[r.level])
 	if r.generation != 0 {
 		e = e.Int("generation", r.generation)

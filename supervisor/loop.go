@@ -28,14 +28,20 @@ type loop struct {
 	done    chan struct{} // closed when nobody takes events any more
 	timers  *timers
 	host    host
-	journal *journal
-	status  int
-	over    bool
+	callers *callers
+	// audience is told what happens.
+	audience []audience
+	status   int
+	over     bool
 }
 
-func newLoop(p Policy, j *journal) *loop {
-	l := &loop{machine: newMachine(p), events: make(chan event), done: make(chan struct{}), journal: j}
+// audience hears every report, in the loop's goroutine, and does not block.
+type audience interface{ hear(at time.Time, r report) }
+
+func newLoop(p Policy, output string, a ...audience) *loop {
+	l := &loop{machine: newMachine(p), events: make(chan event), done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
+	l.audience = append(a, l.callers)
 	return l
 }
 
@@ -52,15 +58,26 @@ func (l *loop) post(ev event) {
 func (l *loop) run() int {
 	defer close(l.done)
 	defer l.timers.stop()
+	defer l.callers.close()
 	l.performAll(l.machine.begin(time.Now()))
 	for !l.over {
-		ev := <-l.events
-		if expired, ok := ev.(timerExpired); ok {
-			l.timers.disarm(expired.timer.number)
-		}
-		l.performAll(l.machine.step(time.Now(), ev))
+		l.take(<-l.events)
 	}
 	return l.status
+}
+
+// take has the machine decide, but for what is about the loop alone.
+func (l *loop) take(ev event) {
+	switch e := ev.(type) {
+	case inspected:
+		e.picture <- l.machine.picture()
+		return
+	case asked:
+		ev = l.callers.admit(e)
+	case timerExpired:
+		l.timers.disarm(e.timer.number)
+	}
+	l.performAll(l.machine.step(time.Now(), ev))
 }
 
 func (l *loop) performAll(actions []action) {
@@ -103,9 +120,18 @@ func (l *loop) perform(a action) {
 		l.timers.arm(a)
 	case disarm:
 		l.timers.disarm(a.timer.number)
+	case answer:
+		l.callers.answer(a)
 	case report:
-		l.journal.write(a)
+		l.tell(a)
 	case finish:
 		l.status, l.over = a.status, true
+	}
+}
+
+func (l *loop) tell(r report) {
+	now := time.Now()
+	for _, a := range l.audience {
+		a.hear(now, r)
 	}
 }

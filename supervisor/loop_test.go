@@ -69,13 +69,22 @@ func (f *fakeHost) release(int)   {}
 func (f *fakeHost) retire(int)    {}
 func (f *fakeHost) count(c count) { f.answer(0, counted{generation: c.generation, inFlight: 7}) }
 
+// startLoop runs one in a goroutine of its own.
+func startLoop(f *fakeHost, p Policy) *loop {
+	l := newLoop(p, "nowhere")
+	f.post, l.host = l.post, f
+	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
+	go l.run()
+	return l
+}
+
 // schedule is what happens when, counted from the start of the loop.
 type schedule map[time.Duration]event
 
 // runLoop runs a loop over f until what happens makes it end.
 func runLoop(f *fakeHost, p Policy, happens schedule) (l *loop, status int, lines []string) {
 	var log bytes.Buffer
-	l = newLoop(p, &journal{zerolog.New(&log)})
+	l = newLoop(p, "nowhere", &journal{zerolog.New(&log)})
 	f.post, l.host = l.post, f
 	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
 	for at, ev := range happens {

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"fmt"
 	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
 )
 
 // mode is what all of grace is about to do.
@@ -31,6 +33,8 @@ type machine struct {
 	served      bool  // some generation was ready once
 	notifying   map[string]bool
 	delay       timer
+	restarts    int
+	crashes     int
 	status      int // what to finish with
 	generation  int // the numbers given last
 	instance    int
@@ -131,6 +135,7 @@ func (m *machine) stepInstance(ev instanceEvent) {
 	case fellBack:
 		m.say(report{level: warn, text: "cannot see readiness: taken for ready after --ready-delay", generation: i.generation.number, instance: i.id, why: ev.why})
 	case described:
+		i.says = ev.text
 		m.say(report{level: debug, text: "app says", generation: i.generation.number, instance: i.id, why: ev.text})
 	default:
 		panic(fmt.Sprintf("supervisor: event %T is not decided", ev))
@@ -152,7 +157,7 @@ func (m *machine) settle() {
 
 func (m *machine) end() {
 	m.mode = done
-	m.answerAll(m.stoppers, result{outcome: Stopped})
+	m.answerAll(m.stoppers, result{outcome: control.Stopped})
 	m.do(finish{m.status})
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/control"
 )
 
 // world is what a machine acts on, with all that could happen in it, and the
@@ -215,7 +216,7 @@ func (w *world) checkFinish() {
 
 // plausible: who is told that a generation serves can rely on it.
 func (w *world) plausible(r result) bool {
-	if r.outcome != Upgraded {
+	if r.outcome != control.Upgraded {
 		return true
 	}
 	return w.m.mode == stopping || w.m.current != nil && r.generation == w.m.current.number && r.serving == r.generation

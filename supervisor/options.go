@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/control"
 	"github.com/rs/zerolog"
 )
 
@@ -30,6 +31,9 @@ type Options struct {
 	Group      string
 	Umask      int // -1 is grace's own
 	PIDFile    string
+	Name       string // of the control socket; "" is the working directory's
+	Hooks      []Hook
+	Version    string // of grace
 	Log        zerolog.Logger
 }
 
@@ -126,7 +130,14 @@ func (o Options) Validate() error {
 	case p.Restart != RestartOnFailure && p.Restart != RestartAlways && p.Restart != RestartNever:
 		return fmt.Errorf("--restart %q: use on-failure, always or never", p.Restart)
 	}
-	return o.validateProbe()
+	return errors.Join(o.validateName(), o.validateProbe())
+}
+
+func (o Options) validateName() error {
+	if o.Name == "" {
+		return nil
+	}
+	return control.CheckName(o.Name)
 }
 
 // validateProbe: a shared socket answers for the old generation too.

@@ -1,6 +1,10 @@
 package supervisor
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
 
 // relieve is for the generation whose successor serves. It is told to end, unless
 // each generation has sockets of its own, and none that all share: then connections can be sent back to it
@@ -47,7 +51,7 @@ func (m *machine) giveBack(g, before *generation, why string) {
 	m.do(steer{before.number})
 	g.failure = why
 	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), fact: FactUndone, generation: g.number, took: m.at.Sub(g.since), why: why})
-	m.conclude(g, Undone, why)
+	m.conclude(g, control.Undone, why)
 	m.drainGeneration(g)
 }
 
@@ -59,7 +63,7 @@ func (m *machine) empty(g *generation) {
 	m.do(observe{g.number, g.pids()})
 	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: "it is told to stop when its connections are idle"})
 	g.progress = m.arm(timer{generation: g.number}, firstProgress)
-	m.conclude(m.current, Upgraded, "")
+	m.conclude(m.current, control.Upgraded, "")
 }
 
 func (m *machine) onQuieted(ev quieted) {
@@ -85,7 +89,7 @@ func (m *machine) dwindle(g *generation) {
 		settled := g.stage == StageSettling
 		m.drainGeneration(g)
 		if settled {
-			m.conclude(m.current, Upgraded, "")
+			m.conclude(m.current, control.Upgraded, "")
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package supervisor
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
 
 func (m *machine) onUpgradeRequested(ev upgradeRequested) {
 	if why := m.refusal(ev); why != "" {
@@ -18,7 +22,7 @@ func (m *machine) onUpgradeRequested(ev upgradeRequested) {
 	}
 	const why = "a later request asks for something else"
 	m.say(report{level: info, text: "upgrade superseded", fact: FactSuperseded, why: why})
-	m.answerAll(m.wish.requests, result{outcome: Superseded, why: why})
+	m.answerAll(m.wish.requests, result{outcome: control.Superseded, why: why})
 	m.wish = newer
 }
 
@@ -48,7 +52,7 @@ func (m *machine) hasPrevious() bool { return m.current != nil && m.current.befo
 
 func (m *machine) refuse(requests []int, why string) {
 	m.say(report{level: warn, text: "upgrade refused", fact: FactRefused, why: why})
-	m.answerAll(requests, result{outcome: Refused, why: why})
+	m.answerAll(requests, result{outcome: control.Refused, why: why})
 }
 
 // forget refuses the upgrade that waits.
@@ -82,7 +86,7 @@ func (m *machine) linger() {
 	m.mode = lingering
 	m.forget()
 	if m.candidate != nil {
-		m.conclude(m.candidate, Failed, "grace is stopping")
+		m.conclude(m.candidate, control.Failed, "grace is stopping")
 		m.drainGeneration(m.candidate)
 	}
 	m.delay = m.arm(timer{}, m.policy.DrainDelay)
@@ -104,10 +108,10 @@ func (m *machine) stop() {
 // cutShort answers who waits for a generation when all of grace stops.
 func (m *machine) cutShort(g *generation) {
 	if g.stage == StageCurrent {
-		m.conclude(g, Upgraded, "")
+		m.conclude(g, control.Upgraded, "")
 		return
 	}
-	m.conclude(g, Failed, "grace is stopping")
+	m.conclude(g, control.Failed, "grace is stopping")
 }
 
 func (m *machine) onKillRequested(ev killRequested) {

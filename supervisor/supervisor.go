@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/control"
 )
 
 // evictGrace is how long an evicted process has between TERM and KILL.
@@ -46,22 +47,33 @@ func Run(o Options) (int, error) {
 	if err != nil {
 		return statusFailure, err
 	}
+	socket, err := openControl(&o)
+	if err != nil {
+		return statusFailure, errors.Join(err, pidFile.remove())
+	}
 	runtime := openRuntimeDir(first.identity)
-	status, err := supervise(o, signals, family, listeners, runtime)
+	status, err := supervise(o, first, signals, family, listeners, runtime, socket)
 	return status, errors.Join(err, runtime.close(), pidFile.remove())
 }
 
-func supervise(o Options, signals *signals, family *childproc.Family, listeners []*handoff.Listener, runtime runtimeDir) (int, error) {
+func supervise(o Options, first *launch, signals *signals, family *childproc.Family, listeners []*handoff.Listener, runtime runtimeDir, socket *control.Socket) (int, error) {
 	steering, err := openSteering(o)
 	if err != nil {
 		return statusFailure, err
 	}
 	o.Policy.Steered = steering != nil
 	o.Policy.Shared = slices.ContainsFunc(o.Listen, shared)
-	l := newLoop(o.Policy, &journal{o.Log})
-	l.host = &apps{
+	l := newLoop(o.Policy, describeOutput(), &journal{o.Log})
+	hooks := newHooks(o, first, family, l.post)
+	l.audience = append(l.audience, hooks)
+	apps := &apps{
 		options: o, family: family, held: listeners, listeners: sharedOf(listeners), steering: steering, runtime: runtime, post: l.post,
 		launches: map[int]*preparation{}, running: map[int]*app{},
+	}
+	l.host = apps
+	counter, err := openCounter(socket, o, l, apps)
+	if err != nil {
+		return statusFailure, err
 	}
 	signals.listen(l.post, family.ReapOrphans)
 	watch, err := handoff.NewHangupWatch(sharedOf(listeners))
@@ -80,7 +92,8 @@ func supervise(o Options, signals *signals, family *childproc.Family, listeners 
 	}()
 	announce(o, listeners)
 	status := l.run()
-	err = errors.Join(watch.Close(), closeSteering(steering))
+	err = errors.Join(counter.close(), watch.Close(), closeSteering(steering))
+	hooks.close()
 	<-revivals // it must not be at a listener that is closed
 	<-steered
 	return status, err

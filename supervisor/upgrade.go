@@ -1,6 +1,10 @@
 package supervisor
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
 
 func (m *machine) tryUpgrade() {
 	if m.wish.rollback && !m.hasPrevious() {
@@ -94,7 +98,7 @@ func (m *machine) fail(g *generation, why string, status int) {
 		text = fmt.Sprintf("upgrade failed, generation %d still serves", m.current.number)
 	}
 	m.say(report{level: failure, text: text, fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
-	m.conclude(g, Failed, why)
+	m.conclude(g, control.Failed, why)
 	m.drainGeneration(g)
 	m.endIfDeserted()
 }
@@ -108,7 +112,7 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 		why += "; if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET"
 	}
 	m.status = status
-	m.conclude(g, Failed, why)
+	m.conclude(g, control.Failed, why)
 	m.say(report{level: failure, text: "first generation failed", fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
 	m.stop()
 }
@@ -135,6 +139,6 @@ func (m *machine) promote(g *generation) {
 		m.relieve(old)
 	}
 	if m.settling() == nil {
-		m.conclude(g, Upgraded, "")
+		m.conclude(g, control.Upgraded, "")
 	}
 }

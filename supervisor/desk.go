@@ -1,0 +1,124 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/control"
+)
+
+// desk takes the requests of the control socket to the loop. What the machine does
+// not know it asks the system, outside the loop.
+type desk struct {
+	loop    *loop
+	apps    *apps
+	name    string
+	started time.Time
+}
+
+var errEnded = errors.New("grace is ending")
+
+// Ask implements [control.Backend].
+func (d *desk) Ask(_ context.Context, r control.Request) (<-chan control.Line, error) {
+	as, err := eventFor(r)
+	if err != nil {
+		return nil, err
+	}
+	lines := make(chan control.Line, linesKept)
+	select {
+	case d.loop.events <- asked{as, lines}:
+		return lines, nil
+	case <-d.loop.done:
+		return nil, errEnded
+	}
+}
+
+func eventFor(r control.Request) (func(request int) event, error) {
+	switch r.Do {
+	case control.Upgrade:
+		return func(request int) event { return upgradeRequested{request: request, command: r.Command} }, nil
+	case control.Rollback:
+		return func(request int) event { return upgradeRequested{request: request, rollback: true} }, nil
+	case control.Stop:
+		if r.Now {
+			return func(request int) event { return killRequested{request} }, nil
+		}
+		return func(request int) event { return stopRequested{request} }, nil
+	}
+	return nil, errors.New("this grace cannot do that")
+}
+
+// Status implements [control.Backend].
+func (d *desk) Status(ctx context.Context) (control.Status, error) {
+	picture := make(chan control.Status, 1)
+	select {
+	case d.loop.events <- inspected{picture}:
+	case <-d.loop.done:
+		return control.Status{}, errEnded
+	case <-ctx.Done():
+		return control.Status{}, ctx.Err()
+	}
+	s := <-picture
+	s.Grace, s.Name, s.PID, s.Started = d.apps.options.Version, d.name, os.Getpid(), d.started
+	for i := range s.Generations {
+		d.count(&s.Generations[i])
+	}
+	s.Listeners = d.listeners(s.Generations)
+	return s, nil
+}
+
+// count leaves out what cannot be seen, such as processes that have just ended.
+func (d *desk) count(g *control.Generation) {
+	var pids []int
+	for n := range g.Instances {
+		i := &g.Instances[n]
+		if i.PID == 0 {
+			continue
+		}
+		pids = append(pids, i.PID)
+		if tree, err := childproc.Tree(i.PID); err == nil {
+			usage := childproc.Used(tree)
+			i.Memory, i.CPU = usage.Resident, usage.CPU.Seconds()
+		}
+	}
+	if connections, err := d.apps.inFlight(g.Number, pids); err == nil {
+		g.Connections = &connections
+	}
+}
+
+func (d *desk) listeners(generations []control.Generation) []control.Listener {
+	all := []control.Listener{}
+	for _, l := range d.apps.listeners {
+		listed := control.Listener{Name: l.Name(), Network: l.Network(), Address: l.Bound(), Kind: "held"}
+		if queue, err := handoff.Queued(l); err == nil && l.Stream() {
+			listed.Queue = &queue
+		}
+		all = append(all, listed)
+	}
+	if d.apps.steering == nil {
+		return all
+	}
+	for _, g := range generations {
+		all = append(all, d.steered(g.Number)...)
+	}
+	return all
+}
+
+// steered lists a generation's own sockets, those at the same address together.
+func (d *desk) steered(generation int) []control.Listener {
+	var all []control.Listener
+	for _, queue := range d.apps.steering.Queues(generation) {
+		listed := control.Listener{Network: "tcp", Address: queue.Bound.String(), Kind: "captured", Generation: generation, Queue: &queue.Length}
+		for _, l := range d.apps.held {
+			if l.Address().Steer && l.Bound() == listed.Address {
+				listed.Name, listed.Kind = l.Name(), "steered"
+			}
+		}
+		all = append(all, listed)
+	}
+	return all
+}

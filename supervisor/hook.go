@@ -1,0 +1,132 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// Hook is a shell command that is run when something has happened.
+type Hook struct {
+	On      Fact
+	Command string
+}
+
+const (
+	hooksWaiting = 64
+	hookLimit    = 30 * time.Second // for one
+	hooksLimit   = 10 * time.Second // for all that are left at the end
+	hookOutput   = 4096
+)
+
+// hooks run one after another, in the order of what has happened, as the app's user
+// and with its environment.
+type hooks struct {
+	commands []Hook
+	launch   *launch
+	family   *childproc.Family
+	name     string
+	post     func(event)
+	waiting  chan occasion
+	cancel   context.CancelFunc
+	ended    chan struct{}
+}
+
+// occasion is one run of a hook.
+type occasion struct {
+	hook Hook
+	env  []string
+}
+
+func newHooks(o Options, l *launch, family *childproc.Family, post func(event)) *hooks {
+	ctx, cancel := context.WithCancel(context.Background())
+	h := &hooks{
+		commands: o.Hooks, launch: l, family: family, name: o.Name, post: post,
+		waiting: make(chan occasion, hooksWaiting), cancel: cancel, ended: make(chan struct{}),
+	}
+	go h.run(ctx)
+	return h
+}
+
+// hear does not wait: who floods the hooks loses some.
+func (h *hooks) hear(_ time.Time, r report) {
+	for _, hook := range h.commands {
+		if r.fact != hook.On {
+			continue
+		}
+		select {
+		case h.waiting <- occasion{hook, h.facts(r)}:
+		default:
+			go h.post(noticed{"hook left out", fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
+		}
+	}
+}
+
+func (h *hooks) facts(r report) []string {
+	facts := map[string]string{
+		"EVENT": string(r.fact), "NAME": h.name, "TEXT": r.text, "WHY": r.why,
+		"GENERATION": number(r.generation), "INSTANCE": number(r.instance), "PID": number(r.pid),
+		"TOOK": seconds(r.took), "WITHIN": seconds(r.within),
+	}
+	var env []string
+	for _, name := range slices.Sorted(maps.Keys(facts)) {
+		if facts[name] != "" {
+			env = append(env, "GRACE_"+name+"="+facts[name])
+		}
+	}
+	return env
+}
+
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+func seconds(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
+}
+
+func (h *hooks) run(ctx context.Context) {
+	defer close(h.ended)
+	for o := range h.waiting {
+		if err := h.runOne(ctx, o); err != nil {
+			h.post(noticed{fmt.Sprintf("hook failed: --on %s", o.hook.On), err.Error()})
+		}
+	}
+}
+
+func (h *hooks) runOne(ctx context.Context, o occasion) error {
+	ctx, cancel := context.WithTimeout(ctx, hookLimit)
+	defer cancel()
+	spec := h.launch.shell(o.hook.Command)
+	spec.Env = append(spec.Env, o.env...)
+	output, exit, err := h.family.Output(ctx, spec, hookOutput)
+	said := strings.TrimSpace(string(output))
+	if err != nil {
+		return fmt.Errorf("cannot run it to its end: %w: %s", err, said)
+	}
+	if exit.Status() != 0 {
+		return fmt.Errorf("%s: %s", exit, said)
+	}
+	return nil
+}
+
+// close comes after the loop's end, and lets what waits run for a while.
+func (h *hooks) close() {
+	close(h.waiting)
+	late := time.AfterFunc(hooksLimit, h.cancel)
+	<-h.ended
+	late.Stop()
+	h.cancel()
+}
