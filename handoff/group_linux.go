@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -100,8 +101,30 @@ func (g *group) remove(number int) {
 	g.choose(next.Generation)
 }
 
-// attach tells the kernel the numbers. From then on the next SYN goes where the program says.
-func (g *group) attach(chosen []int, probes map[uint16]Member) error {
+// apply makes the kernel do as the group is now. When an app shuts its socket down, the numbers change before another
+// program is there, and those of the old one can mean any socket. So each that is not to get a connection turns
+// newcomers away: its app may be about to end, or has gone, or is not ready yet.
+func (g *group) apply(probes map[uint16]Member) error {
+	chosen, targets := g.chosen(), g.targets(probes)
+	wanted := slices.Concat(append(slices.Collect(maps.Values(targets)), chosen)...)
+	for _, number := range wanted {
+		if err := admit(g.members[number].fd); err != nil {
+			return fmt.Errorf("cannot steer %s: %w", g.site.at, err)
+		}
+	}
+	if err := g.attach(chosen, targets); err != nil {
+		return err
+	}
+	for number, s := range g.members {
+		if !slices.Contains(wanted, number) {
+			turnAway(s.fd)
+		}
+	}
+	return nil
+}
+
+// targets are the numbers of the sockets that probes are for, by port.
+func (g *group) targets(probes map[uint16]Member) map[uint16][]int {
 	targets := make(map[uint16][]int)
 	for port, member := range probes {
 		numbers := g.numbers(func(s *seat) bool { return s.Member == member && s.state == serving })
@@ -109,6 +132,11 @@ func (g *group) attach(chosen []int, probes map[uint16]Member) error {
 			targets[port] = numbers
 		}
 	}
+	return targets
+}
+
+// attach tells the kernel the numbers. From then on the next SYN goes where the program says.
+func (g *group) attach(chosen []int, targets map[uint16][]int) error {
 	filter := selector(chosen, targets)
 	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
 	err := unix.SetsockoptSockFprog(g.members[chosen[0]].fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)

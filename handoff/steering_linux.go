@@ -316,7 +316,7 @@ func (s *Steering) refresh() error {
 		}
 		for _, g := range stale {
 			g.stale = false
-			errs = append(errs, g.attach(g.chosen(), s.probes))
+			errs = append(errs, g.apply(s.probes))
 		}
 	}
 }
@@ -378,7 +378,7 @@ func (s *Steering) end(g *group, number int) error {
 func (s *Steering) sweep() error {
 	for _, g := range s.sorted() {
 		for number, before := g.removable(); number >= 0; number, before = g.removable() {
-			if err := g.attach(before, s.probes); err != nil {
+			if err := g.attach(before, g.targets(s.probes)); err != nil {
 				return err
 			}
 			if err := errors.Join(s.end(g, number), s.refresh()); err != nil {
