@@ -272,7 +272,7 @@ func (s *Steering) join(at site, new *seat) error {
 		s.groups[at] = g
 	}
 	g.add(new)
-	err := s.watch(new.fd)
+	err := s.watch(new)
 	if err == nil {
 		err = s.refresh()
 	}
@@ -285,10 +285,12 @@ func (s *Steering) join(at site, new *seat) error {
 }
 
 // watch asks for no EPOLLIN: connections wake the app's set and not this one. EPOLLHUP is always on, and EPOLLET
-// tells of each shutdown once. The kernel lists them in the order in which they happened.
-func (s *Steering) watch(fd int) error {
-	err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLET, Fd: int32(fd)})
-	if err != nil {
+// tells of each shutdown once. The kernel lists them in the order in which they happened. They go by inode, because a
+// successor of this process has the set with other descriptors.
+func (s *Steering) watch(new *seat) error {
+	event := unix.EpollEvent{Events: unix.EPOLLET, Fd: int32(new.inode), Pad: int32(new.inode >> 32)}
+	err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, new.fd, &event)
+	if err != nil && err != unix.EEXIST { // a predecessor has watched it under this number, and could not be told of its end
 		return fmt.Errorf("cannot watch a listener: %w", err)
 	}
 	return nil
@@ -343,25 +345,22 @@ func (s *Steering) drain() {
 		case err == unix.EINTR:
 		case n <= 0:
 			return
-		case !listens(int(event[0].Fd)):
-			s.leave(int(event[0].Fd))
+		default:
+			s.heed(uint64(uint32(event[0].Fd)) | uint64(uint32(event[0].Pad))<<32)
 		}
 	}
 }
 
-func (s *Steering) leave(fd int) {
-	for _, g := range s.groups {
-		for number, seat := range g.members {
-			if seat.fd != fd {
-				continue
-			}
-			s.left = append(s.left, SteeredSocket{seat.Member, g.site.at, seat.inode})
-			// No error matters: the counter cannot overflow, and the socket is dead already.
-			_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-			_ = s.end(g, number)
-			return
-		}
+// heed takes a socket out of its group, unless it has gone already or listens again.
+func (s *Steering) heed(inode uint64) {
+	g, seat := s.find(inode)
+	if seat == nil || listens(seat.fd) {
+		return
 	}
+	s.left = append(s.left, SteeredSocket{seat.Member, g.site.at, seat.inode})
+	// No error matters: the counter cannot overflow, and the socket is dead already.
+	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	_ = s.end(g, slices.Index(g.members, seat))
 }
 
 // end ends a socket for all who have it: if somebody still did, closing the descriptor alone would leave it in the

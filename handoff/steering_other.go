@@ -78,5 +78,16 @@ func (*Steering) Queued(int) (int, error) { return 0, errors.ErrUnsupported }
 // Wait is never called.
 func (*Steering) Wait() (SteeredSocket, error) { return SteeredSocket{}, errors.ErrUnsupported }
 
+// Suspend is never called.
+func (*Steering) Suspend() (SteeringState, error) { return SteeringState{}, errors.ErrUnsupported }
+
+// Resume is never called.
+func (*Steering) Resume() {}
+
+// TakeOverSteering returns an error.
+func TakeOverSteering(SteeringState, Descriptors, func(Member, uint64) bool) (*Steering, error) {
+	return nil, errors.New("cannot take over the steering: it works only on Linux")
+}
+
 // Close does nothing.
 func (*Steering) Close() error { return nil }

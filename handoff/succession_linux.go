@@ -1,0 +1,100 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"golang.org/x/sys/unix"
+)
+
+// Suspend describes the Steering, and holds all its methods up until Resume: from now on the successor alone may read
+// which sockets were shut down. A process that has a successor never resumes.
+func (s *Steering) Suspend() (SteeringState, error) {
+	s.mutex.Lock()
+	if err := s.refresh(); err != nil {
+		s.mutex.Unlock()
+		return SteeringState{}, fmt.Errorf("cannot hand the steering over: %w", err)
+	}
+	state := SteeringState{Watch: s.epoll, Made: s.made, Left: s.left}
+	for _, g := range s.sorted() {
+		state.Groups = append(state.Groups, g.describe())
+	}
+	for _, b := range s.bound {
+		state.Bound = append(state.Bound, BindingState{b.Member, b.site.describe(), b.inode, b.uid, b.asked})
+	}
+	return state, nil
+}
+
+// Resume goes on after Suspend, where there came no successor.
+func (s *Steering) Resume() { s.mutex.Unlock() }
+
+func (p site) describe() SiteState { return SiteState{p.at, p.v6Only, p.device} }
+
+func (p SiteState) site() site { return site{p.At, p.V6Only, p.Device} }
+
+func (g *group) describe() GroupState {
+	state := GroupState{Site: g.site.describe(), Selected: g.selected, Replaced: g.left, Counted: g.begun != nil}
+	for h := range g.begun {
+		state.Begun = append(state.Begun, HandshakeState{h.local, h.remote})
+	}
+	for _, s := range g.members {
+		state.Members = append(state.Members, SeatState{s.Member, s.fd, s.inode, s.uid, s.asked, int(s.state)})
+	}
+	return state
+}
+
+// TakeOverSteering continues a predecessor's Steering, which is suspended there. It changes nothing in the kernel, and
+// so may be closed again without harm, until another method is called, which has to wait until the predecessor has
+// ended. Probes are not taken over: who made them has gone.
+func TakeOverSteering(state SteeringState, fds Descriptors, live func(m Member, inode uint64) bool) (*Steering, error) {
+	s, err := NewSteering(live)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.takeOver(state, fds); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot take over the steering: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Steering) takeOver(state SteeringState, fds Descriptors) error {
+	watch, err := fds.take(state.Watch)
+	if err != nil {
+		return err
+	}
+	if err := unix.Close(s.epoll); err != nil {
+		return err
+	}
+	s.epoll, s.left = watch, state.Left
+	maps.Copy(s.made, state.Made)
+	for _, b := range state.Bound {
+		s.bound[b.Inode] = &binding{b.Member, b.Site.site(), b.Inode, b.UID, b.Asked}
+	}
+	for _, g := range state.Groups {
+		if err := s.takeGroup(g, fds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeGroup leaves the group to be attached at the first occasion: its program may have a probe.
+func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
+	g := &group{site: state.Site.site(), selected: state.Selected, stale: true, left: state.Replaced}
+	s.groups[g.site] = g
+	if state.Counted {
+		g.begun = make(map[handshake]bool)
+	}
+	for _, h := range state.Begun {
+		g.begun[handshake{h.Local, h.Remote}] = true
+	}
+	for _, m := range state.Members {
+		fd, err := fds.take(m.FD)
+		if err != nil {
+			return fmt.Errorf("%s: %w", g.site.at, err)
+		}
+		g.members = append(g.members, &seat{Member: m.Member, fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked, state: seatState(m.State)})
+	}
+	return nil
+}
