@@ -56,7 +56,7 @@ func (m *machine) endIfEmpty(g *generation) {
 func (m *machine) reportEnd(g *generation, spent time.Duration) {
 	r := report{level: info, text: "generation ended", fact: FactDrained, generation: g.number, took: spent, why: "drained"}
 	if g.failure != "" {
-		r.why = "failed"
+		r.why, r.fact = "failed", ""
 	}
 	if g.forced {
 		r.level, r.why = warn, fmt.Sprintf("killed, with %d connections in flight when last counted", g.inFlight)

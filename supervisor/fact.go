@@ -17,7 +17,7 @@ const (
 	FactRestarting Fact = "restarting" // another one takes its place
 	FactKilled     Fact = "killed"     // an instance did not end in time
 	FactDraining   Fact = "draining"   // a generation finishes what it has
-	FactDrained    Fact = "drained"    // a generation has ended
+	FactDrained    Fact = "drained"    // a generation that served has ended
 	FactStopping   Fact = "stopping"   // grace was told to stop, or has nothing left to do
 )
 

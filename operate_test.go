@@ -1,0 +1,241 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/supervisor/control"
+)
+
+// named is a grace that can be asked for by a name of its own.
+func named(t *testing.T, arguments ...string) (*supervised, *control.Client) {
+	t.Helper()
+	name := fmt.Sprintf("%s-%d", t.Name(), os.Getpid())
+	s := grace(t, append([]string{"--name", name}, arguments...)...)
+	s.ready(1)
+	found, err := control.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := control.NewClient(found.Path)
+	t.Cleanup(client.Close)
+	return s, client
+}
+
+// request waits for its result.
+func request(t *testing.T, c *control.Client, r control.Request) (result control.Result, told []control.Report) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	answer, err := c.Ask(ctx, r)
+	if err != nil {
+		t.Fatalf("%s: %v", r.Do, err)
+	}
+	defer answer.Close()
+	result, err = answer.Wait(func(r control.Report) { told = append(told, r) })
+	if err != nil {
+		t.Fatalf("%s: %v", r.Do, err)
+	}
+	return result, told
+}
+
+func status(t *testing.T, c *control.Client) control.Status {
+	t.Helper()
+	s, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestUpgradeThatFailsSaysWhy: in each way in which it can, and what served goes on.
+func TestUpgradeThatFailsSaysWhy(t *testing.T) {
+	dir := t.TempDir()
+	broken := write(t, dir, "broken", "#!/bin/sh\nexit 9\n", 0o755)
+	deaf := write(t, dir, "deaf", "#!/bin/sh\nexec sleep 1000\n", 0o755)
+	garbage := write(t, dir, "garbage", "\x7fELF and nothing more", 0o755)
+	lost := write(t, dir, "lost", "#!/no/such/interpreter\n", 0o755)
+	checked := filepath.Join(dir, "checked")
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "2s", "--check", "test ! -e "+checked, "--", appBinary)
+	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
+		for _, test := range []struct {
+			command []string
+			why     string
+		}{
+			{[]string{dir + "/none"}, "cannot find command"},
+			{[]string{"no-such-command"}, "in PATH"},
+			{[]string{dir}, "is a directory"},
+			{[]string{broken}, "exit status 9"},
+			{[]string{deaf}, "not ready within 2s"},
+			{[]string{garbage}, "exec format error"},
+			{[]string{lost}, "no such file"},
+			{[]string{appBinary, "{fd:wbe}"}, "wbe"},
+			{[]string{appBinary, "-no-such-flag"}, "exit status 2"},
+		} {
+			r, _ := request(t, c, control.Request{Do: control.Upgrade, Command: test.command})
+			if r.Outcome != control.Failed || r.Serving != 1 || !strings.Contains(r.Why, test.why) || r.Output == "" {
+				t.Errorf("%q: %+v, and the reason is %q", test.command, r, test.why)
+			}
+		}
+		write(t, dir, "checked", "", 0o644)
+		if r, _ := request(t, c, control.Request{Do: control.Upgrade}); r.Outcome != control.Failed || !strings.Contains(r.Why, "--check failed") {
+			t.Errorf("with a check that fails: %+v", r)
+		}
+	})
+	if now := status(t, c); now.Current != 1 || now.State != "serving" || now.Upgrades[len(now.Upgrades)-1].Outcome != control.Failed {
+		t.Errorf("status: %+v", now)
+	}
+	s.stop()
+}
+
+func TestUpgradeToACommandAndBack(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "current")
+	for _, release := range []string{"1", "2"} {
+		if err := os.Mkdir(filepath.Join(dir, release), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(appBinary, filepath.Join(dir, release, "app")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip := func(to string) {
+		if err := errors.Join(os.Symlink(to, link+".new"), os.Rename(link+".new", link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip("1")
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--chdir", link, "--", "./app")
+	folder := func() string {
+		now := status(t, c)
+		g := now.Generations[len(now.Generations)-1]
+		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", g.Instances[0].PID))
+		if err != nil || g.Number != now.Current {
+			t.Errorf("generation %d of %d: %v", g.Number, now.Current, err)
+		}
+		return filepath.Base(dir)
+	}
+	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
+		if at := folder(); at != "1" {
+			t.Errorf("the first generation runs in %s", at)
+		}
+		flip("2")
+		r, told := request(t, c, control.Request{Do: control.Upgrade, Command: []string{"./app", "-delay", "1ms"}})
+		if r.Outcome != control.Upgraded || r.Serving != 2 || len(told) == 0 || folder() != "2" {
+			t.Errorf("upgrade: %+v, runs in %s", r, folder())
+		}
+		for _, want := range []string{"1", "2", "1"} {
+			if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded || folder() != want {
+				t.Errorf("rollback: %+v, runs in %s and not in %s", r, folder(), want)
+			}
+		}
+	})
+	if err := errors.Join(os.Remove(filepath.Join(dir, "2", "app")), os.WriteFile(filepath.Join(dir, "2", "app"), []byte("#!/bin/sh\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Failed || r.Serving != 5 || !strings.Contains(r.Why, "another file now") {
+		t.Errorf("rollback to what is gone: %+v", r)
+	}
+	s.stop()
+}
+
+// TestManyClientsAskDuringUpgrades: some of them leave before they have an answer.
+func TestManyClientsAskDuringUpgrades(t *testing.T) {
+	const clients = 100
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	path, err := control.Find(status(t, c).Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
+		var wg sync.WaitGroup
+		for n := range clients {
+			wg.Go(func() {
+				own := control.NewClient(path.Path)
+				defer own.Close()
+				switch n % 4 {
+				case 0:
+					if r, _ := request(t, own, control.Request{Do: control.Upgrade}); r.Outcome != control.Upgraded || r.Serving < r.Generation {
+						t.Errorf("upgrade: %+v", r)
+					}
+				case 1: // asks and does not read
+					if answer, err := own.Ask(t.Context(), control.Request{Do: control.Upgrade}); err != nil {
+						t.Error(err)
+					} else {
+						defer answer.Close()
+					}
+				default:
+					for range 5 {
+						if now := status(t, own); now.Current == 0 || len(now.Generations) == 0 {
+							t.Errorf("status: %+v", now)
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+	now := status(t, c)
+	if now.Restarts+now.Crashes > 0 || now.Listeners[0].Address != s.address("web") || *now.Listeners[0].Queue < 0 {
+		t.Errorf("status: %+v", now)
+	}
+	t.Logf("%d generations for %d requests", now.Current, clients/2)
+	if r, _ := request(t, c, control.Request{Do: control.Stop}); r.Outcome != control.Stopped {
+		t.Errorf("stop: %+v", r)
+	}
+	if code := s.wait(); code != 0 {
+		t.Errorf("grace ended with status %d", code)
+	}
+	s.checkNothingLeft()
+	if _, err := os.Stat(path.Path); err == nil {
+		t.Error("the control socket is still there")
+	}
+}
+
+func TestStatusShowsWhatRuns(t *testing.T) {
+	s, c := named(t, "--instances", "2", "--settle", "1h", "--", appBinary, "-addr", freeAddress(t), "-take", "handoff")
+	now := status(t, c)
+	if len(now.Generations) != 1 || len(now.Generations[0].Instances) != 2 || now.Generations[0].Connections == nil || len(now.Listeners) != 1 || now.Listeners[0].Kind != "captured" {
+		t.Fatalf("%+v", now)
+	}
+	for _, i := range now.Generations[0].Instances {
+		if i.Phase != "ready" || i.Memory < 1<<20 || i.PID == 0 {
+			t.Errorf("%+v", i)
+		}
+	}
+	s.signal(1)
+	s.awaitOf("generation ready", 2)
+	now = status(t, c)
+	if now.State != "upgrading" || now.Generations[0].Phase != "settling" || len(now.Listeners) != 2 {
+		t.Errorf("%+v", now)
+	}
+	s.stop()
+}
+
+func TestHooksOfARealUpgrade(t *testing.T) {
+	dir := t.TempDir()
+	told := filepath.Join(dir, "told")
+	var hooks []string
+	for _, event := range []string{"serving", "upgrading", "upgraded", "failed", "drained", "stopping"} {
+		hooks = append(hooks, "--on", event+`=echo "$GRACE_EVENT $GRACE_GENERATION" >> `+told)
+	}
+	s, c := named(t, append(hooks, "--listen", "web=127.0.0.1:0", "--", appBinary)...)
+	request(t, c, control.Request{Do: control.Upgrade, Command: []string{"/none"}})
+	request(t, c, control.Request{Do: control.Upgrade})
+	s.awaitOf("generation ended", 1)
+	s.stop()
+	got, err := os.ReadFile(told)
+	want := "serving 1\nupgrading 2\nfailed 2\nupgrading 3\nupgraded 3\ndrained 1\nstopping \ndrained 3\n"
+	if err != nil || string(got) != want {
+		t.Errorf("the hooks were told %q (%v), and not %q", got, err, want)
+	}
+}
