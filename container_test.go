@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,12 +162,15 @@ func readSpec(t *testing.T, bundle string) config {
 
 func asRoot(config) {}
 
-// asAnybody is what clusters do that trust no image.
+// asAnybody is what clusters do that trust no image: a user of whom the image knows nothing, in the group of root.
 func asAnybody(spec config) {
-	process := spec.at("process")
-	process["user"] = config{"uid": 12345, "gid": 12345}
-	delete(process, "capabilities")
+	spec.at("process")["user"] = config{"uid": anybody, "gid": 0}
+	withoutCapabilities(spec)
 }
+
+const anybody = 1000650000 // of the range that OpenShift takes its users from
+
+func withoutCapabilities(spec config) { delete(spec.at("process"), "capabilities") }
 
 func withTmp(spec config) { spec.mount("/tmp", "tmpfs", "tmpfs", "mode=1777") }
 
@@ -182,8 +187,9 @@ func TestContainerUpgradesAndStops(t *testing.T) {
 	}{
 		"root":                {asRoot, nil, nil, "0", "@"},
 		"root, writable /tmp": {withTmp, nil, nil, "0", "/tmp/"},
-		"anybody":             {asAnybody, nil, nil, "12345", "@"},
-		"anybody, notify":     {asAnybody, []string{"--ready", "notify"}, []string{"-notify", "0s"}, "12345", "@"},
+		"root, no capability": {withoutCapabilities, nil, nil, "0", "@"},
+		"anybody":             {asAnybody, nil, nil, strconv.Itoa(anybody), "@"},
+		"anybody, notify":     {asAnybody, []string{"--ready", "notify"}, []string{"-notify", "0s"}, strconv.Itoa(anybody), "@"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			arguments := append(append([]string{"--listen", "web=127.0.0.1:0"}, test.ready...), "--", "/app")
@@ -194,7 +200,7 @@ func TestContainerUpgradesAndStops(t *testing.T) {
 			if !strings.HasPrefix(status, "Name:\tgrace\n") || !strings.Contains(status, "\nUid:\t"+test.uid+"\t") {
 				t.Errorf("PID 1 is not grace of user %s: %s", test.uid, status)
 			}
-			if test.uid != "0" && !strings.Contains(status, "\nCapBnd:\t0000000000000000\n") {
+			if name != "root" && name != "root, writable /tmp" && !strings.Contains(status, "\nCapBnd:\t0000000000000000\n") {
 				t.Errorf("PID 1 has capabilities: %s", status)
 			}
 			env := c.proc(strconv.Itoa(c.awaitMessage("instance started").PID) + "/environ")
@@ -261,6 +267,42 @@ func TestContainerReapsOrphans(t *testing.T) {
 	})
 	c.upgrade(2)
 	c.signal(syscall.SIGTERM)
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// A container is told to stop while it still gets clients, and is killed if it is not gone in time.
+func TestContainerServesOnWhenToldToStop(t *testing.T) {
+	c := contain(t, asAnybody, "--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--", "/app")
+	addr := c.address("web")
+	c.ready(1)
+	under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2}}, func() {
+		c.do("kill", c.name, "TERM")
+		c.awaitMessage("serving on before the drain")
+		if body := ask(t, addr, "/"); !strings.Contains(body, "Hello") {
+			t.Errorf("got %q", body)
+		}
+	})
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func TestContainerFinishesARequestWhenToldToStop(t *testing.T) {
+	c := contain(t, asAnybody, "--listen", "web=127.0.0.1:0", "--", "/app")
+	addr := c.address("web")
+	c.ready(1)
+	response, err := http.Get("http://" + addr + "/slow?for=1s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	c.do("kill", c.name, "TERM")
+	c.awaitMessage("stopping")
+	if body, err := io.ReadAll(response.Body); err != nil || int64(len(body)) != response.ContentLength {
+		t.Errorf("%d of %d bytes came: %v", len(body), response.ContentLength, err)
+	}
 	if status := c.wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
