@@ -20,9 +20,10 @@ import (
 type Address struct {
 	// Name is how the app tells this socket from others: letters, digits and "-_.".
 	Name string
-	// Network is tcp, tcp4, tcp6, udp, udp4, udp6, unix or unixgram.
+	// Network is tcp, tcp4, tcp6, udp, udp4, udp6, unix or unixgram, or fd for a socket that grace's own service
+	// manager passes to it.
 	Network string
-	// Addr is host:port, an absolute path, or @name in the abstract namespace. It is kept as it was written, save
+	// Addr is host:port, an absolute path, @name in the abstract namespace, or a passed socket's name or number. It is kept as it was written, save
 	// that a bare port becomes :port, because some apps find their socket by these very words.
 	Addr string
 	// Backlog is the length of the accept queue; 0 is the longest the kernel allows.
@@ -53,7 +54,7 @@ const (
 )
 
 const addressForms = "accepted are [NAME=]PORT, HOST:PORT, tcp://, tcp4://, tcp6://, udp://, udp4:// and udp6://HOST:PORT, " +
-	"unix:///PATH, unix://@NAME, unixgram:///PATH, with ?backlog=N, ?v6only=true|false, ?steer=true " +
+	"unix:///PATH, unix://@NAME, unixgram:///PATH, fd://NAME, with ?backlog=N, ?v6only=true|false, ?steer=true " +
 	"and for a path ?mode=0660&owner=USER&group=GROUP"
 
 // sunPath is the room for a unix path and its closing zero byte: 108 bytes on Linux, 104 on BSD and macOS.
@@ -109,6 +110,9 @@ func nameRune(r rune) bool {
 }
 
 func (a *Address) defaultName() string {
+	if a.Network == descriptor {
+		return a.Addr
+	}
 	if a.unix() {
 		return path.Base(strings.TrimPrefix(a.Addr, "@"))
 	}
@@ -126,6 +130,8 @@ func (a *Address) checkAddr() error {
 		return a.checkPath()
 	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
 		return a.checkHostPort()
+	case descriptor:
+		return a.checkPassed()
 	}
 	return fmt.Errorf("unknown network %q", a.Network)
 }
@@ -146,6 +152,14 @@ func (a *Address) checkPath() error {
 		return errors.New("the path ends in /, so it names a folder")
 	case len(a.Addr) > sunPath-1:
 		return fmt.Errorf("the path has %d bytes, the kernel takes %d: use a shorter one", len(a.Addr), sunPath-1)
+	}
+	return nil
+}
+
+// checkPassed: systemd's names have no ":" (fdname_is_valid in systemd's src/basic/fd-util.c).
+func (a *Address) checkPassed() error {
+	if a.Addr == "" || strings.Contains(a.Addr, ":") {
+		return errors.New("fd:// needs the name of a socket that was passed to grace, or its number")
 	}
 	return nil
 }
@@ -215,6 +229,10 @@ func (a *Address) readOption(option, value string) error {
 		fits, read = a.unix() && !a.abstract(), a.readGroup
 	default:
 		return fmt.Errorf("unknown option %q", option)
+	}
+	if a.Network == descriptor {
+		return fmt.Errorf("option %q does not fit fd://%s: the socket is made already, and all instances share it; "+
+			"its .socket unit has Backlog=, SocketMode= and the like", option, a.Addr)
 	}
 	if !fits {
 		return fmt.Errorf("option %q does not fit %s://%s", option, a.Network, a.Addr)

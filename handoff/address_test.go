@@ -38,6 +38,9 @@ func TestParseAddress(t *testing.T) {
 			"web=unix:///run/app.sock?mode=0660&owner=www-data&group=33&backlog=5",
 			Address{Name: "web", Network: "unix", Addr: "/run/app.sock", Mode: 0o660, Owner: "www-data", Group: "33", Backlog: 5},
 		},
+		{"fd://app.socket", Address{Name: "app.socket", Network: "fd", Addr: "app.socket"}},
+		{"web=fd://3", Address{Name: "web", Network: "fd", Addr: "3"}},
+		{"web=fd://a=b", Address{Name: "web", Network: "fd", Addr: "a=b"}},
 		{"unix:///" + strings.Repeat("p", sunPath-2), Address{
 			Name: strings.Repeat("p", sunPath-2), Network: "unix", Addr: "/" + strings.Repeat("p", sunPath-2),
 		}},
@@ -103,6 +106,11 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"unix:///a?mode=01777", "octal"},
 		{"unix:///a?group=", `"group" is empty`},
 		{"unix://@a?mode=0660", `"mode" does not fit`},
+		{"fd://", "name of a socket that was passed"},
+		{"fd://:80", "name of a socket that was passed"},
+		{"fd://my web", `name "my web"`},
+		{"fd://web?steer=true", `"steer" does not fit fd://web: the socket is made already`},
+		{"fd://web?backlog=5", "Backlog="},
 	}
 	for _, test := range tests {
 		t.Run(test.written, func(t *testing.T) {
@@ -119,7 +127,7 @@ func TestParseAddressRefuses(t *testing.T) {
 
 func FuzzParseAddress(f *testing.F) {
 	for _, seed := range []string{
-		"8080", "web=[::1%lo]:0?v6only=true", "unix:///run/a?mode=0660&owner=a&group=1", "unixgram://@x", "udp4://1.2.3.4:5?",
+		"8080", "web=[::1%lo]:0?v6only=true", "unix:///run/a?mode=0660&owner=a&group=1", "unixgram://@x", "udp4://1.2.3.4:5?", "fd://web",
 	} {
 		f.Add(seed)
 	}

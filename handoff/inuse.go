@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"fmt"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -49,6 +50,9 @@ func (e *InUseError) Error() string {
 	text += " by " + strings.Join(names, ", ")
 	if more := len(e.Holders) - len(shown); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
+	}
+	if slices.ContainsFunc(e.Holders, func(h Holder) bool { return h.PID == os.Getpid() }) {
+		text += "; grace has it itself: a socket that its service manager has passed is fd://NAME"
 	}
 	return text
 }

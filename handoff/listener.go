@@ -24,15 +24,20 @@ type Listener struct {
 	inode   atomic.Uint64
 	path    pathID
 	spare   string // a second, hidden name of the path
+	passed  bool   // made by grace's service manager, which owns the path
 }
 
-// Bind makes the socket that a describes, and for a stream network listens on it.
+// Bind makes the socket that a describes, and for a stream network listens on it. One of the network fd is there
+// already; its Address then has the network and address that it is bound to.
 //
 // An address that another process has gives an *InUseError. A unix path with a socket on which nobody answers is
 // replaced; any other file stays untouched, and is an error. A host name is looked up once, for at
 // most 5 seconds, and its first IPv4 address taken, or the first one.
 func Bind(a Address) (*Listener, error) {
-	if a.unix() {
+	switch {
+	case a.Network == descriptor:
+		return bindPassed(a)
+	case a.unix():
 		return bindUnix(a)
 	}
 	return bindInet(a)
@@ -44,7 +49,7 @@ func (l *Listener) FD() int { return l.fd }
 // Name is the name of the address.
 func (l *Listener) Name() string { return l.address.Name }
 
-// Address is what the socket was bound from.
+// Address is what the socket was bound from, or the address of one that was passed to grace.
 func (l *Listener) Address() Address { return l.address }
 
 // Network is the network of the address.
@@ -59,7 +64,7 @@ func (l *Listener) Stream() bool { return l.address.stream() }
 // Inode is the socket's number in /proc/PID/fd and in the kernel's socket tables.
 func (l *Listener) Inode() uint64 { return l.inode.Load() }
 
-// Close closes the descriptor, and removes a unix path if it still leads to this socket.
+// Close closes the descriptor, and removes a unix path if it still leads to this socket and is grace's.
 // Apps that were given the socket keep it. A second Close does nothing.
 func (l *Listener) Close() error {
 	if l.fd < 0 {
@@ -79,7 +84,7 @@ var ErrReplaced = errors.New("a new socket has taken the place of one that was s
 // A stream socket that was shut down listens again. The connections that waited in its queue are lost: the kernel has
 // reset them already. A unix socket that was shut down never listens again: Revive binds a new one at the same path
 // and under the same FD, with another Inode, and returns ErrReplaced. In the abstract namespace that fails, since the
-// dead socket keeps the name.
+// dead socket keeps the name, and with a socket that was passed to grace.
 //
 // A unix path that was removed leads to the socket again, if grace could give it a second name at Bind.
 func (l *Listener) Revive() error {

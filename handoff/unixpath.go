@@ -77,10 +77,14 @@ func (l *Listener) claimPath(uid, gid int) error {
 	return nil
 }
 
-// unlink removes the names of the path, unless another socket, or none, has them by now.
+// unlink removes the names of the path that are grace's, unless another socket, or none, has them by now.
 func (l *Listener) unlink() error {
+	names := []string{l.spare}
+	if !l.passed {
+		names = append(names, l.bound)
+	}
 	var errs []error
-	for _, name := range []string{l.spare, l.bound} {
+	for _, name := range names {
 		if l.path == (pathID{}) || !l.leads(name) {
 			continue
 		}
@@ -115,6 +119,9 @@ func (l *Listener) restorePath() error {
 
 // replaceUnix binds a new socket where this one was, which clearPath finds unanswered.
 func (l *Listener) replaceUnix() error {
+	if l.passed {
+		return errShutDown
+	}
 	if l.address.abstract() {
 		return errors.New("the dead socket keeps the name until all processes have closed it: restart grace and the app")
 	}

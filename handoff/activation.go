@@ -1,0 +1,122 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// bindPassed holds a socket that grace's own service manager has made. The manager keeps its own descriptor, so that
+// clients wait while no grace runs.
+func bindPassed(a Address) (*Listener, error) {
+	s, err := passedSocket(a.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot take fd://%s: %w", a.Addr, err)
+	}
+	if err := s.checkHeld(); err != nil {
+		return nil, fmt.Errorf("cannot take fd://%s: descriptor %d %w", a.Addr, s.fd, err)
+	}
+	return s.hold(a)
+}
+
+// hold makes a duplicate of the socket a Listener.
+func (s *inheritedSocket) hold(a Address) (*Listener, error) {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot take %s: %w", s, err)
+	}
+	a.Network, a.Addr = s.network, s.addr()
+	l := &Listener{address: a, fd: fd, bound: a.Addr, passed: true}
+	l.inode.Store(s.inode)
+	l.guardPath()
+	// An app of an earlier grace may have shut it down: the manager passes it as it is.
+	if err := l.Revive(); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// passedSocket looks for a name first, as a name may be a number.
+func passedSocket(wanted string) (inheritedSocket, error) {
+	sockets := fromSystemd(os.Getenv)
+	if len(sockets) == 0 {
+		return inheritedSocket{}, notPassed(os.Getenv)
+	}
+	var found []inheritedSocket
+	for _, s := range sockets {
+		if s.name == wanted {
+			found = append(found, s)
+		}
+	}
+	if i := slices.IndexFunc(sockets, func(s inheritedSocket) bool { return strconv.Itoa(s.number) == wanted }); i >= 0 && len(found) == 0 {
+		found = sockets[i : i+1]
+	}
+	switch len(found) {
+	case 0:
+		return inheritedSocket{}, fmt.Errorf("no socket of this name was passed to grace; there are %s "+
+			"(FileDescriptorName= in the .socket unit sets the name)", listPassed(sockets))
+	case 1:
+		return found[0], nil
+	}
+	return inheritedSocket{}, fmt.Errorf("the name fits several sockets: write the number of one, or give them units "+
+		"of their own with FileDescriptorName=; there are %s", listPassed(sockets))
+}
+
+func listPassed(sockets []inheritedSocket) string {
+	names := make([]string, len(sockets))
+	for i, s := range sockets {
+		names[i] = fmt.Sprintf("%d (%s)", s.number, s.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func notPassed(getenv func(string) string) error {
+	if getenv("LISTEN_FDS") == "" {
+		return errors.New("no socket was passed to grace, LISTEN_FDS is not set: let a .socket unit start it, and name " +
+			"that in Sockets= of the .service unit")
+	}
+	return fmt.Errorf("the sockets were passed to another process: LISTEN_PID is %q, and grace is %d: start grace "+
+		"without a program in between, or by exec", getenv("LISTEN_PID"), os.Getpid())
+}
+
+// checkHeld inspects the socket, and refuses what cannot be a held listener.
+func (s *inheritedSocket) checkHeld() error {
+	if _, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+		return fmt.Errorf("is not a socket: %w", err)
+	}
+	if !s.inspect() || s.network == "unixpacket" {
+		return errors.New("is neither TCP nor UDP, nor a unix socket of streams or datagrams")
+	}
+	if _, err := unix.Getpeername(s.fd); err != unix.ENOTCONN {
+		return errors.New("is a connection: leave Accept=yes out of the .socket unit")
+	}
+	if s.path == "" && s.host.Port() == 0 {
+		return errors.New("has no address")
+	}
+	return nil
+}
+
+func (s *inheritedSocket) addr() string {
+	if s.path != "" {
+		return s.path
+	}
+	return s.host.String()
+}
+
+// errShutDown is of a unix socket, which never listens again.
+var errShutDown = errors.New("an app has shut it down, and only the service manager can make another: restart the .socket unit")
+
+// guardPath protects the path from apps that remove it. It stays the service manager's.
+func (l *Listener) guardPath() {
+	var stat unix.Stat_t
+	if !l.address.unix() || l.address.abstract() || unix.Lstat(l.bound, &stat) != nil || !isSocket(&stat) {
+		return
+	}
+	l.path = identify(&stat)
+	l.spare = keepSpare(l.bound)
+}

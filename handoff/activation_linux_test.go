@@ -1,0 +1,197 @@
+package handoff
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	roles["activated"] = holdPassedSockets
+}
+
+// holding is what a grace tells of a listener.
+type holding struct {
+	Name, Network, Bound, Error string
+	Inode                       uint64
+}
+
+// holdPassedSockets is a grace that its service manager gave sockets. It takes those it is told to, and at "close" closes them.
+func holdPassedSockets() {
+	if os.Getenv("LISTEN_PID") == "" {
+		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	}
+	var held []*Listener
+	obey(func(order string) string {
+		if order == "close" {
+			for _, l := range held {
+				l.Close()
+			}
+			return "closed"
+		}
+		answer := holding{}
+		a, err := ParseAddress(order)
+		if err == nil {
+			var l *Listener
+			if l, err = Bind(a); err == nil {
+				held = append(held, l)
+				answer = holding{Name: l.Name(), Network: l.Network(), Bound: l.Bound(), Inode: l.Inode()}
+			}
+		}
+		if err != nil {
+			answer.Error = err.Error()
+		}
+		text, err := json.Marshal(answer)
+		if err != nil {
+			panic(err)
+		}
+		return string(text)
+	})
+}
+
+// activate starts a grace as systemd does, with these descriptors and variables.
+func activate(t *testing.T, names string, files []int, env ...string) *app {
+	t.Helper()
+	if len(files) > 0 {
+		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+names)
+	}
+	return startApp(t, "activated", appStart{grant: &Grant{Stdin: -1, Files: files}, env: env})
+}
+
+func (a *app) take(t *testing.T, written string) (got holding) {
+	t.Helper()
+	must(t, json.Unmarshal([]byte(a.ask(t, written)), &got))
+	return got
+}
+
+func TestPassedSocketsAreHeld(t *testing.T) {
+	folder := t.TempDir()
+	var files []int
+	var listeners []*Listener
+	for _, written := range []string{
+		"127.0.0.1:0", "udp://[::1]:0", "unix://" + folder + "/s", "unixgram://" + folder + "/g", "unix://@" + folder,
+	} {
+		l := hold(t, written)
+		listeners, files = append(listeners, l), append(files, l.FD())
+	}
+	manager := activate(t, "web:dns:path:log:abstract", files)
+	for n, written := range []string{"fd://web", "fd://dns", "x=fd://path", "fd://6", "last=fd://7", "fd://web"} {
+		l := listeners[n%5]
+		name, _, found := strings.Cut(written, "=")
+		if !found {
+			name = strings.TrimPrefix(written, "fd://")
+		}
+		want := holding{Name: name, Network: l.Network(), Bound: l.Bound(), Inode: l.Inode()}
+		if got := manager.take(t, written); got != want {
+			t.Errorf("%s is %+v, not %+v", written, got, want)
+		}
+	}
+	manager.ask(t, "close")
+	for _, path := range []string{"s", "g"} {
+		if _, err := os.Lstat(filepath.Join(folder, path)); err != nil {
+			t.Errorf("the service manager's path has gone: %v", err)
+		}
+		if _, err := os.Lstat(filepath.Join(folder, "."+path+".grace")); err == nil {
+			t.Errorf("the second name of %s is left", path)
+		}
+	}
+	for _, l := range []*Listener{listeners[0], listeners[2], listeners[4]} {
+		dial(t, l.Network(), l.Bound())
+	}
+}
+
+func TestPassedPathIsProtected(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l := hold(t, "unix://"+path)
+	must(t, os.Remove(spareName(path))) // the service manager has none
+	held := holdPassed(t, l.FD())
+	must(t, os.Remove(path))
+	must(t, held.Revive())
+	dial(t, "unix", path)
+}
+
+// holdPassed takes a descriptor as if it had been passed.
+func holdPassed(t *testing.T, fd int) *Listener {
+	t.Helper()
+	s := inheritedSocket{fd: fd}
+	must(t, s.checkHeld())
+	held, err := s.hold(Address{Name: "web"})
+	must(t, err)
+	t.Cleanup(func() { held.Close() })
+	return held
+}
+
+func TestShutDownSocketIsPassed(t *testing.T) {
+	free := hold(t, "127.0.0.77:0") // a port that the kernel chose would be given back
+	must(t, free.Close())
+	tcp, path := hold(t, free.Bound()), hold(t, "unix://"+filepath.Join(t.TempDir(), "s"))
+	for _, l := range []*Listener{tcp, path} {
+		must(t, unix.Shutdown(l.FD(), unix.SHUT_RDWR))
+	}
+	manager := activate(t, "tcp:path", []int{tcp.FD(), path.FD()})
+	if got := manager.take(t, "fd://tcp"); got.Inode != tcp.Inode() {
+		t.Errorf("%+v", got)
+	}
+	dial(t, "tcp", tcp.Bound())
+	if got := manager.take(t, "fd://path"); !strings.Contains(got.Error, "restart the .socket unit") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestUnfitDescriptorsAreRefused(t *testing.T) {
+	file, err := os.Open(os.DevNull)
+	must(t, err)
+	defer file.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	var kinds []int
+	for _, kind := range [][2]int{{unix.AF_NETLINK, unix.SOCK_RAW}, {unix.AF_UNIX, unix.SOCK_SEQPACKET}, {unix.AF_INET, unix.SOCK_DGRAM}} {
+		fd, err := unix.Socket(kind[0], kind[1]|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		defer unix.Close(fd)
+		kinds = append(kinds, fd)
+	}
+	web := hold(t, "127.0.0.1:0")
+	files := []int{int(file.Fd()), pair[0], kinds[0], kinds[1], kinds[2], web.FD(), web.FD()}
+	manager := activate(t, "file:connection:netlink:packets:unbound:web:web", files)
+	for written, reason := range map[string]string{
+		"fd://file":       "descriptor 3 is not a socket",
+		"fd://connection": "leave Accept=yes out",
+		"fd://netlink":    "descriptor 5 is neither TCP nor UDP",
+		"fd://packets":    "descriptor 6 is neither TCP nor UDP",
+		"fd://unbound":    "descriptor 7 has no address",
+		"fd://web":        "fits several sockets",
+		"fd://api":        "there are 3 (file), 4 (connection), 5 (netlink), 6 (packets), 7 (unbound), 8 (web), 9 (web)",
+		"fd://2":          "no socket of this name",
+	} {
+		if got := manager.take(t, written).Error; !strings.HasPrefix(got, "cannot take "+written) || !strings.Contains(got, reason) {
+			t.Errorf("%s: %s", written, got)
+		}
+	}
+	if got := manager.take(t, web.Bound()).Error; !strings.HasSuffix(got, "is fd://NAME") {
+		t.Error(got)
+	}
+	if got := manager.take(t, "fd://9"); got.Inode != web.Inode() {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestSocketsOfAnotherProcessAreRefused(t *testing.T) {
+	web := hold(t, "127.0.0.1:0")
+	manager := activate(t, "web", []int{web.FD()}, "LISTEN_PID=1")
+	if got := manager.take(t, "fd://web").Error; !strings.Contains(got, `LISTEN_PID is "1"`) {
+		t.Error(got)
+	}
+	alone := activate(t, "", nil)
+	if got := alone.take(t, "fd://web").Error; !strings.Contains(got, "no socket was passed to grace") {
+		t.Error(got)
+	}
+}
