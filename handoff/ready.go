@@ -15,26 +15,26 @@ const notifyPatience = 5 * time.Second
 
 // Ready tells the supervisor that this process serves now. The generation before it is told to drain on its word, so
 // call it only once requests are answered. Without a supervisor that asks for notifications (NOTIFY_SOCKET) it does
-// nothing and returns nil, like Status, Stopping and Inflight. Where Listen found the sockets of a tableflip parent, the
+// nothing and returns nil, like Status, Stopping, Inflight and Notify. Where Listen found the sockets of a tableflip parent, the
 // first Ready tells that too.
 func Ready() error {
 	var parent error
 	if i := taken.Load(); i != nil {
 		parent = i.sayReady()
 	}
-	return errors.Join(parent, notify("READY=1"))
+	return errors.Join(parent, Notify("READY=1"))
 }
 
 // Status tells the supervisor in one line what the process does, for people to read. Line breaks become spaces.
 func Status(text string) error {
-	return notify("STATUS=" + strings.NewReplacer("\r\n", " ", "\n", " ").Replace(text))
+	return Notify("STATUS=" + strings.NewReplacer("\r\n", " ", "\n", " ").Replace(text))
 }
 
 // Stopping tells the supervisor that the process has begun to end.
-func Stopping() error { return notify("STOPPING=1") }
+func Stopping() error { return Notify("STOPPING=1") }
 
 // Inflight tells grace how many requests the process is still working on. Other supervisors ignore it.
-func Inflight(n int) error { return notify("X_GRACE_INFLIGHT=" + strconv.Itoa(n)) }
+func Inflight(n int) error { return Notify("X_GRACE_INFLIGHT=" + strconv.Itoa(n)) }
 
 // KillAfter is what grace allows between its stop signal and KILL (--drain-timeout), for an app that is to give up by
 // itself before that. It is false where nobody says so: grace tells it in GRACE_KILL_AFTER, other supervisors do not.
@@ -48,7 +48,9 @@ func KillAfter() (time.Duration, bool) {
 	return d, true
 }
 
-func notify(message string) error {
+// Notify sends the supervisor any message of sd_notify(3), such as EXTEND_TIMEOUT_USEC=5000000: lines of NAME=value,
+// joined by line breaks. It waits up to 5 seconds for room in the supervisor's queue.
+func Notify(message string) error {
 	addr := os.Getenv("NOTIFY_SOCKET")
 	if addr == "" {
 		return nil

@@ -31,8 +31,11 @@ type loop struct {
 	callers *callers
 	// audience is told what happens.
 	audience []audience
-	status   int
-	over     bool
+	// pulse is when beat is to show that the loop does not hang; nil is never.
+	pulse  <-chan time.Time
+	beat   func()
+	status int
+	over   bool
 }
 
 // audience hears every report, in the loop's goroutine, and does not block.
@@ -61,7 +64,12 @@ func (l *loop) run() int {
 	defer l.callers.close()
 	l.performAll(l.machine.begin(time.Now()))
 	for !l.over {
-		l.take(<-l.events)
+		select {
+		case ev := <-l.events:
+			l.take(ev)
+		case <-l.pulse:
+			l.beat()
+		}
 	}
 	return l.status
 }

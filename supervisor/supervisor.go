@@ -91,7 +91,11 @@ func supervise(o Options, first *launch, signals *signals, family *childproc.Fam
 		watchSteering(steering, l.post)
 	}()
 	announce(o, listeners)
+	manager := openManager(o.Policy, l.post)
+	manager.attend(l)
+	manager.begin()
 	status := l.run()
+	manager.close()
 	err = errors.Join(counter.close(), watch.Close(), closeSteering(steering))
 	hooks.close()
 	<-revivals // it must not be at a listener that is closed

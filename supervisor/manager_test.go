@@ -1,0 +1,265 @@
+package supervisor
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"golang.org/x/sys/unix"
+)
+
+// systemd is the other end of a manager.
+type systemd struct {
+	t    *testing.T
+	conn *net.UnixConn
+}
+
+func newSystemd(t *testing.T, addr string) *systemd {
+	t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: addr, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	t.Setenv("NOTIFY_SOCKET", addr)
+	return &systemd{t, conn}
+}
+
+// hears wants the next message to be this one.
+func (s *systemd) hears(want string) {
+	s.t.Helper()
+	if got := moment.ReplaceAllString(s.next(), "MONOTONIC_USEC=0"); got != want {
+		s.t.Errorf("it is told %q\nand not   %q", got, want)
+	}
+}
+
+func (s *systemd) next() string {
+	s.t.Helper()
+	if err := s.conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		s.t.Fatal(err)
+	}
+	message := make([]byte, 8192)
+	n, err := s.conn.Read(message)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(message[:n])
+}
+
+func socketPath(t *testing.T) string { return filepath.Join(t.TempDir(), "notify") }
+
+// manage gives a manager that has nobody to complain to.
+func manage(t *testing.T, p Policy) *manager {
+	t.Helper()
+	m := openManager(p, func(ev event) { t.Errorf("it complains: %v", ev) })
+	t.Cleanup(m.close)
+	return m
+}
+
+var moment = regexp.MustCompile(`MONOTONIC_USEC=\d+`)
+
+// A message is awaited after each report that is to cause one.
+func TestServiceManagerIsTold(t *testing.T) {
+	policy := Policy{ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, DrainDelay: 40 * time.Second}
+	type told struct {
+		report report
+		want   string
+	}
+	start := []told{
+		{report{text: "instance started", level: info, generation: 1, instance: 1}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: instance started"},
+		{report{text: "not ready yet", level: info, generation: 1, instance: 1, why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: not ready yet: nothing waits"},
+		{report{text: "not ready yet", level: info, generation: 1, instance: 1, why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000"},
+		{report{fact: FactServing, text: "generation ready", level: info, generation: 1}, "READY=1\nSTATUS=generation 1 serves"},
+	}
+	begin := []told{
+		{report{fact: FactUpgrading, text: "upgrade begins", level: info, generation: 2}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 2: upgrade begins; generation 1 serves"},
+		{report{text: "instance started", level: info, generation: 2, instance: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: instance started; generation 1 serves"},
+	}
+	for name, reports := range map[string][]told{
+		"upgraded": append(begin,
+			told{report{text: "generation ready", level: info, generation: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: ready; generation 1 serves"},
+			told{report{fact: FactDraining, text: "generation draining", level: info, generation: 1, within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=upgrading; generation 2: ready; generation 1: draining"},
+			told{report{fact: FactUpgraded, text: "upgraded", level: info, generation: 2}, "READY=1\nSTATUS=generation 2 serves; generation 1: draining"},
+			told{report{text: "draining (12 connections in flight)", level: info, generation: 1}, "STATUS=generation 2 serves; generation 1: draining (12 connections in flight)"},
+			told{report{fact: FactDrained, text: "generation ended", level: info, generation: 1, why: "drained"}, "STATUS=generation 2 serves"},
+		),
+		"failed": append(begin,
+			told{report{fact: FactFailed, text: "upgrade failed, generation 1 still serves", level: failure, generation: 2, why: "exit\nstatus  7"}, "READY=1\nSTATUS=generation 2 failed; generation 1 serves; upgrade to generation 2 failed: exit status 7"},
+			told{report{fact: FactDrained, text: "generation ended", level: info, generation: 2, why: "failed"}, "STATUS=generation 1 serves; upgrade to generation 2 failed: exit status 7"},
+			told{report{fact: FactUpgrading, text: "upgrade begins", level: info, generation: 3}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 3: upgrade begins; generation 1 serves"},
+		),
+		"undone": append(begin,
+			told{report{fact: FactUndone, text: "upgrade undone, generation 1 serves again", level: failure, generation: 2, why: "killed"}, "READY=1\nSTATUS=generation 2 undone; generation 1 serves; upgrade to generation 2 undone: killed"},
+		),
+		"refused": {
+			{report{fact: FactRefused, text: "upgrade refused", level: warn, why: "there is no way"}, "RELOADING=1\nMONOTONIC_USEC=0\nREADY=1\nSTATUS=generation 1 serves; upgrade refused: there is no way"},
+		},
+		"crashed": {
+			{report{fact: FactCrashed, text: "instance ended", level: warn, generation: 1, instance: 1, why: "signal 9"}, "STATUS=generation 1: instance ended: signal 9"},
+			{report{fact: FactRestarting, text: "restarting", level: warn, generation: 1, instance: 2, why: "signal 9"}, "STATUS=generation 1: restarting: signal 9"},
+			{report{text: "instance started", level: info, generation: 1, instance: 2}, "STATUS=generation 1 serves"},
+		},
+		"stopped": {
+			{report{fact: FactStopping, text: "stopping", level: info, within: 30 * time.Second}, "STOPPING=1\nEXTEND_TIMEOUT_USEC=55000000\nSTATUS=stopping; generation 1 serves"},
+			{report{fact: FactRefused, text: "upgrade refused", level: warn, why: "grace is stopping"}, "EXTEND_TIMEOUT_USEC=15000000"},
+			{report{text: "serving on", level: info, within: 40 * time.Second}, "EXTEND_TIMEOUT_USEC=55000000"},
+			{report{fact: FactDraining, text: "generation draining", level: info, generation: 1, within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=stopping; generation 1: draining"},
+			{report{text: "instance ended", level: info, generation: 1, instance: 1, why: "exit status 0"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; generation 1: instance ended: exit status 0"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, m := newSystemd(t, socketPath(t)), manage(t, policy)
+			m.begin()
+			s.hears("EXTEND_TIMEOUT_USEC=75000000\nSTATUS=starting")
+			for _, told := range append(start, reports...) {
+				m.hear(time.Time{}, told.report)
+				s.hears(told.want)
+			}
+		})
+	}
+}
+
+func TestServiceManagerIsToldOfAFailedStart(t *testing.T) {
+	s, m := newSystemd(t, socketPath(t)), manage(t, Policy{})
+	m.begin()
+	m.hear(time.Time{}, report{fact: FactFailed, text: "first generation failed", level: failure, generation: 1, why: "exit status 7"})
+	m.hear(time.Time{}, report{fact: FactDrained, generation: 1})
+	s.next()
+	s.next()
+	s.hears("EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; first generation failed: exit status 7")
+}
+
+func TestReloadingHasTheTime(t *testing.T) {
+	var before, after unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &before); err != nil {
+		t.Fatal(err)
+	}
+	_, said, _ := strings.Cut(reloading(), "MONOTONIC_USEC=")
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &after); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := strconv.ParseInt(said, 10, 64); err != nil || at < before.Nano()/1000 || at > after.Nano()/1000 {
+		t.Errorf("it is %q, between %d and %d", said, before.Nano()/1000, after.Nano()/1000)
+	}
+}
+
+func TestServiceManagerAtAnAbstractAddress(t *testing.T) {
+	s, m := newSystemd(t, "@grace-test-"+strconv.Itoa(os.Getpid())), manage(t, Policy{})
+	m.resume(3)
+	s.hears("READY=1\nSTATUS=generation 3 serves")
+	m.follow(4711)
+	s.hears("MAINPID=4711")
+}
+
+// A loop that hangs sends no sign of life.
+func TestServiceManagerSeesThatTheLoopLives(t *testing.T) {
+	s, m := newSystemd(t, socketPath(t)), manage(t, Policy{})
+	t.Setenv("WATCHDOG_USEC", "20000")
+	l := newLoop(Policy{}, "nowhere")
+	l.host = &fakeHost{post: l.post}
+	m.attend(l)
+	go l.run()
+	for range 3 {
+		s.hears("WATCHDOG=1")
+	}
+	picture := make(chan control.Status)
+	l.post(inspected{picture}) // which nobody takes: the loop hangs
+	if beats := s.untilSilent(); beats > unsent {
+		t.Errorf("%d signs of life while the loop hangs", beats)
+	}
+	<-picture
+	s.hears("WATCHDOG=1")
+	l.post(killRequested{})
+	<-l.done
+}
+
+// untilSilent counts the messages before 20 periods without one.
+func (s *systemd) untilSilent() (n int) {
+	for ; n <= unsent; n++ {
+		if err := s.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+			s.t.Fatal(err)
+		}
+		if _, err := s.conn.Read(make([]byte, 8192)); err != nil {
+			return n
+		}
+	}
+	return n
+}
+
+// What was said before grace ends is sent.
+func TestLastWordsAreSent(t *testing.T) {
+	s := newSystemd(t, socketPath(t))
+	m := openManager(Policy{}, nil)
+	for n := range 9 {
+		m.follow(n)
+	}
+	m.close()
+	for n := range 9 {
+		s.hears(fmt.Sprintf("MAINPID=%d", n))
+	}
+}
+
+func TestStatusIsShort(t *testing.T) {
+	s, m := newSystemd(t, socketPath(t)), manage(t, Policy{})
+	m.hear(time.Time{}, report{fact: FactRefused, why: strings.Repeat("ö", longestStatus)})
+	_, status, _ := strings.Cut(s.next(), "STATUS=")
+	if len(status) > longestStatus || len(status) < longestStatus-1 || strings.ToValidUTF8(status, "") != status {
+		t.Errorf("%d bytes: %q", len(status), status)
+	}
+}
+
+func TestWithoutServiceManagerNothingIsSaid(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	manage(t, Policy{}).begin()
+}
+
+func TestDeafServiceManagerIsToldOfOnce(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", socketPath(t))
+	complaints := make(chan event, 9)
+	m := openManager(Policy{}, func(ev event) { complaints <- ev })
+	for range 5 {
+		m.send("WATCHDOG=1")
+	}
+	m.close()
+	if len(complaints) != 1 {
+		t.Errorf("%d complaints", len(complaints))
+	}
+}
+
+// Nothing waits for one that does not read.
+func TestBusyServiceManagerHoldsNobodyUp(t *testing.T) {
+	newSystemd(t, socketPath(t))
+	m := openManager(Policy{}, func(event) {})
+	for range 2000 { // more than the kernel and the manager have room for
+		m.send("WATCHDOG=1")
+	}
+}
+
+func TestWatchdogPeriod(t *testing.T) {
+	own := strconv.Itoa(os.Getpid())
+	for _, test := range []struct {
+		usec, pid string
+		want      time.Duration
+	}{
+		{"", "", 0},
+		{"20000000", own, 10 * time.Second},
+		{"20000000", "", 10 * time.Second},
+		{"20000000", "1", 0},
+		{"0", own, 0},
+		{"-1", own, 0},
+		{"soon", own, 0},
+	} {
+		t.Setenv("WATCHDOG_USEC", test.usec)
+		t.Setenv("WATCHDOG_PID", test.pid)
+		if got := watchdogPeriod(); got != test.want {
+			t.Errorf("%+v: %s", test, got)
+		}
+	}
+}
