@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/redis"
 	"github.com/gracerun/grace/internal/requirement"
 )
@@ -139,7 +140,7 @@ func (f foreign) start(t *testing.T, as runAs, backend string) captured {
 	if as.process != nil || as.flags != nil {
 		requirement.Check(t, "root", mustBeRoot())
 	}
-	addr := freeAddress(t)
+	addr := freeport.Address(t)
 	host, port, _ := strings.Cut(addr, ":")
 	dir := openFolder(t)
 	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "BACKEND", backend, "OPTIONS", f.options)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 // capturedUpgrades is how often each captured server is upgraded.
@@ -27,7 +28,7 @@ func TestCapturedServersLoseNothing(t *testing.T) {
 		"python, which dies of its TERM": {"python3 -m http.server PORT --bind 127.0.0.1", map[load.Kind]int{load.NewConnection: 4}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := freeAddress(t)
+			addr := freeport.Address(t)
 			command := strings.NewReplacer("ADDR", addr, "PORT", addr[strings.LastIndex(addr, ":")+1:]).Replace(test.command)
 			s := grace(t, append([]string{"--settle", "50ms", "--"}, strings.Fields(command)...)...)
 			s.ready(1)
@@ -49,7 +50,7 @@ func TestCapturesForAnyUser(t *testing.T) {
 		"nobody, who needs it":    {asNobody, nil, "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := freeAddress(t)
+			addr := freeport.Address(t)
 			s := graceWith(t, test.change, append(append([]string{"--settle", "50ms"}, test.flags...), "--", appBinary, "-addr", addr)...)
 			s.ready(1)
 			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.awaitMessage("instance started").PID))
@@ -65,7 +66,7 @@ func TestCapturesForAnyUser(t *testing.T) {
 func TestProbesReachTheCandidateOnly(t *testing.T) {
 	for name, ready := range map[string]string{"by HTTP": "http://ADDR/health", "by TCP": "tcp"} {
 		t.Run(name, func(t *testing.T) {
-			addr := freeAddress(t)
+			addr := freeport.Address(t)
 			s := grace(t, "--settle", "50ms", "--ready", strings.ReplaceAll(ready, "ADDR", addr), "--", appBinary, "-addr", addr, "-healthy-after", "100ms")
 			s.ready(1)
 			under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.upgrades(5) })
@@ -81,7 +82,7 @@ func TestProbesReachTheCandidateOnly(t *testing.T) {
 
 // What the dead version had in its hands is lost, as with any crash.
 func TestUpgradeIsUndone(t *testing.T) {
-	addr, crash := freeAddress(t), filepath.Join(t.TempDir(), "crash")
+	addr, crash := freeport.Address(t), filepath.Join(t.TempDir(), "crash")
 	script := `test -e ` + crash + ` && { "$0" -addr ` + addr + ` & sleep 1; kill -9 $!; exit 3; }; exec "$0" -addr ` + addr
 	s := grace(t, "--settle", "30s", "--", "sh", "-c", script, appBinary)
 	s.ready(1)
@@ -142,7 +143,7 @@ func TestContainerCaptures(t *testing.T) {
 			{"/usr/bin/python3 -m http.server PORT --bind 127.0.0.1 --directory /proc/self/task", map[load.Kind]int{load.NewConnection: 4}},
 		} {
 			t.Run(name+" "+app.command[:4], func(t *testing.T) {
-				addr := freeAddress(t)
+				addr := freeport.Address(t)
 				command := strings.NewReplacer("ADDR", addr, "PORT", addr[strings.LastIndex(addr, ":")+1:]).Replace(app.command)
 				c := contain(t, test.change, append([]string{"--settle", "50ms", "--"}, strings.Fields(command)...)...)
 				c.ready(1)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 // server builds the one program of these tests.
@@ -38,17 +39,6 @@ func serverBinary(t *testing.T) string {
 	return path
 }
 
-// freePort is an address that nobody listens on.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // impatient are clients that never retry and think for a few milliseconds.
 var impatient = map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 2, load.KeepAlivePost: 2, load.Slow: 1}
 
@@ -66,7 +56,7 @@ func TestSameProgramInEveryDialect(t *testing.T) {
 		"none":                     {"-network", "fd", "-addr", "{fd:web}"},
 	} {
 		t.Run(dialect, func(t *testing.T) {
-			addr := freePort(t)
+			addr := freeport.Address(t)
 			command := []string{"--listen", "web=" + addr, "--dialect", dialect, "--ready", "notify", "--", serverBinary(t)}
 			for _, arg := range arguments {
 				command = append(command, strings.ReplaceAll(arg, "ADDR", addr))
@@ -81,7 +71,7 @@ func TestSameProgramInEveryDialect(t *testing.T) {
 
 // Alone, the program refuses new clients at its end, and finishes what it has.
 func TestSameProgramAlone(t *testing.T) {
-	addr := freePort(t)
+	addr := freeport.Address(t)
 	c := exec.Command(serverBinary(t), "-addr", addr)
 	c.Stdout, c.Stderr = t.Output(), t.Output()
 	if err := c.Start(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 // upgradesEach is how often each combination is upgraded, one upgrade right
@@ -59,7 +60,7 @@ func TestUpgradeWithEachDialect(t *testing.T) {
 		{"systemd,server-starter,nginx,einhorn", []string{"-take", "handoff", "-addr", "ADDR"}},
 	} {
 		t.Run(test.dialect, func(t *testing.T) {
-			addr := freeAddress(t)
+			addr := freeport.Address(t)
 			arguments := []string{"--listen", "web=" + addr, "--dialect", test.dialect, "--", appBinary}
 			for _, arg := range test.app {
 				arguments = append(arguments, strings.ReplaceAll(arg, "ADDR", addr))
@@ -70,16 +71,6 @@ func TestUpgradeWithEachDialect(t *testing.T) {
 			s.stop()
 		})
 	}
-}
-
-// freeAddress is for dialects in which the app has to name the port itself.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
-	addr := s.address("")
-	s.ready(1)
-	s.stop()
-	return addr
 }
 
 func TestUpgradeWithEachSocket(t *testing.T) {
@@ -132,7 +123,7 @@ func TestUpgradeWithEachReadiness(t *testing.T) {
 		"two instances":       {[]string{"--instances", "2"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := freeAddress(t)
+			addr := freeport.Address(t)
 			arguments := []string{"--listen", "web=" + addr}
 			for _, flag := range test.flags {
 				arguments = append(arguments, strings.ReplaceAll(flag, "ADDR", addr))

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -202,7 +203,7 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 }
 
 func TestStatusShowsWhatRuns(t *testing.T) {
-	s, c := named(t, "--instances", "2", "--settle", "1h", "--", appBinary, "-addr", freeAddress(t), "-take", "handoff")
+	s, c := named(t, "--instances", "2", "--settle", "1h", "--", appBinary, "-addr", freeport.Address(t), "-take", "handoff")
 	now := status(t, c)
 	if len(now.Generations) != 1 || len(now.Generations[0].Instances) != 2 || now.Generations[0].Connections == nil || len(now.Listeners) != 1 || now.Listeners[0].Kind != "captured" {
 		t.Fatalf("%+v", now)

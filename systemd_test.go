@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 // serves is an app as people deploy them: a script at the path that the unit
@@ -134,7 +135,7 @@ ExecStart=/usr/local/bin/server -addr ADDR
 // The program that runs under grace elsewhere, with systemd in grace's place: a restart loses nothing, since systemd has
 // the socket and the program drains.
 func TestSameProgramUnderSocketActivation(t *testing.T) {
-	addr, tree := freePort(t), t.TempDir()
+	addr, tree := freeport.Address(t), t.TempDir()
 	for _, dir := range []string{"etc/systemd/system", "usr/local/bin"} {
 		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
@@ -88,7 +89,7 @@ func write(t *testing.T, dir, name, text string, mode os.FileMode) string {
 }
 
 func TestAddressInUseNamesItsHolderWhoCanBeEvicted(t *testing.T) {
-	addr := freeAddress(t)
+	addr := freeport.Address(t)
 	holder := grace(t, "--listen", "web="+addr, "--", appBinary)
 	holder.ready(1)
 	second := grace(t, "--listen", addr, "--", appBinary)
@@ -417,7 +418,7 @@ func (s *supervised) limit(name, soft string) {
 
 func TestClosedStderr(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
-	addr := freeAddress(t)
+	addr := freeport.Address(t)
 	c := exec.Command("/bin/sh", "-c", `exec "$0" "$@" 2>&-`, graceBinary, "run", "--pid-file", pidFile, "--listen", "web="+addr, "--", appBinary)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
 )
 
@@ -36,10 +37,10 @@ var examples = []example{{name: "http", admin: true}, {name: "echo"}, {name: "gi
 
 // flags are those of the example on free addresses.
 func (e example) flags(t *testing.T) (addr string, flags []string) {
-	addr = freeAddress(t)
+	addr = freeport.Address(t)
 	flags = []string{"-addr", addr}
 	if e.admin {
-		flags = append(flags, "-admin", freeAddress(t))
+		flags = append(flags, "-admin", freeport.Address(t))
 	}
 	return addr, flags
 }

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 // patience is for what has to come; nothing waits for its end in a test that passes.
@@ -38,19 +40,14 @@ func withBinaries(run func() int) int {
 	}
 	defer os.RemoveAll(dir)
 	binaries = dir
-	minimal, err := reserve()
-	if err == nil {
-		defer syscall.Close(minimal.fd)
-		err = buildAll(minimal)
-	}
-	if err != nil {
+	if err := buildAll(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return run()
 }
 
-func buildAll(minimal reservation) error {
+func buildAll() error {
 	if err := build("../..", "grace", "."); err != nil {
 		return err
 	}
@@ -59,7 +56,7 @@ func buildAll(minimal reservation) error {
 			return err
 		}
 	}
-	return buildMinimal(minimal)
+	return buildMinimal()
 }
 
 func build(dir, name string, arguments ...string) error {
@@ -75,8 +72,11 @@ func build(dir, name string, arguments ...string) error {
 var minimalAddr string
 
 // buildMinimal puts a free address in the place of minimal's own: it has no line to spare for a flag.
-func buildMinimal(at reservation) error {
-	minimalAddr = at.addr
+func buildMinimal() error {
+	var err error
+	if minimalAddr, err = freeport.Find(); err != nil {
+		return err
+	}
 	path, err := filepath.Abs("minimal/main.go")
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func buildMinimal(at reservation) error {
 		return fmt.Errorf("%s does not listen on %s", path, usual)
 	}
 	replacement, overlay := filepath.Join(binaries, "minimal.go"), filepath.Join(binaries, "overlay.json")
-	source = bytes.Replace(source, []byte(usual), fmt.Appendf(nil, "%q", at.addr), 1)
+	source = bytes.Replace(source, []byte(usual), fmt.Appendf(nil, "%q", minimalAddr), 1)
 	if err := os.WriteFile(replacement, source, 0o600); err != nil {
 		return err
 	}
@@ -102,42 +102,6 @@ func buildMinimal(at reservation) error {
 		return err
 	}
 	return build(".", "minimal", "-overlay", overlay, "./minimal")
-}
-
-// reservation is a port of the loopback address that the kernel gives to nobody who does not ask for it: a bound socket
-// that does not listen lets others bind the same port only by its number, and with SO_REUSEADDR.
-type reservation struct {
-	fd   int
-	addr string
-}
-
-func reserve() (reservation, error) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return reservation{}, err
-	}
-	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
-		return reservation{}, err
-	}
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return reservation{}, err
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		return reservation{}, err
-	}
-	return reservation{fd, fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)}, nil
-}
-
-// freeAddress is nobody else's until the end of the test.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	r, err := reserve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(r.fd) })
-	return r.addr
 }
 
 // line is one of a process's output. Those of grace have fields.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 func TestWebSocketsAreToldOnceByEachUpgrade(t *testing.T) {
@@ -19,7 +21,7 @@ func TestWebSocketsAreToldOnceByEachUpgrade(t *testing.T) {
 			if err := build(".", name, "./"+name); err != nil {
 				t.Fatal(err)
 			}
-			addr := freeAddress(t)
+			addr := freeport.Address(t)
 			p := grace(t, "--listen", addr, "--", filepath.Join(binaries, name), "-addr", addr)
 			p.ready(1)
 			clients := openSockets(t, addr)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/redis"
 	"github.com/gracerun/grace/internal/requirement"
 )
@@ -41,7 +42,7 @@ func TestPagesWithoutListen(t *testing.T) {
 func (r recipe) testCaptured(t *testing.T, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	front, back := reserve(t), reserve(t)
+	front, back := port(freeport.Address(t)), port(freeport.Address(t))
 	p := readPage(t, name, map[string]string{"8080": front, "6379": front, "9000": back})
 	dir := p.write(t)
 	build(t, dir)

@@ -25,6 +25,7 @@ import (
 	_ "github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
 )
 
@@ -84,7 +85,7 @@ func TestPages(t *testing.T) {
 func (r recipe) test(t *testing.T, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	front, back := reserve(t), reserve(t)
+	front, back := port(freeport.Address(t)), port(freeport.Address(t))
 	p := readPage(t, name, map[string]string{"8080": front, "9000": back})
 	dir := p.write(t)
 	build(t, dir)
@@ -229,28 +230,6 @@ func checkNoListener(t *testing.T, port string) {
 	}
 }
 
-// reserve returns a port that nobody else gets by chance: a socket keeps it bound, in a way that lets a server bind it too.
-func reserve(t *testing.T) (port string) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) })
-	err = errors.Join(
-		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
-		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprint(name.(*syscall.SockaddrInet4).Port)
-}
-
 // missing says what a recipe's server lacks on this machine.
 func (r recipe) missing() error {
 	for _, program := range r.needs {
@@ -345,4 +324,9 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+func port(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return port
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 var upgrades = flag.Int("upgrades", 20, "how often the program is replaced")
@@ -27,7 +29,7 @@ func TestNothingIsLost(t *testing.T) {
 }
 
 func everything(t *testing.T) figures {
-	addr, rpc, folder := freeAddress(t), freeAddress(t), t.TempDir()
+	addr, rpc, folder := freeport.Address(t), freeport.Address(t), t.TempDir()
 	app := []string{filepath.Join(binaries, "everything"), "-addr", addr, "-grpc", rpc, "-data", folder}
 	p := grace(t, append([]string{"--listen", addr, "--listen", rpc, "--"}, app...)...)
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 const (
@@ -50,7 +51,7 @@ func runPlainly(addr string) error {
 func plainFigures(t *testing.T) figures {
 	t.Helper()
 	t.Setenv(plainVariable, "1")
-	addr := freeAddress(t)
+	addr := freeport.Address(t)
 	p := grace(t, "--listen", addr, "--", os.Args[0], addr)
 	clients := startKeepAlive(t, addr)
 	clients.settle(t)

@@ -19,6 +19,8 @@ import (
 	_ "google.golang.org/grpc/health" // for the clients that watch it
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 const (
@@ -160,7 +162,7 @@ func (l *load) await(t *testing.T, pid int) {
 }
 
 func TestUpgradesLoseNoRPC(t *testing.T) {
-	addr := reserve(t)
+	addr := freeport.Address(t)
 	s := grace(t, "--listen", addr, "--", appBinary, "-addr", addr)
 	leader := s.ready()
 	l := startLoad(t, addr)

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/internal/freeport"
 )
 
 // patience is for what has to come; nothing waits for its end in a test that passes.
@@ -59,7 +61,7 @@ const (
 )
 
 func TestEachLineComesOnceOverUpgrades(t *testing.T) {
-	addr := freeAddress(t)
+	addr := freeport.Address(t)
 	path := filepath.Join(t.TempDir(), "board.txt")
 	p := grace(t, "--listen", addr, "--", filepath.Join(binaries, "board"), "-addr", addr, "-board", path)
 	p.await("generation ready", 1)
@@ -278,28 +280,6 @@ func send(conn net.Conn, line string) (last bool, err error) {
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
 	return resp.Close, err
-}
-
-// freeAddress is nobody else's until the end of the test: the kernel gives the port of a bound socket only to those who
-// ask for its number, with SO_REUSEADDR.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) })
-	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
 // supervised is `grace run`. Its log comes with the board's own.
