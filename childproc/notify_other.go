@@ -12,6 +12,18 @@ type NotifySocket struct{}
 // OpenNotify always fails.
 func OpenNotify(string, int, int) (*NotifySocket, error) { return nil, errNoNotify }
 
+// TakeOverNotify always fails.
+func TakeOverNotify(NotifyState, map[int]int) (*NotifySocket, error) { return nil, errNoNotify }
+
+// State always fails.
+func (*NotifySocket) State() (NotifyState, error) { return NotifyState{}, errNoNotify }
+
+// Suspend does nothing.
+func (*NotifySocket) Suspend() error { return nil }
+
+// Resume does nothing.
+func (*NotifySocket) Resume() error { return nil }
+
 // Path is empty.
 func (*NotifySocket) Path() string { return "" }
 

@@ -22,6 +22,7 @@ type Process struct {
 	path   string
 	family *Family
 	pidfd  int
+	group  bool // it leads a process group, though its number may be gone
 
 	report  int // read end of the shim's report; -1 once read
 	failed  *StartError
@@ -108,9 +109,13 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 	return fmt.Errorf("cannot send %s to process group %d: %w", unix.SignalName(sig), p.PID, err)
 }
 
-// An adopted process leads a group only if it made one; and the group of a
-// process that is not grace's child can vanish with it at any time.
+// An adopted process leads a group only if it made one. Of a process that another
+// parent has reaped the group goes on under the number, which no new process gets
+// as long as it does (alloc_pid and free_pid in kernel/pid.c).
 func (p *Process) leadsGroup() bool {
+	if unix.PidfdSendSignal(p.pidfd, 0, nil, 0) == unix.ESRCH {
+		return p.group && unix.Kill(p.PID, 0) == unix.ESRCH
+	}
 	pgid, err := unix.Getpgid(p.PID)
 	return err == nil && pgid == p.PID
 }
@@ -198,13 +203,17 @@ func (p *Process) waitEnd() error {
 func (p *Process) peek() (Exit, error) {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PIDFD, p.pidfd, &info, unix.WEXITED|unix.WNOWAIT, nil)
-	if err == unix.ECHILD {
-		return Exit{Unknown: true}, nil
+	var exit Exit
+	switch err {
+	case nil:
+		return exitOf(&info), nil
+	case unix.ECHILD:
+		exit, err = exitOfStranger(p.pidfd)
 	}
 	if err != nil {
-		return Exit{}, fmt.Errorf("cannot learn how process %d ended: %w", p.PID, err)
+		err = fmt.Errorf("cannot learn how process %d ended: %w", p.PID, err)
 	}
-	return exitOf(&info), nil
+	return exit, err
 }
 
 // WaitRest blocks until nothing but the ended process is left in its group, or

@@ -24,11 +24,23 @@ func (*Family) Start(Spec) (*Process, error) { return nil, errOnlyLinux }
 // Adopt always fails.
 func (*Family) Adopt(int) (*Process, error) { return nil, errOnlyLinux }
 
+// TakeOver always fails.
+func (*Family) TakeOver(ProcessState, map[int]int) (*Process, error) { return nil, errOnlyLinux }
+
+// Suspend does nothing.
+func (*Family) Suspend() {}
+
+// Resume does nothing.
+func (*Family) Resume() {}
+
 // ReapOrphans always fails.
 func (*Family) ReapOrphans() (int, error) { return 0, errOnlyLinux }
 
 // Process is one process of the app; there are none here.
 type Process struct{ PID int }
+
+// State is empty.
+func (*Process) State() ProcessState { return ProcessState{} }
 
 // Release does nothing.
 func (*Process) Release() {}

@@ -297,9 +297,6 @@ func TestCloseEndsNext(t *testing.T) {
 	if _, err := a.listener.Next(); err != os.ErrClosed {
 		t.Errorf("after that %v", err)
 	}
-	if _, err := a.listener.Duplicate(); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("duplicate: %v", err)
-	}
 	must(t, a.listener.Close())
 }
 
@@ -319,21 +316,52 @@ func TestCloseLetsCallsGoOnAndLaterOnesFail(t *testing.T) {
 	}
 }
 
+// What a listener has received it answers; what comes while it is suspended waits for the successor, or for itself.
 func TestSuccessorTakesOver(t *testing.T) {
-	a := startRole(t, "late", "127.0.0.1:0")
-	a.line(t)
-	fd, err := a.listener.Duplicate()
-	must(t, err)
-	must(t, a.listener.Close())
-	a.listener, err = capture.NewListener(fd)
-	must(t, err)
-	defer a.listener.Close()
-	_, err = a.in.Write([]byte{0})
-	must(t, err)
-	must(t, a.next(t, capture.Bind).Return(unix.EACCES))
+	for _, succeeded := range []bool{true, false} {
+		a := startRole(t, "late", "127.0.0.1:0")
+		a.line(t)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := a.listener.Next()
+			ended <- err
+		}()
+		must(t, a.listener.Suspend())
+		if err := <-ended; err != os.ErrDeadlineExceeded {
+			t.Fatal(err)
+		}
+		fd, err := unix.FcntlInt(uintptr(a.listener.FD()), unix.F_DUPFD_CLOEXEC, 0)
+		must(t, err)
+		_, err = a.in.Write([]byte{0})
+		must(t, err)
+		a.step(t, "socket")
+		if succeeded {
+			must(t, a.listener.Close())
+			a.listener, err = capture.NewListener(fd)
+			must(t, err)
+			defer a.listener.Close()
+		} else {
+			must(t, unix.Close(fd))
+			must(t, a.listener.Resume())
+		}
+		must(t, a.next(t, capture.Bind).Return(unix.EACCES))
+		if _, _, errno := a.step(t, "bind"); errno != unix.EACCES {
+			t.Errorf("bind: %v", errno)
+		}
+	}
+}
+
+func TestSuspendedListenerAnswersWhatItHasReceived(t *testing.T) {
+	a := startRole(t, "socket", "127.0.0.1:0")
+	bind := a.next(t, capture.Bind)
+	must(t, a.listener.Suspend())
+	must(t, bind.Return(unix.EACCES))
 	a.step(t, "socket")
 	if _, _, errno := a.step(t, "bind"); errno != unix.EACCES {
 		t.Errorf("bind: %v", errno)
+	}
+	if _, err := a.listener.Next(); err != os.ErrDeadlineExceeded {
+		t.Errorf("then %v", err)
 	}
 }
 

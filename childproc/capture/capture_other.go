@@ -24,8 +24,14 @@ func Receive(int) (*Listener, error) { return nil, errOnlyLinux }
 // Next always fails.
 func (*Listener) Next() (Call, error) { return Call{}, errOnlyLinux }
 
-// Duplicate always fails.
-func (*Listener) Duplicate() (int, error) { return -1, errOnlyLinux }
+// FD is no descriptor.
+func (*Listener) FD() int { return -1 }
+
+// Suspend does nothing.
+func (*Listener) Suspend() error { return nil }
+
+// Resume does nothing.
+func (*Listener) Resume() error { return nil }
 
 // Close does nothing.
 func (*Listener) Close() error { return nil }

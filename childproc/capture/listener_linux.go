@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -102,7 +103,7 @@ func receiveMessage(conn int, text, control []byte) (n, used int, err error) {
 func (l *Listener) Next() (Call, error) {
 	for {
 		n, err := l.receive()
-		if err == io.EOF || err == os.ErrClosed {
+		if err == io.EOF || err == os.ErrClosed || err == os.ErrDeadlineExceeded {
 			return Call{}, err
 		}
 		if err != nil {
@@ -123,6 +124,9 @@ func (l *Listener) receive() (notification, error) {
 		n, failed = l.take()
 		return failed != unix.EAGAIN
 	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, os.ErrDeadlineExceeded
+	}
 	if err != nil { // the file was closed; its own error is not os.ErrClosed
 		return n, os.ErrClosed
 	}
@@ -200,20 +204,16 @@ func (l *Listener) use(do func(fd int) error) error {
 	return do(l.fd)
 }
 
-// Duplicate gives another descriptor of the same notifications, for a successor's
-// [NewListener]. It is close-on-exec and the caller's. Calls that were received
-// here have to be answered here, and the successor may call Next once this listener
-// is closed: of two readers one would block for what the other has taken.
-func (l *Listener) Duplicate() (fd int, err error) {
-	err = l.use(func(own int) error {
-		fd, err = unix.FcntlInt(uintptr(own), unix.F_DUPFD_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		return -1, fmt.Errorf("cannot duplicate the app's seccomp listener: %w", err)
-	}
-	return fd, nil
-}
+// FD is the descriptor of the notifications, open until Close and owned by the Listener. A successor passes a duplicate
+// of it to [NewListener], and may call Next once this Listener is suspended and has answered all that it received: of two
+// readers one would block for what the other has taken.
+func (l *Listener) FD() int { return l.fd }
+
+// Suspend ends Next with os.ErrDeadlineExceeded. Calls that come from now on wait, for Resume or for a successor.
+func (l *Listener) Suspend() error { return l.file.SetReadDeadline(time.Unix(1, 0)) }
+
+// Resume lets Next be called again after Suspend.
+func (l *Listener) Resume() error { return l.file.SetReadDeadline(time.Time{}) }
 
 // Close lets the calls go on that were received and not answered, and ends Next.
 // Unless a duplicate of the descriptor is open, all later calls fail with ENOSYS.

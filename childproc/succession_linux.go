@@ -1,0 +1,120 @@
+package childproc
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// State describes the Process. Its shim has to be gone: the app runs, or has ended.
+func (p *Process) State() ProcessState {
+	return ProcessState{PID: p.PID, PIDFD: p.pidfd, Path: p.path, Group: p.leadsGroup()}
+}
+
+// TakeOver continues a predecessor's Process. fds gives for each descriptor of the predecessor the one here; what is
+// taken over is removed from it. In a successor of the same pid the process is a child still; in another one its parent
+// is whoever has taken it in, who reaps it. Then Wait can tell how it ended from Linux 6.15 on, and gives an unknown
+// Exit before that.
+func (f *Family) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
+	pidfd, err := take(fds, s.PIDFD)
+	if err != nil {
+		return nil, fmt.Errorf("cannot take over process %d: %w", s.PID, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.own[s.PID] = struct{}{}
+	return &Process{PID: s.PID, path: s.Path, family: f, pidfd: pidfd, group: s.Group, report: -1, capture: -1}, nil
+}
+
+// Suspend holds Start and ReapOrphans up until Resume: the end of a child that somebody else waits for is not theirs.
+func (f *Family) Suspend() { f.mu.Lock() }
+
+// Resume goes on after Suspend.
+func (f *Family) Resume() { f.mu.Unlock() }
+
+// reapedWithin is how long the parent of a process that is not grace's child is given to learn of its end.
+const reapedWithin = 2 * time.Second
+
+// exitOfStranger asks for the end of a process that is not grace's child. The kernel tells once it was reaped
+// (PIDFD_INFO_EXIT of Linux 6.15, in pidfd_info of fs/pidfs.c), which is also when the pidfd hangs up.
+func exitOfStranger(pidfd int) (Exit, error) {
+	var info unix.PidfdInfo
+	if err := readInfo(pidfd, &info); err == unix.ENOTTY || err == unix.EINVAL {
+		return Exit{Unknown: true}, nil
+	}
+	if err := waitReaped(pidfd); err != nil {
+		return Exit{}, err
+	}
+	if err := readInfo(pidfd, &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+		return Exit{Unknown: true}, nil
+	}
+	status := unix.WaitStatus(info.Exit_code)
+	if status.Signaled() {
+		return Exit{Signal: syscall.Signal(status.Signal())}, nil
+	}
+	return Exit{Code: status.ExitStatus()}, nil
+}
+
+func readInfo(pidfd int, info *unix.PidfdInfo) error {
+	*info = unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), unix.PIDFD_GET_INFO, uintptr(unsafe.Pointer(info)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func waitReaped(pidfd int) error {
+	deadline := time.Now().Add(reapedWithin)
+	for left := reapedWithin; left > 0; left = time.Until(deadline) {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd)}}, int(left.Milliseconds())+1)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+	return nil
+}
+
+// State describes the NotifySocket, which must not be closed if a successor has it: that would remove its path.
+func (s *NotifySocket) State() (NotifyState, error) {
+	state := NotifyState{Path: s.path, FD: -1}
+	conn, err := s.conn.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) { state.FD = int(fd) })
+	}
+	if err != nil {
+		return state, fmt.Errorf("cannot hand over the notification socket: %w", err)
+	}
+	return state, nil
+}
+
+// Suspend ends Receive with os.ErrDeadlineExceeded. What is sent from now on waits in the socket, for Resume or for a
+// successor.
+func (s *NotifySocket) Suspend() error { return s.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// Resume lets Receive be called again after Suspend.
+func (s *NotifySocket) Resume() error { return s.conn.SetReadDeadline(time.Time{}) }
+
+// TakeOverNotify continues a predecessor's NotifySocket, with the messages that wait in it.
+func TakeOverNotify(s NotifyState, fds map[int]int) (*NotifySocket, error) {
+	fd, err := take(fds, s.FD)
+	if err != nil {
+		return nil, fmt.Errorf("cannot take over the notification socket: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), s.Path)
+	conn, err := net.FilePacketConn(file) // of a duplicate
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("cannot take over the notification socket: %w", err)
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("cannot take over the notification socket: it is a %T", conn), conn.Close())
+	}
+	return &NotifySocket{path: s.Path, conn: unixConn}, nil
+}
