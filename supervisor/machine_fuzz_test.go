@@ -317,16 +317,16 @@ var exits = []childproc.Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: 
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 17 {
+	switch what % 18 {
 	case 0:
 		w.chanceUpgrade(n)
 	case 1, 2:
 		if g, ok := pick(w.preparing, n); ok {
-			w.answerPrepare(g, what%17 == 1 || n%4 > 0)
+			w.answerPrepare(g, what%18 == 1 || n%4 > 0)
 		}
 	case 3, 4:
 		if i, ok := pick(w.starting, n); ok {
-			w.answerStart(i, what%17 == 3 || n%4 > 0)
+			w.answerStart(i, what%18 == 3 || n%4 > 0)
 		}
 	case 5, 6:
 		if i, ok := pick(w.instances, n); ok {
@@ -350,6 +350,8 @@ func (w *world) chance(what, which byte) {
 		if n%8 == 0 {
 			w.happen(stopRequested{w.ask()})
 		}
+	case 17:
+		w.travel()
 	case 16:
 		if g, ok := pick(w.observed, n); ok {
 			delete(w.observed, g)
@@ -498,6 +500,8 @@ func FuzzMachine(f *testing.F) {
 	// A steered upgrade that is undone, and one that ends when its connections are idle.
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 7, 1, 7, 1})
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
+	// The machine travels to another grace while an old generation empties.
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 9, 2, 17, 0, 16, 0, 7, 0, 7, 0, 17, 0})
 	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
 	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))

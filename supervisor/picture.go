@@ -7,7 +7,7 @@ import (
 // picture is what the machine knows of a moment.
 func (m *machine) picture() control.Status {
 	s := control.Status{
-		Version: control.Protocol, State: m.state(), Restarts: m.restarts, Crashes: m.crashes,
+		Version: control.Protocol, State: m.condition(), Restarts: m.restarts, Crashes: m.crashes,
 		Generations: []control.Generation{}, Upgrades: []control.Attempt{},
 	}
 	if m.current != nil {
@@ -22,7 +22,7 @@ func (m *machine) picture() control.Status {
 	return s
 }
 
-func (m *machine) state() string {
+func (m *machine) condition() string {
 	switch {
 	case m.mode != running:
 		return "stopping"

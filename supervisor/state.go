@@ -1,0 +1,167 @@
+package supervisor
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// machineState is a machine in a form that another grace can read, when no upgrade is
+// under way and nobody waits for an answer.
+type machineState struct {
+	Generation, Instance int // the numbers given last
+	Current              int
+	Notifying            []string
+	Status               int
+	Restarts, Crashes    int
+	History              []attempt
+	Generations          []generationState
+}
+
+type generationState struct {
+	Number               int
+	Stage                string
+	Since, Born          time.Time
+	Recipe               recipe
+	Before               *recipe
+	Ran, Touched, Forced bool
+	Failure              string
+	Status, InFlight     int
+	Progress, Relief     time.Time // when the timers are due; zero: not armed
+	Instances            []instanceState
+}
+
+type instanceState struct {
+	ID, Slot       int
+	Phase          string
+	Since          time.Time
+	PID, Processes int
+	Failures       int
+	Deadline       time.Time // when the phase ends; zero: never
+	Watchdog       time.Time // when it is due; zero: there is none
+	InFlight       *int
+	Says           string
+	Ended, Fault   bool
+	Code           int // of the main process, once it has ended
+	Signal         int
+	ExitKnown      bool
+}
+
+// calm reports whether the machine can travel: what is under way would be cut.
+func (m *machine) calm() bool {
+	if m.mode != running || m.candidate != nil || m.wish != nil || m.current == nil || m.current.attempt != nil {
+		return false
+	}
+	for _, i := range m.instances {
+		if i.phase != Backoff && i.pid == 0 {
+			return false // its start has no answer yet
+		}
+	}
+	return !slices.ContainsFunc(m.generations, func(g *generation) bool { return g.preparing })
+}
+
+// state gives a calm machine's. The timers' owner knows when each is due.
+func (m *machine) state(due func(timer) time.Time) machineState {
+	s := machineState{
+		Generation: m.generation, Instance: m.instance, Current: m.current.number,
+		Notifying: slices.Sorted(maps.Keys(m.notifying)), Status: m.status,
+		Restarts: m.restarts, Crashes: m.crashes, History: m.history,
+	}
+	for _, g := range m.generations {
+		s.Generations = append(s.Generations, g.state(due))
+	}
+	return s
+}
+
+func (g *generation) state(due func(timer) time.Time) generationState {
+	s := generationState{
+		Number: g.number, Stage: g.stage.String(), Since: g.since, Born: g.born, Recipe: g.recipe, Before: g.before,
+		Ran: g.ran, Touched: g.touched, Forced: g.forced, Failure: g.failure, Status: g.status, InFlight: g.inFlight,
+		Progress: due(g.progress), Relief: due(g.relief),
+	}
+	for _, i := range g.instances {
+		s.Instances = append(s.Instances, i.state(due))
+	}
+	return s
+}
+
+func (i *instance) state(due func(timer) time.Time) instanceState {
+	return instanceState{
+		ID: i.id, Slot: i.slot, Phase: i.phase.String(), Since: i.since, PID: i.pid, Processes: i.processes,
+		Failures: i.failures, Deadline: due(i.timer), Watchdog: due(i.watchdog), InFlight: i.inFlight, Says: i.says,
+		Ended: i.ended, Fault: i.fault, Code: i.exit.Code, Signal: int(i.exit.Signal), ExitKnown: !i.exit.Unknown,
+	}
+}
+
+// restore gives the machine of a state, and what is to be done first: to arm the timers
+// with what is left of their time, and to look at those that empty.
+func restore(p Policy, s machineState, at time.Time) (*machine, []action, error) {
+	m := newMachine(p)
+	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
+	m.restarts, m.crashes, m.history = s.Restarts, s.Crashes, s.History
+	for _, executable := range s.Notifying {
+		m.notifying[executable] = true
+	}
+	for _, saved := range s.Generations {
+		g, err := m.restoreGeneration(saved)
+		if err != nil {
+			return nil, nil, err
+		}
+		m.generations = append(m.generations, g)
+	}
+	if m.current = m.find(s.Current); m.current == nil {
+		return nil, nil, fmt.Errorf("the state has no generation %d, which is to serve", s.Current)
+	}
+	return m, m.actions, nil
+}
+
+func (m *machine) restoreGeneration(s generationState) (*generation, error) {
+	stage := slices.Index(stageNames[:], s.Stage)
+	if stage < 0 {
+		return nil, fmt.Errorf("the state has a generation that is %q, which is not known here", s.Stage)
+	}
+	g := &generation{
+		number: s.Number, stage: Stage(stage), since: s.Since, born: s.Born, recipe: s.Recipe, before: s.Before,
+		ran: s.Ran, touched: s.Touched, forced: s.Forced, failure: s.Failure, status: s.Status, inFlight: s.InFlight,
+	}
+	for _, saved := range s.Instances {
+		if err := m.restoreInstance(g, saved); err != nil {
+			return nil, err
+		}
+	}
+	g.progress = m.rearm(timer{generation: g.number}, s.Progress)
+	g.relief = m.rearm(timer{relief: g.number}, s.Relief)
+	if g.stage == StageEmptying {
+		m.do(observe{g.number, g.pids()})
+	}
+	return g, nil
+}
+
+func (m *machine) restoreInstance(g *generation, s instanceState) error {
+	phase := slices.Index(phaseNames[:], s.Phase)
+	if phase < 0 {
+		return fmt.Errorf("the state has an instance that is %q, which is not known here", s.Phase)
+	}
+	i := &instance{
+		id: s.ID, slot: s.Slot, generation: g, phase: Phase(phase), since: s.Since, pid: s.PID, processes: s.Processes,
+		failures: s.Failures, deadline: s.Deadline, inFlight: s.InFlight, says: s.Says, ended: s.Ended, fault: s.Fault,
+		exit: childproc.Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
+	}
+	m.instances[i.id] = i
+	g.instances = append(g.instances, i)
+	i.timer = m.rearm(timer{instance: i.id}, s.Deadline)
+	i.watchdog = m.rearm(timer{watchdog: i.id}, s.Watchdog)
+	return nil
+}
+
+// rearm lets a timer that is overdue expire at once.
+func (m *machine) rearm(t timer, due time.Time) timer {
+	if due.IsZero() {
+		return timer{}
+	}
+	return m.arm(t, max(due.Sub(m.at), time.Nanosecond))
+}

@@ -1,0 +1,182 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// travel takes the machine to another grace, if it is calm. Timers of the old one are
+// armed no more, and its observations do not come.
+func (w *world) travel() {
+	w.t.Helper()
+	if w.finished || !w.m.calm() {
+		return
+	}
+	due := func(t timer) time.Time {
+		if w.armed[t.number] != t || t.number == 0 {
+			return time.Time{}
+		}
+		return w.at.Add(time.Minute)
+	}
+	text, err := json.Marshal(w.m.state(due))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var s machineState
+	if err := json.Unmarshal(text, &s); err != nil {
+		w.t.Fatal(err)
+	}
+	m, actions, err := restore(w.m.policy, s, w.at)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	armed := len(w.armed)
+	w.m, w.armed, w.stale, w.observed = m, map[int]timer{}, nil, map[int]bool{}
+	w.takeAll(actions)
+	if len(w.armed) != armed {
+		w.t.Fatalf("%d timers were armed, and now %d are", armed, len(w.armed))
+	}
+}
+
+func TestMachineTravels(t *testing.T) {
+	for name, reach := range map[string]func(t *testing.T) *world{
+		"it serves": serving,
+		"it empties": func(t *testing.T) *world {
+			w := replaced(t)
+			w.expireRelief(1)
+			return w
+		},
+		"one drains": func(t *testing.T) *world {
+			w := serving(t)
+			w.upgrade(t)
+			return w
+		},
+		"one waits for its restart": func(t *testing.T) *world {
+			w := serving(t)
+			w.crash(1)
+			return w
+		},
+		"one is killed": func(t *testing.T) *world {
+			w := serving(t)
+			w.upgrade(t)
+			w.expirePhase(1)
+			return w
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := reach(t)
+			w.happen(described{1, "hello"})
+			w.happen(tallied{1, 7})
+			if !w.m.calm() {
+				t.Fatal("it is not calm")
+			}
+			before := asJSON(t, w.m.picture())
+			old := w.m
+			w.travel()
+			if w.m == old {
+				t.Fatal("it is the same machine")
+			}
+			if after := asJSON(t, w.m.picture()); before != after {
+				t.Errorf("it was %s\nand is  %s", before, after)
+			}
+			w.upgrade(t)
+			w.unwind()
+		})
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestTimersTravelWithWhatIsLeft(t *testing.T) {
+	w := serving(t)
+	w.upgrade(t)
+	s := w.m.state(func(of timer) time.Time {
+		if of == w.m.instances[1].timer {
+			return w.at.Add(-time.Hour)
+		}
+		return w.at.Add(5 * time.Second)
+	})
+	_, actions, err := restore(w.m.policy, s, w.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range actions {
+		a, ok := a.(arm)
+		if !ok {
+			continue
+		}
+		want := 5 * time.Second
+		if a.timer.instance == 1 {
+			want = time.Nanosecond // overdue
+		}
+		if a.after != want {
+			t.Errorf("timer %+v is armed for %s", a.timer, a.after)
+		}
+	}
+}
+
+func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
+	for name, reach := range map[string]func(t *testing.T) *world{
+		"the first start": func(t *testing.T) *world { return newWorld(t, testPolicy()) },
+		"an upgrade":      func(t *testing.T) *world { w, _ := candidateStarted(t); return w },
+		"it settles":      replaced,
+		"a restart": func(t *testing.T) *world {
+			w := serving(t)
+			w.crash(1)
+			w.expirePhase(2)
+			return w
+		},
+		"it stops": func(t *testing.T) *world {
+			w := serving(t)
+			w.happen(stopRequested{})
+			return w
+		},
+		"a preparation that was cut short": func(t *testing.T) *world {
+			p := testPolicy()
+			p.DrainDelay = time.Minute
+			w := servingWith(t, p)
+			w.happen(upgradeRequested{})
+			w.happen(stopRequested{})
+			return w
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if reach(t).m.calm() {
+				t.Error("it is calm")
+			}
+		})
+	}
+}
+
+// TestForeignState: what a newer grace knows is not guessed.
+func TestForeignState(t *testing.T) {
+	w := serving(t)
+	w.end(w.processes[w.m.instances[1].pid], childproc.Exit{Code: 3})
+	never := func(timer) time.Time { return time.Time{} }
+	for why, change := range map[string]func(s *machineState){
+		"levitating":             func(s *machineState) { s.Generations[0].Stage = "levitating" },
+		"dreaming":               func(s *machineState) { s.Generations[0].Instances[0].Phase = "dreaming" },
+		"has no generation 4711": func(s *machineState) { s.Current = 4711 },
+	} {
+		s := w.m.state(never)
+		change(&s)
+		if _, _, err := restore(w.m.policy, s, w.at); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", why, err)
+		}
+	}
+	m, _, err := restore(w.m.policy, w.m.state(never), w.at)
+	if err != nil || m.instances[1].exit.Code != 3 || !m.instances[1].ended {
+		t.Errorf("%+v, %v", m.instances[1], err)
+	}
+}
