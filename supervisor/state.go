@@ -15,6 +15,8 @@ import (
 type machineState struct {
 	Generation, Instance int // the numbers given last
 	Current              int
+	Steered              bool // which changes when the system refuses to capture
+	NoUpgrade            string
 	Notifying            []string
 	Status               int
 	Restarts, Crashes    int
@@ -68,6 +70,7 @@ func (m *machine) calm() bool {
 func (m *machine) state(due func(timer) time.Time) machineState {
 	s := machineState{
 		Generation: m.generation, Instance: m.instance, Current: m.current.number,
+		Steered: m.policy.Steered, NoUpgrade: m.policy.NoUpgrade,
 		Notifying: slices.Sorted(maps.Keys(m.notifying)), Status: m.status,
 		Restarts: m.restarts, Crashes: m.crashes, History: m.history,
 	}
@@ -100,6 +103,7 @@ func (i *instance) state(due func(timer) time.Time) instanceState {
 // restore gives the machine of a state, and what is to be done first: to arm the timers
 // with what is left of their time, and to look at those that empty.
 func restore(p Policy, s machineState, at time.Time) (*machine, []action, error) {
+	p.Steered, p.NoUpgrade = s.Steered, s.NoUpgrade
 	m := newMachine(p)
 	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
 	m.restarts, m.crashes, m.history = s.Restarts, s.Crashes, s.History

@@ -89,6 +89,18 @@ func TestMachineTravels(t *testing.T) {
 	}
 }
 
+func TestRefusalToCaptureTravels(t *testing.T) {
+	p := steeredPolicy()
+	p.Held = false
+	w := servingWith(t, p)
+	w.happen(uncaptured{"no right"})
+	s := w.m.state(func(timer) time.Time { return time.Time{} })
+	m, _, err := restore(p, s, w.at)
+	if err != nil || m.policy != w.m.policy || m.policy.Steered || m.policy.NoUpgrade == "" {
+		t.Errorf("policy %+v, was %+v, %v", m.policy, w.m.policy, err)
+	}
+}
+
 func asJSON(t *testing.T, v any) string {
 	t.Helper()
 	text, err := json.Marshal(v)
