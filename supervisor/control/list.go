@@ -141,7 +141,10 @@ func Find(name string) (Found, error) {
 	if strings.Contains(name, "/") {
 		return at(name)
 	}
-	all := List()
+	return choose(name, List())
+}
+
+func choose(name string, all []Found) (Found, error) {
 	matching := slices.DeleteFunc(slices.Clone(all), func(f Found) bool { return name != "" && f.Name != name })
 	if len(matching) == 1 {
 		return matching[0], nil

@@ -14,47 +14,64 @@ import (
 	"time"
 )
 
-// Bounds of what clients can take from a server.
+// What a server reads is bounded.
 const (
-	mostConnections = 256
-	mostAnswers     = 128 // that are waited for at once; what is left is for status
-	mostHeader      = 16 << 10
-	mostBody        = 1 << 20
-	readLimit       = 5 * time.Second // for a request
-	writeLimit      = 5 * time.Second // for each line of an answer
-	idleLimit       = 30 * time.Second
-	statusLimit     = 5 * time.Second
-	closeLimit      = time.Second
+	mostHeader = 16 << 10
+	mostBody   = 1 << 20
 )
+
+// limits are what clients can take from a server.
+type limits struct {
+	connections int
+	answers     int           // that are waited for at once; the other connections are left for status
+	read        time.Duration // for a request
+	write       time.Duration // for each line of an answer
+	idle        time.Duration
+	status      time.Duration // for the backend
+	close       time.Duration
+}
+
+var usual = limits{
+	connections: 256,
+	answers:     128,
+	read:        5 * time.Second,
+	write:       5 * time.Second,
+	idle:        30 * time.Second,
+	status:      5 * time.Second,
+	close:       time.Second,
+}
 
 // Server answers on a control socket.
 type Server struct {
 	backend Backend
+	limits  limits
 	http    *http.Server
 	answers chan struct{} // one place for each that is under way
 	ended   chan error
 }
 
 // Serve answers on l until Close, and owns l from now on.
-func Serve(l *net.UnixListener, b Backend) *Server {
-	s := &Server{backend: b, answers: make(chan struct{}, mostAnswers), ended: make(chan error, 1)}
+func Serve(l *net.UnixListener, b Backend) *Server { return serve(l, b, usual) }
+
+func serve(l *net.UnixListener, b Backend, most limits) *Server {
+	s := &Server{backend: b, limits: most, answers: make(chan struct{}, most.answers), ended: make(chan error, 1)}
 	s.http = &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: readLimit,
-		WriteTimeout:      writeLimit,
-		IdleTimeout:       idleLimit,
+		ReadHeaderTimeout: most.read,
+		WriteTimeout:      most.write,
+		IdleTimeout:       most.idle,
 		MaxHeaderBytes:    mostHeader,
 		ConnContext:       withPeer,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
-	go func() { s.ended <- s.http.Serve(newLimited(l, mostConnections)) }()
+	go func() { s.ended <- s.http.Serve(newLimited(l, most.connections)) }()
 	return s
 }
 
-// Close takes no further request, lets the answers that are being written go out for a
-// second, and ends all connections. It is called once. It leaves the socket's path.
+// Close takes no further request, gives the answers that are being written a second
+// to go out, and ends all connections. It is called once. It leaves the socket's path.
 func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits.close)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
 		_ = s.http.Close() // what Shutdown has begun
@@ -79,9 +96,13 @@ func path(d Deed) string { return "/v1/" + string(d) }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// net/http reads what is left of a body before it lets a connection go.
+	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.read)) != nil {
+		return // the connection is gone
+	}
 	if why := distrust(r.Context()); why != "" {
 		w.Header().Set("Connection", "close")
-		fail(w, http.StatusForbidden, why)
+		s.fail(w, http.StatusForbidden, why)
 		return
 	}
 	if r.URL.Path == statusPath {
@@ -92,60 +113,59 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.deed(w, r, read)
 		return
 	}
-	fail(w, http.StatusNotFound, "no such path (there are GET /v1/status and POST /v1/upgrade, /v1/rollback, /v1/stop, /v1/reexec)")
+	s.fail(w, http.StatusNotFound, "no such path (there are GET /v1/status and POST /v1/upgrade, /v1/rollback, /v1/stop, /v1/reexec)")
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	if !allow(w, r, http.MethodGet, http.MethodHead) {
+	if !s.allow(w, r, http.MethodGet, http.MethodHead) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), statusLimit)
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.status)
 	defer cancel()
 	status, err := s.backend.Status(ctx)
 	if err != nil {
-		fail(w, http.StatusServiceUnavailable, err.Error())
+		s.fail(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = encoder(w).Encode(status) // who reads it has gone
+	s.reply(w, http.StatusOK, status)
 }
 
 func (s *Server) deed(w http.ResponseWriter, r *http.Request, read func(*json.Decoder, *Request) error) {
-	if !allow(w, r, http.MethodPost) {
+	if !s.allow(w, r, http.MethodPost) {
 		return
 	}
 	request, status, err := readRequest(w, r, read)
 	if err != nil {
-		fail(w, status, err.Error())
+		s.fail(w, status, err.Error())
 		return
 	}
 	select {
 	case s.answers <- struct{}{}:
 		defer func() { <-s.answers }()
 	default:
-		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait for their results already (try again later)", mostAnswers))
+		s.fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait for their results already (try again later)", s.limits.answers))
 		return
 	}
 	lines, err := s.backend.Ask(r.Context(), request)
 	if err != nil {
-		fail(w, http.StatusConflict, err.Error())
+		s.fail(w, http.StatusConflict, err.Error())
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	stream(w, r.Context(), lines)
+	s.stream(w, r.Context(), lines)
 }
 
-// stream writes each line as it comes, until a reader is gone or takes none for too
+// stream says that the request was accepted, and writes each line as it comes, until a reader is gone or takes none for too
 // long. The backend does not wait for what it has left unread.
-func stream(w http.ResponseWriter, ctx context.Context, lines <-chan Line) {
+func (s *Server) stream(w http.ResponseWriter, ctx context.Context, lines <-chan Line) {
 	out, conn := encoder(w), http.NewResponseController(w)
-	if conn.Flush() != nil { // that it was accepted
+	if conn.SetReadDeadline(time.Time{}) != nil || s.allowWrite(w) != nil || conn.Flush() != nil {
 		return
 	}
 	for {
 		select {
 		case line, more := <-lines:
-			if !more || conn.SetWriteDeadline(time.Now().Add(writeLimit)) != nil || out.Encode(line) != nil || conn.Flush() != nil {
+			if !more || s.allowWrite(w) != nil || out.Encode(line) != nil || conn.Flush() != nil {
 				return
 			}
 		case <-ctx.Done():
@@ -160,14 +180,14 @@ func encoder(w io.Writer) *json.Encoder {
 	return e
 }
 
-func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+func (s *Server) allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 	for _, m := range methods {
 		if r.Method == m {
 			return true
 		}
 	}
 	w.Header().Set("Allow", strings.Join(methods, ", "))
-	fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s, not %s", r.URL.Path, methods[0], r.Method))
+	s.fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s, not %s", r.URL.Path, methods[0], r.Method))
 	return false
 }
 
@@ -176,19 +196,24 @@ type failure struct {
 	Error string `json:"error"`
 }
 
-func fail(w http.ResponseWriter, status int, why string) {
+func (s *Server) fail(w http.ResponseWriter, status int, why string) {
+	s.reply(w, status, failure{why})
+}
+
+func (s *Server) reply(w http.ResponseWriter, status int, body any) {
+	_ = s.allowWrite(w) // a connection that is gone, which the next line finds too
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = encoder(w).Encode(failure{why}) // who reads it has gone
+	_ = encoder(w).Encode(body) // who reads it has gone
+}
+
+func (s *Server) allowWrite(w http.ResponseWriter) error {
+	return http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.write))
 }
 
 // readRequest gives the HTTP status of an error with it.
 func readRequest(w http.ResponseWriter, r *http.Request, read func(*json.Decoder, *Request) error) (Request, int, error) {
 	request := Request{Do: Deed(strings.TrimPrefix(r.URL.Path, "/v1/"))}
-	conn := http.NewResponseController(w)
-	if err := conn.SetReadDeadline(time.Now().Add(readLimit)); err != nil {
-		return request, http.StatusInternalServerError, err
-	}
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, mostBody))
 	body.DisallowUnknownFields()
 	err := read(body, &request)
@@ -200,7 +225,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, read func(*json.Decoder
 	if err != nil {
 		return request, statusOf(err), fmt.Errorf("cannot read the request: %w", err)
 	}
-	return request, 0, conn.SetReadDeadline(time.Time{})
+	return request, 0, nil
 }
 
 func endOf(body *json.Decoder) error {

@@ -148,7 +148,7 @@ func (s *Socket) bind() error {
 	if err := os.Chmod(s.Path, 0o600); err != nil {
 		return err
 	}
-	return unix.Listen(s.listener, mostConnections)
+	return unix.Listen(s.listener, usual.connections)
 }
 
 // Adopt takes over a socket that another grace has opened, with its descriptors, which
@@ -159,7 +159,7 @@ func Adopt(path string, listener, lock int) (*Socket, error) {
 	unix.CloseOnExec(lock)
 	// To listen once more makes this process the one that clients see (unix_listen in
 	// net/unix/af_unix.c).
-	if err := unix.Listen(listener, mostConnections); err != nil {
+	if err := unix.Listen(listener, usual.connections); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot take the control socket %s over: %w", path, err), s.Leave())
 	}
 	return s, s.sign()
@@ -181,9 +181,7 @@ func (s *Socket) Listener() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve on the control socket: %w", err)
 	}
-	own := l.(*net.UnixListener)
-	own.SetUnlinkOnClose(false)
-	return own, nil
+	return l.(*net.UnixListener), nil // which does not unlink its path: it was not made by a path
 }
 
 // Leave closes the descriptors, and leaves the path and the name to a successor.

@@ -1,0 +1,89 @@
+//go:build linux
+
+package control
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+const asListener = "CONTROL_TEST_LISTENS_AS"
+
+// TestMain lets the test binary be a process that has a control socket, until its stdin ends.
+func TestMain(m *testing.M) {
+	name := os.Getenv(asListener)
+	if name == "" {
+		os.Exit(m.Run())
+	}
+	if _, err := Open(name); err != nil {
+		os.Stderr.WriteString(err.Error())
+		os.Exit(1)
+	}
+	os.Stdout.WriteString("listening")
+	os.Stdin.Read(make([]byte, 1))
+	os.Exit(0)
+}
+
+func TestWaitForTheEnd(t *testing.T) {
+	dir := inPlace(t)
+	for name, blind := range map[string]bool{"by pidfd": false, "of another pid namespace": true} {
+		t.Run(name, func(t *testing.T) {
+			end := listener(t)
+			p, err := Watch(t.Context(), dir+"/web.sock")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if blind {
+				p.Close()
+				p.pidfd = -1
+			}
+			defer p.Close()
+			short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			if err := p.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("it has ended: %v", err)
+			}
+			end()
+			long, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := p.Wait(long); err != nil {
+				t.Errorf("it has not ended: %v", err)
+			}
+		})
+	}
+	if _, err := Watch(t.Context(), dir+"/web.sock"); err == nil {
+		t.Error("the dead can be watched")
+	}
+}
+
+// listener starts a process that listens as web until end is called.
+func listener(t *testing.T) (end func()) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), asListener+"=web")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = func() {
+		in.Close()
+		_ = cmd.Wait()
+	}
+	t.Cleanup(end)
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return end
+}

@@ -1,0 +1,387 @@
+//go:build linux
+
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// inPlace has sockets be made in a directory of the test's.
+func inPlace(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	t.Setenv("RUNTIME_DIRECTORY", dir+":/somewhere/else")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	return dir
+}
+
+func open(t *testing.T, name string) *Socket {
+	t.Helper()
+	s, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Leave() })
+	return s
+}
+
+func serveOn(t *testing.T, s *Socket, b Backend) *Server {
+	t.Helper()
+	l, err := s.Listener()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := Serve(l, b)
+	t.Cleanup(func() { _ = server.http.Close() })
+	return server
+}
+
+func TestSocketServes(t *testing.T) {
+	dir := inPlace(t)
+	s := open(t, "web")
+	if s.Name != "web" || s.Path != filepath.Join(dir, "web.sock") {
+		t.Errorf("it is called %s, at %s", s.Name, s.Path)
+	}
+	server := serveOn(t, s, &backend{})
+	if _, err := client(t, s.Path).Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(server.Close(), s.Close()); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// Whatever the umask: nobody else ever gets in, and the owner does.
+func TestSocketIsPrivate(t *testing.T) {
+	parent := t.TempDir()
+	t.Setenv("RUNTIME_DIRECTORY", "")
+	t.Setenv("XDG_RUNTIME_DIR", parent)
+	for _, mask := range []int{0, 0o022, 0o377} {
+		before := unix.Umask(mask)
+		s, err := Open("web")
+		unix.Umask(before)
+		if err != nil {
+			t.Fatalf("umask %o: %v", mask, err)
+		}
+		for path, want := range map[string]fs.FileMode{filepath.Join(parent, "grace"): 0o700, s.Path: 0o600} {
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+				t.Errorf("umask %o: %s has mode %v, %v", mask, path, info.Mode(), err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// At the moment at which the path appears it has no other mode than later: this holds
+// without the chmod that follows.
+func TestModeComesFromTheSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	before := unix.Umask(0)
+	defer unix.Umask(before)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Fchmod(fd, 0o600), unix.Bind(fd, &unix.SockaddrUnix{Name: path})); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+func TestNameIsTaken(t *testing.T) {
+	dir := inPlace(t)
+	first := open(t, "web")
+	serveOn(t, first, &backend{})
+	_, err := Open("web")
+	var taken *TakenError
+	if !errors.As(err, &taken) || *taken != (TakenError{Name: "web", Path: first.Path, PID: os.Getpid()}) {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf(`cannot be called "web": the grace with pid %d is, at %s/web.sock (choose another --name, or stop that one)`, os.Getpid(), dir); err.Error() != want {
+		t.Errorf("it says %s", err)
+	}
+	if _, err := client(t, first.Path).Status(t.Context()); err != nil {
+		t.Errorf("the one that has it: %v", err)
+	}
+}
+
+func TestDefaultNamesAreNumbered(t *testing.T) {
+	inPlace(t)
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir(".my app", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(".my app")
+	for _, want := range []string{"my-app", "my-app-2", "my-app-3"} {
+		if s := open(t, ""); s.Name != want {
+			t.Errorf("it is called %s, want %s", s.Name, want)
+		}
+	}
+}
+
+// A grace that was killed leaves path and lock file behind, but no lock.
+func TestStaleSocketIsReplaced(t *testing.T) {
+	inPlace(t)
+	dead := open(t, "web")
+	if err := dead.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, "web")
+	serveOn(t, s, &backend{})
+	if _, err := client(t, s.Path).Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Of several that want one name at once, one has it, whoever else ends meanwhile.
+func TestManyOpenAtOnce(t *testing.T) {
+	inPlace(t)
+	var having sync.Mutex
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 300 {
+				s, err := Open("web")
+				if taken := (*TakenError)(nil); errors.As(err, &taken) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !having.TryLock() {
+					t.Error("two have it")
+					return
+				}
+				if !(&Found{Path: s.Path}).answers() {
+					t.Error("it has it, and is not at its path")
+				}
+				having.Unlock()
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestManyDefaultNamesAtOnce(t *testing.T) {
+	inPlace(t)
+	var mutex sync.Mutex
+	names := map[string]bool{}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			s, err := Open("")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mutex.Lock()
+			defer mutex.Unlock()
+			if names[s.Name] {
+				t.Errorf("two are called %s", s.Name)
+			}
+			names[s.Name] = true
+			t.Cleanup(func() { _ = s.Close() })
+		})
+	}
+	all.Wait()
+}
+
+// The successor of a reexec has the name, the queue, and is the one that clients see.
+func TestSuccessor(t *testing.T) {
+	inPlace(t)
+	old := open(t, "web")
+	server := serveOn(t, old, &backend{})
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waiting := connect(t, old.Path)
+	l, lock := old.Descriptors()
+	s, err := Adopt(old.Path, duplicate(t, l), duplicate(t, lock))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, s, &backend{})
+	if _, err := io.WriteString(waiting, "GET /v1/status HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	checkResponse(t, waiting, 200, "web")
+	if _, err := Open("web"); err == nil {
+		t.Error("the name is free")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func duplicate(t *testing.T, fd int) int {
+	t.Helper()
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func TestDescriptorsAreCloseOnExec(t *testing.T) {
+	inPlace(t)
+	s := open(t, "web")
+	l, lock := s.Descriptors()
+	adopted, err := Adopt(s.Path, duplicate(t, l), duplicate(t, lock))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer adopted.Leave()
+	for _, fd := range []int{l, lock, adopted.listener, adopted.lock} {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("descriptor %d: flags %d, %v", fd, flags, err)
+		}
+	}
+}
+
+func TestPathLongerThanAnAddress(t *testing.T) {
+	dir := filepath.Join(inPlace(t), strings.Repeat("d", 2*longest))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("RUNTIME_DIRECTORY", dir)
+	s := open(t, strings.Repeat("n", longestName))
+	serveOn(t, s, &backend{})
+	if _, err := client(t, s.Path).Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoPlace(t *testing.T) {
+	dir := inPlace(t)
+	if err := os.Chmod(dir, 0o770); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, "web"); s.Path != filepath.Join(dir, "grace", "web.sock") {
+		t.Errorf("in a directory that others can write to it is at %s", s.Path)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ dir, says string }{
+		"a file":          {file, "it is no directory"},
+		"others write":    {dir, "others can write to it"},
+		"nothing there":   {filepath.Join(dir, "a", "b"), "cannot make a directory for the control socket"},
+		"somebody else's": {othersDir(t), "it belongs to another user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if s, err := openIn(c.dir, "web"); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, %v", s, err)
+			}
+		})
+	}
+}
+
+func othersDir(t *testing.T) string {
+	if os.Geteuid() != 0 {
+		return "/"
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestNames(t *testing.T) {
+	for _, name := range []string{"web", "web-2", "grace@web.1", "_", "W", strings.Repeat("n", longestName)} {
+		if err := CheckName(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"", ".", "..", ".web", "-web", "a/b", "a b", "ä", "a\n", "a\x00", strings.Repeat("n", longestName+1)} {
+		if err := CheckName(name); err == nil {
+			t.Errorf("%q is a name", name)
+		}
+		if s, err := Open(name); name != "" && err == nil {
+			t.Errorf("%q was made at %s", name, s.Path)
+		}
+	}
+}
+
+func TestListShowsTheLiving(t *testing.T) {
+	dir := inPlace(t)
+	serveOn(t, open(t, "web"), &backend{})
+	dead := open(t, "dead")
+	unix.Close(dead.listener)
+	dead.listener = -1
+	if err := errors.Join(
+		os.Symlink("web.sock", filepath.Join(dir, "link.sock")),
+		os.WriteFile(filepath.Join(dir, "file.sock"), nil, 0o600),
+		os.Link(filepath.Join(dir, "web.sock"), filepath.Join(dir, "web2.sock"))); err != nil {
+		t.Fatal(err)
+	}
+	var here []Found
+	for _, f := range List() {
+		if filepath.Dir(f.Path) == dir {
+			here = append(here, f)
+		}
+	}
+	if want := (Found{Name: "web", Path: filepath.Join(dir, "web.sock"), UID: os.Geteuid()}); len(here) != 1 || here[0] != want {
+		t.Errorf("found %+v", here)
+	}
+	for name, want := range map[string]string{"web": "", filepath.Join(dir, "web.sock"): "", "dead": `no grace is called "dead"`, filepath.Join(dir, "dead.sock"): "no grace is called"} {
+		if _, err := Find(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	inPlace(t)
+	dir := os.Getenv("RUNTIME_DIRECTORY")[:strings.Index(os.Getenv("RUNTIME_DIRECTORY"), ":")]
+	own := Found{Name: "web", Path: dir + "/web.sock"}
+	other, namesake := Found{Name: "api", Path: "/run/grace/api.sock"}, Found{Name: "web", Path: "/run/user/7/grace/web.sock"}
+	third := Found{Name: "api", Path: "/run/user/7/grace/api.sock"}
+	for _, c := range []struct {
+		name string
+		all  []Found
+		want Found
+		says string
+	}{
+		{"", nil, Found{}, "no grace runs here"},
+		{"web", nil, Found{}, `no grace is called "web", and none runs here`},
+		{"", []Found{other}, other, ""},
+		{"", []Found{other, namesake}, Found{}, "several graces run here: say which of\n  api                  /run/grace/api.sock\n  web"},
+		{"", []Found{other, own, namesake}, own, ""},
+		{"web", []Found{other, own, namesake}, own, ""},
+		{"web", []Found{other, namesake}, namesake, ""},
+		{"api", []Found{other, own, third}, Found{}, `several graces are called "api": give the path of one`},
+		{"shop", []Found{other, own}, Found{}, `no grace is called "shop", but`},
+	} {
+		got, err := choose(c.name, c.all)
+		if got != c.want || (err == nil) != (c.says == "") || err != nil && !strings.HasPrefix(err.Error(), c.says) {
+			t.Errorf("%q of %v: %v, %v", c.name, c.all, got, err)
+		}
+	}
+}
