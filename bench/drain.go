@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -19,7 +18,8 @@ const (
 // drain measures how long the replaced generation takes to let its clients go: those that ask each second, and those
 // that are silent, which wait for the linger.
 func (b bench) drain() error {
-	t := newTable(fmt.Sprintf("the drain of an app with a linger of %v, in ms", drainLinger), "\tclients ask each second\tclients are silent")
+	t := newTable(fmt.Sprintf("The drain of an app with a linger of %v, in ms: median (min..max)", drainLinger),
+		"\tclients ask each second\t\tclients are silent")
 	defer t.end()
 	for _, connections := range []int{12, 1_000, 10_000} {
 		asking, err := b.drainOften(connections, drainPause)
@@ -30,18 +30,18 @@ func (b bench) drain() error {
 		if err != nil {
 			return err
 		}
-		t.line("%d connections\t%s\t%s", connections, spread(asking), spread(silent))
+		t.line("%d connections\t%v\t%v", connections, asking, silent)
 	}
 	return nil
 }
 
-func (b bench) drainOften(connections int, every time.Duration) (took []float64, err error) {
+func (b bench) drainOften(connections int, every time.Duration) (took series, err error) {
 	for range drainRounds {
 		one, err := b.drainOnce(connections, every)
 		if err != nil {
 			return nil, err
 		}
-		took = append(took, float64(one.Microseconds())/1000)
+		took.addTime(one)
 	}
 	return took, nil
 }
@@ -71,9 +71,4 @@ func (b bench) drainOnce(connections int, every time.Duration) (took time.Durati
 	}
 	ended, err := s.await("generation ended", s.generation-1)
 	return ended.at.Sub(ready.at), err
-}
-
-func spread(times []float64) string {
-	slices.Sort(times)
-	return fmt.Sprintf("%.0f (%.0f..%.0f)", times[len(times)/2], times[0], times[len(times)-1])
 }
