@@ -42,11 +42,11 @@ func (c *connection) streaming() bool { return c.state == http.StateActive && !c
 type connections struct {
 	mu      sync.Mutex
 	all     map[net.Conn]*connection
-	changed chan struct{} // has an element if something has changed since the last receive
+	changed bell
 }
 
 func newConnections() *connections {
-	return &connections{all: map[net.Conn]*connection{}, changed: make(chan struct{}, 1)}
+	return &connections{all: map[net.Conn]*connection{}, changed: newBell()}
 }
 
 // add is called by net/http before the first note of a connection.
@@ -68,14 +68,7 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 	case known != nil:
 		known.state = state
 	}
-	c.notify()
-}
-
-func (c *connections) notify() {
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
+	c.changed.ring()
 }
 
 // count tells how many connections there are of a kind.

@@ -87,7 +87,7 @@ func TestSettleWaitsForARequestBesideAStream(t *testing.T) {
 		shared.streams.Add(1)
 		shared.requests.Add(2)
 		start := time.Now()
-		time.AfterFunc(3*time.Second, func() { shared.requests.Add(-1); c.notify() })
+		time.AfterFunc(3*time.Second, func() { shared.requests.Add(-1); c.changed.ring() })
 		c.settle(t.Context(), time.Second)
 		if took := time.Since(start); took != 3*time.Second {
 			t.Errorf("it took %v", took)

@@ -22,10 +22,10 @@ func Stream(ctx context.Context) (ending <-chan struct{}, ended func()) {
 		return Draining(ctx), func() {}
 	}
 	c.streams.Add(1)
-	c.of.notify()
+	c.of.changed.ring()
 	return c.ending, sync.OnceFunc(func() {
 		c.streams.Add(-1)
-		c.of.notify()
+		c.of.changed.ring()
 	})
 }
 

@@ -302,11 +302,11 @@ type hijacks struct {
 	taking  int             // connections that are just being taken
 	leaving context.Context // nil as long as they may stay
 	overdue int
-	changed chan struct{} // has an element if one has ended since the last receive
+	changed bell
 }
 
 func newHijacks() *hijacks {
-	return &hijacks{conns: map[*hijacked]struct{}{}, changed: make(chan struct{}, 1)}
+	return &hijacks{conns: map[*hijacked]struct{}{}, changed: newBell()}
 }
 
 // hijack takes the connection from w. The reader keeps what it holds already, the writer writes to the connection that
@@ -328,7 +328,7 @@ func (h *hijacks) take(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.taking += n
-	h.notify()
+	h.changed.ring()
 }
 
 func (h *hijacks) add(conn net.Conn, websocket, preamble bool) *hijacked {
@@ -346,14 +346,7 @@ func (h *hijacks) remove(conn *hijacked) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, conn)
-	h.notify()
-}
-
-func (h *hijacks) notify() {
-	select {
-	case h.changed <- struct{}{}:
-	default:
-	}
+	h.changed.ring()
 }
 
 func (h *hijacks) count() int {

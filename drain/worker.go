@@ -90,11 +90,11 @@ type workers struct {
 	mu      sync.Mutex
 	running map[string]int
 	over    bool
-	changed chan struct{} // has an element if one has ended since the last receive
+	ended   bell
 }
 
 func newWorkers(parent context.Context) *workers {
-	w := &workers{running: map[string]int{}, changed: make(chan struct{}, 1)}
+	w := &workers{running: map[string]int{}, ended: newBell()}
 	w.late, w.tooLate = context.WithCancel(parent)
 	w.ctx, w.cancel = context.WithCancel(w.late)
 	return w
@@ -116,10 +116,7 @@ func (w *workers) end(name string) {
 	if w.running[name]--; w.running[name] == 0 {
 		delete(w.running, name)
 	}
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
+	w.ended.ring()
 }
 
 func (w *workers) busy() bool {
@@ -134,7 +131,7 @@ func (w *workers) finish(ctx context.Context, log *slog.Logger) error {
 	defer w.tooLate()
 	for ctx.Err() == nil && !w.close() {
 		select {
-		case <-w.changed:
+		case <-w.ended:
 		case <-ctx.Done():
 		}
 	}
