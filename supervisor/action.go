@@ -81,6 +81,9 @@ type (
 		jittered bool
 	}
 	disarm struct{ timer timer }
+	// handOver has another grace take over. It is answered by reexecDelayed, reexecFailed
+	// or reexeced.
+	handOver struct{}
 	// answer is for who waits for the result of a request.
 	answer struct {
 		request int
@@ -118,6 +121,7 @@ func (steer) action()    {}
 func (observe) action()  {}
 func (arm) action()      {}
 func (disarm) action()   {}
+func (handOver) action() {}
 func (answer) action()   {}
 func (finish) action()   {}
 func (report) action()   {}

@@ -23,6 +23,14 @@ type (
 	stopRequested struct{ request int }
 	// killRequested asks for an immediate end.
 	killRequested struct{ request int }
+	// reexecRequested asks for another grace in place of this one.
+	reexecRequested struct{ request int }
+	// reexecDelayed says that something has come in between that cannot travel.
+	reexecDelayed struct{}
+	// reexecFailed says that there is no other grace.
+	reexecFailed struct{ why string }
+	// reexeced says that there is one, which waits for the end of this one.
+	reexeced struct{ pid int }
 	// signalReceived is a signal that is the app's business.
 	signalReceived struct{ signal syscall.Signal }
 
@@ -136,6 +144,10 @@ type (
 func (upgradeRequested) event() {}
 func (stopRequested) event()    {}
 func (killRequested) event()    {}
+func (reexecRequested) event()  {}
+func (reexecDelayed) event()    {}
+func (reexecFailed) event()     {}
+func (reexeced) event()         {}
 func (signalReceived) event()   {}
 func (prepared) event()         {}
 func (prepareFailed) event()    {}

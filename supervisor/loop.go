@@ -32,10 +32,24 @@ type loop struct {
 	// audience is told what happens.
 	audience []audience
 	// pulse is when beat is to show that the loop does not hang; nil is never.
-	pulse  <-chan time.Time
-	beat   func()
-	status int
-	over   bool
+	pulse <-chan time.Time
+	beat  func()
+	// successor is who takes over when that is asked for; nil if nobody can.
+	successor successor
+	leaving   bool
+	status    int
+	over      bool
+}
+
+// successor is the way to another grace that takes over.
+type successor interface {
+	// rest and suspend stop what would be at work in both graces; it has stopped when the
+	// channel is closed. resume lets it go on.
+	rest() <-chan struct{}
+	suspend() <-chan struct{}
+	resume()
+	// handOver gives away what there is. The loop stands still meanwhile.
+	handOver(machineState) event
 }
 
 // audience hears every report, in the loop's goroutine, and does not block.
@@ -64,14 +78,55 @@ func (l *loop) run() int {
 	defer l.callers.close()
 	l.performAll(l.machine.begin(time.Now()))
 	for !l.over {
-		select {
-		case ev := <-l.events:
-			l.take(ev)
-		case <-l.pulse:
-			l.beat()
+		l.next(nil)
+		for l.leaving && !l.over {
+			l.leave()
 		}
 	}
 	return l.status
+}
+
+// next takes one event, and reports whether that was the end of a wait.
+func (l *loop) next(end <-chan struct{}) bool {
+	select {
+	case ev := <-l.events:
+		l.take(ev)
+	case <-l.pulse:
+		l.beat()
+	case <-end:
+		return true
+	}
+	return l.over
+}
+
+// leave hands over to another grace, unless something comes in between that cannot
+// travel: it is seen by the machine being calm no more.
+func (l *loop) leave() {
+	l.leaving = false
+	defer l.successor.resume()
+	for _, still := range []func() <-chan struct{}{l.successor.rest, l.successor.suspend} {
+		for end := still(); !l.next(end); {
+		}
+		if !l.machine.calm() {
+			l.take(reexecDelayed{})
+			return
+		}
+	}
+	outcome, end := event(nil), make(chan struct{})
+	state := l.machine.state(l.timers.due)
+	go func() {
+		defer close(end)
+		outcome = l.successor.handOver(state)
+	}()
+	for ended := false; !ended; {
+		select {
+		case <-l.pulse:
+			l.beat()
+		case <-end:
+			ended = true
+		}
+	}
+	l.take(outcome)
 }
 
 // take has the machine decide, but for what is about the loop alone.
@@ -128,6 +183,8 @@ func (l *loop) perform(a action) {
 		l.timers.arm(a)
 	case disarm:
 		l.timers.disarm(a.timer.number)
+	case handOver:
+		l.leaving = true
 	case answer:
 		l.callers.answer(a)
 	case report:

@@ -29,6 +29,7 @@ type machine struct {
 	candidate   *generation
 	wish        *wish // the upgrade that is wanted and not begun
 	history     []attempt
+	relay       *relay
 	stoppers    []int // the requests that wait for the end
 	served      bool  // some generation was ready once
 	notifying   map[string]bool
@@ -66,6 +67,14 @@ func (m *machine) step(at time.Time, ev event) []action {
 		m.onStopRequested(ev)
 	case killRequested:
 		m.onKillRequested(ev)
+	case reexecRequested:
+		m.onReexecRequested(ev)
+	case reexecDelayed:
+		m.onReexecDelayed()
+	case reexecFailed:
+		m.onReexecFailed(ev)
+	case reexeced:
+		m.onReexeced(ev)
 	case signalReceived:
 		m.onSignalReceived(ev)
 	case prepared:
@@ -144,9 +153,10 @@ func (m *machine) stepInstance(ev instanceEvent) {
 
 // settle does what may have become possible: the upgrade that waited, the end.
 func (m *machine) settle() {
-	if m.mode == running && m.wish != nil && m.candidate == nil {
+	if m.mode == running && m.wish != nil && m.candidate == nil && (m.relay == nil || !m.relay.begun) {
 		m.tryUpgrade()
 	}
+	m.tryReexec()
 	if m.mode == stopping && len(m.generations) == 0 {
 		m.end()
 	}

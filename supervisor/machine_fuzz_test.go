@@ -26,6 +26,7 @@ type world struct {
 	stale     []timer
 	told      map[int]bool // generations that were told to drain
 	asked     map[int]bool // requests that have no answer
+	leaving   bool         // a handover has no answer
 	requests  int
 	observed  map[int]bool // generations that are observed
 	steered   int          // the generation that gets new connections
@@ -187,6 +188,9 @@ func (w *world) take(a action) {
 	case disarm:
 		w.stale = append(w.stale, a.timer)
 		delete(w.armed, a.timer.number)
+	case handOver:
+		w.need(!w.leaving && w.m.calm(), a)
+		w.leaving = true
 	case answer:
 		w.need(w.asked[a.request] && w.plausible(a.result), a)
 		delete(w.asked, a.request)
@@ -351,7 +355,7 @@ func (w *world) chance(what, which byte) {
 			w.happen(stopRequested{w.ask()})
 		}
 	case 17:
-		w.travel()
+		w.chanceReexec(n)
 	case 16:
 		if g, ok := pick(w.observed, n); ok {
 			delete(w.observed, g)
@@ -361,6 +365,21 @@ func (w *world) chance(what, which byte) {
 		if n%32 == 0 {
 			w.happen(killRequested{w.ask()})
 		}
+	}
+}
+
+func (w *world) chanceReexec(n int) {
+	switch {
+	case w.leaving && (n%2 == 0 || !w.m.calm()):
+		w.leaving = false
+		w.happen(reexecDelayed{})
+	case w.leaving:
+		w.leaving = false
+		w.happen(reexecFailed{"it did not"})
+	case n%4 == 3:
+		w.happen(reexecRequested{w.ask()})
+	case w.m.relay == nil:
+		w.travel()
 	}
 }
 

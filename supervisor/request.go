@@ -55,8 +55,12 @@ func (m *machine) refuse(requests []int, why string) {
 	m.answerAll(requests, result{outcome: control.Refused, why: why})
 }
 
-// forget refuses the upgrade that waits.
+// forget refuses what waits.
 func (m *machine) forget() {
+	if m.relay != nil {
+		m.refuseReexec(m.relay.requests)
+		m.relay = nil
+	}
 	if m.wish != nil {
 		m.refuse(m.wish.requests, "grace is stopping")
 		m.wish = nil

@@ -1,0 +1,67 @@
+package supervisor
+
+import "github.com/gracerun/grace/supervisor/control"
+
+// relay is the replacement of grace itself, which is wanted.
+type relay struct {
+	requests []int
+	begun    bool // the shell is at it
+	told     bool // the log says why it waits
+}
+
+func (m *machine) onReexecRequested(ev reexecRequested) {
+	switch {
+	case m.mode != running:
+		m.refuseReexec(asker(ev.request))
+	case m.relay == nil:
+		m.relay = &relay{requests: asker(ev.request)}
+	default:
+		m.relay.requests = append(m.relay.requests, asker(ev.request)...)
+	}
+}
+
+func (m *machine) refuseReexec(requests []int) {
+	const why = "grace is stopping"
+	m.say(report{level: warn, text: "reexec refused", why: why})
+	m.answerAll(requests, result{outcome: control.Refused, why: why})
+}
+
+// tryReexec waits for the end of what cannot travel.
+func (m *machine) tryReexec() {
+	r := m.relay
+	switch {
+	case r == nil || r.begun:
+	case m.calm():
+		r.begun = true
+		m.do(handOver{})
+	case !r.told:
+		r.told = true
+		m.say(report{level: info, text: "reexec waits", why: "an upgrade or a start is under way"})
+	}
+}
+
+func (m *machine) onReexecDelayed() {
+	if m.relay != nil {
+		m.relay.begun = false
+	}
+}
+
+func (m *machine) onReexecFailed(ev reexecFailed) {
+	m.say(report{level: failure, text: "reexec failed, this grace goes on", why: ev.why})
+	m.answerReexec(result{outcome: control.Failed, why: ev.why})
+}
+
+// onReexeced leaves everything as it is: it is another grace's now.
+func (m *machine) onReexeced(ev reexeced) {
+	m.say(report{level: info, text: "another grace takes over", pid: ev.pid})
+	m.answerReexec(result{outcome: control.Reexeced})
+	m.mode = done
+	m.do(finish{})
+}
+
+func (m *machine) answerReexec(r result) {
+	if m.relay != nil {
+		m.answerAll(m.relay.requests, r)
+		m.relay = nil
+	}
+}
