@@ -66,6 +66,7 @@ type entry struct {
 	Instance   int
 	PID        int `json:"pid"`
 	Name       string
+	Network    string
 	Address    string
 	Why        string
 	Took       float64 `json:"took_ms"`

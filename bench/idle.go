@@ -3,8 +3,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 )
@@ -29,7 +35,7 @@ func (b bench) idle() (err error) {
 	t := newTable(fmt.Sprintf("grace with %d instances of the app", instances),
 		"\tlasted\trequests\twake-ups of grace\tof the app\tgrace's memory in MB: resident\tproportional\tprivate")
 	defer t.end()
-	return errors.Join(s.look(t), s.upgradeRepeatedly(t))
+	return errors.Join(s.look(t), s.upgradeRepeatedly(t), b.scrapeRepeatedly(t))
 }
 
 // look takes three equal looks at grace: without clients, while they come, and while they stay.
@@ -76,6 +82,45 @@ func (s *supervised) upgradeRepeatedly(t table) error {
 		_, err := s.await("generation ended", s.generation-1)
 		return 0, err
 	})
+}
+
+const scrapes = 1000
+
+// scrapeRepeatedly is of a grace of its own, which tells its metrics.
+func (b bench) scrapeRepeatedly(t table) (err error) {
+	dir, err := os.MkdirTemp("", "grace-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "metrics")
+	s, err := b.supervise([]string{"--instances", strconv.Itoa(instances), "--metrics", "unix://" + path})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: dial}}
+	return s.observe(t, fmt.Sprintf("another one, asked for metrics %d times", scrapes), func() (int, error) {
+		for range scrapes {
+			if err := scrape(&client); err != nil {
+				return 0, err
+			}
+		}
+		return 0, nil
+	})
+}
+
+func scrape(client *http.Client) error {
+	response, err := client.Get("http://grace/metrics")
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
 }
 
 // observe counts the wake-ups while something happens, and takes grace's memory after it.

@@ -53,7 +53,7 @@ type runFlags struct {
 	instances, maxDraining                  int
 	readyTimeout, readyDelay, drainTimeout  time.Duration
 	drainDelay, watchdog, settle            time.Duration
-	capture, noNewPrivs, name               string
+	capture, noNewPrivs, name, metrics      string
 	on                                      []string
 }
 
@@ -122,6 +122,7 @@ func (f *runFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
 	flags.StringVar(&f.name, "name", "", "what grace upgrade, status and stop call this grace (default: the working directory's name)")
 	flags.StringArrayVar(&f.on, "on", nil, "run a shell command when something has happened, as `EVENT=COMMAND`: "+strings.Join(supervisor.FactNames(), ", ")+"; repeatable")
+	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics, /healthz and /readyz by HTTP at an `ADDR`: 127.0.0.1:9090, unix:///path")
 	flags.StringVar(&f.pidFile, "pid-file", "", "file to write grace's pid to")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "auto, json or text")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -166,6 +167,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 		err = errors.Join(err, failed)
 		o.Listen = append(o.Listen, address)
 	}
+	o.Metrics, err = also(err, parseMetrics, f.metrics)
 	o.Hooks, err = also(err, parseHooks, f.on)
 	o.Dialects, err = also(err, handoff.ParseDialects, f.dialect)
 	o.Readiness, err = also(err, f.readiness, f.ready)
@@ -222,6 +224,17 @@ func (f *runFlags) readiness(written string) (supervisor.Readiness, error) {
 		return r, nil
 	}
 	return r, fmt.Errorf("--ready %q: use auto, notify, delay, tcp, http://HOST:PORT/PATH or cmd:COMMAND", written)
+}
+
+func parseMetrics(written string) (*handoff.Address, error) {
+	if written == "" {
+		return nil, nil
+	}
+	address, err := handoff.ParseAddress(written)
+	if err != nil {
+		return nil, fmt.Errorf("--metrics: %w", err)
+	}
+	return &address, nil
 }
 
 func parseHooks(written []string) ([]supervisor.Hook, error) {

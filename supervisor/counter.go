@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"errors"
-	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
 )
@@ -28,7 +27,7 @@ type counter struct {
 	server *control.Server
 }
 
-func openCounter(s *control.Socket, o Options, l *loop, a *apps) (*counter, error) {
+func openCounter(s *control.Socket, d *desk) (*counter, error) {
 	if s == nil {
 		return nil, nil
 	}
@@ -36,7 +35,7 @@ func openCounter(s *control.Socket, o Options, l *loop, a *apps) (*counter, erro
 	if err != nil {
 		return nil, err
 	}
-	return &counter{s, control.Serve(listener, &desk{loop: l, apps: a, name: o.Name, started: time.Now()})}, nil
+	return &counter{s, control.Serve(listener, d)}, nil
 }
 
 // close lets the last results go out.

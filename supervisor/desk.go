@@ -52,8 +52,8 @@ func eventFor(r control.Request) (func(request int) event, error) {
 	return nil, errors.New("this grace cannot do that")
 }
 
-// Status implements [control.Backend].
-func (d *desk) Status(ctx context.Context) (control.Status, error) {
+// Picture is what the machine knows.
+func (d *desk) Picture(ctx context.Context) (control.Status, error) {
 	picture := make(chan control.Status, 1)
 	select {
 	case d.loop.events <- inspected{picture}:
@@ -62,7 +62,15 @@ func (d *desk) Status(ctx context.Context) (control.Status, error) {
 	case <-ctx.Done():
 		return control.Status{}, ctx.Err()
 	}
-	s := <-picture
+	return <-picture, nil
+}
+
+// Status implements [control.Backend].
+func (d *desk) Status(ctx context.Context) (control.Status, error) {
+	s, err := d.Picture(ctx)
+	if err != nil {
+		return s, err
+	}
 	s.Grace, s.Name, s.PID, s.Started = d.apps.options.Version, d.name, os.Getpid(), d.started
 	for i := range s.Generations {
 		d.count(&s.Generations[i])

@@ -31,7 +31,8 @@ type Options struct {
 	Group      string
 	Umask      int // -1 is grace's own
 	PIDFile    string
-	Name       string // of the control socket; "" is the working directory's
+	Metrics    *handoff.Address // where metrics and health are asked for; nil: nowhere
+	Name       string           // of the control socket; "" is the working directory's
 	Hooks      []Hook
 	Version    string // of grace
 	Log        zerolog.Logger
@@ -130,7 +131,7 @@ func (o Options) Validate() error {
 	case p.Restart != RestartOnFailure && p.Restart != RestartAlways && p.Restart != RestartNever:
 		return fmt.Errorf("--restart %q: use on-failure, always or never", p.Restart)
 	}
-	return errors.Join(o.validateName(), o.validateProbe())
+	return errors.Join(o.validateName(), o.validateMetrics(), o.validateProbe())
 }
 
 func (o Options) validateName() error {

@@ -43,6 +43,13 @@ func Run(o Options) (int, error) {
 		return statusFailure, err
 	}
 	defer closeListeners(listeners)
+	metrics, err := bindMetrics(o)
+	if err != nil {
+		return statusFailure, err
+	}
+	if metrics != nil {
+		defer metrics.Close() // the end of grace: there is nothing to do about an error
+	}
 	pidFile, err := writePIDFile(o.PIDFile)
 	if err != nil {
 		return statusFailure, err
@@ -52,11 +59,11 @@ func Run(o Options) (int, error) {
 		return statusFailure, errors.Join(err, pidFile.remove())
 	}
 	runtime := openRuntimeDir(first.identity)
-	status, err := supervise(o, first, signals, family, listeners, runtime, socket)
+	status, err := supervise(o, first, signals, family, listeners, metrics, runtime, socket)
 	return status, errors.Join(err, runtime.close(), pidFile.remove())
 }
 
-func supervise(o Options, first *launch, signals *signals, family *childproc.Family, listeners []*handoff.Listener, runtime runtimeDir, socket *control.Socket) (int, error) {
+func supervise(o Options, first *launch, signals *signals, family *childproc.Family, listeners []*handoff.Listener, metrics *handoff.Listener, runtime runtimeDir, socket *control.Socket) (int, error) {
 	steering, err := openSteering(o)
 	if err != nil {
 		return statusFailure, err
@@ -71,7 +78,12 @@ func supervise(o Options, first *launch, signals *signals, family *childproc.Fam
 		launches: map[int]*preparation{}, running: map[int]*app{},
 	}
 	l.host = apps
-	counter, err := openCounter(socket, o, l, apps)
+	desk := &desk{loop: l, apps: apps, name: o.Name, started: time.Now()}
+	counter, err := openCounter(socket, desk)
+	if err != nil {
+		return statusFailure, err
+	}
+	exporter, err := openExporter(metrics, l, desk)
 	if err != nil {
 		return statusFailure, err
 	}
@@ -96,7 +108,7 @@ func supervise(o Options, first *launch, signals *signals, family *childproc.Fam
 	manager.begin()
 	status := l.run()
 	manager.close()
-	err = errors.Join(counter.close(), watch.Close(), closeSteering(steering))
+	err = errors.Join(counter.close(), exporter.close(), watch.Close(), closeSteering(steering))
 	hooks.close()
 	<-revivals // it must not be at a listener that is closed
 	<-steered

@@ -6,18 +6,19 @@ import (
 	"sync"
 )
 
+// Limit gives a listener that has at most so many connections at once.
+func Limit(l net.Listener, most int) net.Listener {
+	closed, cancel := context.WithCancel(context.Background())
+	return &limited{Listener: l, places: make(chan struct{}, most), closed: closed, close: cancel}
+}
+
 // limited accepts no more connections than it has places; the others wait in the
 // kernel's queue. Those that say nothing give their places up soon.
 type limited struct {
-	*net.UnixListener
+	net.Listener
 	places chan struct{}
 	closed context.Context
 	close  context.CancelFunc
-}
-
-func newLimited(l *net.UnixListener, most int) *limited {
-	closed, cancel := context.WithCancel(context.Background())
-	return &limited{UnixListener: l, places: make(chan struct{}, most), closed: closed, close: cancel}
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -26,26 +27,26 @@ func (l *limited) Accept() (net.Conn, error) {
 	case <-l.closed.Done():
 		return nil, net.ErrClosed
 	}
-	c, err := l.AcceptUnix()
+	c, err := l.Listener.Accept()
 	if err != nil {
 		<-l.places
 		return nil, err
 	}
-	return &placed{UnixConn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
+	return &placed{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
 }
 
 func (l *limited) Close() error {
 	l.close()
-	return l.UnixListener.Close()
+	return l.Listener.Close()
 }
 
 // placed is a connection that gives its place up when it is closed.
 type placed struct {
-	*net.UnixConn
+	net.Conn
 	leave func()
 }
 
 func (c *placed) Close() error {
 	defer c.leave()
-	return c.UnixConn.Close()
+	return c.Conn.Close()
 }

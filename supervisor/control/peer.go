@@ -18,8 +18,11 @@ type peer struct {
 // withPeer asks the kernel who a connection is from, once.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	p := peer{uid: -1, failed: fmt.Errorf("not a unix socket")}
-	if c, ok := c.(*placed); ok {
-		p.uid, _, p.failed = credentials(c.UnixConn)
+	if placed, ok := c.(*placed); ok {
+		c = placed.Conn
+	}
+	if c, ok := c.(*net.UnixConn); ok {
+		p.uid, _, p.failed = credentials(c)
 	}
 	return context.WithValue(ctx, peerKey{}, p)
 }

@@ -64,7 +64,7 @@ func serve(l *net.UnixListener, b Backend, most limits) *Server {
 		ConnContext:       withPeer,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
-	go func() { s.ended <- s.http.Serve(newLimited(l, most.connections)) }()
+	go func() { s.ended <- s.http.Serve(Limit(l, most.connections)) }()
 	return s
 }
 

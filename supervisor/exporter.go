@@ -1,0 +1,82 @@
+package supervisor
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/metrics"
+)
+
+// privateMode is for a unix path that no mode was given for.
+const privateMode = 0o600
+
+// bindMetrics gives nil if no metrics are wanted.
+func bindMetrics(o Options) (*handoff.Listener, error) {
+	if o.Metrics == nil {
+		return nil, nil
+	}
+	address := *o.Metrics
+	if address.Network == "unix" && address.Mode == 0 {
+		address.Mode = privateMode
+	}
+	l, err := handoff.Bind(address)
+	if err != nil {
+		return nil, fmt.Errorf("--metrics: %w", err)
+	}
+	return l, nil
+}
+
+// exporter counts what happens, and tells who asks at the address of --metrics; nil without one.
+type exporter struct {
+	counters *metrics.Counters
+	server   *metrics.Server
+}
+
+// openExporter leaves the socket to its caller.
+func openExporter(socket *handoff.Listener, l *loop, d *desk) (*exporter, error) {
+	if socket == nil {
+		return nil, nil
+	}
+	counters := metrics.NewCounters()
+	server, err := metrics.Serve(socket.FD(), d.apps.options.Version, counters, d)
+	if err != nil {
+		return nil, err
+	}
+	e := &exporter{counters, server}
+	l.audience = append(l.audience, e)
+	d.apps.options.Log.Info().Str("network", socket.Network()).Str("address", socket.Bound()).Msg("serving metrics")
+	return e, nil
+}
+
+func (e *exporter) hear(_ time.Time, r report) {
+	switch r.fact {
+	case FactUpgraded, FactFailed, FactUndone, FactRefused, FactSuperseded:
+		e.counters.Upgrade(control.Outcome(r.fact), r.took)
+	case FactDrained:
+		e.counters.Drain(r.took)
+	case FactCrashed:
+		e.counters.Crash()
+	case FactRestarting:
+		e.counters.Restart()
+	case FactKilled:
+		e.counters.Kill()
+	}
+}
+
+func (e *exporter) close() error {
+	if e == nil {
+		return nil
+	}
+	return e.server.Close()
+}
+
+// validateMetrics: what is asked by HTTP has to be a stream.
+func (o Options) validateMetrics() error {
+	if o.Metrics == nil || !o.Metrics.Steer && slices.Contains([]string{"tcp", "tcp4", "tcp6", "unix"}, o.Metrics.Network) {
+		return nil
+	}
+	return fmt.Errorf("--metrics %s: cannot be asked by HTTP (write HOST:PORT or unix:///PATH)", o.Metrics.Written)
+}

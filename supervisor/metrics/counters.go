@@ -1,0 +1,71 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Counters are what has happened since grace was started. They may be used by many goroutines at once.
+type Counters struct {
+	upgrades                 *prometheus.CounterVec
+	upgrade, drain           prometheus.Histogram
+	crashes, restarts, kills prometheus.Counter
+}
+
+// outcomes are the results that an upgrade can have. Each is there from the beginning, as nothing can be said of the rate of
+// what appears with its first occurrence.
+var outcomes = []control.Outcome{control.Upgraded, control.Failed, control.Undone, control.Refused, control.Superseded}
+
+// NewCounters are all zero.
+func NewCounters() *Counters {
+	c := &Counters{
+		upgrades: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "grace_upgrades_total", Help: "Upgrades by their result.",
+		}, []string{"result"}),
+		upgrade: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "grace_upgrade_duration_seconds", Help: "Time from the begin of an upgrade that succeeded to its result.",
+			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}),
+		drain: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "grace_drain_duration_seconds", Help: "Time from telling a replaced generation to stop to its end.",
+			Buckets: []float64{.05, .25, 1, 5, 10, 30, 60, 300},
+		}),
+		crashes:  counter("grace_crashes_total", "Instances that served and ended by themselves."),
+		restarts: counter("grace_restarts_total", "Instances that were started in the place of one that had ended."),
+		kills:    counter("grace_kills_total", "Instances that were killed because they did not end in time."),
+	}
+	for _, o := range outcomes {
+		c.upgrades.WithLabelValues(string(o))
+	}
+	return c
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func (c *Counters) collectors() []prometheus.Collector {
+	return []prometheus.Collector{c.upgrades, c.upgrade, c.drain, c.crashes, c.restarts, c.kills}
+}
+
+// Upgrade counts an upgrade that is over. How long it took says something only if it succeeded.
+func (c *Counters) Upgrade(o control.Outcome, took time.Duration) {
+	c.upgrades.WithLabelValues(string(o)).Inc()
+	if o == control.Upgraded {
+		c.upgrade.Observe(took.Seconds())
+	}
+}
+
+// Drain counts a drain that is over.
+func (c *Counters) Drain(took time.Duration) { c.drain.Observe(took.Seconds()) }
+
+// Crash counts an instance that ended by itself.
+func (c *Counters) Crash() { c.crashes.Inc() }
+
+// Restart counts an instance that was started again.
+func (c *Counters) Restart() { c.restarts.Inc() }
+
+// Kill counts an instance that did not end in time.
+func (c *Counters) Kill() { c.kills.Inc() }

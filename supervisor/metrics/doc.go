@@ -1,0 +1,9 @@
+// Package metrics tells Prometheus and load balancers how a grace and its app are, by HTTP:
+//
+//	/metrics  what docs/metrics.md lists
+//	/healthz  200 if grace lives, that is, if its loop answers
+//	/readyz   200 if a generation serves and grace is not stopping, else 503
+//
+// Counting is an addition in memory. What can be asked for at any time is asked for when somebody wants to know, so an
+// exporter that nobody asks costs nothing.
+package metrics

@@ -1,0 +1,144 @@
+package metrics
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Source is asked how things are. Its methods may be called by many goroutines at once.
+type Source interface {
+	// Picture is what grace itself knows; it comes at once.
+	Picture(ctx context.Context) (control.Status, error)
+	// Status has what the system had to be asked for too.
+	Status(ctx context.Context) (control.Status, error)
+}
+
+// The phases that are shown with 0 if there is nothing in them.
+var (
+	instancePhases   = []string{"starting", "ready", "draining", "killing", "backoff"}
+	generationPhases = []string{"candidate", "current", "settling", "emptying", "draining"}
+)
+
+var (
+	build       = describe("grace_build_info", "1, for the versions in its labels.", "version", "goversion")
+	ready       = describe("grace_ready", "1 if a generation serves and grace is not stopping, else 0.")
+	generation  = describe("grace_generation", "Number of the generation that serves; 0 if there is none.")
+	instances   = describe("grace_instances", "Instances of the app.", "phase")
+	connections = describe("grace_connections", "Connections in flight, by the phase of the generation that has them; absent where they cannot be counted.", "phase")
+	queue       = describe("grace_queue_length", "Connections that no instance has accepted yet, of all generations; absent where they cannot be counted.", "listener", "address")
+)
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// askLimit is for a grace whose loop does not answer.
+const askLimit = 5 * time.Second
+
+// gauges ask when they are asked.
+type gauges struct {
+	source  Source
+	version string
+}
+
+// Describe implements [prometheus.Collector].
+func (g *gauges) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{build, ready, generation, instances, connections, queue} {
+		to <- d
+	}
+}
+
+// Collect implements [prometheus.Collector]. A grace that does not answer has no gauges but the first.
+func (g *gauges) Collect(to chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	send(build, 1, g.version, runtime.Version())
+	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
+	defer cancel()
+	s, err := g.source.Status(ctx)
+	if err != nil {
+		return
+	}
+	send(ready, number(obstacle(s) == ""))
+	send(generation, float64(s.Current))
+	for phase, n := range countInstances(s) {
+		send(instances, float64(n), phase)
+	}
+	for phase, n := range countConnections(s) {
+		send(connections, float64(n), phase)
+	}
+	for l, n := range countQueues(s) {
+		send(queue, float64(n), l.Name, l.Address)
+	}
+}
+
+func number(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+func countInstances(s control.Status) map[string]int {
+	counts := map[string]int{}
+	for _, phase := range instancePhases {
+		counts[phase] = 0
+	}
+	for _, g := range s.Generations {
+		for _, i := range g.Instances {
+			counts[i.Phase]++
+		}
+	}
+	return counts
+}
+
+func countConnections(s control.Status) map[string]int {
+	counts := map[string]int{}
+	for _, phase := range generationPhases {
+		counts[phase] = 0
+	}
+	for _, g := range s.Generations {
+		if g.Connections != nil {
+			counts[g.Phase] += *g.Connections
+		}
+	}
+	for _, g := range s.Generations {
+		if g.Connections == nil { // a sum without it would be wrong
+			delete(counts, g.Phase)
+		}
+	}
+	return counts
+}
+
+// listener is what generations have in common.
+type listener struct{ Name, Address string }
+
+func countQueues(s control.Status) map[listener]int {
+	counts := map[listener]int{}
+	for _, l := range s.Listeners {
+		if l.Queue != nil {
+			counts[listener{l.Name, l.Address}] += *l.Queue
+		}
+	}
+	return counts
+}
+
+// obstacle says why no client is to be sent here, or nothing.
+func obstacle(s control.Status) string {
+	if s.State == "stopping" {
+		return "grace is stopping"
+	}
+	for _, g := range s.Generations {
+		for _, i := range g.Instances {
+			if g.Number == s.Current && i.Phase == "ready" {
+				return ""
+			}
+		}
+	}
+	return "no generation serves"
+}

@@ -1,0 +1,124 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of what clients can take.
+const (
+	mostConnections = 64
+	mostScrapes     = 4
+	mostHeader      = 16 << 10
+	readLimit       = 5 * time.Second
+	writeLimit      = 10 * time.Second // which a scrape has to begin and end in
+	idleLimit       = 2 * time.Minute  // more than usually lies between two scrapes
+	healthLimit     = time.Second
+)
+
+// Server answers at the address for metrics.
+type Server struct {
+	source Source
+	http   *http.Server
+	ended  chan error
+}
+
+// Serve answers on the listening socket fd until Close. The descriptor stays the caller's, who may hand it on.
+func Serve(fd int, version string, c *Counters, source Source) (*Server, error) {
+	l, err := listen(fd)
+	if err != nil {
+		return nil, err
+	}
+	registry := prometheus.NewPedanticRegistry()
+	for _, collector := range append(c.collectors(), &gauges{source, version}) {
+		if err := registry.Register(collector); err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot serve metrics: %w", err), l.Close())
+		}
+	}
+	s := &Server{source: source, ended: make(chan error, 1)}
+	s.http = &http.Server{
+		Handler:        s.routes(registry),
+		ReadTimeout:    readLimit,
+		WriteTimeout:   writeLimit,
+		IdleTimeout:    idleLimit,
+		MaxHeaderBytes: mostHeader,
+		ErrorLog:       log.New(io.Discard, "", 0),
+	}
+	go func() { s.ended <- s.http.Serve(control.Limit(l, mostConnections)) }()
+	return s, nil
+}
+
+// listen has a descriptor of its own, which can be closed while the socket goes on.
+func listen(fd int) (net.Listener, error) {
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot duplicate the socket for metrics: %w", err)
+	}
+	file := os.NewFile(uintptr(own), "metrics")
+	defer file.Close()
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve metrics: %w", err)
+	}
+	if l, ok := l.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false)
+	}
+	return l, nil
+}
+
+func (s *Server) routes(registry *prometheus.Registry) http.Handler {
+	routes := http.NewServeMux()
+	routes.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: mostScrapes}))
+	routes.HandleFunc("GET /healthz", s.answer(func(control.Status) string { return "" }))
+	routes.HandleFunc("GET /readyz", s.answer(obstacle))
+	return routes
+}
+
+// answer says ok, or 503 and why not.
+func (s *Server) answer(obstacle func(control.Status) string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), healthLimit)
+		defer cancel()
+		picture, err := s.source.Picture(ctx)
+		why := obstacle(picture)
+		if err != nil {
+			why = "grace does not answer: " + err.Error()
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		if why != "" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, why)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+// closeLimit is for answers that are being written.
+const closeLimit = time.Second
+
+// Close takes no further request and ends all connections. It is called once.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close() // what Shutdown has begun
+	}
+	if err := <-s.ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("the server of metrics has ended early: %w", err)
+	}
+	return nil
+}
