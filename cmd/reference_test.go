@@ -76,7 +76,7 @@ func page(c *cobra.Command) string {
 // addText keeps the layout of what is written for terminals.
 func addText(b *strings.Builder, heading, text string) {
 	if text != "" {
-		fmt.Fprintf(b, "\n%s```text\n%s\n```\n", heading, text)
+		fmt.Fprintf(b, "\n%s```text\n%s\n```\n", heading, strings.TrimRight(text, "\n"))
 	}
 }
 
@@ -90,15 +90,15 @@ func addFlags(b *strings.Builder, flags *pflag.FlagSet) {
 			return
 		}
 		kind, meaning := pflag.UnquoteUsage(f)
-		fmt.Fprintf(b, "| `%s` | %s | %s |\n", strings.TrimSpace("--"+f.Name+" "+kind), defaultOf(f), strings.ReplaceAll(meaning, "|", `\|`))
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", strings.TrimSpace("--"+f.Name+" "+kind), inCode(defaultOf(f)), strings.ReplaceAll(meaning, "|", `\|`))
 	})
 }
 
-func defaultOf(f *pflag.Flag) string {
-	if slices.Contains([]string{"", "0", "0s", "[]", "false"}, f.DefValue) {
+func inCode(text string) string {
+	if text == "" {
 		return ""
 	}
-	return "`" + f.DefValue + "`"
+	return "`" + text + "`"
 }
 
 func addCommands(b *strings.Builder, c *cobra.Command) {

@@ -47,7 +47,10 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand())
+	root.AddCommand(
+		newRun(), newUpgrade(), newRollback(), newStatus(), newStop(), newList(), newReexec(),
+		newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand(), newMan())
+	root.InitDefaultCompletionCmd()
 	return root
 }
 
@@ -55,7 +58,8 @@ const rootLong = `grace holds a server's listening sockets, starts its new versi
 the sockets, waits until it serves, and only then lets the old version finish.
 
   grace run --listen :8080 -- ./app     run a server
-  kill -HUP <pid of grace>              replace it
+  grace upgrade                         replace it, and wait until the new one serves
+  grace status                          see what goes on
   grace doctor                          see what works on this machine
   grace demo                            watch it happen`
 

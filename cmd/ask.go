@@ -1,0 +1,153 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// Exit statuses of the commands that ask a grace.
+const (
+	statusFailed      = 1
+	statusSuperseded  = 3
+	statusNoGrace     = 4
+	statusTimeout     = 124
+	statusInterrupted = 130
+)
+
+const whichGrace = `
+NAME is what grace list shows, or the path of a control socket. Without it, it is the only
+grace in $RUNTIME_DIRECTORY, as in the commands of a service, or the only one that you may
+control.
+`
+
+// tell says on stderr why a command ends with a status.
+func tell(status int, format string, values ...any) error {
+	fmt.Fprintln(os.Stderr, clean("grace: "+fmt.Sprintf(format, values...)))
+	return exitStatus(status)
+}
+
+// find finds the grace that a command is about.
+func find(args []string) (control.Found, error) {
+	name := ""
+	if len(args) > 0 {
+		name = args[0]
+	}
+	found, err := control.Find(name)
+	if err != nil {
+		return found, tell(statusNoGrace, "%v", err)
+	}
+	return found, nil
+}
+
+// completeNames offers the names of the graces that can be asked.
+func completeNames(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if c.ArgsLenAtDash() >= 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, found := range control.List() {
+		names = append(names, found.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// patience is how long a command waits for the result of what it asks for.
+type patience struct {
+	noWait  bool
+	timeout time.Duration
+}
+
+func (p *patience) add(flags *pflag.FlagSet) {
+	flags.BoolVar(&p.noWait, "no-wait", false, "do not wait for the result")
+	flags.DurationVar(&p.timeout, "timeout", 0, "wait no longer than this; what was begun goes on (default: as long as grace itself waits)")
+}
+
+// start ends with ^C, TERM or the timeout.
+func (p *patience) start() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if p.timeout <= 0 {
+		return ctx, stop
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	return ctx, func() { cancel(); stop() }
+}
+
+// ask asks for one deed. Whoever does not wait for it gets no result. Its errors are to
+// be explained.
+func (p *patience) ask(ctx context.Context, found control.Found, r control.Request) (*control.Result, error) {
+	client := control.NewClient(found.Path)
+	defer client.Close()
+	answer, err := client.Ask(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	if p.noWait {
+		fmt.Println(clean(fmt.Sprintf("asked %s: %s", found.Name, r.Do)))
+		return nil, nil
+	}
+	result, err := answer.Wait(newProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd()))).show)
+	return &result, err
+}
+
+// explain says why there is no result.
+func (p *patience) explain(ctx context.Context, r control.Request, err error) error {
+	refused := (*control.RefusedError)(nil)
+	switch {
+	case errors.As(err, &refused):
+		return tell(statusFailed, "%s refused: %s", r.Do, refused.Why)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return tell(statusTimeout, "%s: no result after %v; it goes on (see grace status)", r.Do, p.timeout)
+	case ctx.Err() != nil:
+		return tell(statusInterrupted, "not waiting any more; the %s goes on (see grace status)", r.Do)
+	}
+	return tell(statusFailed, "%s: %v", r.Do, err)
+}
+
+// conclude says how a request for another generation has ended.
+func conclude(r control.Result, done string) error {
+	switch r.Outcome {
+	case control.Upgraded:
+		fmt.Printf("%s: generation %d serves, after %s\n", done, r.Generation, seconds(r.Took))
+		return nil
+	case control.Superseded:
+		return tell(statusSuperseded, "superseded by a later request%s", because(r.Why))
+	case control.Undone:
+		return tell(statusFailed, "undone: generation %d served and then failed%s%s", r.Generation, because(r.Why), aftermath(r))
+	case control.Failed:
+		return tell(statusFailed, "failed: generation %d%s%s", r.Generation, because(r.Why), aftermath(r))
+	}
+	return tell(statusFailed, "%s%s%s", r.Outcome, because(r.Why), aftermath(r))
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
+
+// aftermath says where to look, and that nothing is lost.
+func aftermath(r control.Result) string {
+	text := ""
+	if r.Output != "" {
+		text += "\n  its output went to " + r.Output
+	}
+	if r.Serving == 0 {
+		return text + "\n  no generation serves"
+	}
+	return text + fmt.Sprintf("\n  generation %d still serves", r.Serving)
+}

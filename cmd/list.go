@@ -1,0 +1,110 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/spf13/cobra"
+)
+
+const listLong = `list shows the graces that you may control: your own, and for root everybody's. Their
+sockets are looked for in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/grace, /run/grace and
+/run/user/*/grace, and in the folders in the last two.`
+
+const listTimeLimit = 2 * time.Second
+
+func newList() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "Show the graces that run here",
+		Long:    listLong,
+		Example: "  grace list\n  grace list --json | jq -r '.[].name'",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			write := printList
+			if asJSON {
+				write = encodeList
+			}
+			if err := write(os.Stdout, askAll(control.List())); err != nil {
+				return fmt.Errorf("cannot print the list: %w", err)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON, with the status of each")
+	return c
+}
+
+// listed is a grace, and what it said of itself.
+type listed struct {
+	Name   string          `json:"name"`
+	Path   string          `json:"path"`
+	UID    int             `json:"uid"`
+	Status *control.Status `json:"status,omitempty"`
+	Error  string          `json:"error,omitempty"`
+}
+
+// askAll asks all at once, so that one that hangs does not keep the others.
+func askAll(found []control.Found) []listed {
+	all := make([]listed, len(found))
+	var asked sync.WaitGroup
+	for i, f := range found {
+		asked.Go(func() { all[i] = askOne(f) })
+	}
+	asked.Wait()
+	return all
+}
+
+func askOne(f control.Found) listed {
+	l := listed{Name: f.Name, Path: f.Path, UID: f.UID}
+	ctx, cancel := context.WithTimeout(context.Background(), listTimeLimit)
+	defer cancel()
+	client := control.NewClient(f.Path)
+	defer client.Close()
+	s, err := client.Status(ctx)
+	if err != nil {
+		l.Error = err.Error()
+		return l
+	}
+	l.Status = &s
+	return l
+}
+
+func encodeList(w io.Writer, all []listed) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(all)
+}
+
+func printList(w io.Writer, all []listed) error {
+	t := newTable("NAME", "STATE", "GENERATION", "PID", "UP", "USER", "SOCKET")
+	for _, l := range all {
+		if l.Status == nil {
+			t.add(l.Name, "does not answer", "", "", "", userName(l.UID), l.Path)
+			continue
+		}
+		t.add(l.Name, l.Status.State, positive(l.Status.Current), positive(l.Status.PID), since(l.Status.Started), userName(l.UID), l.Path)
+	}
+	var text strings.Builder
+	t.print(&text)
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+func userName(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(uid)
+}

@@ -1,0 +1,80 @@
+package cmd
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
+
+// progress shows reports as they come: a line each, on a terminal with the time that
+// has passed.
+type progress struct {
+	out      io.Writer
+	terminal bool
+	began    time.Time
+}
+
+func newProgress(out io.Writer, terminal bool) *progress {
+	return &progress{out, terminal, time.Now()}
+}
+
+func (p *progress) show(r control.Report) {
+	if r.Level == "debug" {
+		return
+	}
+	line := clean(sentence(r))
+	if p.terminal {
+		line = fmt.Sprintf("%6.1f s  %s", time.Since(p.began).Seconds(), line)
+	}
+	fmt.Fprintln(p.out, line)
+}
+
+// sentence is a report for people: generation 5: instance ready (pid 4242, 0.4 s).
+func sentence(r control.Report) string {
+	text := r.Text
+	if r.Generation != 0 {
+		rest, about := strings.CutPrefix(text, "generation ")
+		text = fmt.Sprintf("generation %d: %s", r.Generation, rest)
+		if about {
+			text = fmt.Sprintf("generation %d %s", r.Generation, rest)
+		}
+	}
+	var details []string
+	if r.PID != 0 {
+		details = append(details, fmt.Sprintf("pid %d", r.PID))
+	}
+	if r.Took != 0 {
+		details = append(details, seconds(r.Took))
+	}
+	if r.Within != 0 {
+		details = append(details, "within "+seconds(r.Within))
+	}
+	if len(details) > 0 {
+		text += " (" + strings.Join(details, ", ") + ")"
+	}
+	return text + because(r.Why)
+}
+
+// seconds has three digits below a second: 0.042 s, 1.3 s, 75 s.
+func seconds(s float64) string {
+	switch {
+	case s < 1:
+		return fmt.Sprintf("%.3f s", s)
+	case s < 10:
+		return fmt.Sprintf("%.1f s", s)
+	}
+	return fmt.Sprintf("%.0f s", s)
+}
+
+// clean keeps what an app says about itself from steering a terminal.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,132 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/spf13/cobra"
+)
+
+const statusLong = `status shows what goes on: generations and their instances, sockets, and the last upgrades.
+QUEUE is how many connections wait to be accepted, CONNECTIONS how many were and are not
+closed, REQUESTS how many the app says it works on; MEMORY and CPU are of an instance and
+the processes below it. What cannot be seen is left out.
+` + whichGrace + `
+Exit status:
+  0  it was shown
+  1  the grace does not answer
+  2  the command line is wrong
+  4  there is no such grace, or without NAME more than one`
+
+const statusExample = `  grace status
+  grace status web --watch
+  grace status web --json | jq .current`
+
+const (
+	statusTimeLimit = 10 * time.Second
+	watchInterval   = time.Second
+)
+
+func newStatus() *cobra.Command {
+	var asJSON, watch bool
+	c := &cobra.Command{
+		Use:               "status [NAME]",
+		Short:             "Show what goes on",
+		Long:              statusLong,
+		Example:           statusExample,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeNames,
+		RunE: func(_ *cobra.Command, args []string) error {
+			found, err := find(args)
+			if err != nil {
+				return err
+			}
+			v := &view{client: control.NewClient(found.Path), write: printStatus}
+			defer v.client.Close()
+			if asJSON {
+				v.write = encodeStatus
+			}
+			if watch {
+				return v.watch()
+			}
+			return v.once()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON, as /v1/status gives it")
+	c.Flags().BoolVar(&watch, "watch", false, "show it again each second, until ^C")
+	return c
+}
+
+// view shows what a grace says of itself.
+type view struct {
+	client *control.Client
+	write  func(io.Writer, control.Status) error
+}
+
+func (v *view) once() error {
+	text, err := v.look(context.Background())
+	if err != nil {
+		return tell(statusFailed, "%v", err)
+	}
+	return show(text)
+}
+
+func show(text string) error {
+	if _, err := io.WriteString(os.Stdout, text); err != nil {
+		return fmt.Errorf("cannot print the status: %w", err)
+	}
+	return nil
+}
+
+func (v *view) look(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeLimit)
+	defer cancel()
+	s, err := v.client.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	err = v.write(&text, s)
+	return text.String(), err
+}
+
+// watch ends with ^C, or when there is nothing to be seen any more.
+func (v *view) watch() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	screen := newScreen()
+	ticks := time.NewTicker(watchInterval)
+	defer ticks.Stop()
+	for {
+		text, err := v.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return screen.close()
+		case err != nil:
+			return tell(statusFailed, "%v", errors.Join(err, screen.close()))
+		}
+		if err := screen.show(text); err != nil {
+			return err
+		}
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return screen.close()
+		}
+	}
+}
+
+func encodeStatus(w io.Writer, s control.Status) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(s)
+}

@@ -1,0 +1,67 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/spf13/cobra"
+)
+
+const stopLong = `stop lets the app finish what it has, as TERM does, and waits until grace has ended.
+` + whichGrace + `
+Exit status:
+  0    grace has ended
+  1    it has refused, or cannot be asked
+  2    the command line is wrong
+  4    there is no such grace, or without NAME more than one
+  124  it has not ended within --timeout, and goes on stopping
+  130  interrupted; it goes on stopping`
+
+func newStop() *cobra.Command {
+	var p patience
+	now := false
+	c := &cobra.Command{
+		Use:               "stop [NAME]",
+		Short:             "Stop grace and its app, and wait until they have ended",
+		Long:              stopLong,
+		Example:           "  grace stop web\n  grace stop web --timeout 10s || grace stop web --now",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeNames,
+		RunE:              func(_ *cobra.Command, args []string) error { return p.stop(args, now) },
+	}
+	p.add(c.Flags())
+	c.Flags().BoolVar(&now, "now", false, "kill the app instead of letting it finish, as QUIT does")
+	return c
+}
+
+func (p *patience) stop(args []string, now bool) error {
+	found, err := find(args)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := p.start()
+	defer cancel()
+	request := control.Request{Do: control.Stop, Now: now}
+	process, err := control.Watch(ctx, found.Path)
+	if err != nil {
+		return p.explain(ctx, request, err)
+	}
+	defer process.Close()
+	result, err := p.ask(ctx, found, request)
+	// The end of the answer can be that of grace, which was killed meanwhile.
+	if err != nil && (ctx.Err() != nil || !errors.Is(err, control.ErrCut)) {
+		return p.explain(ctx, request, err)
+	}
+	if p.noWait {
+		return nil
+	}
+	if result != nil && result.Outcome == control.Refused {
+		return tell(statusFailed, "stop refused%s", because(result.Why))
+	}
+	if err := process.Wait(ctx); err != nil {
+		return p.explain(ctx, request, err)
+	}
+	fmt.Println(clean(found.Name + " has ended"))
+	return nil
+}

@@ -1,0 +1,78 @@
+package cmd
+
+import (
+	"errors"
+
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/spf13/cobra"
+)
+
+const upgradeLong = `upgrade starts a new generation, as HUP does, and waits until it is known whether it serves.
+Meanwhile it shows what happens. A command after -- takes the place of the one that runs
+now, from this generation on. If the upgrade fails, the old generation serves on as if
+nothing had been asked.
+` + whichGrace + `
+Exit status:
+  0    the new generation serves
+  1    it does not: it failed, was undone or refused. What served before still serves
+  2    the command line is wrong
+  3    a later request for another command was made instead
+  4    there is no such grace, or without NAME more than one
+  124  there was no result within --timeout; the upgrade goes on
+  130  interrupted; the upgrade goes on`
+
+const upgradeExample = `  grace upgrade
+  grace upgrade web -- ./app-v2 --port 8080
+  grace upgrade web --timeout 2m || journalctl -u web -n 50`
+
+func newUpgrade() *cobra.Command {
+	var p patience
+	c := &cobra.Command{
+		Use:               "upgrade [NAME] [flags] [-- command [argument...]]",
+		Short:             "Start a new generation and wait until it serves",
+		Long:              upgradeLong,
+		Example:           upgradeExample,
+		Args:              nameAndCommand,
+		ValidArgsFunction: completeNames,
+		RunE: func(c *cobra.Command, args []string) error {
+			name, command := args, []string(nil)
+			if dash := c.ArgsLenAtDash(); dash >= 0 {
+				name, command = args[:dash], args[dash:]
+			}
+			return p.replace(name, control.Request{Do: control.Upgrade, Command: command}, "upgraded")
+		},
+	}
+	p.add(c.Flags())
+	return c
+}
+
+func nameAndCommand(c *cobra.Command, args []string) error {
+	dash := c.ArgsLenAtDash()
+	switch {
+	case dash < 0 && len(args) > 1:
+		return errors.New("more than a name was given (write -- before the new command, as in: grace upgrade web -- ./app)")
+	case dash > 1:
+		return errors.New("more than a name was given before --")
+	case dash >= 0 && (len(args) == dash || args[dash] == ""):
+		return errors.New("no command after -- (leave -- out to run the same again)")
+	}
+	return nil
+}
+
+// replace asks for another generation and ends as that ends.
+func (p *patience) replace(args []string, r control.Request, done string) error {
+	found, err := find(args)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := p.start()
+	defer cancel()
+	result, err := p.ask(ctx, found, r)
+	if err != nil {
+		return p.explain(ctx, r, err)
+	}
+	if result == nil {
+		return nil
+	}
+	return conclude(*result, done)
+}
