@@ -172,6 +172,9 @@ const anybody = 1000650000 // of the range that OpenShift takes its users from
 
 func withoutCapabilities(spec config) { delete(spec.at("process"), "capabilities") }
 
+// withRun is a volume as clusters make them: all may write to it.
+func withRun(spec config) { spec.mount("/run", "tmpfs", "tmpfs", "mode=0777") }
+
 func withTmp(spec config) { spec.mount("/tmp", "tmpfs", "tmpfs", "mode=1777") }
 
 // withHost adds the host's programs.
@@ -207,6 +210,7 @@ func TestContainerUpgradesAndStops(t *testing.T) {
 			if !strings.Contains(env, "\x00NOTIFY_SOCKET="+test.notifySocket) {
 				t.Errorf("NOTIFY_SOCKET is not %s...: %q", test.notifySocket, env)
 			}
+			c.awaitMessage("no control socket") // and it serves all the same
 			under(t, load.Config{Addr: addr, Clients: everyKind}, func() { c.upgrades(20) })
 			c.do("kill", c.name, "TERM")
 			if status := c.wait(); status != 0 {
@@ -216,18 +220,20 @@ func TestContainerUpgradesAndStops(t *testing.T) {
 	}
 }
 
-// proc is a file of the container's own /proc, where its PID 1 is 1.
-func (c *container) proc(name string) string {
+// path is a file of PID 1 in the host's /proc; those below root are the container's own.
+func (c *container) path(name string) string {
 	c.t.Helper()
 	var state struct{ PID int }
 	if err := json.Unmarshal([]byte(c.do("state", c.name)), &state); err != nil {
 		c.t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(state.PID), "root/proc", name))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return string(text)
+	return filepath.Join("/proc", strconv.Itoa(state.PID), name)
+}
+
+// proc is a file of the container's own /proc, where its PID 1 is 1.
+func (c *container) proc(name string) string {
+	c.t.Helper()
+	return read(c.t, c.path("root/proc/"+name))
 }
 
 func TestContainerEndsWithTheStatusOfItsApp(t *testing.T) {
@@ -303,6 +309,29 @@ func TestContainerFinishesARequestWhenToldToStop(t *testing.T) {
 	if body, err := io.ReadAll(response.Body); err != nil || int64(len(body)) != response.ContentLength {
 		t.Errorf("%d of %d bytes came: %v", len(body), response.ContentLength, err)
 	}
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// Who gives grace a volume at /run can ask it from outside, with an answer.
+func TestContainerAnswers(t *testing.T) {
+	c := contain(t, both(asAnybody, withRun), "--listen", "web=127.0.0.1:0", "--", "/app", "-fail", "/run/broken")
+	addr := c.address("web")
+	c.ready(1)
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		for range 5 {
+			c.do("exec", c.name, "/grace", "upgrade")
+		}
+		write(t, c.path("root/run"), "broken", "", 0o644)
+		if out, err := c.runc("exec", c.name, "/grace", "upgrade").CombinedOutput(); err == nil || !strings.Contains(string(out), "generation 6 still serves") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	if out, err := c.runc("exec", "--user", "1:0", c.name, "/grace", "upgrade").CombinedOutput(); err == nil {
+		t.Errorf("another user may: %s", out)
+	}
+	c.do("exec", c.name, "/grace", "stop")
 	if status := c.wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
