@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -50,8 +51,9 @@ func find(args []string) (control.Found, error) {
 }
 
 // completeNames offers the names of the graces that can be asked.
-func completeNames(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if c.ArgsLenAtDash() >= 0 {
+func completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	// When it completes, cobra adds a -- of its own, and ArgsLenAtDash tells nothing.
+	if slices.Contains(os.Args, "--") {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	if len(args) > 0 {

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 
 func grace(args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), asGrace+"=yes")
+	cmd.Env = append(os.Environ(), asGrace+"=yes", "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 

@@ -64,7 +64,7 @@ func TestWaitForTheEnd(t *testing.T) {
 func listener(t *testing.T) (end func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), asListener+"=web")
+	cmd.Env = append(os.Environ(), asListener+"=web", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

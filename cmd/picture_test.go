@@ -1,0 +1,63 @@
+package cmd
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
+
+func TestSentence(t *testing.T) {
+	for _, c := range []struct {
+		report control.Report
+		want   string
+	}{
+		{control.Report{Text: "stopping", Within: 30}, "stopping (within 30 s)"},
+		{control.Report{Text: "generation ready", Generation: 5, Took: 0.4213}, "generation 5 ready (0.421 s)"},
+		{control.Report{Text: "instance ended", Generation: 5, PID: 7, Took: 1.25, Why: "exit status 1"}, "generation 5: instance ended (pid 7, 1.2 s): exit status 1"},
+	} {
+		if got := sentence(c.report); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestProgressOnATerminal(t *testing.T) {
+	var text strings.Builder
+	p := newProgress(&text, true)
+	p.began = p.began.Add(-72 * time.Second)
+	p.show(control.Report{Text: "app says", Why: "\x1b[2Jhello"})
+	if want := "  72.0 s  app says: ?[2Jhello\n"; text.String() != want {
+		t.Errorf("got %q", text.String())
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	for want, words := range map[string][]string{
+		"":                             nil,
+		"./app -v --listen=:80":        {"./app", "-v", "--listen=:80"},
+		`sh -c "a; b" "" "x\n\x1b[2J"`: {"sh", "-c", "a; b", "", "x\n\x1b[2J"},
+	} {
+		if got := commandLine(words); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestAge(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"0s": -time.Second, "59s": 59900 * time.Millisecond, "1m0s": time.Minute, "59m59s": time.Hour - 1,
+		"1h0m": time.Hour + time.Second, "23h59m": 24*time.Hour - 1, "1d0h": 24 * time.Hour, "400d5h": 9605 * time.Hour,
+	} {
+		if got := age(d); got != want {
+			t.Errorf("%v became %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestFit(t *testing.T) {
+	if got := strings.Join(fit("äöü\nb\nc\n", 2, 2), "|"); got != "äö|b" {
+		t.Errorf("got %q", got)
+	}
+}

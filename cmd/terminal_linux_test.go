@@ -1,0 +1,85 @@
+package cmd
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// On a terminal one picture is drawn over another, and what was there before comes back.
+func TestWatchOnATerminal(t *testing.T) {
+	inPlace(t)
+	serve(t, "web", &fake{status: someStatus()})
+	master, terminal := openTerminal(t, 60, 5)
+	c := grace("status", "--watch")
+	c.Stdout = terminal
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	terminal.Close()
+	shown := make(chan string, 1)
+	drawn := make(chan struct{}, 10)
+	go func() {
+		var all strings.Builder
+		for part := make([]byte, 4096); ; {
+			n, err := master.Read(part)
+			all.Write(part[:n])
+			if strings.Contains(string(part[:n]), eraseBelow) {
+				drawn <- struct{}{}
+			}
+			if err != nil { // EIO: nobody has the terminal open any more
+				shown <- all.String()
+				return
+			}
+		}
+	}()
+	<-drawn
+	<-drawn
+	if _, err := master.Write([]byte{3}); err != nil { // ^C
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	picture := strings.Join([]string{
+		"web: serving, generation 7", "  pid 4242, up 1d2h, 2 crashes, 1 restarts, grace v1.2.0", "",
+		"GENERATION  PHASE     FOR    CONNECTIONS  DIRECTORY  COMMAND", `6           draining  1h30m               /srv       ./app "`,
+	}, eraseLine+"\r\n")
+	text := strings.ReplaceAll(<-shown, "\r\r\n", "\r\n") // the terminal's own \r
+	if want := enterScreen + home + picture + eraseLine + eraseBelow + home + picture; !strings.HasPrefix(text, want) {
+		t.Errorf("it begins with %q\nand not with %q", text, want)
+	}
+	if want := leaveScreen + strings.ReplaceAll(somePicture, "\n", "\r\n"); !strings.HasSuffix(text, want) {
+		t.Errorf("it ends with %q", text)
+	}
+}
+
+// openTerminal gives both ends of a terminal.
+func openTerminal(t *testing.T, columns, rows uint16) (master, terminal *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows}); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return master, terminal
+}
