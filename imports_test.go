@@ -19,19 +19,20 @@ const module = "github.com/gracerun/grace"
 // mayImport says which packages of the module, and those below them, a package may import. Tests may import more. A
 // package without a line follows the nearest one above it; one with none at all fails: where it stands is a decision.
 var mayImport = map[string][]string{
-	module:            {"cmd"},
-	"cmd":             {"cmd", "supervisor", "handoff", "childproc"},
-	"cmd/demo":        {"cmd/load", "handoff", "drain"},
-	"cmd/load":        {},
-	"supervisor":      {"supervisor", "handoff", "childproc"},
-	"handoff":         {},
-	"childproc":       {"childproc"},
-	"drain":           {"handoff"},
-	"drain/grpcdrain": {"drain"},
-	"drain/sse":       {"drain"},
-	"examples":        {"handoff", "drain"},
-	"internal":        {},
-	"scripts":         {"cmd/load"},
+	module:               {"cmd"},
+	"cmd":                {"cmd", "supervisor", "handoff", "childproc"},
+	"cmd/demo":           {"cmd/load", "handoff", "drain"},
+	"cmd/load":           {},
+	"supervisor":         {"supervisor", "handoff", "childproc"},
+	"supervisor/control": {},
+	"handoff":            {},
+	"childproc":          {"childproc"},
+	"drain":              {"handoff"},
+	"drain/grpcdrain":    {"drain"},
+	"drain/sse":          {"drain"},
+	"examples":           {"handoff", "drain"},
+	"internal":           {},
+	"scripts":            {"cmd/load"},
 }
 
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.

@@ -121,8 +121,8 @@ type Instance struct {
 	Since    time.Time `json:"since"`
 	Requests *int      `json:"requests,omitempty"` // in flight, as the app says
 	Says     string    `json:"says,omitempty"`     // STATUS= of the app
-	Memory   int64     `json:"memory"`             // bytes, resident, of the whole tree
-	CPU      float64   `json:"cpu"`                // seconds, of the whole tree
+	Memory   int64     `json:"memory,omitempty"`   // bytes, resident, of the whole tree
+	CPU      float64   `json:"cpu,omitempty"`      // seconds, of the whole tree
 }
 
 // Listener is a socket of the app's.
