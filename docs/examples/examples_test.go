@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
 )
@@ -84,23 +85,29 @@ func TestUpgrades(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
 			addr, flags := e.flags(t)
-			command := append([]string{"--", filepath.Join(binaries, e.name)}, flags...)
-			p := grace(t, append(listens(flags), command...)...)
-			p.ready(1)
-			tally := under(t, addr, everyKind, func() { p.upgrades(upgrades) })
+			command := append([]string{"--", binaries.Path(e.name)}, flags...)
+			g := binaries.Grace(t, append(listens(flags), command...)...)
+			tally := under(t, addr, everyKind, func() { upgrade(g) })
 			if tally.Kinds[load.KeepAlivePost].Reconnects == 0 {
 				t.Error("no client was asked to leave")
 			}
-			p.stop()
+			g.Stop()
 		})
 	}
 }
 
 func TestMinimalUpgrades(t *testing.T) {
-	p := grace(t, "--listen", minimalAddr, "--", filepath.Join(binaries, "minimal"))
-	p.ready(1)
-	under(t, minimalAddr, map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 8}, func() { p.upgrades(upgrades) })
-	p.stop()
+	addr := buildMinimal(t)
+	g := binaries.Grace(t, "--listen", addr, "--", binaries.Path("minimal"))
+	under(t, addr, map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 8}, func() { upgrade(g) })
+	g.Stop()
+}
+
+// upgrade replaces the app again and again, one right after the other.
+func upgrade(g *supervised.Grace) {
+	for range upgrades {
+		g.Upgrade()
+	}
 }
 
 // Without a successor the clients have nowhere to go, but each of their requests is answered, the last one with the
@@ -109,7 +116,7 @@ func TestEndAlone(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
 			addr, flags := e.flags(t)
-			p := start(t, filepath.Join(binaries, e.name), flags...)
+			p := binaries.Start(t, binaries.Path(e.name), flags...)
 			endUnderLoad(t, p, addr)
 		})
 	}
@@ -125,15 +132,15 @@ func TestEndUnderSocketActivation(t *testing.T) {
 			for n := 1; n < len(flags); n += 2 {
 				arguments = append(arguments, "--listen", flags[n])
 			}
-			arguments = append(arguments, filepath.Join(binaries, e.name))
-			p := start(t, activate, append(arguments, flags...)...)
+			arguments = append(arguments, binaries.Path(e.name))
+			p := binaries.Start(t, activate, append(arguments, flags...)...)
 			endUnderLoad(t, p, addr)
 		})
 	}
 }
 
 // endUnderLoad stops a server while one request waits in it for the end of its body, and others come.
-func endUnderLoad(t *testing.T, p *process, addr string) {
+func endUnderLoad(t *testing.T, p *supervised.Process, addr string) {
 	t.Helper()
 	held := hold(t, addr)
 	clients := &clients{addr: addr}
@@ -142,14 +149,14 @@ func endUnderLoad(t *testing.T, p *process, addr string) {
 		clients.running.Go(clients.run)
 	}
 	clients.begun.Wait()
-	p.signal(syscall.SIGTERM)
-	p.awaitText("start draining")
+	p.Signal(syscall.SIGTERM)
+	p.AwaitText("start draining")
 	clients.running.Wait()
 	for _, err := range clients.failed {
 		t.Error(err)
 	}
 	held.finish(t)
-	p.endsWell()
+	p.EndsWell()
 }
 
 // held is a POST that lacks the second half of its body.
@@ -243,29 +250,30 @@ func TestEndWithAQueue(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
 			addr, flags := e.flags(t)
-			p := start(t, filepath.Join(binaries, e.name), flags...)
+			p := binaries.Start(t, binaries.Path(e.name), flags...)
 			hold(t, addr).finish(t)
-			p.signal(syscall.SIGSTOP)
+			p.Signal(syscall.SIGSTOP)
 			waiting := make([]net.Conn, 300)
 			for n := range waiting {
 				waiting[n] = dial(t, addr)
 			}
-			p.signal(syscall.SIGTERM)
-			p.signal(syscall.SIGCONT)
+			p.Signal(syscall.SIGTERM)
+			p.Signal(syscall.SIGCONT)
 			for n, conn := range waiting {
 				if _, err := post(conn, bufio.NewReader(conn)); err != nil {
 					t.Errorf("connection %d of the queue: %v", n, err)
 				}
 				conn.Close()
 			}
-			p.endsWell()
+			p.EndsWell()
 		})
 	}
 }
 
 // A download that has begun is complete, whoever serves it.
 func TestMinimalEndAlone(t *testing.T) {
-	big := filepath.Join(binaries, "big")
+	addr := buildMinimal(t)
+	big := binaries.Path("big")
 	const size = 64 << 20
 	if err := os.WriteFile(big, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -273,19 +281,19 @@ func TestMinimalEndAlone(t *testing.T) {
 	if err := os.Truncate(big, size); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, filepath.Join(binaries, "minimal"))
-	conn := dial(t, minimalAddr)
+	p := binaries.Start(t, binaries.Path("minimal"))
+	conn := dial(t, addr)
 	fmt.Fprint(conn, "GET /big HTTP/1.1\r\nHost: client\r\n\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.signal(syscall.SIGTERM)
-	p.awaitText("start draining (1 in flight)")
+	p.Signal(syscall.SIGTERM)
+	p.AwaitText("start draining (1 in flight)")
 	if n, err := io.Copy(io.Discard, response.Body); n != size || err != nil {
 		t.Errorf("%d bytes came: %v", n, err)
 	}
-	p.endsWell()
+	p.EndsWell()
 }
 
 func TestMinimalIsSmall(t *testing.T) {

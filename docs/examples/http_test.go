@@ -10,30 +10,29 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/docs/examples/internal/supervised"
 )
 
 // What the requests use is closed after them.
 func TestStoreIsClosedLast(t *testing.T) {
 	addr, flags := example{name: "http", admin: true}.flags(t)
-	p := start(t, filepath.Join(binaries, "http"), flags...)
+	p := binaries.Start(t, binaries.Path("http"), flags...)
 	conn := dial(t, addr)
 	fmt.Fprint(conn, "GET /slow HTTP/1.1\r\nHost: client\r\n\r\n")
 	awaitInFlight(t, flags)
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || response.StatusCode != http.StatusOK {
 		t.Errorf("the slow request got %v, %v", response, err)
 	}
 	conn.Close()
-	p.awaitText("the store is closed")
-	p.endsWell()
+	p.AwaitText("the store is closed")
+	p.EndsWell()
 }
 
 // awaitInFlight asks the admin server until one request is in the public one.
@@ -63,22 +62,28 @@ func TestHTTPS(t *testing.T) {
 	client, cert, key := certified(t)
 	client.Transport.(*http.Transport).DisableKeepAlives = true // the second request goes to the successor
 	_, flags := example{name: "http", admin: true}.flags(t)
-	command := append([]string{"--", filepath.Join(binaries, "http"), "-cert", cert, "-key", key}, flags...)
-	p := grace(t, append(listens(flags), command...)...)
-	p.ready(1)
-	draining := func(l line) bool { return strings.Contains(l.Text, "start draining (1 in flight)") }
+	command := append([]string{"--", binaries.Path("http"), "-cert", cert, "-key", key}, flags...)
+	g := binaries.Grace(t, append(listens(flags), command...)...)
 	spans(t, client, flags, func() {
-		p.signal(syscall.SIGHUP)
-		p.ready(2)
-		p.await("the drain of the first generation", draining)
+		g.Upgrade()
+		awaitTimes(g, 1, "start draining (1 in flight)")
 	})
 	spans(t, client, flags, func() {
-		p.signal(syscall.SIGTERM)
-		p.await("the drain of the second generation", func(line) bool {
-			return len(slices.DeleteFunc(p.output(), func(l line) bool { return !draining(l) })) == 2
-		})
+		g.Signal(syscall.SIGTERM)
+		awaitTimes(g, 2, "start draining (1 in flight)")
 	})
-	p.endsWell()
+	g.EndsWell()
+}
+
+// awaitTimes waits for the nth line with a text.
+func awaitTimes(g *supervised.Grace, n int, text string) {
+	said := 0
+	g.Await(fmt.Sprintf("%s (%d times)", text, n), func(l supervised.Line) bool {
+		if strings.Contains(l.Text, text) {
+			said++
+		}
+		return said == n
+	})
 }
 
 // spans does something while a request waits in the server for the second half of its body.
@@ -119,13 +124,9 @@ func certified(t *testing.T) (client *http.Client, cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	write := func(name, kind string, bytes []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
+	encode := func(kind string, bytes []byte) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes})
 	}
-	return s.Client(), write("cert.pem", "CERTIFICATE", s.Certificate().Raw), write("key.pem", "PRIVATE KEY", private)
+	cert = write(t, "cert.pem", encode("CERTIFICATE", s.Certificate().Raw))
+	return s.Client(), cert, write(t, "key.pem", encode("PRIVATE KEY", private))
 }

@@ -4,9 +4,7 @@ package examples
 
 import (
 	"fmt"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,29 +16,22 @@ import (
 func TestWebSocketsAreToldOnceByEachUpgrade(t *testing.T) {
 	for _, name := range []string{"websocket", "gorilla"} {
 		t.Run(name, func(t *testing.T) {
-			if err := build(".", name, "./"+name); err != nil {
+			if err := binaries.Build("./" + name); err != nil {
 				t.Fatal(err)
 			}
 			addr := freeport.Address(t)
-			p := grace(t, "--listen", addr, "--", filepath.Join(binaries, name), "-addr", addr)
-			p.ready(1)
+			g := binaries.Grace(t, "--listen", addr, "--", binaries.Path(name), "-addr", addr)
 			clients := openSockets(t, addr)
 			for generation := 2; generation <= upgrades+1; generation++ {
-				p.upgrade(generation)
+				g.Upgrade()
 				clients.awaitOpened(t, generation)
 			}
 			clients.leave()
-			p.stop()
+			g.Stop()
 			clients.running.Wait()
 			clients.check(t, upgrades+1)
 		})
 	}
-}
-
-func (p *process) upgrade(generation int) {
-	p.t.Helper()
-	p.signal(syscall.SIGHUP)
-	p.ready(generation)
 }
 
 // sockets are clients of WebSockets that open the next one when they are told to leave, and never otherwise.

@@ -4,10 +4,12 @@ package main
 
 import (
 	"flag"
-	"path/filepath"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/docs/examples/internal/events"
 	"github.com/gracerun/grace/internal/freeport"
 )
 
@@ -30,10 +32,10 @@ func TestNothingIsLost(t *testing.T) {
 
 func everything(t *testing.T) figures {
 	addr, rpc, folder := freeport.Address(t), freeport.Address(t), t.TempDir()
-	app := []string{filepath.Join(binaries, "everything"), "-addr", addr, "-grpc", rpc, "-data", folder}
-	p := grace(t, append([]string{"--listen", addr, "--listen", rpc, "--"}, app...)...)
+	app := []string{binaries.Path("everything"), "-addr", addr, "-grpc", rpc, "-data", folder}
+	g := binaries.Grace(t, append([]string{"--listen", addr, "--listen", rpc, "--"}, app...)...)
 
-	events := startFollowers(addr)
+	followers := events.Follow(8, addr, "/events", "0")
 	posts := startKeepAlive(t, addr)
 	gets := startGets(t, addr)
 	slow := startSlow(t, addr)
@@ -51,7 +53,8 @@ func everything(t *testing.T) figures {
 	settle(0)
 	begun := time.Now()
 	for n := range *upgrades {
-		p.upgrade()
+		g.Upgrade()
+		g.AwaitDrained()
 		settle(n + 1)
 	}
 	t.Logf("%d upgrades in %v", *upgrades, time.Since(begun).Round(time.Second))
@@ -64,15 +67,26 @@ func everything(t *testing.T) figures {
 	sockets.end(t)
 	calls.end(t)
 	jobs.finish(t)
-	events.finish(t, addr)
-	p.stop()
+	writeLast(t, addr)
+	followers.Wait()
+	g.Stop()
 
-	checkSpan(t, slowed, p)
+	checkSpan(t, slowed, g)
 	j := readEntries(t, folder)
 	multiplexed.check(t, *upgrades, j)
 	sockets.check(t, *upgrades, j)
 	calls.check(t, *upgrades, j)
 	jobs.check(t, j)
-	events.check(t, j)
+	followers.Check(t, j.lines)
 	return kept
+}
+
+// writeLast is for the followers, who wait for it.
+func writeLast(t *testing.T, addr string) {
+	t.Helper()
+	response, err := http.Post("http://"+addr+"/entries", "text/plain", strings.NewReader(events.Last))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
 }

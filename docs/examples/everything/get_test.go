@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/docs/examples/internal/supervised"
 )
 
 // startGets is GETs on new connections and on those that are kept.
@@ -31,17 +32,17 @@ func checkTally(t *testing.T, name string, tally load.Tally) {
 }
 
 // checkSpan wants most generations to have answered slow requests when their successors served already.
-func checkSpan(t *testing.T, tally load.Tally, p *supervised) {
+func checkSpan(t *testing.T, tally load.Tally, g *supervised.Grace) {
 	t.Helper()
 	spanned := 0
 	for source, answers := range tally.Answers {
-		successor := p.when("generation ready", source.Generation+1)
+		successor := g.ReadySince(source.Generation + 1)
 		if !successor.IsZero() && answers.Last.After(successor) {
 			spanned++
 		}
 	}
-	t.Logf("%d of %d generations finished slow requests after their successors had begun", spanned, p.generation-1)
-	if spanned <= (p.generation-1)/2 {
+	t.Logf("%d of %d generations finished slow requests after their successors had begun", spanned, *upgrades)
+	if spanned <= *upgrades/2 {
 		t.Error("too few slow requests spanned an upgrade")
 	}
 }

@@ -52,14 +52,19 @@ func plainFigures(t *testing.T) figures {
 	t.Helper()
 	t.Setenv(plainVariable, "1")
 	addr := freeport.Address(t)
-	p := grace(t, "--listen", addr, "--", os.Args[0], addr)
+	app, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := binaries.Grace(t, "--listen", addr, "--", app, addr)
 	clients := startKeepAlive(t, addr)
 	clients.settle(t)
 	for range plainUpgrades {
-		p.upgrade()
+		g.Upgrade()
+		g.AwaitDrained()
 		clients.settle(t)
 	}
 	seen := clients.stop()
-	p.stop()
+	g.Stop()
 	return seen
 }

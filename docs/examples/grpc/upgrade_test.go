@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
 )
 
@@ -27,6 +28,12 @@ const (
 	upgrades = 20
 	callers  = 20 // of each kind
 )
+
+const patience = supervised.Patience
+
+var binaries supervised.Binaries
+
+func TestMain(m *testing.M) { os.Exit(binaries.Run(m.Run, ".")) }
 
 // watching is the configuration of a client that sends RPCs to healthy servers only.
 const watching = `{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}`
@@ -163,17 +170,13 @@ func (l *load) await(t *testing.T, pid int) {
 
 func TestUpgradesLoseNoRPC(t *testing.T) {
 	addr := freeport.Address(t)
-	s := grace(t, "--listen", addr, "--", appBinary, "-addr", addr)
-	leader := s.ready()
+	g := binaries.Grace(t, "--listen", addr, "--", binaries.Path("grpc"), "-addr", addr)
 	l := startLoad(t, addr)
-	l.await(t, leader)
+	l.await(t, g.Instance())
 	for range upgrades {
-		s.signal(syscall.SIGHUP)
-		leader = s.ready()
-		l.await(t, leader)
-		if e := s.await("generation ended"); e.Why != "drained" {
-			t.Errorf("generation %d: %s", e.Generation, e.Why)
-		}
+		g.Upgrade()
+		l.await(t, g.Instance())
+		g.AwaitDrained()
 	}
 	l.end()
 	t.Logf("%d upgrades: %d answers, %d messages, %d failures", upgrades, l.answers.Load(), l.messages.Load(), len(l.failures))
@@ -188,5 +191,5 @@ func TestUpgradesLoseNoRPC(t *testing.T) {
 			t.Errorf("process %d had %d streams of %d clients", pid, n, callers)
 		}
 	}
-	s.stop()
+	g.Stop()
 }

@@ -1,6 +1,5 @@
-//go:build linux
-
-package main
+// Package events has clients of server-sent events, for tests.
+package events
 
 import (
 	"bufio"
@@ -17,36 +16,47 @@ import (
 	"time"
 )
 
-// followers read the journal from its beginning to its last line.
-type followers struct {
+// Last is the data of the event that followers read on to.
+const Last = "the end"
+
+// patience is for what has to come; nothing waits for its end in a test that passes.
+const patience = 60 * time.Second
+
+// Followers are clients that read the same events.
+type Followers struct {
 	running sync.WaitGroup
 	all     []*follower
 }
 
-const lastLine = "the end"
-
-func startFollowers(addr string) *followers {
-	fs := &followers{}
-	for range 8 {
-		f := &follower{addr: addr, lastID: "0"}
+// Follow starts n clients that get the events after the one with an ID, or those that come next if it is empty.
+func Follow(n int, addr, path, after string) *Followers {
+	fs := &Followers{}
+	for range n {
+		f := &follower{addr: addr, path: path, lastID: after, placed: make(chan struct{})}
 		fs.all = append(fs.all, f)
 		fs.running.Go(func() { f.err = f.follow() })
 	}
 	return fs
 }
 
-// finish writes the last line, and returns when all have read it or have failed.
-func (fs *followers) finish(t *testing.T, addr string) {
+// AwaitPlaces returns when each has got an event, or the ID of the one that it stands at.
+func (fs *Followers) AwaitPlaces(t *testing.T) {
 	t.Helper()
-	response, err := http.Post("http://"+addr+"/entries", "text/plain", strings.NewReader(lastLine))
-	if err != nil {
-		t.Fatal(err)
+	deadline := time.After(patience)
+	for _, f := range fs.all {
+		select {
+		case <-f.placed:
+		case <-deadline:
+			t.Fatal("a follower does not get its place")
+		}
 	}
-	response.Body.Close()
-	fs.running.Wait()
 }
 
-func (fs *followers) check(t *testing.T, j *entries) {
+// Wait returns when each has read Last or has failed.
+func (fs *Followers) Wait() { fs.running.Wait() }
+
+// Check comes after Wait, and wants each to have read these lines in this order, over several streams.
+func (fs *Followers) Check(t *testing.T, want []string) {
 	t.Helper()
 	streams := 0
 	for n, f := range fs.all {
@@ -54,14 +64,14 @@ func (fs *followers) check(t *testing.T, j *entries) {
 		if f.err != nil {
 			t.Errorf("follower %d: %v", n, f.err)
 		}
-		if !slices.Equal(f.lines, j.lines) {
-			t.Errorf("follower %d has %d lines, not these %d: %s", n, len(f.lines), len(j.lines), firstDifference(f.lines, j.lines))
+		if !slices.Equal(f.lines, want) {
+			t.Errorf("follower %d has %d lines, not these %d: %s", n, len(f.lines), len(want), firstDifference(f.lines, want))
 		}
 		if f.streams < 2 {
 			t.Errorf("follower %d was never asked to come back", n)
 		}
 	}
-	t.Logf("SSE: %d followers of %d events, over %d streams", len(fs.all), len(j.lines), streams)
+	t.Logf("SSE: %d followers of %d events, over %d streams", len(fs.all), len(want), streams)
 }
 
 func firstDifference(got, want []string) string {
@@ -75,12 +85,13 @@ func firstDifference(got, want []string) string {
 
 // follower is what an EventSource is, without its patience: a stream that is cut is an error.
 type follower struct {
-	addr    string
-	lines   []string
-	streams int
-	lastID  string
-	retry   time.Duration
-	err     error // of follow
+	addr, path string
+	placed     chan struct{} // closed when it has an ID from the server
+	lines      []string
+	streams    int
+	lastID     string
+	retry      time.Duration
+	err        error // of follow
 }
 
 func (f *follower) follow() error {
@@ -102,7 +113,12 @@ func (f *follower) stream() (done bool, err error) {
 		return false, err
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\nLast-Event-ID: %s\r\n\r\n", f.lastID)
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n", f.path)
+	if f.lastID != "" {
+		fmt.Fprintf(conn, "Last-Event-ID: %s\r\n", f.lastID)
+	}
+	fmt.Fprint(conn, "\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return false, err
@@ -131,7 +147,7 @@ func (f *follower) read(conn net.Conn, r *bufio.Reader) (done bool, err error) {
 		case "data":
 			data = value
 		case "id":
-			f.lastID = value
+			f.place(value)
 		case "retry":
 			f.wait(value)
 		case "":
@@ -141,6 +157,15 @@ func (f *follower) read(conn net.Conn, r *bufio.Reader) (done bool, err error) {
 			data = ""
 		}
 	}
+}
+
+func (f *follower) place(id string) {
+	select {
+	case <-f.placed:
+	default:
+		close(f.placed)
+	}
+	f.lastID = id
 }
 
 func (f *follower) wait(milliseconds string) {
@@ -155,5 +180,5 @@ func (f *follower) take(data string) (done bool) {
 	if data != "" {
 		f.lines = append(f.lines, data)
 	}
-	return data == lastLine
+	return data == Last
 }
