@@ -120,7 +120,7 @@ func (l *Lookout) lookAtThreads(tasks *procTasks) error {
 	for i := range min(window, len(tasks.threads)) {
 		tid := tasks.threads[(l.looks*window+i)%len(tasks.threads)]
 		err := l.read(tasks.dir, tid+"/syscall")
-		if errors.Is(err, fs.ErrNotExist) && unix.Faccessat(tasks.dir, tid+"/stat", unix.F_OK, 0) == nil {
+		if errors.Is(err, fs.ErrNotExist) && inProc(tasks.dir, tid+"/stat") == nil {
 			l.blind = fmt.Errorf("%w: this kernel does not show what threads wait for", ErrCannotLook)
 			return nil
 		}

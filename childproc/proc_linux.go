@@ -28,6 +28,13 @@ func (s procStat) living() bool {
 	return s.state != 'X' && (s.state != 'Z' || s.threads > 1)
 }
 
+// inProc reports whether a file of /proc is there. access(2) would ask without the
+// capabilities of a user who is not root, and a /proc with hidepid then hides a
+// process that has the same ones.
+func inProc(dir int, path string) error {
+	return unix.Fstatat(dir, path, &unix.Stat_t{}, 0)
+}
+
 // readStat gives os.ErrNotExist for a process that is not there.
 func readStat(pid int) (procStat, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")

@@ -15,7 +15,7 @@ import (
 func Tree(pid int) ([]int, error) {
 	offspring := childrenOf
 	// Kernels without CONFIG_PROC_CHILDREN have no such file.
-	if unix.Access("/proc/thread-self/children", unix.F_OK) != nil {
+	if inProc(unix.AT_FDCWD, "/proc/thread-self/children") != nil {
 		scan, err := scanChildren()
 		if err != nil {
 			return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
@@ -26,7 +26,7 @@ func Tree(pid int) ([]int, error) {
 }
 
 func treeOf(pid int, offspring func(int) ([]int, error)) ([]int, error) {
-	if err := unix.Access("/proc/"+strconv.Itoa(pid), unix.F_OK); err != nil {
+	if err := inProc(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)); err != nil {
 		return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
 	}
 	tree := []int{pid}
