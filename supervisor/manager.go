@@ -142,18 +142,19 @@ func reloading() string {
 	return fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000)
 }
 
-// remember keeps one line about each generation.
+// remember keeps one line about each generation, from its beginning until it has
+// ended or failed.
 func (m *manager) remember(r report) {
+	_, known := m.lines[r.generation]
 	name := fmt.Sprintf("generation %d", r.generation)
 	what := strings.TrimPrefix(r.text, "generation ")
 	switch {
 	case r.generation == 0:
-	case r.fact == FactDrained:
+	case r.fact == FactDrained, r.fact == FactFailed, r.fact == FactUndone:
 		delete(m.lines, r.generation)
 	case r.fact == FactServing, r.fact == FactUpgraded, m.well(r):
 		m.lines[r.generation] = name + " serves"
-	case r.fact == FactFailed, r.fact == FactUndone:
-		m.lines[r.generation] = name + " " + string(r.fact)
+	case !known && r.fact != FactUpgrading && m.stage != unitStarting:
 	case r.why == "":
 		m.lines[r.generation] = name + ": " + what
 	default:
