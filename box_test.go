@@ -20,8 +20,8 @@ import (
 	"github.com/gracerun/grace/internal/requirement"
 )
 
-// box is a systemd as PID 1 of its own namespaces, run from the host's /usr. It
-// shares only the network, so that clients outside reach the apps inside.
+// box is a systemd as PID 1 of its own namespaces, run from the host's /usr, or from
+// another one laid over it. It shares only the network, so that clients outside reach the apps inside.
 type box struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -30,7 +30,8 @@ type box struct {
 	ended  chan struct{} // closed when PID 1 was reaped
 }
 
-// boxScript makes the root folder $1 of what the host has and of the files in $2.
+// boxScript makes the root folder $1 of what the host has and of the files in $2. In
+// $3 is what comes before the host's /usr.
 // /proc/sys is read-only and the capabilities are those of a container, because
 // systemd sets up all of the machine that it is given.
 const boxScript = `set -e
@@ -38,8 +39,12 @@ mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
 cd "$1"
 mkdir -p dev/shm etc/systemd/system/sockets.target.wants etc/systemd/system/sysinit.target.wants host proc run sys tmp usr var
-mount --bind /usr usr
-mount -o remount,bind,ro usr
+if [ "$3" ]; then
+	mount -t overlay -o "ro,lowerdir=$3:/usr" overlay usr
+else
+	mount --bind /usr usr
+	mount -o remount,bind,ro usr
+fi
 mount -t tmpfs tmpfs usr/local/bin
 for folder in bin lib lib64 sbin; do ln -s usr/$folder $folder; done
 ln -s ../run var/run
@@ -76,7 +81,10 @@ exec env -i container=box PATH=/usr/bin:/usr/sbin SYSTEMD_UNIT_PATH=` + unitPath
 const unitPath = "/etc/systemd/system:/run/systemd/system"
 
 // bootBox starts a systemd that finds the files of the folder tree in its own /.
-func bootBox(t *testing.T, tree string) *box {
+func bootBox(t *testing.T, tree string) *box { return bootBoxOf(t, "", tree) }
+
+// bootBoxOf does so with the /usr of another systemd, or the host's for "".
+func bootBoxOf(t *testing.T, usr, tree string) *box {
 	t.Helper()
 	requirement.Check(t, "systemd", mayBoot())
 	write(t, filepath.Join(tree, "etc"), "machine-id", strings.Repeat("5", 32)+"\n", 0o444)
@@ -86,7 +94,7 @@ func bootBox(t *testing.T, tree string) *box {
 	b.cgroup, err = makeCgroup()
 	requirement.Check(t, "systemd", err)
 	t.Cleanup(func() { b.removeCgroup() })
-	requirement.Check(t, "systemd", b.start(tree))
+	requirement.Check(t, "systemd", b.start(usr, tree))
 	t.Cleanup(b.end)
 	until(t, "systemd has booted", func() bool {
 		select {
@@ -154,14 +162,14 @@ func ownCgroup() (string, error) {
 
 // start locks the thread to the test for good: the box is to end with it, and
 // Pdeathsig looks at the thread (prctl(2)).
-func (b *box) start(tree string) error {
+func (b *box) start(usr, tree string) error {
 	runtime.LockOSThread()
 	cgroup, err := os.Open(b.cgroup)
 	if err != nil {
 		return err
 	}
 	defer cgroup.Close()
-	b.cmd = exec.Command("/bin/sh", "-c", boxScript, "sh", b.t.TempDir(), tree)
+	b.cmd = exec.Command("/bin/sh", "-c", boxScript, "sh", b.t.TempDir(), tree, usr)
 	b.cmd.Stdout, b.cmd.Stderr = &b.boot, &b.boot
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP,
