@@ -50,6 +50,7 @@ func TestCapturesForAnyUser(t *testing.T) {
 		"nobody, who needs it":    {asNobody, nil, "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			addr := freeport.Address(t)
 			s := graceWith(t, test.change, append(append([]string{"--settle", "50ms"}, test.flags...), "--", appBinary, "-addr", addr)...)
 			s.ready(1)
@@ -66,6 +67,7 @@ func TestCapturesForAnyUser(t *testing.T) {
 func TestProbesReachTheCandidateOnly(t *testing.T) {
 	for name, ready := range map[string]string{"by HTTP": "http://ADDR/health", "by TCP": "tcp"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			addr := freeport.Address(t)
 			s := grace(t, "--settle", "50ms", "--ready", strings.ReplaceAll(ready, "ADDR", addr), "--", appBinary, "-addr", addr, "-healthy-after", "100ms")
 			s.ready(1)
@@ -82,6 +84,7 @@ func TestProbesReachTheCandidateOnly(t *testing.T) {
 
 // What the dead version had in its hands is lost, as with any crash.
 func TestUpgradeIsUndone(t *testing.T) {
+	t.Parallel()
 	addr, crash := freeport.Address(t), filepath.Join(t.TempDir(), "crash")
 	script := `test -e ` + crash + ` && { "$0" -addr ` + addr + ` & sleep 1; kill -9 $!; exit 3; }; exec "$0" -addr ` + addr
 	s := grace(t, "--settle", "30s", "--", "sh", "-c", script, appBinary)
@@ -102,6 +105,7 @@ func TestSteeredListenersLoseNothing(t *testing.T) {
 		"an app that shuts its listener down": {nil, []string{"-shutdown-listener"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			arguments := append([]string{"--listen", "web=127.0.0.1:0?steer=true", "--settle", "50ms", "--drain-timeout", "2s"}, test.flags...)
 			s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
 			addr := s.address("web")

@@ -270,6 +270,7 @@ func TestKilledGraceLeavesItsAppServing(t *testing.T) {
 }
 
 func TestSecondBindFailsAsItDoesWithoutGrace(t *testing.T) {
+	t.Parallel()
 	port := ownPort(t)
 	s := grace(t, append([]string{"--"}, compiled(t, "twice.c PORT", port)...)...)
 	const want = "second bind: plain EADDRINUSE, reuseaddr EADDRINUSE, reuseport EADDRINUSE, 0.0.0.0 EADDRINUSE, [::] EADDRINUSE, other address 0"

@@ -56,6 +56,7 @@ func TestSameProgramInEveryDialect(t *testing.T) {
 		"none":                     {"-network", "fd", "-addr", "{fd:web}"},
 	} {
 		t.Run(dialect, func(t *testing.T) {
+			t.Parallel()
 			addr := freeport.Address(t)
 			command := []string{"--listen", "web=" + addr, "--dialect", dialect, "--ready", "notify", "--", serverBinary(t)}
 			for _, arg := range arguments {
@@ -123,6 +124,7 @@ func slowRequest(t *testing.T, addr string) io.Closer {
 }
 
 func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
+	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1m5s", "--", serverBinary(t), "-network", "fd", "-addr", "{fd}")
 	addr := s.address("web")
 	s.ready(1)
@@ -140,6 +142,7 @@ func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 
 // An app that begins its end by itself says STOPPING=1, and what --restart says follows.
 func TestAppThatStopsByItself(t *testing.T) {
+	t.Parallel()
 	command := []string{"--listen", "web=127.0.0.1:0", "--restart", "POLICY", "--", serverBinary(t), "-network", "fd", "-addr", "{fd}"}
 	t.Run("on-failure", func(t *testing.T) {
 		command[3] = "on-failure"

@@ -60,6 +60,7 @@ func TestUpgradeWithEachDialect(t *testing.T) {
 		{"systemd,server-starter,nginx,einhorn", []string{"-take", "handoff", "-addr", "ADDR"}},
 	} {
 		t.Run(test.dialect, func(t *testing.T) {
+			t.Parallel()
 			addr := freeport.Address(t)
 			arguments := []string{"--listen", "web=" + addr, "--dialect", test.dialect, "--", appBinary}
 			for _, arg := range test.app {
@@ -93,6 +94,7 @@ func TestUpgradeWithEachSocket(t *testing.T) {
 		{"unixgram://" + path + ".dgram", "unixgram", []string{"-serve", "packets", "-network", "unixgram", "-addr", path + ".dgram"}, load.Packet},
 	} {
 		t.Run(test.listen+" "+string(test.kind), func(t *testing.T) {
+			t.Parallel()
 			s := grace(t, append([]string{"--listen", "web=" + test.listen, "--", appBinary}, test.app...)...)
 			addr := s.address("web")
 			s.ready(1)
@@ -123,6 +125,7 @@ func TestUpgradeWithEachReadiness(t *testing.T) {
 		"two instances":       {[]string{"--instances", "2"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			addr := freeport.Address(t)
 			arguments := []string{"--listen", "web=" + addr}
 			for _, flag := range test.flags {

@@ -136,6 +136,7 @@ func TestCrashQueuesNewClients(t *testing.T) {
 }
 
 func TestMaxDrainingWaits(t *testing.T) {
+	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--max-draining", "1", "--", appBinary)
 	addr := s.address("web")
 	s.ready(1)
@@ -173,6 +174,7 @@ func index(log []entry, message string, generation int) int {
 }
 
 func TestDrainDelay(t *testing.T) {
+	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--", appBinary)
 	addr := s.address("web")
 	s.ready(1)
@@ -341,6 +343,7 @@ func TestAppOfAnotherUserServesAndNotifies(t *testing.T) {
 }
 
 func TestWatchdogRestartsAHungApp(t *testing.T) {
+	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--watchdog", "1s", "--", appBinary, "-watchdog")
 	addr := s.address("web")
 	s.ready(1)

@@ -60,6 +60,7 @@ func status(t *testing.T, c *control.Client) control.Status {
 
 // TestUpgradeThatFailsSaysWhy: in each way in which it can, and what served goes on.
 func TestUpgradeThatFailsSaysWhy(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	broken := write(t, dir, "broken", "#!/bin/sh\nexit 9\n", 0o755)
 	deaf := write(t, dir, "deaf", "#!/bin/sh\nexec sleep 1000\n", 0o755)
@@ -99,6 +100,7 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 }
 
 func TestUpgradeToACommandAndBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	link := filepath.Join(dir, "current")
 	for _, release := range []string{"1", "2"} {
@@ -223,6 +225,7 @@ func TestStatusShowsWhatRuns(t *testing.T) {
 }
 
 func TestHooksOfARealUpgrade(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	told := filepath.Join(dir, "told")
 	var hooks []string

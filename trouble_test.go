@@ -228,6 +228,7 @@ func TestStopDuringAStart(t *testing.T) {
 }
 
 func TestAppThatNeverGetsReady(t *testing.T) {
+	t.Parallel()
 	slow, more := script(t, t.TempDir())
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", slow)
 	addr := s.address("web")
@@ -286,6 +287,7 @@ func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
 // READY=1 from an app that does not serve its sockets must not cost the
 // generation that does.
 func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
+	t.Parallel()
 	program, arguments := script(t, t.TempDir())
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", program)
 	addr := s.address("web")
@@ -305,6 +307,7 @@ func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
 }
 
 func TestAppThatHangsOnItsDrain(t *testing.T) {
+	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "4s", "--", appBinary, "-ignore-term")
 	addr := s.address("web")
 	s.ready(1)
@@ -343,6 +346,7 @@ func TestChildrenThatAreLeftBehindAreKilled(t *testing.T) {
 
 // A stranger floods the socket and says READY=1 for an app that is not.
 func TestStrangerOnTheNotifySocket(t *testing.T) {
+	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready", "notify", "--", appBinary, "-notify", "500ms")
 	started := s.awaitOf("instance started", 1)
 	conn, err := net.Dial("unixgram", s.notifySocket(started.PID))
