@@ -1,10 +1,13 @@
 package supervisor
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/gracerun/grace/childproc"
@@ -134,6 +137,9 @@ func (c *captor) replace(call capture.Call, sockaddr []byte) error {
 	if err != nil || protocol != "TCP" && protocol != "TCPv6" {
 		return c.pass(call, err)
 	}
+	if !c.entitled(sockaddr) {
+		return call.Continue()
+	}
 	fd, err := c.apps.steering.Fresh(c.member, sockaddr)
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		return call.Return(errno)
@@ -150,6 +156,25 @@ func (c *captor) replace(call capture.Call, sockaddr []byte) error {
 	}
 	c.tell("capturing with sockets of grace's own, as the app's cannot be duplicated here", nil)
 	return c.keep(fd)
+}
+
+// entitled: an app of another user must not get from grace a port that it may not bind itself.
+func (c *captor) entitled(sockaddr []byte) bool {
+	if c.apps.options.User == "" && c.apps.options.Group == "" || len(sockaddr) < 4 {
+		return true
+	}
+	port := binary.BigEndian.Uint16(sockaddr[2:])
+	return port == 0 || int(port) >= firstUnprivilegedPort()
+}
+
+// firstUnprivilegedPort is 1024 where nothing else was set.
+func firstUnprivilegedPort() int {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	port, err2 := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || err2 != nil {
+		return 1024
+	}
+	return port
 }
 
 func (c *captor) keep(fd int) error {

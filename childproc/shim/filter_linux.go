@@ -25,7 +25,9 @@ func abiOf(architecture string) (abi, bool) {
 // What package syscall does not know, from linux/prctl.h, linux/seccomp.h and
 // linux/in.h.
 const (
-	prSetNoNewPrivs = 38
+	prSetNoNewPrivs      = 38
+	prCapAmbient         = 47
+	prCapAmbientClearAll = 4
 
 	seccompSetModeFilter = 1
 	flagSpecAllow        = 1 << 2 // leaves the mitigations of Spectre as they are

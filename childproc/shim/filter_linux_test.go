@@ -118,6 +118,7 @@ func TestNumbersAreThoseOfThisArchitecture(t *testing.T) {
 func TestConstantsAreTheKernels(t *testing.T) {
 	for got, want := range map[int]int{
 		prSetNoNewPrivs:      unix.PR_SET_NO_NEW_PRIVS,
+		prCapAmbient:         unix.PR_CAP_AMBIENT,
 		seccompSetModeFilter: unix.SECCOMP_SET_MODE_FILTER,
 		flagSpecAllow:        unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
 		flagNewListener:      unix.SECCOMP_FILTER_FLAG_NEW_LISTENER,
@@ -130,6 +131,9 @@ func TestConstantsAreTheKernels(t *testing.T) {
 		if got != want {
 			t.Errorf("%#x, want %#x", got, want)
 		}
+	}
+	if prCapAmbientClearAll != unix.PR_CAP_AMBIENT_CLEAR_ALL {
+		t.Errorf("%#x, want %#x", prCapAmbientClearAll, unix.PR_CAP_AMBIENT_CLEAR_ALL)
 	}
 }
 

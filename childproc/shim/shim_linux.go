@@ -35,7 +35,7 @@ type Identity struct {
 }
 
 // Failure is the step that went wrong: setenv, no-new-privs, seccomp, listener,
-// setgroups, setgid, setuid or exec.
+// setgroups, setgid, setuid, capabilities or exec.
 type Failure struct {
 	Step  string
 	Errno syscall.Errno
@@ -216,5 +216,18 @@ func (id Identity) take() (string, error) {
 	if err := syscall.Setgid(id.GID); err != nil {
 		return "setgid", err
 	}
-	return "setuid", syscall.Setuid(id.UID)
+	if err := syscall.Setuid(id.UID); err != nil {
+		return "setuid", err
+	}
+	return "capabilities", dropAmbient()
+}
+
+// dropAmbient: the kernel takes capabilities from who was root, and from nobody else (cap_emulate_setxuid in
+// security/commoncap.c). Those in the ambient set would outlive the exec.
+func dropAmbient() error {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prCapAmbient, prCapAmbientClearAll, 0, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }

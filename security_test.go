@@ -1,0 +1,153 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/supervisor/control"
+	"golang.org/x/sys/unix"
+)
+
+const stranger = 54321 // a user that nobody is
+
+func asStranger(c *exec.Cmd) {
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: stranger, Gid: stranger}}
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		requirement.Check(t, "root", os.ErrPermission)
+	}
+}
+
+// The app's user does not reach the control socket, and were its directory open, it would not be heard.
+func TestAppCannotControlGrace(t *testing.T) {
+	needRoot(t)
+	dir, err := os.MkdirTemp("", "grace-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+filepath.Join(dir, "run")) },
+		"--name", "secured", "--user", "54321", "--listen", "web=127.0.0.1:0", "--ready-delay", "1ms", "--", appBinary)
+	s.ready(1)
+	path := filepath.Join(dir, "run", "secured.sock")
+	for name, mode := range map[string]os.FileMode{filepath.Dir(path): 0o700, path: 0o600, strings.TrimSuffix(path, ".sock") + ".lock": 0o600} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	asks := func() string {
+		c := exec.Command(graceBinary, "status", path)
+		asStranger(c)
+		out, err := c.CombinedOutput()
+		if err == nil {
+			t.Errorf("a stranger is told: %s", out)
+		}
+		return string(out)
+	}
+	asks()
+	for name, mode := range map[string]os.FileMode{dir: 0o755, filepath.Dir(path): 0o755, path: 0o666} {
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said := asks(); !strings.Contains(said, "user 54321 may not control a grace of user 0") {
+		t.Errorf("it says %q", said)
+	}
+	s.stop()
+}
+
+// Capabilities that grace has from a unit do not go on to an app of another user, be grace root or not.
+func TestAppOfAnotherUserHasNoCapability(t *testing.T) {
+	needRoot(t)
+	program := write(t, t.TempDir(), "program", "#!/bin/sh\ngrep ^Cap /proc/self/status\nsleep 1000\n", 0o755)
+	if err := os.Chmod(filepath.Dir(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(filepath.Dir(program)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, who := range map[string]*syscall.SysProcAttr{
+		"root": {},
+		"another user": {
+			Credential:  &syscall.Credential{Uid: stranger, Gid: stranger},
+			AmbientCaps: []uintptr{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN, unix.CAP_NET_BIND_SERVICE, unix.CAP_KILL},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := graceWith(t, func(c *exec.Cmd) { c.SysProcAttr, c.Dir = who, "/" },
+				"--capture", "off", "--ready", "delay", "--ready-delay", "1ms", "--stop-signal", "KILL", "--user", "12345", "--", program)
+			for _, set := range []string{"Prm", "Eff", "Amb"} {
+				s.awaitText("Cap" + set + ":\t0000000000000000")
+			}
+			s.signal(syscall.SIGQUIT)
+			s.wait()
+		})
+	}
+}
+
+// Values of the environment are the app's: no log, status, metric, result or hook's report has them.
+func TestEnvironmentIsToldToNobody(t *testing.T) {
+	const secret = "correct-horse-battery"
+	file := write(t, t.TempDir(), "env", "TOKEN="+secret+"\n", 0o600)
+	name := strings.ToLower(t.Name())
+	s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "PASSWORD="+secret) },
+		"--name", name, "--log-level", "debug", "--env-file", file, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--check", "test -n \"$TOKEN\"", "--", appBinary)
+	if !strings.Contains(ask(t, s.address("web"), "/env"), "TOKEN="+secret) {
+		t.Error("the app does not have it")
+	}
+	found, err := control.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := control.NewClient(found.Path)
+	t.Cleanup(client.Close)
+	var told []any
+	for range 2 {
+		result, reports := request(t, client, control.Request{Do: control.Upgrade})
+		told = append(told, result, reports)
+		write(t, filepath.Dir(file), "env", "TOKEN="+secret+"\nbroken line with "+secret+"\n", 0o600) // the second one fails
+	}
+	_, metrics := s.scraper().get("/metrics")
+	text, err := json.Marshal(append(told, status(t, client), metrics))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	if strings.Contains(string(text)+s.output(), secret) {
+		t.Errorf("it is told: %s\n%s", text, s.output())
+	}
+	if !strings.Contains(string(text), `"outcome":"failed"`) {
+		t.Errorf("no upgrade failed: %s", text)
+	}
+}
+
+// Where grace puts sockets of its own in the place of the app's, they give the app no port that it may not bind.
+func TestContainerGivesNoPortThatTheAppMayNotBind(t *testing.T) {
+	alone := func(spec config) {
+		linux := spec.at("linux")
+		linux["namespaces"] = append(linux["namespaces"].([]config), config{"type": "network"})
+	}
+	change := both(both(asDocker("CAP_SYS_PTRACE"), denies("pidfd_getfd")), alone)
+	for port, status := range map[string]int{":81": 1, ":8081": 0} {
+		c := contain(t, change, "--user", "12345", "--", "/app", "-addr", port)
+		if status == 0 {
+			c.ready(1)
+			c.awaitMessage("capturing with sockets of grace's own")
+			c.do("kill", c.name, "TERM")
+		}
+		if got := c.wait(); got != status {
+			t.Errorf("%s: status %d, want %d", port, got, status)
+		}
+	}
+}
