@@ -149,9 +149,11 @@ func choose(name string, all []Found) (Found, error) {
 	if len(matching) == 1 {
 		return matching[0], nil
 	}
-	own := slices.DeleteFunc(slices.Clone(matching), func(f Found) bool { return !ours(f) })
-	if len(own) == 1 {
-		return own[0], nil
+	for _, preferred := range []func(Found) bool{ours, func(f Found) bool { return name != "" && ofTheSystem(f) }} {
+		of := slices.DeleteFunc(slices.Clone(matching), func(f Found) bool { return !preferred(f) })
+		if len(of) == 1 {
+			return of[0], nil
+		}
 	}
 	if len(matching) > 1 {
 		all = matching
@@ -164,6 +166,10 @@ func ours(f Found) bool {
 	given, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
 	return filepath.IsAbs(given) && (filepath.Dir(f.Path) == filepath.Clean(given) || filepath.Dir(f.Path) == filepath.Join(given, "grace"))
 }
+
+// ofTheSystem reports whether a grace is where only root and services have theirs. A user who gives one of his own the same name must
+// not keep root from asking it.
+func ofTheSystem(f Found) bool { return strings.HasPrefix(f.Path, "/run/grace/") }
 
 func at(path string) (Found, error) {
 	found := Found{Name: strings.TrimSuffix(filepath.Base(path), suffix), Path: path}

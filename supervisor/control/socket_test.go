@@ -376,7 +376,9 @@ func TestChoose(t *testing.T) {
 		{"", []Found{other, own, namesake}, own, ""},
 		{"web", []Found{other, own, namesake}, own, ""},
 		{"web", []Found{other, namesake}, namesake, ""},
-		{"api", []Found{other, own, third}, Found{}, `several graces are called "api": give the path of one`},
+		{"api", []Found{other, own, third}, other, ""},
+		{"", []Found{other, third}, Found{}, "several graces run here: say which of"},
+		{"api", []Found{third, {Name: "api", Path: "/run/user/8/grace/api.sock"}}, Found{}, `several graces are called "api": give the path of one`},
 		{"shop", []Found{other, own}, Found{}, `no grace is called "shop", but`},
 	} {
 		got, err := choose(c.name, c.all)
