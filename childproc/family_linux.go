@@ -94,7 +94,7 @@ func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 func shimArgs(spec Spec) []string {
 	e := shim.Errand{
 		Path: spec.Path, PIDVars: spec.PIDVars, Umask: spec.Umask,
-		Report: 3 + len(spec.Files), Capture: -1, NoNewPrivs: spec.NoNewPrivs,
+		Report: 3 + len(spec.Files), Capture: -1, Unlink: spec.CaptureUnlink, NoNewPrivs: spec.NoNewPrivs,
 	}
 	if spec.Capture {
 		e.Capture = e.Report + 1

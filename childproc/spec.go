@@ -25,6 +25,8 @@ type Spec struct {
 	// the app the rights that setuid programs and file capabilities would give it
 	// (PR_SET_NO_NEW_PRIVS); see [capture.NeedsNoNewPrivs].
 	Capture, NoNewPrivs bool
+	// CaptureUnlink has grace asked about every unlink, too, where it captures.
+	CaptureUnlink bool
 }
 
 // Identity is a user with the groups its process gets.

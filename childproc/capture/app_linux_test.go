@@ -29,6 +29,7 @@ func init() {
 	roles["late"] = onceTold(openSocket)
 	roles["fork"] = inChild
 	roles["orphan"] = inOrphan
+	roles["unlink"] = unlinkAll
 	roles["mptcp"] = openMPTCP
 	roles["serve"] = serveHTTP
 	roles["nested"] = startNested
@@ -126,6 +127,22 @@ func inOrphan(args []string) {
 	if err := child(args).Start(); err != nil {
 		panic(err)
 	}
+}
+
+// unlinkAll goes to a folder, and removes what is in it in all ways.
+func unlinkAll(args []string) {
+	dir := args[0]
+	if err := os.Chdir(dir); err != nil {
+		panic(err)
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	say("open", fd, err)
+	say("unlink", 0, unix.Unlink(dir+"/absolute"))
+	say("unlink", 0, unix.Unlink("relative"))
+	say("unlink", 0, unix.Unlinkat(fd, "at", 0))
+	say("unlink", 0, unix.Unlinkat(fd, "folder", unix.AT_REMOVEDIR))
+	_, _, errno := unix.Syscall(unix.SYS_UNLINKAT, uintptr(fd), 1, 0)
+	say("unlink", 0, errno)
 }
 
 func openMPTCP([]string) {

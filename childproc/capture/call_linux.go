@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call is one bind or listen of an app's thread, which waits until it is answered
+// Call is one bind, listen or unlink of an app's thread, which waits until it is answered
 // by exactly one of Continue, Return and Install. Its methods may be called from
 // any goroutine.
 type Call struct {
@@ -36,16 +36,19 @@ func (l *Listener) call(n notification) Call {
 
 // Syscall is what was called.
 func (c Call) Syscall() Syscall {
-	if c.number == unix.SYS_LISTEN {
+	switch c.number {
+	case unix.SYS_BIND:
+		return Bind
+	case unix.SYS_LISTEN:
 		return Listen
 	}
-	return Bind
+	return Unlink
 }
 
 // PID is the process whose thread calls.
 func (c Call) PID() int { return c.pid }
 
-// FD is the app's number of the socket. Nothing says that it is one.
+// FD is the app's number of the socket, for bind and listen. Nothing says that it is one.
 func (c Call) FD() int { return int(int32(c.args[0])) }
 
 // Backlog is what listen was called with.

@@ -8,13 +8,11 @@ type Syscall int
 const (
 	Bind Syscall = iota
 	Listen
+	Unlink // or unlinkat
 )
 
 func (s Syscall) String() string {
-	if s == Listen {
-		return "listen"
-	}
-	return "bind"
+	return [...]string{"bind", "listen", "unlink"}[s]
 }
 
 var (

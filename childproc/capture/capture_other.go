@@ -54,6 +54,12 @@ func (Call) Backlog() int { return 0 }
 // Addr always fails.
 func (Call) Addr() ([]byte, error) { return nil, errOnlyLinux }
 
+// Path always fails.
+func (Call) Path() (string, error) { return "", errOnlyLinux }
+
+// Umask always fails.
+func (Call) Umask() (uint32, error) { return 0, errOnlyLinux }
+
 // Valid is always false.
 func (Call) Valid() bool { return false }
 

@@ -10,14 +10,18 @@ import (
 // itself (AUDIT_ARCH_* in linux/audit.h).
 type abi struct {
 	arch, socket, bind, listen, seccomp uint32
+	unlink, unlinkat                    uint32
 }
+
+// noCall is the number of no system call.
+const noCall = 0xffffffff
 
 func abiOf(architecture string) (abi, bool) {
 	switch architecture {
 	case "amd64":
-		return abi{arch: 0xc000003e, socket: 41, bind: 49, listen: 50, seccomp: 317}, true
+		return abi{arch: 0xc000003e, socket: 41, bind: 49, listen: 50, seccomp: 317, unlink: 87, unlinkat: 263}, true
 	case "arm64":
-		return abi{arch: 0xc00000b7, socket: 198, bind: 200, listen: 201, seccomp: 277}, true
+		return abi{arch: 0xc00000b7, socket: 198, bind: 200, listen: 201, seccomp: 277, unlink: noCall, unlinkat: 35}, true
 	}
 	return abi{}, false
 }
@@ -49,24 +53,32 @@ const (
 	offsetThirdArg = 16 + 2*8
 )
 
-// filter asks grace about bind and listen. It denies MPTCP, which Go tries first
+// asked are the calls that grace is asked about.
+func (a abi) asked(unlink bool) []uint32 {
+	if unlink {
+		return []uint32{a.bind, a.listen, a.unlink, a.unlinkat}
+	}
+	return []uint32{a.bind, a.listen}
+}
+
+// filter asks grace about some calls. It denies MPTCP, which Go tries first
 // and which cannot be steered: EPROTONOSUPPORT makes it take TCP. All other calls
 // are allowed by their number alone, because the kernel runs no filter for those
 // (seccomp_cache_prepare in kernel/seccomp.c).
-func (a abi) filter() []syscall.SockFilter {
-	return []syscall.SockFilter{
-		load(offsetArch),
-		unlessEqual(a.arch, 6),
-		load(offsetNumber),
-		ifEqual(a.bind, 5),
-		ifEqual(a.listen, 4),
+func (a abi) filter(asked []uint32) []syscall.SockFilter {
+	n := uint8(len(asked))
+	program := []syscall.SockFilter{load(offsetArch), unlessEqual(a.arch, n+4), load(offsetNumber)}
+	for i, number := range asked {
+		program = append(program, ifEqual(number, n+3-uint8(i)))
+	}
+	return append(program,
 		unlessEqual(a.socket, 2),
 		load(offsetThirdArg),
 		ifEqual(protocolMPTCP, 2),
 		give(retAllow),
 		give(retNotify),
-		give(retErrno | uint32(syscall.EPROTONOSUPPORT)),
-	}
+		give(retErrno|uint32(syscall.EPROTONOSUPPORT)),
+	)
 }
 
 func load(offset uint32) syscall.SockFilter {
@@ -96,8 +108,8 @@ func setNoNewPrivs() error {
 
 // capture installs the filter and gives its listener to grace, which holds the
 // only one from the exec on.
-func capture(conn int) (string, error) {
-	listener, err := listen()
+func capture(conn int, unlink bool) (string, error) {
+	listener, err := listen(unlink)
 	if err != nil {
 		return "seccomp", err
 	}
@@ -124,15 +136,16 @@ func readByte(conn int) (int, error) {
 	}
 }
 
-func listen() (int, error) {
+func listen(unlink bool) (int, error) {
 	a, ok := abiOf(runtime.GOARCH)
 	if !ok {
 		return -1, syscall.ENOSYS
 	}
 	const flags = flagNewListener | flagSpecAllow
-	fd, errno := a.install(flags | flagWaitKillable)
+	filter := a.filter(a.asked(unlink))
+	fd, errno := a.install(filter, flags|flagWaitKillable)
 	if errno == syscall.EINVAL {
-		fd, errno = a.install(flags)
+		fd, errno = a.install(filter, flags)
 	}
 	if errno != 0 {
 		return -1, errno
@@ -140,8 +153,7 @@ func listen() (int, error) {
 	return fd, nil
 }
 
-func (a abi) install(flags uintptr) (int, syscall.Errno) {
-	filter := a.filter()
+func (a abi) install(filter []syscall.SockFilter, flags uintptr) (int, syscall.Errno) {
 	program := syscall.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	fd, _, errno := syscall.RawSyscall(uintptr(a.seccomp), seccompSetModeFilter, flags, uintptr(unsafe.Pointer(&program)))
 	return int(fd), errno

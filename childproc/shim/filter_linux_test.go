@@ -61,6 +61,9 @@ func TestFilter(t *testing.T) {
 	}{
 		"amd64 bind":            {"amd64", data{number: 49, arch: archAMD64}, notified, byNumber},
 		"amd64 listen":          {"amd64", data{number: 50, arch: archAMD64}, notified, byNumber},
+		"amd64 unlink":          {"amd64", data{number: 87, arch: archAMD64}, notified, byNumber},
+		"amd64 unlinkat":        {"amd64", data{number: 263, arch: archAMD64}, notified, byNumber},
+		"arm64 unlinkat":        {"arm64", data{number: 35, arch: archARM64}, notified, byNumber},
 		"amd64 read":            {"amd64", data{number: 0, arch: archAMD64}, allowed, byNumber},
 		"amd64 accept4":         {"amd64", data{number: 288, arch: archAMD64, third: 262}, allowed, byNumber},
 		"amd64 socket":          {"amd64", data{number: 41, arch: archAMD64}, allowed, []uint32{4, 0, 32}},
@@ -81,7 +84,7 @@ func TestFilter(t *testing.T) {
 			if !ok {
 				t.Fatal("not known")
 			}
-			verdict, looked := evaluate(t, a.filter(), test.data)
+			verdict, looked := evaluate(t, a.filter(a.asked(true)), test.data)
 			if verdict != test.verdict || !slices.Equal(looked, test.looked) {
 				t.Errorf("verdict %#x after looking at %d", verdict, looked)
 			}
@@ -93,11 +96,13 @@ func TestFilter(t *testing.T) {
 func TestAllOtherCallsAreAllowedByNumber(t *testing.T) {
 	for _, architecture := range []string{"amd64", "arm64"} {
 		a, _ := abiOf(architecture)
-		for number := range uint32(1024) {
-			verdict, looked := evaluate(t, a.filter(), data{number: number, arch: a.arch, third: protocolMPTCP})
-			special := number == a.bind || number == a.listen || number == a.socket
-			if (verdict == allowed) == special || !special && slices.Contains(looked, offsetThirdArg) {
-				t.Errorf("%s, call %d: verdict %#x after looking at %d", architecture, number, verdict, looked)
+		for _, asked := range [][]uint32{a.asked(false), a.asked(true)} {
+			for number := range uint32(1024) {
+				verdict, looked := evaluate(t, a.filter(asked), data{number: number, arch: a.arch, third: protocolMPTCP})
+				special := number == a.socket || slices.Contains(asked, number)
+				if (verdict == allowed) == special || !special && slices.Contains(looked, offsetThirdArg) {
+					t.Errorf("%s, call %d: verdict %#x after looking at %d", architecture, number, verdict, looked)
+				}
 			}
 		}
 	}
@@ -109,9 +114,12 @@ func TestNumbersAreThoseOfThisArchitecture(t *testing.T) {
 		t.Skip("nothing is captured on " + runtime.GOARCH)
 	}
 	arch := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
-	want := abi{arch: arch, socket: unix.SYS_SOCKET, bind: unix.SYS_BIND, listen: unix.SYS_LISTEN, seccomp: unix.SYS_SECCOMP}
+	want := abi{arch: arch, socket: unix.SYS_SOCKET, bind: unix.SYS_BIND, listen: unix.SYS_LISTEN, seccomp: unix.SYS_SECCOMP, unlink: a.unlink, unlinkat: unix.SYS_UNLINKAT}
 	if a != want {
 		t.Errorf("%+v, want %+v", a, want)
+	}
+	if unlink := map[string]uint32{"amd64": 87, "arm64": noCall}[runtime.GOARCH]; a.unlink != unlink {
+		t.Errorf("unlink is %d, want %d", a.unlink, unlink) // package unix has none for arm64
 	}
 }
 

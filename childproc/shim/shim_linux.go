@@ -25,6 +25,7 @@ type Errand struct {
 	// descriptor of the filter's listener, and gives one byte when grace has it.
 	// -1 is for no filter.
 	Capture    int
+	Unlink     bool // the filter is for unlink too
 	NoNewPrivs bool
 }
 
@@ -53,7 +54,7 @@ func (e Errand) Argv(args []string) []string {
 	}
 	return append([]string{
 		name, strconv.Itoa(e.Umask), strconv.Itoa(e.Report), id, vars,
-		strconv.Itoa(e.Capture), strconv.FormatBool(e.NoNewPrivs), e.Path,
+		strconv.Itoa(e.Capture), strconv.FormatBool(e.Unlink), strconv.FormatBool(e.NoNewPrivs), e.Path,
 	}, args...)
 }
 
@@ -76,7 +77,7 @@ func ParseFailure(text string) (Failure, bool) {
 }
 
 // head is how many words come before the app's arguments, the name included.
-const head = 8
+const head = 9
 
 func init() {
 	argv := commandLine()
@@ -141,11 +142,12 @@ func parse(f []string) (Errand, bool) {
 	report, err2 := strconv.Atoi(f[1])
 	id, ok := parseIdentity(f[2])
 	capture, err3 := strconv.Atoi(f[4])
-	noNewPrivs, err4 := strconv.ParseBool(f[5])
+	unlink, err4 := strconv.ParseBool(f[5])
+	noNewPrivs, err5 := strconv.ParseBool(f[6])
 	return Errand{
-		Path: f[6], PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id,
-		Capture: capture, NoNewPrivs: noNewPrivs,
-	}, ok && err1 == nil && err2 == nil && err3 == nil && err4 == nil
+		Path: f[7], PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id,
+		Capture: capture, Unlink: unlink, NoNewPrivs: noNewPrivs,
+	}, ok && err1 == nil && err2 == nil && err3 == nil && err4 == nil && err5 == nil
 }
 
 func parseIdentity(text string) (*Identity, bool) {
@@ -206,7 +208,7 @@ func (e Errand) restrict() (string, error) {
 		return "", nil
 	}
 	syscall.CloseOnExec(e.Capture)
-	return capture(e.Capture)
+	return capture(e.Capture, e.Unlink)
 }
 
 func (id Identity) take() (string, error) {
