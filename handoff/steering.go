@@ -28,13 +28,23 @@ func (d Decision) String() string {
 // SteeredSocket is a listening socket that a Steering keeps.
 type SteeredSocket struct {
 	Member
-	Bound netip.AddrPort
+	Bound netip.AddrPort // of a TCP socket
+	Path  string         // of a unix socket, as declared
 	Inode uint64
+}
+
+// At is where the socket listens.
+func (s SteeredSocket) At() string {
+	if s.Path != "" {
+		return s.Path
+	}
+	return s.Bound.String()
 }
 
 // SteeredQueue is what waits to be accepted by one generation at one address.
 type SteeredQueue struct {
-	Bound  netip.AddrPort
+	Bound  netip.AddrPort // of TCP sockets
+	Path   string         // of unix sockets
 	Length int
 }
 

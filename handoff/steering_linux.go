@@ -30,6 +30,8 @@ type Steering struct {
 	probes map[uint16]Member
 	made   map[string]netip.AddrPort // by the name of an address
 	left   []SteeredSocket
+	paths  []*pathGroup
+	hidden map[uint64]*pathSeat // by inode, from bind to listen
 }
 
 // binding is a socket between its bind and its listen.
@@ -53,6 +55,7 @@ func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
 		bound:  make(map[uint64]*binding),
 		probes: make(map[uint16]Member),
 		made:   make(map[string]netip.AddrPort),
+		hidden: make(map[uint64]*pathSeat),
 	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot steer connections: %w", err), s.Close())
@@ -132,6 +135,9 @@ func (s *Steering) abandon(inodes []uint64, state seatState) {
 		delete(s.bound, inode)
 		if g, seat := s.find(inode); seat != nil {
 			seat.state, g.stale = state, true
+		}
+		if seat := s.findPath(inode); seat != nil {
+			s.leavePath(seat, state)
 		}
 	}
 }
@@ -239,6 +245,9 @@ func (s *Steering) listen(m Member, fd, backlog int) error {
 	inode, uid, err := identity(fd)
 	if err != nil {
 		return errors.Join(err, unix.Close(fd))
+	}
+	if seat := s.findPath(inode); seat != nil {
+		return s.listenPath(seat, m, fd, backlog)
 	}
 	if g, known := s.find(inode); known != nil {
 		return errors.Join(s.listenAgain(g, known, m, backlog), unix.Close(fd))
@@ -357,7 +366,7 @@ func (s *Steering) heed(inode uint64) {
 	if seat == nil || listens(seat.fd) {
 		return
 	}
-	s.left = append(s.left, SteeredSocket{seat.Member, g.site.at, seat.inode})
+	s.left = append(s.left, SteeredSocket{Member: seat.Member, Bound: g.site.at, Inode: seat.inode})
 	// No error matters: the counter cannot overflow, and the socket is dead already.
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	_ = s.end(g, slices.Index(g.members, seat))
@@ -395,20 +404,21 @@ func (s *Steering) sorted() []*group {
 // Cutover makes the generation the selected one everywhere: when it returns, each new connection goes to it, in one
 // step per address. It is also the way back. An address where the generation has no live socket stays with the one it
 // has, and is returned. After an error some addresses may have been cut over: cut over to one generation again.
-func (s *Steering) Cutover(generation int) (kept []netip.AddrPort, err error) {
+func (s *Steering) Cutover(generation int) (kept []string, err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
+	kept, failed := s.cutOverPaths(generation)
 	for _, g := range s.sorted() {
 		if !g.has(generation) {
-			kept = append(kept, g.site.at)
+			kept = append(kept, g.site.at.String())
 			continue
 		}
 		g.choose(generation)
 	}
 	if err := s.refresh(); err != nil {
-		return kept, err
+		return kept, errors.Join(failed, err)
 	}
-	return kept, s.sweep()
+	return kept, errors.Join(failed, s.sweep())
 }
 
 // Probe makes connections from this local port go to one instance, wherever it listens, until EndProbe. The port is that
@@ -456,6 +466,7 @@ func (s *Steering) Forget(inodes ...uint64) error {
 func (s *Steering) dismiss(m Member, state seatState) error {
 	s.mutex.Lock()
 	maps.DeleteFunc(s.bound, func(_ uint64, b *binding) bool { return b.Member == m })
+	s.leavePaths(m, state)
 	s.mutex.Unlock()
 	return s.change(func(g *group) { g.leave(m, state) })
 }
@@ -466,13 +477,14 @@ func (s *Steering) change(each func(*group)) error {
 	for _, g := range s.groups {
 		each(g)
 	}
-	if err := s.refresh(); err != nil {
-		return err
+	err := s.sweepPaths()
+	if failed := s.refresh(); failed != nil {
+		return errors.Join(err, failed)
 	}
-	return s.sweep()
+	return errors.Join(err, s.sweep())
 }
 
-// Addresses are those where the generation has a socket, by rising address, the ones of ended instances too.
+// Addresses are the TCP ones where the generation has a socket, by rising address, the ones of ended instances too.
 func (s *Steering) Addresses(generation int) []netip.AddrPort {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -485,6 +497,22 @@ func (s *Steering) Addresses(generation int) []netip.AddrPort {
 	return slices.Compact(found)
 }
 
+// Places are the addresses and the paths where the generation has a socket.
+func (s *Steering) Places(generation int) []string {
+	var places []string
+	for _, at := range s.Addresses(generation) {
+		places = append(places, at.String())
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, g := range s.paths {
+		if slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.Generation == generation }) {
+			places = append(places, g.at)
+		}
+	}
+	return places
+}
+
 // Sockets are those that the generation's instances listen on.
 func (s *Steering) Sockets(generation int) []SteeredSocket {
 	s.mutex.Lock()
@@ -494,7 +522,14 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	for _, g := range s.sorted() {
 		for _, seat := range g.members {
 			if seat.Generation == generation && seat.state == serving {
-				found = append(found, SteeredSocket{seat.Member, g.site.at, seat.inode})
+				found = append(found, SteeredSocket{Member: seat.Member, Bound: g.site.at, Inode: seat.inode})
+			}
+		}
+	}
+	for _, g := range s.paths {
+		for _, seat := range g.members {
+			if seat.Generation == generation && seat.state == serving {
+				found = append(found, SteeredSocket{Member: seat.Member, Path: g.at, Inode: seat.inode})
 			}
 		}
 	}
@@ -513,7 +548,12 @@ func (s *Steering) Queues(generation int) []SteeredQueue {
 			continue
 		}
 		if n, err := g.queued(generation); err == nil {
-			found = append(found, SteeredQueue{g.site.at, n})
+			found = append(found, SteeredQueue{Bound: g.site.at, Length: n})
+		}
+	}
+	for _, g := range s.paths {
+		if n, err := g.queued(generation); err == nil && g.has(generation) {
+			found = append(found, SteeredQueue{Path: g.at, Length: n})
 		}
 	}
 	return found
@@ -527,6 +567,13 @@ func (s *Steering) Queued(generation int) (int, error) {
 	s.drain()
 	sum := 0
 	for _, g := range s.groups {
+		n, err := g.queued(generation)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	for _, g := range s.paths {
 		n, err := g.queued(generation)
 		if err != nil {
 			return 0, err
@@ -589,6 +636,11 @@ func (s *Steering) Close() error {
 			errs = append(errs, unix.Close(seat.fd))
 		}
 	}
+	for _, seat := range s.pathSeats() {
+		errs = append(errs, closeFD(seat.fd))
+	}
 	clear(s.groups)
+	clear(s.hidden)
+	s.paths = nil
 	return errors.Join(errs...)
 }

@@ -32,7 +32,24 @@ func (*Steering) Make(Member, Address) (int, error) { return -1, errors.ErrUnsup
 func (*Steering) Take(Member, int, []byte) (int, error) { return -1, errors.ErrUnsupported }
 
 // Cutover is never called.
-func (*Steering) Cutover(int) ([]netip.AddrPort, error) { return nil, errors.ErrUnsupported }
+func (*Steering) Cutover(int) ([]string, error) { return nil, errors.ErrUnsupported }
+
+// Declare is never called.
+func (*Steering) Declare(string) {}
+
+// BindPath is never called.
+func (*Steering) BindPath(Member, int, string, uint32) (bool, error) {
+	return false, errors.ErrUnsupported
+}
+
+// TakePath is never called.
+func (*Steering) TakePath(Member, string) (int, error) { return -1, errors.ErrUnsupported }
+
+// Keeps is never called.
+func (*Steering) Keeps(string) bool { return false }
+
+// Accepted is never called.
+func (*Steering) Accepted(int, []int) (int, error) { return 0, errors.ErrUnsupported }
 
 // Probe is never called.
 func (*Steering) Probe(uint16, Member) error { return errors.ErrUnsupported }
@@ -68,6 +85,9 @@ func (*Steering) Review(Member) error { return errors.ErrUnsupported }
 
 // Addresses is never called.
 func (*Steering) Addresses(int) []netip.AddrPort { return nil }
+
+// Places is never called.
+func (*Steering) Places(int) []string { return nil }
 
 // Sockets is never called.
 func (*Steering) Sockets(int) []SteeredSocket { return nil }

@@ -1,0 +1,235 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pathGroup is the unix sockets of one path: one of them has it, and the others have hidden names beside it. A cutover
+// exchanges two of the names in one step.
+type pathGroup struct {
+	at       string
+	members  []*pathSeat
+	selected int       // generation
+	left     time.Time // when another generation was selected
+}
+
+// pathSeat is one unix socket. It owns its descriptor, which is -1 until it listens, and its file.
+type pathSeat struct {
+	Member
+	group *pathGroup
+	fd    int
+	inode uint64
+	bound string // what the kernel calls it, whatever its file is called now
+	file  string // "" for none
+	id    pathID
+	seen  unix.Timespec // when the file at the path was last changed before this one was bound
+	state seatState
+}
+
+// hiddenNames is how many are tried, and latecomers how long a connection can be on its way to a socket that has just
+// lost the path: connect looks the path up first, and queues afterwards.
+const (
+	hiddenNames = 100
+	latecomers  = 250 * time.Millisecond
+)
+
+// hiddenName is short, as a path has no more than 107 bytes.
+func hiddenName(at string, number int) string {
+	return fmt.Sprintf("%s/.%s.%d", path.Dir(at), path.Base(at), number)
+}
+
+// sameFile tells whether two names are one in one folder.
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
+	}
+	if path.Base(a) != path.Base(b) {
+		return false
+	}
+	inA, err := os.Stat(path.Dir(a))
+	if err != nil {
+		return false
+	}
+	inB, err := os.Stat(path.Dir(b))
+	return err == nil && os.SameFile(inA, inB)
+}
+
+func (s *pathSeat) leads() bool {
+	var stat unix.Stat_t
+	return s.file != "" && unix.Lstat(s.file, &stat) == nil && identify(&stat) == s.id
+}
+
+// bindHidden binds the socket, as the process with this umask would have done it.
+func (s *pathSeat) bindHidden(fd int, umask uint32, used func(string) bool) error {
+	if err := s.bindFree(fd, used); err != nil {
+		return err
+	}
+	var stat unix.Stat_t
+	if err := errors.Join(s.identify(), unix.Fstat(fd, &stat)); err != nil {
+		return err
+	}
+	mode := fs.FileMode(stat.Mode&^umask) & fs.ModePerm
+	if err := setMode(s.file, s.id, int(stat.Uid), int(stat.Gid), mode); err != nil {
+		return fmt.Errorf("cannot set mode and owner of %s: %w", s.file, err)
+	}
+	if unix.Lstat(s.group.at, &stat) == nil {
+		s.seen = stat.Ctim
+	}
+	return nil
+}
+
+func (s *pathSeat) bindFree(fd int, used func(string) bool) (err error) {
+	for number := s.Generation; number < s.Generation+hiddenNames; number++ {
+		name := hiddenName(s.group.at, number)
+		if used(name) || clearPath(Address{Network: "unix", Addr: name}) != nil {
+			continue
+		}
+		if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
+			s.file = name
+			return nil
+		}
+		if err != unix.EADDRINUSE {
+			break
+		}
+	}
+	return fmt.Errorf("cannot bind %s: %w", hiddenName(s.group.at, s.Generation), err)
+}
+
+func (s *pathSeat) identify() error {
+	var stat unix.Stat_t
+	if err := unix.Lstat(s.file, &stat); err != nil {
+		return err
+	}
+	s.id = identify(&stat)
+	return nil
+}
+
+// end closes the socket, and removes its file.
+func (s *pathSeat) end() error {
+	err := closeFD(s.fd)
+	if s.leads() {
+		err = errors.Join(err, unix.Unlink(s.file))
+	}
+	return err
+}
+
+// chosen is the socket that is to have the path, or nil.
+func (g *pathGroup) chosen() *pathSeat {
+	var chosen *pathSeat
+	for _, s := range g.members {
+		if s.Generation == g.selected && s.state != retired && (chosen == nil || s.state == serving || chosen.state != serving) {
+			chosen = s
+		}
+	}
+	return chosen
+}
+
+func (g *pathGroup) has(generation int) bool {
+	return slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.Generation == generation && s.state == serving })
+}
+
+func (g *pathGroup) choose(generation int) {
+	if g.selected != generation {
+		g.selected, g.left = generation, time.Now()
+	}
+}
+
+func (g *pathGroup) add(s *pathSeat) {
+	for _, other := range g.members {
+		if other.Member == s.Member && other.state == vacant {
+			other.state = retired
+		}
+	}
+	if len(g.members) == 0 {
+		g.selected = s.Generation
+	}
+	g.members = append(g.members, s)
+}
+
+// lead gives the path to the chosen socket.
+func (g *pathGroup) lead() error {
+	next := g.chosen()
+	if next == nil || next.file == g.at && next.leads() {
+		return nil
+	}
+	if err := g.swap(next); err != nil {
+		return fmt.Errorf("cannot lead %s to generation %d: %w", g.at, next.Generation, err)
+	}
+	return nil
+}
+
+func (g *pathGroup) swap(next *pathSeat) error {
+	var stat unix.Stat_t
+	if unix.Lstat(g.at, &stat) == unix.ENOENT {
+		if err := unix.Rename(next.file, g.at); err != nil {
+			return err
+		}
+		next.file = g.at
+		return nil
+	}
+	i := slices.IndexFunc(g.members, func(s *pathSeat) bool { return s.file == g.at && s.id == identify(&stat) })
+	if i < 0 {
+		return errors.New("another file has taken its place: move that away")
+	}
+	// An app that binds and then sets the mode has done so to the file that was at the path.
+	if next.seen != stat.Ctim {
+		if err := setMode(next.file, next.id, int(stat.Uid), int(stat.Gid), fs.FileMode(stat.Mode)&fs.ModePerm); err != nil {
+			return err
+		}
+	}
+	before := g.members[i]
+	err := unix.Renameat2(unix.AT_FDCWD, next.file, unix.AT_FDCWD, g.at, unix.RENAME_EXCHANGE)
+	if err != nil {
+		return err
+	}
+	before.file, next.file = next.file, before.file
+	return nil
+}
+
+// sweep ends what has retired. Where nothing is left of the selected generation, another gets the path.
+func (g *pathGroup) sweep() error {
+	if g.chosen() == nil {
+		for _, s := range g.members {
+			if s.state == serving {
+				g.choose(s.Generation)
+			}
+		}
+	}
+	errs := []error{g.lead()}
+	var kept []*pathSeat
+	for _, s := range g.members {
+		if s.state != retired || s.file == g.at && g.chosen() != nil {
+			kept = append(kept, s)
+			continue
+		}
+		errs = append(errs, s.end())
+	}
+	g.members = kept
+	return errors.Join(errs...)
+}
+
+// queued counts what waits for the generation, and what may still be on its way.
+func (g *pathGroup) queued(generation int) (sum int, err error) {
+	for _, s := range g.members {
+		if s.Generation != generation {
+			continue
+		}
+		n, err := queuedUnix(s.bound)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+		if generation != g.selected && time.Since(g.left) < latecomers {
+			sum++
+		}
+	}
+	return sum, nil
+}

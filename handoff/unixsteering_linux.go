@@ -1,0 +1,231 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Declare makes unix stream sockets that are bound to this path steered, too: at a cutover the path gets the socket of
+// another generation. The path is absolute. It is to be called before the first Bind.
+func (s *Steering) Declare(path string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.paths = append(s.paths, &pathGroup{at: path})
+}
+
+func (s *Steering) declared(path string) *pathGroup {
+	i := slices.IndexFunc(s.paths, func(g *pathGroup) bool { return sameFile(g.at, path) })
+	if i < 0 {
+		return nil
+	}
+	return s.paths[i]
+}
+
+// BindPath is Bind for a path, as an absolute one: if the answer is true, the socket was bound beside it, with the mode
+// that the umask leaves, and the app's bind is to be answered with success. Else a unix.Errno in the error is to be the
+// answer, and without one bind is to go on.
+func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM {
+		return false, err
+	}
+	inode, _, err := identity(fd)
+	if err != nil {
+		return false, err
+	}
+	if s.pathTaken(m, path, inode) {
+		return false, fmt.Errorf("cannot bind %s: %w: the app has another socket there", path, unix.EADDRINUSE)
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	g := s.declared(path)
+	if g == nil {
+		return false, nil
+	}
+	seat := &pathSeat{Member: m, group: g, fd: -1, inode: inode, file: g.at}
+	s.hidden[inode] = seat
+	if len(g.members) == 0 {
+		return false, nil
+	}
+	seat.file = ""
+	if err := seat.bindHidden(fd, umask, s.uses); err != nil {
+		delete(s.hidden, inode)
+		return false, errors.Join(err, seat.end())
+	}
+	return true, nil
+}
+
+// pathTaken is what taken is for addresses. Of a bind that went on, the kernel knows whether it was good.
+func (s *Steering) pathTaken(m Member, path string, inode uint64) bool {
+	s.mutex.Lock()
+	var rivals []uint64
+	for _, seat := range s.pathSeats() {
+		bound := seat.id != (pathID{})
+		if seat.Member == m && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
+			rivals = append(rivals, seat.inode)
+		}
+	}
+	s.mutex.Unlock()
+	if slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(m, inode) }) {
+		return true
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.abandon(rivals, vacant)
+	return false
+}
+
+// pathSeats are all, those that do not listen yet too.
+func (s *Steering) pathSeats() []*pathSeat {
+	seats := slices.Collect(maps.Values(s.hidden))
+	for _, g := range s.paths {
+		seats = append(seats, g.members...)
+	}
+	return seats
+}
+
+func (s *Steering) findPath(inode uint64) *pathSeat {
+	seats := s.pathSeats()
+	i := slices.IndexFunc(seats, func(seat *pathSeat) bool { return seat.inode == inode })
+	if i < 0 {
+		return nil
+	}
+	return seats[i]
+}
+
+// uses tells whether a name is that of a socket here.
+func (s *Steering) uses(name string) bool {
+	return slices.ContainsFunc(s.pathSeats(), func(seat *pathSeat) bool { return seat.file == name || seat.bound == name })
+}
+
+// Keeps tells whether the path is that of a steered socket, of whichever generation: an unlink by an app is to be
+// answered with success then, and not to be made.
+func (s *Steering) Keeps(path string) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if g := s.declared(path); g != nil {
+		return len(g.members) > 0
+	}
+	return slices.ContainsFunc(s.pathSeats(), func(seat *pathSeat) bool { return seat.file != "" && sameFile(seat.file, path) })
+}
+
+// TakePath is Take for a path.
+func (s *Steering) TakePath(m Member, path string) (int, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	g := s.declared(path)
+	if g == nil {
+		return -1, nil
+	}
+	i := slices.IndexFunc(g.members, func(s *pathSeat) bool { return s.Member == m && s.state == vacant })
+	if i < 0 {
+		return -1, nil
+	}
+	fd, err := unix.FcntlInt(uintptr(g.members[i].fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
+	}
+	g.members[i].state = promised
+	return fd, nil
+}
+
+// listenPath is listen for a socket that was bound to a path. It owns fd.
+func (s *Steering) listenPath(seat *pathSeat, m Member, fd, backlog int) error {
+	if !seat.claim(fd) {
+		return errors.Join(ErrNotSteered, unix.Close(fd))
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return errors.Join(fmt.Errorf("cannot listen on %s: %w", seat.group.at, err), unix.Close(fd))
+	}
+	if seat.fd >= 0 {
+		seat.Member, seat.state = m, serving
+		return errors.Join(unix.Close(fd), seat.group.sweep())
+	}
+	seat.fd = fd
+	delete(s.hidden, seat.inode)
+	seat.group.add(seat)
+	return seat.group.sweep()
+}
+
+// claim tells whether the socket is bound: the app's own bind may have failed.
+func (s *pathSeat) claim(fd int) bool {
+	name, err := unix.Getsockname(fd)
+	at, ok := name.(*unix.SockaddrUnix)
+	if err != nil || !ok || at.Name == "" || at.Name[0] == '@' { // so package unix calls none
+		return false
+	}
+	s.bound = at.Name
+	return s.id != (pathID{}) || s.identify() == nil
+}
+
+func (s *Steering) cutOverPaths(generation int) (kept []string, err error) {
+	for _, g := range s.paths {
+		switch {
+		case g.has(generation):
+			g.choose(generation)
+		case len(g.members) > 0:
+			kept = append(kept, g.at)
+		}
+	}
+	return kept, s.sweepPaths()
+}
+
+func (s *Steering) sweepPaths() error {
+	var errs []error
+	for _, g := range s.paths {
+		errs = append(errs, g.sweep())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Steering) leavePaths(m Member, state seatState) {
+	for _, seat := range s.pathSeats() {
+		if seat.Member == m {
+			s.leavePath(seat, state)
+		}
+	}
+}
+
+// leavePath gives a socket that listens another state, and drops one that does not. The path itself is the app's as long
+// as nothing listens there.
+func (s *Steering) leavePath(seat *pathSeat, state seatState) {
+	if seat.fd >= 0 {
+		seat.state = state
+		return
+	}
+	delete(s.hidden, seat.inode)
+	if seat.file != seat.group.at {
+		_ = seat.end() // what stays is removed by whoever wants the name
+	}
+}
+
+// Accepted counts the connections that the processes have accepted at the generation's paths and not closed yet, as
+// Connections does.
+func (s *Steering) Accepted(generation int, pids []int) (int, error) {
+	s.mutex.Lock()
+	names := make(map[string]bool)
+	for _, seat := range s.pathSeats() {
+		if seat.Generation == generation && seat.bound != "" {
+			names[seat.bound] = true
+		}
+	}
+	s.mutex.Unlock()
+	if len(names) == 0 {
+		return 0, nil
+	}
+	open, err := openSockets(pids)
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	err = eachUnixSocket(func(u unixSocket) {
+		if names[u.name] && !u.listening && open[u.inode] {
+			count++
+		}
+	})
+	return count, err
+}
