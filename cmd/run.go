@@ -54,6 +54,7 @@ type runFlags struct {
 	readyTimeout, readyDelay, drainTimeout  time.Duration
 	drainDelay, watchdog, settle            time.Duration
 	capture, noNewPrivs, name, metrics      string
+	captureUnix                             []string
 	on                                      []string
 }
 
@@ -95,6 +96,7 @@ func (f *runFlags) addSockets(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.listen, "listen", nil, "hold a socket for the app, as `[NAME=]ADDR`: 8080, 127.0.0.1:8080, tcp://, tcp4://, tcp6://, udp://, unix:///path, unix://@name, unixgram://, or fd://NAME for one that systemd has passed; repeatable")
 	flags.StringSliceVar(&f.dialect, "dialect", nil, "how the app is told of its sockets: systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, none (default systemd,server-starter)")
 	flags.StringVar(&f.capture, "capture", "auto", "take part in the TCP sockets that the app binds itself: auto (without --listen), on, off")
+	flags.StringArrayVar(&f.captureUnix, "capture-unix", nil, "take part in the unix socket that the app binds at this `PATH`, too; repeatable")
 	flags.BoolVar(&f.evict, "evict", false, "end the process that has an address (for development)")
 }
 
@@ -159,7 +161,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir,
 		User: f.user, Group: f.group, PIDFile: f.pidFile,
 		Name: f.name, Version: version(),
-		Capture: supervisor.CaptureMode(f.capture), NoNewPrivs: supervisor.NoNewPrivs(f.noNewPrivs),
+		Capture: supervisor.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: supervisor.NoNewPrivs(f.noNewPrivs),
 	}
 	var err error
 	for _, written := range f.listen {

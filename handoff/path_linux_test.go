@@ -158,6 +158,10 @@ func TestPathsByAnotherName(t *testing.T) {
 			t.Errorf("%s is not kept", name)
 		}
 	}
+	must(t, s.Retire(Member{1, 0})) // its file was the last to be called so
+	if !s.Keeps(dir+"/run/.socket.3") || s.Keeps(dir+"/run/.socket.4") || s.Keeps(dir+"/socket") {
+		t.Error("the wrong names are kept")
+	}
 }
 
 func TestASecondSocketForAPathIsRefused(t *testing.T) {

@@ -37,6 +37,9 @@ func (*Steering) Cutover(int) ([]string, error) { return nil, errors.ErrUnsuppor
 // Declare is never called.
 func (*Steering) Declare(string) {}
 
+// Declared is never called.
+func (*Steering) Declared(string) bool { return false }
+
 // BindPath is never called.
 func (*Steering) BindPath(Member, int, string, uint32) (bool, error) {
 	return false, errors.ErrUnsupported

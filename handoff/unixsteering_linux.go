@@ -17,6 +17,13 @@ func (s *Steering) Declare(path string) {
 	s.paths = append(s.paths, &pathGroup{at: path})
 }
 
+// Declared tells whether the path is one that was declared, by whatever name.
+func (s *Steering) Declared(path string) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.declared(path) != nil
+}
+
 func (s *Steering) declared(path string) *pathGroup {
 	i := slices.IndexFunc(s.paths, func(g *pathGroup) bool { return sameFile(g.at, path) })
 	if i < 0 {
@@ -102,15 +109,16 @@ func (s *Steering) uses(name string) bool {
 	return slices.ContainsFunc(s.pathSeats(), func(seat *pathSeat) bool { return seat.file == name || seat.bound == name })
 }
 
-// Keeps tells whether the path is that of a steered socket, of whichever generation: an unlink by an app is to be
-// answered with success then, and not to be made.
+// Keeps tells whether the path is that of a steered socket, of whichever generation, or was when that was bound: an
+// unlink by an app is to be answered with success then, and not to be made.
 func (s *Steering) Keeps(path string) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if g := s.declared(path); g != nil {
 		return len(g.members) > 0
 	}
-	return slices.ContainsFunc(s.pathSeats(), func(seat *pathSeat) bool { return seat.file != "" && sameFile(seat.file, path) })
+	named := func(seat *pathSeat) bool { return sameFile(seat.file, path) || sameFile(seat.bound, path) }
+	return slices.ContainsFunc(s.pathSeats(), named)
 }
 
 // TakePath is Take for a path.

@@ -98,6 +98,7 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 	}
 	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
 	spec.Capture = a.options.captures() && !a.uncapturable.Load()
+	spec.CaptureUnlink = len(a.options.CaptureUnix) > 0
 	spec.NoNewPrivs = a.options.NoNewPrivs.wanted(spec.Capture)
 	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
 	return nil

@@ -120,9 +120,13 @@ func (a *apps) inFlight(generation int, roots []int) (int, error) {
 		}
 		pids = append(pids, tree...)
 	}
-	if a.steering != nil && len(a.listeners) == 0 {
-		traffic, err := handoff.Look(pids, a.steering.Addresses(generation), quietFor)
-		return traffic.Open, err
+	if a.steering == nil || len(a.listeners) > 0 {
+		return handoff.Connections(pids, a.listeners)
 	}
-	return handoff.Connections(pids, a.listeners)
+	traffic, err := handoff.Look(pids, a.steering.Addresses(generation), quietFor)
+	if err != nil {
+		return 0, err
+	}
+	accepted, err := a.steering.Accepted(generation, pids)
+	return traffic.Open + accepted, err
 }

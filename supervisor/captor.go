@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// captor answers the binds and listens of one instance. It belongs to one
+// captor answers the binds, listens and unlinks of one instance. It belongs to one
 // goroutine, which ends with the last process of the instance, or when the
 // listener is closed.
 type captor struct {
@@ -60,8 +60,11 @@ func (c *captor) forget() {
 }
 
 func (c *captor) answer(call capture.Call) error {
-	if call.Syscall() == capture.Listen {
+	switch call.Syscall() {
+	case capture.Listen:
 		return c.listen(call)
+	case capture.Unlink:
+		return c.unlink(call)
 	}
 	return c.bind(call)
 }
@@ -71,6 +74,9 @@ func (c *captor) answer(call capture.Call) error {
 func (c *captor) bind(call capture.Call) error {
 	if err := c.apps.steering.Review(c.member); err != nil {
 		c.tell("cannot let go of what the app has closed", err)
+	}
+	if path := c.path(call); path != "" {
+		return c.bindPath(call, path)
 	}
 	sockaddr, err := call.Addr()
 	if err != nil {
@@ -84,7 +90,8 @@ func (c *captor) bind(call capture.Call) error {
 		return c.pass(call, err)
 	}
 	defer unix.Close(fd)
-	if succeeded, err := c.succeed(call, fd, sockaddr); succeeded || err != nil {
+	take := func() (int, error) { return c.apps.steering.Take(c.member, fd, sockaddr) }
+	if succeeded, err := c.succeed(call, take); succeeded || err != nil {
 		return err
 	}
 	decision, err := c.apps.steering.Bind(c.member, fd, sockaddr)
@@ -106,11 +113,11 @@ func unshare(fd int) error {
 // succeed gives an instance that was started again the socket of the one before,
 // with the clients that wait in it. A socket that is in an epoll set already cannot
 // be replaced: the set would go on watching the one that the app has no more.
-func (c *captor) succeed(call capture.Call, fd int, sockaddr []byte) (bool, error) {
+func (c *captor) succeed(call capture.Call, take func() (int, error)) (bool, error) {
 	if watched(call) {
 		return false, nil
 	}
-	left, err := c.apps.steering.Take(c.member, fd, sockaddr)
+	left, err := take()
 	if err != nil || left < 0 {
 		return false, err
 	}
@@ -186,24 +193,21 @@ func (c *captor) keep(fd int) error {
 	return nil
 }
 
-// listen has the socket listen in grace, which keeps it, and gives the app the
-// result.
+// listen has the socket listen in grace, which keeps it. The app's own call then
+// does no more to it than to make a unix socket show its clients the app as their
+// peer, and not grace.
 func (c *captor) listen(call capture.Call) error {
 	fd, err := c.duplicate(call)
 	if err != nil {
 		return c.pass(call, err)
 	}
 	err = c.apps.steering.Listen(c.member, fd, call.Backlog())
-	if errors.Is(err, handoff.ErrNotSteered) {
+	if err == nil || errors.Is(err, handoff.ErrNotSteered) {
 		return call.Continue()
 	}
-	errno := syscall.Errno(0)
-	if err != nil && !errors.As(err, &errno) {
-		errno = syscall.EADDRINUSE
-	}
-	if err != nil {
-		c.tell("the app cannot listen", err)
-	}
+	c.tell("the app cannot listen", err)
+	errno := syscall.EADDRINUSE
+	errors.As(err, &errno)
 	return call.Return(errno)
 }
 

@@ -121,6 +121,9 @@ func (d *desk) steered(generation int) []control.Listener {
 	var all []control.Listener
 	for _, queue := range d.apps.steering.Queues(generation) {
 		listed := control.Listener{Network: "tcp", Address: queue.Bound.String(), Kind: "captured", Generation: generation, Queue: &queue.Length}
+		if queue.Path != "" {
+			listed.Network, listed.Address = "unix", queue.Path
+		}
 		for _, l := range d.apps.held {
 			if l.Address().Steer && l.Bound() == listed.Address {
 				listed.Name, listed.Kind = l.Name(), "steered"

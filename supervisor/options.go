@@ -19,23 +19,25 @@ type Options struct {
 	Command []string // the app and its arguments
 	Listen  []handoff.Address
 	// Capture says whether grace takes part in the sockets that the app binds itself.
-	Capture    CaptureMode
-	NoNewPrivs NoNewPrivs
-	Evict      bool // end whoever has an address, for development
-	Dialects   handoff.Dialects
-	Readiness  Readiness
-	Check      string // a shell command to pass before each upgrade
-	EnvFile    string
-	Dir        string // as written; "" is where grace was started
-	User       string // name or number; "" is grace's own
-	Group      string
-	Umask      int // -1 is grace's own
-	PIDFile    string
-	Metrics    *handoff.Address // where metrics and health are asked for; nil: nowhere
-	Name       string           // of the control socket; "" is the working directory's
-	Hooks      []Hook
-	Version    string // of grace
-	Log        zerolog.Logger
+	Capture CaptureMode
+	// CaptureUnix are the paths of unix sockets in which grace takes part, from Dir on.
+	CaptureUnix []string
+	NoNewPrivs  NoNewPrivs
+	Evict       bool // end whoever has an address, for development
+	Dialects    handoff.Dialects
+	Readiness   Readiness
+	Check       string // a shell command to pass before each upgrade
+	EnvFile     string
+	Dir         string // as written; "" is where grace was started
+	User        string // name or number; "" is grace's own
+	Group       string
+	Umask       int // -1 is grace's own
+	PIDFile     string
+	Metrics     *handoff.Address // where metrics and health are asked for; nil: nowhere
+	Name        string           // of the control socket; "" is the working directory's
+	Hooks       []Hook
+	Version     string // of grace
+	Log         zerolog.Logger
 }
 
 // Readiness is how an instance is known to serve.
@@ -54,7 +56,8 @@ type Readiness struct {
 // CaptureMode says whether grace takes part in the sockets that the app binds itself.
 type CaptureMode string
 
-// The capture modes. Auto is on where grace holds no socket for the app.
+// The capture modes. Auto is on where grace holds no socket for the app, or is to
+// capture unix sockets.
 const (
 	CaptureAuto CaptureMode = "auto"
 	CaptureOn   CaptureMode = "on"
@@ -63,7 +66,7 @@ const (
 
 // captures reports whether the app's own sockets are wanted.
 func (o Options) captures() bool {
-	return o.Capture == CaptureOn || o.Capture == CaptureAuto && len(o.Listen) == 0
+	return o.Capture == CaptureOn || o.Capture == CaptureAuto && (len(o.Listen) == 0 || len(o.CaptureUnix) > 0)
 }
 
 // NoNewPrivs says whether the app is kept from gaining rights by setuid programs and
@@ -126,6 +129,10 @@ func (o Options) Validate() error {
 		return errors.New("--settle cannot be negative")
 	case o.Capture != CaptureAuto && o.Capture != CaptureOn && o.Capture != CaptureOff:
 		return fmt.Errorf("--capture %q: use auto, on or off", o.Capture)
+	case len(o.CaptureUnix) > 0 && o.Capture == CaptureOff:
+		return errors.New("--capture-unix cannot go with --capture off")
+	case len(o.CaptureUnix) > 0 && p.Instances > 1:
+		return errors.New("--capture-unix needs --instances 1: a path leads to one process")
 	case o.NoNewPrivs != NoNewPrivsAuto && o.NoNewPrivs != NoNewPrivsOn && o.NoNewPrivs != NoNewPrivsOff:
 		return fmt.Errorf("--no-new-privs %q: use auto, on or off", o.NoNewPrivs)
 	case p.Restart != RestartOnFailure && p.Restart != RestartAlways && p.Restart != RestartNever:

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -13,8 +12,8 @@ import (
 // socket is one that an instance has to wait on before it is ready.
 type socket struct {
 	inode   uint64
-	bound   netip.AddrPort // of a captured one
-	address string         // of a TCP one, as host:port
+	place   string // of a captured one: address or path
+	address string // of a TCP one, as host:port
 	name    string
 }
 
@@ -33,7 +32,11 @@ func (v *vigil) sockets() []socket {
 	}
 	for _, s := range v.apps.steering.Sockets(v.app.start.generation) {
 		if s.Instance == v.app.start.slot {
-			all = append(all, socket{inode: s.Inode, bound: s.Bound, address: s.Bound.String(), name: s.Bound.String()})
+			captured := socket{inode: s.Inode, place: s.At(), name: s.At()}
+			if s.Path == "" {
+				captured.address = s.At()
+			}
+			all = append(all, captured)
 		}
 	}
 	return all
@@ -58,9 +61,9 @@ func (v *vigil) unopened(opened []socket) []string {
 		before = v.app.start.generation
 	}
 	var names []string
-	for _, address := range v.apps.steering.Addresses(before) {
-		if !slices.ContainsFunc(opened, func(s socket) bool { return s.bound == address }) {
-			names = append(names, address.String())
+	for _, place := range v.apps.steering.Places(before) {
+		if !slices.ContainsFunc(opened, func(s socket) bool { return s.place == place }) {
+			names = append(names, place)
 		}
 	}
 	return names
@@ -73,10 +76,10 @@ func (v *vigil) elsewhere() string {
 	if v.apps.steering == nil || before == 0 {
 		return ""
 	}
-	known := v.apps.steering.Addresses(before)
+	known := v.apps.steering.Places(before)
 	var names []string
 	for _, s := range v.sockets() {
-		if s.bound.IsValid() && !slices.Contains(known, s.bound) {
+		if s.place != "" && !slices.Contains(known, s.place) {
 			names = append(names, s.name)
 		}
 	}
@@ -109,8 +112,8 @@ func (v *vigil) forgetClosed() {
 
 // opened reports whether the instance has made the socket itself.
 func (v *vigil) opened(s socket) bool {
-	held := func(l *handoff.Listener) bool { return l.Bound() == s.address }
-	return s.bound.IsValid() && !slices.ContainsFunc(v.apps.held, held)
+	held := func(l *handoff.Listener) bool { return l.Bound() == s.place }
+	return s.place != "" && !slices.ContainsFunc(v.apps.held, held)
 }
 
 func unseen(sockets []socket, seen []bool) []string {

@@ -55,13 +55,16 @@ func (a *apps) observe(o observe) {
 }
 
 // quiet reads the queue first: what is accepted meanwhile is seen among the
-// connections.
+// connections. Of one at a path nobody can tell whether it is idle.
 func (a *apps) quiet(generation int, pids []int) bool {
 	queued, err := a.steering.Queued(generation)
 	if err != nil || queued > 0 {
 		return false
 	}
 	trees, addresses := treesOf(pids), a.steering.Addresses(generation)
+	if accepted, err := a.steering.Accepted(generation, trees); err != nil || accepted > 0 {
+		return false
+	}
 	traffic, err := handoff.Look(trees, addresses, quietFor)
 	if err != nil || traffic.Busy > 0 || traffic.Unclear == 0 {
 		return err == nil && traffic.Busy == 0
@@ -89,7 +92,14 @@ func openSteering(o Options) (*handoff.Steering, error) {
 	if !o.captures() && !slices.ContainsFunc(o.Listen, steered) {
 		return nil, nil
 	}
-	return handoff.NewSteering(live)
+	s, err := handoff.NewSteering(live)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range o.CaptureUnix {
+		s.Declare(within(o.Dir, path))
+	}
+	return s, nil
 }
 
 func closeSteering(s *handoff.Steering) error {
@@ -110,7 +120,7 @@ func watchSteering(s *handoff.Steering, post func(event)) {
 			post(noticed{"cannot watch the app's sockets", err.Error()})
 			return
 		}
-		post(closed{left.Generation, left.Bound.String()})
+		post(closed{left.Generation, left.At()})
 	}
 }
 

@@ -28,6 +28,7 @@ var (
 	take       = flag.String("take", "handoff", "where the socket comes from: handoff, fd:N, stdin, nginx, einhorn, php-fpm, server-starter, systemd, tableflip")
 	addr       = flag.String("addr", "", "the address, for handoff, php-fpm and tableflip")
 	network    = flag.String("network", "tcp", "its network")
+	remove     = flag.Bool("remove", false, "remove what is at the address, a path, before it is bound, as most servers do")
 	serve      = flag.String("serve", "http", "http, echo, packets")
 	delay      = flag.Duration("delay", 0, "wait so long before the socket is touched")
 	notify     = flag.Duration("notify", -1, "send READY=1 so long after the socket is served")
@@ -74,6 +75,11 @@ func run() error {
 	}
 	if *serve == "packets" {
 		return servePackets()
+	}
+	if *remove {
+		if err := os.Remove(*addr); err != nil && !os.IsNotExist(err) {
+			return err
+		}
 	}
 	ln, err := listen()
 	if err != nil {
