@@ -186,12 +186,23 @@ func (g *pathGroup) swap(next *pathSeat) error {
 		}
 	}
 	before := g.members[i]
-	err := unix.Renameat2(unix.AT_FDCWD, next.file, unix.AT_FDCWD, g.at, unix.RENAME_EXCHANGE)
-	if err != nil {
-		return err
+	return swapNames(before, next)
+}
+
+// swapNames gives each the other's name. Where the file system cannot (NFS), the one before is left without any.
+func swapNames(before, next *pathSeat) error {
+	err := unix.Renameat2(unix.AT_FDCWD, next.file, unix.AT_FDCWD, before.file, unix.RENAME_EXCHANGE)
+	if err == unix.EINVAL {
+		if err := unix.Rename(next.file, before.file); err != nil {
+			return err
+		}
+		before.file, next.file = "", before.file
+		return nil
 	}
-	before.file, next.file = next.file, before.file
-	return nil
+	if err == nil {
+		before.file, next.file = next.file, before.file
+	}
+	return err
 }
 
 // sweep ends what has retired. Where nothing is left of the selected generation, another gets the path.
