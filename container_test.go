@@ -280,6 +280,7 @@ func TestContainerReapsOrphans(t *testing.T) {
 
 // A container is told to stop while it still gets clients, and is killed if it is not gone in time.
 func TestContainerServesOnWhenToldToStop(t *testing.T) {
+	t.Parallel()
 	c := contain(t, asAnybody, "--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--", "/app")
 	addr := c.address("web")
 	c.ready(1)

@@ -186,6 +186,7 @@ func (d *docker) run(t *testing.T, name string, flags []string, arguments ...str
 // The Dockerfile is built and run as it is, but on a golang image that the machine's own Go stands in for: none can be
 // downloaded in a test. What is not seen here is that the real one has what the stand-in has.
 func TestDockerfile(t *testing.T) {
+	t.Parallel()
 	d := startDocker(t)
 	d.importGolang()
 	d.do("build", "--file", "docs/containers/Dockerfile", "--tag", "app", ".")
@@ -206,14 +207,18 @@ func TestDockerfile(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := d.run(t, "upgraded", []string{"--read-only", "--network", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-			"--user", fmt.Sprintf("%d:0", anybody), "--volume", programs + "/app:/app:ro"},
+			"--user", fmt.Sprintf("%d:0", anybody), "--tmpfs", "/run", "--volume", programs + "/app:/app:ro"},
 			"--listen", "web=127.0.0.1:0", "--drain-delay", "3s", "--drain-timeout", "5s", "--", "/app")
 		addr := s.address("web")
 		s.ready(1)
 		stop := d.command("stop", "upgraded")
 		under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
 			for g := 2; g <= 21; g++ {
-				d.do("kill", "--signal", "HUP", "upgraded")
+				if g%4 == 0 {
+					d.do("exec", "upgraded", "/grace", "upgrade")
+				} else {
+					d.do("kill", "--signal", "HUP", "upgraded")
+				}
 				s.ready(g)
 			}
 			if err := stop.Start(); err != nil {

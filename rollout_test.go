@@ -74,6 +74,7 @@ func (b *box) runs() string {
 }
 
 func TestAnsibleRollsOut(t *testing.T) {
+	t.Parallel()
 	_, err := exec.LookPath("ansible-playbook")
 	requirement.Check(t, "ansible", err)
 	addr := freeport.Address(t)
