@@ -279,6 +279,10 @@ func TestNotifyReload(t *testing.T) {
 		}
 	})
 	b.stopUnit(s)
+	write(t, b.path("root/etc/grace"), "shop.env", "COMMAND=/srv/shop/server\nGRACE_CAPTURE=off\n", 0o644)
+	b.do("systemctl", "start", shop)
+	b.do("systemctl", "reload", shop)
+	b.says("generation 1 serves; upgrade refused: ")
 }
 
 // The rights that the page names are enough where the app is another user than grace,
