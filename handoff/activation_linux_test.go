@@ -127,6 +127,17 @@ func holdPassed(t *testing.T, fd int) *Listener {
 	return held
 }
 
+func TestPassedSocketStaysTheManagersInASuccessor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	state := holdPassed(t, hold(t, "unix://"+path).FD()).State()
+	here, err := unix.FcntlInt(uintptr(state.FD), unix.F_DUPFD_CLOEXEC, 0)
+	must(t, err)
+	heir, err := TakeOverListener(state, Descriptors{state.FD: here})
+	must(t, err)
+	must(t, heir.Close())
+	dial(t, "unix", path)
+}
+
 func TestShutDownSocketIsPassed(t *testing.T) {
 	free := hold(t, "127.0.0.77:0") // a port that the kernel chose would be given back
 	must(t, free.Close())

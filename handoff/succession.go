@@ -33,13 +33,14 @@ type ListenerState struct {
 	Inode        uint64
 	Device, File uint64 // of the path; 0 if there is none
 	Spare        string // the second, hidden name of the path
+	Passed       bool   // by grace's service manager, which owns the path
 }
 
 // State describes the Listener. No Revive may go on meanwhile.
 func (l *Listener) State() ListenerState {
 	return ListenerState{
 		Address: l.address, FD: l.fd, Bound: l.bound, Inode: l.Inode(),
-		Device: l.path.dev, File: l.path.ino, Spare: l.spare,
+		Device: l.path.dev, File: l.path.ino, Spare: l.spare, Passed: l.passed,
 	}
 }
 
@@ -49,7 +50,7 @@ func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over the listener on %s: %w", s.Bound, err)
 	}
-	l := &Listener{address: s.Address, fd: fd, bound: s.Bound, path: pathID{s.Device, s.File}, spare: s.Spare}
+	l := &Listener{address: s.Address, fd: fd, bound: s.Bound, path: pathID{s.Device, s.File}, spare: s.Spare, passed: s.Passed}
 	l.inode.Store(s.Inode)
 	return l, nil
 }

@@ -126,7 +126,8 @@ func (m *manager) endUpgrade(r report) string {
 }
 
 // endRefused answers systemd's Type=notify-reload, which waits for both words
-// after its signal; it has none for a refusal.
+// after its signal, and has none for a refusal. Together they say that it was over
+// at once (service_notify_message in systemd's src/core/service.c).
 func (m *manager) endRefused(r report) string {
 	if m.stage != unitServing {
 		return ""
