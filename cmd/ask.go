@@ -126,7 +126,7 @@ func conclude(r control.Result, done string) error {
 		fmt.Printf("%s: generation %d serves, after %s\n", done, r.Generation, seconds(r.Took))
 		return nil
 	case control.Superseded:
-		return tell(statusSuperseded, "superseded by a later request%s", because(r.Why))
+		return tell(statusSuperseded, "superseded%s", because(r.Why))
 	case control.Undone:
 		return tell(statusFailed, "undone: generation %d served and then failed%s%s", r.Generation, because(r.Why), aftermath(r))
 	case control.Failed:

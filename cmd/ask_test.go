@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -131,8 +132,8 @@ func TestResults(t *testing.T) {
 			[]string{"rollback"}, &fake{lines: result(control.Result{Outcome: control.Undone, Generation: 5, Serving: 4, Why: "signal 9"})}, rollback,
 			said{1, "", progress + "grace: undone: generation 5 served and then failed: signal 9\n  generation 4 still serves\n"}},
 		"superseded": {
-			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Superseded})}, upgrade,
-			said{3, "", progress + "grace: superseded by a later request\n"}},
+			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Superseded, Why: "a later request"})}, upgrade,
+			said{3, "", progress + "grace: superseded: a later request\n"}},
 		"refused": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Refused, Serving: 4, Why: "grace is stopping"})}, upgrade,
 			said{1, "", progress + "grace: refused: grace is stopping\n  generation 4 still serves\n"}},
@@ -146,8 +147,8 @@ func TestResults(t *testing.T) {
 			[]string{"upgrade", "--no-wait"}, &fake{hang: true}, upgrade,
 			said{0, "asked web: upgrade\n", ""}},
 		"too late": {
-			[]string{"upgrade", "--timeout", "20ms"}, &fake{hang: true}, upgrade,
-			said{124, "", "grace: upgrade: no result after 20ms; it goes on (see grace status)\n"}},
+			[]string{"upgrade", "--timeout", "1s"}, &fake{hang: true}, upgrade,
+			said{124, "", "grace: upgrade: no result after 1s; it goes on (see grace status)\n"}},
 		"reexeced": {
 			[]string{"reexec"}, &fake{lines: result(control.Result{Outcome: control.Reexeced, Took: 1.25})}, []control.Request{{Do: control.Reexec}},
 			said{0, "another grace has taken over, after 1.2 s\n", progress}},
@@ -161,8 +162,8 @@ func TestResults(t *testing.T) {
 			[]string{"stop", "--no-wait"}, &fake{hang: true}, []control.Request{{Do: control.Stop}},
 			said{0, "asked web: stop\n", ""}},
 		"stop too late": {
-			[]string{"stop", "--timeout", "20ms"}, &fake{lines: result(control.Result{Outcome: control.Stopped})}, []control.Request{{Do: control.Stop}},
-			said{124, "", progress + "grace: stop: no result after 20ms; it goes on (see grace status)\n"}},
+			[]string{"stop", "--timeout", "1s"}, &fake{lines: result(control.Result{Outcome: control.Stopped})}, []control.Request{{Do: control.Stop}},
+			said{124, "", progress + "grace: stop: no result after 1s; it goes on (see grace status)\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stop := serve(t, "web", c.grace)
@@ -219,7 +220,7 @@ func TestWhichGrace(t *testing.T) {
 		"by path":     {[]string{"upgrade", filepath.Join(dir, "cmd-test-b.sock")}, 0, ""},
 		"no name":     {[]string{"upgrade"}, 4, both},
 		"wrong name":  {[]string{"stop", "cmd-test-c"}, 4, `no grace is called "cmd-test-c", but`},
-		"wrong path":  {[]string{"status", filepath.Join(dir, "x.sock")}, 4, "no grace is called"},
+		"wrong path":  {[]string{"status", filepath.Join(dir, "x.sock")}, 4, "no such file"},
 		"two names":   {[]string{"upgrade", "a", "b"}, 2, "write -- before the new command"},
 		"both kinds":  {[]string{"upgrade", "a", "b", "--", "c"}, 2, "more than a name was given before --"},
 		"no command":  {[]string{"upgrade", "--"}, 2, "no command after --"},
@@ -258,10 +259,13 @@ func TestNamesAreCompleted(t *testing.T) {
 	}
 }
 
-// startRun starts a real grace, called web, with an app that ends at TERM or does not.
-func startRun(t *testing.T, app string) *exec.Cmd {
+// startRun starts a real grace, called web, with an app that ignores TERM, or is ended
+// by it. Its pid is in a file.
+func startRun(t *testing.T, treatment string) (c *exec.Cmd, pidFile string) {
 	t.Helper()
-	c := grace("run", "--name", "web", "--capture", "off", "--ready", "delay", "--ready-delay", "1ms", "--", "sh", "-c", app)
+	pidFile = filepath.Join(t.TempDir(), "pid")
+	app := "trap " + treatment + " TERM; echo $$ >" + pidFile + "; exec sleep 1000"
+	c = grace("run", "--name", "web", "--capture", "off", "--ready", "cmd:test -s "+pidFile, "--", "sh", "-c", app)
 	c.Stderr = os.Stderr
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -270,44 +274,90 @@ func startRun(t *testing.T, app string) *exec.Cmd {
 		_ = c.Process.Signal(syscall.SIGQUIT) // it has ended, mostly
 		_ = c.Wait()
 	})
-	for deadline := time.Now().Add(time.Minute); say(t, "status", "web").status != 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.HasPrefix(say(t, "status", "web").out, "web: serving"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("grace cannot be asked")
+			t.Fatal("it does not serve")
 		}
 	}
-	return c
+	return c, pidFile
 }
+
+// The ways to treat a signal, for trap.
+const (
+	ended   = "-"
+	ignored = "''"
+)
 
 // Stop returns when the process is gone, not when it has answered.
 func TestStopWaitsForTheEnd(t *testing.T) {
 	inPlace(t)
-	c := startRun(t, "exec sleep 1000")
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }()
+	c, _ := startRun(t, ended)
+	waited := make(chan error, 1)
+	go func() { waited <- c.Wait() }()
 	if got := say(t, "stop", "web"); got.status != 0 || got.out != "web has ended\n" {
 		t.Errorf("%+v", got)
 	}
 	if err := c.Process.Signal(syscall.Signal(0)); err == nil && !isZombie(c.Process.Pid) {
 		t.Error("it is still there")
 	}
-	if err := <-ended; err != nil {
+	if err := <-waited; err != nil {
 		t.Error(err)
 	}
 }
 
 // isZombie: its parent, which is this test, may not have waited for it yet.
 func isZombie(pid int) bool {
-	text, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || strings.Contains(string(text), ") Z ")
 }
 
 func TestStopNow(t *testing.T) {
 	inPlace(t)
-	startRun(t, "trap '' TERM; while :; do sleep 1000; done")
+	startRun(t, ignored)
 	if got := say(t, "stop", "--timeout", "20ms"); got.status != 124 {
 		t.Errorf("it ends: %+v", got)
 	}
 	if got := say(t, "stop", "--now"); got.status != 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// The answer is cut by the end of grace, which is what was asked for.
+func TestStopOfAGraceThatIsKilled(t *testing.T) {
+	inPlace(t)
+	c, pidFile := startRun(t, ignored)
+	stop := grace("stop")
+	shown, err := stop.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stop.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-readLines(shown); got != "stopping (within 30 s)" {
+		t.Errorf("it shows %q", got)
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killApp(t, pidFile)
+	if err := stop.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// killApp ends the process group of an app that has outlived its grace.
+func killApp(t *testing.T, pidFile string) {
+	t.Helper()
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil {
+		t.Error(err)
 	}
 }

@@ -9,15 +9,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 func readLines(r io.Reader) <-chan string {
 	lines := make(chan string)

@@ -50,7 +50,7 @@ func (p *patience) stop(args []string, now bool) error {
 	defer process.Close()
 	result, err := p.ask(ctx, found, request)
 	// The end of the answer can be that of grace, which was killed meanwhile.
-	if err != nil && (ctx.Err() != nil || !errors.Is(err, control.ErrCut)) {
+	if err != nil && !errors.Is(err, control.ErrCut) {
 		return p.explain(ctx, request, err)
 	}
 	if p.noWait {

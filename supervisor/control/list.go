@@ -93,14 +93,18 @@ func (f *Found) identify(known map[file]bool) bool {
 
 // answers: a grace that was killed has left its socket behind.
 func (f *Found) answers() bool {
+	err := f.probe()
+	return err == nil || !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)
+}
+
+func (f *Found) probe() error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
 	defer cancel()
 	conn, err := dial(ctx, f.Path)
-	if err == nil {
-		conn.Close()
-		return true
+	if err != nil {
+		return err
 	}
-	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)
+	return conn.Close()
 }
 
 // NotFoundError is that of a name that no grace has, or several, or of none where there
@@ -173,8 +177,9 @@ func ofTheSystem(f Found) bool { return strings.HasPrefix(f.Path, "/run/grace/")
 
 func at(path string) (Found, error) {
 	found := Found{Name: strings.TrimSuffix(filepath.Base(path), suffix), Path: path}
-	if !found.identify(map[file]bool{}) || !found.answers() {
-		return Found{}, &NotFoundError{Name: path, Have: List()}
+	if err := found.probe(); err != nil {
+		return found, fmt.Errorf("cannot ask a grace at %s: %w", path, err)
 	}
+	found.identify(map[file]bool{})
 	return found, nil
 }

@@ -38,7 +38,10 @@ func Open(name string) (*Socket, error) {
 		if taken := (*TakenError)(nil); err == nil || errors.As(err, &taken) {
 			return s, err
 		}
-		failed = errors.Join(failed, err)
+		if failed != nil {
+			err = fmt.Errorf("%w; %w", failed, err)
+		}
+		failed = err
 	}
 	return nil, failed
 }

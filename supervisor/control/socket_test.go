@@ -350,7 +350,7 @@ func TestListShowsTheLiving(t *testing.T) {
 	if want := (Found{Name: "web", Path: filepath.Join(dir, "web.sock"), UID: os.Geteuid()}); len(here) != 1 || here[0] != want {
 		t.Errorf("found %+v", here)
 	}
-	for name, want := range map[string]string{"web": "", filepath.Join(dir, "web.sock"): "", "dead": `no grace is called "dead"`, filepath.Join(dir, "dead.sock"): "no grace is called"} {
+	for name, want := range map[string]string{"web": "", filepath.Join(dir, "web.sock"): "", "dead": `no grace is called "dead"`, filepath.Join(dir, "dead.sock"): "cannot ask a grace at "} {
 		if _, err := Find(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
