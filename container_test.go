@@ -337,3 +337,27 @@ func TestContainerAnswers(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 }
+
+// TestContainerWithoutTheRightToCapture: grace may not look into an app of another user.
+// It serves without grace, or not at all if somebody insists.
+func TestContainerWithoutTheRightToCapture(t *testing.T) {
+	alone := func(spec config) {
+		linux := spec.at("linux")
+		linux["namespaces"] = append(linux["namespaces"].([]config), config{"type": "network"})
+	}
+	for mode, status := range map[string]int{"auto": 0, "on": 1} {
+		t.Run(mode, func(t *testing.T) {
+			c := contain(t, both(asDocker(), alone), "--capture", mode, "--user", "12345", "--", "/app", "-addr", ":8081")
+			if e := c.awaitMessage("cannot capture the app's sockets"); !strings.Contains(e.Why, "CAP_SYS_PTRACE") || !strings.Contains(e.Why, "--listen") {
+				t.Errorf("why: %s", e.Why)
+			}
+			if status == 0 {
+				c.ready(1)
+				c.do("kill", c.name, "TERM")
+			}
+			if got := c.wait(); got != status {
+				t.Errorf("status %d, want %d", got, status)
+			}
+		})
+	}
+}

@@ -223,10 +223,15 @@ func (c *captor) duplicate(call capture.Call) (int, error) {
 	return call.Duplicate()
 }
 
-// pass leaves a call to the kernel, and says why once.
+// pass leaves a call to the kernel, and says why once. With --capture on a socket that
+// cannot be captured is none.
 func (c *captor) pass(call capture.Call, why error) error {
-	if errors.Is(why, capture.ErrNotPermitted) {
-		c.apps.post(uncaptured{why: why.Error()})
+	if !errors.Is(why, capture.ErrNotPermitted) {
+		return call.Continue()
+	}
+	c.apps.post(uncaptured{why: why.Error()})
+	if c.apps.options.Capture == CaptureOn {
+		return call.Return(syscall.EPERM)
 	}
 	return call.Continue()
 }
