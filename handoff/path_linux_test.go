@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -330,5 +331,48 @@ func TestWhatNeverListensLeavesNothing(t *testing.T) {
 	must(t, s.Close())
 	if after := descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
+	}
+}
+
+func TestPathsGoOnInASuccessor(t *testing.T) {
+	s, at := newPathSteering(t)
+	first, second := servePath(t, s, Member{1, 0}, at), servePath(t, s, Member{2, 0}, at)
+	_, err := s.Cutover(2)
+	must(t, err)
+	third := newAppSocket(t, unix.AF_UNIX)
+	bound, err := s.BindPath(Member{3, 0}, third.fd, at, 0o22)
+	if !bound || err != nil {
+		t.Fatal(bound, err)
+	}
+	state, err := s.Suspend()
+	must(t, err)
+	defer s.Resume()
+	text, err := json.Marshal(state)
+	must(t, err)
+	var came SteeringState
+	must(t, json.Unmarshal(text, &came))
+	fds := Descriptors{}
+	for _, fd := range state.FDs() {
+		fds[fd], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		must(t, err)
+	}
+	next, err := TakeOverSteering(came, fds, nil)
+	must(t, err)
+	defer next.Close()
+	if len(fds) > 0 {
+		t.Errorf("nobody has taken over %v", fds)
+	}
+	checkPath(t, at, second)
+	must(t, next.Listen(Member{3, 0}, third.duplicate(), 9))
+	for generation, want := range map[int]*appSocket{1: first, 2: second, 3: third} {
+		_, err := next.Cutover(generation)
+		must(t, err)
+		checkPath(t, at, want)
+	}
+	for generation := range 4 {
+		must(t, next.Retire(Member{generation, 0}))
+	}
+	if files := filesBeside(t, at); files != "" {
+		t.Errorf("left: %s", files)
 	}
 }

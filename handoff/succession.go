@@ -65,6 +65,7 @@ type SteeringState struct {
 	Bound  []BindingState
 	Made   map[string]netip.AddrPort
 	Left   []SteeredSocket
+	Paths  []PathState
 }
 
 // GroupState is one address with its sockets, in the kernel's order.
@@ -109,9 +110,36 @@ type BindingState struct {
 	Asked bool
 }
 
+// PathState is one declared path with its unix sockets.
+type PathState struct {
+	At       string
+	Selected int // the generation
+	Replaced time.Time
+	Members  []PathSeatState
+	Hidden   []PathSeatState // those that do not listen yet, and have no descriptor here
+}
+
+// PathSeatState is one unix socket.
+type PathSeatState struct {
+	Member
+	FD        int
+	Inode     uint64
+	Bound     string
+	File      string // its name now, of the file with the numbers that follow
+	Device    uint64
+	FileInode uint64
+	Seen      int64 // ns since 1970: when the file at the path was last changed before this one was bound
+	State     int
+}
+
 // FDs are the descriptors that the successor needs.
 func (s SteeringState) FDs() []int {
 	fds := []int{s.Watch}
+	for _, p := range s.Paths {
+		for _, seat := range p.Members {
+			fds = append(fds, seat.FD)
+		}
+	}
 	for _, g := range s.Groups {
 		for _, seat := range g.Members {
 			fds = append(fds, seat.FD)

@@ -20,6 +20,9 @@ func (s *Steering) Suspend() (SteeringState, error) {
 	for _, g := range s.sorted() {
 		state.Groups = append(state.Groups, g.describe())
 	}
+	for _, g := range s.paths {
+		state.Paths = append(state.Paths, s.describePath(g))
+	}
 	for _, b := range s.bound {
 		state.Bound = append(state.Bound, BindingState{b.Member, b.site.describe(), b.inode, b.uid, b.asked})
 	}
@@ -76,7 +79,52 @@ func (s *Steering) takeOver(state SteeringState, fds Descriptors) error {
 			return err
 		}
 	}
+	for _, p := range state.Paths {
+		if err := s.takePath(p, fds); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func (s *Steering) describePath(g *pathGroup) PathState {
+	state := PathState{At: g.at, Selected: g.selected, Replaced: g.left}
+	for _, seat := range g.members {
+		state.Members = append(state.Members, seat.describe())
+	}
+	for _, seat := range s.hidden {
+		if seat.group == g {
+			state.Hidden = append(state.Hidden, seat.describe())
+		}
+	}
+	return state
+}
+
+func (s *pathSeat) describe() PathSeatState {
+	return PathSeatState{s.Member, s.fd, s.inode, s.bound, s.file, s.id.dev, s.id.ino, s.seen.Nano(), int(s.state)}
+}
+
+func (s *Steering) takePath(state PathState, fds Descriptors) error {
+	g := &pathGroup{at: state.At, selected: state.Selected, left: state.Replaced}
+	s.paths = append(s.paths, g)
+	for _, m := range state.Hidden {
+		s.hidden[m.Inode] = m.seat(g, -1)
+	}
+	for _, m := range state.Members {
+		fd, err := fds.take(m.FD)
+		if err != nil {
+			return fmt.Errorf("%s: %w", g.at, err)
+		}
+		g.members = append(g.members, m.seat(g, fd))
+	}
+	return nil
+}
+
+func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
+	return &pathSeat{
+		Member: s.Member, group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
+		id: pathID{s.Device, s.FileInode}, seen: unix.NsecToTimespec(s.Seen), state: seatState(s.State),
+	}
 }
 
 // takeGroup leaves the group to be attached at the first occasion: its program may have a probe.
