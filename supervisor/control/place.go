@@ -21,13 +21,13 @@ func CheckName(name string) error {
 	switch {
 	case name == "" || len(name) > longestName:
 		return fmt.Errorf("the name %q must have 1 to %d characters", name, longestName)
-	case strings.Trim(name[:1], ".-") == "" || strings.ContainsFunc(name, unsafe):
+	case strings.Trim(name[:1], ".-") == "" || strings.ContainsFunc(name, notAllowed):
 		return fmt.Errorf("the name %q may have letters, digits and . _ - @, and begins with none of . and -", name)
 	}
 	return nil
 }
 
-func unsafe(r rune) bool {
+func notAllowed(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-@", r)
 }
 
@@ -52,7 +52,7 @@ func defaultName() string {
 		return "grace"
 	}
 	name := strings.Map(func(r rune) rune {
-		if unsafe(r) {
+		if notAllowed(r) {
 			return '-'
 		}
 		return r
