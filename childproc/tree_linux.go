@@ -25,6 +25,15 @@ func Tree(pid int) ([]int, error) {
 	return treeOf(pid, offspring)
 }
 
+// Everybody lists all processes that can be seen.
+func Everybody() ([]int, error) {
+	pids, err := numbersIn("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the processes: %w", err)
+	}
+	return pids, nil
+}
+
 func treeOf(pid int, offspring func(int) ([]int, error)) ([]int, error) {
 	if err := inProc(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)); err != nil {
 		return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)

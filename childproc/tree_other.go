@@ -13,3 +13,6 @@ func Tree(int) ([]int, error) {
 func Descends(int, int) (bool, error) {
 	return false, errors.New("cannot tell a process's ancestors: only on Linux")
 }
+
+// Everybody always fails.
+func Everybody() ([]int, error) { return nil, errOnlyLinux }

@@ -143,6 +143,10 @@ func (f *runFlags) run(command []string) error {
 	// The heap is tiny, and would be let grow to 4 MB before it is looked at.
 	debug.SetGCPercent(25)
 	status, err := supervisor.Run(o)
+	if next := (*supervisor.Replacement)(nil); errors.As(err, &next) {
+		_ = closer.Close() // its error is that the log cannot be written
+		return next.Exec()
+	}
 	if err != nil {
 		log.Error().Str("why", err.Error()).Msg("cannot run")
 	}

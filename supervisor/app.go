@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -27,7 +28,10 @@ type app struct {
 	calls       *capture.Listener // of a captured app
 	sockets     []*handoff.Listener
 	owned       []*handoff.Listener // those of them that are this instance's own
+	captor      *captor
 	ear         *ear
+	attending   sync.WaitGroup // those who listen to the app
+	suspended   bool
 	grant       *handoff.Grant
 }
 
@@ -56,8 +60,8 @@ func (a *apps) start(s start) {
 		app.ear = newEar(a, s.instance, app.notify, p.PID)
 		a.post(started{s.instance, p.PID})
 		go a.watch(app, p)
-		go app.ear.listen()
-		go (&vigil{apps: a, app: app, ctx: waiting, launch: launch, instance: s.instance, begun: time.Now(), closed: map[uint64]time.Time{}}).awaitReady()
+		app.attending.Go(app.ear.listen)
+		go newVigil(a, app, waiting, launch, time.Now()).awaitReady()
 	}()
 }
 
@@ -179,8 +183,13 @@ func (a *apps) watch(app *app, p *childproc.Process) {
 		a.post(noticed{"the app's last words may be lost", err.Error()})
 	}
 	a.post(exited{instance, pid, exit})
+	a.watchRest(app, p)
+}
+
+// watchRest does it for what a process that has ended leaves behind.
+func (a *apps) watchRest(app *app, p *childproc.Process) {
 	if err := p.WaitRest(app.ctx.Done()); err != nil {
 		a.post(noticed{"cannot watch what the app left behind", err.Error()})
 	}
-	a.post(emptied{instance, pid})
+	a.post(emptied{app.start.instance, p.PID})
 }

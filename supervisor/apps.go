@@ -17,6 +17,7 @@ type apps struct {
 	held      []*handoff.Listener // all that the app is to get
 	listeners []*handoff.Listener // those of them that all instances share
 	steering  *handoff.Steering   // nil if nothing is captured
+	live      func(handoff.Member, uint64) bool
 	// uncapturable is set when the system has refused to capture.
 	uncapturable atomic.Bool
 	runtime      runtimeDir

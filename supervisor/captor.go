@@ -36,14 +36,19 @@ func newCaptor(a *apps, app *app) *captor {
 	}
 }
 
+// answerAll may be called again after the listener was suspended.
 func (c *captor) answerAll() {
-	defer c.forget()
 	for {
 		call, err := c.calls.Next()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
 		if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) {
+			c.forget()
 			return
 		}
 		if err != nil {
+			c.forget()
 			c.apps.post(noticed{"cannot see the app's sockets any more", err.Error()})
 			return
 		}
@@ -57,6 +62,7 @@ func (c *captor) forget() {
 	for _, fd := range c.fresh {
 		unix.Close(fd)
 	}
+	clear(c.fresh)
 }
 
 func (c *captor) answer(call capture.Call) error {
@@ -247,17 +253,27 @@ func (c *captor) tell(text string, err error) {
 	}
 }
 
-// live tells whether any process of the app still has a socket. One that cannot
-// be looked at may have it.
-func live(_ handoff.Member, inode uint64) bool {
-	self := os.Getpid()
-	pids, err := childproc.Tree(self)
-	if err != nil {
-		return true
+// live gives what tells whether any process of the app still has a socket. One that
+// cannot be looked at may have it.
+func (s *service) live() func(handoff.Member, uint64) bool {
+	return func(_ handoff.Member, inode uint64) bool {
+		self := os.Getpid()
+		pids, err := s.kin(self)
+		if err != nil {
+			return true
+		}
+		pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == self })
+		owner, err := childproc.Owner(inode, pids)
+		return err != nil || owner != 0
 	}
-	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == self })
-	owner, err := childproc.Owner(inode, pids)
-	return err != nil || owner != 0
+}
+
+// kin are all who may belong to the app.
+func (s *service) kin(self int) ([]int, error) {
+	if s.strange {
+		return childproc.Everybody()
+	}
+	return childproc.Tree(self)
 }
 
 // launch starts the process. Where the system does not let grace capture it, it is
@@ -269,7 +285,8 @@ func (a *apps) launch(app *app, spec childproc.Spec) error {
 	}
 	app.calls, err = app.main.Captured()
 	if err == nil {
-		go newCaptor(a, app).answerAll()
+		app.captor = newCaptor(a, app)
+		app.attending.Go(app.captor.answerAll)
 		return nil
 	}
 	failed := (*childproc.StartError)(nil)

@@ -20,7 +20,7 @@ type desk struct {
 	started time.Time
 }
 
-var errEnded = errors.New("grace is ending")
+var errEnded = errors.New("this grace ends or is being replaced (ask once more)")
 
 // Ask implements [control.Backend].
 func (d *desk) Ask(_ context.Context, r control.Request) (<-chan control.Line, error) {
@@ -43,6 +43,8 @@ func eventFor(r control.Request) (func(request int) event, error) {
 		return func(request int) event { return upgradeRequested{request: request, command: r.Command} }, nil
 	case control.Rollback:
 		return func(request int) event { return upgradeRequested{request: request, rollback: true} }, nil
+	case control.Reexec:
+		return func(request int) event { return reexecRequested{request} }, nil
 	case control.Stop:
 		if r.Now {
 			return func(request int) event { return killRequested{request} }, nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -34,6 +35,7 @@ type hooks struct {
 	name     string
 	post     func(event)
 	waiting  chan occasion
+	open     atomic.Int64 // that have not ended
 	cancel   context.CancelFunc
 	ended    chan struct{}
 }
@@ -62,6 +64,7 @@ func (h *hooks) hear(_ time.Time, r report) {
 		}
 		select {
 		case h.waiting <- occasion{hook, h.facts(r)}:
+			h.open.Add(1)
 		default:
 			go h.post(noticed{"hook left out", fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
 		}
@@ -97,12 +100,28 @@ func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
 }
 
+// restPause is between two looks whether hooks have ended.
+const restPause = 5 * time.Millisecond
+
+// rest tells when none waits or runs.
+func (h *hooks) rest() <-chan struct{} {
+	rested := make(chan struct{})
+	go func() {
+		defer close(rested)
+		for h.open.Load() > 0 {
+			time.Sleep(restPause)
+		}
+	}()
+	return rested
+}
+
 func (h *hooks) run(ctx context.Context) {
 	defer close(h.ended)
 	for o := range h.waiting {
 		if err := h.runOne(ctx, o); err != nil {
 			h.post(noticed{fmt.Sprintf("hook failed: --on %s", o.hook.On), err.Error()})
 		}
+		h.open.Add(-1)
 	}
 }
 

@@ -34,6 +34,7 @@ type loop struct {
 	// pulse is when beat is to show that the loop does not hang; nil is never.
 	pulse <-chan time.Time
 	beat  func()
+	begin func() []action // what is done first
 	// successor is who takes over when that is asked for; nil if nobody can.
 	successor successor
 	leaving   bool
@@ -58,16 +59,22 @@ type audience interface{ hear(at time.Time, r report) }
 func newLoop(p Policy, output string, a ...audience) *loop {
 	l := &loop{machine: newMachine(p), events: make(chan event), done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
+	l.begin = func() []action { return l.machine.begin(time.Now()) }
 	l.audience = append(a, l.callers)
 	return l
 }
 
 // post hands an event to the loop. It may be called from any goroutine but the
 // loop's own, and returns at once when the loop has ended.
-func (l *loop) post(ev event) {
+func (l *loop) post(ev event) { l.offer(ev) }
+
+// offer is a post that reports whether the event was taken.
+func (l *loop) offer(ev event) bool {
 	select {
 	case l.events <- ev:
+		return true
 	case <-l.done:
+		return false
 	}
 }
 
@@ -76,7 +83,7 @@ func (l *loop) run() int {
 	defer close(l.done)
 	defer l.timers.stop()
 	defer l.callers.close()
-	l.performAll(l.machine.begin(time.Now()))
+	l.performAll(l.begin())
 	for !l.over {
 		l.next(nil)
 		for l.leaving && !l.over {

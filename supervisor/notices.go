@@ -21,6 +21,7 @@ type ear struct {
 	instance int
 	socket   *childproc.NotifySocket
 	mains    []int         // the main process and those that were it before
+	strange  bool          // it was started by another process than this one
 	told     bool          // that a message was refused
 	said     bool          // READY=1
 	ready    chan struct{} // closed then
@@ -62,11 +63,11 @@ func (e *ear) catchUp(ctx context.Context) error {
 	}
 }
 
-// listen ends when the instance is released.
+// listen ends when the instance is released, or its socket suspended.
 func (e *ear) listen() {
 	for {
 		m, err := e.socket.Receive(e.allowed)
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 		if err != nil {
@@ -135,8 +136,17 @@ func (e *ear) belongs(pid int) bool {
 			return true
 		}
 	}
+	return e.mayAdopt(pid) && e.inherited(pid)
+}
+
+// mayAdopt is about orphans: of apps that were another process's children anybody may
+// have taken them in.
+func (e *ear) mayAdopt(pid int) bool {
+	if e.strange {
+		return true
+	}
 	orphan, err := childproc.Descends(pid, os.Getpid())
-	return err == nil && orphan && e.inherited(pid)
+	return err == nil && orphan
 }
 
 func (e *ear) inherited(pid int) bool {

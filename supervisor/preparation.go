@@ -14,12 +14,16 @@ type preparation struct {
 	cancel context.CancelFunc
 }
 
-func (a *apps) prepare(order prepare) {
+func newPreparation(l *launch) *preparation {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &preparation{ctx: ctx, cancel: cancel}
+	return &preparation{launch: l, ctx: ctx, cancel: cancel}
+}
+
+func (a *apps) prepare(order prepare) {
+	p := newPreparation(nil)
 	a.launches[order.generation] = p
 	go func() {
-		l, err := a.resolve(ctx, order)
+		l, err := a.resolve(p.ctx, order)
 		if err != nil {
 			a.post(prepareFailed{order.generation, err.Error(), statusOf(err)})
 			return

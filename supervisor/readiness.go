@@ -27,6 +27,10 @@ type vigil struct {
 	closed   map[uint64]time.Time // since when nobody has these sockets, by inode
 }
 
+func newVigil(a *apps, app *app, ctx context.Context, l *launch, begun time.Time) *vigil {
+	return &vigil{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.instance, begun: begun, closed: map[uint64]time.Time{}}
+}
+
 // awaitReady posts readied once the instance serves; the machine has the
 // deadline, and ctx ends with the wait.
 func (v *vigil) awaitReady() {

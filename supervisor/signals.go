@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,15 +28,21 @@ func realtime() []os.Signal {
 // signals turns the process's signals into events.
 type signals struct {
 	incoming []chan os.Signal
+	caught   []os.Signal
 	terminal bool // there was one at the start
-	post     func(event)
+	post     func(event) bool
 	reap     func() (int, error)
+	heeding  sync.WaitGroup
+	late     chan syscall.Signal // what nobody took
 }
+
+// mostLate is room for what comes while another grace takes over.
+const mostLate = 64
 
 // catchSignals comes before anybody can learn grace's pid. What is caught waits
 // for listen.
 func catchSignals() *signals {
-	s := &signals{terminal: hasTerminal()}
+	s := &signals{terminal: hasTerminal(), late: make(chan syscall.Signal, mostLate)}
 	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGCHLD} {
 		s.catch(sig)
 	}
@@ -51,6 +59,7 @@ func catchSignals() *signals {
 // catch has a channel of its own, because os/signal drops what a full one cannot
 // take: a flood of HUP must not cost a TERM.
 func (s *signals) catch(which ...os.Signal) {
+	s.caught = append(s.caught, which...)
 	c := make(chan os.Signal, 2*len(which))
 	signal.Notify(c, which...)
 	s.incoming = append(s.incoming, c)
@@ -58,44 +67,78 @@ func (s *signals) catch(which ...os.Signal) {
 
 // listen begins to hand events on. It ends with the process: a second QUIT that
 // finds nobody any more would end grace by a dump of its stacks.
-func (s *signals) listen(post func(event), reap func() (int, error)) {
+func (s *signals) listen(post func(event) bool, reap func() (int, error)) {
 	s.post, s.reap = post, reap
 	for _, c := range s.incoming {
-		go func() {
+		s.heeding.Go(func() {
 			for sig := range c {
 				s.heed(sig.(syscall.Signal))
 			}
-		}()
+		})
 	}
 }
 
+// stop comes after the loop's end, ignores signals from now on, and gives those that
+// the loop has not taken.
+func (s *signals) stop() []syscall.Signal {
+	for _, which := range s.caught {
+		if which != syscall.SIGCHLD { // ignoring that one has the kernel reap all children (sigaction(2))
+			signal.Ignore(which)
+		}
+	}
+	for _, c := range s.incoming {
+		signal.Stop(c)
+		close(c)
+	}
+	s.heeding.Wait()
+	close(s.late)
+	var late []syscall.Signal
+	for sig := range s.late {
+		late = append(late, sig)
+	}
+	return late
+}
+
+// catches reports whether a signal is not left as it was at the start.
+func (s *signals) catches(sig os.Signal) bool { return slices.Contains(s.caught, sig) }
+
 func (s *signals) heed(sig syscall.Signal) {
-	switch sig {
-	case syscall.SIGHUP:
-		s.hangUp()
-	case syscall.SIGTERM, syscall.SIGINT:
-		s.post(stopRequested{})
-	case syscall.SIGQUIT:
-		s.post(killRequested{})
-	case syscall.SIGUSR2:
-		s.post(noticed{"signal refused", "USR2 is kept for replacing grace itself, which this version cannot do; upgrade the app with HUP"})
-	case syscall.SIGCHLD:
+	if sig == syscall.SIGCHLD {
 		if _, err := s.reap(); err != nil {
 			s.post(noticed{"cannot reap orphans", err.Error()})
 		}
-	default:
-		s.post(signalReceived{sig})
+		return
+	}
+	if s.post(s.meaning(sig)) {
+		return
+	}
+	select {
+	case s.late <- sig:
+	default: // so many that one more means nothing
 	}
 }
 
+func (s *signals) meaning(sig syscall.Signal) event {
+	switch sig {
+	case syscall.SIGHUP:
+		return s.hangUp()
+	case syscall.SIGTERM, syscall.SIGINT:
+		return stopRequested{}
+	case syscall.SIGQUIT:
+		return killRequested{}
+	case syscall.SIGUSR2:
+		return reexecRequested{}
+	}
+	return signalReceived{sig}
+}
+
 // hangUp tells a closed terminal from somebody who wants an upgrade.
-func (s *signals) hangUp() {
+func (s *signals) hangUp() event {
 	if s.terminal && !hasTerminal() {
 		s.post(noticed{"the terminal is gone", "stopping as its shell would"})
-		s.post(stopRequested{})
-		return
+		return stopRequested{}
 	}
-	s.post(upgradeRequested{})
+	return upgradeRequested{}
 }
 
 // hasTerminal: opening /dev/tty gives ENXIO to a process without a controlling

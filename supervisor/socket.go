@@ -100,7 +100,7 @@ func (v *vigil) forgetClosed() {
 	for _, s := range v.sockets() {
 		since, known := v.closed[s.inode]
 		switch {
-		case !v.opened(s) || live(handoff.Member{}, s.inode):
+		case !v.opened(s) || v.apps.live(handoff.Member{}, s.inode):
 			delete(v.closed, s.inode)
 		case !known:
 			v.closed[s.inode] = time.Now()

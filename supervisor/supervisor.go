@@ -12,6 +12,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/succession"
 )
 
 // evictGrace is how long an evicted process has between TERM and KILL.
@@ -23,96 +24,147 @@ const evictGrace = 5 * time.Second
 // Run owns the process's signals, its orphans and its sockets meanwhile, and is
 // to be called once in a process. Descriptors that grace itself was given are
 // set close-on-exec, so that the app does not get them.
+//
+// Where another grace has prepared for this process to be its successor, Run goes on
+// with its app instead. And it may return when another one has taken over: with
+// status 0, or with a *Replacement for one in this process.
 func Run(o Options) (int, error) {
-	signals := catchSignals()
+	s := &service{signals: catchSignals()}
+	place, before, err := succession.Find()
+	if err != nil {
+		return statusFailure, err
+	}
+	s.place = place
 	closeInheritedOnExec()
-	o, err := o.settled()
-	if err != nil {
+	if s.options, err = o.settled(); err != nil {
 		return statusFailure, err
 	}
-	first, err := resolve(o)
-	if err != nil {
-		return statusOf(err), err
+	if before != nil {
+		return s.succeed(before)
 	}
-	family, err := childproc.NewFamily()
-	if err != nil {
-		return statusFailure, err
+	if err := s.open(); err != nil {
+		return statusOf(err), errors.Join(err, s.close())
 	}
-	listeners, err := bindAll(o)
-	if err != nil {
-		return statusFailure, err
+	s.assemble()
+	status, err := s.serve(s.announce)
+	if s.left() {
+		return status, err
 	}
-	defer closeListeners(listeners)
-	metrics, err := bindMetrics(o)
-	if err != nil {
-		return statusFailure, err
-	}
-	if metrics != nil {
-		defer metrics.Close() // the end of grace: there is nothing to do about an error
-	}
-	pidFile, err := writePIDFile(o.PIDFile)
-	if err != nil {
-		return statusFailure, err
-	}
-	socket, err := openControl(&o)
-	if err != nil {
-		return statusFailure, errors.Join(err, pidFile.remove())
-	}
-	runtime := openRuntimeDir(first.identity)
-	status, err := supervise(o, first, signals, family, listeners, metrics, runtime, socket)
-	return status, errors.Join(err, runtime.close(), pidFile.remove())
+	return status, errors.Join(err, s.close())
 }
 
-func supervise(o Options, first *launch, signals *signals, family *childproc.Family, listeners []*handoff.Listener, metrics *handoff.Listener, runtime runtimeDir, socket *control.Socket) (int, error) {
-	steering, err := openSteering(o)
-	if err != nil {
-		return statusFailure, err
+// service is all that a grace has. It is built up once and then belongs to Run.
+type service struct {
+	options   Options
+	place     *succession.Succession
+	strange   bool // apps may have parents that are no grace
+	signals   *signals
+	first     *launch // whose environment the hooks have
+	family    *childproc.Family
+	listeners []*handoff.Listener
+	metrics   *handoff.Listener
+	steering  *handoff.Steering
+	pidFile   pidFile
+	socket    *control.Socket
+	runtime   runtimeDir
+
+	loop     *loop
+	apps     *apps
+	hooks    *hooks
+	manager  *manager
+	counter  *counter
+	exporter *exporter
+	patrol   *patrol
+	handover *handover
+}
+
+// open makes what a first grace needs.
+func (s *service) open() (err error) {
+	if s.first, err = resolve(s.options); err != nil {
+		return err
 	}
-	o.Policy.Steered = steering != nil
-	o.Policy.Shared = slices.ContainsFunc(o.Listen, shared)
-	l := newLoop(o.Policy, describeOutput(), &journal{o.Log})
-	hooks := newHooks(o, first, family, l.post)
-	l.audience = append(l.audience, hooks)
-	apps := &apps{
-		options: o, family: family, held: listeners, listeners: sharedOf(listeners), steering: steering, runtime: runtime, post: l.post,
+	if s.family, err = childproc.NewFamily(); err != nil {
+		return err
+	}
+	if s.listeners, err = bindAll(s.options); err != nil {
+		return err
+	}
+	if s.metrics, err = bindMetrics(s.options); err != nil {
+		return err
+	}
+	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {
+		return err
+	}
+	if s.socket, err = openControl(&s.options); err != nil {
+		return err
+	}
+	s.runtime = openRuntimeDir(s.first.identity)
+	s.steering, err = openSteering(s.options, s.live())
+	return err
+}
+
+// assemble makes the parts that work with what was opened.
+func (s *service) assemble() {
+	s.options.Policy.Steered = s.steering != nil
+	s.options.Policy.Shared = slices.ContainsFunc(s.options.Listen, shared)
+	s.loop = newLoop(s.options.Policy, describeOutput(), &journal{s.options.Log})
+	s.hooks = newHooks(s.options, s.first, s.family, s.loop.post)
+	s.loop.audience = append(s.loop.audience, s.hooks)
+	s.apps = &apps{
+		options: s.options, family: s.family, held: s.listeners, listeners: sharedOf(s.listeners),
+		steering: s.steering, live: s.live(), runtime: s.runtime, post: s.loop.post,
 		launches: map[int]*preparation{}, running: map[int]*app{},
 	}
-	l.host = apps
-	desk := &desk{loop: l, apps: apps, name: o.Name, started: time.Now()}
-	counter, err := openCounter(socket, desk)
-	if err != nil {
+	s.loop.host = s.apps
+	s.handover = &handover{service: s}
+	s.loop.successor = s.handover
+}
+
+// serve returns when the app has ended or another grace has taken over. Before it
+// begins, greet tells the world.
+func (s *service) serve(greet func()) (int, error) {
+	desk := &desk{loop: s.loop, apps: s.apps, name: s.options.Name, started: time.Now()}
+	var err error
+	if s.counter, err = openCounter(s.socket, desk); err != nil {
 		return statusFailure, err
 	}
-	exporter, err := openExporter(metrics, l, desk)
-	if err != nil {
+	if s.exporter, err = openExporter(s.metrics, s.loop, desk); err != nil {
 		return statusFailure, err
 	}
-	signals.listen(l.post, family.ReapOrphans)
-	watch, err := handoff.NewHangupWatch(sharedOf(listeners))
-	if err != nil {
+	if s.patrol, err = openPatrol(s.listeners, s.loop.post); err != nil {
 		return statusFailure, err
 	}
-	revivals := make(chan struct{})
-	go func() {
-		defer close(revivals)
-		reviveAll(watch, l.post)
-	}()
+	s.signals.listen(s.loop.offer, s.family.ReapOrphans)
 	steered := make(chan struct{})
 	go func() {
 		defer close(steered)
-		watchSteering(steering, l.post)
+		watchSteering(s.steering, s.loop.post)
 	}()
-	announce(o, listeners)
-	manager := openManager(o.Policy, l.post)
-	manager.attend(l)
-	manager.begin()
-	status := l.run()
-	manager.close()
-	err = errors.Join(counter.close(), exporter.close(), watch.Close(), closeSteering(steering))
-	hooks.close()
-	<-revivals // it must not be at a listener that is closed
+	s.manager = openManager(s.options.Policy, s.loop.post)
+	s.manager.attend(s.loop)
+	greet()
+	status := s.loop.run()
+	if s.left() {
+		return 0, s.handover.leave()
+	}
+	s.manager.close()
+	err = errors.Join(s.counter.close(), s.exporter.close(), s.patrol.close(), closeSteering(s.steering))
+	s.hooks.close()
 	<-steered
 	return status, err
+}
+
+// close undoes what open has done.
+func (s *service) close() error {
+	closeListeners(s.listeners)
+	if s.metrics != nil {
+		s.metrics.Close() // the end of grace: there is nothing to do about an error
+	}
+	var err error
+	if s.socket != nil && s.counter == nil {
+		err = s.socket.Close()
+	}
+	return errors.Join(err, s.runtime.close(), s.pidFile.remove())
 }
 
 // closeInheritedOnExec: what a service manager gave to grace is not the app's.
@@ -169,13 +221,40 @@ func closeListeners(listeners []*handoff.Listener) {
 	}
 }
 
-func announce(o Options, listeners []*handoff.Listener) {
-	for _, l := range listeners {
-		o.Log.Info().Str("name", l.Name()).Str("network", l.Network()).Str("address", l.Bound()).Msg("listening")
+func (s *service) announce() {
+	for _, l := range s.listeners {
+		s.options.Log.Info().Str("name", l.Name()).Str("network", l.Network()).Str("address", l.Bound()).Msg("listening")
 	}
-	if hint := stopSignalHint(o); hint != "" {
-		o.Log.Warn().Msg(hint)
+	if hint := stopSignalHint(s.options); hint != "" {
+		s.options.Log.Warn().Msg(hint)
 	}
+	s.manager.begin()
+}
+
+// patrol sees that the held listeners live.
+type patrol struct {
+	watch *handoff.HangupWatch
+	ended chan struct{}
+}
+
+func openPatrol(listeners []*handoff.Listener, post func(event)) (*patrol, error) {
+	watch, err := handoff.NewHangupWatch(sharedOf(listeners))
+	if err != nil {
+		return nil, err
+	}
+	p := &patrol{watch, make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		reviveAll(watch, post)
+	}()
+	return p, nil
+}
+
+// close returns when nobody is at a listener any more.
+func (p *patrol) close() error {
+	err := p.watch.Close()
+	<-p.ended
+	return err
 }
 
 // reviveAll ends when the watch is closed.

@@ -1,0 +1,376 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/succession"
+	"golang.org/x/sys/unix"
+)
+
+// handover is the way from this grace to the next.
+type handover struct {
+	service *service
+	legacy  *document // what was left, once somebody has taken it
+	pid     int       // of who has
+}
+
+// inPlace reports whether the next grace has to be this process. A service manager that
+// speaks sd_notify learns of another pid; nobody else does: for a shell, a container's
+// init or a supervisor that waits for its child the end of this process is the end.
+func inPlace() bool { return os.Getpid() == 1 || os.Getenv("NOTIFY_SOCKET") == "" }
+
+func (h *handover) left() bool { return h.legacy != nil }
+
+// rest waits for the hooks: their output is read here.
+func (h *handover) rest() <-chan struct{} { return h.service.hooks.rest() }
+
+// suspend has the apps' messages and calls wait.
+func (h *handover) suspend() <-chan struct{} {
+	s, still := h.service, make(chan struct{})
+	var waited []*app
+	for _, app := range s.apps.running {
+		app.suspended = true
+		s.apps.attempt(app.suspend())
+		waited = append(waited, app)
+	}
+	go func() {
+		defer close(still)
+		if err := s.patrol.close(); err != nil {
+			s.loop.post(noticed{"cannot end the watch of the listeners", err.Error()})
+		}
+		for _, app := range waited {
+			app.attending.Wait()
+		}
+	}()
+	return still
+}
+
+func (a *app) suspend() error {
+	if a.captor == nil {
+		return a.notify.Suspend()
+	}
+	return errors.Join(a.notify.Suspend(), a.calls.Suspend())
+}
+
+// resume comes too when nothing was suspended, and when another grace has taken over.
+func (h *handover) resume() {
+	s := h.service
+	if h.left() {
+		return
+	}
+	for _, app := range s.apps.running {
+		if !app.suspended {
+			continue
+		}
+		app.suspended = false
+		s.apps.attempt(app.resume())
+		app.attend()
+	}
+	select {
+	case <-s.patrol.ended:
+		patrol, err := openPatrol(s.listeners, s.loop.post)
+		if err != nil {
+			s.apps.attempt(err)
+			return
+		}
+		s.patrol = patrol
+	default:
+	}
+}
+
+func (a *app) resume() error {
+	if a.captor == nil {
+		return a.notify.Resume()
+	}
+	return errors.Join(a.notify.Resume(), a.calls.Resume())
+}
+
+// handOver gives everything away; if nobody takes it, this grace has it all still.
+func (h *handover) handOver(m machineState) event {
+	s := h.service
+	if s.hooks.open.Load() > 0 {
+		return reexecDelayed{}
+	}
+	for _, app := range s.apps.running {
+		if !app.suspended {
+			return reexecDelayed{}
+		}
+	}
+	s.family.Suspend()
+	d, err := h.describe(m)
+	if err == nil {
+		h.pid, err = h.give(d)
+	}
+	if err != nil {
+		h.takeBack(d)
+		return reexecFailed{err.Error()}
+	}
+	h.legacy = d
+	return reexeced{h.pid}
+}
+
+func (h *handover) takeBack(d *document) {
+	if d != nil && d.Host.Steering != nil {
+		h.service.steering.Resume()
+	}
+	h.service.family.Resume()
+}
+
+// describe suspends the steering, if it gives a document.
+func (h *handover) describe(m machineState) (*document, error) {
+	s := h.service
+	d := &document{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
+	d.Host = hostState{
+		Uncapturable: s.apps.uncapturable.Load(), Runtime: s.runtime.path, Hangup: s.signals.catches(syscall.SIGHUP),
+		Strange: s.strange, Launches: map[int]launchState{},
+	}
+	for _, l := range s.listeners {
+		d.Host.Listeners = append(d.Host.Listeners, l.State())
+	}
+	if s.metrics != nil {
+		state := s.metrics.State()
+		d.Host.Metrics = &state
+	}
+	if s.socket != nil {
+		listener, lock := s.socket.Descriptors()
+		d.Host.Control = &controlState{s.socket.Path, listener, lock}
+	}
+	for generation, p := range s.apps.launches {
+		d.Host.Launches[generation] = p.launch.state()
+	}
+	for _, app := range s.apps.running {
+		state, err := app.state()
+		if err != nil {
+			return nil, err
+		}
+		d.Host.Apps = append(d.Host.Apps, state)
+	}
+	if s.steering == nil {
+		return d, nil
+	}
+	state, err := s.steering.Suspend()
+	if err != nil {
+		return nil, err
+	}
+	d.Host.Steering = &state
+	return d, nil
+}
+
+func (d *document) estate() (succession.Estate, error) {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return succession.Estate{}, fmt.Errorf("cannot write down grace's state: %w", err)
+	}
+	return succession.Estate{Document: text, Files: d.Host.files()}, nil
+}
+
+// give returns when the next grace can take over.
+func (h *handover) give(d *document) (pid int, err error) {
+	e, err := d.estate()
+	if err != nil {
+		return 0, err
+	}
+	if inPlace() {
+		return os.Getpid(), h.service.place.Try(e)
+	}
+	if pid, err = h.service.place.ByAnother(e); err == nil {
+		h.service.manager.follow(pid)
+	}
+	return pid, err
+}
+
+// leave lets the last words out, and gives the process up.
+func (h *handover) leave() error {
+	s := h.service
+	s.family.Resume() // somebody may be at it
+	if s.counter != nil {
+		_ = s.counter.server.Close() // who was not answered sees the connection end
+	}
+	if s.exporter != nil {
+		_ = s.exporter.close()
+	}
+	late := s.signals.stop()
+	s.manager.close()
+	if !inPlace() {
+		for _, sig := range late {
+			_ = unix.Kill(h.pid, sig) // it may have ended by now, like any process
+		}
+		return nil
+	}
+	for _, sig := range late {
+		h.legacy.Host.Signals = append(h.legacy.Host.Signals, int(sig))
+	}
+	return &Replacement{s.place, h.legacy}
+}
+
+// Replacement is how Run ends where another grace is to take over in this process. Nothing
+// of this one is at work any more but what its caller has begun.
+type Replacement struct {
+	place  *succession.Succession
+	legacy *document
+}
+
+func (*Replacement) Error() string { return "another grace takes over in this process" }
+
+// Exec puts the other grace in place of the program; it returns only if that failed.
+func (r *Replacement) Exec() error {
+	e, err := r.legacy.estate()
+	if err == nil {
+		err = r.place.InPlace(e)
+	}
+	return fmt.Errorf("cannot put another grace in place: %w", err)
+}
+
+// succeed goes on with what another grace has left.
+func (s *service) succeed(before *succession.Predecessor) (int, error) {
+	d, err := read(before.Document)
+	if err == nil {
+		err = s.inherit(d, before)
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot take over from the running grace: %w", err)
+		before.Refuse(err)
+		return statusFailure, err
+	}
+	if err := before.Accept(); err != nil || before.Trial() {
+		return 0, err
+	}
+	s.settleIn(d, before.Same())
+	status, err := s.serve(func() {
+		s.manager.resume(d.Machine.Current)
+		for _, sig := range d.Host.Signals {
+			go s.loop.post(s.signals.meaning(syscall.Signal(sig)))
+		}
+	})
+	if s.patrol == nil || s.left() { // the app lives, and its sockets stay
+		return status, err
+	}
+	return status, errors.Join(err, s.close())
+}
+
+func (s *service) left() bool { return s.handover.left() }
+
+// read refuses what only a newer grace understands.
+func read(text []byte) (*document, error) {
+	var version struct {
+		Version int
+		Grace   string
+	}
+	if err := json.Unmarshal(text, &version); err != nil {
+		return nil, fmt.Errorf("its state makes no sense: %w", err)
+	}
+	if version.Version < 1 || version.Version > stateVersion {
+		return nil, fmt.Errorf("its state has version %d (of grace %s), and this grace understands up to %d: use a grace that is not older", version.Version, version.Grace, stateVersion)
+	}
+	d := &document{}
+	if err := json.Unmarshal(text, d); err != nil {
+		return nil, fmt.Errorf("its state makes no sense: %w", err)
+	}
+	return d, d.check()
+}
+
+// inherit makes all parts anew from the state. It changes nothing that the old grace
+// has.
+func (s *service) inherit(d *document, before *succession.Predecessor) (err error) {
+	files := descriptors(before.Files)
+	host := d.Host
+	s.strange = !before.Same() || host.Strange
+	if s.family, err = childproc.NewFamily(); err != nil {
+		return err
+	}
+	for _, state := range host.Listeners {
+		l, err := handoff.TakeOverListener(state, handoff.Descriptors(files))
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	if host.Metrics != nil {
+		if s.metrics, err = handoff.TakeOverListener(*host.Metrics, handoff.Descriptors(files)); err != nil {
+			return err
+		}
+	}
+	if host.Steering != nil {
+		if s.steering, err = handoff.TakeOverSteering(*host.Steering, handoff.Descriptors(files), s.live()); err != nil {
+			return err
+		}
+	}
+	s.runtime = runtimeDir{host.Runtime}
+	s.first = host.Launches[d.Machine.Current].launch()
+	if host.Control != nil {
+		if err := host.Control.take(files); err != nil {
+			return err
+		}
+	}
+	s.assemble()
+	if err := s.inheritApps(d, before.Same(), files); err != nil {
+		return err
+	}
+	files.closeAll()
+	return nil
+}
+
+// take leaves the socket to the old grace for the time being.
+func (c *controlState) take(files descriptors) (err error) {
+	if c.Listener, err = files.take(c.Listener); err != nil {
+		return err
+	}
+	c.Lock, err = files.take(c.Lock)
+	return err
+}
+
+func (s *service) inheritApps(d *document, same bool, files descriptors) error {
+	s.apps.uncapturable.Store(d.Host.Uncapturable)
+	for generation, state := range d.Host.Launches {
+		s.apps.launches[generation] = newPreparation(state.launch())
+	}
+	for _, state := range d.Host.Apps {
+		if err := s.apps.takeOver(state, !same, files); err != nil {
+			return err
+		}
+	}
+	m, actions, err := restore(s.options.Policy, d.Machine, time.Now())
+	if err != nil {
+		return err
+	}
+	s.loop.machine = m
+	s.loop.begin = func() []action {
+		s.apps.carryOn(m)
+		why := fmt.Sprintf("from grace %s, pid %d", d.Grace, d.PID)
+		return append([]action{report{level: info, text: "taken over", generation: d.Machine.Current, pid: os.Getpid(), why: why}}, actions...)
+	}
+	return nil
+}
+
+// settleIn takes what only one grace can have, once the old one has gone. What fails is no
+// reason to leave the app alone.
+func (s *service) settleIn(d *document, same bool) {
+	var errs []error
+	if d.Host.Hangup && same { // it was ignored while nobody could heed it
+		s.signals.catch(syscall.SIGHUP)
+	}
+	var err error
+	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {
+		errs = append(errs, err)
+	}
+	if c := d.Host.Control; c != nil {
+		if s.socket, err = control.Adopt(c.Path, c.Listener, c.Lock); err != nil {
+			errs = append(errs, err)
+		} else {
+			s.options.Name, s.apps.options.Name = s.socket.Name, s.socket.Name
+			s.hooks.name = s.socket.Name
+		}
+	}
+	errs = append(errs, inheritWatchdog(d.PID))
+	if err := errors.Join(errs...); err != nil {
+		s.options.Log.Warn().Str("why", err.Error()).Msg("not everything could be taken over")
+	}
+}

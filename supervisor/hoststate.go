@@ -1,0 +1,268 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/childproc/capture"
+	"github.com/gracerun/grace/handoff"
+	"golang.org/x/sys/unix"
+)
+
+// stateVersion counts the forms of a document. A grace reads its own and all before;
+// a field that is added with a meaningful zero value makes no new one.
+const stateVersion = 1
+
+// document is what one grace leaves to the next. It has the app's environment, and is
+// never written to a disk.
+type document struct {
+	Version int
+	Grace   string // the program's version
+	PID     int
+	Machine machineState
+	Host    hostState
+}
+
+// hostState is what belongs to the machine's state in the system. Descriptors in it are
+// numbers of the old process.
+type hostState struct {
+	Uncapturable bool
+	Strange      bool // apps may have parents that are no grace
+	Listeners    []handoff.ListenerState
+	Metrics      *handoff.ListenerState
+	Steering     *handoff.SteeringState
+	Launches     map[int]launchState // by generation
+	Apps         []appState
+	Runtime      string
+	Control      *controlState
+	Hangup       bool  // HUP is heeded
+	Signals      []int // that came too late for the old grace
+}
+
+type controlState struct {
+	Path           string
+	Listener, Lock int
+}
+
+type launchState struct {
+	Path, Real string
+	File       file
+	Args       []string
+	Dir        string
+	Env        []string
+	Identity   *childproc.Identity
+	Umask      int
+}
+
+func (l *launch) state() launchState {
+	return launchState{l.path, l.real, l.file, l.args, l.dir, l.env, l.identity, l.umask}
+}
+
+func (s launchState) launch() *launch {
+	return &launch{s.Path, s.Real, s.File, s.Args, s.Dir, s.Env, s.Identity, s.Umask}
+}
+
+// appState is one instance with its processes.
+type appState struct {
+	Generation, Instance, Slot int
+	MustNotify                 bool
+	Predecessor                int
+	Strange                    bool // it was started by another process than the old grace
+	Main                       childproc.ProcessState
+	Launchers                  []childproc.ProcessState
+	Notify                     childproc.NotifyState
+	Calls                      int            // -1 if it is not captured
+	Fresh                      map[uint64]int // sockets of grace's own in place of the app's, by inode
+	Predecessors               handoff.GrantState
+	Mains                      []int
+	Told, Said                 bool
+}
+
+// state describes an app that is suspended.
+func (a *app) state() (appState, error) {
+	s := appState{
+		Generation: a.start.generation, Instance: a.start.instance, Slot: a.start.slot,
+		MustNotify: a.start.mustNotify, Predecessor: a.start.predecessor, Strange: a.ear.strange,
+		Main: a.main.State(), Calls: -1, Predecessors: a.grant.State(),
+		Mains: a.ear.mains, Told: a.ear.told, Said: a.ear.said,
+	}
+	for _, p := range a.launchers {
+		s.Launchers = append(s.Launchers, p.State())
+	}
+	if a.calls != nil {
+		s.Calls, s.Fresh = a.calls.FD(), a.captor.fresh
+	}
+	var err error
+	s.Notify, err = a.notify.State()
+	return s, err
+}
+
+// files are the descriptors in the state, each once.
+func (s hostState) files() []int {
+	files := []int{}
+	add := func(fds ...int) { files = append(files, fds...) }
+	for _, l := range s.Listeners {
+		add(l.FD)
+	}
+	if s.Metrics != nil {
+		add(s.Metrics.FD)
+	}
+	if s.Steering != nil {
+		add(s.Steering.FDs()...)
+	}
+	if s.Control != nil {
+		add(s.Control.Listener, s.Control.Lock)
+	}
+	for _, a := range s.Apps {
+		add(a.Main.PIDFD, a.Notify.FD, a.Calls, a.Predecessors.Predecessor)
+		for _, p := range a.Launchers {
+			add(p.PIDFD)
+		}
+		for _, fd := range a.Fresh {
+			add(fd)
+		}
+	}
+	slices.Sort(files)
+	return slices.DeleteFunc(slices.Compact(files), func(fd int) bool { return fd < 0 })
+}
+
+// descriptors are those that have come with a state, by their numbers there.
+type descriptors map[int]int
+
+func (d descriptors) take(there int) (int, error) {
+	here, ok := d[there]
+	if !ok {
+		return -1, fmt.Errorf("descriptor %d has not come with the state", there)
+	}
+	delete(d, there)
+	return here, nil
+}
+
+// closeAll is for what this grace has no use for, which a newer one would have had.
+func (d descriptors) closeAll() {
+	for _, fd := range d {
+		unix.Close(fd)
+	}
+}
+
+// takeOver makes the app of a state. Nothing of it is begun before carryOn.
+func (a *apps) takeOver(s appState, strange bool, files descriptors) (err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	app := &app{
+		start: start{generation: s.Generation, instance: s.Instance, slot: s.Slot, mustNotify: s.MustNotify, predecessor: s.Predecessor},
+		ctx:   ctx, cancel: cancel, launchers: map[int]*childproc.Process{},
+	}
+	if before, ok := a.launches[s.Predecessor]; ok {
+		app.predecessor = before.ctx
+	}
+	a.running[s.Instance] = app
+	if app.main, err = a.family.TakeOver(s.Main, files); err != nil {
+		return err
+	}
+	for _, launcher := range s.Launchers {
+		p, err := a.family.TakeOver(launcher, files)
+		if err != nil {
+			return err
+		}
+		app.launchers[p.PID] = p
+	}
+	if app.notify, err = childproc.TakeOverNotify(s.Notify, files); err != nil {
+		return err
+	}
+	app.ear = newEar(a, s.Instance, app.notify, s.Main.PID)
+	app.ear.mains, app.ear.told, app.ear.strange = s.Mains, s.Told, s.Strange || strange
+	if s.Said {
+		app.ear.said = true
+		close(app.ear.ready)
+	}
+	if app.grant, err = handoff.TakeOverGrant(s.Predecessors, handoff.Descriptors(files)); err != nil {
+		return err
+	}
+	return a.takeOverCalls(app, s, files)
+}
+
+func (a *apps) takeOverCalls(app *app, s appState, files descriptors) error {
+	if s.Calls < 0 {
+		return nil
+	}
+	fd, err := files.take(s.Calls)
+	if err != nil {
+		return err
+	}
+	if app.calls, err = capture.NewListener(fd); err != nil {
+		return err
+	}
+	app.captor = newCaptor(a, app)
+	for inode, there := range s.Fresh {
+		if app.captor.fresh[inode], err = files.take(there); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carryOn begins to follow the apps that were taken over.
+func (a *apps) carryOn(m *machine) {
+	for id, app := range a.running {
+		i := m.instances[id]
+		waiting, dismiss := context.WithCancel(app.ctx)
+		app.dismiss = dismiss
+		app.attend()
+		a.attempt(app.tellOfPredecessor())
+		for _, p := range app.launchers {
+			go a.watch(app, p)
+		}
+		if i.ended {
+			go a.watchRest(app, app.main)
+			continue
+		}
+		go a.watch(app, app.main)
+		if i.phase == Starting {
+			go newVigil(a, app, waiting, a.launches[app.start.generation].launch, i.since).awaitReady()
+		}
+	}
+}
+
+// attend listens to what the app says and calls.
+func (a *app) attend() {
+	a.attending.Go(a.ear.listen)
+	if a.captor != nil {
+		a.attending.Go(a.captor.answerAll)
+	}
+}
+
+// check compares the two halves of a document: each instance with a process has its app.
+func (d document) check() error {
+	apps := map[int]bool{}
+	for _, a := range d.Host.Apps {
+		apps[a.Instance] = true
+	}
+	for _, g := range d.Machine.Generations {
+		if _, ok := d.Host.Launches[g.Number]; !ok {
+			return fmt.Errorf("the state does not say how generation %d is started", g.Number)
+		}
+		for _, i := range g.Instances {
+			if apps[i.ID] != (i.PID != 0) {
+				return fmt.Errorf("the state has instance %d without its process, or the other way round", i.ID)
+			}
+			delete(apps, i.ID)
+		}
+	}
+	if len(apps) > 0 {
+		return errors.New("the state has processes of no instance")
+	}
+	return nil
+}
+
+// inheritWatchdog: systemd's watchdog was promised the signs of life of the old grace's pid.
+func inheritWatchdog(before int) error {
+	if os.Getenv("WATCHDOG_PID") != strconv.Itoa(before) {
+		return nil
+	}
+	return os.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
+}
