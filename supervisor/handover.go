@@ -333,7 +333,7 @@ func (s *service) inheritApps(d *document, same bool, files descriptors) error {
 		s.apps.launches[generation] = newPreparation(state.launch())
 	}
 	for _, state := range d.Host.Apps {
-		if err := s.apps.takeOver(state, !same, files); err != nil {
+		if err := s.apps.takeOver(state, d.PID, !same, files); err != nil {
 			return err
 		}
 	}

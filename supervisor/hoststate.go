@@ -151,7 +151,7 @@ func (d descriptors) closeAll() {
 }
 
 // takeOver makes the app of a state. Nothing of it is begun before carryOn.
-func (a *apps) takeOver(s appState, strange bool, files descriptors) (err error) {
+func (a *apps) takeOver(s appState, before int, strange bool, files descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	app := &app{
 		start: start{generation: s.Generation, instance: s.Instance, slot: s.Slot, mustNotify: s.MustNotify, predecessor: s.Predecessor},
@@ -175,7 +175,7 @@ func (a *apps) takeOver(s appState, strange bool, files descriptors) (err error)
 		return err
 	}
 	app.ear = newEar(a, s.Instance, app.notify, s.Main.PID)
-	app.ear.mains, app.ear.told, app.ear.strange = s.Mains, s.Told, s.Strange || strange
+	app.ear.mains, app.ear.told, app.ear.before, app.ear.strange = s.Mains, s.Told, before, s.Strange || strange
 	if s.Said {
 		app.ear.said = true
 		close(app.ear.ready)

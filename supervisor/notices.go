@@ -22,6 +22,7 @@ type ear struct {
 	socket   *childproc.NotifySocket
 	mains    []int         // the main process and those that were it before
 	strange  bool          // it was started by another process than this one
+	before   int           // the grace before this one, whose barriers may be left; 0 if there was none
 	told     bool          // that a message was refused
 	said     bool          // READY=1
 	ready    chan struct{} // closed then
@@ -87,6 +88,9 @@ func (e *ear) refuse(why string) {
 }
 
 func (e *ear) heed(m childproc.Message) {
+	if m.PID == e.before && m.PID != os.Getpid() {
+		return
+	}
 	if m.PID == os.Getpid() {
 		select {
 		case e.passed <- struct{}{}:
@@ -120,7 +124,7 @@ func (e *ear) heed(m childproc.Message) {
 }
 
 func (e *ear) allowed(pid int) bool {
-	if pid == os.Getpid() || e.belongs(pid) {
+	if pid == os.Getpid() || pid == e.before || e.belongs(pid) {
 		return true
 	}
 	e.refuse(fmt.Sprintf("process %d does not belong to instance %d", pid, e.instance))

@@ -230,7 +230,17 @@ func (s *Succession) upgrade() error {
 		return err
 	}
 	defer os.Unsetenv(variable)
-	return s.upgrader.Upgrade()
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		err := s.upgrader.Upgrade()
+		if err == nil || !unaware(err) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// unaware: tableflip looks at what has happened in no order (Upgrader.run).
+func unaware(err error) bool {
+	return err.Error() == "process is not ready yet" || err.Error() == "parent hasn't exited"
 }
 
 // failure prefers what the new grace has said itself.
