@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
@@ -366,6 +367,45 @@ func TestPidFileAndPathsAreTheSuccessors(t *testing.T) {
 			if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
 				t.Errorf("%v is left, %v", left, err)
 			}
+		})
+	}
+}
+
+// Who asks by the control socket is answered by the old grace, and finds the new one at the same place.
+func TestReexecByCommand(t *testing.T) {
+	for _, way := range waysToReexec {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			name := "reexec-" + strings.ToLower(rand.Text())
+			d := found(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--metrics", "127.0.0.1:0", "--", appBinary)
+			exporter := d.awaitMessage("serving metrics").Address
+			for range 3 {
+				out, err := exec.Command(d.program, "reexec", name).CombinedOutput()
+				if err != nil || !strings.Contains(string(out), "another grace has taken over") {
+					t.Fatalf("%s, %v", out, err)
+				}
+				d.reigns++
+				d.awaitNth("taken over", d.reigns)
+				out, err = exec.Command(d.program, "status", "--json", name).CombinedOutput()
+				if err != nil || !strings.Contains(string(out), fmt.Sprintf(`"pid":%d,`, d.pid())) {
+					t.Fatalf("%s, %v; not %d", out, err, d.pid())
+				}
+				if body := ask(t, exporter, "/metrics"); !strings.Contains(body, "grace_") {
+					t.Fatalf("%s", body)
+				}
+			}
+			if err := os.Remove(d.program); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command(graceBinary, "reexec", name).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "no such file") {
+				t.Fatalf("%s, %v", out, err)
+			}
+			out, err = exec.Command(graceBinary, "upgrade", name).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s, %v", out, err)
+			}
+			d.end()
 		})
 	}
 }

@@ -167,7 +167,7 @@ func TestFloodOfHangUpsDoesNotCostATERM(t *testing.T) {
 	s.ready(1)
 	for range 2000 {
 		s.signal(syscall.SIGHUP)
-		s.signal(syscall.SIGUSR2)
+		s.signal(syscall.SIGCHLD)
 	}
 	s.stop()
 }

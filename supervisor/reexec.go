@@ -1,10 +1,15 @@
 package supervisor
 
-import "github.com/gracerun/grace/supervisor/control"
+import (
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
 
 // relay is the replacement of grace itself, which is wanted.
 type relay struct {
 	requests []int
+	since    time.Time
 	begun    bool // the shell is at it
 	told     bool // the log says why it waits
 }
@@ -14,7 +19,7 @@ func (m *machine) onReexecRequested(ev reexecRequested) {
 	case m.mode != running:
 		m.refuseReexec(asker(ev.request))
 	case m.relay == nil:
-		m.relay = &relay{requests: asker(ev.request)}
+		m.relay = &relay{requests: asker(ev.request), since: m.at}
 	default:
 		m.relay.requests = append(m.relay.requests, asker(ev.request)...)
 	}
@@ -61,6 +66,7 @@ func (m *machine) onReexeced(ev reexeced) {
 
 func (m *machine) answerReexec(r result) {
 	if m.relay != nil {
+		r.took = m.at.Sub(m.relay.since)
 		m.answerAll(m.relay.requests, r)
 		m.relay = nil
 	}
