@@ -18,7 +18,7 @@ type (
 		command  []string
 		rollback bool // of what ran before the current one
 	}
-	// stopRequested asks for the end of everything; said twice, for an
+	// stopRequested asks for the end of everything; as a signal said twice, for an
 	// immediate one.
 	stopRequested struct{ request int }
 	// killRequested asks for an immediate end.

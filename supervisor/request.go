@@ -74,6 +74,9 @@ func (m *machine) onStopRequested(ev stopRequested) {
 		m.say(report{level: info, text: "stopping", fact: FactStopping, within: m.policy.DrainTimeout})
 		m.linger()
 	case lingering, stopping:
+		if ev.request != 0 {
+			return // who asks waits along; only a signal that is sent twice is impatient
+		}
 		m.say(report{level: warn, text: "stopping at once", why: "told to stop a second time"})
 		m.killAll()
 	case done:

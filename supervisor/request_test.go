@@ -220,6 +220,22 @@ func TestStopAnswersEverybody(t *testing.T) {
 	}
 }
 
+func TestSecondStopByRequestWaitsAlong(t *testing.T) {
+	w := serving(t)
+	first, second := w.ask(), w.ask()
+	w.happen(stopRequested{first})
+	w.happen(stopRequested{second})
+	if len(w.said("stopping at once")) > 0 || w.m.instances[1].phase != Draining {
+		t.Fatalf("instance 1 is %s", w.m.instances[1].phase)
+	}
+	w.endInstance(1, childproc.Exit{})
+	for _, request := range []int{first, second} {
+		if r := w.results()[request]; r.outcome != control.Stopped {
+			t.Errorf("answer to request %d: %+v", request, r)
+		}
+	}
+}
+
 func TestHistoryKeepsTheLast(t *testing.T) {
 	w := serving(t)
 	for range historyLength + 3 {
