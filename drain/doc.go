@@ -54,7 +54,8 @@
 //	return d.Wait()
 //
 // Whatever has an end of its own takes part by [Drain.On]. A framework that owns its server does so with its Shutdown,
-// a program that handles the signals itself calls [Drain.Drain]. The package drain/grpcdrain does it for gRPC.
+// a program that handles the signals itself calls [Drain.Drain]. A server that is no http.Server accepts from a
+// [Listener]. The package drain/grpcdrain does it for gRPC.
 //
 // # What it tells
 //

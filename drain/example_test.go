@@ -2,9 +2,12 @@ package drain_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"sync"
 
 	"github.com/gracerun/grace/drain"
@@ -92,4 +95,47 @@ func ExampleDrain() {
 	// Output:
 	// bot has answered
 	// database closed
+}
+
+// A server that is no http.Server: whoever has connected is greeted, even if the drain has begun by then.
+func ExampleListener() {
+	ln, err := handoff.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	d := drain.New()
+	l := drain.NewListener(ln)
+	greet := func(conn net.Conn) {
+		fmt.Fprintln(conn, "hello")
+		conn.Close()
+	}
+	d.On(drain.Accepting, "greeter", l.Stop)
+	d.Go("greeter", func(context.Context) error {
+		defer l.Close()
+		for {
+			conn, err := l.Accept()
+			if errors.Is(err, drain.ErrDraining) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			d.Go("greeting", func(context.Context) error { greet(conn); return nil })
+		}
+	})
+	d.Drain() // mostly a signal does
+	if err := d.Wait(); err != nil {
+		fmt.Println(err)
+	}
+	io.Copy(os.Stdout, client)
+	// Output:
+	// hello
 }

@@ -1,14 +1,17 @@
 package drain
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
 	"time"
 )
 
-var errStopped = errors.New("the listener was told to stop")
+// errStopped is an end in the eyes of the servers that know net.ErrClosed or its text only.
+var errStopped = fmt.Errorf("cannot accept: %w: %w", ErrDraining, net.ErrClosed)
 
 const (
 	// queuePatience bounds the emptying of a queue that other processes share and clients go on filling.
@@ -16,57 +19,91 @@ const (
 	// stolenPatience is how long one Accept waits for a connection that was seen in the queue: another process may
 	// have taken it.
 	stolenPatience = 10 * time.Millisecond
+	// emptyPatience is how long nothing comes out of a queue that is empty, where it cannot be seen. What waits in it
+	// comes out at once.
+	emptyPatience = 50 * time.Millisecond
 )
 
-// listener stops without losing the connections in its queue: closing the last descriptor of a socket makes the kernel
-// reset them, although their clients see them as established.
-type listener struct {
-	net.Listener
-	accept    func()
+// Listener stops without losing the connections in its queue: closing the last descriptor of a socket makes the kernel
+// reset them, although their clients see them as established. Serve has its own; this is for servers of other kinds, by
+// Drain.On. Its methods may be called from any goroutine.
+type Listener struct {
+	ln        net.Listener
 	close     func() error
+	accept    func()
 	accepting chan struct{} // closed at the first Accept
+	stop      func()
 	stopping  chan struct{}
-	until     time.Time // set before stopping is closed
+	until     time.Time // for the queue; set before stopping is closed
+	end       func()
+	ended     chan struct{} // closed when the server accepts no more
 }
 
-func newListener(ln net.Listener) *listener {
-	accepting := make(chan struct{})
-	return &listener{
-		Listener:  ln,
-		accept:    sync.OnceFunc(func() { close(accepting) }),
+// NewListener owns ln. Give it the socket itself and put TLS around it, since a ln without SetDeadline, such as
+// tls.NewListener gives, is closed as it stands.
+func NewListener(ln net.Listener) *Listener {
+	l := &Listener{
+		ln:        ln,
 		close:     sync.OnceValue(ln.Close),
-		accepting: accepting,
+		accepting: make(chan struct{}),
 		stopping:  make(chan struct{}),
+		ended:     make(chan struct{}),
 	}
+	l.accept = sync.OnceFunc(func() { close(l.accepting) })
+	l.stop = sync.OnceFunc(l.beginToStop)
+	l.end = sync.OnceFunc(func() { close(l.ended) })
+	return l
 }
 
-// Accept is called by net/http when the server is ready.
-func (l *listener) Accept() (net.Conn, error) {
+// Accept gives what is queued still when Stop was called, and then an error that is both ErrDraining and net.ErrClosed.
+func (l *Listener) Accept() (net.Conn, error) {
 	if l.stopped() {
 		return l.acceptQueued()
 	}
 	l.accept()
-	conn, err := l.Listener.Accept()
+	conn, err := l.ln.Accept()
 	if err != nil && l.stopped() {
 		return l.acceptQueued()
 	}
 	return conn, err
 }
 
-func (l *listener) Close() error { return l.close() }
+// Close is for the server that accepts no more. It may be called again.
+func (l *Listener) Close() error {
+	defer l.end()
+	return l.close()
+}
 
-// stop makes Accept return what is queued, and then errStopped.
-func (l *listener) stop() {
+func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
+
+// Stop has Accept empty the queue, for a second at most since other processes may share it, and close the socket. It
+// returns when the server has the error of Accept, or has called Close, or when ctx is done. It never fails; the error
+// makes it a step of a Drain.
+func (l *Listener) Stop(ctx context.Context) error {
+	l.stop()
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+		l.close()
+	}
+	return nil
+}
+
+// beginToStop wakes an Accept that waits.
+func (l *Listener) beginToStop() {
 	l.until = time.Now().Add(queuePatience)
 	close(l.stopping)
-	if d, ok := l.Listener.(deadliner); !ok || d.SetDeadline(time.Unix(1, 0)) != nil {
+	if !l.setDeadline(time.Unix(1, 0)) {
 		l.close()
 	}
 }
 
-type deadliner interface{ SetDeadline(time.Time) error }
+func (l *Listener) setDeadline(at time.Time) bool {
+	ln, ok := l.ln.(interface{ SetDeadline(time.Time) error })
+	return ok && ln.SetDeadline(at) == nil
+}
 
-func (l *listener) stopped() bool {
+func (l *Listener) stopped() bool {
 	select {
 	case <-l.stopping:
 		return true
@@ -75,16 +112,24 @@ func (l *listener) stopped() bool {
 	}
 }
 
-func (l *listener) acceptQueued() (net.Conn, error) {
-	for time.Now().Before(l.until) && queued(l.Listener) {
-		if err := l.Listener.(deadliner).SetDeadline(time.Now().Add(stolenPatience)); err != nil {
+func (l *Listener) acceptQueued() (net.Conn, error) {
+	for time.Now().Before(l.until) {
+		patience := emptyPatience
+		waits, seen := queued(l.ln)
+		if seen {
+			patience = stolenPatience
+		}
+		if seen && !waits || !l.setDeadline(time.Now().Add(patience)) {
 			break
 		}
-		conn, err := l.Listener.Accept()
+		conn, err := l.ln.Accept()
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return conn, err
 		}
+		if !seen {
+			break
+		}
 	}
-	l.close()
+	l.Close()
 	return nil, errStopped
 }

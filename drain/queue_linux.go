@@ -7,19 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queued tells whether a connection waits in the queue of ln.
-func queued(ln net.Listener) bool {
+// queued tells whether a connection waits in the queue of ln, and whether that can be seen at all.
+func queued(ln net.Listener) (waits, seen bool) {
 	conn, ok := ln.(syscall.Conn)
 	if !ok {
-		return false
+		return false, false
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return false
+		return false, false
 	}
 	ready := 0
 	err = raw.Control(func(fd uintptr) {
 		ready, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 	})
-	return err == nil && ready > 0
+	return ready > 0, err == nil
 }

@@ -4,5 +4,5 @@ package drain
 
 import "net"
 
-// queued looks on Linux only; elsewhere the queue is lost with the last descriptor of the socket.
-func queued(net.Listener) bool { return false }
+// queued can see a queue on Linux only.
+func queued(net.Listener) (waits, seen bool) { return false, false }

@@ -14,7 +14,7 @@ import (
 type server struct {
 	name  string
 	srv   *http.Server
-	ln    *listener
+	ln    *Listener
 	conns *connections
 	http2 *http2Conns
 	ended chan struct{} // closed when nothing is accepted any more
@@ -22,7 +22,7 @@ type server struct {
 }
 
 func newServer(srv *http.Server, ln net.Listener) *server {
-	return &server{"server " + ln.Addr().String(), srv, newListener(ln), newConnections(), newHTTP2Conns(), make(chan struct{}), 0}
+	return &server{"server " + ln.Addr().String(), srv, NewListener(ln), newConnections(), newHTTP2Conns(), make(chan struct{}), 0}
 }
 
 func (s *server) attach(d *Drain, ln net.Listener) {

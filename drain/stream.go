@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// ErrDraining is the context.Cause of what Cancel ended, and what a message comes to on a WebSocket whose client was
-// told to leave.
+// ErrDraining is the context.Cause of what Cancel ended, what a message comes to on a WebSocket whose client was told
+// to leave, and the last that a Listener's Accept says.
 var ErrDraining = errors.New("the drain has begun")
 
 // Stream declares that the request that ctx belongs to does not end by itself, as an event stream does not. The phase

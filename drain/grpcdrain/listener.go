@@ -2,34 +2,21 @@ package grpcdrain
 
 import (
 	"context"
-	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
+
+	"github.com/gracerun/grace/drain"
 )
 
-var errStopped = errors.New("the listener was told to stop")
+// helloPatience is what new connections get to do their handshakes when the server stops accepting.
+const helloPatience = 2 * time.Second
 
-const (
-	// queuePatience bounds the emptying of a queue that other processes share and clients go on filling.
-	queuePatience = time.Second
-	// emptyPatience is how long no connection comes out of a queue that is empty. A connection that waits comes out at
-	// once.
-	emptyPatience = 50 * time.Millisecond
-	// helloPatience is what new connections get to do their handshakes when the server stops accepting.
-	helloPatience = 2 * time.Second
-)
-
-// listener stops without losing a connection: closing the last descriptor of a socket makes the kernel reset those in
-// its queue, and GracefulStop closes those that were accepted just before it.
+// listener stops without losing a connection: GracefulStop closes those that were accepted just before it.
 type listener struct {
-	net.Listener
+	*drain.Listener
 	accept    func()
 	accepting chan struct{} // closed at the first Accept
-	ended     chan struct{} // closed when there is no Accept any more
-	stopping  chan struct{}
-	until     time.Time // for the queue; set before stopping is closed
 
 	mu      sync.Mutex
 	new     map[*conn]struct{} // those that have not done their handshakes
@@ -39,10 +26,8 @@ type listener struct {
 
 func newListener(ln net.Listener) *listener {
 	l := &listener{
-		Listener:  ln,
+		Listener:  drain.NewListener(ln),
 		accepting: make(chan struct{}),
-		ended:     make(chan struct{}),
-		stopping:  make(chan struct{}),
 		new:       map[*conn]struct{}{},
 		changed:   make(chan struct{}, 1),
 	}
@@ -53,41 +38,17 @@ func newListener(ln net.Listener) *listener {
 // Accept is called by one goroutine of grpc. The connections take part in stop.
 func (l *listener) Accept() (net.Conn, error) {
 	l.accept()
-	if closed(l.stopping) {
-		return l.acceptQueued()
-	}
 	c, err := l.Listener.Accept()
-	if err != nil && closed(l.stopping) {
-		return l.acceptQueued()
+	if err != nil {
+		return nil, err
 	}
-	return l.enter(c, err)
+	return l.enter(c), nil
 }
-
-// acceptQueued gives errStopped when the queue is empty, upon which grpc closes the listener.
-func (l *listener) acceptQueued() (net.Conn, error) {
-	d, ok := l.Listener.(deadliner)
-	if !ok || time.Now().After(l.until) || d.SetDeadline(time.Now().Add(emptyPatience)) != nil {
-		return nil, errStopped
-	}
-	c, err := l.Listener.Accept()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, errStopped
-	}
-	return l.enter(c, err)
-}
-
-type deadliner interface{ SetDeadline(time.Time) error }
 
 // stop returns when all connections that were accepted are served, or ctx is done.
 func (l *listener) stop(ctx context.Context) error {
-	l.until = time.Now().Add(queuePatience)
-	close(l.stopping)
-	if d, ok := l.Listener.(deadliner); !ok || d.SetDeadline(time.Unix(1, 0)) != nil {
-		l.Close()
-	}
-	select {
-	case <-l.ended:
-	case <-ctx.Done():
+	if err := l.Stop(ctx); err != nil {
+		return err
 	}
 	l.hurry(time.Now().Add(helloPatience))
 	for l.greeting() && ctx.Err() == nil {
@@ -99,15 +60,12 @@ func (l *listener) stop(ctx context.Context) error {
 	return nil
 }
 
-func (l *listener) enter(c net.Conn, err error) (net.Conn, error) {
-	if err != nil {
-		return nil, err
-	}
+func (l *listener) enter(c net.Conn) net.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	entered := &conn{Conn: c, of: l}
 	l.new[entered] = struct{}{}
-	return entered, nil
+	return entered
 }
 
 func (l *listener) greeting() bool {

@@ -81,23 +81,22 @@ func (s *Server) Serve(ln net.Listener) {
 		return l.stop(ctx)
 	})
 	if closed(s.drain.Draining()) {
-		ln.Close()
-		close(l.ended)
+		l.Close()
 		return
 	}
 	s.drain.Go(name, func(context.Context) error { return s.accept(l) })
 	select {
 	case <-l.accepting:
-	case <-l.ended:
 	case <-s.drain.Done():
 	}
 }
 
 func (s *Server) accept(l *listener) error {
 	defer s.drain.Drain()
-	defer close(l.ended)
+	defer l.accept() // Serve has ended before it may have accepted
+	defer l.Close()
 	err := s.Server.Serve(l)
-	if errors.Is(err, errStopped) || errors.Is(err, grpc.ErrServerStopped) {
+	if errors.Is(err, drain.ErrDraining) || errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}
 	return err

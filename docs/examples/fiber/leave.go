@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,14 +11,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-const (
-	// linger is longer than the clients' time between two requests.
-	linger = 2 * time.Second
-	// queuePatience bounds the emptying of a queue that other processes share and clients go on filling.
-	queuePatience = time.Second
-	// emptyAfter is the time without a connection after which the queue is empty.
-	emptyAfter = 50 * time.Millisecond
-)
+// linger is longer than the clients' time between two requests.
+const linger = 2 * time.Second
 
 // clients lets the clients of a fiber.App leave before its Shutdown.
 type clients struct {
@@ -38,10 +31,13 @@ func newClients(d *drain.Drain, app *fiber.App) *clients {
 
 // serve has the drain serve, stop accepting, and let the clients go.
 func (c *clients) serve(ln net.Listener) {
-	l := newListener(ln)
-	c.drain.On(drain.Accepting, "fiber", l.stop)
+	l := drain.NewListener(ln)
+	c.drain.On(drain.Accepting, "fiber", l.Stop)
 	c.drain.On(drain.Requests, "fiber", c.leave)
-	c.drain.Go("fiber", func(context.Context) error { return c.app.Listener(l) })
+	c.drain.Go("fiber", func(context.Context) error {
+		defer l.Close()
+		return c.app.Listener(l)
+	})
 }
 
 func (c *clients) note(_ net.Conn, state fasthttp.ConnState) {
@@ -80,64 +76,3 @@ func (c *clients) count(ctx *fiber.Ctx) error {
 	}
 	return err
 }
-
-// listener ends once what waits in its queue is accepted.
-type listener struct {
-	net.Listener
-	close    func() error
-	stopping chan struct{}
-	until    time.Time // set before stopping is closed
-	ended    chan struct{}
-}
-
-func newListener(ln net.Listener) *listener {
-	return &listener{Listener: ln, close: sync.OnceValue(ln.Close), stopping: make(chan struct{}), ended: make(chan struct{})}
-}
-
-// stop returns when nothing is accepted any more.
-func (l *listener) stop(ctx context.Context) error {
-	l.until = time.Now().Add(queuePatience)
-	close(l.stopping)
-	if err := l.setDeadline(time.Now()); err != nil {
-		return err
-	}
-	select {
-	case <-l.ended:
-	case <-ctx.Done():
-	}
-	return nil
-}
-
-func (l *listener) setDeadline(t time.Time) error {
-	return l.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(t)
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err == nil {
-		return conn, nil
-	}
-	select {
-	case <-l.stopping:
-		return l.acceptQueued()
-	default:
-		close(l.ended) // fasthttp takes any other error for the end
-		return nil, err
-	}
-}
-
-// acceptQueued says the end with the one error that is an end for fasthttp. After a timeout it would try again.
-func (l *listener) acceptQueued() (net.Conn, error) {
-	if time.Now().Before(l.until) && l.setDeadline(time.Now().Add(emptyAfter)) == nil {
-		if conn, err := l.Listener.Accept(); err == nil {
-			l.setDeadline(time.Now()) // the next Accept comes here too
-			return conn, nil
-		}
-	}
-	defer close(l.ended)
-	l.Close()
-	return nil, net.ErrClosed
-}
-
-// Close may be called again by Shutdown, which does not wait for the requests after an error.
-func (l *listener) Close() error { return l.close() }
