@@ -16,9 +16,12 @@ import (
 
 // recorder keeps what a server sends on one connection.
 type recorder struct {
+	more chan struct{} // has an element if something was sent since the last receive
 	mu   sync.Mutex
 	sent []byte
 }
+
+func newRecorder() *recorder { return &recorder{more: make(chan struct{}, 1)} }
 
 func (r *recorder) option() grpc.DialOption {
 	return grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
@@ -34,10 +37,18 @@ type recorded struct {
 
 func (c *recorded) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.by.mu.Lock()
-	defer c.by.mu.Unlock()
-	c.by.sent = append(c.by.sent, p[:n]...)
+	c.by.add(p[:n])
 	return n, err
+}
+
+func (r *recorder) add(sent []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent = append(r.sent, sent...)
+	select {
+	case r.more <- struct{}{}:
+	default:
+	}
 }
 
 // names gives the frames that matter to a drain, of the layout of RFC 9113, section 4.1: "leave" is the GOAWAY that
@@ -68,8 +79,10 @@ func (r *recorder) names() (names []string) {
 
 func (r *recorder) await(t *testing.T, name string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !slices.Contains(r.names(), name); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	for timeout := time.After(patience); !slices.Contains(r.names(), name); {
+		select {
+		case <-r.more:
+		case <-timeout:
 			t.Fatalf("the server does not send %q but %v", name, r.names())
 		}
 	}

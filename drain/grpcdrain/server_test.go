@@ -150,7 +150,7 @@ func TestSilentConnectionHoldsNobodyUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	frames := &recorder{}
+	frames := newRecorder()
 	if err := say(t.Context(), connect(t, ln.Addr(), frames.option()), "hello"); err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestClientsAreToldToLeaveBeforeTheirStreamsEnd(t *testing.T) {
 	ln := listen(t)
 	d := newDrain(t)
 	serve(t, d, service, ln)
-	frames := &recorder{}
+	frames := newRecorder()
 	client := connect(t, ln.Addr(), frames.option())
 	stream, err := count(t.Context(), client)
 	if err == nil {
