@@ -198,24 +198,55 @@ func TestReloadFailsAsTheUpgradeDoes(t *testing.T) {
 	b.stopUnit(s)
 }
 
+// awaitBeats takes longer than one may be late.
+func (b *box) awaitBeats() {
+	b.t.Helper()
+	beats := map[string]bool{}
+	until(b.t, "it gives signs of life", func() bool {
+		beats[b.property(shop, "WatchdogTimestampMonotonic")] = true
+		return len(beats) > 3
+	})
+	if restarts := b.property(shop, "NRestarts"); restarts != "0" {
+		b.t.Errorf("%s restarts", restarts)
+	}
+}
+
 func TestHungGraceIsReplaced(t *testing.T) {
 	t.Parallel()
 	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=1s\n"})
 	b.do("systemctl", "start", shop)
-	beats := map[string]bool{}
-	until(t, "it gives signs of life", func() bool {
-		beats[b.property(shop, "WatchdogTimestampMonotonic")] = true
-		return len(beats) > 3 // longer than one may be late
-	})
-	if restarts := b.property(shop, "NRestarts"); restarts != "0" {
-		t.Errorf("%s restarts of a healthy one", restarts)
-	}
+	b.awaitBeats()
 	b.do("kill", "-STOP", b.property(shop, "MainPID"))
 	until(t, "it is replaced", func() bool {
 		return b.property(shop, "NRestarts") == "1" && b.property(shop, "ActiveState") == "active"
 	})
 	b.follow(shop).awaitText(shop + ": Watchdog timeout (limit 1s)!")
 	b.do("systemctl", "stop", shop)
+}
+
+// Systemd follows a grace that is replaced, and goes on to watch over it.
+func TestUnitFollowsAReexec(t *testing.T) {
+	t.Parallel()
+	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=2s\n"})
+	b.do("systemctl", "start", "grace@shop.socket", shop)
+	path, pids := b.path("root/run/shop.sock"), map[string]bool{}
+	under(t, load.Config{Network: "unix", Addr: path, Clients: everyKind}, func() {
+		for g := 2; g <= 3; g++ {
+			pids[b.property(shop, "MainPID")] = true
+			b.do("/usr/local/bin/grace", "reexec", "shop")
+			b.do("systemctl", "reload", shop)
+			b.says(fmt.Sprintf("generation %d serves", g))
+		}
+		pids[b.property(shop, "MainPID")] = true
+	})
+	if len(pids) != 3 {
+		t.Errorf("the main processes were %v", pids)
+	}
+	b.awaitBeats()
+	b.stopUnit(b.follow(shop))
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the socket of the unit has gone: %v", err)
+	}
 }
 
 // Systemd keeps the socket while no grace runs.

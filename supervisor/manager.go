@@ -205,8 +205,9 @@ func (m *manager) describe() string {
 	return strings.ToValidUTF8(text[:min(len(text), longestStatus)], "")
 }
 
-// follow has the service manager take another process for grace.
-func (m *manager) follow(pid int) { m.send(fmt.Sprintf("MAINPID=%d", pid)) }
+// follow has the service manager take another process for grace. The sign of life
+// is for the time until the other one gives its first.
+func (m *manager) follow(pid int) { m.send(fmt.Sprintf("MAINPID=%d\nWATCHDOG=1", pid)) }
 
 // send does not block: what finds no room is lost.
 func (m *manager) send(message string) {

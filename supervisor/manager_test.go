@@ -158,7 +158,7 @@ func TestServiceManagerAtAnAbstractAddress(t *testing.T) {
 	m.resume(3)
 	s.hears("READY=1\nSTATUS=generation 3 serves")
 	m.follow(4711)
-	s.hears("MAINPID=4711")
+	s.hears("MAINPID=4711\nWATCHDOG=1")
 }
 
 // A loop that hangs sends no sign of life.
@@ -205,7 +205,7 @@ func TestLastWordsAreSent(t *testing.T) {
 	}
 	m.close()
 	for n := range 9 {
-		s.hears(fmt.Sprintf("MAINPID=%d", n))
+		s.hears(fmt.Sprintf("MAINPID=%d\nWATCHDOG=1", n))
 	}
 }
 
