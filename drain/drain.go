@@ -189,6 +189,7 @@ func (d *Drain) serve(srv *http.Server, ln net.Listener, serve func(net.Listener
 	s.attach(d, ln)
 	go func() {
 		defer close(s.ended)
+		defer s.ln.Close() // ServeTLS does not, if it has no certificate
 		d.fail(acceptError(serve(s.ln)))
 		d.Drain()
 	}()

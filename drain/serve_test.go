@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -478,4 +479,16 @@ func (l *gatedListener) SetDeadline(at time.Time) error {
 func (l *gatedListener) Accept() (net.Conn, error) {
 	<-l.gate
 	return l.TCPListener.Accept()
+}
+
+// A certificate that cannot be read is an error at once, and its socket is nobody's any more.
+func TestServeTLSWithoutACertificateEndsAtOnce(t *testing.T) {
+	ln, ended := listen(t), make(chan error, 1)
+	go func() { ended <- ServeTLS(&http.Server{}, ln, "none.crt", "none.key", Signals(), Timeout(time.Hour)) }()
+	if err := receive(t, ended); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it ends with %v", err)
+	}
+	if conn, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener gives %v, %v", conn, err)
+	}
 }
