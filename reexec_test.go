@@ -254,7 +254,7 @@ func TestBrokenSuccessorCostsNothing(t *testing.T) {
 		"missing":      {func(string) error { return nil }, "no such file"},
 		"garbage":      {func(path string) error { return os.WriteFile(path, []byte("\x7fELF garbage"), 0o755) }, "exec format error"},
 		"crashes":      {script("exit 3"), "3"},
-		"killed":       {script("kill -9 $$"), "killed"},
+		"killed":       {script("kill -9 $$"), ""},
 		"is no grace":  {script("exit 0"), "ed"},
 		"hangs":        {script("exec sleep 1000"), ""},
 		"not for it":   {func(path string) error { return os.WriteFile(path, nil, 0o644) }, "permission denied"},
@@ -408,4 +408,80 @@ func TestReexecByCommand(t *testing.T) {
 			d.end()
 		})
 	}
+}
+
+// A container ends with its PID 1, so that has to stay.
+func TestReexecAsPIDOne(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "grace")
+	programs, err := staticPrograms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	install := func() {
+		t.Helper()
+		_ = os.Remove(program) // it may be missing
+		if err := os.Link(filepath.Join(programs, "grace"), program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install()
+	c := contain(t, func(spec config) {
+		spec.mount("/programs", "bind", dir, "bind", "ro")
+		spec.at("process")["args"].([]string)[0] = "/programs/grace"
+	}, "--listen", "web=127.0.0.1:0", "--", "/app")
+	d := &dynasty{supervised: c.supervised}
+	addr := d.address("web")
+	d.ready(1)
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		for n := 1; n <= 5; n++ {
+			c.do("kill", c.name, "USR2")
+			if e := d.awaitNth("taken over", n); e.PID != 1 {
+				t.Errorf("grace is process %d", e.PID)
+			}
+		}
+		if err := os.Remove(program); err != nil { // as install(1) does: a program that runs cannot be written to
+			t.Fatal(err)
+		}
+		write(t, dir, "grace", "no program", 0o755)
+		c.do("kill", c.name, "USR2")
+		if e := d.awaitMessage("reexec failed, this grace goes on"); !strings.Contains(e.Why, "exec format error") {
+			t.Errorf("it failed because %s", e.Why)
+		}
+		install()
+		c.do("kill", c.name, "HUP")
+		d.awaitOf("upgraded", 2)
+		c.do("kill", c.name, "USR2")
+		d.awaitNth("taken over", 6)
+	})
+	if n := d.count("instance started"); n != 2 {
+		t.Errorf("%d instances were started", n)
+	}
+	c.do("kill", c.name, "TERM")
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// systemd follows from one grace to the next, and stops the last one.
+func TestSystemdFollowsAReexec(t *testing.T) {
+	t.Parallel()
+	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, nil)
+	b.do("systemctl", "start", shop)
+	d := &dynasty{supervised: b.follow(shop)}
+	addr := d.address("web")
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		for n := 1; n <= 3; n++ {
+			before := b.property(shop, "MainPID")
+			b.do("/usr/local/bin/grace", "reexec", "shop")
+			until(t, "systemd follows", func() bool { return b.property(shop, "MainPID") != before })
+			d.awaitNth("taken over", n)
+			b.do("systemctl", "reload", shop)
+			b.says(fmt.Sprintf("generation %d serves", n+1))
+		}
+	})
+	if restarts := b.property(shop, "NRestarts"); restarts != "0" {
+		t.Errorf("systemd has restarted grace %s times", restarts)
+	}
+	b.stopUnit(d.supervised)
 }

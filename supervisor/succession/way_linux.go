@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,8 +19,8 @@ import (
 )
 
 const (
-	// variable tells a process that it is to take over, and how: "another", "try" or "same",
-	// with the pid of the old grace or the descriptor of the line.
+	// variable tells a process that it is to take over, and how, with the pid of its parent
+	// or the descriptor of the line.
 	variable = "GRACE_SUCCESSION"
 	// tableflips is tableflip's own. It waits forever for a parent that a leaked one
 	// promises.
@@ -27,6 +29,7 @@ const (
 )
 
 const (
+	launch  = "launch" // the successor, from a process that will be gone soon
 	another = "another"
 	try     = "try"
 	same    = "same"
@@ -49,6 +52,7 @@ type Predecessor struct {
 	way        string
 	line       int
 	succession *Succession
+	accepted   atomic.Bool
 }
 
 // Find tells whether this process is to take over from another grace; predecessor is nil
@@ -61,9 +65,15 @@ func Find() (s *Succession, predecessor *Predecessor, err error) {
 	if err != nil || !s.verified(way, n) {
 		return s, nil, s.forget()
 	}
+	if way == launch {
+		os.Exit(launchSuccessor())
+	}
 	p := &Predecessor{way: way, line: n, succession: s}
 	if way == another {
-		if p.line, err = s.flip(); err != nil {
+		if err = p.attendTo(n); err == nil {
+			p.line, err = s.flip()
+		}
+		if err != nil {
 			return s, nil, err
 		}
 	}
@@ -80,11 +90,29 @@ func Find() (s *Succession, predecessor *Predecessor, err error) {
 
 // verified leaves out a variable that has leaked from another process.
 func (s *Succession) verified(way string, number int) bool {
-	if way == another {
+	if way == launch || way == another {
 		return number == os.Getppid() && os.Getenv(tableflips) != ""
 	}
 	kind, err := unix.GetsockoptInt(number, unix.SOL_SOCKET, unix.SO_TYPE)
 	return (way == try || way == same) && err == nil && kind == unix.SOCK_SEQPACKET
+}
+
+// attendTo ends this process with its launcher, which is all of it that the old grace can
+// kill, until the old grace was told that it can go.
+func (p *Predecessor) attendTo(launcher int) error {
+	pidfd, err := unix.PidfdOpen(launcher, 0)
+	if err != nil {
+		return fmt.Errorf("cannot take over from the old grace: %w", err)
+	}
+	go func() {
+		defer unix.Close(pidfd)
+		for !waitReadable(pidfd, Patience) {
+		}
+		if !p.accepted.Load() {
+			os.Exit(statusFailed)
+		}
+	}()
+	return nil
 }
 
 // flip gets the line from tableflip, whose own two pipes are 3 and 4.
@@ -155,12 +183,14 @@ func (p *Predecessor) Accept() error {
 	if p.way == same {
 		return nil
 	}
-	if err := send(p.line, "yes "+strconv.Itoa(os.Getpid())); err != nil {
+	launcher := os.Getppid()
+	if err := send(p.line, fmt.Sprintf("yes %d %d", os.Getpid(), launcher)); err != nil {
 		return fmt.Errorf("cannot answer the old grace: %w", err)
 	}
 	if p.way == try {
 		return nil
 	}
+	p.accepted.Store(true)
 	if err := p.succession.upgrader.Ready(); err != nil {
 		return fmt.Errorf("cannot answer the old grace: %w", err)
 	}
@@ -170,11 +200,10 @@ func (p *Predecessor) Accept() error {
 // outlive waits for the end of the old grace, which kills this process if it does not
 // want to go.
 func (p *Predecessor) outlive() error {
-	parent := os.Getppid()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	if err := p.succession.upgrader.WaitForParent(ctx); err != nil {
-		return fmt.Errorf("the old grace (pid %d) does not end: %w", parent, err)
+		return fmt.Errorf("the old grace does not end: %w", err)
 	}
 	return nil
 }
@@ -204,11 +233,64 @@ func (s *Succession) ByAnother(e Estate) (pid int, err error) {
 	if err := s.upgrade(); err != nil {
 		return 0, l.failure(s.Program, err)
 	}
-	pid, why := l.answer()
+	pid, launcher, why := l.answer()
 	if why != "" {
 		return 0, errors.New(why)
 	}
-	return pid, nil
+	return pid, orphan(launcher)
+}
+
+// launchSuccessor makes a process that is a child of this one, which stays until the old
+// grace ends it. The successor ends with it, until it has accepted.
+func launchSuccessor() int {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, variable+"=") })
+	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+		Env:   append(env, variable+"="+another+" "+strconv.Itoa(os.Getpid())),
+		Files: []uintptr{0, 1, 2, 3, 4, 5},
+	})
+	if err != nil {
+		return statusFailed
+	}
+	for fd := 3; fd <= 5; fd++ { // whose end the successor's end is
+		unix.Close(fd)
+	}
+	return wait(pid)
+}
+
+const statusFailed = 1
+
+// wait gives a child's status as a shell does.
+func wait(pid int) int {
+	var status unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// orphan ends the launcher, so that the successor becomes a child of this process's own
+// parent. systemd takes a main process that is another one's child for one whose end it
+// will not see, and kills it at a stop without waiting (main_pid_alien in
+// src/core/unit.c).
+func orphan(launcher int) error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	pidfd, err := unix.PidfdOpen(launcher, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	waitReadable(pidfd, Patience)
+	return nil
 }
 
 func (s *Succession) pass(l line) error {
@@ -226,7 +308,7 @@ func (s *Succession) upgrade() error {
 	written := os.Args[0]
 	os.Args[0] = s.Program
 	defer func() { os.Args[0] = written }()
-	if err := os.Setenv(variable, another+" "+strconv.Itoa(os.Getpid())); err != nil {
+	if err := os.Setenv(variable, launch+" "+strconv.Itoa(os.Getpid())); err != nil {
 		return err
 	}
 	defer os.Unsetenv(variable)
@@ -245,26 +327,26 @@ func unaware(err error) bool {
 
 // failure prefers what the new grace has said itself.
 func (l line) failure(program string, err error) error {
-	if _, why := l.answer(); why != "" {
+	if _, _, why := l.answer(); why != "" {
 		return errors.New(why)
 	}
 	return fmt.Errorf("cannot start %s: %w", program, err)
 }
 
-// answer is what the new grace has said: its pid, or why it cannot take over; neither if
-// nothing came.
-func (l line) answer() (pid int, why string) {
+// answer is what the new grace has said: its pid and its parent's, or why it cannot take
+// over; nothing if nothing came.
+func (l line) answer() (pid, parent int, why string) {
 	text := make([]byte, longestMessage)
 	n, _, err := unix.Recvfrom(l.ours, text, unix.MSG_DONTWAIT)
 	if err != nil || n <= 0 {
-		return 0, ""
+		return 0, 0, ""
 	}
 	word, rest, _ := strings.Cut(string(text[:n]), " ")
 	if word == "yes" {
-		pid, _ = strconv.Atoi(rest) // 0 is unknown
-		return pid, ""
+		_, _ = fmt.Sscan(rest, &pid, &parent) // 0 is unknown
+		return pid, parent, ""
 	}
-	return 0, rest
+	return 0, 0, rest
 }
 
 // Try has the program show, in a process of its own, that it can take over.
@@ -297,22 +379,15 @@ func (l line) judge(program string, pid, pidfd int) error {
 	if !inTime {
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // it is waited for in any case
 	}
-	var status unix.WaitStatus
-	for {
-		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
-			break
-		}
-	}
-	said, why := l.answer()
+	status := wait(pid)
+	said, _, why := l.answer()
 	switch {
 	case why != "":
 		return errors.New(why)
 	case !inTime:
 		return fmt.Errorf("%s has not taken over within %s", program, Patience)
-	case status.Signaled():
-		return fmt.Errorf("%s was ended by %s before it could take over", program, status.Signal())
-	case said == 0 || status.ExitStatus() != 0:
-		return fmt.Errorf("%s ended with status %d before it could take over", program, status.ExitStatus())
+	case said == 0 || status != 0:
+		return fmt.Errorf("%s ended with status %d before it could take over", program, status)
 	}
 	return nil
 }
