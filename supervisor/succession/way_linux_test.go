@@ -40,7 +40,7 @@ func reign(kind string) error {
 	if before != nil {
 		return takeOver(kind, before)
 	}
-	kind, way, _ := strings.Cut(kind, " by ")
+	_, way, _ := strings.Cut(kind, " by ")
 	files := make([]int, manyFiles)
 	for i := range files {
 		if files[i], err = unix.MemfdCreate(fmt.Sprint(i), unix.MFD_CLOEXEC); err != nil {
