@@ -82,6 +82,19 @@ func TestProbesReachTheCandidateOnly(t *testing.T) {
 	}
 }
 
+// An app that ends well is told to at once, and lets its clients go: no wait for those that never pause.
+func TestBusyClientsDoNotHoldAnAppThatEndsWell(t *testing.T) {
+	t.Parallel()
+	addr := freeport.Address(t)
+	s := grace(t, "--settle", "50ms", "--empty", "0s", "--drain-timeout", "10m", "--max-draining", "1", "--", appBinary, "-addr", addr)
+	s.ready(1)
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		s.upgrades(3)
+		s.awaitOf("generation ended", 3)
+	})
+	s.stop()
+}
+
 // What the dead version had in its hands is lost, as with any crash.
 func TestUpgradeIsUndone(t *testing.T) {
 	t.Parallel()

@@ -52,7 +52,7 @@ type runFlags struct {
 	evict, delayGiven                       bool
 	instances, maxDraining                  int
 	readyTimeout, readyDelay, drainTimeout  time.Duration
-	drainDelay, watchdog, settle            time.Duration
+	drainDelay, watchdog, settle, empty     time.Duration
 	capture, noNewPrivs, name, metrics      string
 	captureUnix                             []string
 	on                                      []string
@@ -71,6 +71,9 @@ func newRun() *cobra.Command {
 				return err
 			}
 			f.delayGiven = c.Flags().Changed("ready-delay")
+			if !c.Flags().Changed("empty") {
+				f.empty = f.drainTimeout
+			}
 			return f.run(command)
 		},
 	}
@@ -109,6 +112,7 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.StringVar(&f.stopSignal, "stop-signal", "TERM", "signal that tells the app to finish")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish before KILL")
 	flags.DurationVar(&f.settle, "settle", 2*time.Second, "how long the old generation of a captured app can take over again, should the new one fail")
+	flags.DurationVar(&f.empty, "empty", 0, "how long the old generation of a captured app may finish its connections undisturbed before it gets the stop signal; 0s for an app that finishes them after it (default --drain-timeout)")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to serve on after grace was told to stop")
 	flags.IntVar(&f.maxDraining, "max-draining", 3, "old generations that may drain at once; a further upgrade waits")
 	flags.StringVar(&f.restart, "restart", string(supervisor.RestartOnFailure), "when an instance that served is started again: on-failure, always, never")
@@ -197,7 +201,7 @@ func (f *runFlags) policy(o supervisor.Options) (supervisor.Policy, error) {
 	p := supervisor.Policy{
 		Instances: f.instances, MaxDraining: f.maxDraining, Restart: supervisor.Restart(f.restart),
 		StopSignal: stop, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
-		DrainDelay: f.drainDelay, Settle: f.settle, Watchdog: f.watchdog, Held: held,
+		DrainDelay: f.drainDelay, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog, Held: held,
 	}
 	if !held && o.Capture == supervisor.CaptureOff {
 		p.NoUpgrade = "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)"

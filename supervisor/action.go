@@ -68,10 +68,12 @@ type (
 	// steer sends new connections to a generation, from now on.
 	steer struct{ generation int }
 	// observe looks at a generation's connections until they are idle and none waits
-	// to be accepted. It is answered by quieted, unless the generation ends first.
+	// to be accepted; after some time the second is enough. It is answered by quieted,
+	// unless the generation ends first.
 	observe struct {
 		generation int
 		pids       []int
+		idle       time.Duration // how long idle connections are waited for
 	}
 	// arm starts a timer, and disarm stops it. A jittered one may be up to half
 	// as long again, so that many restarts do not fall together.

@@ -29,7 +29,8 @@ type world struct {
 	leaving   bool         // a handover has no answer
 	requests  int
 	observed  map[int]bool // generations that are observed
-	steered   int          // the generation that gets new connections
+	patience  map[int]time.Duration
+	steered   int // the generation that gets new connections
 	pids      int
 	seen      []action
 	finished  bool
@@ -46,7 +47,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]prepare{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{}, asked: map[int]bool{},
-		observed: map[int]bool{},
+		observed: map[int]bool{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.begin(w.at))
 	return w
@@ -178,7 +179,7 @@ func (w *world) take(a action) {
 		w.steered = a.generation
 	case observe:
 		w.need(!w.observed[a.generation], a)
-		w.observed[a.generation] = true
+		w.observed[a.generation], w.patience[a.generation] = true, a.idle
 	case retire:
 		delete(w.observed, a.generation)
 	case count, report:

@@ -125,8 +125,8 @@ func (o Options) Validate() error {
 		return errors.New("--ready-timeout and --drain-timeout must be longer than nothing: every wait ends")
 	case p.DrainDelay < 0 || p.Watchdog < 0 || o.Readiness.Delay < 0:
 		return errors.New("--drain-delay, --watchdog and --ready-delay cannot be negative")
-	case p.Settle < 0:
-		return errors.New("--settle cannot be negative")
+	case p.Settle < 0 || p.Empty < 0:
+		return errors.New("--settle and --empty cannot be negative")
 	case o.Capture != CaptureAuto && o.Capture != CaptureOn && o.Capture != CaptureOff:
 		return fmt.Errorf("--capture %q: use auto, on or off", o.Capture)
 	case len(o.CaptureUnix) > 0 && o.Capture == CaptureOff:

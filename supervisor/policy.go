@@ -37,6 +37,8 @@ type Policy struct {
 	// Settle is how long a replaced generation that is Steered is kept to take over
 	// again.
 	Settle time.Duration
+	// Empty is how long it may then finish what it has before it is told to stop.
+	Empty time.Duration
 	// NoUpgrade is why HUP is refused; empty if it is not.
 	NoUpgrade string
 	// Held says that grace holds sockets for the app.

@@ -60,10 +60,20 @@ func (m *machine) empty(g *generation) {
 	m.disarm(&g.relief)
 	g.enter(StageEmptying, m.at)
 	g.relief = m.arm(timer{relief: g.number}, m.policy.DrainTimeout)
-	m.do(observe{g.number, g.pids()})
-	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: "it is told to stop when its connections are idle"})
+	m.observe(g)
+	why := "it is told to stop when its connections are idle"
+	if m.policy.Empty < m.policy.DrainTimeout {
+		why = fmt.Sprintf("it is told to stop when its connections are idle, or %s have passed (--empty) and it has accepted all", m.policy.Empty)
+	}
+	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: why})
 	g.progress = m.arm(timer{generation: g.number}, firstProgress)
 	m.conclude(m.current, control.Upgraded, "")
+}
+
+// observe: what waits in a queue is waited for also when --empty is over, as an app
+// that closes its listener resets it.
+func (m *machine) observe(g *generation) {
+	m.do(observe{g.number, g.pids(), max(0, m.policy.Empty-m.at.Sub(g.since))})
 }
 
 func (m *machine) onQuieted(ev quieted) {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 )
@@ -30,6 +31,29 @@ func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 	w.endInstance(1, childproc.Exit{})
 	if stageOf(w, 1) != StageEnded || len(w.said("generation told to stop")) != 1 {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
+	}
+}
+
+func TestIdleConnectionsAreWaitedForAsLongAsIsWanted(t *testing.T) {
+	for _, empty := range []time.Duration{0, time.Second, testPolicy().DrainTimeout} {
+		t.Run(empty.String(), func(t *testing.T) {
+			p := steeredPolicy()
+			p.Empty = empty
+			w := servingWith(t, p)
+			w.upgrade(t)
+			w.expireRelief(1)
+			if w.patience[1] != empty || stageOf(w, 1) != StageEmptying {
+				t.Errorf("idle connections of a generation that is %s are waited for %s", stageOf(w, 1), w.patience[1])
+			}
+			told := w.said("generation draining")
+			if len(told) != 1 || strings.Contains(told[0].why, "--empty") != (empty < p.DrainTimeout) {
+				t.Errorf("%+v", told)
+			}
+			w.expireRelief(1)
+			if stageOf(w, 1) != StageDraining {
+				t.Errorf("generation 1 is %s after --drain-timeout", stageOf(w, 1))
+			}
+		})
 	}
 }
 

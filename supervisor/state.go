@@ -140,7 +140,7 @@ func (m *machine) restoreGeneration(s generationState) (*generation, error) {
 	g.progress = m.rearm(timer{generation: g.number}, s.Progress)
 	g.relief = m.rearm(timer{relief: g.number}, s.Relief)
 	if g.stage == StageEmptying {
-		m.do(observe{g.number, g.pids()})
+		m.observe(g)
 	}
 	return g, nil
 }

@@ -39,9 +39,9 @@ const (
 
 // observe posts quieted once nothing goes on in the generation any more.
 func (a *apps) observe(o observe) {
-	ctx := a.launches[o.generation].ctx
+	ctx, patience := a.launches[o.generation].ctx, time.Now().Add(o.idle)
 	go func() {
-		for !a.quiet(o.generation, o.pids) {
+		for !a.accepted(o.generation) || time.Now().Before(patience) && !a.idle(o.generation, o.pids) {
 			timer := time.NewTimer(observePause)
 			select {
 			case <-timer.C:
@@ -54,13 +54,15 @@ func (a *apps) observe(o observe) {
 	}()
 }
 
-// quiet reads the queue first: what is accepted meanwhile is seen among the
-// connections. Of one at a path nobody can tell whether it is idle.
-func (a *apps) quiet(generation int, pids []int) bool {
+// accepted reports whether nothing waits in the generation's queues. It comes before
+// idle: what is accepted meanwhile is seen among the connections.
+func (a *apps) accepted(generation int) bool {
 	queued, err := a.steering.Queued(generation)
-	if err != nil || queued > 0 {
-		return false
-	}
+	return err == nil && queued == 0
+}
+
+// idle looks at the connections. Of one at a path nobody can tell.
+func (a *apps) idle(generation int, pids []int) bool {
 	trees, addresses := treesOf(pids), a.steering.Addresses(generation)
 	if accepted, err := a.steering.Accepted(generation, trees); err != nil || accepted > 0 {
 		return false
