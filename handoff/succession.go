@@ -11,8 +11,8 @@ import (
 // that they have here. What takes one over removes it; the rest stays the caller's.
 type Descriptors map[int]int
 
-// take gives the number here. There is no descriptor below zero, neither here nor there.
-func (d Descriptors) take(there int) (int, error) {
+// Take gives the number here, and removes it. There is no descriptor below zero, neither here nor there.
+func (d Descriptors) Take(there int) (int, error) {
 	if there < 0 {
 		return -1, nil
 	}
@@ -46,7 +46,7 @@ func (l *Listener) State() ListenerState {
 
 // TakeOverListener continues a predecessor's Listener, which must not be closed there: that would remove its unix path.
 func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
-	fd, err := fds.take(s.FD)
+	fd, err := fds.Take(s.FD)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over the listener on %s: %w", s.Bound, err)
 	}
@@ -170,7 +170,7 @@ func (g *Grant) State() GrantState {
 
 // TakeOverGrant continues a predecessor's Grant.
 func TakeOverGrant(s GrantState, fds Descriptors) (*Grant, error) {
-	fd, err := fds.take(s.Predecessor)
+	fd, err := fds.Take(s.Predecessor)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over the pipe that tells of an old instance's end: %w", err)
 	}

@@ -62,7 +62,7 @@ func TakeOverSteering(state SteeringState, fds Descriptors, live func(m Member, 
 }
 
 func (s *Steering) takeOver(state SteeringState, fds Descriptors) error {
-	watch, err := fds.take(state.Watch)
+	watch, err := fds.Take(state.Watch)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (s *Steering) takePath(state PathState, fds Descriptors) error {
 		s.hidden[m.Inode] = m.seat(g, -1)
 	}
 	for _, m := range state.Members {
-		fd, err := fds.take(m.FD)
+		fd, err := fds.Take(m.FD)
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.at, err)
 		}
@@ -138,7 +138,7 @@ func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
 		g.begun[handshake{h.Local, h.Remote}] = true
 	}
 	for _, m := range state.Members {
-		fd, err := fds.take(m.FD)
+		fd, err := fds.Take(m.FD)
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.site.at, err)
 		}

@@ -392,7 +392,7 @@ func TestWhatHasNotComeCannotBeTakenOver(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if fd, err := (Descriptors{}).take(-1); fd != -1 || err != nil {
+	if fd, err := (Descriptors{}).Take(-1); fd != -1 || err != nil {
 		t.Error("no descriptor has to be none")
 	}
 	if s := (&Grant{}).State(); s.Predecessor != -1 {

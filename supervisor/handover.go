@@ -280,26 +280,26 @@ func read(text []byte) (*document, error) {
 // inherit makes all parts anew from the state. It changes nothing that the old grace
 // has.
 func (s *service) inherit(d *document, before *succession.Predecessor) (err error) {
-	files := descriptors(before.Files)
+	files := handoff.Descriptors(before.Files)
 	host := d.Host
 	s.strange = !before.Same() || host.Strange
 	if s.family, err = childproc.NewFamily(); err != nil {
 		return err
 	}
 	for _, state := range host.Listeners {
-		l, err := handoff.TakeOverListener(state, handoff.Descriptors(files))
+		l, err := handoff.TakeOverListener(state, files)
 		if err != nil {
 			return err
 		}
 		s.listeners = append(s.listeners, l)
 	}
 	if host.Metrics != nil {
-		if s.metrics, err = handoff.TakeOverListener(*host.Metrics, handoff.Descriptors(files)); err != nil {
+		if s.metrics, err = handoff.TakeOverListener(*host.Metrics, files); err != nil {
 			return err
 		}
 	}
 	if host.Steering != nil {
-		if s.steering, err = handoff.TakeOverSteering(*host.Steering, handoff.Descriptors(files), s.live()); err != nil {
+		if s.steering, err = handoff.TakeOverSteering(*host.Steering, files, s.live()); err != nil {
 			return err
 		}
 	}
@@ -314,20 +314,22 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 	if err := s.inheritApps(d, before.Same(), files); err != nil {
 		return err
 	}
-	files.closeAll()
+	for _, unknown := range files { // a newer grace would have had a use for them
+		unix.Close(unknown)
+	}
 	return nil
 }
 
 // take leaves the socket to the old grace for the time being.
-func (c *controlState) take(files descriptors) (err error) {
-	if c.Listener, err = files.take(c.Listener); err != nil {
+func (c *controlState) take(files handoff.Descriptors) (err error) {
+	if c.Listener, err = files.Take(c.Listener); err != nil {
 		return err
 	}
-	c.Lock, err = files.take(c.Lock)
+	c.Lock, err = files.Take(c.Lock)
 	return err
 }
 
-func (s *service) inheritApps(d *document, same bool, files descriptors) error {
+func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors) error {
 	s.apps.uncapturable.Store(d.Host.Uncapturable)
 	for generation, state := range d.Host.Launches {
 		s.apps.launches[generation] = newPreparation(state.launch())

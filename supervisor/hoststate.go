@@ -11,7 +11,6 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
-	"golang.org/x/sys/unix"
 )
 
 // stateVersion counts the forms of a document. A grace reads its own and all before;
@@ -131,27 +130,8 @@ func (s hostState) files() []int {
 	return slices.DeleteFunc(slices.Compact(files), func(fd int) bool { return fd < 0 })
 }
 
-// descriptors are those that have come with a state, by their numbers there.
-type descriptors map[int]int
-
-func (d descriptors) take(there int) (int, error) {
-	here, ok := d[there]
-	if !ok {
-		return -1, fmt.Errorf("descriptor %d has not come with the state", there)
-	}
-	delete(d, there)
-	return here, nil
-}
-
-// closeAll is for what this grace has no use for, which a newer one would have had.
-func (d descriptors) closeAll() {
-	for _, fd := range d {
-		unix.Close(fd)
-	}
-}
-
 // takeOver makes the app of a state. Nothing of it is begun before carryOn.
-func (a *apps) takeOver(s appState, before int, strange bool, files descriptors) (err error) {
+func (a *apps) takeOver(s appState, before int, strange bool, files handoff.Descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	app := &app{
 		start: start{generation: s.Generation, instance: s.Instance, slot: s.Slot, mustNotify: s.MustNotify, predecessor: s.Predecessor},
@@ -180,17 +160,17 @@ func (a *apps) takeOver(s appState, before int, strange bool, files descriptors)
 		app.ear.said = true
 		close(app.ear.ready)
 	}
-	if app.grant, err = handoff.TakeOverGrant(s.Predecessors, handoff.Descriptors(files)); err != nil {
+	if app.grant, err = handoff.TakeOverGrant(s.Predecessors, files); err != nil {
 		return err
 	}
 	return a.takeOverCalls(app, s, files)
 }
 
-func (a *apps) takeOverCalls(app *app, s appState, files descriptors) error {
+func (a *apps) takeOverCalls(app *app, s appState, files handoff.Descriptors) error {
 	if s.Calls < 0 {
 		return nil
 	}
-	fd, err := files.take(s.Calls)
+	fd, err := files.Take(s.Calls)
 	if err != nil {
 		return err
 	}
@@ -199,7 +179,7 @@ func (a *apps) takeOverCalls(app *app, s appState, files descriptors) error {
 	}
 	app.captor = newCaptor(a, app)
 	for inode, there := range s.Fresh {
-		if app.captor.fresh[inode], err = files.take(there); err != nil {
+		if app.captor.fresh[inode], err = files.Take(there); err != nil {
 			return err
 		}
 	}

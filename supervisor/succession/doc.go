@@ -14,7 +14,7 @@ package succession
 import "time"
 
 // Patience is how long a successor has until it can take over.
-const Patience = 15 * time.Second
+const Patience = 10 * time.Second
 
 // Estate is what is left to a successor. The descriptors stay the caller's; the
 // successor gets duplicates.

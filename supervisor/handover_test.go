@@ -1,0 +1,187 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
+
+func anyDocument(t *testing.T) *document {
+	t.Helper()
+	w := serving(t)
+	return &document{
+		Version: stateVersion, Grace: "v1", PID: 7, Machine: w.m.state(func(timer) time.Time { return time.Time{} }),
+		Host: hostState{
+			Launches: map[int]launchState{1: (&launch{path: "/app", env: []string{"SECRET=1"}}).state()},
+			Apps:     []appState{{Generation: 1, Instance: 1, Calls: -1}},
+		},
+	}
+}
+
+func TestDocumentTravels(t *testing.T) {
+	d := anyDocument(t)
+	e, err := d.estate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := read(e.Document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before, after := asJSON(t, d), asJSON(t, got); before != after {
+		t.Errorf("%s\ncame as\n%s", before, after)
+	}
+	if l := got.Host.Launches[1].launch(); l.path != "/app" || l.env[0] != "SECRET=1" {
+		t.Errorf("%+v", l)
+	}
+}
+
+// An older grace goes on, rather than that a newer one's state is misunderstood.
+func TestForeignDocumentIsRefused(t *testing.T) {
+	for why, change := range map[string]func(d *document){
+		"use a grace that is not older":      func(d *document) { d.Version = stateVersion + 1; d.Grace = "v99" },
+		"version 0":                          func(d *document) { d.Version = 0 },
+		"how generation 1 is started":        func(d *document) { d.Host.Launches = nil },
+		"instance 1 without its process":     func(d *document) { d.Host.Apps = nil },
+		"processes of no instance":           func(d *document) { d.Host.Apps = append(d.Host.Apps, appState{Instance: 9}) },
+		"instance 1 without its process, or": func(d *document) { d.Machine.Generations[0].Instances[0].PID = 0 },
+	} {
+		d := anyDocument(t)
+		change(d)
+		text, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := read(text); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", why, err)
+		}
+	}
+	for _, nonsense := range []string{"", "{", `{"Version":1,"Machine":7}`} {
+		if _, err := read([]byte(nonsense)); err == nil || !strings.Contains(err.Error(), "makes no sense") {
+			t.Errorf("%q: %v", nonsense, err)
+		}
+	}
+}
+
+// What a later grace of the same version adds is no reason to refuse.
+func TestUnknownFieldsArePassedOver(t *testing.T) {
+	text := strings.Replace(asJSON(t, anyDocument(t)), `{"Version":1,`, `{"Version":1,"Later":[1,2],`, 1)
+	if _, err := read([]byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFilesAreEachOnce(t *testing.T) {
+	h := hostState{
+		Control: &controlState{Listener: 9, Lock: 4},
+		Apps:    []appState{{Calls: -1, Fresh: map[uint64]int{7: 9}}},
+	}
+	h.Apps[0].Main.PIDFD, h.Apps[0].Notify.FD, h.Apps[0].Predecessors.Predecessor = 5, 6, -1
+	if got := asJSON(t, h.files()); got != "[4,5,6,9]" {
+		t.Error(got)
+	}
+}
+
+// fakeSuccessor takes over as it is told to.
+type fakeSuccessor struct {
+	outcomes                  []event
+	still, suspended, resumed int
+	meanwhile                 func() // when the apps are suspended
+}
+
+func (f *fakeSuccessor) rest() <-chan struct{} { return f.wait() }
+
+func (f *fakeSuccessor) wait() <-chan struct{} {
+	f.still++
+	c := make(chan struct{})
+	time.AfterFunc(time.Second, func() { close(c) })
+	return c
+}
+
+func (f *fakeSuccessor) suspend() <-chan struct{} {
+	f.suspended++
+	if f.meanwhile != nil {
+		go f.meanwhile()
+	}
+	return f.wait()
+}
+
+func (f *fakeSuccessor) resume() { f.resumed++ }
+
+func (f *fakeSuccessor) handOver(machineState) event {
+	time.Sleep(time.Minute)
+	next := f.outcomes[0]
+	f.outcomes = f.outcomes[1:]
+	return next
+}
+
+func askReexec(t *testing.T, l *loop) *control.Result {
+	t.Helper()
+	lines, err := (&desk{loop: l}).Ask(t.Context(), control.Request{Do: control.Reexec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var result *control.Result
+	for line := range lines {
+		if line.Result != nil {
+			result = line.Result
+		}
+	}
+	return result
+}
+
+func TestLoopHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
+		f := &fakeSuccessor{outcomes: []event{reexecFailed{"no"}, reexecDelayed{}, reexeced{8}}}
+		l.successor = f
+		time.Sleep(2 * time.Second)
+		if r := askReexec(t, l); r == nil || r.Outcome != control.Failed || r.Why != "no" || r.Serving != 1 {
+			t.Errorf("%+v", r)
+		}
+		l.post(noticed{"the loop goes on", ""})
+		if r := askReexec(t, l); r == nil || r.Outcome != control.Reexeced || r.Took < 60 {
+			t.Errorf("%+v", r)
+		}
+		<-l.done
+		if f.resumed != 3 || f.suspended != 3 || l.status != 0 {
+			t.Errorf("%+v, status %d", f, l.status)
+		}
+	})
+}
+
+// An upgrade that is asked for in the last moment is not cut: the handover comes after it.
+func TestLoopDoesNotHandOverAnUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
+		f := &fakeSuccessor{outcomes: []event{reexeced{8}}}
+		f.meanwhile = func() { f.meanwhile = nil; l.post(upgradeRequested{}) }
+		l.successor = f
+		time.Sleep(2 * time.Second)
+		if r := askReexec(t, l); r == nil || r.Outcome != control.Reexeced || r.Serving != 2 {
+			t.Errorf("%+v", r)
+		}
+		<-l.done
+		if f.suspended != 2 || f.resumed != 2 {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+func TestStopComesBeforeAHandover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
+		f := &fakeSuccessor{}
+		f.meanwhile = func() { l.post(stopRequested{}) }
+		l.successor = f
+		time.Sleep(2 * time.Second)
+		if r := askReexec(t, l); r == nil || r.Outcome != control.Refused {
+			t.Errorf("%+v", r)
+		}
+		<-l.done
+	})
+}
