@@ -1,7 +1,6 @@
 package succession
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,8 +18,8 @@ import (
 )
 
 const (
-	// variable tells a process that it is to take over, and how, with the pid of its parent
-	// or the descriptor of the line.
+	// variable tells a process that it is to take over, and how, with the descriptor of the
+	// line, or with the pids of its parent and of the old grace.
 	variable = "GRACE_SUCCESSION"
 	// tableflips is tableflip's own. It waits forever for a parent that a leaked one
 	// promises.
@@ -51,6 +50,7 @@ type Predecessor struct {
 
 	way        string
 	line       int
+	old        int // its pidfd
 	succession *Succession
 	accepted   atomic.Bool
 }
@@ -59,21 +59,19 @@ type Predecessor struct {
 // if not. It comes before anything that starts a process or reads the environment for
 // one.
 func Find() (s *Succession, predecessor *Predecessor, err error) {
-	way, number, _ := strings.Cut(os.Getenv(variable), " ")
+	var way string
+	var number, old int
+	_, _ = fmt.Sscan(os.Getenv(variable), &way, &number, &old) // what is missing stays zero
 	s = &Succession{Program: program()}
-	n, err := strconv.Atoi(number)
-	if err != nil || !s.verified(way, n) {
+	if !s.verified(way, number) {
 		return s, nil, s.forget()
 	}
 	if way == launch {
 		os.Exit(launchSuccessor())
 	}
-	p := &Predecessor{way: way, line: n, succession: s}
+	p := &Predecessor{way: way, line: number, old: -1, succession: s}
 	if way == another {
-		if err = p.attendTo(n); err == nil {
-			p.line, err = s.flip()
-		}
-		if err != nil {
+		if p.line, err = p.flip(number, old); err != nil {
 			return s, nil, err
 		}
 	}
@@ -95,6 +93,17 @@ func (s *Succession) verified(way string, number int) bool {
 	}
 	kind, err := unix.GetsockoptInt(number, unix.SOL_SOCKET, unix.SO_TYPE)
 	return (way == try || way == same) && err == nil && kind == unix.SOCK_SEQPACKET
+}
+
+// flip gets the line, with an eye on the two processes that decide about this one.
+func (p *Predecessor) flip(launcher, old int) (line int, err error) {
+	if p.old, err = unix.PidfdOpen(old, 0); err != nil {
+		return -1, fmt.Errorf("cannot take over from the old grace: %w", err)
+	}
+	if err := p.attendTo(launcher); err != nil {
+		return -1, err
+	}
+	return p.succession.flip()
 }
 
 // attendTo ends this process with its launcher, which is all of it that the old grace can
@@ -197,13 +206,12 @@ func (p *Predecessor) Accept() error {
 	return p.outlive()
 }
 
-// outlive waits for the end of the old grace, which kills this process if it does not
-// want to go.
+// outlive waits for the end of the old grace. What tableflip tells is the end of the
+// launcher.
 func (p *Predecessor) outlive() error {
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
-	defer cancel()
-	if err := p.succession.upgrader.WaitForParent(ctx); err != nil {
-		return fmt.Errorf("the old grace does not end: %w", err)
+	defer unix.Close(p.old)
+	if !waitReadable(p.old, Patience) {
+		return fmt.Errorf("the old grace has not ended within %s", Patience)
 	}
 	return nil
 }
@@ -245,7 +253,7 @@ func (s *Succession) ByAnother(e Estate) (pid int, err error) {
 func launchSuccessor() int {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, variable+"=") })
 	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env:   append(env, variable+"="+another+" "+strconv.Itoa(os.Getpid())),
+		Env:   append(env, variable+"="+fmt.Sprintf("%s %d %d", another, os.Getpid(), os.Getppid())),
 		Files: []uintptr{0, 1, 2, 3, 4, 5},
 	})
 	if err != nil {
