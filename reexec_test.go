@@ -343,6 +343,54 @@ func TestSuccessorHearsTheApp(t *testing.T) {
 	}
 }
 
+// opensLater listens at its first port, and at the second one when it gets USR1.
+const opensLater = `
+import select, signal, socket, sys
+sockets = []
+def listen(port):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", int(port)))
+    s.listen(8)
+    sockets.append(s)
+listen(sys.argv[1])
+signal.signal(signal.SIGUSR1, lambda *_: listen(sys.argv[2]))
+while True:
+    for s in select.select(sockets, [], [], 0.05)[0]:
+        client, _ = s.accept()
+        client.sendall(b"hello")
+        client.close()
+`
+
+func TestSuccessorCapturesWhatTheAppOpensLater(t *testing.T) {
+	for _, way := range waysToReexec {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			first, second := freeport.Address(t), freeport.Address(t)
+			port := func(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
+			d := found(t, way, "--settle", "50ms", "--", "python3", "-c", opensLater, port(first), port(second))
+			d.reexec()
+			d.order(syscall.SIGUSR1)
+			until(t, "the second port is open", func() bool {
+				conn, err := net.Dial("tcp", second)
+				if err != nil {
+					return false
+				}
+				defer conn.Close()
+				text, _ := io.ReadAll(conn)
+				return string(text) == "hello"
+			})
+			d.order(syscall.SIGHUP) // the next generation opens the first one only
+			e := d.await("a reason", func(e entry) bool { return e.Generation == 2 && e.Message == "not ready yet" })
+			if !strings.Contains(e.Why, second) {
+				t.Errorf("the second port was not captured: %s", e.Why)
+			}
+			d.order(syscall.SIGTERM)
+			d.awaitOf("generation ended", 1)
+		})
+	}
+}
+
 func TestPidFileAndPathsAreTheSuccessors(t *testing.T) {
 	for _, way := range waysToReexec {
 		t.Run(way, func(t *testing.T) {
