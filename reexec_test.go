@@ -510,26 +510,3 @@ func TestReexecAsPIDOne(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 }
-
-// systemd follows from one grace to the next, and stops the last one.
-func TestSystemdFollowsAReexec(t *testing.T) {
-	t.Parallel()
-	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, nil)
-	b.do("systemctl", "start", shop)
-	d := &dynasty{supervised: b.follow(shop)}
-	addr := d.address("web")
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
-		for n := 1; n <= 3; n++ {
-			before := b.property(shop, "MainPID")
-			b.do("/usr/local/bin/grace", "reexec", "shop")
-			until(t, "systemd follows", func() bool { return b.property(shop, "MainPID") != before })
-			d.awaitNth("taken over", n)
-			b.do("systemctl", "reload", shop)
-			b.says(fmt.Sprintf("generation %d serves", n+1))
-		}
-	})
-	if restarts := b.property(shop, "NRestarts"); restarts != "0" {
-		t.Errorf("systemd has restarted grace %s times", restarts)
-	}
-	b.stopUnit(d.supervised)
-}
