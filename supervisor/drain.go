@@ -49,6 +49,7 @@ func (m *machine) endIfEmpty(g *generation) {
 	if m.current == g {
 		m.current = nil
 	}
+	m.ended, m.endedAt = g.number, m.at
 	m.do(retire{g.number})
 	m.reportEnd(g, spent)
 }

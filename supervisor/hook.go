@@ -35,7 +35,8 @@ type hooks struct {
 	name     string
 	post     func(event)
 	waiting  chan occasion
-	open     atomic.Int64 // that have not ended
+	open     atomic.Int64  // that have not ended
+	idle     chan struct{} // gets one when the last of them has
 	cancel   context.CancelFunc
 	ended    chan struct{}
 }
@@ -50,7 +51,7 @@ func newHooks(o Options, l *launch, family *childproc.Family, post func(event)) 
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &hooks{
 		commands: o.Hooks, launch: l, family: family, name: o.Name, post: post,
-		waiting: make(chan occasion, hooksWaiting), cancel: cancel, ended: make(chan struct{}),
+		waiting: make(chan occasion, hooksWaiting), idle: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{}),
 	}
 	go h.run(ctx)
 	return h
@@ -62,10 +63,11 @@ func (h *hooks) hear(_ time.Time, r report) {
 		if r.fact != hook.On {
 			continue
 		}
+		h.open.Add(1)
 		select {
 		case h.waiting <- occasion{hook, h.facts(r)}:
-			h.open.Add(1)
 		default:
+			h.leave()
 			go h.post(noticed{"hook left out", fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
 		}
 	}
@@ -100,16 +102,13 @@ func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
 }
 
-// restPause is between two looks whether hooks have ended.
-const restPause = 5 * time.Millisecond
-
 // rest tells when none waits or runs.
 func (h *hooks) rest() <-chan struct{} {
 	rested := make(chan struct{})
 	go func() {
 		defer close(rested)
 		for h.open.Load() > 0 {
-			time.Sleep(restPause)
+			<-h.idle
 		}
 	}()
 	return rested
@@ -121,7 +120,17 @@ func (h *hooks) run(ctx context.Context) {
 		if err := h.runOne(ctx, o); err != nil {
 			h.post(noticed{fmt.Sprintf("hook failed: --on %s", o.hook.On), err.Error()})
 		}
-		h.open.Add(-1)
+		h.leave()
+	}
+}
+
+func (h *hooks) leave() {
+	if h.open.Add(-1) > 0 {
+		return
+	}
+	select {
+	case h.idle <- struct{}{}:
+	default: // nobody has taken the last one: it will do
 	}
 }
 

@@ -53,6 +53,29 @@ func TestHookThatFailsIsTold(t *testing.T) {
 	}
 }
 
+func TestHooksRestWhenAllHaveEnded(t *testing.T) {
+	h, _, dir := testHooks(t, Hook{FactUpgraded, "cat gate > told"})
+	gate := filepath.Join(dir, "gate")
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	<-h.rest() // there is none
+	h.hear(time.Now(), report{fact: FactUpgraded})
+	rested := h.rest()
+	f, err := os.OpenFile(gate, os.O_WRONLY, 0) // returns when the hook has opened it too
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-rested:
+		t.Error("a hook still runs")
+	default:
+	}
+	f.Close()
+	<-rested
+	h.close()
+}
+
 // TestHooksDoNotBlock: the queue of one that hangs is full at some time.
 func TestHooksDoNotBlock(t *testing.T) {
 	h, said, dir := testHooks(t, Hook{FactCrashed, "cat gate > /dev/null"})

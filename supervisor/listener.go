@@ -1,14 +1,13 @@
 package supervisor
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 func (m *machine) onRevived(ev revived) {
-	why := "an app shut it down; connections in its queue were reset"
-	for _, g := range m.generations {
-		if g.stage == StageDraining {
-			why = fmt.Sprintf("generation %d shut it down as it drained; connections in its queue were reset", g.number)
-		}
-	}
+	why := m.suspect() + " shut it down; connections in its queue were reset"
 	if ev.why != "" {
 		m.say(report{level: failure, text: fmt.Sprintf("listener %s is dead", ev.listener), why: ev.why})
 		return
@@ -18,6 +17,22 @@ func (m *machine) onRevived(ev revived) {
 		m.say(report{level: warn, text: "upgrading", why: "only a new generation has the new socket"})
 		m.onUpgradeRequested(upgradeRequested{})
 	}
+}
+
+// justEnded is how late grace may learn of what a generation did before its end.
+const justEnded = time.Second
+
+// suspect is who may have shut a listener down.
+func (m *machine) suspect() string {
+	for _, g := range slices.Backward(m.generations) {
+		if g.stage == StageDraining {
+			return fmt.Sprintf("generation %d, which drains,", g.number)
+		}
+	}
+	if m.ended != 0 && m.at.Sub(m.endedAt) < justEnded {
+		return fmt.Sprintf("generation %d, which has just ended,", m.ended)
+	}
+	return "an app"
 }
 
 // onUncaptured: the app runs, and binds by itself, so that no other can beside it.

@@ -33,6 +33,8 @@ type machine struct {
 	stoppers    []int // the requests that wait for the end
 	served      bool  // some generation was ready once
 	notifying   map[string]bool
+	ended       int // the generation that has ended last
+	endedAt     time.Time
 	delay       timer
 	restarts    int
 	crashes     int

@@ -474,11 +474,21 @@ func TestReplacedListenerGoesToANewGeneration(t *testing.T) {
 }
 
 func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
-	w, candidate := candidateStarted(t)
-	w.readiness(candidate.id, false)
-	w.happen(revived{listener: "web"})
-	if r := w.said("listener web revived"); len(r) != 1 || !strings.Contains(r[0].why, "generation 1") {
-		t.Errorf("reports %+v", r)
+	for why, happens := range map[string]func(w *world){
+		"generation 1, which drains,":         func(*world) {},
+		"generation 1, which has just ended,": func(w *world) { w.endInstance(1, childproc.Exit{}) },
+		"an app": func(w *world) {
+			w.endInstance(1, childproc.Exit{})
+			w.at = w.at.Add(justEnded)
+		},
+	} {
+		w, candidate := candidateStarted(t)
+		w.readiness(candidate.id, false)
+		happens(w)
+		w.happen(revived{listener: "web"})
+		if r := w.said("listener web revived"); len(r) != 1 || !strings.HasPrefix(r[0].why, why) {
+			t.Errorf("%s: reports %+v", why, r)
+		}
 	}
 }
 
