@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"time"
 
@@ -29,32 +28,33 @@ func (b bench) capture() error {
 
 // calls measures single system calls in the app, and grace with it from start to end.
 func (b bench) calls() error {
-	plain, bind := map[string]series{}, map[string]series{}
+	plain, bind, client := map[string]series{}, map[string]series{}, map[string]series{}
 	for range captureRounds {
 		for _, mode := range captures {
-			a, c, err := b.callsOnce(mode)
+			took, err := b.callsOnce(mode)
 			if err != nil {
 				return err
 			}
-			plain[mode], bind[mode] = append(plain[mode], a), append(bind[mode], c)
+			plain[mode], bind[mode], client[mode] = append(plain[mode], took[0]), append(bind[mode], took[1]), append(client[mode], took[2])
 		}
 	}
 	t := newTable("What capture costs: median (min..max)", "\t--capture off\t\t--capture on\t\tadded")
 	defer t.end()
 	t.line("a call that is not asked about, ns\t%v\t%v\t%v", plain["off"], plain["on"], plain["on"].minus(plain["off"]))
 	t.line("socket, bind and close, ns\t%v\t%v\t%v", bind["off"], bind["on"], bind["on"].minus(bind["off"]))
+	t.line("the same with port 0, as clients do, ns\t%v\t%v\t%v", client["off"], client["on"], client["on"].minus(client["off"]))
 	return nil
 }
 
-func (b bench) callsOnce(mode string) (plain, bind float64, err error) {
+// callsOnce needs no line about an app that is no server.
+func (b bench) callsOnce(mode string) (took [3]float64, err error) {
 	run := exec.Command(b.grace, "run", "--capture", mode, "--restart", "never", "--log-level", "error", "--", b.app, "-measure")
-	run.Stderr = os.Stderr
 	out, err := run.Output()
 	if err != nil {
-		return 0, 0, err
+		return took, err
 	}
-	_, err = fmt.Sscan(string(out), &plain, &bind)
-	return plain, bind, err
+	_, err = fmt.Sscan(string(out), &took[0], &took[1], &took[2])
+	return took, err
 }
 
 // throughput also compares the time until the app is ready.

@@ -61,6 +61,12 @@ func siteWanted(fd int, sockaddr []byte) (site, bool, error) {
 	return p, err == nil, err
 }
 
+// NamesPort reports whether a sockaddr has a port of the internet's. What is bound to any other cannot be steered.
+func NamesPort(sockaddr []byte) bool {
+	at, ok := readSockaddr(sockaddr)
+	return ok && at.Port() != 0
+}
+
 func siteAt(fd int, at netip.AddrPort) (p site, err error) {
 	p.at = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port())
 	if p.device, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil && err != unix.ENOPROTOOPT {

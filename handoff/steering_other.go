@@ -22,6 +22,9 @@ func (*Steering) Bind(Member, int, []byte) (Decision, error) {
 	return NotSteered, errors.ErrUnsupported
 }
 
+// NamesPort is never asked.
+func NamesPort([]byte) bool { return false }
+
 // Listen is never called.
 func (*Steering) Listen(Member, int, int) error { return errors.ErrUnsupported }
 

@@ -78,16 +78,18 @@ func (c *captor) answer(call capture.Call) error {
 // bind lets the app bind a socket that others can share the address with. An app
 // that binds may have closed what it had before.
 func (c *captor) bind(call capture.Call) error {
-	if err := c.apps.steering.Review(c.member); err != nil {
-		c.tell("cannot let go of what the app has closed", err)
-	}
 	if path := c.path(call); path != "" {
+		c.review()
 		return c.bindPath(call, path)
 	}
 	sockaddr, err := call.Addr()
 	if err != nil {
 		return c.pass(call, err)
 	}
+	if passes, err := passing(call, sockaddr); passes || err != nil {
+		return c.pass(call, err)
+	}
+	c.review()
 	fd, err := call.Duplicate()
 	if errors.Is(err, capture.ErrNotPermitted) {
 		return c.replace(call, sockaddr)
@@ -108,6 +110,23 @@ func (c *captor) bind(call capture.Call) error {
 		c.tell("the app binds an address that is in use", unshare(fd))
 	}
 	return call.Continue()
+}
+
+// passing tells at little cost what is no TCP listener-to-be. Apps that bind before they
+// connect, or for each question that they send, do it often.
+func passing(call capture.Call, sockaddr []byte) (bool, error) {
+	if !handoff.NamesPort(sockaddr) {
+		return true, nil
+	}
+	protocol, err := call.Protocol()
+	return protocol != "TCP" && protocol != "TCPv6", err
+}
+
+// review lets go of what the app has closed.
+func (c *captor) review() {
+	if err := c.apps.steering.Review(c.member); err != nil {
+		c.tell("cannot let go of what the app has closed", err)
+	}
 }
 
 // unshare lets the kernel refuse what it refuses without grace: the other socket
@@ -146,10 +165,6 @@ func watched(call capture.Call) bool {
 // replace does without a duplicate of the app's socket, where the system gives
 // none: a socket of grace's own takes its place.
 func (c *captor) replace(call capture.Call, sockaddr []byte) error {
-	protocol, err := call.Protocol()
-	if err != nil || protocol != "TCP" && protocol != "TCPv6" {
-		return c.pass(call, err)
-	}
 	if !c.entitled(sockaddr) {
 		return call.Continue()
 	}
