@@ -41,6 +41,9 @@ func (s *screen) show(text string) error {
 	if err != nil {
 		return fmt.Errorf("cannot tell the size of the terminal: %w", err)
 	}
+	if width <= 0 || height <= 0 { // nobody has told it, as with a pseudo-terminal of a script
+		width, height = 80, 24
+	}
 	return show(home + strings.Join(fit(text, width, height), eraseLine+"\r\n") + eraseLine + eraseBelow)
 }
 
