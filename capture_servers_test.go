@@ -130,7 +130,8 @@ func TestCapturedServersAndKeptConnections(t *testing.T) {
 // captured is a foreign server that runs.
 type captured struct {
 	*supervised
-	addr string
+	addr    string
+	lingers bool
 }
 
 func (f foreign) start(t *testing.T, as runAs, backend string) captured {
@@ -155,7 +156,7 @@ func (f foreign) start(t *testing.T, as runAs, backend string) captured {
 	arguments = append(append(arguments, "--"), strings.Split(replace.Replace(f.command), " ")...)
 	s := graceWith(t, func(c *exec.Cmd) { c.Dir, c.SysProcAttr = dir, as.process }, arguments...)
 	s.ready(1)
-	return captured{s, addr}
+	return captured{s, addr, f.program == "nginx"}
 }
 
 func mustBeRoot() error {
@@ -180,7 +181,7 @@ func openFolder(t *testing.T) string {
 // load is of clients that never retry.
 func (r captured) load(clients map[load.Kind]int, closesIdle bool) *load.Load {
 	r.t.Helper()
-	l, err := load.Start(r.t.Context(), load.Config{Addr: r.addr, Clients: clients, ThinkMax: 4 * time.Millisecond, Foreign: closesIdle})
+	l, err := load.Start(r.t.Context(), load.Config{Addr: r.addr, Clients: clients, ThinkMax: 4 * time.Millisecond, Foreign: closesIdle, Lingers: r.lingers})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -59,13 +59,13 @@ func instancesOf(s control.Status) *table {
 }
 
 func listenersOf(s control.Status) *table {
-	t := newTable("SOCKET", "ADDRESS", "KIND", "GENERATION", "QUEUE")
+	t := newTable("SOCKET", "ADDRESS", "KIND", "GENERATION", "CONNECTIONS", "QUEUE")
 	for _, l := range s.Listeners {
 		name := l.Name
 		if name == "" {
 			name = "-"
 		}
-		t.add(name, l.Network+" "+l.Address, l.Kind, positive(l.Generation), number(l.Queue))
+		t.add(name, l.Network+" "+l.Address, l.Kind, positive(l.Generation), number(l.Connections), number(l.Queue))
 	}
 	return t
 }

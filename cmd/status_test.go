@@ -42,7 +42,7 @@ func someStatus() control.Status {
 			}},
 		},
 		Listeners: []control.Listener{
-			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "held", Queue: &none},
+			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "held", Queue: &none, Connections: &none},
 			{Network: "unix", Address: "/run/x", Kind: "captured", Generation: 7},
 		},
 		Upgrades: []control.Attempt{
@@ -64,9 +64,9 @@ INSTANCE  GENERATION  PID   PHASE     FOR    REQUESTS  MEMORY   CPU    SAYS
 9         7           4301  ready     2d1h                             all?[31m well
 10        7                 backoff   2d1h                             
 
-SOCKET  ADDRESS      KIND      GENERATION  QUEUE
-web     tcp [::]:80  held                  0
--       unix /run/x  captured  7           
+SOCKET  ADDRESS      KIND      GENERATION  CONNECTIONS  QUEUE
+web     tcp [::]:80  held                  0            0
+-       unix /run/x  captured  7                        
 
 UPGRADE  BEGAN                TOOK     RESULT             WHY
 5 to 6   2026-05-04 03:02:01  0.500 s  failed             exit status 1 or so

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"time"
 
@@ -101,30 +102,55 @@ func (d *desk) count(g *control.Generation) {
 }
 
 func (d *desk) listeners(generations []control.Generation) []control.Listener {
-	all := []control.Listener{}
+	all, pids := []control.Listener{}, processesOf(generations...)
 	for _, l := range d.apps.listeners {
-		listed := control.Listener{Name: l.Name(), Network: l.Network(), Address: l.Bound(), Kind: "held"}
-		if queue, err := handoff.Queued(l); err == nil && l.Stream() {
-			listed.Queue = &queue
-		}
-		all = append(all, listed)
+		all = append(all, held(l, pids))
 	}
 	if d.apps.steering == nil {
 		return all
 	}
 	for _, g := range generations {
-		all = append(all, d.steered(g.Number)...)
+		all = append(all, d.steered(g.Number, processesOf(g))...)
 	}
 	return all
 }
 
+func processesOf(generations ...control.Generation) []int {
+	var roots []int
+	for _, g := range generations {
+		for _, i := range g.Instances {
+			if i.PID != 0 {
+				roots = append(roots, i.PID)
+			}
+		}
+	}
+	return treesOf(roots)
+}
+
+// held is one that all generations have.
+func held(l *handoff.Listener, pids []int) control.Listener {
+	listed := control.Listener{Name: l.Name(), Network: l.Network(), Address: l.Bound(), Kind: "held"}
+	if !l.Stream() {
+		return listed
+	}
+	if queue, err := handoff.Queued(l); err == nil {
+		listed.Queue = &queue
+	}
+	if connections, err := handoff.Connections(pids, []*handoff.Listener{l}); err == nil {
+		listed.Connections = &connections
+	}
+	return listed
+}
+
 // steered lists a generation's own sockets, those at the same address together.
-func (d *desk) steered(generation int) []control.Listener {
+func (d *desk) steered(generation int, pids []int) []control.Listener {
 	var all []control.Listener
 	for _, queue := range d.apps.steering.Queues(generation) {
 		listed := control.Listener{Network: "tcp", Address: queue.Bound.String(), Kind: "captured", Generation: generation, Queue: &queue.Length}
 		if queue.Path != "" {
 			listed.Network, listed.Address = "unix", queue.Path
+		} else if traffic, err := handoff.Look(pids, []netip.AddrPort{queue.Bound}, quietFor); err == nil {
+			listed.Connections = &traffic.Open
 		}
 		for _, l := range d.apps.held {
 			if l.Address().Steer && l.Bound() == listed.Address {

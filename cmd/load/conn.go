@@ -15,6 +15,7 @@ type conn struct {
 	net.Conn
 	in     *bufio.Reader
 	used   bool // an exchange on it has succeeded
+	drops  bool // the server may get a request that it has no answer to any more
 	unhook func() bool
 }
 
@@ -29,7 +30,7 @@ func dial(ctx context.Context, cfg Config) (*conn, error) {
 		return nil, dialFailure(err)
 	}
 	unhook := context.AfterFunc(ctx, func() { c.Close() })
-	return &conn{Conn: c, in: bufio.NewReader(c), unhook: unhook}, nil
+	return &conn{Conn: c, in: bufio.NewReader(c), unhook: unhook, drops: cfg.Lingers}, nil
 }
 
 // autobind gives a unix socket an address of its own (unix(7)): a datagram socket without one cannot be answered.
@@ -89,7 +90,7 @@ func (c *conn) unanswered(err error) error {
 	eof := errors.Is(err, io.EOF)
 	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	switch {
-	case c.used && (reset || eof && unacknowledged(c.Conn)):
+	case c.used && (reset || eof && (c.drops || unacknowledged(c.Conn))):
 		return fail(IdleClosed, "the server closed the idle connection: %w", err)
 	case eof:
 		return fail(Lost, "the server closed the connection and did not answer: %w", err)

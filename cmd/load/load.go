@@ -33,6 +33,11 @@ type Config struct {
 	// Foreign says that the server closes idle keep-alive connections without asking, as servers that know nothing of drain
 	// do: IdleClosed is then counted, but not among the failures.
 	Foreign bool
+
+	// Lingers says that the server goes on reading for a while when it has closed its side of a connection, and drops what
+	// it gets, as nginx does (lingering_close). A request that was on its way to an idle connection is acknowledged then,
+	// and counts as IdleClosed too.
+	Lingers bool
 }
 
 // Load is a running set of clients. Its methods may be called from any goroutine.

@@ -244,6 +244,11 @@ func TestForeignServersStillLoseRequests(t *testing.T) {
 	expect(t, startLoad(t, cfg), Lost)
 }
 
+func TestServersThatLingerMayDropTheNextRequest(t *testing.T) {
+	cfg := Config{Addr: serve(t, "tcp", answers(closes, okResponse, "")), Clients: map[Kind]int{KeepAliveGet: 2}, Foreign: true, Lingers: true}
+	expect(t, startLoad(t, cfg), IdleClosed)
+}
+
 // The server counts what it reads: a client that retried would send more requests than it counts.
 func TestNothingIsSentTwice(t *testing.T) {
 	var requests, good atomic.Int64

@@ -36,6 +36,7 @@ type recipe struct {
 	clients map[load.Kind]int
 	breaks  string // a file in the page's directory without which an upgrade has to fail
 
+	lingers bool                                    // it reads on after it has closed a connection
 	alone   bool                                    // the page has only a command without --listen
 	another func(addr string) (finish func() error) // its load, if that is not HTTP
 }
@@ -53,7 +54,7 @@ var recipes = map[string]recipe{
 	"gunicorn":  {needs: []string{"gunicorn"}, clients: fresh, breaks: "app.py"},
 	"haproxy":   {needs: []string{"haproxy"}, clients: all, breaks: "haproxy.cfg"},
 	"java":      {needs: []string{"java"}, probe: "java --list-modules | grep jdk.compiler", clients: fresh, alone: true},
-	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf"},
+	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf", lingers: true},
 	"node":      {needs: []string{"node"}, clients: all, breaks: "server.js"},
 	"php-fpm":   {needs: []string{"php-fpm", "nginx"}, clients: all, breaks: "php-fpm.conf"},
 	"python":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, alone: true},
@@ -103,7 +104,7 @@ func (r recipe) test(t *testing.T, name string) {
 	server := start(t, dir, p.commands["run"])
 	leader := server.ready(ctx)
 	clients, err := load.Start(ctx, load.Config{
-		Addr: "127.0.0.1:" + front, Clients: r.clients, ThinkMax: 10 * time.Millisecond, Foreign: true,
+		Addr: "127.0.0.1:" + front, Clients: r.clients, ThinkMax: 10 * time.Millisecond, Foreign: true, Lingers: r.lingers,
 	})
 	if err != nil {
 		t.Fatal(err)

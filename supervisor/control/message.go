@@ -127,12 +127,13 @@ type Instance struct {
 
 // Listener is a socket of the app's.
 type Listener struct {
-	Name       string `json:"name,omitempty"`
-	Network    string `json:"network"`
-	Address    string `json:"address"`
-	Kind       string `json:"kind"`                 // held, steered, captured
-	Generation int    `json:"generation,omitempty"` // captured: whose
-	Queue      *int   `json:"queue,omitempty"`      // not yet accepted; absent: cannot be seen
+	Name        string `json:"name,omitempty"`
+	Network     string `json:"network"`
+	Address     string `json:"address"`
+	Kind        string `json:"kind"`                  // held, steered, captured
+	Generation  int    `json:"generation,omitempty"`  // captured: whose
+	Queue       *int   `json:"queue,omitempty"`       // not yet accepted; absent: cannot be seen
+	Connections *int   `json:"connections,omitempty"` // in flight; absent: cannot be counted
 }
 
 // Attempt is an upgrade that is over.

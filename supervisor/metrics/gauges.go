@@ -29,6 +29,7 @@ var (
 	generation  = describe("grace_generation", "Number of the generation that serves; 0 if there is none.")
 	instances   = describe("grace_instances", "Instances of the app.", "phase")
 	connections = describe("grace_connections", "Connections in flight, by the phase of the generation that has them; absent where they cannot be counted.", "phase")
+	accepted    = describe("grace_listener_connections", "Connections in flight, of all generations; absent where they cannot be counted.", "listener", "address")
 	queue       = describe("grace_queue_length", "Connections that no instance has accepted yet, of all generations; absent where they cannot be counted.", "listener", "address")
 )
 
@@ -47,7 +48,7 @@ type gauges struct {
 
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{build, ready, generation, instances, connections, queue} {
+	for _, d := range []*prometheus.Desc{build, ready, generation, instances, connections, accepted, queue} {
 		to <- d
 	}
 }
@@ -72,7 +73,10 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	for phase, n := range countConnections(s) {
 		send(connections, float64(n), phase)
 	}
-	for l, n := range countQueues(s) {
+	for l, n := range sumByListener(s, func(l control.Listener) *int { return l.Connections }) {
+		send(accepted, float64(n), l.Name, l.Address)
+	}
+	for l, n := range sumByListener(s, func(l control.Listener) *int { return l.Queue }) {
 		send(queue, float64(n), l.Name, l.Address)
 	}
 }
@@ -118,14 +122,14 @@ func countConnections(s control.Status) map[string]int {
 // listener is what generations have in common.
 type listener struct{ Name, Address string }
 
-func countQueues(s control.Status) map[listener]int {
-	counts := map[listener]int{}
+func sumByListener(s control.Status, of func(control.Listener) *int) map[listener]int {
+	sums := map[listener]int{}
 	for _, l := range s.Listeners {
-		if l.Queue != nil {
-			counts[listener{l.Name, l.Address}] += *l.Queue
+		if n := of(l); n != nil {
+			sums[listener{l.Name, l.Address}] += *n
 		}
 	}
-	return counts
+	return sums
 }
 
 // obstacle says why no client is to be sent here, or nothing.

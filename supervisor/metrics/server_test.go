@@ -95,8 +95,8 @@ func busy() control.Status {
 			{Number: 8, Phase: "candidate", Connections: &three, Instances: []control.Instance{{Phase: "starting"}}},
 		},
 		Listeners: []control.Listener{
-			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "steered", Generation: 6, Queue: &one},
-			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "steered", Generation: 7, Queue: &three},
+			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "steered", Generation: 6, Queue: &one, Connections: &three},
+			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "steered", Generation: 7, Queue: &three, Connections: &three},
 			{Network: "tcp", Address: "[::]:81", Kind: "captured", Generation: 7, Queue: &twelve},
 			{Name: "dns", Network: "udp", Address: "[::]:53", Kind: "held"},
 		},
@@ -129,6 +129,7 @@ func TestScrape(t *testing.T) {
 		`grace_instances{phase="ready"} 2`, `grace_instances{phase="backoff"} 1`, `grace_instances{phase="starting"} 1`,
 		`grace_instances{phase="draining"} 1`, `grace_instances{phase="killing"} 1`,
 		`grace_connections{phase="current"} 12`, `grace_connections{phase="candidate"} 3`, `grace_connections{phase="settling"} 0`,
+		`grace_listener_connections{address="[::]:80",listener="web"} 6`,
 		`grace_queue_length{address="[::]:80",listener="web"} 4`, `grace_queue_length{address="[::]:81",listener=""} 12`,
 	} {
 		if !strings.Contains(text, want+"\n") {
