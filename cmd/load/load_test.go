@@ -245,7 +245,7 @@ func TestForeignServersStillLoseRequests(t *testing.T) {
 }
 
 func TestServersThatLingerMayDropTheNextRequest(t *testing.T) {
-	cfg := Config{Addr: serve(t, "tcp", answers(closes, okResponse, "")), Clients: map[Kind]int{KeepAliveGet: 2}, Foreign: true, Lingers: true}
+	cfg := Config{Addr: serve(t, "tcp", answers(closes, okResponse, "")), Clients: map[Kind]int{KeepAliveGet: 2}, Lingers: true}
 	expect(t, startLoad(t, cfg), IdleClosed)
 }
 
