@@ -103,7 +103,11 @@ func (a *apps) attempt(err error) {
 
 func (a *apps) count(c count) {
 	go func() {
-		n, err := a.inFlight(c.generation, c.pids)
+		pids, err := treesOf(c.pids)
+		n := 0
+		if err == nil {
+			n, err = a.inFlight(c.generation, pids)
+		}
 		if err != nil {
 			a.post(counted{generation: c.generation, why: err.Error()})
 			return
@@ -112,15 +116,8 @@ func (a *apps) count(c count) {
 	}()
 }
 
-func (a *apps) inFlight(generation int, roots []int) (int, error) {
-	var pids []int
-	for _, root := range roots {
-		tree, err := childproc.Tree(root)
-		if err != nil {
-			return 0, err
-		}
-		pids = append(pids, tree...)
-	}
+// inFlight counts the connections of a generation's processes.
+func (a *apps) inFlight(generation int, pids []int) (int, error) {
 	if a.steering == nil || len(a.listeners) > 0 {
 		return handoff.Connections(pids, a.listeners)
 	}

@@ -3,8 +3,10 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -75,56 +77,55 @@ func (d *desk) Status(ctx context.Context) (control.Status, error) {
 		return s, err
 	}
 	s.Grace, s.Name, s.PID, s.Started = d.apps.options.Version, d.name, os.Getpid(), d.started
+	pids := map[int][]int{}
 	for i := range s.Generations {
-		d.count(&s.Generations[i])
+		g := &s.Generations[i]
+		pids[g.Number] = d.count(g)
 	}
-	s.Listeners = d.listeners(s.Generations)
+	s.Listeners = d.listeners(s.Generations, pids)
 	return s, nil
 }
 
-// count leaves out what cannot be seen, such as processes that have just ended.
-func (d *desk) count(g *control.Generation) {
-	var pids []int
+// count leaves out what cannot be seen, such as processes that have just ended, and
+// gives the others.
+func (d *desk) count(g *control.Generation) (pids []int) {
+	whole := true
 	for n := range g.Instances {
 		i := &g.Instances[n]
 		if i.PID == 0 {
 			continue
 		}
-		pids = append(pids, i.PID)
-		if tree, err := childproc.Tree(i.PID); err == nil {
-			usage := childproc.Used(tree)
-			i.Memory, i.CPU = usage.Resident, usage.CPU.Seconds()
+		tree, err := childproc.Tree(i.PID)
+		if err != nil {
+			whole = false
+			continue
 		}
+		usage := childproc.Used(tree)
+		i.Memory, i.CPU = usage.Resident, usage.CPU.Seconds()
+		pids = append(pids, tree...)
+	}
+	if !whole {
+		return pids
 	}
 	if connections, err := d.apps.inFlight(g.Number, pids); err == nil {
 		g.Connections = &connections
 	}
+	return pids
 }
 
-func (d *desk) listeners(generations []control.Generation) []control.Listener {
-	all, pids := []control.Listener{}, processesOf(generations...)
+// listeners has the processes by generation.
+func (d *desk) listeners(generations []control.Generation, pids map[int][]int) []control.Listener {
+	all, everybody := []control.Listener{}, slices.Concat(slices.Collect(maps.Values(pids))...)
 	for _, l := range d.apps.listeners {
-		all = append(all, held(l, pids))
+		all = append(all, held(l, everybody))
 	}
 	if d.apps.steering == nil {
 		return all
 	}
 	for _, g := range generations {
-		all = append(all, d.steered(g.Number, processesOf(g))...)
+		all = append(all, d.steered(g.Number, pids[g.Number])...)
 	}
 	return all
-}
-
-func processesOf(generations ...control.Generation) []int {
-	var roots []int
-	for _, g := range generations {
-		for _, i := range g.Instances {
-			if i.PID != 0 {
-				roots = append(roots, i.PID)
-			}
-		}
-	}
-	return treesOf(roots)
 }
 
 // held is one that all generations have.

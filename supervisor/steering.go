@@ -63,7 +63,8 @@ func (a *apps) accepted(generation int) bool {
 
 // idle looks at the connections. Of one at a path nobody can tell.
 func (a *apps) idle(generation int, pids []int) bool {
-	trees, addresses := treesOf(pids), a.steering.Addresses(generation)
+	trees, _ := treesOf(pids) // what has ended has no connections
+	addresses := a.steering.Addresses(generation)
 	if accepted, err := a.steering.Accepted(generation, trees); err != nil || accepted > 0 {
 		return false
 	}
@@ -75,14 +76,16 @@ func (a *apps) idle(generation int, pids []int) bool {
 	return err == nil && traffic.Busy == 0
 }
 
-// treesOf leaves out what has ended.
-func treesOf(roots []int) []int {
-	var pids []int
+// treesOf lists what can be listed, and gives the first error of what cannot.
+func treesOf(roots []int) (pids []int, failed error) {
 	for _, root := range roots {
-		tree, _ := childproc.Tree(root)
+		tree, err := childproc.Tree(root)
+		if failed == nil {
+			failed = err
+		}
 		pids = append(pids, tree...)
 	}
-	return pids
+	return pids, failed
 }
 
 func steered(a handoff.Address) bool { return a.Steer }
