@@ -47,10 +47,14 @@ func readStat(pid int) (procStat, error) {
 	return parseStat(text)
 }
 
-// parseStat begins behind the last parenthesis: a program's name may contain
+// statFields begin behind the last parenthesis: a program's name may contain
 // blanks and parentheses, what follows it does not.
+func statFields(text []byte) []string {
+	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+}
+
 func parseStat(text []byte) (procStat, error) {
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	fields := statFields(text)
 	if len(fields) < 18 {
 		return procStat{}, fmt.Errorf("cannot understand the kernel's process status %q", text)
 	}

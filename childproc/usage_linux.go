@@ -1,10 +1,8 @@
 package childproc
 
 import (
-	"bytes"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -31,7 +29,7 @@ func usedBy(pid int) (Usage, bool) {
 	if err != nil {
 		return Usage{}, false
 	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	fields := statFields(text)
 	if len(fields) < 22 {
 		return Usage{}, false
 	}
