@@ -71,12 +71,7 @@ func serve(l *net.UnixListener, b Backend, most limits) *Server {
 // Close takes no further request, gives the answers that are being written a second
 // to go out, and ends all connections. It is called once. It leaves the socket's path.
 func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.limits.close)
-	defer cancel()
-	if s.http.Shutdown(ctx) != nil {
-		_ = s.http.Close() // what Shutdown has begun
-	}
-	if err := <-s.ended; !errors.Is(err, http.ErrServerClosed) {
+	if err := End(s.http, s.ended, s.limits.close); err != nil {
 		return fmt.Errorf("the control socket has ended early: %w", err)
 	}
 	return nil

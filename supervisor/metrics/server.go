@@ -112,12 +112,7 @@ const closeLimit = time.Second
 
 // Close takes no further request and ends all connections. It is called once.
 func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-	defer cancel()
-	if s.http.Shutdown(ctx) != nil {
-		_ = s.http.Close() // what Shutdown has begun
-	}
-	if err := <-s.ended; !errors.Is(err, http.ErrServerClosed) {
+	if err := control.End(s.http, s.ended, closeLimit); err != nil {
 		return fmt.Errorf("the server of metrics has ended early: %w", err)
 	}
 	return nil
