@@ -143,7 +143,7 @@ func (f foreign) start(t *testing.T, as runAs, backend string) captured {
 	}
 	addr := freeport.Address(t)
 	host, port, _ := strings.Cut(addr, ":")
-	dir := openFolder(t)
+	dir := worldFolder(t)
 	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "BACKEND", backend, "OPTIONS", f.options)
 	if f.file != "" {
 		text, err := os.ReadFile(filepath.Join("testdata/servers", f.file))
@@ -164,18 +164,6 @@ func mustBeRoot() error {
 		return errors.New("only root can run something as nobody")
 	}
 	return nil
-}
-
-// openFolder is one in which every user can write.
-func openFolder(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o777} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 // load is of clients that never retry.

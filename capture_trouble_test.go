@@ -49,21 +49,25 @@ func TestCrashOfACapturedAppIsWaitedOut(t *testing.T) {
 	}
 }
 
+// dieUnder kills each instance of the app once it has served some clients.
+func (s *supervised) dieUnder(l *load.Load) {
+	s.t.Helper()
+	for n := 1; n <= crashes; n++ {
+		s.instance("instance ready", n)
+		awaitSuccesses(s.t, l, 50)
+		if err := syscall.Kill(s.instance("instance started", n).PID, syscall.SIGKILL); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.instance("instance ready", crashes+1)
+	awaitSuccesses(s.t, l, 50)
+}
+
 func (p program) crash(t *testing.T, most int) {
 	port := ownPort(t)
 	s := grace(t, append([]string{"--"}, compiled(t, p.command, port)...)...)
 	s.ready(1)
-	tally := counted(t, load.Config{Addr: "127.0.0.1:" + port, Clients: p.clients}, func(l *load.Load) {
-		for n := 1; n <= crashes; n++ {
-			s.instance("instance ready", n)
-			awaitSuccesses(t, l, 50)
-			if err := syscall.Kill(s.instance("instance started", n).PID, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s.instance("instance ready", crashes+1)
-		awaitSuccesses(t, l, 50)
-	})
+	tally := counted(t, load.Config{Addr: "127.0.0.1:" + port, Clients: p.clients}, s.dieUnder)
 	s.stop()
 	if tally.Failures() > uint64(most) {
 		t.Errorf("more than %d requests failed: %v, first %v", most, tally.ByFailure(), tally.First)

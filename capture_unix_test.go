@@ -161,17 +161,7 @@ func TestCrashAtAUnixSocketIsWaitedOut(t *testing.T) {
 	t.Parallel()
 	s, path := captureUnix(t, users["as it is"], appBinary+pathServer)
 	clients := map[load.Kind]int{load.NewConnection: 4}
-	tally := counted(t, load.Config{Network: "unix", Addr: path, Clients: clients}, func(l *load.Load) {
-		for n := 1; n <= crashes; n++ {
-			s.instance("instance ready", n)
-			awaitSuccesses(t, l, 50)
-			if err := syscall.Kill(s.instance("instance started", n).PID, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s.instance("instance ready", crashes+1)
-		awaitSuccesses(t, l, 50)
-	})
+	tally := counted(t, load.Config{Network: "unix", Addr: path, Clients: clients}, s.dieUnder)
 	s.stop()
 	if most := uint64(crashes * clients[load.NewConnection]); tally.Failures() > most {
 		t.Errorf("more than %d requests failed: %v, first %v", most, tally.ByFailure(), tally.First)

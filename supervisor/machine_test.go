@@ -24,16 +24,7 @@ func (w *world) said(text string) []report {
 func (w *world) upgrade(t *testing.T) {
 	t.Helper()
 	w.happen(upgradeRequested{})
-	g := w.m.candidate
-	if g == nil {
-		t.Fatal("no upgrade was begun")
-	}
-	w.answerPrepare(g.number, true)
-	for _, i := range slices.Clone(g.instances) {
-		w.answerStart(i.id, true)
-		w.readiness(i.id, false)
-	}
-	if w.m.current != g {
+	if g := w.bring(t); w.m.current != g {
 		t.Fatalf("generation %d is not current", g.number)
 	}
 }

@@ -68,11 +68,6 @@ int main(int argc, char **argv)
 		int fd = accept(listener, NULL, NULL);
 		if (fd < 0)
 			continue;
-		if (fork() == 0) {
-			close(listener);
-			echo(fd);
-			_exit(0);
-		}
-		close(fd);
+		echo_in_child(listener, fd);
 	}
 }

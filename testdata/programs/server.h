@@ -71,3 +71,14 @@ static inline void echo(int fd)
 		;
 	close(fd);
 }
+
+/* echo_in_child leaves the connection to a process of its own. */
+static inline void echo_in_child(int listener, int fd)
+{
+	if (fork() == 0) {
+		close(listener);
+		echo(fd);
+		_exit(0);
+	}
+	close(fd);
+}
