@@ -155,6 +155,8 @@ func (l *Lookout) lookAtThread(tasks *procTasks, tid string) error {
 		return l.lookAtEpoll(tasks, tid, fd)
 	case onPollfds:
 		return l.lookAtPollfds(tasks, tid, uintptr(call[1]), call[2])
+	case onPollfdsAgain:
+		return l.lookAtPollAgain(tasks, tid, uintptr(call[1]), call[2])
 	case onSet:
 		return l.lookAtSet(tasks, tid, uintptr(call[2]), call[1])
 	case onUnknown:
@@ -184,6 +186,18 @@ func (l *Lookout) lookAtPollfds(tasks *procTasks, tid string, address uintptr, n
 		}
 	}
 	return nil
+}
+
+// lookAtPollAgain is for a thread that was stopped or frozen (restart_syscall(2)). A futex or a sleep goes on in this
+// way too, with arguments that point elsewhere; the kernel's function that it waits in tells them apart.
+func (l *Lookout) lookAtPollAgain(tasks *procTasks, tid string, address uintptr, n uint64) error {
+	if err := l.read(tasks.dir, tid+"/wchan"); err != nil {
+		return err
+	}
+	if !bytes.Contains(l.text, []byte("poll")) {
+		return nil
+	}
+	return l.lookAtPollfds(tasks, tid, address, n)
 }
 
 func (l *Lookout) lookAtSet(tasks *procTasks, tid string, address uintptr, n uint64) error {

@@ -128,6 +128,27 @@ func TestLookAtPrograms(t *testing.T) {
 	}
 }
 
+// A frozen machine, container or laptop, a debugger and SIGSTOP all interrupt poll: it goes on as another system call.
+func TestLookAtPollAfterStop(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	requirement.Check(t, "python3", err)
+	p := startProgram(t, exec.Command(python, "-c", prologue+programs["poll"]))
+	var inode uint64
+	p.scan(t, &inode)
+	settled(t, p.pid(), onPollfds)
+	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+		if err := p.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has stopped or goes on", func() bool {
+			stat := must(os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid())))
+			return strings.Contains(string(stat), ") T ") == (signal == syscall.SIGSTOP)
+		})
+	}
+	settled(t, p.pid(), onPollfds, onPollfdsAgain)
+	seesWaiting(t, func() []int { return []int{p.pid()} }, inode)
+}
+
 func TestLookForSeveralSockets(t *testing.T) {
 	a, one := startWaiter(t, roleCommand("waiter"), "accept")
 	b, two := startWaiter(t, roleCommand("waiter"), "net.Listen")

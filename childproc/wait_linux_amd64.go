@@ -12,6 +12,8 @@ func waitOf(number uint64) wait {
 		return onEpoll
 	case unix.SYS_POLL, unix.SYS_PPOLL:
 		return onPollfds
+	case unix.SYS_RESTART_SYSCALL:
+		return onPollfdsAgain
 	case unix.SYS_SELECT, unix.SYS_PSELECT6:
 		return onSet
 	}

@@ -109,7 +109,16 @@ func call(number uintptr, args ...int) {
 	for i, arg := range args {
 		a[i] = uintptr(arg)
 	}
-	unix.Syscall6(number, a[0], a[1], a[2], a[3], a[4], a[5])
+	uninterrupted(func() error {
+		_, _, errno := unix.Syscall6(number, a[0], a[1], a[2], a[3], a[4], a[5])
+		return errno
+	})
+}
+
+// uninterrupted waits again after a signal: the Go runtime sends itself some, and a waiter that returns has ended.
+func uninterrupted(wait func() error) {
+	for wait() == unix.EINTR {
+	}
 }
 
 // pause waits for nothing, and in a way that can be told from outside.
@@ -158,17 +167,24 @@ func poll(fd int, events int16, others int) {
 	for i := range fds {
 		fds[i] = unix.PollFd{Fd: -1, Events: unix.POLLIN}
 	}
-	unix.Poll(append(fds, unix.PollFd{Fd: int32(fd), Events: events}), -1)
+	fds = append(fds, unix.PollFd{Fd: int32(fd), Events: events})
+	uninterrupted(func() error {
+		_, err := unix.Poll(fds, -1)
+		return err
+	})
 }
 
 func choose(fd int, read bool) {
-	var set unix.FdSet
-	set.Set(fd)
-	if read {
-		unix.Select(fd+1, &set, nil, nil, nil)
-		return
-	}
-	unix.Select(fd+1, nil, nil, &set, nil)
+	uninterrupted(func() error {
+		var toRead, except unix.FdSet
+		if read {
+			toRead.Set(fd)
+		} else {
+			except.Set(fd)
+		}
+		_, err := unix.Select(fd+1, &toRead, nil, &except, nil)
+		return err
+	})
 }
 
 func register(fd int, events uint32) int {
@@ -196,7 +212,10 @@ func epollWait(set int) {
 	many()
 	far := high(set)
 	unix.Close(set)
-	unix.EpollWait(far, make([]unix.EpollEvent, 1), -1)
+	uninterrupted(func() error {
+		_, err := unix.EpollWait(far, make([]unix.EpollEvent, 1), -1)
+		return err
+	})
 }
 
 const (
