@@ -4,16 +4,14 @@ package main
 
 import (
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
 )
 
@@ -108,23 +106,13 @@ func awaitListener(t *testing.T, addr string) {
 	}
 }
 
-var lastPort atomic.Int32
-
-// ownPort gives one that no outgoing connection gets by chance: those are given
-// from 32768 on (net.ipv4.ip_local_port_range). Each port is given once.
 func ownPort(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		port := strconv.Itoa(20000 + (os.Getpid()*31+int(lastPort.Add(1)))%10000)
-		ln, err := net.Listen("tcp", ":"+port)
-		if err != nil {
-			continue
-		}
-		ln.Close()
-		return port
+	_, port, err := net.SplitHostPort(freeport.Address(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return port
 }
 
 // compiled makes a command of what is in testdata/programs runnable.

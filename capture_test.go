@@ -98,17 +98,20 @@ func TestBusyClientsDoNotHoldAnAppThatEndsWell(t *testing.T) {
 // What the dead version had in its hands is lost, as with any crash.
 func TestUpgradeIsUndone(t *testing.T) {
 	t.Parallel()
-	addr, crash := freeport.Address(t), filepath.Join(t.TempDir(), "crash")
-	script := `test -e ` + crash + ` && { "$0" -addr ` + addr + ` & sleep 1; kill -9 $!; exit 3; }; exec "$0" -addr ` + addr
-	s := grace(t, "--settle", "30s", "--", "sh", "-c", script, appBinary)
+	addr, dir := freeport.Address(t), t.TempDir()
+	s := grace(t, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", crashing(`"$0" -addr `+addr), appBinary)
 	s.ready(1)
-	if err := os.WriteFile(crash, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.signal(syscall.SIGHUP)
+	touch(t, filepath.Join(dir, "later"))
+	s.upgrade(2)
+	touch(t, filepath.Join(dir, "crash"))
 	s.awaitOf("upgrade undone, generation 1 serves again", 2)
 	under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.awaitOf("generation ended", 2) })
 	s.stop()
+}
+
+// crashing is an app of which later versions, once the file later is there, die when crash is.
+func crashing(command string) string {
+	return fmt.Sprintf(`test -e later && { %s & until test -e crash; do sleep 0.01; done; kill -9 $!; exit 3; }; exec %[1]s`, command)
 }
 
 func TestSteeredListenersLoseNothing(t *testing.T) {

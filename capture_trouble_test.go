@@ -282,13 +282,8 @@ func TestSecondBindFailsAsItDoesWithoutGrace(t *testing.T) {
 	s.ready(1)
 	s.upgrade(2)
 	s.stop()
-	said := 0
-	for _, line := range s.text {
-		if line == want {
-			said++
-		}
-	}
-	if said != 2 {
+	<-s.drained
+	if said := strings.Count(s.output(), want); said != 2 {
 		t.Errorf("%d of 2 generations found what there is without grace", said)
 	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -144,13 +143,13 @@ func peerOf(t *testing.T, conn net.Conn) *syscall.Ucred {
 func TestUpgradeOfAUnixSocketIsUndone(t *testing.T) {
 	t.Parallel()
 	dir := worldFolder(t)
-	path, crash := filepath.Join(dir, "socket"), filepath.Join(dir, "crash")
-	app := strings.ReplaceAll(`"$0"`+pathServer, "PATH", path)
-	script := fmt.Sprintf(`test -e %s && { %s & sleep 1; kill -9 $!; exit 3; }; exec %s`, crash, app, app)
-	s := grace(t, "--capture-unix", path, "--settle", "30s", "--", "sh", "-c", script, appBinary)
+	path := filepath.Join(dir, "socket")
+	app := crashing(strings.ReplaceAll(`"$0"`+pathServer, "PATH", path))
+	s := grace(t, "--capture-unix", path, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", app, appBinary)
 	s.ready(1)
-	touch(t, crash)
-	s.signal(syscall.SIGHUP)
+	touch(t, filepath.Join(dir, "later"))
+	s.upgrade(2)
+	touch(t, filepath.Join(dir, "crash"))
 	s.awaitOf("upgrade undone, generation 1 serves again", 2)
 	under(t, load.Config{Network: "unix", Addr: path, Clients: passing}, func() { s.awaitOf("generation ended", 2) })
 	s.stop()

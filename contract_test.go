@@ -109,20 +109,6 @@ func TestSameProgramAlone(t *testing.T) {
 	}
 }
 
-// slowRequest is in flight when it returns, until the answer is read or closed.
-func slowRequest(t *testing.T, addr string) io.Closer {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprint(conn, "GET /slow?for=10s HTTP/1.1\r\nHost: a\r\n\r\n")
-	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
 func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1m5s", "--", serverBinary(t), "-network", "fd", "-addr", "{fd}")
@@ -131,11 +117,10 @@ func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 	if env := ask(t, addr, "/env"); !strings.Contains(env, "GRACE_KILL_AFTER=1m5s\n") {
 		t.Errorf("environment:\n%s", env)
 	}
-	request := slowRequest(t, addr)
-	defer request.Close()
+	request := begin(t, addr)
 	s.upgrade(2)
 	s.awaitOf("draining (1 connections, 1 requests in flight)", 1)
-	request.Close()
+	request.finish()
 	s.awaitOf("generation ended", 1)
 	s.stop()
 }

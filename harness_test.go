@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -206,23 +207,42 @@ func (s *supervised) entries() []entry {
 // await waits for a line, among those that were written already too.
 func (s *supervised) await(what string, match func(entry) bool) entry {
 	s.t.Helper()
+	return s.find(what, func(e entry, _ string) bool { return match(e) })
+}
+
+// find looks at what was read of each line, and at its text.
+func (s *supervised) find(what string, match func(entry, string) bool) entry {
+	s.t.Helper()
 	deadline := time.After(patience)
 	for seen := 0; ; {
+		over := s.over() // before the look, as the line may be the last one
 		s.mu.Lock()
-		log, changed := s.log, s.changed
+		log, text, changed := s.log, s.text, s.changed
 		s.mu.Unlock()
 		for ; seen < len(log); seen++ {
-			if match(log[seen]) {
+			if match(log[seen], text[seen]) {
 				return log[seen]
 			}
+		}
+		if over {
+			s.t.Fatalf("grace ended and never said: %s", what)
 		}
 		select {
 		case <-changed:
 		case <-s.drained:
-			s.t.Fatalf("grace ended and never said: %s", what)
 		case <-deadline:
 			s.t.Fatalf("grace does not say: %s", what)
 		}
+	}
+}
+
+// over reports whether all of the log was read.
+func (s *supervised) over() bool {
+	select {
+	case <-s.drained:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -291,6 +311,50 @@ func under(t *testing.T, cfg load.Config, do func()) load.Tally {
 	}
 	t.Logf("%d requests, %d events, %d failures", tally.Requests(), tally.Events(), tally.Failures())
 	return tally
+}
+
+// unfinished is a request in flight, until its body is sent or the connection is closed.
+type unfinished struct {
+	t *testing.T
+	net.Conn
+	answers *bufio.Reader
+}
+
+// begin returns when the app reads the body.
+func begin(t *testing.T, addr string) unfinished {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+		t.Fatal(err)
+	}
+	r := unfinished{t, conn, bufio.NewReader(conn)}
+	fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	r.answer(http.StatusContinue, "")
+	return r
+}
+
+func (r unfinished) answer(status int, body string) {
+	r.t.Helper()
+	response, err := http.ReadResponse(r.answers, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != status || string(text) != body {
+		r.t.Fatalf("the answer is %s, %q, %v", response.Status, text, err)
+	}
+}
+
+// finish wants the answer, and ends the connection.
+func (r unfinished) finish() {
+	r.t.Helper()
+	defer r.Close()
+	io.WriteString(r, "body")
+	r.answer(http.StatusOK, "body")
 }
 
 // ask sends one request to an app and gives the body of its answer.

@@ -3,9 +3,7 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gracerun/grace/cmd/load"
 	"golang.org/x/sys/unix"
@@ -126,7 +123,8 @@ func TestCrashQueuesNewClients(t *testing.T) {
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
 	addr := s.address("web")
 	s.ready(1)
-	for range 3 {
+	for life := 1; life <= 3; life++ {
+		s.instance("instance ready", life)
 		s.crash(1)
 		if body := ask(t, addr, "/"); !strings.Contains(body, "Hello from generation 1") {
 			t.Errorf("got %q", body)
@@ -140,22 +138,14 @@ func TestMaxDrainingWaits(t *testing.T) {
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--max-draining", "1", "--", appBinary)
 	addr := s.address("web")
 	s.ready(1)
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprint(conn, "GET /slow?for=3s HTTP/1.1\r\nHost: a\r\n\r\n")
-	reader := bufio.NewReader(conn)
-	if _, err := reader.ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	request := begin(t, addr)
 	s.upgrade(2)
 	s.signal(syscall.SIGHUP)
 	if e := s.awaitMessage("upgrade waits"); !strings.Contains(e.Why, "1 generations still drain (--max-draining)") {
 		t.Errorf("why: %s", e.Why)
 	}
 	s.awaitOf("draining (1 connections in flight)", 1)
+	request.finish()
 	s.ready(3)
 	log := s.entries()
 	if index(log, "generation ended", 1) > index(log, "instance started", 3) {
@@ -243,22 +233,7 @@ while :; do sleep 0.01; done
 
 func (s *supervised) awaitText(want string) {
 	s.t.Helper()
-	deadline := time.After(patience)
-	for {
-		s.mu.Lock()
-		text, changed := s.text, s.changed
-		s.mu.Unlock()
-		for _, line := range text {
-			if line == want {
-				return
-			}
-		}
-		select {
-		case <-changed:
-		case <-deadline:
-			s.t.Fatalf("%q is never written", want)
-		}
-	}
+	s.find(want, func(_ entry, text string) bool { return text == want })
 }
 
 // nohup says that a closed terminal is no reason to do anything.

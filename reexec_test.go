@@ -237,22 +237,23 @@ func (d *dynasty) checkFollowed() {
 		if e.Message != "taken over" {
 			continue
 		}
-		if _, said := d.told.Load(fmt.Sprintf("MAINPID=%d", e.PID)); !said {
-			d.t.Errorf("nobody said that %d is grace now", e.PID)
-		}
+		until(d.t, fmt.Sprintf("the grace before says that %d is grace now", e.PID), func() bool {
+			_, said := d.told.Load(fmt.Sprintf("MAINPID=%d", e.PID))
+			return said
+		})
 	}
 }
 
 func TestBrokenSuccessorCostsNothing(t *testing.T) {
 	script := func(text string) func(string) error {
-		return func(path string) error { return os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755) }
+		return func(path string) error { return writeFile(path, "#!/bin/sh\n"+text+"\n", 0o755) }
 	}
 	for name, test := range map[string]struct {
 		install func(path string) error
 		why     string
 	}{
 		"missing":      {func(string) error { return nil }, "no such file"},
-		"garbage":      {func(path string) error { return os.WriteFile(path, []byte("\x7fELF garbage"), 0o755) }, "exec format error"},
+		"garbage":      {func(path string) error { return writeFile(path, "\x7fELF garbage", 0o755) }, "exec format error"},
 		"crashes":      {script("exit 3"), "3"},
 		"killed":       {script("kill -9 $$"), ""},
 		"is no grace":  {script("exit 0"), "ed"},

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -100,7 +101,7 @@ func TestAppOfAnotherUserHasNoCapability(t *testing.T) {
 func TestEnvironmentIsToldToNobody(t *testing.T) {
 	const secret = "correct-horse-battery"
 	file := write(t, t.TempDir(), "env", "TOKEN="+secret+"\n", 0o600)
-	name := strings.ToLower(t.Name())
+	name := fmt.Sprintf("%s-%d", strings.ToLower(t.Name()), os.Getpid())
 	s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "PASSWORD="+secret) },
 		"--name", name, "--log-level", "debug", "--env-file", file, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--check", "test -n \"$TOKEN\"", "--", appBinary)
 	if !strings.Contains(ask(t, s.address("web"), "/env"), "TOKEN="+secret) {

@@ -3,11 +3,7 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,28 +123,12 @@ func TestStatusOfTheUnitDuringADrain(t *testing.T) {
 	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, nil)
 	b.do("systemctl", "start", shop)
 	s := b.follow(shop)
-	conn, err := net.Dial("tcp", s.address("web"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	answers := bufio.NewReader(conn)
-	request := func(path string) { fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: shop\r\n\r\n", path) }
-	answer := func() {
-		if r, err := http.ReadResponse(answers, nil); err != nil || r.StatusCode != http.StatusOK {
-			t.Fatalf("%v, %v", r, err)
-		} else if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			t.Fatal(err)
-		}
-	}
-	request("/")
-	answer() // so the first generation has the connection
-	request("/slow?for=3s")
+	request := begin(t, s.address("web"))
 	b.do("systemctl", "reload", shop)
 	until(t, "the status tells of the connection", func() bool {
 		return strings.HasPrefix(b.property(shop, "StatusText"), "generation 2 serves; generation 1: draining (1 connection")
 	})
-	answer()
+	request.finish()
 	until(t, "the drain has ended", func() bool { return b.property(shop, "StatusText") == "generation 2 serves" })
 	b.stopUnit(s)
 }
@@ -213,21 +193,21 @@ func (b *box) awaitBeats() {
 
 func TestHungGraceIsReplaced(t *testing.T) {
 	t.Parallel()
-	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=1s\n"})
+	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=3s\n"})
 	b.do("systemctl", "start", shop)
 	b.awaitBeats()
 	b.do("kill", "-STOP", b.property(shop, "MainPID"))
 	until(t, "it is replaced", func() bool {
 		return b.property(shop, "NRestarts") == "1" && b.property(shop, "ActiveState") == "active"
 	})
-	b.follow(shop).awaitText(shop + ": Watchdog timeout (limit 1s)!")
+	b.follow(shop).awaitText(shop + ": Watchdog timeout (limit 3s)!")
 	b.do("systemctl", "stop", shop)
 }
 
 // Systemd follows a grace that is replaced, and goes on to watch over it.
 func TestUnitFollowsAReexec(t *testing.T) {
 	t.Parallel()
-	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=2s\n"})
+	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=4s\n"})
 	b.do("systemctl", "start", "grace@shop.socket", shop)
 	path, pids := b.path("root/run/shop.sock"), map[string]bool{}
 	under(t, load.Config{Network: "unix", Addr: path, Clients: everyKind}, func() {

@@ -21,7 +21,7 @@ var next atomic.Uint32
 
 func init() { next.Store(rand.Uint32N(ports)) }
 
-// Address is one on loopback at which nobody listens.
+// Address is one on loopback; at its port nobody listens, on any address.
 func Address(t testing.TB) string {
 	t.Helper()
 	addr, err := Find()
@@ -34,10 +34,10 @@ func Address(t testing.TB) string {
 // Find is Address for what is not a test, such as TestMain.
 func Find() (addr string, err error) {
 	for range ports {
-		addr = fmt.Sprintf("127.0.0.1:%d", lowest+next.Add(1)%ports)
-		ln, failed := net.Listen("tcp", addr)
+		port := lowest + next.Add(1)%ports
+		ln, failed := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if failed == nil {
-			return addr, ln.Close()
+			return fmt.Sprintf("127.0.0.1:%d", port), ln.Close()
 		}
 		err = failed
 	}
