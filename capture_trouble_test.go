@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -194,6 +195,7 @@ func inOwnNetwork(t *testing.T) bool {
 		return true
 	}
 	t.Parallel()
+	runtime.LockOSThread() // for Pdeathsig: a thread ends with the test that was locked to it
 	again := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v")
 	again.Env = append(os.Environ(), variable+"="+t.Name())
 	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
