@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/cmd/load"
 )
 
@@ -192,9 +193,18 @@ func (s *supervised) checkNothingLeft() {
 		if e.Message != "instance started" {
 			continue
 		}
-		if err := syscall.Kill(-e.PID, 0); err != syscall.ESRCH {
-			s.t.Errorf("process group %d of generation %d is still there: %v", e.PID, e.Generation, err)
-		}
+		checkGone(s.t, e.PID)
+	}
+}
+
+// checkGone looks for what lives of a process group. The dead wait for a moment until grace, or init after it, reaps them.
+func checkGone(t *testing.T, pgid int) {
+	t.Helper()
+	if syscall.Kill(-pgid, 0) == syscall.ESRCH {
+		return
+	}
+	if members, err := childproc.Group(pgid); err != nil || len(members) > 0 {
+		t.Errorf("of process group %d there are still %v, %v", pgid, members, err)
 	}
 }
 
