@@ -42,6 +42,7 @@ type generation struct {
 	relief    timer // ends StageSettling or StageEmptying
 	inFlight  int
 	instances []*instance // all that are not exited, oldest first
+	missing   []*instance // that are started again if it takes over again
 }
 
 func (g *generation) enter(stage Stage, at time.Time) time.Duration {

@@ -182,8 +182,8 @@ func (m *machine) remind(i *instance) {
 }
 
 func (m *machine) onExited(i *instance, ev exited) {
-	if ev.pid != i.pid {
-		return // it only launched the main process
+	if ev.pid != i.pid || i.ended {
+		return // it only launched the main process, or came after its end
 	}
 	i.ended, i.exit = true, ev.exit
 	i.generation.ran = i.generation.ran || ev.exit.Err == nil
@@ -218,13 +218,13 @@ func (m *machine) lose(i *instance, why string) {
 	case StageCandidate:
 		m.fail(i.generation, why, i.exit.Status())
 	case StageCurrent:
-		if before := m.settling(); before != nil {
+		if before := m.settling(); before != nil && before.serves() {
 			m.giveBack(i.generation, before, why)
 			return
 		}
 		m.restart(i)
 	case StageSettling, StageEmptying:
-		m.dwindle(i.generation)
+		m.dwindle(i)
 	case StagePreparing, StageDraining, StageEnded:
 	}
 }
@@ -232,14 +232,23 @@ func (m *machine) lose(i *instance, why string) {
 func (m *machine) restart(i *instance) {
 	g := i.generation
 	g.status = i.exit.Status()
-	if !m.policy.Restart.wants(i.fault || i.exit.Failed()) {
+	if !m.wantsRestart(i) {
 		m.endIfDeserted()
 		return
 	}
+	m.fill(i, i.exit.String())
+}
+
+func (m *machine) wantsRestart(i *instance) bool {
+	return m.policy.Restart.wants(i.fault || i.exit.Failed())
+}
+
+// fill has another instance take the place of one that has ended.
+func (m *machine) fill(i *instance, why string) {
 	m.restarts++
-	next := m.newInstance(g, i.slot, i.failures+1)
+	next := m.newInstance(i.generation, i.slot, i.failures+1)
 	next.timer = m.armJittered(timer{instance: next.id}, backoff(i.failures))
-	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: g.number, instance: next.id, within: backoff(i.failures), why: i.exit.String()})
+	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: i.generation.number, instance: next.id, within: backoff(i.failures), why: why})
 }
 
 func (m *machine) onEmptied(i *instance, ev emptied) {

@@ -106,7 +106,7 @@ func (w *world) checkGenerations() {
 		case StageDraining:
 			w.told[g.number] = true
 		case StageSettling, StageEmptying:
-			if !w.m.policy.Steered || w.told[g.number] {
+			if w.steered == 0 || w.told[g.number] {
 				w.t.Fatalf("generation %d is %s", g.number, g.stage)
 			}
 		case StageCurrent:
@@ -121,8 +121,25 @@ func (w *world) checkGenerations() {
 		w.t.Fatalf("generation %d is current and %s", w.m.current.number, w.m.current.stage)
 	}
 	w.checkSteering()
+	w.checkPlaces()
 	if candidates > 1 {
 		w.t.Fatalf("%d candidates at once", candidates)
+	}
+}
+
+// checkPlaces: an instance that has ended is started again once.
+func (w *world) checkPlaces() {
+	w.t.Helper()
+	type place struct{ generation, slot int }
+	taken := map[place]int{}
+	for _, i := range w.m.instances {
+		at := place{i.generation.number, i.slot}
+		if other := taken[at]; other != 0 && !i.ended {
+			w.t.Fatalf("instances %d and %d have the same place", other, i.id)
+		}
+		if !i.ended {
+			taken[at] = i.id
+		}
 	}
 }
 
@@ -224,7 +241,8 @@ func (w *world) plausible(r result) bool {
 	if r.outcome != control.Upgraded {
 		return true
 	}
-	return w.m.mode == stopping || w.m.current != nil && r.generation == w.m.current.number && r.serving == r.generation
+	serves := w.m.current != nil && r.generation == w.m.current.number || r.generation == w.steered // until the next action
+	return w.m.mode == stopping || serves && r.serving == r.generation
 }
 
 // ask gives a request its number.
@@ -322,16 +340,16 @@ var exits = []childproc.Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: 
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 18 {
+	switch what % 19 {
 	case 0:
 		w.chanceUpgrade(n)
 	case 1, 2:
 		if g, ok := pick(w.preparing, n); ok {
-			w.answerPrepare(g, what%18 == 1 || n%4 > 0)
+			w.answerPrepare(g, what%19 == 1 || n%4 > 0)
 		}
 	case 3, 4:
 		if i, ok := pick(w.starting, n); ok {
-			w.answerStart(i, what%18 == 3 || n%4 > 0)
+			w.answerStart(i, what%19 == 3 || n%4 > 0)
 		}
 	case 5, 6:
 		if i, ok := pick(w.instances, n); ok {
@@ -357,6 +375,8 @@ func (w *world) chance(what, which byte) {
 		}
 	case 17:
 		w.chanceReexec(n)
+	case 18:
+		w.chanceTrouble(n)
 	case 16:
 		if g, ok := pick(w.observed, n); ok {
 			delete(w.observed, g)
@@ -436,6 +456,30 @@ func (w *world) chanceNotice(n int) {
 		w.happen(withdrawn{i})
 	case 9:
 		w.happen(tallied{i, n})
+	}
+}
+
+// chanceTrouble is what befalls all of grace.
+func (w *world) chanceTrouble(n int) {
+	switch n % 16 {
+	case 0:
+		w.happen(uncaptured{"not permitted"})
+	case 1:
+		w.happen(revived{listener: "web"})
+	case 2:
+		w.happen(revived{listener: "web", replaced: true})
+	case 3:
+		w.happen(revived{listener: "web", why: "it is gone"})
+	case 4:
+		w.happen(closed{generation: w.m.generation, address: "127.0.0.1:80"})
+	case 5:
+		w.happen(noticed{"trouble", "some"})
+	case 6:
+		w.happen(stopRequested{})
+	case 7:
+		if n%32 == 7 {
+			w.happen(killRequested{})
+		}
 	}
 }
 

@@ -410,6 +410,18 @@ func TestMainProcessThatMoved(t *testing.T) {
 	}
 }
 
+func TestMainProcessThatComesAfterTheEndIsToldToStop(t *testing.T) {
+	w := serving(t)
+	i := w.m.instances[1]
+	w.end(w.processes[i.pid], childproc.Exit{Code: 1})
+	w.move(1)
+	w.end(w.processes[i.pid], childproc.Exit{Code: 1})
+	told := slices.ContainsFunc(w.seen, func(a action) bool { return a == tell{1, syscall.SIGTERM} })
+	if !told || len(w.said("restarting")) != 1 {
+		t.Errorf("told %v, restarted %d times", told, len(w.said("restarting")))
+	}
+}
+
 func TestWhoOnceNotifiedHasToNotifyAgain(t *testing.T) {
 	w := serving(t)
 	w.happen(notified{1})

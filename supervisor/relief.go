@@ -11,12 +11,13 @@ import (
 // while the successor settles, and after that it finishes what it has, which an
 // app that dies of its stop signal would cut.
 func (m *machine) relieve(g *generation) {
-	m.endBackoffs(g)
+	missing := m.endBackoffs(g)
 	if !m.policy.Steered || m.policy.Shared || !g.serves() {
 		m.drainGeneration(g)
 		return
 	}
 	g.enter(StageSettling, m.at)
+	g.missing = missing
 	if m.policy.Settle == 0 {
 		m.empty(g)
 		return
@@ -26,10 +27,12 @@ func (m *machine) relieve(g *generation) {
 }
 
 // endBackoffs: what was to be started again has a successor now.
-func (m *machine) endBackoffs(g *generation) {
-	for _, i := range g.backoffs() {
+func (m *machine) endBackoffs(g *generation) []*instance {
+	waiting := g.backoffs()
+	for _, i := range waiting {
 		m.exit(i)
 	}
+	return waiting
 }
 
 // settling is the generation that can take over again, or nil.
@@ -52,6 +55,10 @@ func (m *machine) giveBack(g, before *generation, why string) {
 	g.failure = why
 	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), fact: FactUndone, generation: g.number, took: m.at.Sub(g.since), why: why})
 	m.conclude(g, control.Undone, why)
+	for _, i := range before.missing {
+		m.fill(i, "its generation serves again")
+	}
+	before.missing = nil
 	m.drainGeneration(g)
 }
 
@@ -93,8 +100,13 @@ func (m *machine) expireRelief(g *generation) {
 	}
 }
 
-// dwindle: nothing is started again in a generation that has a successor.
-func (m *machine) dwindle(g *generation) {
+// dwindle: nothing is started again in a generation that has a successor, unless it
+// takes over again.
+func (m *machine) dwindle(i *instance) {
+	g := i.generation
+	if m.wantsRestart(i) {
+		g.missing = append(g.missing, i)
+	}
 	if !g.serves() {
 		settled := g.stage == StageSettling
 		m.drainGeneration(g)

@@ -90,6 +90,40 @@ func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 	}
 }
 
+func TestGenerationThatTakesOverAgainIsMadeWhole(t *testing.T) {
+	p := steeredPolicy()
+	p.Instances = 2
+	for name, lose := range map[string]func(w *world){
+		"an instance has crashed while it settled": func(w *world) { w.upgrade(t); w.endInstance(1, childproc.Exit{Code: 3}) },
+		"an instance was to be started again":      func(w *world) { w.endInstance(1, childproc.Exit{Code: 3}); w.upgrade(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := servingWith(t, p)
+			lose(w)
+			w.endInstance(w.m.current.instances[0].id, childproc.Exit{Code: 3})
+			if w.m.current.number != 1 || len(w.m.current.instances) != 2 {
+				t.Fatalf("generation %d is current, with %d instances", w.m.current.number, len(w.m.current.instances))
+			}
+			next := w.m.current.instances[1]
+			w.expirePhase(next.id)
+			w.answerStart(next.id, true)
+			w.readiness(next.id, false)
+			if next.phase != Ready || next.slot != 0 {
+				t.Errorf("%+v", next)
+			}
+		})
+	}
+}
+
+func TestGenerationThatStopsByItselfCannotTakeOver(t *testing.T) {
+	w := replaced(t)
+	w.happen(withdrawn{1})
+	w.endInstance(2, childproc.Exit{Code: 3})
+	if w.m.current.number != 2 || w.steered != 2 || len(w.said("restarting")) != 1 {
+		t.Errorf("generation %d is current, connections go to %d", w.m.current.number, w.steered)
+	}
+}
+
 func TestCrashAfterTheSettlingIsARestart(t *testing.T) {
 	w := replaced(t)
 	w.expireRelief(1)
