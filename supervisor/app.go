@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -22,8 +23,7 @@ type app struct {
 	// predecessor ends when the generation that this one replaces has; nil if
 	// there is none.
 	predecessor context.Context
-	main        *childproc.Process
-	launchers   map[int]*childproc.Process // by pid: what was main before
+	processes   []*childproc.Process // not reaped: the main one last, before it those that were it before
 	notify      *childproc.NotifySocket
 	calls       *capture.Listener // of a captured app
 	sockets     []*handoff.Listener
@@ -35,6 +35,18 @@ type app struct {
 	grant       *handoff.Grant
 }
 
+// main is the process that its instance is watched by. Where that has been reaped it is one
+// that came before it and lives on.
+func (a *app) main() *childproc.Process { return a.processes[len(a.processes)-1] }
+
+func (a *app) signalAll(signal syscall.Signal) error {
+	var errs []error
+	for _, p := range a.processes {
+		errs = append(errs, p.SignalGroup(signal))
+	}
+	return errors.Join(errs...)
+}
+
 func (a *app) member() handoff.Member {
 	return handoff.Member{Generation: a.start.generation, Instance: a.start.slot}
 }
@@ -42,7 +54,7 @@ func (a *app) member() handoff.Member {
 func (a *apps) start(s start) {
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting, dismiss := context.WithCancel(ctx)
-	app := &app{start: s, ctx: ctx, cancel: cancel, dismiss: dismiss, launchers: map[int]*childproc.Process{}}
+	app := &app{start: s, ctx: ctx, cancel: cancel, dismiss: dismiss}
 	if before, ok := a.launches[s.predecessor]; ok {
 		app.predecessor = before.ctx
 	}
@@ -56,7 +68,7 @@ func (a *apps) start(s start) {
 			a.post(startFailed{s.instance, failedExit(launch.path, err)})
 			return
 		}
-		p := app.main // once started is posted, app.main is the loop's
+		p := app.main() // once started is posted, the processes are the loop's
 		app.ear = newEar(a, s.instance, app.notify, p.PID)
 		a.post(started{s.instance, p.PID})
 		go a.watch(app, p)
@@ -183,13 +195,8 @@ func (a *apps) watch(app *app, p *childproc.Process) {
 		a.post(noticed{"the app's last words may be lost", err.Error()})
 	}
 	a.post(exited{instance, pid, exit})
-	a.watchRest(app, p)
-}
-
-// watchRest does it for what a process that has ended leaves behind.
-func (a *apps) watchRest(app *app, p *childproc.Process) {
 	if err := p.WaitRest(app.ctx.Done()); err != nil {
 		a.post(noticed{"cannot watch what the app left behind", err.Error()})
 	}
-	a.post(emptied{app.start.instance, p.PID})
+	a.post(emptied{instance, pid})
 }

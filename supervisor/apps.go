@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -26,11 +27,9 @@ type apps struct {
 	running      map[int]*app
 }
 
-func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main.Signal(t.signal)) }
+func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main().Signal(t.signal)) }
 
-func (a *apps) tellRest(t tellRest) {
-	a.attempt(a.running[t.instance].main.SignalGroup(t.signal))
-}
+func (a *apps) tellRest(t tellRest) { a.attempt(a.running[t.instance].signalAll(t.signal)) }
 
 func (a *apps) dismiss(instance int) { a.running[instance].dismiss() }
 
@@ -40,27 +39,17 @@ func (a *apps) follow(f follow) {
 		a.attempt(errors.Join(f.process.SignalGroup(syscall.SIGKILL), f.process.Reap()))
 		return
 	}
-	app.launchers[app.main.PID] = app.main
-	app.main = f.process
+	app.processes = append(app.processes, f.process)
 	go a.watch(app, f.process)
 }
 
-func (a *apps) kill(instance int) {
-	app := a.running[instance]
-	a.attempt(app.main.SignalGroup(syscall.SIGKILL))
-	for _, p := range app.launchers {
-		a.attempt(p.SignalGroup(syscall.SIGKILL))
-	}
-}
+func (a *apps) kill(instance int) { a.attempt(a.running[instance].signalAll(syscall.SIGKILL)) }
 
 func (a *apps) reap(r reap) {
 	app := a.running[r.instance]
-	if p, ok := app.launchers[r.pid]; ok {
-		delete(app.launchers, r.pid)
-		a.attempt(p.Reap())
-		return
-	}
-	a.attempt(app.main.Reap())
+	i := slices.IndexFunc(app.processes, func(p *childproc.Process) bool { return p.PID == r.pid })
+	a.attempt(app.processes[i].Reap())
+	app.processes = slices.Delete(app.processes, i, i+1)
 }
 
 func (a *apps) release(instance int) {

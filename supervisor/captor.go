@@ -294,12 +294,15 @@ func (s *service) kin(self int) ([]int, error) {
 // launch starts the process. Where the system does not let grace capture it, it is
 // started once more without, unless --capture on demands it.
 func (a *apps) launch(app *app, spec childproc.Spec) error {
-	var err error
-	if app.main, err = a.family.Start(spec); err != nil || !spec.Capture {
+	p, err := a.family.Start(spec)
+	if err != nil {
 		return err
 	}
-	app.calls, err = app.main.Captured()
-	if err == nil {
+	app.processes = []*childproc.Process{p}
+	if !spec.Capture {
+		return nil
+	}
+	if app.calls, err = p.Captured(); err == nil {
 		app.captor = newCaptor(a, app)
 		app.attending.Go(app.captor.answerAll)
 		return nil
@@ -308,10 +311,10 @@ func (a *apps) launch(app *app, spec childproc.Spec) error {
 	if a.options.Capture == CaptureOn || !errors.As(err, &failed) || failed.Step != "seccomp" {
 		return nil // the end of the process tells
 	}
-	if _, err := app.main.Wait(); err != nil {
+	if _, err := p.Wait(); err != nil {
 		return err
 	}
-	a.attempt(app.main.Reap())
+	a.attempt(p.Reap())
 	a.uncapturable.Store(true)
 	go a.post(uncaptured{err.Error()})
 	spec.Capture, spec.NoNewPrivs = false, a.options.NoNewPrivs.wanted(false)

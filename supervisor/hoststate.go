@@ -87,10 +87,10 @@ func (a *app) state() (appState, error) {
 	s := appState{
 		Generation: a.start.generation, Instance: a.start.instance, Slot: a.start.slot,
 		MustNotify: a.start.mustNotify, Predecessor: a.start.predecessor, Strange: a.ear.strange,
-		Main: a.main.State(), Calls: -1, Predecessors: a.grant.State(),
+		Main: a.main().State(), Calls: -1, Predecessors: a.grant.State(),
 		Mains: a.ear.mains, Told: a.ear.told, Said: a.ear.said,
 	}
-	for _, p := range a.launchers {
+	for _, p := range a.processes[:len(a.processes)-1] {
 		s.Launchers = append(s.Launchers, p.State())
 	}
 	if a.calls != nil {
@@ -135,21 +135,18 @@ func (a *apps) takeOver(s appState, before int, strange bool, files handoff.Desc
 	ctx, cancel := context.WithCancel(context.Background())
 	app := &app{
 		start: start{generation: s.Generation, instance: s.Instance, slot: s.Slot, mustNotify: s.MustNotify, predecessor: s.Predecessor},
-		ctx:   ctx, cancel: cancel, launchers: map[int]*childproc.Process{},
+		ctx:   ctx, cancel: cancel,
 	}
 	if before, ok := a.launches[s.Predecessor]; ok {
 		app.predecessor = before.ctx
 	}
 	a.running[s.Instance] = app
-	if app.main, err = a.family.TakeOver(s.Main, files); err != nil {
-		return err
-	}
-	for _, launcher := range s.Launchers {
-		p, err := a.family.TakeOver(launcher, files)
+	for _, process := range append(s.Launchers, s.Main) {
+		p, err := a.family.TakeOver(process, files)
 		if err != nil {
 			return err
 		}
-		app.launchers[p.PID] = p
+		app.processes = append(app.processes, p)
 	}
 	if app.notify, err = childproc.TakeOverNotify(s.Notify, files); err != nil {
 		return err
@@ -186,7 +183,8 @@ func (a *apps) takeOverCalls(app *app, s appState, files handoff.Descriptors) er
 	return nil
 }
 
-// carryOn begins to follow the apps that were taken over.
+// carryOn begins to follow the apps that were taken over. Of an end that the machine knows
+// already it is told once more.
 func (a *apps) carryOn(m *machine) {
 	for id, app := range a.running {
 		i := m.instances[id]
@@ -194,14 +192,9 @@ func (a *apps) carryOn(m *machine) {
 		app.dismiss = dismiss
 		app.attend()
 		a.attempt(app.tellOfPredecessor())
-		for _, p := range app.launchers {
+		for _, p := range app.processes {
 			go a.watch(app, p)
 		}
-		if i.ended {
-			go a.watchRest(app, app.main)
-			continue
-		}
-		go a.watch(app, app.main)
 		if i.phase == Starting {
 			go newVigil(a, app, waiting, a.launches[app.start.generation].launch, i.since).awaitReady()
 		}

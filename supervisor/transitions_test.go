@@ -172,7 +172,7 @@ var occurrences = []occurrence{
 		return i.ended && w.then(func() { w.happen(emptied{i.id, i.pid}) })
 	}},
 	{"moved", func(w *world, i *instance) bool {
-		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.move(i.id) })
+		return w.hasProcess(i.id) && w.then(func() { w.move(i.id) })
 	}},
 	{"STOPPING=1", func(w *world, i *instance) bool {
 		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.happen(withdrawn{i.id}) })

@@ -1,0 +1,57 @@
+package supervisor
+
+import (
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// sleeper starts a process that does nothing until it is told to end, or for ten seconds.
+func sleeper(t *testing.T, family *childproc.Family) *childproc.Process {
+	t.Helper()
+	p, err := family.Start(childproc.Spec{
+		Path: "/bin/sleep", Args: []string{"sleep", "10"}, Env: os.Environ(), Stdin: -1, Stdout: 1, Stderr: 2, Umask: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func endedBy(t *testing.T, p *childproc.Process, signal syscall.Signal) {
+	t.Helper()
+	exit, err := p.Wait()
+	if err != nil || exit.Signal != signal {
+		t.Errorf("process %d ended with %s (%v), not by %s", p.PID, exit, err, signal)
+	}
+}
+
+// A process that only launched the main one may outlive it. What is for the rest of the
+// instance is for it, and for nobody who has got the numbers of what was reaped.
+func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
+	family, err := childproc.NewFamily()
+	if err != nil {
+		t.Fatal(err)
+	}
+	launcher, main := sleeper(t, family), sleeper(t, family)
+	a := &apps{family: family, running: map[int]*app{1: {processes: []*childproc.Process{launcher, main}}}, post: func(ev event) { t.Errorf("%+v", ev) }}
+	if err := main.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	endedBy(t, main, syscall.SIGKILL)
+	a.reap(reap{1, main.PID})
+	other := sleeper(t, family) // its pidfd has the number that the main process's had
+	a.tellRest(tellRest{1, syscall.SIGTERM})
+	endedBy(t, launcher, syscall.SIGTERM)
+	a.kill(1)
+	a.reap(reap{1, launcher.PID})
+	if err := other.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	endedBy(t, other, syscall.SIGINT)
+	if err := other.Reap(); err != nil {
+		t.Error(err)
+	}
+}
