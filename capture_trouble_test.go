@@ -254,6 +254,40 @@ func TestNewVersionOnAnotherAddressIsRefused(t *testing.T) {
 	}
 }
 
+// The kernel prefers a socket of one address to one of all, so a version that
+// changes to that would have clients before it is ready, and lose them.
+func TestNewVersionTakesNoClientsBeforeItsTime(t *testing.T) {
+	t.Parallel()
+	port, dir := ownPort(t), t.TempDir()
+	before, after := strings.Join(compiled(t, "others.c PORT", port), " "), strings.Join(compiled(t, "fork.c PORT", port), " ")
+	script := fmt.Sprintf("test -e later && exec %s; exec %s", after, before)
+	s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--", "sh", "-c", script)
+	s.ready(1)
+	touch(t, filepath.Join(dir, "later"))
+	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+		s.signal(syscall.SIGHUP)
+		want := "127.0.0.1:" + port + ": it would take the clients of generation 1 on [::]:" + port + " (IPv4 too) at once"
+		if e := s.awaitMessage("the app binds an address that is in use"); !strings.Contains(e.Why, want) {
+			t.Errorf("the reason is %q", e.Why)
+		}
+		s.awaitOf("upgrade failed, generation 1 still serves", 2)
+		s.awaitOf("generation ended", 2)
+	})
+	s.stop()
+}
+
+// An address that the app itself has left binds nobody.
+func TestNewVersionNeedNotListenWhereTheOldOneHasStopped(t *testing.T) {
+	t.Parallel()
+	port := ownPort(t)
+	s := grace(t, append([]string{"--settle", "50ms", "--"}, compiled(t, "node leave.js PORT "+ownPort(t), port)...)...)
+	s.ready(1)
+	s.signal(syscall.SIGUSR1)
+	s.awaitText("closed")
+	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() { s.upgrade(2) })
+	s.stop()
+}
+
 // Without grace an app goes on with what it has, and gets nothing new.
 func TestKilledGraceLeavesItsAppServing(t *testing.T) {
 	port := ownPort(t)
@@ -328,9 +362,28 @@ func TestAppThatCannotBeCaptured(t *testing.T) {
 
 // A daemon leaves grace's sight unless it says where it went.
 func TestDaemonHasToSayWhereItWent(t *testing.T) {
-	s := grace(t, append([]string{"--"}, compiled(t, "fork.c PORT -d", ownPort(t))...)...)
+	command := compiled(t, "fork.c PORT -d", ownPort(t))
+	t.Cleanup(func() { endAll(t, command[0]) })
+	s := grace(t, append([]string{"--"}, command...)...)
 	if e := s.awaitMessage("first generation failed"); !strings.Contains(e.Why, "stay in the foreground") {
 		t.Errorf("the reason is %q", e.Why)
 	}
 	s.wait()
+}
+
+// endAll ends what runs the program, and has left everybody's sight.
+func endAll(t *testing.T, program string) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err != nil || target != program {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }

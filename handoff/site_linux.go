@@ -32,10 +32,44 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
+func (p site) String() string {
+	var more string
+	if p.v6Only {
+		more = " (IPv6 only)"
+	} else if p.at.Addr() == netip.IPv6Unspecified() {
+		more = " (IPv4 too)"
+	}
+	if p.device != 0 {
+		more += fmt.Sprintf(" of network device %d", p.device)
+	}
+	return p.at.String() + more
+}
+
 // collides tells whether the kernel would refuse one of the two if neither had SO_REUSEPORT.
 func (p site) collides(other site) bool {
 	s := inetSocket{local: other.at.Addr().WithZone("").Unmap(), v6Only: other.v6Only}
-	return p.at.Port() == other.at.Port() && collide(p.at.Addr(), p.v6Only, s)
+	apart := p.device != 0 && other.device != 0 && p.device != other.device
+	return !apart && p.at.Port() == other.at.Port() && collide(p.at.Addr(), p.v6Only, s)
+}
+
+// takesFrom tells whether connections come here that came to the other site while nobody listened here.
+func (p site) takesFrom(other site) bool {
+	return p != other && p.collides(other) && p.rank() >= other.rank()
+}
+
+// rank is the kernel's order: sockets of one address come before those of any (__inet_lookup_listener), and then scores
+// count (compute_score in net/ipv4/inet_hashtables.c). What is even may go either way.
+func (p site) rank() (rank int) {
+	if !p.at.Addr().IsUnspecified() {
+		rank += 4
+	}
+	if p.device != 0 {
+		rank++
+	}
+	if p.at.Addr().Is4() {
+		rank++
+	}
+	return rank
 }
 
 // siteOf reads where a bound socket is.
@@ -76,7 +110,8 @@ func siteAt(fd int, at netip.AddrPort) (p site, err error) {
 		return p, nil
 	}
 	only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-	p.v6Only = only != 0
+	// A bind to one address sets it (__inet6_bind in net/ipv6/af_inet6.c).
+	p.v6Only = only != 0 || !at.Addr().IsUnspecified() && !at.Addr().Is4In6()
 	return p, err
 }
 

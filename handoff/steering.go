@@ -17,7 +17,8 @@ const (
 	// Steered is for a socket that becomes a member of its address's group when it listens.
 	Steered
 	// Conflict is for an address that another socket of the same instance, or of a stranger, has: the socket was
-	// left alone, so that the kernel answers as it would without grace.
+	// left alone, so that the kernel answers as it would without grace. And for one where the kernel would give it
+	// clients of the selected generation, which listens on a less specific address.
 	Conflict
 )
 

@@ -73,7 +73,7 @@ func (s *Steering) open() (err error) {
 
 // Bind prepares an app's socket for its group, before the app's bind goes on: fd is a duplicate of it, which stays the
 // caller's, sockaddr what bind was given. Whatever the answer and the error, bind is to go on: the error says
-// why a socket that should be steered cannot be.
+// why a socket that should be steered cannot be, and for a Conflict with what.
 func (s *Steering) Bind(m Member, fd int, sockaddr []byte) (Decision, error) {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *Steering) Bind(m Member, fd int, sockaddr []byte) (Decision, error) {
 	case err != nil:
 		return NotSteered, fmt.Errorf("cannot steer %s: %w", wanted.at, err)
 	case s.taken(b):
-		return Conflict, nil
+		return Conflict, fmt.Errorf("cannot steer %s: the app has a socket there already", wanted.at)
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -181,7 +181,11 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 		return NotSteered, fmt.Errorf("cannot steer %s: another program listens there, and both asked to share the address "+
 			"(SO_REUSEPORT); stop that one, or start the app with --capture off", b.site.at)
 	case strange:
-		return Conflict, nil
+		return Conflict, fmt.Errorf("cannot steer %s: another program listens there", b.site.at)
+	}
+	if g := s.robbed(b); g != nil {
+		return Conflict, fmt.Errorf("cannot steer %s: it would take the clients of generation %d on %s at once; "+
+			"an upgrade cannot leave an address: listen there still, or stop grace and start it anew", b.site, g.selected, g.site)
 	}
 	if owner := s.owner(b); owner != b.uid {
 		if err := unix.Fchown(fd, owner, -1); err != nil {
@@ -195,6 +199,20 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 	}
 	s.bound[b.inode] = b
 	return Steered, nil
+}
+
+// robbed finds whose clients the kernel would lead to the new socket as soon as it listens, without being asked: those of a
+// less specific address. Where sockets listen at the same site already, the program is asked.
+func (s *Steering) robbed(b *binding) *group {
+	if g := s.groups[b.site]; g != nil && g.has(g.selected) {
+		return nil
+	}
+	for _, g := range s.sorted() {
+		if g.selected != b.Generation && b.site.takesFrom(g.site) && g.has(g.selected) {
+			return g
+		}
+	}
+	return nil
 }
 
 // owner is the user of the sockets that the kernel will compare this one with: sockets share an address only if they

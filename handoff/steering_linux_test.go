@@ -91,7 +91,9 @@ func rawSockaddr(at netip.AddrPort) []byte {
 func (a *appSocket) bind(s *Steering, m Member, at netip.AddrPort) (Decision, error) {
 	a.t.Helper()
 	decision, err := s.Bind(m, a.fd, rawSockaddr(at))
-	must(a.t, err)
+	if (err != nil) != (decision == Conflict) {
+		a.t.Fatal(decision, err)
+	}
 	sockaddr, err := inetSockaddr(at)
 	must(a.t, err)
 	return decision, unix.Bind(a.fd, sockaddr)
@@ -287,6 +289,64 @@ func TestSteeringBindDecides(t *testing.T) {
 					t.Errorf("bind: %v", err)
 				}
 			})
+		}
+	}
+}
+
+// The kernel leads clients to the most specific address without asking a program.
+func TestSteeringLetsNobodyTakeClients(t *testing.T) {
+	at := reservePort(t, "127.0.0.1")
+	host := func(s string) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(s), at.Port()) }
+	for _, test := range []struct {
+		name          string
+		first, second string
+		v6Only        bool // of the second
+		taken         bool
+	}{
+		{"one address after all", "0.0.0.0", "127.0.0.1", false, true},
+		{"one address after all of both families", "::", "127.0.0.1", false, true},
+		{"IPv4 after both families", "::", "0.0.0.0", false, true},
+		{"IPv6 after both families", "::", "::", true, true},
+		{"all after one address", "127.0.0.1", "0.0.0.0", false, false},
+		{"both families after IPv4", "0.0.0.0", "::", false, false},
+		{"another address", "127.0.0.1", "127.0.0.2", false, false},
+		{"IPv6 after IPv4", "0.0.0.0", "::", true, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSteering(t)
+			serve(t, s, Member{1, 0}, host(test.first))
+			bind := func(m Member) (Decision, error) {
+				a := askingSocket(t, host(test.second), false)
+				if test.v6Only {
+					must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+				}
+				return s.Bind(m, a.fd, rawSockaddr(host(test.second)))
+			}
+			decision, err := bind(Member{2, 0})
+			if (decision == Conflict) != test.taken || (err != nil) != test.taken {
+				t.Errorf("a candidate: %v, %v", decision, err)
+			}
+			if decision, err := bind(Member{1, 1}); decision != Steered {
+				t.Errorf("the generation that serves: %v, %v", decision, err)
+			}
+		})
+	}
+	t.Run("where it has listened as well", func(t *testing.T) {
+		s := newSteering(t)
+		serve(t, s, Member{1, 0}, host("0.0.0.0"))
+		serve(t, s, Member{1, 1}, at)
+		serve(t, s, Member{2, 0}, at)
+	})
+}
+
+func TestSitesOfTwoDevicesDoNotCollide(t *testing.T) {
+	on := func(device int) site { return site{at: netip.MustParseAddrPort("0.0.0.0:80"), device: device} }
+	for _, test := range []struct {
+		one, other int
+		want       bool
+	}{{0, 0, true}, {0, 1, true}, {1, 0, true}, {1, 1, true}, {1, 2, false}} {
+		if got := on(test.one).collides(on(test.other)); got != test.want {
+			t.Errorf("devices %d and %d: %v", test.one, test.other, got)
 		}
 	}
 }
@@ -812,7 +872,13 @@ func checkQueued(t *testing.T, s *Steering, generation, want int) {
 }
 
 func TestAddressesStayOpenForASuccessor(t *testing.T) {
-	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
+	for _, host := range []string{"127.0.0.1", "::1", "::"} {
+		t.Run(host, func(t *testing.T) { checkStaysOpen(t, reservePort(t, host)) })
+	}
+}
+
+func checkStaysOpen(t *testing.T, at netip.AddrPort) {
+	s, m := newSteering(t), Member{1, 0}
 	dead := serve(t, s, m, at)
 	must(t, unix.SetNonblock(dead.fd, false))
 	dead.close()
@@ -823,7 +889,7 @@ func TestAddressesStayOpenForASuccessor(t *testing.T) {
 	if len(s.Sockets(1)) != 0 || len(s.Addresses(1)) != 1 {
 		t.Error(s.Sockets(1), s.Addresses(1))
 	}
-	next := newAppSocket(t, unix.AF_INET)
+	next := askingSocket(t, at, false)
 	fd, err := s.Take(m, next.fd, rawSockaddr(at))
 	must(t, err)
 	if again, err := s.Take(m, next.fd, rawSockaddr(at)); again != -1 || err != nil {

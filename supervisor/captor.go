@@ -103,14 +103,16 @@ func (c *captor) bind(call capture.Call) error {
 		return err
 	}
 	decision, err := c.apps.steering.Bind(c.member, fd, sockaddr)
-	if err != nil {
+	switch {
+	case decision == handoff.Conflict:
+		c.tell(inUse, errors.Join(err, unshare(fd)))
+	case err != nil:
 		c.tell("a socket of the app is not captured", err)
-	}
-	if decision == handoff.Conflict {
-		c.tell("the app binds an address that is in use", unshare(fd))
 	}
 	return call.Continue()
 }
+
+const inUse = "the app binds an address that is in use"
 
 // passing tells at little cost what is no TCP listener-to-be. Apps that bind before they
 // connect, or for each question that they send, do it often.
@@ -170,6 +172,9 @@ func (c *captor) replace(call capture.Call, sockaddr []byte) error {
 	}
 	fd, err := c.apps.steering.Fresh(c.member, sockaddr)
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		if errno == syscall.EADDRINUSE {
+			c.tell(inUse, err)
+		}
 		return call.Return(errno)
 	}
 	if err != nil {

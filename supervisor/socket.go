@@ -32,12 +32,25 @@ func (v *vigil) sockets() []socket {
 	}
 	for _, s := range v.apps.steering.Sockets(v.app.start.generation) {
 		if s.Instance == v.app.start.slot {
-			captured := socket{inode: s.Inode, place: s.At(), name: s.At()}
-			if s.Path == "" {
-				captured.address = s.At()
-			}
-			all = append(all, captured)
+			all = append(all, steeredSocket(s))
 		}
+	}
+	return all
+}
+
+func steeredSocket(s handoff.SteeredSocket) socket {
+	steered := socket{inode: s.Inode, place: s.At(), name: s.At()}
+	if s.Path == "" {
+		steered.address = s.At()
+	}
+	return steered
+}
+
+// before are the sockets of the generation that is to be replaced.
+func (v *vigil) before() []socket {
+	var all []socket
+	for _, s := range v.apps.steering.Sockets(v.app.start.predecessor) {
+		all = append(all, steeredSocket(s))
 	}
 	return all
 }
@@ -89,15 +102,15 @@ func (v *vigil) elsewhere() string {
 	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", strings.Join(names, ", "), before)
 }
 
-// forgetClosed gives up what the instance has opened and closed again, and grace's
-// duplicate keeps open. A socket that is sent from one process to another is
+// forgetClosed gives up what the instance, or who comes before it, has opened and
+// closed again, and grace's duplicate keeps open. A socket that is sent from one process to another is
 // nobody's for a moment, so nobody has to have it for the delay.
 func (v *vigil) forgetClosed() {
 	delay := v.apps.options.Readiness.Delay
 	if v.apps.steering == nil || time.Since(v.begun) < delay {
 		return
 	}
-	for _, s := range v.sockets() {
+	for _, s := range append(v.sockets(), v.before()...) {
 		since, known := v.closed[s.inode]
 		switch {
 		case !v.opened(s) || v.apps.live(handoff.Member{}, s.inode):
@@ -110,7 +123,7 @@ func (v *vigil) forgetClosed() {
 	}
 }
 
-// opened reports whether the instance has made the socket itself.
+// opened reports whether the app has made the socket itself.
 func (v *vigil) opened(s socket) bool {
 	held := func(l *handoff.Listener) bool { return l.Bound() == s.place }
 	return s.place != "" && !slices.ContainsFunc(v.apps.held, held)
