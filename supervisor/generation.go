@@ -65,8 +65,8 @@ func (g *generation) backoffs() []*instance {
 	return slices.DeleteFunc(slices.Clone(g.instances), func(i *instance) bool { return i.phase != Backoff })
 }
 
-// leaving reports whether it was replaced or failed.
-func (g *generation) leaving() bool { return g.stage >= StageSettling }
+// leaving reports whether it was replaced or failed, and something of it is left.
+func (g *generation) leaving() bool { return g.stage >= StageSettling && g.stage < StageEnded }
 
 // pids are the main processes that were started, ended ones too: what they left
 // behind may have connections.

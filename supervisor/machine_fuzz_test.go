@@ -29,6 +29,7 @@ type world struct {
 	leaving   bool         // a handover has no answer
 	requests  int
 	observed  map[int]bool // generations that are observed
+	retired   map[int]bool // generations
 	patience  map[int]time.Duration
 	steered   int // the generation that gets new connections
 	pids      int
@@ -45,7 +46,7 @@ type process struct {
 func newWorld(t *testing.T, p Policy) *world {
 	w := &world{
 		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
-		preparing: map[int]prepare{}, starting: map[int]bool{}, processes: map[int]*process{},
+		preparing: map[int]prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{}, asked: map[int]bool{},
 		observed: map[int]bool{}, patience: map[int]time.Duration{},
 	}
@@ -198,6 +199,8 @@ func (w *world) take(a action) {
 		w.need(!w.observed[a.generation], a)
 		w.observed[a.generation], w.patience[a.generation] = true, a.idle
 	case retire:
+		w.need(!w.retired[a.generation], a)
+		w.retired[a.generation] = true
 		delete(w.observed, a.generation)
 	case count, report:
 	case arm:

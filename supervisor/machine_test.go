@@ -274,6 +274,15 @@ func TestRestartPolicies(t *testing.T) {
 	}
 }
 
+func TestStopDoesNotWaitForBackoff(t *testing.T) {
+	w := serving(t)
+	w.crash(1)
+	w.happen(stopRequested{})
+	if !w.finished || len(w.said("generation ended")) != 1 {
+		t.Errorf("finished %v, and said %v", w.finished, w.said("generation ended"))
+	}
+}
+
 func TestBackoffDoublesAndIsForgottenAfterAHealthyMinute(t *testing.T) {
 	w := serving(t)
 	var waits []time.Duration
