@@ -42,13 +42,31 @@ func (a *apps) retire(generation int) {
 }
 
 func (a *apps) resolve(ctx context.Context, order prepare) (*launch, error) {
-	l, err := resolveOrder(a.options, order)
+	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)
+	defer cancel()
+	l, err := a.lookUp(ctx, order)
 	if err != nil || a.options.Check == "" || order.generation == 1 {
 		return l, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)
-	defer cancel()
 	return l, a.check(ctx, l)
+}
+
+// lookUp gives up when ctx ends, as a file can be a pipe that nobody writes to, or far away: who
+// waits for it in the kernel cannot be called back, and is left there.
+func (a *apps) lookUp(ctx context.Context, order prepare) (*launch, error) {
+	var l *launch
+	found := make(chan error, 1)
+	go func() {
+		resolved, err := resolveOrder(a.options, order)
+		l = resolved
+		found <- err
+	}()
+	select {
+	case err := <-found:
+		return l, err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("cannot look up the command and its files: %w (see whether the --env-file, or a file system, keeps its readers waiting)", ctx.Err())
+	}
 }
 
 const checkOutput = 4096

@@ -1,0 +1,46 @@
+package supervisor
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A file that keeps its readers waiting must keep neither upgrades nor the end of grace.
+func TestPreparationEndsThoughAFileCannotBeRead(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "env")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		timeout time.Duration
+		want    string
+	}{
+		"in time":            {time.Millisecond, "deadline exceeded"},
+		"when it is stopped": {time.Hour, "canceled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			said := make(chan event, 1)
+			a := &apps{
+				options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: Policy{ReadyTimeout: c.timeout}},
+				launches: map[int]*preparation{}, post: func(ev event) { said <- ev },
+			}
+			a.prepare(prepare{generation: 2})
+			if c.want == "canceled" {
+				a.abandon(2)
+			}
+			if failed, ok := (<-said).(prepareFailed); !ok || !strings.Contains(failed.why, c.want) || !strings.Contains(failed.why, "--env-file") {
+				t.Errorf("%+v", failed)
+			}
+			writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // lets go of the reader
+			if err != nil {
+				t.Fatal(err)
+			}
+			writer.Close()
+		})
+	}
+}
