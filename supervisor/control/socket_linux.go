@@ -76,7 +76,8 @@ func openNamed(dir, name string) (*Socket, error) {
 	if err = s.bind(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot listen at %s: %w", s.Path, err), s.Close())
 	}
-	return s, s.sign()
+	s.sign()
+	return s, nil
 }
 
 func (s *Socket) lockPath() string { return strings.TrimSuffix(s.Path, suffix) + ".lock" }
@@ -114,16 +115,13 @@ func writtenPID(path string) int {
 	return pid
 }
 
-// sign writes into the lock who has it.
-func (s *Socket) sign() error {
-	text := fmt.Appendf(nil, "%d\n", os.Getpid())
-	if err := errors.Join(unix.Ftruncate(s.lock, 0), ignoreCount(unix.Pwrite(s.lock, text, 0))); err != nil {
-		return fmt.Errorf("cannot write %s: %w", s.lockPath(), err)
+// sign writes into the lock who has it, for people. What a full disk leaves unsaid is no
+// reason to go without the socket.
+func (s *Socket) sign() {
+	if unix.Ftruncate(s.lock, 0) == nil {
+		_, _ = unix.Pwrite(s.lock, fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	}
-	return nil
 }
-
-func ignoreCount(_ int, err error) error { return err }
 
 // bind makes the socket with the lock held: what is at the path belongs to nobody who
 // lives.
@@ -165,7 +163,8 @@ func Adopt(path string, listener, lock int) (*Socket, error) {
 	if err := unix.Listen(listener, usual.connections); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot take the control socket %s over: %w", path, err), s.Leave())
 	}
-	return s, s.sign()
+	s.sign()
+	return s, nil
 }
 
 // Descriptors are what Adopt needs; they stay the socket's.

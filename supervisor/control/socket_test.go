@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -44,6 +45,34 @@ func serveOn(t *testing.T, s *Socket, b Backend) *Server {
 	server := Serve(l, b)
 	t.Cleanup(func() { _ = server.http.Close() })
 	return server
+}
+
+// A file cannot grow where the disk is full, or the limit of files' sizes is reached.
+func TestSocketOnAFullDisk(t *testing.T) {
+	inPlace(t)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open("web")
+	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, s, &backend{})
+	if _, err := client(t, s.Path).Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if pid := writtenPID(s.lockPath()); pid != 0 {
+		t.Errorf("the lock has the pid %d", pid)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSocketServes(t *testing.T) {
