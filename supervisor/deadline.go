@@ -19,6 +19,7 @@ func (m *machine) watch(i *instance) {
 	if m.policy.Watchdog > 0 && i.phase == Ready {
 		m.disarm(&i.watchdog)
 		i.watchdog = m.arm(timer{watchdog: i.id}, m.policy.Watchdog)
+		i.signDue = m.at.Add(m.policy.Watchdog)
 	}
 }
 
@@ -113,8 +114,14 @@ func (m *machine) expireStart(i *instance) {
 	m.drainInstance(i)
 }
 
-// hang treats an app that gives no sign of life as a crashed one.
+// hang treats an app that gives no sign of life as a crashed one. Where the timer itself is
+// late, as after a freeze of the whole container, the app could give none.
 func (m *machine) hang(i *instance) {
+	if late := m.at.Sub(i.signDue); late > m.policy.Watchdog/4 {
+		m.say(report{level: warn, text: "watchdog: grace was held up itself", generation: i.generation.number, instance: i.id, took: late})
+		m.watch(i)
+		return
+	}
 	m.say(report{level: failure, text: "watchdog: no sign of life", generation: i.generation.number, instance: i.id, pid: i.pid, within: m.policy.Watchdog})
 	i.fault = true
 	m.kill(i)

@@ -37,6 +37,7 @@ type instance struct {
 	timer      timer     // ends the phase
 	deadline   time.Time // when it does
 	watchdog   timer
+	signDue    time.Time // when the watchdog expires
 	unready    string // why it is not ready
 	inFlight   *int   // requests, as it said last
 	says       string // of itself

@@ -391,6 +391,22 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// A frozen container has apps that cannot give a sign of life, and a grace that cannot see it.
+func TestWatchdogThatIsLateItselfWaitsOnceMore(t *testing.T) {
+	w := serving(t)
+	i := w.m.instances[1]
+	w.at = w.at.Add(time.Hour)
+	w.expire(i.watchdog.number)
+	if i.phase != Ready || i.watchdog.number == 0 || len(w.said("watchdog: grace was held up itself")) != 1 {
+		t.Fatalf("the instance is %s", i.phase)
+	}
+	w.at = w.at.Add(w.m.policy.Watchdog)
+	w.expire(i.watchdog.number)
+	if i.phase != Killing {
+		t.Errorf("an app that gives no sign of life then either is %s", i.phase)
+	}
+}
+
 func TestExtendOnlyLengthens(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	before := candidate.deadline

@@ -153,7 +153,8 @@ func (m *machine) restoreInstance(g *generation, s instanceState) error {
 	i := &instance{
 		id: s.ID, slot: s.Slot, generation: g, phase: Phase(phase), since: s.Since, pid: s.PID, processes: s.Processes,
 		failures: s.Failures, deadline: s.Deadline, inFlight: s.InFlight, says: s.Says, ended: s.Ended, fault: s.Fault,
-		exit: childproc.Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
+		signDue: s.Watchdog,
+		exit:    childproc.Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
 	}
 	m.instances[i.id] = i
 	g.instances = append(g.instances, i)
