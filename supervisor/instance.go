@@ -38,10 +38,10 @@ type instance struct {
 	deadline   time.Time // when it does
 	watchdog   timer
 	signDue    time.Time // when the watchdog expires
-	unready    string // why it is not ready
-	inFlight   *int   // requests, as it said last
-	says       string // of itself
-	ended      bool   // its main process has ended
+	unready    string    // why it is not ready
+	inFlight   *int      // requests, as it said last
+	says       string    // of itself
+	ended      bool      // its main process has ended
 	exit       childproc.Exit
 	fault      bool // grace ended it because it did not work
 }
