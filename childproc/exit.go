@@ -81,6 +81,8 @@ func (e *StartError) advice() string {
 		return " (the limit of processes is reached: see ulimit -u, TasksMax=)"
 	case e.Errno == syscall.EMFILE || e.Errno == syscall.ENFILE:
 		return " (the limit of open files is reached: see ulimit -n, LimitNOFILE=)"
+	case e.Errno == syscall.ENOMEM:
+		return " (memory is short: see free, MemoryMax=)"
 	case e.nested():
 		return " (" + capture.ErrNested.Error() + ")"
 	case e.Step == "seccomp" && e.Errno == syscall.EACCES:

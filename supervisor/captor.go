@@ -296,6 +296,14 @@ func (s *service) kin(self int) ([]int, error) {
 	return childproc.Tree(self)
 }
 
+// refused reports whether the system does not let grace capture. A want of memory or
+// descriptors passes, and says nothing of the next start.
+func refused(err error) bool {
+	failed := (*childproc.StartError)(nil)
+	passing := []syscall.Errno{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE}
+	return errors.As(err, &failed) && failed.Step == "seccomp" && !slices.Contains(passing, failed.Errno)
+}
+
 // launch starts the process. Where the system does not let grace capture it, it is
 // started once more without, unless --capture on demands it.
 func (a *apps) launch(app *app, spec childproc.Spec) error {
@@ -312,8 +320,7 @@ func (a *apps) launch(app *app, spec childproc.Spec) error {
 		app.attending.Go(app.captor.answerAll)
 		return nil
 	}
-	failed := (*childproc.StartError)(nil)
-	if a.options.Capture == CaptureOn || !errors.As(err, &failed) || failed.Step != "seccomp" {
+	if a.options.Capture == CaptureOn || !refused(err) {
 		return nil // the end of the process tells
 	}
 	if _, err := p.Wait(); err != nil {

@@ -123,16 +123,8 @@ func (s *service) assemble() {
 // serve returns when the app has ended or another grace has taken over. Before it
 // begins, greet tells the world.
 func (s *service) serve(greet func()) (int, error) {
-	desk := &desk{loop: s.loop, apps: s.apps, name: s.options.Name, started: time.Now()}
-	var err error
-	if s.counter, err = openCounter(s.socket, desk); err != nil {
-		return statusFailure, err
-	}
-	if s.exporter, err = openExporter(s.metrics, s.loop, desk); err != nil {
-		return statusFailure, err
-	}
-	if s.patrol, err = openPatrol(s.listeners, s.loop.post); err != nil {
-		return statusFailure, err
+	if err := s.openServers(); err != nil {
+		return statusFailure, errors.Join(err, s.closeServers())
 	}
 	s.signals.listen(s.loop.offer, s.family.ReapOrphans)
 	steered := make(chan struct{})
@@ -148,10 +140,27 @@ func (s *service) serve(greet func()) (int, error) {
 		return 0, s.handover.leave()
 	}
 	s.manager.close()
-	err = errors.Join(s.counter.close(), s.exporter.close(), s.patrol.close(), closeSteering(s.steering))
+	err := errors.Join(s.closeServers(), closeSteering(s.steering))
 	s.hooks.close()
 	<-steered
 	return status, err
+}
+
+// openServers makes those who ask, or look, while the loop runs.
+func (s *service) openServers() (err error) {
+	desk := &desk{loop: s.loop, apps: s.apps, name: s.options.Name, started: time.Now()}
+	if s.counter, err = openCounter(s.socket, desk); err != nil {
+		return err
+	}
+	if s.exporter, err = openExporter(s.metrics, s.loop, desk); err != nil {
+		return err
+	}
+	s.patrol, err = openPatrol(s.listeners, s.loop.post)
+	return err
+}
+
+func (s *service) closeServers() error {
+	return errors.Join(s.counter.close(), s.exporter.close(), s.patrol.close())
 }
 
 // close undoes what open has done.
@@ -231,7 +240,7 @@ func (s *service) announce() {
 	s.manager.begin()
 }
 
-// patrol sees that the held listeners live.
+// patrol sees that the held listeners live; nil before it was opened.
 type patrol struct {
 	watch *handoff.HangupWatch
 	ended chan struct{}
@@ -252,6 +261,9 @@ func openPatrol(listeners []*handoff.Listener, post func(event)) (*patrol, error
 
 // close returns when nobody is at a listener any more.
 func (p *patrol) close() error {
+	if p == nil {
+		return nil
+	}
 	err := p.watch.Close()
 	<-p.ended
 	return err
