@@ -38,6 +38,19 @@ func (c *connection) busy() bool {
 
 func (c *connection) streaming() bool { return c.state == http.StateActive && !c.busy() }
 
+func (c *connection) staying() bool { return !c.leaving.Load() }
+
+// unanswered is how many requests the connection is busy with.
+func (c *connection) unanswered() int {
+	if !c.busy() {
+		return 0
+	}
+	return max(1, int(c.requests.Load()-c.streams.Load()))
+}
+
+// endless is how many streams there are.
+func (c *connection) endless() int { return int(c.streams.Load()) }
+
 // connections knows the state of each connection that net/http serves.
 type connections struct {
 	mu      sync.Mutex
@@ -80,6 +93,17 @@ func (c *connections) count(kind func(*connection) bool) int {
 		if kind(conn) {
 			n++
 		}
+	}
+	return n
+}
+
+// sum adds up what a function tells of each connection.
+func (c *connections) sum(of func(*connection) int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, conn := range c.all {
+		n += of(conn)
 	}
 	return n
 }
@@ -138,12 +162,17 @@ func (c *connections) closeIdle(ctx context.Context) {
 			conn.Close()
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, leavePatience)
-	defer cancel()
-	c.await(ctx, func(conn *connection) bool { return conn.leaving.Load() })
+	c.awaitLeaving(ctx)
 	for _, conn := range idle {
 		conn.Close()
 	}
+}
+
+// awaitLeaving returns when no connection is left that is to leave, or soon.
+func (c *connections) awaitLeaving(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	defer cancel()
+	c.await(ctx, func(conn *connection) bool { return !conn.staying() })
 }
 
 // leavePatience is what a client far away needs to see the end of its connection.
@@ -153,11 +182,11 @@ func (c *connection) idle() bool {
 	return !c.http2.Load() && (c.state == http.StateIdle || c.state == http.StateNew)
 }
 
-// cut closes the busy connections, and tells how many there were.
+// cut closes the busy connections, and tells how many requests they had.
 func (c *connections) cut() int {
-	busy := c.take((*connection).busy)
-	for _, conn := range busy {
+	requests := c.sum((*connection).unanswered)
+	for _, conn := range c.take((*connection).busy) {
 		conn.Close()
 	}
-	return len(busy)
+	return requests
 }

@@ -41,7 +41,7 @@ type Drain struct {
 	inFlight atomic.Int64
 	telling  chan struct{} // has an element while the supervisor is told
 
-	abandoned int // requests still in flight when the time of Requests was over
+	overdue atomic.Bool // a step of Requests or Streams did not end well
 
 	mu      sync.Mutex
 	begun   Phase // the phases before this one have begun
@@ -94,13 +94,16 @@ func (d *Drain) run() {
 	d.conclude(took, d.cut())
 }
 
-// cut counts the requests that the drain gave up: by Serve's own servers, or by any when their time was over.
+// cut counts the requests that the drain gave up. What a server of another kind gave up is in flight still.
 func (d *Drain) cut() int {
-	cut := 0
+	cut := d.hijacks.cut()
 	for _, s := range d.served() {
 		cut += s.cut
 	}
-	return max(cut, d.abandoned)
+	if d.overdue.Load() {
+		cut = max(cut, d.InFlight())
+	}
+	return cut
 }
 
 // Drain begins the drain, for programs that handle the signals themselves, and does not wait for its end. Only the

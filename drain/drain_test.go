@@ -369,10 +369,28 @@ func TestCutRequestsNameTheirServer(t *testing.T) {
 	receive(t, working)
 	d.Drain()
 	name := "server " + ln.Addr().String()
-	mustSay(t, d.Wait(), "cannot end "+name+": cannot finish the requests on 1 connections: its share of the time, 1ms, is over")
+	mustSay(t, d.Wait(), "cannot end "+name+": cannot finish 1 requests: its share of the time, 1ms, is over")
 	if !strings.Contains(log.String(), name) {
 		t.Errorf("the log does not name it:\n%s", log)
 	}
+}
+
+// The rest of the time is for others, not for a handler that heeds nothing.
+func TestHandlerThatWasCutIsNotWaitedFor(t *testing.T) {
+	d, _ := newQuiet(PhaseTimeout(Requests, time.Millisecond), Timeout(forever))
+	working, finish := make(chan struct{}), make(chan struct{})
+	defer close(finish)
+	ln := listen(t)
+	d.Serve(&http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(working)
+		<-finish
+	})}, ln)
+	if err := connect(t, ln.Addr()).send("/", ""); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, working)
+	d.Drain()
+	receive(t, d.Done())
 }
 
 func TestReadyIsSaidByWait(t *testing.T) {

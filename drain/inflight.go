@@ -51,7 +51,8 @@ func (d *Drain) serveMultiplexed(next http.Handler, w http.ResponseWriter, r *ht
 }
 
 func (d *Drain) serveOne(next http.Handler, w http.ResponseWriter, r *http.Request) {
-	if c := connectionOf(r.Context()); c != nil && c.leaving.Load() {
+	c := connectionOf(r.Context())
+	if c != nil && c.leaving.Load() {
 		panic(http.ErrAbortHandler) // it came after the connection's end, so its answer could not be written
 	}
 	own, ok := w.(http1Writer)
@@ -60,7 +61,7 @@ func (d *Drain) serveOne(next http.Handler, w http.ResponseWriter, r *http.Reque
 		next.ServeHTTP(w, r)
 		return
 	}
-	response := d.newResponse(own, r)
+	response := d.newResponse(own, r, c)
 	defer response.end()
 	next.ServeHTTP(response, r)
 }

@@ -3,6 +3,7 @@ package drain
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,21 +72,62 @@ func TestLogTellsWhatWasGivenUp(t *testing.T) {
 				"a step of the drain did not end in time", "gave up with 3 in flight")
 		})
 	})
-	t.Run("by Serve", func(t *testing.T) {
-		d, log := newQuiet(Timeout(time.Millisecond))
-		ln, working := listen(t), make(chan struct{})
-		d.Serve(&http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			close(working)
-			<-r.Context().Done()
-		})}, ln)
-		if err := connect(t, ln.Addr()).send("/", ""); err != nil {
-			t.Fatal(err)
+	for name, tt := range map[string]struct {
+		paths []string
+		short Phase
+	}{
+		"a request by Serve":                    {[]string{"/request"}, Requests},
+		"but not streams that ended":            {[]string{"/request", "/stream", "/stream"}, Requests},
+		"a stream that does not end":            {[]string{"/request?stream"}, Streams},
+		"a hijacked connection that is open":    {[]string{"/hijacked"}, Streams},
+		"a WebSocket whose client is not there": {[]string{"/hijacked?websocket"}, Streams},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, log := newQuiet(PhaseTimeout(tt.short, time.Millisecond))
+			ln, begun := listen(t), make(chan struct{})
+			d.Serve(&http.Server{Handler: endless(begun)}, ln)
+			for _, path := range tt.paths {
+				if err := connect(t, ln.Addr()).send(path, ""); err != nil {
+					t.Fatal(err)
+				}
+				receive(t, begun)
+			}
+			d.Drain()
+			d.Wait()
+			if log := log.String(); !strings.Contains(log, "gave up with 1 in flight") || strings.Contains(log, "drained") {
+				t.Errorf("the log does not tell of the one that was given up:\n%s", log)
+			}
+		})
+	}
+}
+
+// endless has requests that end when they are cut, and streams that end when they are told to.
+func endless(begun chan<- struct{}) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/request", func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery == "stream" {
+			_, ended := Stream(r.Context())
+			defer ended()
 		}
-		receive(t, working)
-		d.Drain()
-		d.Wait()
-		mustLog(t, log, "start draining (1 in flight)", "a step of the drain did not end in time", "gave up with 1 in flight")
+		begun <- struct{}{}
+		<-r.Context().Done()
 	})
+	mux.HandleFunc("/stream", func(_ http.ResponseWriter, r *http.Request) {
+		ending, ended := Stream(r.Context())
+		defer ended()
+		begun <- struct{}{}
+		<-ending
+	})
+	mux.HandleFunc("/hijacked", func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("Upgrade", r.URL.RawQuery)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		begun <- struct{}{}
+		if err == nil {
+			io.Copy(io.Discard, conn)
+			conn.Close()
+		}
+	})
+	return mux
 }
 
 func TestInFlightIsRightHoweverARequestEnds(t *testing.T) {

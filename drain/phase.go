@@ -67,9 +67,6 @@ func (d *Drain) runPhase(ctx context.Context, p Phase) {
 		d.fail(d.workers.finish(ctx, d.log))
 	}
 	running.Wait()
-	if p == Requests && ctx.Err() != nil {
-		d.abandoned = d.InFlight()
-	}
 }
 
 // runInReverse gives each step an even share of the time that is left, so that one that hangs leaves theirs to the
@@ -90,6 +87,9 @@ func (d *Drain) runStep(ctx context.Context, p Phase, s step) {
 	}
 	if ctx.Err() != nil {
 		d.log.Warn("a step of the drain did not end in time", "phase", p.String(), "step", s.name, "error", err)
+	}
+	if p == Requests || p == Streams {
+		d.overdue.Store(true)
 	}
 	d.fail(fmt.Errorf("cannot end %s: %w", s.name, err))
 }

@@ -26,18 +26,19 @@ type http1Writer interface {
 // Responses are used again, as net/http does with its own buffers: a ResponseWriter ends with its handler.
 type response struct {
 	http1Writer
-	drain    *Drain
-	request  *http.Request
-	header   bool // it is written
-	switched bool // 101 is written
-	taken    bool // the connection is a hijacker's
+	drain      *Drain
+	request    *http.Request
+	connection *connection // nil if the server is not Serve's
+	header     bool        // it is written
+	switched   bool        // 101 is written
+	taken      bool        // the connection is a hijacker's
 }
 
 var responses = sync.Pool{New: func() any { return new(response) }}
 
-func (d *Drain) newResponse(w http1Writer, request *http.Request) *response {
+func (d *Drain) newResponse(w http1Writer, request *http.Request, c *connection) *response {
 	r := responses.Get().(*response)
-	r.http1Writer, r.drain, r.request = w, d, request
+	r.http1Writer, r.drain, r.request, r.connection = w, d, request, c
 	return r
 }
 
@@ -51,8 +52,14 @@ func (r *response) end() {
 	responses.Put(r)
 }
 
+// leave has the connection of a stream end with it in any case: the client would send the next request by it, to a
+// process that has come to its end.
 func (r *response) leave() {
-	if !r.header {
+	switch {
+	case r.header:
+	case r.connection != nil && r.connection.endless() > 0:
+		r.Header().Set("Connection", "close")
+	default:
 		r.drain.askToLeave(r)
 	}
 }

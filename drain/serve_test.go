@@ -219,7 +219,7 @@ func hang(t *testing.T, opts ...Option) (s *served, draining <-chan struct{}) {
 func TestTimeoutCutsRequests(t *testing.T) {
 	s, _ := hang(t, Timeout(time.Millisecond))
 	s.cancel()
-	s.end("cannot finish the requests on 1 connections: the timeout of 1ms is over")
+	s.end("cannot finish 1 requests: the timeout of 1ms is over")
 }
 
 func TestTimeoutOfIdleClientsIsNoError(t *testing.T) {

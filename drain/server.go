@@ -18,7 +18,7 @@ type server struct {
 	conns *connections
 	http2 *http2Conns
 	ended chan struct{} // closed when nothing is accepted any more
-	cut   int           // requests that finish gave up
+	cut   int           // requests that were given up, streams included
 }
 
 func newServer(srv *http.Server, ln net.Listener) *server {
@@ -125,7 +125,7 @@ func (s *server) finish(ctx context.Context, linger time.Duration) error {
 	if s.cut == 0 {
 		return nil
 	}
-	return fmt.Errorf("cannot finish the requests on %d connections: %w", s.cut, context.Cause(ctx))
+	return fmt.Errorf("cannot finish %d requests: %w", s.cut, context.Cause(ctx))
 }
 
 func (s *server) streaming() bool { return s.conns.count((*connection).streaming) > 0 }
@@ -152,13 +152,23 @@ func (s *server) end(ctx context.Context) error {
 	defer func() { <-s.ended }()
 	s.conns.await(ctx, (*connection).streaming)
 	s.conns.closeIdle(ctx)
-	if s.srv.Shutdown(ctx) == nil {
-		return nil
-	}
-	streams := s.conns.count((*connection).streaming)
+	s.shutdown(ctx)
+	streams := s.conns.sum((*connection).endless)
 	s.srv.Close()
 	if streams == 0 {
 		return nil
 	}
-	return fmt.Errorf("cannot end the streams on %d connections: %w", streams, context.Cause(ctx))
+	s.cut += streams
+	return fmt.Errorf("cannot end %d streams: %w", streams, context.Cause(ctx))
+}
+
+// shutdown does not wait for the handlers of requests that were cut, as Shutdown would. They get a moment to notice.
+func (s *server) shutdown(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var shutting sync.WaitGroup
+	shutting.Go(func() { _ = s.srv.Shutdown(ctx) })
+	s.conns.await(ctx, (*connection).staying)
+	s.conns.awaitLeaving(ctx)
+	cancel()
+	shutting.Wait()
 }

@@ -13,7 +13,8 @@ var ErrDraining = errors.New("the drain has begun")
 
 // Stream declares that the request that ctx belongs to does not end by itself, as an event stream does not. The phase
 // Requests does not wait for it any more. The channel is closed when the phase Streams begins, in which the handler has
-// to return. Call ended when it does.
+// to return. Call ended when it does. Over HTTP/1.1 the connection ends with the response, so that the client does not
+// come back to this process; for that Stream has to be called before the header is written.
 //
 // On a server that is not Serve's the channel is Draining(ctx), since such a server's Shutdown waits for streams too.
 func Stream(ctx context.Context) (ending <-chan struct{}, ended func()) {

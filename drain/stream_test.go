@@ -84,3 +84,35 @@ func TestCancelPassesOnThatTheClientLeft(t *testing.T) {
 	s.cancel()
 	s.end("")
 }
+
+// Where it stays open, a client that comes back at once sends its next request to a process that has come to its end.
+func TestConnectionEndsWithItsStream(t *testing.T) {
+	begun := make(chan struct{})
+	s := serve(t, &http.Server{Handler: Cancel(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).Flush()
+		close(begun)
+		<-r.Context().Done()
+	}))}, listen(t))
+	c, _ := s.connect()
+	if err := c.send("/", ""); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, begun)
+	s.cancel()
+	c.mustReceive(t, "", true)
+	c.mustEnd(t)
+	s.end("")
+}
+
+func TestConnectionOfAnEndedStreamIsUsedAgain(t *testing.T) {
+	s := serve(t, &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, ended := Stream(r.Context())
+		ended()
+	})}, listen(t))
+	c, _ := s.connect()
+	c.mustPost(t, "", false)
+	c.mustPost(t, "", false)
+	c.conn.Close()
+	s.cancel()
+	s.end("")
+}

@@ -362,12 +362,17 @@ func (h *hijacks) goAway(ctx context.Context, spread time.Duration) error {
 	for !h.gone() {
 		<-h.changed
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.overdue > 0 {
-		return fmt.Errorf("cannot end %d hijacked connections: %w", h.overdue, context.Cause(ctx))
+	if n := h.cut(); n > 0 {
+		return fmt.Errorf("%d of them did not end: %w", n, context.Cause(ctx))
 	}
 	return nil
+}
+
+// cut tells how many connections were cut.
+func (h *hijacks) cut() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.overdue
 }
 
 func (h *hijacks) begin(ctx context.Context, spread time.Duration) {

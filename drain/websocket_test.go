@@ -485,7 +485,7 @@ func TestGoAwayTellsHowManyStayed(t *testing.T) {
 		}
 		defer time.Sleep(time.Minute)
 		err := h.goAway(ctx, 0)
-		if want := "cannot end 2 hijacked connections: context deadline exceeded"; fmt.Sprint(err) != want {
+		if want := "2 of them did not end: context deadline exceeded"; fmt.Sprint(err) != want {
 			t.Errorf("%v, not %v", err, want)
 		}
 	})

@@ -6,17 +6,25 @@ import (
 	"google.golang.org/grpc"
 )
 
-func (s *Server) interceptUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	defer s.drain.Begin()()
+// begin counts an RPC as one in flight. One that was cut stays so for the drain, which tells what it gave up.
+func (s *Server) begin() (end func()) {
+	ended := s.drain.Begin()
 	s.inFlight.Add(1)
-	defer s.inFlight.Add(-1)
+	return func() {
+		s.inFlight.Add(-1)
+		if !s.stopped.Load() {
+			ended()
+		}
+	}
+}
+
+func (s *Server) interceptUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	defer s.begin()()
 	return handle(s.drain.WithDraining(ctx), req)
 }
 
 func (s *Server) interceptStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	defer s.drain.Begin()()
-	s.inFlight.Add(1)
-	defer s.inFlight.Add(-1)
+	defer s.begin()()
 	ctx := s.drain.WithDraining(ss.Context())
 	if info.FullMethod == watchMethod {
 		var cancel context.CancelFunc

@@ -24,6 +24,7 @@ type Server struct {
 
 	drain    *drain.Drain
 	inFlight atomic.Int64
+	stopped  atomic.Bool // what is in flight was cut
 	leaving  chan struct{} // closed when the clients have been told to leave
 	health   shutdowner
 	once     sync.Once // for what is done at the first Serve
@@ -145,6 +146,7 @@ func (s *Server) finish(ctx context.Context) error {
 
 // cut also lets GracefulStop return, as soon as the handlers heed the end of their contexts.
 func (s *Server) cut(ctx context.Context) error {
+	s.stopped.Store(true)
 	n := s.inFlight.Load()
 	s.Stop()
 	if n == 0 {

@@ -1,9 +1,11 @@
 package grpcdrain
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"runtime"
 	"slices"
@@ -84,7 +86,8 @@ func TestDrainFinishesWhatHasBegun(t *testing.T) {
 func TestEndOfTheTimeCutsAndCounts(t *testing.T) {
 	service, begun, _ := held()
 	ln := listen(t)
-	d := newDrain(t, drain.PhaseTimeout(drain.Requests, 2*spare))
+	var log bytes.Buffer
+	d := newDrain(t, drain.PhaseTimeout(drain.Requests, 2*spare), drain.Log(slog.New(slog.NewTextHandler(&log, nil))))
 	serve(t, d, service, ln)
 	client := connect(t, ln.Addr())
 	said := make(chan error, 2)
@@ -96,6 +99,9 @@ func TestEndOfTheTimeCutsAndCounts(t *testing.T) {
 	err := d.Wait()
 	if err == nil || !strings.Contains(err.Error(), "cannot finish 2 RPCs: the time for them is over") {
 		t.Errorf("the drain ended with %v", err)
+	}
+	if !strings.Contains(log.String(), "gave up with 2 in flight") {
+		t.Errorf("the log does not tell what was given up:\n%s", &log)
 	}
 	for range 2 {
 		if err := receive(t, said); status.Code(err) != codes.Unavailable {
