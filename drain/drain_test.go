@@ -142,7 +142,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			nil,
 			func(t *testing.T, d *Drain, _ *diary) { d.On(Requests, "api", hangs(t)) },
 			20 * time.Second,
-			[]string{"cannot end api: it goes on still: the timeout of 20s is over"},
+			[]string{"cannot end api: it had not ended: the timeout of 20s is over"},
 			nil,
 		},
 		"before others it leaves a tenth to each": {
@@ -153,7 +153,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.Close("database", order.step("database"))
 			},
 			8 * time.Second,
-			[]string{"cannot end api: it goes on still: its share of the time, 8s, is over"},
+			[]string{"cannot end api: it had not ended: its share of the time, 8s, is over"},
 			[]string{"rooms", "database"},
 		},
 		"a phase with its own timeout": {
@@ -163,7 +163,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.On(Requests, "admin", order.step("admin"))
 			},
 			3 * time.Second,
-			[]string{"cannot end api: it goes on still: its share of the time, 3s, is over"},
+			[]string{"cannot end api: it had not ended: its share of the time, 3s, is over"},
 			[]string{"admin"},
 		},
 		"resources share alike": {
@@ -175,8 +175,8 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			},
 			6 * time.Second,
 			[]string{
-				"cannot end third: it goes on still: its share of the time, 3s, is over",
-				"cannot end second: it goes on still: its share of the time, 3s, is over",
+				"cannot end third: it had not ended: its share of the time, 3s, is over",
+				"cannot end second: it had not ended: its share of the time, 3s, is over",
 			},
 			[]string{"first"},
 		},
@@ -202,11 +202,11 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			},
 			10 * time.Second,
 			[]string{
-				"cannot end accepting: it goes on still: its share of the time, 6s, is over",
-				"cannot end requests: it goes on still: its share of the time, 1s, is over",
-				"cannot end streams: it goes on still: its share of the time, 1s, is over",
-				"cannot end workers: it goes on still: its share of the time, 1s, is over",
-				"cannot end resources: it goes on still: the timeout of 10s is over",
+				"cannot end accepting: it had not ended: its share of the time, 6s, is over",
+				"cannot end requests: it had not ended: its share of the time, 1s, is over",
+				"cannot end streams: it had not ended: its share of the time, 1s, is over",
+				"cannot end workers: it had not ended: its share of the time, 1s, is over",
+				"cannot end resources: it had not ended: the timeout of 10s is over",
 			},
 			nil,
 		},
@@ -294,7 +294,7 @@ func TestSecondSignalBeginsNothingMore(t *testing.T) {
 	raise(t, syscall.SIGTERM)
 	receive(t, d.Done())
 	mustSay(t, d.Err(),
-		"cannot end api: it goes on still: a second signal came: terminated",
+		"cannot end api: it had not ended: a second signal came: terminated",
 		"cannot end database: cannot begin: a second signal came: terminated")
 }
 

@@ -41,7 +41,7 @@ func guarded(name string, f func(ctx context.Context) error) step {
 		case err := <-ended:
 			return err
 		case <-ctx.Done():
-			return fmt.Errorf("it goes on still: %w", context.Cause(ctx))
+			return fmt.Errorf("it had not ended: %w", context.Cause(ctx))
 		}
 	}}
 }
