@@ -195,14 +195,60 @@ func TestUnfitDescriptorsAreRefused(t *testing.T) {
 	}
 }
 
-func TestSocketsOfAnotherProcessAreRefused(t *testing.T) {
-	web := hold(t, "127.0.0.1:0")
-	manager := activate(t, "web", []int{web.FD()}, "LISTEN_PID=1")
-	if got := manager.take(t, "fd://web").Error; !strings.Contains(got, `LISTEN_PID is "1"`) {
-		t.Error(got)
+// pass gives this process descriptors as a service manager does, but not from 3 on, which this process has itself.
+func pass(t *testing.T, names string, files ...int) (first int) {
+	t.Helper()
+	first = 300
+	for n, file := range files {
+		must(t, unix.Dup3(file, first+n, unix.O_CLOEXEC))
+		t.Cleanup(func() { unix.Close(first + n) })
 	}
-	alone := activate(t, "", nil)
-	if got := alone.take(t, "fd://web").Error; !strings.Contains(got, "no socket was passed to grace") {
-		t.Error(got)
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	t.Setenv("LISTEN_FDS", strconv.Itoa(first-firstFile+len(files)))
+	t.Setenv("LISTEN_FDNAMES", strings.Repeat("other:", first-firstFile)+names)
+	return first
+}
+
+func TestPassedSocketIsFoundByNameAndByNumber(t *testing.T) {
+	web, api := hold(t, "127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")
+	first := pass(t, "web:api", web.FD(), api.FD())
+	for written, want := range map[string]*Listener{
+		"fd://web":                      web,
+		"fd://api":                      api,
+		"fd://" + strconv.Itoa(first+1): api,
+	} {
+		got := hold(t, written)
+		if got.Inode() != want.Inode() || got.Bound() != want.Bound() || got.Network() != want.Network() {
+			t.Errorf("%s is %s://%s", written, got.Network(), got.Bound())
+		}
+	}
+}
+
+func TestSocketThatIsNotPassedIsRefused(t *testing.T) {
+	var files [2]int
+	must(t, unix.Pipe2(files[:], unix.O_CLOEXEC))
+	defer unix.Close(files[0])
+	defer unix.Close(files[1])
+	web := hold(t, "127.0.0.1:0")
+	pass(t, "web:web:pipe", web.FD(), web.FD(), files[0])
+	for written, reason := range map[string]string{
+		"fd://web":  "fits several sockets",
+		"fd://api":  "no socket of this name was passed to grace; there are 3 (other), ",
+		"fd://2":    "no socket of this name",
+		"fd://pipe": "descriptor 302 is not a socket",
+	} {
+		mustRefuse(t, written, reason)
+	}
+	t.Setenv("LISTEN_PID", "1")
+	mustRefuse(t, "fd://web", `LISTEN_PID is "1"`)
+	t.Setenv("LISTEN_FDS", "")
+	mustRefuse(t, "fd://web", "LISTEN_FDS is not set")
+}
+
+func mustRefuse(t *testing.T, written, reason string) {
+	t.Helper()
+	err := bindError(t, written)
+	if !strings.HasPrefix(err.Error(), "cannot take "+written+": ") || !strings.Contains(err.Error(), reason) {
+		t.Errorf("%s: %v", written, err)
 	}
 }

@@ -2,7 +2,10 @@ package handoff
 
 import (
 	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // shapes calls visit with every group of up to five sockets: of two generations, in every state.
@@ -101,4 +104,26 @@ func states(g *group) []seat {
 		states = append(states, *s)
 	}
 	return states
+}
+
+func TestHintsOfARefusedProgram(t *testing.T) {
+	for _, tt := range []struct {
+		err     error
+		members int
+		want    string
+	}{
+		{unix.EOPNOTSUPP, 1, "without MPTCP"},
+		{unix.ENOMEM, 1, "net.core.optmem_max"},
+		{unix.EINVAL, 200, "200 sockets share the address"},
+		{unix.ENOPROTOOPT, 1, "Linux 4.5"},
+		{unix.EPERM, 1, "seccomp profile"},
+		{unix.EACCES, 1, "security module"},
+	} {
+		if got := attachHint(tt.err, tt.members); !strings.HasPrefix(got, ": ") || !strings.Contains(got, tt.want) {
+			t.Errorf("%v with %d sockets: %q", tt.err, tt.members, got)
+		}
+	}
+	if got := attachHint(unix.EINVAL, 1); got != "" {
+		t.Errorf("one socket that is unfit for another reason: %q", got)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -868,6 +869,36 @@ func checkQueued(t *testing.T, s *Steering, generation, want int) {
 	t.Helper()
 	if got, err := s.Queued(generation); got != want || err != nil {
 		t.Errorf("%d are queued for generation %d, not %d, %v", got, generation, want, err)
+	}
+}
+
+func TestQueuesAreToldByAddress(t *testing.T) {
+	s, both, one := newSteering(t), reservePort(t, "127.0.0.1"), reservePort(t, "127.0.0.1")
+	serve(t, s, Member{1, 0}, both)
+	serve(t, s, Member{1, 0}, one)
+	serve(t, s, Member{2, 0}, both)
+	for range 2 {
+		defer connect(t, one, 0).Close()
+	}
+	for generation, want := range []map[netip.AddrPort]int{{}, {both: 0, one: 2}, {both: 0}} {
+		got := map[netip.AddrPort]int{}
+		for _, queue := range s.Queues(generation) {
+			got[queue.Bound] = queue.Length
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("generation %d has the queues %v, not %v", generation, got, want)
+		}
+	}
+}
+
+func TestNamesPort(t *testing.T) {
+	for written, want := range map[string]bool{"127.0.0.1:80": true, "[::1]:80": true, "0.0.0.0:0": false} {
+		if got := NamesPort(rawSockaddr(netip.MustParseAddrPort(written))); got != want {
+			t.Errorf("%s: %v", written, got)
+		}
+	}
+	if NamesPort([]byte{unix.AF_UNIX, 0, '/', 'x'}) {
+		t.Error("a path has a port")
 	}
 }
 
