@@ -24,7 +24,7 @@ type Server struct {
 
 	drain    *drain.Drain
 	inFlight atomic.Int64
-	stopped  atomic.Bool // what is in flight was cut
+	stopped  atomic.Bool   // what is in flight was cut
 	leaving  chan struct{} // closed when the clients have been told to leave
 	health   shutdowner
 	once     sync.Once // for what is done at the first Serve
