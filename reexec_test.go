@@ -15,7 +15,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
@@ -116,23 +115,35 @@ func (d *dynasty) upgrade(generation int) {
 // end stops the last of them, and sees that it leaves nothing.
 func (d *dynasty) end() {
 	d.t.Helper()
+	last := d.current()
+	d.order(syscall.SIGTERM)
+	last.awaitEnd()
+	d.wait()
+	d.checkNothingLeft()
+}
+
+// reign is of one process.
+type reign struct {
+	t     *testing.T
+	pidfd int
+}
+
+func (d *dynasty) current() reign {
+	d.t.Helper()
 	pidfd, err := unix.PidfdOpen(d.pid(), 0)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	defer unix.Close(pidfd)
-	d.order(syscall.SIGTERM)
-	ended := func() bool {
-		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+	d.t.Cleanup(func() { unix.Close(pidfd) })
+	return reign{d.t, pidfd}
+}
+
+func (r reign) awaitEnd() {
+	r.t.Helper()
+	until(r.t, "the grace has ended", func() bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(r.pidfd), Events: unix.POLLIN}}, 0)
 		return n == 1
-	}
-	for deadline := time.Now().Add(patience); !ended(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			d.t.Fatal("the last grace does not end")
-		}
-	}
-	d.wait()
-	d.checkNothingLeft()
+	})
 }
 
 func (d *dynasty) count(message string) int {
@@ -420,12 +431,16 @@ func TestReexecByCommand(t *testing.T) {
 			d := found(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--metrics", "127.0.0.1:0", "--", appBinary)
 			exporter := d.awaitMessage("serving metrics").Address
 			for range 3 {
+				before := d.current()
 				out, err := exec.Command(d.program, "reexec", name).CombinedOutput()
 				if err != nil || !strings.Contains(string(out), "another grace has taken over") {
 					t.Fatalf("%s, %v", out, err)
 				}
 				d.reigns++
 				d.awaitNth("taken over", d.reigns)
+				if way == "another process" { // until it ends, the old one may be asked as well
+					before.awaitEnd()
+				}
 				out, err = exec.Command(d.program, "status", "--json", name).CombinedOutput()
 				if err != nil || !strings.Contains(string(out), fmt.Sprintf(`"pid":%d,`, d.pid())) {
 					t.Fatalf("%s, %v; not %d", out, err, d.pid())
