@@ -208,10 +208,10 @@ func TestDockerfile(t *testing.T) {
 		}
 		s := d.run(t, "upgraded", []string{"--read-only", "--network", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
 			"--user", fmt.Sprintf("%d:0", anybody), "--tmpfs", "/run", "--volume", programs + "/app:/app:ro"},
-			"--listen", "web=127.0.0.1:0", "--drain-delay", "3s", "--drain-timeout", "5s", "--", "/app")
+			"--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--drain-timeout", "5s", "--", "/app")
 		addr := s.address("web")
 		s.ready(1)
-		stop := d.command("stop", "upgraded")
+		stop := d.command("stop", "--time", "60", "upgraded")
 		under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
 			for g := 2; g <= 21; g++ {
 				if g%4 == 0 {

@@ -82,6 +82,7 @@ func TestMetricsOfALife(t *testing.T) {
 	write(t, dir, "program", "#!/bin/sh\nread go < "+gate+"\nexec "+appBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
 	s := grace(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", program)
 	addr, m := s.address("web"), s.scraper()
+	s.awaitOf("instance started", 1)
 	m.readyz(http.StatusServiceUnavailable)
 	m.want(`grace_generation 0`, `grace_ready 0`, `grace_instances{phase="starting"} 1`)
 	write(t, dir, "gate", "go\n", 0)
