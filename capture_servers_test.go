@@ -103,7 +103,7 @@ func TestCapturedForeignServersLoseNothing(t *testing.T) {
 }
 
 // keptUpgrades are few, as each takes all of --drain-timeout.
-const keptUpgrades = 5
+const keptUpgrades = 3
 
 // TestCapturedServersAndKeptConnections: a connection that is never idle keeps the
 // old generation until --drain-timeout, and what becomes of it then is the
@@ -116,7 +116,7 @@ func TestCapturedServersAndKeptConnections(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server.flags = append([]string{"--drain-timeout", "2s"}, server.flags...)
+			server.flags = append([]string{"--drain-timeout", "3s"}, server.flags...)
 			r := server.start(t, runAs{}, backend)
 			passing, kept := r.load(passing, false), r.load(server.kept, !server.asks)
 			r.upgradeUnder(keptUpgrades, passing, kept)
@@ -152,7 +152,7 @@ func (f foreign) start(t *testing.T, as runAs, backend string) captured {
 		}
 		write(t, dir, f.file, replace.Replace(string(text)), 0o644)
 	}
-	arguments := append([]string{"--settle", "50ms", "--chdir", dir}, append(f.flags, as.flags...)...)
+	arguments := append([]string{"--settle", "50ms", "--ready-delay", "1m", "--chdir", dir}, append(f.flags, as.flags...)...)
 	arguments = append(append(arguments, "--"), strings.Split(replace.Replace(f.command), " ")...)
 	s := graceWith(t, func(c *exec.Cmd) { c.Dir, c.SysProcAttr = dir, as.process }, arguments...)
 	s.ready(1)

@@ -237,7 +237,7 @@ func TestNewVersionOnAnotherAddressIsRefused(t *testing.T) {
 			before := strings.Join(compiled(t, "fork.c PORT", port), " ")
 			after := strings.Join(compiled(t, strings.ReplaceAll(later, "OTHER", other), port), " ")
 			script := fmt.Sprintf("test -e later && exec %s; exec %s", after, before)
-			s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--ready-timeout", "3s", "--", "sh", "-c", script)
+			s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--ready-timeout", "6s", "--", "sh", "-c", script)
 			s.ready(1)
 			touch(t, filepath.Join(dir, "later"))
 			under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {

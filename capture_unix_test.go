@@ -49,7 +49,7 @@ func captureUnix(t *testing.T, as runAs, command string) (*supervised, string) {
 		t.Fatal(err)
 	}
 	command = strings.NewReplacer("PATH", path, "FILES", files).Replace(command)
-	arguments := append([]string{"--capture-unix", "socket", "--chdir", dir, "--settle", "50ms", "--drain-timeout", "20s"}, as.flags...)
+	arguments := append([]string{"--capture-unix", "socket", "--chdir", dir, "--settle", "50ms", "--ready-delay", "1m", "--drain-timeout", "20s"}, as.flags...)
 	s := graceWith(t, func(c *exec.Cmd) { c.SysProcAttr = as.process }, append(append(arguments, "--"), strings.Fields(command)...)...)
 	s.ready(1)
 	return s, path

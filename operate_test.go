@@ -67,7 +67,7 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 	garbage := write(t, dir, "garbage", "\x7fELF and nothing more", 0o755)
 	lost := write(t, dir, "lost", "#!/no/such/interpreter\n", 0o755)
 	checked := filepath.Join(dir, "checked")
-	s, c := named(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "2s", "--check", "test ! -e "+checked, "--", appBinary)
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "5s", "--check", "test ! -e "+checked, "--", appBinary)
 	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
 		for _, test := range []struct {
 			command []string
@@ -77,7 +77,7 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 			{[]string{"no-such-command"}, "in PATH"},
 			{[]string{dir}, "is a directory"},
 			{[]string{broken}, "exit status 9"},
-			{[]string{deaf}, "not ready within 2s"},
+			{[]string{deaf}, "not ready within 5s"},
 			{[]string{garbage}, "exec format error"},
 			{[]string{lost}, "no such file"},
 			{[]string{appBinary, "{fd:wbe}"}, "wbe"},

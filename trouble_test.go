@@ -279,15 +279,18 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 		{[]string{"--ready", "notify"}, []string{"-addr", "127.0.0.1:0"}, true},
 		{nil, []string{"-addr", "127.0.0.1:0"}, true},
 	} {
-		arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "2s"}, test.ready...)
-		s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
-		e := s.awaitMessage("first generation failed")
-		if strings.Contains(e.Why, "seems to bind by itself") != test.hint {
-			t.Errorf("%q %q: %s", test.ready, test.app, e.Why)
-		}
-		if status := s.wait(); status != 124 {
-			t.Errorf("status %d", status)
-		}
+		t.Run(fmt.Sprintf("%q %q", test.ready, test.app), func(t *testing.T) {
+			t.Parallel()
+			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "5s"}, test.ready...)
+			s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
+			e := s.awaitMessage("first generation failed")
+			if strings.Contains(e.Why, "seems to bind by itself") != test.hint {
+				t.Error(e.Why)
+			}
+			if status := s.wait(); status != 124 {
+				t.Errorf("status %d", status)
+			}
+		})
 	}
 }
 
