@@ -1,12 +1,13 @@
 package handoff
 
 import (
+	"bytes"
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,9 +16,6 @@ const (
 	tableflipVariable = "TABLEFLIP_HAS_PARENT_7DIU3"
 	tableflipReady    = 42
 )
-
-// namesTimeout is reached only when the names do not fit into the pipe, which nobody reads yet.
-const namesTimeout = 100 * time.Millisecond
 
 // tellTableflip plays the parent of github.com/cloudflare/tableflip: descriptor 3 takes the byte 42, descriptor 4
 // gives the sockets' keys and ends when the parent has exited. An app finds its socket by the network and address it
@@ -50,10 +48,29 @@ func writeKeys(pipe *os.File, sockets []Socket) error {
 		}
 		keys[i] = []string{kind, s.Network, s.Addr}
 	}
-	if err := pipe.SetWriteDeadline(time.Now().Add(namesTimeout)); err != nil {
+	var text bytes.Buffer
+	if err := gob.NewEncoder(&text).Encode(keys); err != nil {
 		return err
 	}
-	return gob.NewEncoder(pipe).Encode(keys)
+	return writeOnce(pipe, text.Bytes())
+}
+
+// writeOnce does not wait for room: nobody reads the pipe yet.
+func writeOnce(pipe *os.File, text []byte) error {
+	conn, err := pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	var failed error
+	err = conn.Write(func(fd uintptr) bool {
+		n, failed = unix.Write(int(fd), text)
+		return true
+	})
+	if err == nil && failed == nil && n < len(text) {
+		return io.ErrShortWrite
+	}
+	return errors.Join(err, failed)
 }
 
 // addTableflip takes the sockets that follow the two pipes, and the pipe that Ready writes to. The names are left

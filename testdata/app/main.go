@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -268,43 +269,27 @@ func shutDownAtTerm(ln net.Listener) error {
 
 // serveEcho ends when it is told to and its connections are gone.
 func serveEcho(ln net.Listener) error {
-	open := make(chan int)
-	done := make(chan struct{})
-	go countUntilNone(terminated, open, ln, done)
+	if l, ok := ln.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false)
+	}
+	go func() {
+		<-terminated
+		ln.Close()
+	}()
+	var open sync.WaitGroup
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			<-done
+			open.Wait()
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		open <- 1
-		go func() {
+		open.Go(func() {
 			io.Copy(conn, conn)
 			conn.Close()
-			open <- -1
-		}()
-	}
-}
-
-func countUntilNone(stop <-chan os.Signal, open <-chan int, ln net.Listener, done chan<- struct{}) {
-	connections, stopping := 0, false
-	for !stopping || connections > 0 {
-		select {
-		case <-stop:
-			stopping = true
-			if l, ok := ln.(*net.UnixListener); ok {
-				l.SetUnlinkOnClose(false)
-			}
-			ln.Close()
-		case n := <-open:
-			connections += n
-		}
-	}
-	close(done)
-	for range open {
+		})
 	}
 }
 
