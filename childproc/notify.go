@@ -13,18 +13,14 @@ import (
 // Message is what one sd_notify(3) message says. What it does not say, and what
 // it says in a way that makes no sense, is zero.
 type Message struct {
-	PID              int // the sender's
-	Ready            bool
-	Stopping         bool
-	Reloading        bool
-	Watchdog         bool          // a sign of life
-	WatchdogTrigger  bool          // the app itself says that it hangs
-	WatchdogInterval time.Duration // how often signs of life will come from now on
-	Status           *string       // one line, safe to print
-	MainPID          int
-	Extend           time.Duration // of the time to start or stop in, from now on
-	InFlight         *int
-	Errno            *int
+	PID      int // the sender's
+	Ready    bool
+	Stopping bool
+	Watchdog bool    // a sign of life
+	Status   *string // one line, safe to print
+	MainPID  int
+	Extend   time.Duration // of the time to start or stop in, from now on
+	InFlight *int
 }
 
 // parseMessage reads lines of KEY=VALUE. The last of several values counts;
@@ -52,13 +48,8 @@ func (m *Message) set(key, value string) {
 		m.Ready = value == "1"
 	case "STOPPING":
 		m.Stopping = value == "1"
-	case "RELOADING":
-		m.Reloading = value == "1"
 	case "WATCHDOG":
 		m.Watchdog = value == "1"
-		m.WatchdogTrigger = value == "trigger"
-	case "WATCHDOG_USEC":
-		m.WatchdogInterval = microseconds(value)
 	case "STATUS":
 		status := printable(value)
 		m.Status = &status
@@ -71,8 +62,6 @@ func (m *Message) set(key, value string) {
 		m.Extend = microseconds(value)
 	case "X_GRACE_INFLIGHT":
 		m.InFlight = number(value)
-	case "ERRNO":
-		m.Errno = number(value)
 	}
 }
 

@@ -110,9 +110,13 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	if seat == nil {
 		return -1, nil
 	}
+	left, err := seat.duplicateLike(fd)
+	if err != nil {
+		return -1, err
+	}
 	seat.state = promised
 	s.bound[seat.inode] = &binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked}
-	return seat.duplicateLike(fd)
+	return left, nil
 }
 
 // vacancy finds what the member before has left there, or nil.

@@ -942,6 +942,25 @@ func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 	}
 }
 
+func TestTakeThatFailsLeavesTheSocketToBeTaken(t *testing.T) {
+	s, at, m := newSteering(t), reservePort(t, "127.0.0.1"), Member{1, 0}
+	serve(t, s, m, at).close()
+	must(t, s.Vacate(m))
+	next := askingSocket(t, at, false)
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}))
+	fd, err := s.Take(m, next.fd, rawSockaddr(at))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	if fd >= 0 || err == nil {
+		t.Fatalf("took %d, %v without a descriptor left", fd, err)
+	}
+	if fd, err = s.Take(m, next.fd, rawSockaddr(at)); fd < 0 || err != nil {
+		t.Fatalf("took %d, %v afterwards", fd, err)
+	}
+	must(t, unix.Close(fd))
+}
+
 func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	serve(t, s, Member{1, 0}, at).close()

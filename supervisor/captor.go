@@ -249,10 +249,14 @@ func (c *captor) duplicate(call capture.Call) (int, error) {
 	return call.Duplicate()
 }
 
-// pass leaves a call to the kernel, and says why once. With --capture on a socket that
-// cannot be captured is none.
+// pass leaves a call to the kernel, and says why once if that is not the app's own mistake. With
+// --capture on a socket that cannot be captured is none.
 func (c *captor) pass(call capture.Call, why error) error {
-	if !errors.Is(why, capture.ErrNotPermitted) {
+	switch {
+	case errors.Is(why, syscall.EMFILE), errors.Is(why, syscall.ENFILE):
+		c.tell("a socket of the app is not captured", why)
+		return call.Continue()
+	case !errors.Is(why, capture.ErrNotPermitted):
 		return call.Continue()
 	}
 	c.apps.post(uncaptured{why: why.Error()})

@@ -71,7 +71,12 @@ func send(conn int, text string, fds ...int) error {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	return unix.Sendmsg(conn, []byte(text), rights, nil, unix.MSG_NOSIGNAL)
+	for {
+		// With a time limit the kernel does not begin anew after a signal of Go's own (signal(7)).
+		if err := unix.Sendmsg(conn, []byte(text), rights, nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 func joined(numbers []int) string {
