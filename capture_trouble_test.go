@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -331,7 +332,7 @@ func TestAppThatCannotBeCaptured(t *testing.T) {
 		under []string // what grace is run by
 		why   string
 	}{
-		"no seccomp":     {compiled(t, "deny.c", ""), "seccomp: function not implemented"},
+		"no seccomp":     {compiled(t, "deny.c seccomp", ""), "seccomp: function not implemented"},
 		"grace in grace": {[]string{graceBinary, "run", "--log-format", "json", "--"}, "grace does not capture inside of grace"},
 	} {
 		outer := func(c *exec.Cmd) {
@@ -356,6 +357,32 @@ func TestAppThatCannotBeCaptured(t *testing.T) {
 			if e := s.awaitMessage("first generation failed"); !strings.Contains(e.Why, test.why) {
 				t.Errorf("the reason is %q", e.Why)
 			}
+		})
+	}
+}
+
+// What an app has besides its addresses, and which families it wants, cannot be seen
+// where grace gives it sockets of its own.
+func TestSocketsOfGracesOwn(t *testing.T) {
+	web := map[load.Kind]int{load.NewConnection: 4}
+	for _, test := range []program{
+		{command: "others.c PORT", hosts: []string{"127.0.0.1", "::1"}, clients: echoClients},
+		{command: "node families.js PORT", hosts: []string{"127.0.0.1", "::1"}, clients: web},
+	} {
+		t.Run(test.command, func(t *testing.T) {
+			t.Parallel()
+			port, deny := ownPort(t), compiled(t, "deny.c pidfd_getfd", "")
+			s := graceWith(t, func(c *exec.Cmd) {
+				c.Path, c.Args = deny[0], append(deny, append([]string{graceBinary}, c.Args[1:]...)...)
+			}, append([]string{"--settle", "50ms", "--"}, compiled(t, test.command, port)...)...)
+			s.ready(1)
+			under(t, load.Config{Addr: net.JoinHostPort(test.hosts[0], port), Clients: test.clients}, func() {
+				under(t, load.Config{Addr: net.JoinHostPort(test.hosts[1], port), Clients: test.clients}, func() { s.upgrade(2) })
+			})
+			if !s.said("capturing with sockets of grace's own") {
+				t.Error("grace has not captured with sockets of its own")
+			}
+			s.stop()
 		})
 	}
 }

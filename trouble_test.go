@@ -41,6 +41,7 @@ func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
 		"signal":              {[]string{"--stop-signal", "BANANA", "--", "true"}, 2, []string{"BANANA"}},
 		"restart":             {[]string{"--restart", "maybe", "--", "true"}, 2, []string{"maybe", "on-failure"}},
 		"instances":           {[]string{"--instances", "0", "--", "true"}, 2, []string{"--instances"}},
+		"no path":             {[]string{"--capture-unix", "", "--", "true"}, 2, []string{"--capture-unix needs a path"}},
 		"umask":               {[]string{"--umask", "999", "--", "true"}, 2, []string{"999"}},
 		"not found":           {[]string{"--", "no-such-command"}, 127, []string{"no-such-command", "PATH"}},
 		"no such file":        {[]string{"--", "./no-such-file"}, 127, []string{"no-such-file"}},

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,7 +13,8 @@ import (
 // Fresh makes a socket to put in the place of one that the instance is about to bind and that cannot be duplicated: bound to the
 // address, not listening yet, blocking, close-on-exec. The caller owns it, and gives a duplicate of it to Listen when the
 // instance listens. It is -1 if the address is not to be steered. A unix.Errno in the error is the answer for the
-// instance's bind. Options that the instance has set on its own socket are not known, and not those of this one.
+// instance's bind. Options that the instance has set on its own socket are not known, and not those of this one; but
+// who binds any IPv6 address beside an IPv4 one of his must have asked for IPv6 only.
 func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
 	if len(sockaddr) < 2 {
 		return -1, nil
@@ -19,6 +22,9 @@ func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
 	fd, err = socket(int(binary.NativeEndian.Uint16(sockaddr)), unix.SOCK_STREAM)
 	if err != nil {
 		return -1, fmt.Errorf("cannot make a socket for the app: %w", err)
+	}
+	if err := s.guessV6Only(m, fd, sockaddr); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
 	}
 	left, err := s.Take(m, fd, sockaddr)
 	if err != nil || left >= 0 {
@@ -29,6 +35,21 @@ func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
+}
+
+// guessV6Only goes by what the kernel would refuse otherwise.
+func (s *Steering) guessV6Only(m Member, fd int, sockaddr []byte) error {
+	wanted, ok, err := siteWanted(fd, sockaddr)
+	if err != nil || !ok || wanted.at.Addr() != netip.IPv6Unspecified() {
+		return err
+	}
+	s.mutex.Lock()
+	rivals := s.rivals(&binding{Member: m, site: wanted})
+	s.mutex.Unlock()
+	if !slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(m, inode) }) {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 }
 
 // bindFresh allows a port in TIME_WAIT, as nearly all servers do.

@@ -126,6 +126,20 @@ func TestFreshGivesWhatWaits(t *testing.T) {
 	}
 }
 
+func TestFreshIsOfIPv6OnlyBesideIPv4(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	serve(t, s, first, at)
+	for m, want := range map[Member]bool{first: true, {Generation: 1, Instance: 1}: false} {
+		fd, err := s.Fresh(m, rawSockaddr(netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())))
+		must(t, err)
+		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		if must(t, err); only != 0 != want {
+			t.Errorf("%v: IPV6_V6ONLY is %d", m, only)
+		}
+		must(t, unix.Close(fd))
+	}
+}
+
 func TestFreshLeavesTheRestToTheKernel(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	for name, sockaddr := range map[string][]byte{

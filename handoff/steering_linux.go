@@ -282,6 +282,14 @@ func (s *Steering) listen(m Member, fd, backlog int) error {
 	return s.join(at, &seat{Member: m, fd: fd, inode: inode, uid: uid, asked: b.asked})
 }
 
+// Awaits reports whether the socket with this inode was prepared by Bind and has not come to Listen.
+func (s *Steering) Awaits(inode uint64) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	_, seat := s.find(inode)
+	return s.bound[inode] != nil && seat == nil
+}
+
 func (s *Steering) listenAgain(g *group, known *seat, m Member, backlog int) error {
 	if err := unix.Listen(known.fd, backlog); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", g.site.at, err)

@@ -86,6 +86,9 @@ func (*Steering) Forget(...uint64) error { return errors.ErrUnsupported }
 // Retire is never called.
 func (*Steering) Retire(Member) error { return errors.ErrUnsupported }
 
+// Awaits is never called.
+func (*Steering) Awaits(uint64) bool { return false }
+
 // Review is never called.
 func (*Steering) Review(Member) error { return errors.ErrUnsupported }
 

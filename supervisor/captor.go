@@ -223,7 +223,14 @@ func (c *captor) keep(fd int) error {
 // does no more to it than to make a unix socket show its clients the app as their
 // peer, and not grace.
 func (c *captor) listen(call capture.Call) error {
-	fd, err := c.duplicate(call)
+	inode, err := call.Inode()
+	if err != nil {
+		return c.pass(call, err)
+	}
+	fd, err := c.duplicate(call, inode)
+	if errors.Is(err, capture.ErrNotPermitted) && !c.apps.steering.Awaits(inode) {
+		return call.Continue() // no bind has made it one of grace's, or it listens again
+	}
 	if err != nil {
 		return c.pass(call, err)
 	}
@@ -237,11 +244,7 @@ func (c *captor) listen(call capture.Call) error {
 	return call.Return(errno)
 }
 
-func (c *captor) duplicate(call capture.Call) (int, error) {
-	inode, err := call.Inode()
-	if err != nil {
-		return -1, err
-	}
+func (c *captor) duplicate(call capture.Call, inode uint64) (int, error) {
 	if fd, ok := c.fresh[inode]; ok {
 		delete(c.fresh, inode)
 		return fd, nil

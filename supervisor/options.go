@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,6 +132,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("--capture %q: use auto, on or off", o.Capture)
 	case len(o.CaptureUnix) > 0 && o.Capture == CaptureOff:
 		return errors.New("--capture-unix cannot go with --capture off")
+	case slices.Contains(o.CaptureUnix, ""):
+		return errors.New("--capture-unix needs a path")
 	case len(o.CaptureUnix) > 0 && p.Instances > 1:
 		return errors.New("--capture-unix needs --instances 1: a path leads to one process")
 	case o.NoNewPrivs != NoNewPrivsAuto && o.NoNewPrivs != NoNewPrivsOn && o.NoNewPrivs != NoNewPrivsOff:
