@@ -70,12 +70,37 @@ func completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.S
 type patience struct {
 	noWait  bool
 	timeout time.Duration
+	begun   bool // grace has taken the request up
 }
 
 func (p *patience) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&p.noWait, "no-wait", false, "do not wait for the result")
-	flags.DurationVar(&p.timeout, "timeout", 0, "wait no longer than this; what was begun goes on (default: as long as grace itself waits)")
+	flags.Var((*span)(&p.timeout), "timeout", "wait no longer than this; what was begun goes on (default: as long as grace itself waits)")
 }
+
+// span is a flag for a time that nobody can have less than none of.
+type span time.Duration
+
+// Set implements [pflag.Value].
+func (s *span) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err == nil && d < 0 {
+		err = errors.New("it is negative")
+	}
+	*s = span(d)
+	return err
+}
+
+// String implements [pflag.Value]; nothing is said of none.
+func (s *span) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return time.Duration(*s).String()
+}
+
+// Type implements [pflag.Value].
+func (*span) Type() string { return "duration" }
 
 // start ends with ^C, TERM or the timeout.
 func (p *patience) start() (context.Context, context.CancelFunc) {
@@ -97,6 +122,7 @@ func (p *patience) ask(ctx context.Context, found control.Found, r control.Reque
 		return nil, err
 	}
 	defer answer.Close()
+	p.begun = true
 	if p.noWait {
 		fmt.Println(clean(fmt.Sprintf("asked %s: %s", found.Name, r.Do)))
 		return nil, nil
@@ -112,11 +138,19 @@ func (p *patience) explain(ctx context.Context, r control.Request, err error) er
 	case errors.As(err, &refused):
 		return tell(statusFailed, "%s refused: %s", r.Do, refused.Why)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return tell(statusTimeout, "%s: no result after %v; it goes on (see grace status)", r.Do, p.timeout)
+		return tell(statusTimeout, "%s: no result after %v; %s (see grace status)", r.Do, p.timeout, p.whatOf("it"))
 	case ctx.Err() != nil:
-		return tell(statusInterrupted, "not waiting any more; the %s goes on (see grace status)", r.Do)
+		return tell(statusInterrupted, "not waiting any more; %s (see grace status)", p.whatOf("the "+string(r.Do)))
 	}
 	return tell(statusFailed, "%s: %v", r.Do, err)
+}
+
+// whatOf says what becomes of a request that nobody waits for.
+func (p *patience) whatOf(it string) string {
+	if p.begun {
+		return it + " goes on"
+	}
+	return "whether " + it + " was begun is not known"
 }
 
 // conclude says how a request for another generation has ended.

@@ -24,6 +24,7 @@ type fake struct {
 	lines  []control.Line
 	refuse error
 	hang   bool // after the lines
+	busy   bool // it takes up nothing
 	status control.Status
 }
 
@@ -33,7 +34,11 @@ func (f *fake) Status(context.Context) (control.Status, error) {
 	return f.status, f.refuse
 }
 
-func (f *fake) Ask(_ context.Context, r control.Request) (<-chan control.Line, error) {
+func (f *fake) Ask(ctx context.Context, r control.Request) (<-chan control.Line, error) {
+	if f.busy {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.asked = append(f.asked, r)
@@ -149,6 +154,9 @@ func TestResults(t *testing.T) {
 		"too late": {
 			[]string{"upgrade", "--timeout", "1s"}, &fake{hang: true}, upgrade,
 			said{124, "", "grace: upgrade: no result after 1s; it goes on (see grace status)\n"}},
+		"not taken up": {
+			[]string{"upgrade", "--timeout", "1s"}, &fake{busy: true}, nil,
+			said{124, "", "grace: upgrade: no result after 1s; whether it was begun is not known (see grace status)\n"}},
 		"reexeced": {
 			[]string{"reexec"}, &fake{lines: result(control.Result{Outcome: control.Reexeced, Took: 1.25})}, []control.Request{{Do: control.Reexec}},
 			said{0, "another grace has taken over, after 1.2 s\n", progress}},
@@ -227,6 +235,7 @@ func TestWhichGrace(t *testing.T) {
 		"empty one":   {[]string{"upgrade", "cmd-test-a", "--", ""}, 2, "no command after --"},
 		"a wait":      {[]string{"rollback", "--timeout", "5"}, 2, "invalid argument"},
 		"too many":    {[]string{"rollback", "a", "b"}, 2, "accepts at most 1 arg"},
+		"less wait":   {[]string{"stop", "--timeout", "-1s"}, 2, "it is negative"},
 		"a name less": {[]string{"list", "a"}, 2, "unknown command"},
 	} {
 		t.Run(name, func(t *testing.T) {

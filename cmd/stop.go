@@ -49,8 +49,8 @@ func (p *patience) stop(args []string, now bool) error {
 	}
 	defer process.Close()
 	result, err := p.ask(ctx, found, request)
-	// The end of the answer can be that of grace, which was killed meanwhile.
-	if err != nil && !errors.Is(err, control.ErrCut) {
+	// The end of the answer can be that of grace, which was killed meanwhile, or had all but ended.
+	if err != nil && !errors.Is(err, control.ErrCut) && !errors.Is(err, control.ErrLeaving) {
 		return p.explain(ctx, request, err)
 	}
 	if p.noWait {

@@ -11,7 +11,8 @@ import (
 type result struct {
 	outcome    control.Outcome
 	generation int
-	serving    int // the generation that serves now, 0 if there is none
+	serving    int  // the generation that serves now, 0 if there is none
+	ran        bool // the app was executed
 	took       time.Duration
 	why        string
 }
@@ -42,7 +43,7 @@ func (m *machine) conclude(g *generation, outcome control.Outcome, why string) {
 	if a.From != 0 {
 		m.remember(*a)
 	}
-	m.answerAll(a.requests, result{outcome: outcome, generation: g.number, took: a.Took, why: why})
+	m.answerAll(a.requests, result{outcome: outcome, generation: g.number, took: a.Took, why: why, ran: g.executed()})
 }
 
 func (m *machine) remember(a attempt) {

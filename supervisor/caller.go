@@ -12,11 +12,7 @@ type asked struct {
 	lines chan<- control.Line
 }
 
-// inspected asks for a picture of the machine.
-type inspected struct{ picture chan<- control.Status }
-
-func (asked) event()     {}
-func (inspected) event() {}
+func (asked) event() {}
 
 // linesKept is how many lines a caller can be behind before it misses some.
 const linesKept = 256
@@ -79,7 +75,7 @@ func (r report) message(at time.Time) *control.Report {
 
 func (r result) message(output string) *control.Result {
 	m := &control.Result{Outcome: r.outcome, Generation: r.generation, Serving: r.serving, Took: r.took.Seconds(), Why: r.why}
-	if r.outcome == control.Failed || r.outcome == control.Undone {
+	if r.ran && r.outcome != control.Upgraded {
 		m.Output = output
 	}
 	return m

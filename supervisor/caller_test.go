@@ -16,7 +16,7 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	for range 10 {
 		c.hear(time.Unix(1, 0), report{level: warn, text: "hello", fact: FactCrashed, generation: 3, took: time.Second})
 	}
-	c.answer(answer{1, result{outcome: control.Failed, why: "because", took: time.Second}})
+	c.answer(answer{1, result{outcome: control.Failed, why: "because", took: time.Second, ran: true}})
 	c.answer(answer{1, result{outcome: control.Upgraded}}) // nobody waits any more
 	var got []control.Line
 	for line := range lines {
@@ -30,6 +30,22 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	}
 	if r := *got[2].Result; r.Outcome != control.Failed || r.Why != "because" || r.Output != "a file" || r.Took != 1 {
 		t.Errorf("result: %+v", r)
+	}
+}
+
+func TestOutputIsNamedWhereThereCanBeSome(t *testing.T) {
+	for _, c := range []struct {
+		result result
+		want   string
+	}{
+		{result{outcome: control.Failed, ran: true}, "a file"},
+		{result{outcome: control.Undone, ran: true}, "a file"},
+		{result{outcome: control.Failed}, ""},
+		{result{outcome: control.Upgraded, ran: true}, ""},
+	} {
+		if m := c.result.message("a file"); m.Output != c.want {
+			t.Errorf("%+v: %q", c.result, m.Output)
+		}
 	}
 }
 

@@ -23,10 +23,8 @@ type desk struct {
 	started time.Time
 }
 
-var errEnded = errors.New("this grace ends or is being replaced (ask once more)")
-
 // Ask implements [control.Backend].
-func (d *desk) Ask(_ context.Context, r control.Request) (<-chan control.Line, error) {
+func (d *desk) Ask(ctx context.Context, r control.Request) (<-chan control.Line, error) {
 	as, err := eventFor(r)
 	if err != nil {
 		return nil, err
@@ -36,7 +34,9 @@ func (d *desk) Ask(_ context.Context, r control.Request) (<-chan control.Line, e
 	case d.loop.events <- asked{as, lines}:
 		return lines, nil
 	case <-d.loop.done:
-		return nil, errEnded
+		return nil, control.ErrLeaving
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -61,9 +61,9 @@ func eventFor(r control.Request) (func(request int) event, error) {
 func (d *desk) Picture(ctx context.Context) (control.Status, error) {
 	picture := make(chan control.Status, 1)
 	select {
-	case d.loop.events <- inspected{picture}:
+	case d.loop.pictures <- picture:
 	case <-d.loop.done:
-		return control.Status{}, errEnded
+		return control.Status{}, control.ErrLeaving
 	case <-ctx.Done():
 		return control.Status{}, ctx.Err()
 	}

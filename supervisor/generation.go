@@ -91,6 +91,11 @@ func (g *generation) requests() (sum int, told bool) {
 	return sum, told
 }
 
+// executed reports whether the app has run, and may have written something.
+func (g *generation) executed() bool {
+	return g.ran || slices.ContainsFunc(g.instances, func(i *instance) bool { return i.pid != 0 && !i.ended })
+}
+
 // alive reports whether any instance still runs, or waits for a restart.
 func (g *generation) alive() bool {
 	return slices.ContainsFunc(g.instances, func(i *instance) bool { return !i.ended })

@@ -1,7 +1,9 @@
 package supervisor
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -150,6 +152,30 @@ func TestLoopHandsOver(t *testing.T) {
 		<-l.done
 		if f.resumed != 3 || f.suspended != 3 || l.status != 0 {
 			t.Errorf("%+v, status %d", f, l.status)
+		}
+	})
+}
+
+// A new grace that hangs does not have the old one look dead.
+func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
+		l.successor = &fakeSuccessor{outcomes: []event{reexeced{8}}}
+		time.Sleep(2 * time.Second)
+		l.post(reexecRequested{})
+		time.Sleep(30 * time.Second) // of a minute
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		d := &desk{loop: l, apps: &apps{}}
+		if s, err := d.Status(short); err != nil || s.Current != 1 || s.State != "serving" {
+			t.Errorf("%+v, %v", s, err)
+		}
+		if _, err := d.Ask(short, control.Request{Do: control.Upgrade}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("an upgrade that nobody waits for any more: %v", err)
+		}
+		<-l.done
+		if _, err := d.Ask(t.Context(), control.Request{Do: control.Upgrade}); !errors.Is(err, control.ErrLeaving) {
+			t.Errorf("of a loop that has ended: %v", err)
 		}
 	})
 }

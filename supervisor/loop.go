@@ -1,6 +1,10 @@
 package supervisor
 
-import "time"
+import (
+	"time"
+
+	"github.com/gracerun/grace/supervisor/control"
+)
 
 // host does what the machine decides about processes. Its methods are called by
 // the loop alone and do not block; each posts what comes of it.
@@ -25,10 +29,13 @@ type host interface {
 type loop struct {
 	machine *machine
 	events  chan event
-	done    chan struct{} // closed when nobody takes events any more
-	timers  *timers
-	host    host
-	callers *callers
+	// pictures has those who want to see the machine. They are no events: they change
+	// nothing, and are served while grace is handed over too.
+	pictures chan chan<- control.Status
+	done     chan struct{} // closed when nobody takes events any more
+	timers   *timers
+	host     host
+	callers  *callers
 	// audience is told what happens.
 	audience []audience
 	// pulse is when beat is to show that the loop does not hang; nil is never.
@@ -57,7 +64,7 @@ type successor interface {
 type audience interface{ hear(at time.Time, r report) }
 
 func newLoop(p Policy, output string, a ...audience) *loop {
-	l := &loop{machine: newMachine(p), events: make(chan event), done: make(chan struct{}), callers: newCallers(output)}
+	l := &loop{machine: newMachine(p), events: make(chan event), pictures: make(chan chan<- control.Status), done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
 	l.begin = func() []action { return l.machine.begin(time.Now()) }
 	l.audience = append(a, l.callers)
@@ -98,6 +105,8 @@ func (l *loop) next(end <-chan struct{}) bool {
 	select {
 	case ev := <-l.events:
 		l.take(ev)
+	case picture := <-l.pictures:
+		picture <- l.machine.picture()
 	case <-l.pulse:
 		l.beat()
 	case <-end:
@@ -127,6 +136,8 @@ func (l *loop) leave() {
 	}()
 	for ended := false; !ended; {
 		select {
+		case picture := <-l.pictures:
+			picture <- l.machine.picture()
 		case <-l.pulse:
 			l.beat()
 		case <-end:
@@ -139,9 +150,6 @@ func (l *loop) leave() {
 // take has the machine decide, but for what is about the loop alone.
 func (l *loop) take(ev event) {
 	switch e := ev.(type) {
-	case inspected:
-		e.picture <- l.machine.picture()
-		return
 	case asked:
 		ev = l.callers.admit(e)
 	case timerExpired:

@@ -173,7 +173,7 @@ func TestServiceManagerSeesThatTheLoopLives(t *testing.T) {
 		s.hears("WATCHDOG=1")
 	}
 	picture := make(chan control.Status)
-	l.post(inspected{picture}) // which nobody takes: the loop hangs
+	l.pictures <- picture // which nobody takes: the loop hangs
 	if beats := s.untilSilent(); beats > unsent {
 		t.Errorf("%d signs of life while the loop hangs", beats)
 	}

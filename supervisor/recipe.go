@@ -64,6 +64,14 @@ func (f file) same(now file) bool {
 	return f.Device == now.Device && f.Inode == now.Inode && f.Size == now.Size && f.Modified.Equal(now.Modified)
 }
 
+// difference tells two files apart for people.
+func (f file) difference(now file) string {
+	if f.Device != now.Device || f.Inode != now.Inode {
+		return fmt.Sprintf("inode %d, was %d", now.Inode, f.Inode)
+	}
+	return "changed at " + now.Modified.Format(time.DateTime)
+}
+
 // unchanged gives the reason why a recipe cannot be followed any more.
 func (r recipe) unchanged() error {
 	now, err := identify(r.Executable)
@@ -71,7 +79,7 @@ func (r recipe) unchanged() error {
 		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
 	}
 	if !r.File.same(now) {
-		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (inode %d, was %d; install the old one again, then upgrade)", r.Executable, now.Inode, r.File.Inode)
+		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, r.File.difference(now))
 	}
 	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
 		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)

@@ -60,28 +60,37 @@ func TestWhoAsksLearnsThatTheNewGenerationServes(t *testing.T) {
 }
 
 func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
-	for name, fail := range map[string]func(w *world) string{
-		"nothing to run": func(w *world) string { w.answerPrepare(2, false); return "check failed" },
-		"it exits": func(w *world) string {
+	for name, c := range map[string]struct {
+		fail func(w *world) (why string)
+		ran  bool
+	}{
+		"nothing to run": {func(w *world) string { w.answerPrepare(2, false); return "check failed" }, false},
+		"it exits": {func(w *world) string {
 			w.answerPrepare(2, true)
 			w.answerStart(2, true)
 			w.endInstance(2, childproc.Exit{Code: 3})
 			return "exit status 3"
-		},
-		"it cannot be executed": func(w *world) string { w.answerPrepare(2, true); w.answerStart(2, false); return "fork" },
-		"it is never ready": func(w *world) string {
+		}, true},
+		"it cannot be started": {func(w *world) string { w.answerPrepare(2, true); w.answerStart(2, false); return "fork" }, false},
+		"it cannot be executed": {func(w *world) string {
+			w.answerPrepare(2, true)
+			w.answerStart(2, true)
+			w.endInstance(2, childproc.Exit{Err: &childproc.StartError{Step: "permission denied"}})
+			return "permission denied"
+		}, false},
+		"it is never ready": {func(w *world) string {
 			w.answerPrepare(2, true)
 			w.answerStart(2, true)
 			w.expirePhase(2)
 			return "was not ready within"
-		},
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := serving(t)
 			request := w.request()
-			why := fail(w)
+			why := c.fail(w)
 			r := w.results()[request]
-			if r.outcome != control.Failed || r.generation != 2 || r.serving != 1 || !strings.Contains(r.why, why) {
+			if r.outcome != control.Failed || r.generation != 2 || r.serving != 1 || r.ran != c.ran || !strings.Contains(r.why, why) {
 				t.Errorf("answer: %+v, and the reason is %q", r, why)
 			}
 			if h := w.m.history; len(h) != 1 || h[0].Outcome != control.Failed || h[0].From != 1 || h[0].Why != r.why {

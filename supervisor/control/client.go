@@ -8,14 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"strings"
+	"syscall"
 	"time"
 )
 
 const (
-	headerLimit = 10 * time.Second // for a server to begin its answer
-	mostLine    = 4 << 20          // of an answer: what is read is believed to be no larger
+	headerLimit = 30 * time.Second // for a server to begin its answer: a grace that tries its successor takes up nothing
+	mostLine    = 64 << 20         // of an answer: what is read is believed to be no larger
+	againLimit  = 5 * time.Second  // for a successor to answer
+	againAfter  = 20 * time.Millisecond
 )
 
 // Client asks the grace that listens at a path. Many goroutines may use it at once.
@@ -38,11 +43,15 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // RefusedError is an answer that says why there is none.
 type RefusedError struct {
-	Code int // of HTTP
-	Why  string
+	Code  int // of HTTP
+	Why   string
+	again bool
 }
 
 func (e *RefusedError) Error() string { return e.Why }
+
+// Is reports whether a grace ends or is being replaced, as [ErrLeaving].
+func (e *RefusedError) Is(target error) bool { return e.again && target == ErrLeaving }
 
 // Status asks for a picture of this moment.
 func (c *Client) Status(ctx context.Context) (Status, error) {
@@ -81,7 +90,44 @@ func (c *Client) Ask(ctx context.Context, r Request) (*Answer, error) {
 	return &Answer{body: body, lines: lines}, nil
 }
 
+// send asks once more where one grace takes over from another.
 func (c *Client) send(ctx context.Context, method, path string, text []byte) (io.ReadCloser, error) {
+	var first error
+	for limit := time.Now().Add(againLimit); ; {
+		body, err := c.sendOnce(ctx, method, path, text)
+		switch {
+		case err == nil:
+			return body, nil
+		case first != nil && gone(err):
+			return nil, first
+		case !unanswered(err) || time.Now().After(limit):
+			return nil, err
+		}
+		if first == nil {
+			first = err
+		}
+		select {
+		case <-time.After(againAfter):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// unanswered reports whether nothing was begun, and another grace may be there soon.
+func unanswered(err error) bool {
+	// net/http has no name for the end of a connection before anything was written.
+	const cut = "server closed idle connection"
+	return errors.Is(err, ErrLeaving) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), cut)
+}
+
+// gone reports whether nobody listens.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+func (c *Client) sendOnce(ctx context.Context, method, path string, text []byte) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://grace"+path, bytes.NewReader(text))
 	if err != nil {
 		return nil, err
@@ -98,7 +144,7 @@ func (c *Client) send(ctx context.Context, method, path string, text []byte) (io
 	if err := json.NewDecoder(io.LimitReader(response.Body, mostLine)).Decode(&f); err != nil || f.Error == "" {
 		f.Error = "HTTP status " + response.Status
 	}
-	return nil, &RefusedError{Code: response.StatusCode, Why: f.Error}
+	return nil, &RefusedError{Code: response.StatusCode, Why: f.Error, again: response.Header.Get(askAgain) != ""}
 }
 
 // Answer is what comes back while a request is worked on. It is for one goroutine.

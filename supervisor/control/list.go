@@ -94,7 +94,7 @@ func (f *Found) identify(known map[file]bool) bool {
 // answers: a grace that was killed has left its socket behind.
 func (f *Found) answers() bool {
 	err := f.probe()
-	return err == nil || !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)
+	return err == nil || !gone(err) && !errors.Is(err, fs.ErrPermission)
 }
 
 func (f *Found) probe() error {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -18,6 +19,10 @@ type Backend interface {
 	// holds up nobody. When ctx ends nobody reads any more; what was begun goes on.
 	Ask(ctx context.Context, r Request) (<-chan Line, error)
 }
+
+// ErrLeaving is what a Backend says that ends, or that another one takes over from: who
+// asks once more finds that, or nobody.
+var ErrLeaving = errors.New("this grace ends or is being replaced (ask once more)")
 
 // Deed is what a request asks for.
 type Deed string

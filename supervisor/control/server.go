@@ -119,7 +119,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	status, err := s.backend.Status(ctx)
 	if err != nil {
-		s.fail(w, http.StatusServiceUnavailable, err.Error())
+		s.decline(w, http.StatusServiceUnavailable, err)
 		return
 	}
 	s.reply(w, http.StatusOK, status)
@@ -143,7 +143,7 @@ func (s *Server) deed(w http.ResponseWriter, r *http.Request, read func(*json.De
 	}
 	lines, err := s.backend.Ask(r.Context(), request)
 	if err != nil {
-		s.fail(w, http.StatusConflict, err.Error())
+		s.decline(w, http.StatusConflict, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -185,6 +185,18 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, methods ...string
 	s.fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s, not %s", r.URL.Path, methods[0], r.Method))
 	return false
 }
+
+// decline says an error of the backend's.
+func (s *Server) decline(w http.ResponseWriter, status int, err error) {
+	if errors.Is(err, ErrLeaving) {
+		status = http.StatusServiceUnavailable
+		w.Header().Set(askAgain, "1")
+	}
+	s.fail(w, status, err.Error())
+}
+
+// askAgain is the header of an answer that another one will follow on.
+const askAgain = "Retry-After"
 
 // failure is the body of every answer that is none.
 type failure struct {

@@ -207,11 +207,84 @@ func TestErrorsOfTheBackend(t *testing.T) {
 	}, usual)
 	c := client(t, path)
 	var refused *RefusedError
-	if _, err := c.Status(t.Context()); !errors.As(err, &refused) || *refused != (RefusedError{503, "busy"}) {
+	if _, err := c.Status(t.Context()); !errors.As(err, &refused) || *refused != (RefusedError{Code: 503, Why: "busy"}) {
 		t.Errorf("status: %v", err)
 	}
-	if _, err := c.Ask(t.Context(), Request{Do: Stop}); !errors.As(err, &refused) || *refused != (RefusedError{409, "grace is stopping"}) {
+	if _, err := c.Ask(t.Context(), Request{Do: Stop}); !errors.As(err, &refused) || *refused != (RefusedError{Code: 409, Why: "grace is stopping"}) {
 		t.Errorf("stop: %v", err)
+	}
+}
+
+// While one grace takes over from another, clients get the answer of the second.
+func TestClientAsksOnceMore(t *testing.T) {
+	for name, ask := range map[string]func(c *Client) error{
+		"status": func(c *Client) error { _, err := c.Status(t.Context()); return err },
+		"upgrade": func(c *Client) error {
+			answer, err := c.Ask(t.Context(), Request{Do: Upgrade})
+			if err == nil {
+				err = answer.Close()
+			}
+			return err
+		},
+	} {
+		t.Run(name+" of a grace that is being replaced", func(t *testing.T) {
+			left := false
+			leaving := func() (err error) {
+				if !left {
+					err = ErrLeaving
+				}
+				left = true
+				return err
+			}
+			path, _ := started(t, &backend{
+				status: func(context.Context) (Status, error) { return Status{}, leaving() },
+				answer: func(context.Context, Request) (<-chan Line, error) { return said(), leaving() },
+			}, usual)
+			if err := ask(client(t, path)); err != nil || !left {
+				t.Error(err)
+			}
+		})
+		t.Run(name+" of a grace that was replaced", func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "web.sock")
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := make(chan error, 1)
+			go func() { asked <- ask(client(t, path)) }()
+			cut, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cut.Close()
+			s := serve(l, &backend{}, usual)
+			defer s.http.Close()
+			if err := <-asked; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Where nobody comes after it, the first answer counts.
+func TestClientOfAGraceThatEnds(t *testing.T) {
+	asked := make(chan struct{}, 1000)
+	path, s := started(t, &backend{status: func(context.Context) (Status, error) {
+		asked <- struct{}{}
+		return Status{}, ErrLeaving
+	}}, usual)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := client(t, path).Status(t.Context())
+		failed <- err
+	}()
+	<-asked
+	<-asked
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-failed; !errors.Is(err, ErrLeaving) {
+		t.Error(err)
 	}
 }
 
