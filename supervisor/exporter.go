@@ -52,6 +52,9 @@ func openExporter(socket *handoff.Listener, l *loop, d *desk) (*exporter, error)
 }
 
 func (e *exporter) hear(_ time.Time, r report) {
+	if r.fact == FactFailed && r.generation == 1 {
+		return // the first one is no upgrade
+	}
 	switch r.fact {
 	case FactUpgraded, FactFailed, FactUndone, FactRefused, FactSuperseded:
 		e.counters.Upgrade(control.Outcome(r.fact), r.took)

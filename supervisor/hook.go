@@ -140,12 +140,15 @@ func (h *hooks) runOne(ctx context.Context, o occasion) error {
 	spec := h.launch.shell(o.hook.Command)
 	spec.Env = append(spec.Env, o.env...)
 	output, exit, err := h.family.Output(ctx, spec, hookOutput)
-	said := strings.TrimSpace(string(output))
+	said := ""
+	if text := strings.TrimSpace(string(output)); text != "" {
+		said = ": " + text
+	}
 	if err != nil {
-		return fmt.Errorf("cannot run it to its end: %w: %s", err, said)
+		return fmt.Errorf("cannot run it to its end: %w%s", err, said)
 	}
 	if exit.Status() != 0 {
-		return fmt.Errorf("%s: %s", exit, said)
+		return fmt.Errorf("%s%s", exit, said)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -45,10 +44,14 @@ func TestHooksAreToldTheFacts(t *testing.T) {
 }
 
 func TestHookThatFailsIsTold(t *testing.T) {
-	h, said, _ := testHooks(t, Hook{FactCrashed, "echo oh no >&2; exit 3"})
+	h, said, _ := testHooks(t, Hook{FactCrashed, "echo oh no >&2; exit 3"}, Hook{FactKilled, "exit 3"})
 	h.hear(time.Now(), report{fact: FactCrashed})
+	h.hear(time.Now(), report{fact: FactKilled})
 	h.close()
-	if n, ok := (<-said).(noticed); !ok || n.text != "hook failed: --on crashed" || !strings.Contains(n.why, "status 3: oh no") {
+	if n, ok := (<-said).(noticed); !ok || n.text != "hook failed: --on crashed" || n.why != "exit status 3: oh no" {
+		t.Errorf("%+v", n)
+	}
+	if n, ok := (<-said).(noticed); !ok || n.text != "hook failed: --on killed" || n.why != "exit status 3" {
 		t.Errorf("%+v", n)
 	}
 }

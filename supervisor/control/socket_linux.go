@@ -43,7 +43,7 @@ func Open(name string) (*Socket, error) {
 		}
 		failed = err
 	}
-	return nil, failed
+	return nil, fmt.Errorf("%w (set XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to a directory of your own)", failed)
 }
 
 func openIn(dir, name string) (*Socket, error) {
