@@ -72,19 +72,20 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 		for _, test := range []struct {
 			command []string
 			why     string
+			ran     bool // and may have written something
 		}{
-			{[]string{dir + "/none"}, "cannot find command"},
-			{[]string{"no-such-command"}, "in PATH"},
-			{[]string{dir}, "is a directory"},
-			{[]string{broken}, "exit status 9"},
-			{[]string{deaf}, "not ready within 5s"},
-			{[]string{garbage}, "exec format error"},
-			{[]string{lost}, "no such file"},
-			{[]string{appBinary, "{fd:wbe}"}, "wbe"},
-			{[]string{appBinary, "-no-such-flag"}, "exit status 2"},
+			{[]string{dir + "/none"}, "cannot find command", false},
+			{[]string{"no-such-command"}, "in PATH", false},
+			{[]string{dir}, "is a directory", false},
+			{[]string{broken}, "exit status 9", true},
+			{[]string{deaf}, "not ready within 5s", true},
+			{[]string{garbage}, "exec format error", false},
+			{[]string{lost}, "no such file", false},
+			{[]string{appBinary, "{fd:wbe}"}, "wbe", false},
+			{[]string{appBinary, "-no-such-flag"}, "exit status 2", true},
 		} {
 			r, _ := request(t, c, control.Request{Do: control.Upgrade, Command: test.command})
-			if r.Outcome != control.Failed || r.Serving != 1 || !strings.Contains(r.Why, test.why) || r.Output == "" {
+			if r.Outcome != control.Failed || r.Serving != 1 || !strings.Contains(r.Why, test.why) || (r.Output != "") != test.ran {
 				t.Errorf("%q: %+v, and the reason is %q", test.command, r, test.why)
 			}
 		}
