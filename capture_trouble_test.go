@@ -292,7 +292,8 @@ func TestNewVersionNeedNotListenWhereTheOldOneHasStopped(t *testing.T) {
 // Without grace an app goes on with what it has, and gets nothing new.
 func TestKilledGraceLeavesItsAppServing(t *testing.T) {
 	port := ownPort(t)
-	s := grace(t, append([]string{"--"}, compiled(t, "late.c PORT "+ownPort(t), port)...)...)
+	inPlace := func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+worldFolder(t)) } // it leaves its sockets behind
+	s := graceWith(t, inPlace, append([]string{"--"}, compiled(t, "late.c PORT "+ownPort(t), port)...)...)
 	s.ready(1)
 	app := s.instance("instance ready", 1).PID
 	t.Cleanup(func() { _ = syscall.Kill(app, syscall.SIGKILL) })
