@@ -38,6 +38,12 @@ func (c *connection) busy() bool {
 
 func (c *connection) streaming() bool { return c.state == http.StateActive && !c.busy() }
 
+// endRequest is for HTTP/2, where the state stays as it is while there are other requests.
+func (c *connection) endRequest() {
+	c.requests.Add(-1)
+	c.of.changed.ring()
+}
+
 func (c *connection) staying() bool { return !c.leaving.Load() }
 
 // unanswered is how many requests the connection is busy with.
@@ -162,20 +168,16 @@ func (c *connections) closeIdle(ctx context.Context) {
 			conn.Close()
 		}
 	}
-	c.awaitLeaving(ctx)
+	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	defer cancel()
+	c.await(ctx, func(conn *connection) bool { return !conn.staying() })
 	for _, conn := range idle {
 		conn.Close()
 	}
 }
 
-// awaitLeaving returns when no connection is left that is to leave, or soon.
-func (c *connections) awaitLeaving(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, leavePatience)
-	defer cancel()
-	c.await(ctx, func(conn *connection) bool { return !conn.staying() })
-}
-
-// leavePatience is what a client far away needs to see the end of its connection.
+// leavePatience is what a client far away needs to see the end of its connection, and a handler to see that its request
+// was cut.
 const leavePatience = 500 * time.Millisecond
 
 func (c *connection) idle() bool {

@@ -87,7 +87,7 @@ func TestSettleWaitsForARequestBesideAStream(t *testing.T) {
 		shared.streams.Add(1)
 		shared.requests.Add(2)
 		start := time.Now()
-		time.AfterFunc(3*time.Second, func() { shared.requests.Add(-1); c.changed.ring() })
+		time.AfterFunc(3*time.Second, shared.endRequest)
 		c.settle(t.Context(), time.Second)
 		if took := time.Since(start); took != 3*time.Second {
 			t.Errorf("it took %v", took)
@@ -111,5 +111,27 @@ func TestCloseIdle(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestCutCountsRequests(t *testing.T) {
+	c := newConnections()
+	for _, tt := range []struct {
+		state             http.ConnState
+		requests, streams int32
+	}{
+		{http.StateActive, 0, 0}, // 1 of HTTP/1
+		{http.StateActive, 0, 1}, // a stream of HTTP/1
+		{http.StateActive, 5, 2}, // 3 of HTTP/2, beside streams
+		{http.StateActive, 2, 2},
+		{http.StateIdle, 0, 0},
+	} {
+		conn, _ := net.Pipe()
+		entered := enter(c, conn, tt.state)
+		entered.requests.Store(tt.requests)
+		entered.streams.Store(tt.streams)
+	}
+	if n := c.cut(); n != 4 {
+		t.Errorf("%d requests were cut, not 4", n)
 	}
 }

@@ -45,7 +45,7 @@ func (d *Drain) serveMultiplexed(next http.Handler, w http.ResponseWriter, r *ht
 	if c := connectionOf(r.Context()); c != nil {
 		c.http2.Store(true)
 		c.requests.Add(1)
-		defer c.requests.Add(-1)
+		defer c.endRequest()
 	}
 	next.ServeHTTP(w, r)
 }

@@ -162,13 +162,12 @@ func (s *server) end(ctx context.Context) error {
 	return fmt.Errorf("cannot end %d streams: %w", streams, context.Cause(ctx))
 }
 
-// shutdown does not wait for the handlers of requests that were cut, as Shutdown would. They get a moment to notice.
+// shutdown does not wait for the handlers of requests that were cut, as Shutdown would.
 func (s *server) shutdown(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	var shutting sync.WaitGroup
 	shutting.Go(func() { _ = s.srv.Shutdown(ctx) })
 	s.conns.await(ctx, (*connection).staying)
-	s.conns.awaitLeaving(ctx)
 	cancel()
 	shutting.Wait()
 }

@@ -3,9 +3,11 @@ package drain
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 )
 
 func TestCancelledRouteEndsWhileAnOrdinaryOneIsFinished(t *testing.T) {
@@ -115,4 +117,47 @@ func TestConnectionOfAnEndedStreamIsUsedAgain(t *testing.T) {
 	c.conn.Close()
 	s.cancel()
 	s.end("")
+}
+
+// With HTTP/2 the request's connection goes on with the stream, so its state does not tell that the request has ended.
+func TestStreamEndsAfterARequestBesideItThatOutlastsTheLinger(t *testing.T) {
+	mux, begun := http.NewServeMux(), make(chan struct{})
+	mux.Handle("/stream", Cancel(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})))
+	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-Draining(r.Context())
+		time.Sleep(200 * time.Millisecond)
+	})
+	plain := new(http.Protocols)
+	plain.SetUnencryptedHTTP2(true)
+	d, _ := newQuiet(Linger(time.Millisecond), Timeout(forever))
+	ln := listen(t)
+	d.Serve(&http.Server{Handler: mux, Protocols: plain}, ln)
+	client := http.Client{Transport: &http.Transport{Protocols: plain}}
+	defer client.CloseIdleConnections()
+	stream, err := client.Get("http://" + ln.Addr().String() + "/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	answered := make(chan error, 1)
+	go func() {
+		resp, err := client.Get("http://" + ln.Addr().String() + "/slow")
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		answered <- err
+	}()
+	receive(t, begun)
+	d.Drain()
+	if err := receive(t, answered); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.Copy(io.Discard, stream.Body); err != nil {
+		t.Error(err)
+	}
+	receive(t, d.Done())
 }
