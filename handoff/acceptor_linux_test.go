@@ -3,7 +3,6 @@ package handoff
 import (
 	"net"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,19 +35,15 @@ func TestAcceptor(t *testing.T) {
 	}
 }
 
-func acceptedInode(t *testing.T, conn net.Conn) uint64 {
+func acceptedInode(t *testing.T, conn net.Conn) (inode uint64) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		inode, err := Acceptor(conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if inode != 0 {
-			return inode
-		}
-	}
-	t.Fatal("nobody has accepted")
-	return 0
+	eventually(t, "somebody has accepted", func() bool {
+		var err error
+		inode, err = Acceptor(conn)
+		must(t, err)
+		return inode != 0
+	})
+	return inode
 }
 
 func connInode(t *testing.T, conn net.Conn) uint64 {

@@ -139,9 +139,8 @@ func TestPassedSocketStaysTheManagersInASuccessor(t *testing.T) {
 }
 
 func TestShutDownSocketIsPassed(t *testing.T) {
-	free := hold(t, "127.0.0.77:0") // a port that the kernel chose would be given back
-	must(t, free.Close())
-	tcp, path := hold(t, free.Bound()), hold(t, "unix://"+filepath.Join(t.TempDir(), "s"))
+	// A port that the kernel chose would be given back.
+	tcp, path := hold(t, freePort(t, "127.0.0.77").String()), hold(t, "unix://"+filepath.Join(t.TempDir(), "s"))
 	for _, l := range []*Listener{tcp, path} {
 		must(t, unix.Shutdown(l.FD(), unix.SHUT_RDWR))
 	}

@@ -3,7 +3,6 @@ package handoff
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -143,8 +142,9 @@ func TestConnections(t *testing.T) {
 }
 
 func TestConnectionsToOthersAreLeftOut(t *testing.T) {
-	l, other := hold(t, "tcp4://127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")
-	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", netip.MustParseAddrPort(l.Bound()).Port()))
+	port := freePort(t, "127.0.0.1").Port()
+	l, other := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, "unix://"+t.TempDir()+"/s")
+	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
 	app := startApp(t, "hoarder", appStart{grant: issue(t, nil, neighbour)})
 	dial(t, "tcp", neighbour.Bound())
 	app.do(t, "accept")

@@ -182,8 +182,8 @@ func TestCollide(t *testing.T) {
 
 // Two sockets on one port that do not collide: only the one in the way may be named, or evicted.
 func TestOnlyTheCollidingSocketIsNamed(t *testing.T) {
-	holder, bound := squat(t, "tcp4://127.0.0.1:0", appStart{})
-	port := netip.MustParseAddrPort(bound).Port()
+	port := freePort(t, "127.0.0.1").Port()
+	holder, bound := squat(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port), appStart{})
 	squat(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port), appStart{})
 	squat(t, fmt.Sprintf("tcp6://:%d", port), appStart{})
 	squat(t, fmt.Sprintf("udp4://127.0.0.1:%d", port), appStart{})
@@ -209,6 +209,7 @@ func TestEvict(t *testing.T) {
 			var status unix.WaitStatus
 			_, err := unix.Wait4(holder.pid, &status, 0, nil)
 			must(t, err)
+			holder.gone = true
 			if want := map[bool]unix.Signal{true: unix.SIGKILL, false: unix.SIGTERM}[test.env != nil]; status.Signal() != want {
 				t.Errorf("ended by %v", status.Signal())
 			}

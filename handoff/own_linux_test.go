@@ -78,11 +78,11 @@ func TestSuccessorOwnsWhatWaits(t *testing.T) {
 	before.close()
 	must(t, s.Vacate(first))
 	after := own(t, s, first, l)
-	if fd := after.accept(); fd < 0 || after.inode != before.inode {
+	a, fd := accepted(after)
+	if a == nil || after.inode != before.inode {
 		t.Errorf("the successor has socket %d instead of %d, and accepts %d", after.inode, before.inode, fd)
-	} else {
-		unix.Close(fd)
 	}
+	unix.Close(fd)
 }
 
 func TestOwnNeedsAListener(t *testing.T) {
@@ -167,8 +167,8 @@ func TestDialReachesOneInstance(t *testing.T) {
 		for m, want := range map[Member]*appSocket{first: one, second: two} {
 			conn, err := s.Dial(context.Background(), m, at.String())
 			must(t, err)
-			fd := want.accept()
-			if fd < 0 {
+			a, fd := accepted(want)
+			if a == nil {
 				t.Errorf("%s: the connection for generation %d went elsewhere", host, m.Generation)
 			}
 			unix.Close(fd)

@@ -281,8 +281,8 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 }
 
 func TestLookAtOtherAddresses(t *testing.T) {
-	l := hold(t, "tcp4://127.0.0.1:0")
-	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", netip.MustParseAddrPort(l.Bound()).Port()))
+	port := freePort(t, "127.0.0.1").Port()
+	l, neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
 	app := startApp(t, "hoarder", appStart{grant: issue(t, nil, neighbour)})
 	dial(t, "tcp", neighbour.Bound())
 	app.do(t, "accept")

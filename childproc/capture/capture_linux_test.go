@@ -15,17 +15,9 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
+	"github.com/gracerun/grace/internal/freeport"
 	"golang.org/x/sys/unix"
 )
-
-// freeAddress is one that nobody had a moment ago.
-func freeAddress(t *testing.T, host string) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	must(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
-}
 
 // raw is an address as the kernel has it, the length that Go gives with it.
 func raw(t *testing.T, text string) []byte {
@@ -48,12 +40,12 @@ func TestCallsArrive(t *testing.T) {
 		role, address, protocol string
 		ofChild                 bool
 	}{
-		"v4":             {"socket", freeAddress(t, "127.0.0.1"), "TCP", false},
-		"v6":             {"socket", freeAddress(t, "::1"), "TCPv6", false},
+		"v4":             {"socket", freeport.On(t, "127.0.0.1"), "TCP", false},
+		"v6":             {"socket", freeport.On(t, "::1"), "TCPv6", false},
 		"v4 any":         {"socket", "0.0.0.0:0", "TCP", false},
 		"unix":           {"socket", filepath.Join(t.TempDir(), "socket"), "UNIX", false},
-		"another thread": {"thread", freeAddress(t, "127.0.0.1"), "TCP", false},
-		"child":          {"fork", freeAddress(t, "127.0.0.1"), "TCP", true},
+		"another thread": {"thread", freeport.On(t, "127.0.0.1"), "TCP", false},
+		"child":          {"fork", freeport.On(t, "127.0.0.1"), "TCP", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := startRole(t, test.role, test.address)

@@ -34,37 +34,37 @@ var (
 	own   *block
 )
 
-// Address is one on loopback at which nobody listens.
+// Address is one on loopback; at its port nobody listens, on any address.
 func Address(t testing.TB) string {
 	t.Helper()
 	return On(t, "127.0.0.1")
 }
 
-// On is Address for another host; "" stands for every address of the machine.
+// On is Address for another host.
 func On(t testing.TB, host string) string {
 	t.Helper()
-	addr, err := find(host)
+	port, err := find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return addr
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-func find(host string) (addr string, err error) {
+func find() (port int, err error) {
 	mutex.Lock()
 	defer mutex.Unlock()
 	if own == nil {
 		if own, err = claim(); err != nil {
-			return "", err
+			return 0, err
 		}
 	}
 	for range size - 1 {
-		addr = net.JoinHostPort(host, strconv.Itoa(own.next()))
-		if err = try(addr); err == nil {
-			return addr, nil
+		port = own.next()
+		if err = try(port); err == nil {
+			return port, nil
 		}
 	}
-	return "", err
+	return 0, err
 }
 
 func claim() (*block, error) {
@@ -83,10 +83,10 @@ func (b *block) next() int {
 	return b.first + b.last
 }
 
-func try(addr string) error {
+func try(port int) error {
 	config := net.ListenConfig{Control: withoutReuse}
 	config.SetMultipathTCP(false)
-	ln, err := config.Listen(context.Background(), "tcp", addr)
+	ln, err := config.Listen(context.Background(), "tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		return err
 	}
