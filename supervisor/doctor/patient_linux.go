@@ -18,7 +18,7 @@ import (
 
 // limit ends what does not end by itself. All of it together takes some
 // hundredths of a second.
-const limit = 5 * time.Second
+const limit = 20 * time.Second
 
 // patient is the doctor's side of one: its process, and what it is told and says.
 type patient struct {
