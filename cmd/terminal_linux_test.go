@@ -26,10 +26,10 @@ func TestWatchOnATerminal(t *testing.T) {
 	drawn := make(chan struct{}, 10)
 	go func() {
 		var all strings.Builder
-		for part := make([]byte, 4096); ; {
-			n, err := master.Read(part)
+		for part, seen := make([]byte, 4096), 0; ; {
+			n, err := master.Read(part) // which may end in the middle of a picture
 			all.Write(part[:n])
-			if strings.Contains(string(part[:n]), eraseBelow) {
+			for ; seen < strings.Count(all.String(), eraseBelow); seen++ {
 				drawn <- struct{}{}
 			}
 			if err != nil { // EIO: nobody has the terminal open any more

@@ -116,7 +116,7 @@ func TestBadServersAreFoundOut(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			cfg := Config{Addr: serve(t, "tcp", test.handle), Clients: map[Kind]int{test.kind: 2}, Timeout: 2 * time.Second}
+			cfg := Config{Addr: serve(t, "tcp", test.handle), Clients: map[Kind]int{test.kind: 2}, Timeout: patience}
 			if test.want == Timeout {
 				cfg.Timeout = 50 * time.Millisecond
 			}

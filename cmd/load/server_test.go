@@ -156,10 +156,13 @@ func startLoad(t *testing.T, cfg Config) *Load {
 	return l
 }
 
+// patience is for what comes at once, unless the machine is busy.
+const patience = 20 * time.Second
+
 // await polls the tally until it satisfies the condition.
 func await(t *testing.T, l *Load, what string, ok func(Tally) bool) Tally {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		tally := l.Snapshot()
 		if ok(tally) {
