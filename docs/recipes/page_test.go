@@ -25,12 +25,13 @@ func readPage(t *testing.T, name string, ports map[string]string) page {
 		t.Fatal(err)
 	}
 	p := page{files: map[string]string{}, commands: map[string]string{}}
+	var replacements []string // all at once: a free port may have the digits of a written one
 	for written, free := range ports {
-		text = []byte(strings.ReplaceAll(string(text), written, free))
+		replacements = append(replacements, written, free)
 	}
 	var info []string
 	var block strings.Builder
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(strings.NewReplacer(replacements...).Replace(string(text))) {
 		fence, isFence := strings.CutPrefix(line, "```")
 		switch {
 		case isFence && info == nil:

@@ -67,7 +67,7 @@ var recipes = map[string]recipe{
 
 const (
 	upgrades = 20
-	patience = 2 * time.Minute // with one page
+	patience = 5 * time.Minute // with one page
 )
 
 func TestPages(t *testing.T) {
