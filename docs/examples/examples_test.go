@@ -234,7 +234,15 @@ func (c *clients) fail(err error) {
 }
 
 func post(conn net.Conn, in *bufio.Reader) (*http.Response, error) {
+	ask(conn)
+	return answer(in)
+}
+
+func ask(conn net.Conn) {
 	fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: client\r\nContent-Length: 4\r\n\r\nbody")
+}
+
+func answer(in *bufio.Reader) (*http.Response, error) {
 	response, err := http.ReadResponse(in, nil)
 	if err != nil {
 		return nil, err
@@ -245,7 +253,7 @@ func post(conn net.Conn, in *bufio.Reader) (*http.Response, error) {
 	return response, nil
 }
 
-// Connections that nobody has accepted yet are established for their clients.
+// Connections that nobody has accepted yet are established for their clients, which have sent their requests too.
 func TestEndWithAQueue(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
@@ -256,11 +264,12 @@ func TestEndWithAQueue(t *testing.T) {
 			waiting := make([]net.Conn, 300)
 			for n := range waiting {
 				waiting[n] = dial(t, addr)
+				ask(waiting[n])
 			}
 			p.Signal(syscall.SIGTERM)
 			p.Signal(syscall.SIGCONT)
 			for n, conn := range waiting {
-				if _, err := post(conn, bufio.NewReader(conn)); err != nil {
+				if _, err := answer(bufio.NewReader(conn)); err != nil {
 					t.Errorf("connection %d of the queue: %v", n, err)
 				}
 				conn.Close()

@@ -36,8 +36,7 @@ type load struct {
 	stop     context.CancelFunc
 	clients  sync.WaitGroup
 	answered atomic.Int64
-	opened   atomic.Int64 // streams
-	begun    atomic.Int64 // those with a message
+	begun    atomic.Int64 // streams with a message
 	progress chan struct{}
 
 	mu       sync.Mutex
@@ -87,7 +86,6 @@ func (l *load) count(client *grpc.ClientConn) error {
 	if err != nil {
 		return fmt.Errorf("cannot open: %w", err)
 	}
-	l.opened.Add(1)
 	for n := int64(0); ; n++ {
 		err := next(stream, n)
 		if status.Code(err) == codes.Unavailable && status.Convert(err).Message() == status.Convert(errReplaced).Message() {
@@ -141,7 +139,7 @@ func replaceUnderLoad(t *testing.T, newServer func(*drain.Drain) *Server, opts .
 	}
 	l.stop()
 	l.clients.Wait()
-	t.Logf("%d replacements: %d answers, %d streams, failures %v", *replacements, l.answered.Load(), l.opened.Load(), l.failures)
+	t.Logf("%d replacements: %d answers, %d streams, failures %v", *replacements, l.answered.Load(), l.begun.Load(), l.failures)
 	return l
 }
 
@@ -181,8 +179,10 @@ func TestReplacedServersLoseNothing(t *testing.T) {
 			if len(l.failures) > 0 {
 				t.Error("RPCs failed")
 			}
-			if want := int64(*clients * (*replacements + 1)); l.opened.Load() != want {
-				t.Errorf("%d streams were opened, not %d", l.opened.Load(), want)
+			// grpc does not tell when its GOAWAY has gone out: a client on a machine with no time to spare may open a
+			// stream on the server that leaves, which ends at once with nothing in it.
+			if want := int64(*clients * (*replacements + 1)); l.begun.Load() != want {
+				t.Errorf("%d streams have begun, not %d", l.begun.Load(), want)
 			}
 		})
 	}

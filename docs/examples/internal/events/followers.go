@@ -121,7 +121,7 @@ func (f *follower) stream() (done bool, err error) {
 	fmt.Fprint(conn, "\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("stream %d gets no answer after event %q: %w", f.streams+1, f.lastID, err)
 	}
 	if response.StatusCode != http.StatusOK || !response.Close {
 		return false, fmt.Errorf("status %s, closes %v", response.Status, response.Close)
@@ -140,7 +140,7 @@ func (f *follower) read(conn net.Conn, r *bufio.Reader) (done bool, err error) {
 			return false, nil
 		}
 		if err != nil {
-			return false, err
+			return false, fmt.Errorf("stream %d is cut after event %q: %w", f.streams, f.lastID, err)
 		}
 		field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
 		switch field {
