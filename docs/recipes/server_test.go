@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/internal/processgroup"
 )
 
 // event is a line of grace's log.
@@ -34,9 +35,9 @@ type server struct {
 	events chan event
 	closed chan struct{} // once no process has its stderr any more
 
-	mu    sync.Mutex
-	pids  []int        // of all instances
-	lines bytes.Buffer // of stderr and stdout
+	mu     sync.Mutex
+	groups []processgroup.Group // of all instances
+	lines  bytes.Buffer         // of stderr and stdout
 }
 
 // start runs a command of a page in dir as a shell would.
@@ -82,7 +83,7 @@ func (s *server) note(line []byte) (e event) {
 		return event{}
 	}
 	if e.Message == "instance started" {
-		s.pids = append(s.pids, e.Pid)
+		s.groups = append(s.groups, processgroup.Seen(e.Pid))
 	}
 	return e
 }
@@ -130,9 +131,9 @@ func (s *server) left(ctx context.Context) (groups []int) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, pid := range s.pids {
-		if !errors.Is(syscall.Kill(-pid, 0), syscall.ESRCH) {
-			groups = append(groups, pid)
+	for _, group := range s.groups {
+		if group.Remains() {
+			groups = append(groups, group.ID)
 		}
 	}
 	return groups

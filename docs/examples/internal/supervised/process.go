@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/internal/processgroup"
 )
 
 // Patience is for what has to come; nothing waits for its end in a test that passes.
@@ -35,8 +37,9 @@ type Process struct {
 	cmd     *exec.Cmd
 	mu      sync.Mutex
 	lines   []Line
-	changed chan struct{} // closed and replaced at each line; nil at the end of the output
-	ended   chan struct{} // closed at the end of the output
+	groups  []processgroup.Group // of all instances
+	changed chan struct{}        // closed and replaced at each line; nil at the end of the output
+	ended   chan struct{}        // closed at the end of the output
 }
 
 // Start runs a command in the folder of the binaries.
@@ -82,6 +85,9 @@ func (p *Process) note(text []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lines = append(p.lines, l)
+	if l.Message == instanceStarted {
+		p.groups = append(p.groups, processgroup.Seen(l.PID))
+	}
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -147,9 +153,11 @@ func (p *Process) EndsWell() {
 	if status := p.wait(); status != 0 {
 		p.t.Errorf("it ended with status %d", status)
 	}
-	for _, l := range p.Output() {
-		if l.Message == instanceStarted && syscall.Kill(-l.PID, 0) != syscall.ESRCH {
-			p.t.Errorf("process group %d of generation %d is still there", l.PID, l.Generation)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, group := range p.groups {
+		if group.Remains() {
+			p.t.Errorf("process group %d is still there", group.ID)
 		}
 	}
 }
