@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,7 +15,8 @@ import (
 var errStopped = fmt.Errorf("cannot accept: %w: %w", ErrDraining, net.ErrClosed)
 
 const (
-	// queuePatience bounds the emptying of a queue that other processes share and clients go on filling.
+	// queuePatience is for what comes into the queue after Stop: other processes may share it, and clients go on
+	// filling it. What was there before is taken, however long that takes.
 	queuePatience = time.Second
 	// stolenPatience is how long one Accept waits for a connection that was seen in the queue: another process may
 	// have taken it.
@@ -34,7 +36,8 @@ type Listener struct {
 	accepting chan struct{} // closed at the first Accept
 	stop      func()
 	stopping  chan struct{}
-	until     time.Time // for the queue; set before stopping is closed
+	until     time.Time    // for the queue; set before stopping is closed, as is owed
+	owed      atomic.Int64 // connections that waited in the queue then and may wait still
 	end       func()
 	ended     chan struct{} // closed when the server accepts no more
 }
@@ -76,8 +79,8 @@ func (l *Listener) Close() error {
 
 func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 
-// Stop has Accept empty the queue, for a second at most since other processes may share it, and close the socket. It
-// returns when the server has the error of Accept, or has called Close, or when ctx is done. It never fails; the error
+// Stop has Accept empty the queue and close the socket. What comes into the queue later is taken for a second at most,
+// since other processes may share it. It returns when the server has the error of Accept, or has called Close, or when ctx is done. It never fails; the error
 // makes it a step of a Drain.
 func (l *Listener) Stop(ctx context.Context) error {
 	l.stop()
@@ -92,6 +95,7 @@ func (l *Listener) Stop(ctx context.Context) error {
 // beginToStop wakes an Accept that waits.
 func (l *Listener) beginToStop() {
 	l.until = time.Now().Add(queuePatience)
+	l.owed.Store(int64(queueLength(l.ln)))
 	close(l.stopping)
 	if !l.setDeadline(time.Unix(1, 0)) {
 		l.close()
@@ -113,7 +117,7 @@ func (l *Listener) stopped() bool {
 }
 
 func (l *Listener) acceptQueued() (net.Conn, error) {
-	for time.Now().Before(l.until) {
+	for time.Now().Before(l.until) || l.owed.Load() > 0 {
 		patience := emptyPatience
 		waits, seen := queued(l.ln)
 		if seen {
@@ -124,6 +128,7 @@ func (l *Listener) acceptQueued() (net.Conn, error) {
 		}
 		conn, err := l.ln.Accept()
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			l.owed.Add(-1)
 			return conn, err
 		}
 		if !seen {

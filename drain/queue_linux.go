@@ -23,3 +23,22 @@ func queued(ln net.Listener) (waits, seen bool) {
 	})
 	return ready > 0, err == nil
 }
+
+// queueLength is how many connections wait in the queue of a TCP listener; of others it is not known, and 0.
+func queueLength(ln net.Listener) (n int) {
+	conn, ok := ln.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		// For a socket that listens this field is the length (tcp_get_info in net/ipv4/tcp.c).
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = int(info.Unacked)
+		}
+	})
+	return n
+}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 )
 
 func TestConnectionsInTheQueueAreServed(t *testing.T) {
@@ -23,6 +24,31 @@ func TestConnectionsInTheQueueAreServed(t *testing.T) {
 		c.mustEnd(t)
 	}
 	s.end("")
+}
+
+// On a busy machine it takes longer to empty a queue than to fill it.
+func TestQueueIsEmptiedHoweverLongThatTakes(t *testing.T) {
+	ln := listen(t)
+	const waiting = 5
+	for range waiting {
+		connect(t, ln.Addr())
+	}
+	for deadline := time.Now().Add(patience); queueLength(ln) < waiting; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d wait in the queue", queueLength(ln))
+		}
+	}
+	l := NewListener(ln)
+	l.stop()
+	l.until = time.Now()
+	for n := range waiting {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatalf("%d came out of the queue, then %v", n, err)
+		}
+		conn.Close()
+	}
+	mustBeStopped(t, l)
 }
 
 // thief is a listener that another process shares: it takes the connection between the look and Accept.
