@@ -428,6 +428,7 @@ func TestDeadlineOfTheContextIsNoFailure(t *testing.T) {
 
 func TestAwaitNewGeneration(t *testing.T) {
 	var generation atomic.Int64
+	generation.Store(9) // which answers before anybody waits
 	addr := serveHTTP(t, "tcp", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Generation", fmt.Sprint(generation.Load()))
 		if generation.Load() == 2 {
@@ -446,7 +447,7 @@ func TestAwaitNewGeneration(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := l.Await(ctx, is(9)); err != context.Canceled {
+	if _, err := l.Await(ctx, is(10)); err != context.Canceled {
 		t.Errorf("error %v", err)
 	}
 }
