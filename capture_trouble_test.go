@@ -289,6 +289,29 @@ func TestNewVersionNeedNotListenWhereTheOldOneHasStopped(t *testing.T) {
 	s.stop()
 }
 
+// Without grace, who comes meanwhile is refused, and who waits is reset.
+func TestRebindLosesNobody(t *testing.T) {
+	t.Parallel()
+	port := ownPort(t)
+	s := grace(t, append([]string{"--settle", "10s", "--"}, compiled(t, "rebind.c PORT", port)...)...)
+	rebind := func(generation int) {
+		app := s.instance("instance ready", generation).PID
+		for range 20 {
+			if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
+				t.Fatal(err)
+			}
+			s.awaitText("bound again")
+		}
+	}
+	s.ready(1)
+	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+		rebind(1)
+		s.upgrade(2)
+		rebind(2)
+	})
+	s.stop()
+}
+
 // Without grace an app goes on with what it has, and gets nothing new.
 func TestKilledGraceLeavesItsAppServing(t *testing.T) {
 	port := ownPort(t)

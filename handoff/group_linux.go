@@ -187,7 +187,8 @@ func (g *group) removable() (number int, before []int) {
 }
 
 // safely tells how: as it is, if the last socket gets nothing or all others are as good; or with the last one left out
-// for the moment, if there are others.
+// for the moment, if there are others. Who waits in a queue that nobody accepts from is not left there for that: a
+// connection that begins in this moment, and may be turned away, is made a second later.
 func (g *group) safely(number int, chosen []int, last int) (int, []int) {
 	others := slices.DeleteFunc(slices.Clone(chosen), func(n int) bool { return n == last })
 	switch {
@@ -195,6 +196,8 @@ func (g *group) safely(number int, chosen []int, last int) (int, []int) {
 		return number, chosen
 	case len(others) > 0:
 		return number, others
+	case g.members[number].awaited():
+		return number, chosen
 	}
 	return -1, nil
 }
@@ -210,16 +213,28 @@ func (g *group) queued(generation int) (sum int, err error) {
 		if s.Generation != generation {
 			continue
 		}
-		// Of a listening socket, unacked is the length of the accept queue (tcp_get_info in net/ipv4/tcp.c).
-		info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		n, err := s.queued()
 		if err != nil {
 			return 0, fmt.Errorf("cannot read the queue of %s: %w", g.site.at, err)
 		}
-		if info.State == unix.BPF_TCP_LISTEN {
-			sum += int(info.Unacked)
-		}
+		sum += n
 	}
 	return sum, nil
+}
+
+// queued is the length of the accept queue: of a listening socket, unacked (tcp_get_info in net/ipv4/tcp.c).
+func (s *seat) queued() (int, error) {
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.State != unix.BPF_TCP_LISTEN {
+		return 0, err
+	}
+	return int(info.Unacked), nil
+}
+
+// awaited tells whether clients wait there.
+func (s *seat) awaited() bool {
+	n, err := s.queued()
+	return err == nil && n > 0
 }
 
 // listens tells whether the socket was not shut down.

@@ -96,14 +96,15 @@ func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*bindi
 }
 
 // Take gives the socket of a vacant member (see Vacate) to the instance that succeeds it, when that binds the same
-// address: a duplicate to put in the place of fd, the caller's duplicate of the socket that the instance binds. What
-// waits in its queue is then not lost. It is -1 if there is none. The caller owns what it gets; the instance's listen
-// makes it a live member again.
+// address; or to the instance itself, if it has closed what it had there. It is a duplicate to put in the place of fd,
+// the caller's duplicate of the socket that the instance binds. What waits in its queue is then not lost. It is -1 if
+// there is none. The caller owns what it gets; the instance's listen makes it a live member again.
 func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil || !ok {
 		return -1, nil // Bind tells why
 	}
+	s.vacateClosed(m, wanted)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	_, seat := s.vacancy(m, wanted)
@@ -117,6 +118,32 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	seat.state = promised
 	s.bound[seat.inode] = &binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked}
 	return left, nil
+}
+
+// vacateClosed lets the instance take up again what it has closed. The mutex is not held while it asks.
+func (s *Steering) vacateClosed(m Member, at site) {
+	s.mutex.Lock()
+	own := s.own(m, at)
+	s.mutex.Unlock()
+	closed := slices.DeleteFunc(own, func(inode uint64) bool { return s.live(m, inode) })
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.abandon(closed, vacant)
+}
+
+// own are the member's sockets there, one that it was given and has not used included.
+func (s *Steering) own(m Member, at site) []uint64 {
+	g := s.groups[at]
+	if g == nil {
+		return nil
+	}
+	var inodes []uint64
+	for _, seat := range g.members {
+		if seat.Member == m && (seat.state == serving || seat.state == promised) {
+			inodes = append(inodes, seat.inode)
+		}
+	}
+	return inodes
 }
 
 // vacancy finds what the member before has left there, or nil.

@@ -125,8 +125,17 @@ func (s *Steering) taken(b *binding) bool {
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.abandon(rivals, vacant)
+	s.abandon(rivals, retired)
+	s.abandon(slices.DeleteFunc(rivals, func(inode uint64) bool { return s.siteWith(inode) != b.site }), vacant)
 	return false
+}
+
+func (s *Steering) siteWith(inode uint64) site {
+	g, _ := s.find(inode)
+	if g == nil {
+		return site{}
+	}
+	return g.site
 }
 
 // abandon is for sockets that their app has closed.

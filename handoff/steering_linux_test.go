@@ -952,6 +952,66 @@ func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 	}
 }
 
+// An app that closes its listener and binds again takes up its clients, with or without an old generation beside it.
+func TestRebindTakesUpWhoWaits(t *testing.T) {
+	for name, generations := range map[string]int{"alone": 1, "while an old generation finishes": 2} {
+		t.Run(name, func(t *testing.T) {
+			s, at := newSteering(t), reservePort(t, "127.0.0.1")
+			var before *appSocket
+			for generation := range generations {
+				before = serve(t, s, Member{generation + 1, 0}, at)
+			}
+			m := Member{generations, 0}
+			_, err := s.Cutover(m.Generation)
+			must(t, err)
+			closed := before.inode
+			s.live = func(_ Member, inode uint64) bool { return inode != closed }
+			before.close()
+			conn := connect(t, at, 0)
+			defer conn.Close()
+			checkQueued(t, s, m.Generation, 1)
+			next := askingSocket(t, at, false)
+			fd, err := s.Take(m, next.fd, rawSockaddr(at))
+			must(t, err)
+			must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
+			must(t, unix.Close(fd))
+			s.live = func(Member, uint64) bool { return true }
+			must(t, s.Listen(m, next.duplicate(), 5))
+			a, fd := accepted(next)
+			if a == nil {
+				t.Fatal("who waited was left")
+			}
+			must(t, unix.Close(fd))
+		})
+	}
+}
+
+// Where the app's new socket cannot be replaced, who waits in the one that it has closed is sent away, and not left
+// there for as long as an old generation takes.
+func TestWhoWaitsInAClosedSocketIsSentAway(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	old := serve(t, s, Member{1, 0}, at)
+	closed := serve(t, s, Member{2, 0}, at)
+	_, err := s.Cutover(2)
+	must(t, err)
+	inode := closed.inode
+	s.live = func(_ Member, i uint64) bool { return i != inode }
+	closed.close()
+	conn := connect(t, at, 0)
+	defer conn.Close()
+	checkQueued(t, s, 2, 1)
+	next := serve(t, s, Member{2, 0}, at)
+	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("who waited got %v", err)
+	}
+	if connected(t, at, 0, next) == nil {
+		t.Error("a connection strayed")
+	}
+	must(t, s.Retire(Member{1, 0}))
+	old.close()
+}
+
 func TestTakeThatFailsLeavesTheSocketToBeTaken(t *testing.T) {
 	s, at, m := newSteering(t), reservePort(t, "127.0.0.1"), Member{1, 0}
 	serve(t, s, m, at).close()

@@ -89,7 +89,7 @@ func (c *captor) bind(call capture.Call) error {
 	if passes, err := passing(call, sockaddr); passes || err != nil {
 		return c.pass(call, err)
 	}
-	c.review()
+	defer c.review()
 	fd, err := call.Duplicate()
 	if errors.Is(err, capture.ErrNotPermitted) {
 		return c.replace(call, sockaddr)
@@ -138,7 +138,7 @@ func unshare(fd int) error {
 }
 
 // succeed gives an instance that was started again the socket of the one before,
-// with the clients that wait in it. A socket that is in an epoll set already cannot
+// or one that binds again what it had, with the clients that wait in it. A socket that is in an epoll set already cannot
 // be replaced: the set would go on watching the one that the app has no more.
 func (c *captor) succeed(call capture.Call, take func() (int, error)) (bool, error) {
 	if watched(call) {
