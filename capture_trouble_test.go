@@ -296,11 +296,11 @@ func TestRebindLosesNobody(t *testing.T) {
 	s := grace(t, append([]string{"--settle", "10s", "--"}, compiled(t, "rebind.c PORT", port)...)...)
 	rebind := func(generation int) {
 		app := s.instance("instance ready", generation).PID
-		for range 20 {
+		for n := range 20 {
 			if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
 				t.Fatal(err)
 			}
-			s.awaitText("bound again")
+			s.awaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
 		}
 	}
 	s.ready(1)
