@@ -170,7 +170,7 @@ func (c *connections) closeIdle(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, leavePatience)
 	defer cancel()
-	c.await(ctx, func(conn *connection) bool { return !conn.staying() })
+	c.await(ctx, func(conn *connection) bool { return conn.leaving.Load() })
 	for _, conn := range idle {
 		conn.Close()
 	}

@@ -80,8 +80,8 @@ func (l *Listener) Close() error {
 func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 
 // Stop has Accept empty the queue and close the socket. What comes into the queue later is taken for a second at most,
-// since other processes may share it. It returns when the server has the error of Accept, or has called Close, or when ctx is done. It never fails; the error
-// makes it a step of a Drain.
+// since other processes may share it. It returns when the server has the error of Accept, or has called Close, or when
+// ctx is done. It never fails; the error makes it a step of a Drain.
 func (l *Listener) Stop(ctx context.Context) error {
 	l.stop()
 	select {

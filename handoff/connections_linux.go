@@ -98,10 +98,19 @@ func Queued(l *Listener) (int, error) {
 	case l.address.unix():
 		return queuedUnix(l.bound)
 	}
-	// Of a listening socket, unacked is the length of the accept queue (tcp_get_info in net/ipv4/tcp.c).
-	info, err := unix.GetsockoptTCPInfo(l.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	n, err := queuedTCP(l.fd)
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the queue of %s: %w", l.bound, err)
+	}
+	return n, nil
+}
+
+// queuedTCP reads unacked, which of a listening socket is the length of the accept queue (tcp_get_info in
+// net/ipv4/tcp.c). One that was shut down has none.
+func queuedTCP(fd int) (int, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.State != unix.BPF_TCP_LISTEN {
+		return 0, err
 	}
 	return int(info.Unacked), nil
 }

@@ -213,7 +213,7 @@ func (g *group) queued(generation int) (sum int, err error) {
 		if s.Generation != generation {
 			continue
 		}
-		n, err := s.queued()
+		n, err := queuedTCP(s.fd)
 		if err != nil {
 			return 0, fmt.Errorf("cannot read the queue of %s: %w", g.site.at, err)
 		}
@@ -222,18 +222,9 @@ func (g *group) queued(generation int) (sum int, err error) {
 	return sum, nil
 }
 
-// queued is the length of the accept queue: of a listening socket, unacked (tcp_get_info in net/ipv4/tcp.c).
-func (s *seat) queued() (int, error) {
-	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil || info.State != unix.BPF_TCP_LISTEN {
-		return 0, err
-	}
-	return int(info.Unacked), nil
-}
-
 // awaited tells whether clients wait there.
 func (s *seat) awaited() bool {
-	n, err := s.queued()
+	n, err := queuedTCP(s.fd)
 	return err == nil && n > 0
 }
 

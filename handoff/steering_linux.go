@@ -125,17 +125,14 @@ func (s *Steering) taken(b *binding) bool {
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.abandon(rivals, retired)
-	s.abandon(slices.DeleteFunc(rivals, func(inode uint64) bool { return s.siteWith(inode) != b.site }), vacant)
-	return false
-}
-
-func (s *Steering) siteWith(inode uint64) site {
-	g, _ := s.find(inode)
-	if g == nil {
-		return site{}
+	for _, inode := range rivals {
+		state := retired
+		if g, _ := s.find(inode); g != nil && g.site == b.site {
+			state = vacant
+		}
+		s.abandon([]uint64{inode}, state)
 	}
-	return g.site
+	return false
 }
 
 // abandon is for sockets that their app has closed.

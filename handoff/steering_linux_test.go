@@ -952,6 +952,18 @@ func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 	}
 }
 
+// closeBeforeClient closes a member's socket, and gives a client that waits in it then.
+func closeBeforeClient(t *testing.T, s *Steering, a *appSocket, m Member, at netip.AddrPort) net.Conn {
+	t.Helper()
+	closed := a.inode
+	s.live = func(_ Member, inode uint64) bool { return inode != closed }
+	a.close()
+	conn := connect(t, at, 0)
+	t.Cleanup(func() { conn.Close() })
+	checkQueued(t, s, m.Generation, 1)
+	return conn
+}
+
 // An app that closes its listener and binds again takes up its clients, with or without an old generation beside it.
 func TestRebindTakesUpWhoWaits(t *testing.T) {
 	for name, generations := range map[string]int{"alone": 1, "while an old generation finishes": 2} {
@@ -964,12 +976,7 @@ func TestRebindTakesUpWhoWaits(t *testing.T) {
 			m := Member{generations, 0}
 			_, err := s.Cutover(m.Generation)
 			must(t, err)
-			closed := before.inode
-			s.live = func(_ Member, inode uint64) bool { return inode != closed }
-			before.close()
-			conn := connect(t, at, 0)
-			defer conn.Close()
-			checkQueued(t, s, m.Generation, 1)
+			closeBeforeClient(t, s, before, m, at)
 			next := askingSocket(t, at, false)
 			fd, err := s.Take(m, next.fd, rawSockaddr(at))
 			must(t, err)
@@ -994,12 +1001,7 @@ func TestWhoWaitsInAClosedSocketIsSentAway(t *testing.T) {
 	closed := serve(t, s, Member{2, 0}, at)
 	_, err := s.Cutover(2)
 	must(t, err)
-	inode := closed.inode
-	s.live = func(_ Member, i uint64) bool { return i != inode }
-	closed.close()
-	conn := connect(t, at, 0)
-	defer conn.Close()
-	checkQueued(t, s, 2, 1)
+	conn := closeBeforeClient(t, s, closed, Member{2, 0}, at)
 	next := serve(t, s, Member{2, 0}, at)
 	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {

@@ -138,8 +138,9 @@ func unshare(fd int) error {
 }
 
 // succeed gives an instance that was started again the socket of the one before,
-// or one that binds again what it had, with the clients that wait in it. A socket that is in an epoll set already cannot
-// be replaced: the set would go on watching the one that the app has no more.
+// or one that binds again what it had, with the clients that wait in it. A socket that
+// is in an epoll set already cannot be replaced: the set would go on watching the one
+// that the app has no more.
 func (c *captor) succeed(call capture.Call, take func() (int, error)) (bool, error) {
 	if watched(call) {
 		return false, nil
