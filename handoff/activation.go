@@ -43,7 +43,10 @@ func (s *inheritedSocket) hold(a Address) (*Listener, error) {
 
 // passedSocket looks for a name first, as a name may be a number.
 func passedSocket(wanted string) (inheritedSocket, error) {
-	sockets := fromSystemd(os.Getenv)
+	sockets, err := fromSystemd(os.Getenv)
+	if err != nil {
+		return inheritedSocket{}, err
+	}
 	if len(sockets) == 0 {
 		return inheritedSocket{}, notPassed(os.Getenv)
 	}

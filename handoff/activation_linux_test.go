@@ -238,6 +238,8 @@ func TestSocketThatIsNotPassedIsRefused(t *testing.T) {
 	} {
 		mustRefuse(t, written, reason)
 	}
+	t.Setenv("LISTEN_FDS", "3000000")
+	mustRefuse(t, "fd://web", "LISTEN_FDS=3000000 tells of")
 	t.Setenv("LISTEN_PID", "1")
 	mustRefuse(t, "fd://web", `LISTEN_PID is "1"`)
 	t.Setenv("LISTEN_FDS", "")

@@ -57,7 +57,8 @@
 //
 // Variables are often inherited by processes they were not meant for. So a number counts only if it is a listening
 // socket or a bound datagram one without a peer, and was open when the program began. Any other is passed over without
-// an error: the connection that an inetd "nowait" service finds as descriptor 0 stays there.
+// an error: the connection that an inetd "nowait" service finds as descriptor 0 stays there. Where a variable tells of more
+// descriptors than a process can have open, Listen fails and names it, unless the socket is found in another way.
 //
 // An app built on tableflip goes on using tableflip; grace speaks that dialect too. Nothing is taken from the library
 // as long as the app asks for its sockets there: Ready writes to the parent's pipe only if Listen found the sockets.

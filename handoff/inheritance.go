@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
@@ -23,6 +24,7 @@ type inheritance struct {
 	mu      sync.Mutex
 	sockets []inheritedSocket
 	parent  *os.File // tableflip's ready pipe, until it was written to
+	refused error    // why what a variable says cannot be true, for those who find no socket
 }
 
 // inherit takes the sockets that the variables of any dialect tell of, and sets their descriptors close-on-exec.
@@ -31,12 +33,14 @@ type inheritance struct {
 func inherit(getenv func(string) string) *inheritance {
 	i := &inheritance{}
 	i.addTableflip(getenv) // before others name the same sockets, by which it knows that it was meant
-	for _, read := range []func(func(string) string) []inheritedSocket{
+	for _, read := range []func(func(string) string) ([]inheritedSocket, error){
 		fromSystemd, fromServerStarter, fromEinhorn, fromNginx, fromFPM,
 	} {
-		for _, s := range read(getenv) {
+		sockets, err := read(getenv)
+		for _, s := range sockets {
 			i.add(s)
 		}
+		i.refused = errors.Join(i.refused, err)
 	}
 	i.addStdin()
 	return i
@@ -63,6 +67,9 @@ func (i *inheritance) listen(network, addr string) (net.Listener, error) {
 	if s, ok := i.claim(isAt(network, addr)); ok {
 		return s.listener()
 	}
+	if i.refused != nil {
+		return nil, i.refused
+	}
 	var fresh net.ListenConfig
 	// Multipath sockets take no steering program: SO_ATTACH_REUSEPORT_CBPF fails with EOPNOTSUPP.
 	fresh.SetMultipathTCP(false)
@@ -83,6 +90,9 @@ func (i *inheritance) listenPacket(network, addr string) (net.PacketConn, error)
 	}
 	if s, ok := i.claim(isAt(network, addr)); ok {
 		return s.packetConn()
+	}
+	if i.refused != nil {
+		return nil, i.refused
 	}
 	conn, err := net.ListenPacket(network, addr)
 	if err != nil {
@@ -111,9 +121,9 @@ const descriptor = "fd"
 // numbered gives the socket that the supervisor left as the descriptor of that number, whether or not a dialect tells
 // of it.
 func (i *inheritance) numbered(addr string, stream bool) (inheritedSocket, error) {
-	number, err := strconv.Atoi(addr)
-	if err != nil {
-		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %q: that is no number", addr)
+	number, ok := descriptorNumber(addr)
+	if !ok {
+		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %q: that is no number of a descriptor", addr)
 	}
 	i.mu.Lock()
 	i.add(inheritedSocket{number: number, fd: number})
@@ -309,11 +319,11 @@ func samePath(bound, want string) bool {
 }
 
 // https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html
-func fromSystemd(getenv func(string) string) []inheritedSocket {
-	count, err := strconv.Atoi(getenv("LISTEN_FDS"))
-	if err != nil || getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil
+func fromSystemd(getenv func(string) string) ([]inheritedSocket, error) {
+	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil, nil
 	}
+	count, err := announced(getenv, "LISTEN_FDS")
 	names := strings.Split(getenv("LISTEN_FDNAMES"), ":")
 	var sockets []inheritedSocket
 	for n := range count {
@@ -321,37 +331,70 @@ func fromSystemd(getenv func(string) string) []inheritedSocket {
 		if n < len(names) {
 			s.name = names[n]
 		}
-		sockets = append(sockets, s)
+		if isOpen(s.fd) {
+			sockets = append(sockets, s)
+		}
 	}
-	return sockets
+	return sockets, err
 }
 
 // https://metacpan.org/pod/Server::Starter
-func fromServerStarter(getenv func(string) string) []inheritedSocket {
-	return lastNumbers(strings.Split(getenv("SERVER_STARTER_PORT"), ";"))
+func fromServerStarter(getenv func(string) string) ([]inheritedSocket, error) {
+	return lastNumbers(strings.SplitSeq(getenv("SERVER_STARTER_PORT"), ";")), nil
 }
 
 // fpm_sockets_init_main in sapi/fpm/fpm/fpm_sockets.c of php-src
-func fromFPM(getenv func(string) string) []inheritedSocket {
-	return lastNumbers(strings.Split(getenv("FPM_SOCKETS"), ","))
+func fromFPM(getenv func(string) string) ([]inheritedSocket, error) {
+	return lastNumbers(strings.SplitSeq(getenv("FPM_SOCKETS"), ",")), nil
 }
 
 // ngx_add_inherited_sockets in src/core/nginx.c of nginx
-func fromNginx(getenv func(string) string) []inheritedSocket {
-	return lastNumbers(strings.FieldsFunc(getenv("NGINX"), func(r rune) bool { return r == ';' || r == ':' }))
+func fromNginx(getenv func(string) string) ([]inheritedSocket, error) {
+	return lastNumbers(strings.FieldsFuncSeq(getenv("NGINX"), func(r rune) bool { return r == ';' || r == ':' })), nil
 }
 
 // https://github.com/contribsys/einhorn: a worker trusts the variables only if its parent wrote them.
-func fromEinhorn(getenv func(string) string) []inheritedSocket {
-	count, err := strconv.Atoi(getenv("EINHORN_FD_COUNT"))
-	if err != nil || getenv("EINHORN_MASTER_PID") != strconv.Itoa(os.Getppid()) {
-		return nil
+func fromEinhorn(getenv func(string) string) ([]inheritedSocket, error) {
+	if getenv("EINHORN_MASTER_PID") != strconv.Itoa(os.Getppid()) {
+		return nil, nil
 	}
-	var numbers []string
-	for n := range count {
-		numbers = append(numbers, getenv("EINHORN_FD_"+strconv.Itoa(n)))
+	count, err := announced(getenv, "EINHORN_FD_COUNT")
+	return lastNumbers(func(yield func(string) bool) {
+		for n := range count {
+			// The variables are numbered without a gap, so the first one that is missing is the end of them.
+			number := getenv("EINHORN_FD_" + strconv.Itoa(n))
+			if number == "" || !yield(number) {
+				return
+			}
+		}
+	}), err
+}
+
+// mostDescriptors is what Linux allows a process unless sysctl fs.nr_open says otherwise.
+const mostDescriptors = 1 << 20
+
+// announced is how many descriptors a variable tells of, or 0 if it has no number. It refuses more than a process can
+// have open, before anything is done for each of them.
+func announced(getenv func(string) string, variable string) (int, error) {
+	count, err := strconv.Atoi(getenv(variable))
+	if errors.Is(err, strconv.ErrSyntax) || count < 0 {
+		return 0, nil
 	}
-	return lastNumbers(numbers)
+	if most := descriptorLimit(); err != nil || count > most {
+		return 0, fmt.Errorf("cannot take the sockets that %s=%.20s tells of: this process can have no more than %d "+
+			"descriptors open", variable, getenv(variable), most)
+	}
+	return count, nil
+}
+
+// descriptorLimit is the hard limit, which Go's runtime makes the soft one. In containers it may be a thousand times
+// what anybody uses.
+func descriptorLimit() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return mostDescriptors
+	}
+	return int(min(uint64(limit.Max), mostDescriptors))
 }
 
 // addStdin takes descriptor 0 if it is a socket that waits for anybody: inetd(8) gives such a one to its "wait" services
@@ -378,13 +421,19 @@ func (i *inheritance) addStdin() {
 	i.sockets = append(i.sockets, s)
 }
 
-// lastNumbers reads descriptors from words like 4 and 127.0.0.1:80=4.
-func lastNumbers(words []string) []inheritedSocket {
+// lastNumbers reads descriptors from words like 4 and 127.0.0.1:80=4, and keeps those that are open.
+func lastNumbers(words iter.Seq[string]) []inheritedSocket {
 	var sockets []inheritedSocket
-	for _, word := range words {
-		if fd, err := strconv.Atoi(word[strings.LastIndex(word, "=")+1:]); err == nil {
+	for word := range words {
+		if fd, ok := descriptorNumber(word[strings.LastIndex(word, "=")+1:]); ok && isOpen(fd) {
 			sockets = append(sockets, inheritedSocket{number: fd, fd: fd})
 		}
 	}
 	return sockets
+}
+
+// descriptorNumber takes no number that the kernel, which reads 32 bits of it, would take for another one.
+func descriptorNumber(text string) (int, bool) {
+	number, err := strconv.ParseUint(text, 10, 31)
+	return int(number), err == nil
 }

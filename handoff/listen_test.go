@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -328,6 +329,8 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(raw)
+	bequeathed := bequeath(t, listener)
+	defer unix.Close(bequeathed)
 	for name, word := range map[string]string{
 		"opened by this process": strconv.Itoa(own),
 		"connected":              strconv.Itoa(connected),
@@ -337,6 +340,7 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 		"one of a pair":          strconv.Itoa(pair[0]),
 		"no socket":              strconv.Itoa(raw),
 		"closed":                 "1000000",
+		"beyond 32 bits":         strconv.Itoa(1<<32 + bequeathed),
 		"negative":               "-1",
 		"words":                  "yes",
 		"empty":                  "",
@@ -560,4 +564,62 @@ func TestAppsImportNothing(t *testing.T) {
 			t.Errorf("%s is imported", imported)
 		}
 	}
+}
+
+// A variable that tells of more descriptors than a process can have open costs nothing, and is told.
+func TestMoreDescriptorsThanCanBeOpenAreRefused(t *testing.T) {
+	listener, bound := openSocket(t, "tcp4", "127.0.0.1:0")
+	fd := bequeath(t, listener)
+	defer unix.Close(fd)
+	for name, variables := range map[string]map[string]string{
+		"LISTEN_FDS=3000000":                    {"LISTEN_PID": strconv.Itoa(os.Getpid())},
+		"LISTEN_FDS=99999999999999999999":       {"LISTEN_PID": strconv.Itoa(os.Getpid())},
+		"EINHORN_FD_COUNT=3000000":              {"EINHORN_MASTER_PID": strconv.Itoa(os.Getppid()), "EINHORN_FD_0": "1000000"},
+		"EINHORN_FD_COUNT=99999999999999999999": {"EINHORN_MASTER_PID": strconv.Itoa(os.Getppid())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			variable, value, _ := strings.Cut(name, "=")
+			variables[variable] = value
+			var i *inheritance
+			if spent := allocated(func() { i = inheritFrom(variables) }); spent > 1<<20 {
+				t.Errorf("to read it takes %d bytes", spent)
+			}
+			for _, network := range []string{"tcp", "udp"} {
+				if _, err := listenOn(t, i, network, "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), name) {
+					t.Errorf("%s: the error is %v", network, err)
+				}
+			}
+			variables["SERVER_STARTER_PORT"] = "web=" + strconv.Itoa(fd)
+			if _, err := listenOn(t, inheritFrom(variables), "tcp", bound); err != nil {
+				t.Errorf("a socket that there is gives %v", err)
+			}
+			fd = bequeath(t, listener)
+		})
+	}
+}
+
+// As many as can be open may be told of, and what is not open takes no memory.
+func TestDescriptorsThatAreNotOpenTakeNoMemory(t *testing.T) {
+	most := strconv.Itoa(descriptorLimit())
+	for name, variables := range map[string]map[string]string{
+		"systemd":        {"LISTEN_PID": strconv.Itoa(os.Getpid()), "LISTEN_FDS": most},
+		"einhorn":        {"EINHORN_MASTER_PID": strconv.Itoa(os.Getppid()), "EINHORN_FD_COUNT": most},
+		"server-starter": {"SERVER_STARTER_PORT": strings.Repeat("1000000;", 10000)},
+		"nginx":          {"NGINX": strings.Repeat("1000000;", 10000)},
+		"php-fpm":        {"FPM_SOCKETS": strings.Repeat("1000000,", 10000)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if spent := allocated(func() { inheritFrom(variables) }); spent > 1<<20 {
+				t.Errorf("to read it takes %d bytes", spent)
+			}
+		})
+	}
+}
+
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
