@@ -43,10 +43,8 @@ func (s *Steering) guessV6Only(m Member, fd int, sockaddr []byte) error {
 	if err != nil || !ok || wanted.at.Addr() != netip.IPv6Unspecified() {
 		return err
 	}
-	s.mutex.Lock()
-	rivals := s.rivals(&binding{Member: m, site: wanted})
-	s.mutex.Unlock()
-	if !slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(m, inode) }) {
+	rivals := s.rivalsOf(&binding{Member: m, site: wanted})
+	if !slices.ContainsFunc(rivals, func(r rival) bool { return s.live(m, r.inode) }) {
 		return nil
 	}
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// group is a reuseport group of the kernel's: the sockets that listen at one site, and the program that chooses among
-// them by their numbers. The kernel numbers them as they begin to listen, and when one leaves, the last moves into the
+// group is a reuseport group of the kernel's: the sockets that listen at one site, at least one, and the program that
+// chooses among them by their numbers. The kernel numbers them as they begin to listen, and when one leaves, the last moves into the
 // hole (net/core/sock_reuseport.c).
 type group struct {
 	site     site
@@ -20,6 +20,11 @@ type group struct {
 	stale    bool    // the kernel has another program than it should
 	begun    map[handshake]bool
 	left     time.Time // when another generation was selected
+}
+
+// newGroup is that of the first socket to listen at a site.
+func newGroup(at site, first *seat) *group {
+	return &group{site: at, members: []*seat{first}, selected: first.Generation, stale: true}
 }
 
 // seat is one listening socket of a group. It owns its descriptor.
@@ -83,22 +88,32 @@ func (g *group) add(s *seat) {
 	g.members, g.stale = append(g.members, s), true
 }
 
-// remove numbers the rest as the kernel does. Where nothing is left of the selected generation, another is better than
-// none.
+// remove numbers the rest as the kernel does; it is not for the last one.
 func (g *group) remove(number int) {
 	last := len(g.members) - 1
 	g.members[number] = g.members[last]
 	g.members, g.stale = g.members[:last], true
-	if last == 0 || len(g.chosen()) > 0 {
+	g.reselect()
+}
+
+// reselect sees that something is chosen: where nothing is left of the selected generation, another is better than none.
+func (g *group) reselect() {
+	if len(g.chosen()) > 0 {
 		return
 	}
-	next := g.members[last-1]
+	next := g.members[len(g.members)-1]
 	for _, s := range g.members {
 		if s.state == serving {
 			next = s
 		}
 	}
 	g.choose(next.Generation)
+}
+
+// give makes a socket another instance's, which listens on it.
+func (g *group) give(s *seat, m Member) {
+	s.Member, s.state, g.stale = m, serving, true
+	g.reselect()
 }
 
 // apply makes the kernel do as the group is now. When an app shuts its socket down, the numbers change before another

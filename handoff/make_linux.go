@@ -122,10 +122,7 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 
 // vacateClosed lets the instance take up again what it has closed. The mutex is not held while it asks.
 func (s *Steering) vacateClosed(m Member, at site) {
-	s.mutex.Lock()
-	own := s.own(m, at)
-	s.mutex.Unlock()
-	closed := slices.DeleteFunc(own, func(inode uint64) bool { return s.live(m, inode) })
+	closed := slices.DeleteFunc(s.own(m, at), func(inode uint64) bool { return s.live(m, inode) })
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.abandon(closed, vacant)
@@ -133,6 +130,8 @@ func (s *Steering) vacateClosed(m Member, at site) {
 
 // own are the member's sockets there, one that it was given and has not used included.
 func (s *Steering) own(m Member, at site) []uint64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	g := s.groups[at]
 	if g == nil {
 		return nil

@@ -34,13 +34,15 @@ type Steering struct {
 	hidden map[uint64]*pathSeat // by inode, from bind to listen
 }
 
-// binding is a socket between its bind and its listen.
+// binding is a socket that was bound, and may listen, for the first time or once more.
 type binding struct {
 	Member
 	site  site
 	inode uint64
 	uid   int
-	asked bool
+	asked bool // by the app itself for SO_REUSEPORT
+	reuse bool // and for SO_REUSEADDR
+	shut  bool // it has listened, and was shut down
 }
 
 // NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
@@ -103,10 +105,14 @@ func (s *Steering) prepare(m Member, fd int, wanted site) (*binding, error) {
 	if err != nil {
 		return nil, err
 	}
+	reuse, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	if err != nil {
+		return nil, err
+	}
 	if b.inode, b.uid, err = identity(fd); err != nil {
 		return nil, err
 	}
-	b.asked = asked != 0
+	b.asked, b.reuse = asked != 0, reuse != 0
 	if before := s.bound[b.inode]; before != nil {
 		b.asked = before.asked
 	}
@@ -117,22 +123,30 @@ func (s *Steering) prepare(m Member, fd int, wanted site) (*binding, error) {
 // not both want to share it. One that the app has closed is in the way no more, and has its successor in this one. The
 // mutex is not held while it asks.
 func (s *Steering) taken(b *binding) bool {
-	s.mutex.Lock()
-	rivals := s.rivals(b)
-	s.mutex.Unlock()
-	if slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(b.Member, inode) }) {
-		return true
+	var closed []uint64
+	for _, r := range s.rivalsOf(b) {
+		switch {
+		case !s.live(b.Member, r.inode):
+			closed = append(closed, r.inode)
+		case !r.yields:
+			return true
+		}
 	}
+	s.replace(closed, b.site)
+	return false
+}
+
+// replace is for sockets that their app has closed, and another one at the site is to follow.
+func (s *Steering) replace(closed []uint64, at site) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for _, inode := range rivals {
+	for _, inode := range closed {
 		state := retired
-		if g, _ := s.find(inode); g != nil && g.site == b.site {
+		if g, _ := s.find(inode); g != nil && g.site == at {
 			state = vacant
 		}
 		s.abandon([]uint64{inode}, state)
 	}
-	return false
 }
 
 // abandon is for sockets that their app has closed.
@@ -160,24 +174,36 @@ func (s *Steering) Review(m Member) error {
 	return s.Forget(closed...)
 }
 
-func (s *Steering) rivals(b *binding) []uint64 {
-	var inodes []uint64
-	rival := func(m Member, p site, asked bool, inode uint64) {
-		if m == b.Member && inode != b.inode && p.collides(b.site) && !(asked && b.asked) {
-			inodes = append(inodes, inode)
+// rival is a socket of the same instance at an address that another one is to be bound to.
+type rival struct {
+	inode  uint64
+	yields bool // the kernel refuses neither
+}
+
+func (s *Steering) rivalsOf(b *binding) []rival {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.rivals(b)
+}
+
+func (s *Steering) rivals(b *binding) []rival {
+	var found []rival
+	add := func(m Member, p site, asked bool, r rival) {
+		if m == b.Member && r.inode != b.inode && p.collides(b.site) && !(asked && b.asked) {
+			found = append(found, r)
 		}
 	}
 	for inode, other := range s.bound {
-		rival(other.Member, other.site, other.asked, inode)
+		add(other.Member, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse})
 	}
 	for _, g := range s.groups {
 		for _, seat := range g.members {
 			if seat.state == serving {
-				rival(seat.Member, g.site, seat.asked, seat.inode)
+				add(seat.Member, g.site, seat.asked, rival{inode: seat.inode})
 			}
 		}
 	}
-	return inodes
+	return found
 }
 
 // share sets what lets the socket share its address with the others of its group.
@@ -284,7 +310,7 @@ func (s *Steering) listen(m Member, fd, backlog int) error {
 	if err := unix.Listen(fd, backlog); err != nil {
 		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.at, err), unix.Close(fd))
 	}
-	// The binding stays: a socket that is shut down may listen once more.
+	b.shut = false // the binding stays: a socket that is shut down may listen once more
 	return s.join(at, &seat{Member: m, fd: fd, inode: inode, uid: uid, asked: b.asked})
 }
 
@@ -300,29 +326,37 @@ func (s *Steering) listenAgain(g *group, known *seat, m Member, backlog int) err
 	if err := unix.Listen(known.fd, backlog); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", g.site.at, err)
 	}
-	known.Member, known.state, g.stale = m, serving, true
+	g.give(known, m)
 	return s.refresh()
 }
 
 // join attaches the program after listen and never before: a program gives a socket that does not listen a group of
 // its own, with which listen fails by EADDRINUSE.
 func (s *Steering) join(at site, new *seat) error {
-	g := s.groups[at]
-	if g == nil {
-		g = &group{site: at, selected: new.Generation}
-		s.groups[at] = g
+	if g := s.groups[at]; g != nil {
+		g.add(new)
+	} else {
+		s.groups[at] = newGroup(at, new)
 	}
-	g.add(new)
 	err := s.watch(new)
 	if err == nil {
 		err = s.refresh()
 	}
-	if number := slices.Index(g.members, new); err != nil && number >= 0 {
-		return errors.Join(err, s.end(g, number), s.refresh())
+	if err != nil {
+		return errors.Join(err, s.leave(new), s.refresh())
 	}
 	// What cannot be closed now is tried again at the next change, and is no reason to fail the app.
 	_ = s.sweep()
-	return err
+	return nil
+}
+
+// leave ends a socket that cannot be a member, unless it was shut down meanwhile and is none any more.
+func (s *Steering) leave(new *seat) error {
+	g, seat := s.find(new.inode)
+	if seat != new {
+		return nil
+	}
+	return s.end(g, slices.Index(g.members, seat))
 }
 
 // watch asks for no EPOLLIN: connections wake the app's set and not this one. EPOLLHUP is always on, and EPOLLET
@@ -366,11 +400,8 @@ func (s *Steering) refresh() error {
 
 func (s *Steering) stale() []*group {
 	var stale []*group
-	for at, g := range s.groups {
-		switch {
-		case len(g.members) == 0:
-			delete(s.groups, at)
-		case g.stale:
+	for _, g := range s.groups {
+		if g.stale {
 			stale = append(stale, g)
 		}
 	}
@@ -398,6 +429,9 @@ func (s *Steering) heed(inode uint64) {
 	if seat == nil || listens(seat.fd) {
 		return
 	}
+	if b := s.bound[inode]; b != nil {
+		b.shut = true
+	}
 	s.left = append(s.left, SteeredSocket{Member: seat.Member, Bound: g.site.at, Inode: seat.inode})
 	// No error matters: the counter cannot overflow, and the socket is dead already.
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
@@ -405,10 +439,15 @@ func (s *Steering) heed(inode uint64) {
 }
 
 // end ends a socket for all who have it: if somebody still did, closing the descriptor alone would leave it in the
-// group, and the numbers would be wrong. For the same reason the watch has to be told.
+// group, and the numbers would be wrong. For the same reason the watch has to be told. With its last socket the group
+// ends: there is none without members.
 func (s *Steering) end(g *group, number int) error {
 	fd := g.members[number].fd
-	g.remove(number)
+	if len(g.members) == 1 {
+		delete(s.groups, g.site)
+	} else {
+		g.remove(number)
+	}
 	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	_ = unix.Shutdown(fd, unix.SHUT_RD)
 	return unix.Close(fd)
@@ -417,16 +456,25 @@ func (s *Steering) end(g *group, number int) error {
 // sweep closes what has retired, as far as it is safe now.
 func (s *Steering) sweep() error {
 	for _, g := range s.sorted() {
-		for number, before := g.removable(); number >= 0; number, before = g.removable() {
-			if err := g.attach(before, g.targets(s.probes)); err != nil {
-				return err
-			}
-			if err := errors.Join(s.end(g, number), s.refresh()); err != nil {
+		for swept := true; swept && s.groups[g.site] == g; {
+			var err error
+			if swept, err = s.sweepOne(g); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (s *Steering) sweepOne(g *group) (bool, error) {
+	number, before := g.removable()
+	if number < 0 {
+		return false, nil
+	}
+	if err := g.attach(before, g.targets(s.probes)); err != nil {
+		return false, err
+	}
+	return true, errors.Join(s.end(g, number), s.refresh())
 }
 
 func (s *Steering) sorted() []*group {
@@ -456,6 +504,8 @@ func (s *Steering) Cutover(generation int) (kept []string, err error) {
 // Probe makes connections from this local port go to one instance, wherever it listens, until EndProbe. The port is that
 // of the machine itself or of any client: take one that is bound for the probe.
 func (s *Steering) Probe(port uint16, m Member) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	return s.change(func(g *group) {
 		s.probes[port] = m
 		g.stale = true
@@ -464,6 +514,8 @@ func (s *Steering) Probe(port uint16, m Member) error {
 
 // EndProbe makes connections from the port ordinary ones again.
 func (s *Steering) EndProbe(port uint16) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	return s.change(func(g *group) {
 		delete(s.probes, port)
 		g.stale = true
@@ -490,22 +542,20 @@ func (s *Steering) Forget(inodes ...uint64) error {
 		return nil
 	}
 	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	s.abandon(inodes, retired)
-	s.mutex.Unlock()
 	return s.change(func(*group) {})
 }
 
 func (s *Steering) dismiss(m Member, state seatState) error {
 	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	maps.DeleteFunc(s.bound, func(_ uint64, b *binding) bool { return b.Member == m })
 	s.leavePaths(m, state)
-	s.mutex.Unlock()
 	return s.change(func(g *group) { g.leave(m, state) })
 }
 
 func (s *Steering) change(each func(*group)) error {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
 	for _, g := range s.groups {
 		each(g)
 	}

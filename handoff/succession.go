@@ -108,6 +108,8 @@ type BindingState struct {
 	Inode uint64
 	UID   int
 	Asked bool
+	Reuse bool
+	Shut  bool
 }
 
 // PathState is one declared path with its unix sockets.

@@ -24,7 +24,7 @@ func (s *Steering) Suspend() (SteeringState, error) {
 		state.Paths = append(state.Paths, s.describePath(g))
 	}
 	for _, b := range s.bound {
-		state.Bound = append(state.Bound, BindingState{b.Member, b.site.describe(), b.inode, b.uid, b.asked})
+		state.Bound = append(state.Bound, BindingState{b.Member, b.site.describe(), b.inode, b.uid, b.asked, b.reuse, b.shut})
 	}
 	return state, nil
 }
@@ -72,7 +72,7 @@ func (s *Steering) takeOver(state SteeringState, fds Descriptors) error {
 	s.epoll, s.left = watch, state.Left
 	maps.Copy(s.made, state.Made)
 	for _, b := range state.Bound {
-		s.bound[b.Inode] = &binding{b.Member, b.Site.site(), b.Inode, b.UID, b.Asked}
+		s.bound[b.Inode] = &binding{b.Member, b.Site.site(), b.Inode, b.UID, b.Asked, b.Reuse, b.Shut}
 	}
 	for _, g := range state.Groups {
 		if err := s.takeGroup(g, fds); err != nil {
@@ -130,7 +130,6 @@ func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
 // takeGroup leaves the group to be attached at the first occasion: its program may have a probe.
 func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
 	g := &group{site: state.Site.site(), selected: state.Selected, stale: true, left: state.Replaced}
-	s.groups[g.site] = g
 	if state.Counted {
 		g.begun = make(map[handshake]bool)
 	}
@@ -142,6 +141,7 @@ func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.site.at, err)
 		}
+		s.groups[g.site] = g
 		g.members = append(g.members, &seat{Member: m.Member, fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked, state: seatState(m.State)})
 	}
 	return nil

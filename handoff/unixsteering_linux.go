@@ -68,15 +68,7 @@ func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, 
 
 // pathTaken is what taken is for addresses. Of a bind that went on, the kernel knows whether it was good.
 func (s *Steering) pathTaken(m Member, path string, inode uint64) bool {
-	s.mutex.Lock()
-	var rivals []uint64
-	for _, seat := range s.pathSeats() {
-		bound := seat.id != (pathID{})
-		if seat.Member == m && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
-			rivals = append(rivals, seat.inode)
-		}
-	}
-	s.mutex.Unlock()
+	rivals := s.pathRivals(m, path, inode)
 	if slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(m, inode) }) {
 		return true
 	}
@@ -84,6 +76,19 @@ func (s *Steering) pathTaken(m Member, path string, inode uint64) bool {
 	defer s.mutex.Unlock()
 	s.abandon(rivals, vacant)
 	return false
+}
+
+func (s *Steering) pathRivals(m Member, path string, inode uint64) []uint64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	var rivals []uint64
+	for _, seat := range s.pathSeats() {
+		bound := seat.id != (pathID{})
+		if seat.Member == m && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
+			rivals = append(rivals, seat.inode)
+		}
+	}
+	return rivals
 }
 
 // pathSeats are all, those that do not listen yet too.
@@ -214,14 +219,7 @@ func (s *Steering) leavePath(seat *pathSeat, state seatState) {
 // Accepted counts the connections that the processes have accepted at the generation's paths and not closed yet, as
 // Connections does.
 func (s *Steering) Accepted(generation int, pids []int) (int, error) {
-	s.mutex.Lock()
-	names := make(map[string]bool)
-	for _, seat := range s.pathSeats() {
-		if seat.Generation == generation && seat.bound != "" {
-			names[seat.bound] = true
-		}
-	}
-	s.mutex.Unlock()
+	names := s.boundNames(generation)
 	if len(names) == 0 {
 		return 0, nil
 	}
@@ -236,4 +234,16 @@ func (s *Steering) Accepted(generation int, pids []int) (int, error) {
 		}
 	})
 	return count, err
+}
+
+func (s *Steering) boundNames(generation int) map[string]bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	names := make(map[string]bool)
+	for _, seat := range s.pathSeats() {
+		if seat.Generation == generation && seat.bound != "" {
+			names[seat.bound] = true
+		}
+	}
+	return names
 }
