@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/cmd/load"
 	"golang.org/x/sys/unix"
@@ -181,19 +182,35 @@ func TestDrainDelay(t *testing.T) {
 }
 
 func TestSecondSignalAndQuitEndAtOnce(t *testing.T) {
-	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}, {syscall.SIGQUIT}} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
 		s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1h", "--", appBinary, "-ignore-term")
 		s.ready(1)
-		for i, sig := range signals {
-			s.signal(sig)
-			if i == 0 && len(signals) > 1 {
-				s.awaitMessage("stopping")
-			}
+		s.signal(sig)
+		for deadline := time.Now().Add(patience); !s.said("stopping at once") && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			s.signal(sig) // what comes within half a second is taken for the first one
 		}
 		if status := s.wait(); status != 137 {
-			t.Errorf("%v: status %d", signals, status)
+			t.Errorf("%v: status %d", sig, status)
 		}
 		s.checkNothingLeft()
+	}
+}
+
+// As sent by timeout(1) and by npm. Who has a request under way is answered.
+func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
+	t.Parallel()
+	for _, pair := range [][2]syscall.Signal{{syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}, {syscall.SIGINT, syscall.SIGTERM}} {
+		s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+		addr := s.address("web")
+		s.ready(1)
+		r := begin(t, addr)
+		s.signal(pair[0])
+		s.signal(pair[1])
+		s.awaitMessage("generation draining")
+		r.finish()
+		if status := s.wait(); status != 0 {
+			t.Errorf("%v: status %d", pair, status)
+		}
 	}
 }
 

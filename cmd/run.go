@@ -23,7 +23,8 @@ started with the same sockets, and once it serves the old one is told to finish.
 
 Signals:
   HUP                upgrade
-  TERM, INT          stop: drain, then exit; a second one stops at once
+  TERM, INT          stop: drain, then exit; a second one, half a second later or more,
+                     stops at once
   QUIT               stop at once
   USR1, ALRM, 35-64  passed on to the app; WINCH too without a terminal
 

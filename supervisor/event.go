@@ -18,8 +18,8 @@ type (
 		command  []string
 		rollback bool // of what ran before the current one
 	}
-	// stopRequested asks for the end of everything; as a signal said twice, for an
-	// immediate one.
+	// stopRequested asks for the end of everything; as a signal that comes again after
+	// a while, for an immediate one.
 	stopRequested struct{ request int }
 	// killRequested asks for an immediate end.
 	killRequested struct{ request int }

@@ -30,8 +30,9 @@ type machine struct {
 	wish        *wish // the upgrade that is wanted and not begun
 	history     []attempt
 	relay       *relay
-	stoppers    []int // the requests that wait for the end
-	served      bool  // some generation was ready once
+	stoppers    []int     // the requests that wait for the end
+	told        time.Time // when grace was first told to stop
+	served      bool      // some generation was ready once
 	notifying   map[string]bool
 	ended       int // the generation that has ended last
 	endedAt     time.Time

@@ -315,7 +315,7 @@ func TestStopStatuses(t *testing.T) {
 		"drained":     {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, childproc.Exit{Signal: syscall.SIGTERM}) }, 0},
 		"exited 1":    {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, childproc.Exit{Code: 1}) }, 0},
 		"over time":   {func(w *world) { w.happen(stopRequested{}); w.expirePhase(1); w.unwind() }, 137},
-		"second TERM": {func(w *world) { w.happen(stopRequested{}); w.happen(stopRequested{}); w.unwind() }, 137},
+		"second TERM": {func(w *world) { w.stopTwice(2 * sameStop); w.unwind() }, 137},
 		"QUIT":        {func(w *world) { w.happen(killRequested{}); w.unwind() }, 137},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -325,6 +325,51 @@ func TestStopStatuses(t *testing.T) {
 				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.want)
 			}
 		})
+	}
+}
+
+// stopTwice sends the second of two stop signals so long after the first one.
+func (w *world) stopTwice(apart time.Duration) {
+	w.happen(stopRequested{})
+	w.at = w.at.Add(apart)
+	w.happen(stopRequested{})
+}
+
+// timeout of coreutils signals its child and then its whole process group, npm sends on what a terminal has sent to
+// both, and a shell and the kernel each say HUP when a terminal closes.
+func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
+	w := serving(t)
+	w.stopTwice(sameStop / 2)
+	if phase := w.m.instances[1].phase; phase != Draining {
+		t.Fatalf("the instance is %s after one stop that was sent twice", phase)
+	}
+	w.at = w.at.Add(sameStop)
+	w.happen(stopRequested{})
+	if phase := w.m.instances[1].phase; phase != Killing {
+		t.Errorf("the instance is %s after a second stop", phase)
+	}
+}
+
+func TestDrainDelayIsNotCutByAStopThatComesTwice(t *testing.T) {
+	p := testPolicy()
+	p.DrainDelay = 5 * time.Second
+	w := servingWith(t, p)
+	w.stopTwice(sameStop / 2)
+	if w.m.mode != lingering || w.m.instances[1].phase != Ready {
+		t.Errorf("it does not serve on: %v", w)
+	}
+}
+
+// An app that has ended is no reason to take the first stop signal for a second one.
+func TestFirstStopAfterTheEndOfTheAppIsNoSecondOne(t *testing.T) {
+	p := testPolicy()
+	p.Restart = RestartNever
+	w := servingWith(t, p)
+	w.upgrade(t)
+	w.endInstance(2, childproc.Exit{})
+	w.happen(stopRequested{})
+	if phase := w.m.instances[1].phase; phase != Draining {
+		t.Errorf("the old generation's instance is %s", phase)
 	}
 }
 

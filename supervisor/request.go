@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"slices"
+	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
 )
@@ -67,19 +68,25 @@ func (m *machine) forget() {
 	}
 }
 
+// sameStop is how long further stop signals are taken for the one that came first: timeout(1) and npm pass on what the
+// terminal, or they themselves, have sent to the whole process group.
+const sameStop = 500 * time.Millisecond
+
 func (m *machine) onStopRequested(ev stopRequested) {
 	m.stoppers = append(m.stoppers, asker(ev.request)...)
-	switch m.mode {
-	case running:
+	again := !m.told.IsZero()
+	if !again {
+		m.told = m.at
+	}
+	switch {
+	case m.mode == running:
 		m.say(report{level: info, text: "stopping", fact: FactStopping, within: m.policy.DrainTimeout})
 		m.linger()
-	case lingering, stopping:
-		if ev.request != 0 {
-			return // who asks waits along; only a signal that is sent twice is impatient
-		}
+	case ev.request != 0:
+		// Who asks waits along; only a signal that is sent twice is impatient.
+	case again && m.at.Sub(m.told) >= sameStop:
 		m.say(report{level: warn, text: "stopping at once", why: "told to stop a second time"})
 		m.killAll()
-	case done:
 	}
 }
 
