@@ -22,7 +22,8 @@ import (
 // The drain goes through the phases in order, each of which is awaited. A phase may use what is left of the Timeout
 // except a tenth of it for each later phase that has something to do, or less by PhaseTimeout. A step that is not
 // ended by then is named in the log and left behind. A second signal and SIGQUIT end all phases at once: requests are
-// cut, and what has not begun does not begin any more.
+// cut, and what has not begun does not begin any more. The same signal again within half a second is no second one: many
+// parents signal a process and then its group.
 //
 // The log tells each second how many requests are in flight, and so does a message to the supervisor.
 //

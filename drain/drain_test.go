@@ -291,11 +291,11 @@ func TestSecondSignalBeginsNothingMore(t *testing.T) {
 	d.Close("database", func() { t.Error("the database was closed, though everything had to end at once") })
 	raise(t, syscall.SIGTERM)
 	receive(t, hanging)
-	raise(t, syscall.SIGTERM)
+	raise(t, syscall.SIGINT)
 	receive(t, d.Done())
 	mustSay(t, d.Err(),
-		"cannot end api: it had not ended: a second signal came: terminated",
-		"cannot end database: cannot begin: a second signal came: terminated")
+		"cannot end api: it had not ended: a second signal came: interrupt",
+		"cannot end database: cannot begin: a second signal came: interrupt")
 }
 
 func TestWhatComesTooLateDoesNotBegin(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 // losing a request, and returns. It is New, Drain.Serve and Drain.Wait in one, with all that they say.
 //
 // When it accepts connections it calls handoff.Ready. SIGTERM, SIGINT or the end of the context (see Signals and
-// Context) begin the drain. A second signal, SIGQUIT or the end of the timeout cut what remains. The result is nil if
-// no request was cut. An error of Accept or handoff.Ready ends Serve too, after a drain.
+// Context) begin the drain. A second signal (see Drain), SIGQUIT or the end of the timeout cut what remains. The result
+// is nil if no request was cut. An error of Accept or handoff.Ready ends Serve too, after a drain.
 func Serve(srv *http.Server, ln net.Listener, opts ...Option) error {
 	d := newDrain(opts)
 	d.Serve(srv, ln)

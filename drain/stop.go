@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // stop turns signals and the caller's context into two moments.
@@ -21,11 +22,14 @@ type stop struct {
 	ended   chan struct{}
 }
 
+// repetition is the time in which the signal that began the drain may come again and is the same wish still: timeout of
+// coreutils signals its command and then the process group that this is in (cleanup in src/timeout.c), and a Ctrl-C
+// reaches a program both from the terminal and from a parent such as npm that passes it on.
+const repetition = 500 * time.Millisecond
+
 // watch handles the process's signals until close.
 func watch(o options) *stop {
-	s := &stop{signals: make(chan os.Signal, 2), closed: make(chan struct{}), ended: make(chan struct{})}
-	s.begin, s.start = context.WithCancel(o.ctx)
-	s.now, s.cut = context.WithCancelCause(context.Background())
+	s := newStop(o.ctx)
 	if len(o.signals) > 0 {
 		signal.Notify(s.signals, append([]os.Signal{syscall.SIGQUIT}, o.signals...)...)
 	}
@@ -33,16 +37,28 @@ func watch(o options) *stop {
 	return s
 }
 
+func newStop(ctx context.Context) *stop {
+	s := &stop{signals: make(chan os.Signal, 2), closed: make(chan struct{}), ended: make(chan struct{})}
+	s.begin, s.start = context.WithCancel(ctx)
+	s.now, s.cut = context.WithCancelCause(context.Background())
+	return s
+}
+
 // run counts signals, not beginnings: the caller's context may have ended by the very signal that comes here too.
 func (s *stop) run(begin []os.Signal) {
 	defer close(s.ended)
-	for first := true; ; first = false {
+	var first os.Signal
+	var came time.Time
+	for {
 		select {
 		case sig := <-s.signals:
-			if !first {
-				s.cut(fmt.Errorf("a second signal came: %v", sig))
-			} else if !slices.Contains(begin, sig) {
+			switch {
+			case first == nil && slices.Contains(begin, sig):
+				first, came = sig, time.Now()
+			case first == nil:
 				s.cut(fmt.Errorf("a signal came that ends at once: %v", sig))
+			case sig != first || time.Since(came) >= repetition:
+				s.cut(fmt.Errorf("a second signal came: %v", sig))
 			}
 			s.start()
 		case <-s.closed:

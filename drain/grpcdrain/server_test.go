@@ -114,7 +114,7 @@ func TestEndOfTheTimeCutsAndCounts(t *testing.T) {
 func TestEndAtOnceCutsToo(t *testing.T) {
 	service, begun, _ := held()
 	ln := listen(t)
-	d := newDrain(t, drain.Signals(syscall.SIGUSR1))
+	d := newDrain(t, drain.Signals(syscall.SIGUSR1, syscall.SIGUSR2))
 	s := serve(t, d, service, ln)
 	client := connect(t, ln.Addr())
 	said := make(chan error, 1)
@@ -124,7 +124,7 @@ func TestEndAtOnceCutsToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	receive(t, s.leaving)
-	if err := syscall.Kill(syscall.Getpid(), syscall.SIGUSR1); err != nil {
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
 	if err := receive(t, said); status.Code(err) != codes.Unavailable {
