@@ -78,7 +78,7 @@ func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 		Dir:   spec.Dir,
 		Env:   spec.Env,
 		Files: shimFiles(spec, null, theirs),
-		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &p.pidfd},
+		Sys:   apart(spec, &p.pidfd),
 	})
 	if err != nil {
 		return err
@@ -89,6 +89,13 @@ func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 	}
 	f.own[p.PID] = struct{}{}
 	return nil
+}
+
+// apart has the process lead a group, and a session too where it becomes another user: in grace's own that user could
+// push keystrokes into the terminal of who has started grace (TIOCSTI, tiocsti in drivers/tty/tty_io.c).
+func apart(spec Spec, pidfd *int) *syscall.SysProcAttr {
+	session := spec.Identity != nil
+	return &syscall.SysProcAttr{Setsid: session, Setpgid: !session, PidFD: pidfd}
 }
 
 func shimArgs(spec Spec) []string {

@@ -17,7 +17,7 @@ type Spec struct {
 	Files                 []int
 
 	Umask int // -1 leaves grace's own
-	// Identity is whom the process runs as; nil leaves grace's own.
+	// Identity is whom the process runs as, in a session of its own; nil leaves grace's own user and session.
 	Identity *Identity
 
 	// Capture has grace asked about every bind and listen of the app; the process
