@@ -106,6 +106,9 @@ func shimArgs(spec Spec) []string {
 	if spec.Capture {
 		e.Capture = e.Report + 1
 	}
+	if spec.Program != 0 {
+		e.Program = max(e.Report, e.Capture) + 1
+	}
 	if id := spec.Identity; id != nil {
 		e.Identity = &shim.Identity{UID: id.UID, GID: id.GID, Groups: id.Groups}
 	}
@@ -120,6 +123,9 @@ func shimFiles(spec Spec, null, theirs []int) []uintptr {
 	files := []uintptr{uintptr(stdin), uintptr(spec.Stdout), uintptr(spec.Stderr)}
 	for _, fd := range slices.Concat(spec.Files, theirs) {
 		files = append(files, uintptr(fd))
+	}
+	if spec.Program != 0 {
+		files = append(files, uintptr(spec.Program))
 	}
 	return files
 }
