@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"examples":           {"handoff", "drain"},
 	"internal":           {},
 	"scripts":            {"cmd/load"},
+	"test":               {},
 }
 
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.

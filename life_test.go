@@ -392,14 +392,13 @@ func TestAppHasNoOtherDescriptors(t *testing.T) {
 	s.stop()
 }
 
-// openTerminal makes a pair of which the test closes what is left.
-func openTerminal(t *testing.T) (master, terminal *os.File) {
-	t.Helper()
+// The terminal that grace was started in is closed: it stops, as a shell's child
+// does, and does not take the HUP for an upgrade.
+func TestClosedTerminalStopsGrace(t *testing.T) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { master.Close() })
 	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -407,18 +406,10 @@ func openTerminal(t *testing.T) (master, terminal *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { terminal.Close() })
-	return master, terminal
-}
-
-// The terminal that grace was started in is closed: it stops, as a shell's child
-// does, and does not take the HUP for an upgrade.
-func TestClosedTerminalStopsGrace(t *testing.T) {
-	master, terminal := openTerminal(t)
 	s := graceWith(t, func(c *exec.Cmd) {
 		c.Stdin = terminal
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -20,7 +20,6 @@ type host interface {
 	reap(reap)
 	release(instance int)
 	retire(generation int)
-	discard(generation int)
 	count(count)
 	steer(generation int)
 	observe(observe)
@@ -189,8 +188,6 @@ func (l *loop) perform(a action) {
 		l.host.release(a.instance)
 	case retire:
 		l.host.retire(a.generation)
-	case discard:
-		l.host.discard(a.generation)
 	case count:
 		l.host.count(a)
 	case steer:

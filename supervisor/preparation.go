@@ -22,13 +22,8 @@ func newPreparation(l *launch) *preparation {
 func (a *apps) prepare(order prepare) {
 	p := newPreparation(nil)
 	a.launches[order.generation] = p
-	kept, err := program(0), error(nil)
-	if order.again != nil {
-		kept, err = a.kept(order.again.Generation)
-		a.attempt(err) // the file may be where it was
-	}
 	go func() {
-		l, err := a.resolve(p.ctx, order, kept)
+		l, err := a.resolve(p.ctx, order)
 		if err != nil {
 			a.post(prepareFailed{order.generation, err.Error(), statusOf(err)})
 			return
@@ -40,55 +35,35 @@ func (a *apps) prepare(order prepare) {
 
 func (a *apps) abandon(generation int) { a.launches[generation].cancel() }
 
-// retire keeps the executable, until discard.
 func (a *apps) retire(generation int) {
-	p := a.launches[generation]
-	p.cancel()
-	if p.launch != nil {
-		a.programs[generation] = p.launch.program
-	}
+	a.launches[generation].cancel()
 	delete(a.launches, generation)
 	a.retireSockets(generation)
 }
 
-func (a *apps) resolve(ctx context.Context, order prepare, kept program) (*launch, error) {
+func (a *apps) resolve(ctx context.Context, order prepare) (*launch, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)
 	defer cancel()
-	l, err := a.lookUp(ctx, order, kept)
+	l, err := a.lookUp(ctx, order)
 	if err != nil || a.options.Check == "" || order.generation == 1 {
 		return l, err
 	}
-	if err := a.check(ctx, l); err != nil {
-		l.program.close()
-		return nil, err
-	}
-	return l, nil
+	return l, a.check(ctx, l)
 }
 
 // lookUp gives up when ctx ends, as a file can be a pipe that nobody writes to, or far away: who
 // waits for it in the kernel cannot be called back, and is left there.
-func (a *apps) lookUp(ctx context.Context, order prepare, kept program) (*launch, error) {
-	type finding struct {
-		launch *launch
-		err    error
-	}
-	found := make(chan finding)
+func (a *apps) lookUp(ctx context.Context, order prepare) (*launch, error) {
+	var l *launch
+	found := make(chan error, 1)
 	go func() {
-		l, err := resolveOrder(a.options, order, kept)
-		if err != nil {
-			kept.close()
-		}
-		select {
-		case found <- finding{l, err}:
-		case <-ctx.Done():
-			if err == nil {
-				l.program.close()
-			}
-		}
+		resolved, err := resolveOrder(a.options, order)
+		l = resolved
+		found <- err
 	}()
 	select {
-	case f := <-found:
-		return f.launch, f.err
+	case err := <-found:
+		return l, err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("cannot look up the command and its files: %w (see whether the --env-file, or a file system, keeps its readers waiting)", ctx.Err())
 	}

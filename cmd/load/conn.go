@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -17,6 +18,33 @@ type conn struct {
 	used   bool // an exchange on it has succeeded
 	drops  bool // the server may get a request that it has no answer to any more
 	unhook func() bool
+	on     Connection
+}
+
+// broke says on which connection something went wrong.
+func (c *conn) broke(err error) error {
+	if err == nil {
+		return nil
+	}
+	return broken{err, c.on}
+}
+
+// clientEnd is empty where the kernel does not tell.
+func clientEnd(c net.Conn) string {
+	local := c.LocalAddr()
+	unix, ok := c.(*net.UnixConn)
+	if !ok {
+		return local.String()
+	}
+	raw, err := unix.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	var stat syscall.Stat_t
+	if err := errors.Join(raw.Control(func(fd uintptr) { err = syscall.Fstat(int(fd), &stat) }), err); err != nil {
+		return ""
+	}
+	return strconv.FormatUint(stat.Ino, 10)
 }
 
 // dial opens a connection that ends with ctx, or when the caller closes it.
@@ -30,7 +58,7 @@ func dial(ctx context.Context, cfg Config) (*conn, error) {
 		return nil, dialFailure(err)
 	}
 	unhook := context.AfterFunc(ctx, func() { c.Close() })
-	return &conn{Conn: c, in: bufio.NewReader(c), unhook: unhook, drops: cfg.Lingers}, nil
+	return &conn{Conn: c, in: bufio.NewReader(c), unhook: unhook, drops: cfg.Lingers, on: Connection{clientEnd(c), time.Now()}}, nil
 }
 
 // autobind gives a unix socket an address of its own (unix(7)): a datagram socket without one cannot be answered.

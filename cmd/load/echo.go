@@ -19,17 +19,19 @@ type echoClient struct {
 }
 
 func (c *echoClient) exchange() (Source, error) {
+	if err := c.open(); err != nil {
+		return Source{}, err
+	}
+	conn := c.conn
 	err := c.oneMessage()
 	if err != nil {
+		err = conn.broke(err)
 		c.close()
 	}
 	return Source{}, err
 }
 
 func (c *echoClient) oneMessage() error {
-	if err := c.open(); err != nil {
-		return err
-	}
 	c.sent++
 	c.message = fmt.Appendf(c.message[:0], "%0*d", payloadSize, c.sent)
 	if err := c.conn.send(c.message, c.load.cfg.Timeout); err != nil {

@@ -35,6 +35,27 @@ type Failed struct {
 	Failure Failure
 	At      time.Time
 	Err     error
+	On      Connection // zero where none could be opened
+}
+
+// Connection is a client's own end of one.
+type Connection struct {
+	Client string // its address; of a unix socket, which has none, its inode
+	Opened time.Time
+}
+
+// broken is an error of a connection that was open.
+type broken struct {
+	error
+	on Connection
+}
+
+func (b broken) Unwrap() error { return b.error }
+
+func connectionOf(err error) Connection {
+	var b broken
+	errors.As(err, &b)
+	return b.on
 }
 
 func (f Failed) String() string {

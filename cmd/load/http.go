@@ -28,18 +28,21 @@ func (c *httpClient) exchange() (Source, error) {
 	if err := c.open(); err != nil {
 		return Source{}, err
 	}
+	conn := c.conn
 	response, err := c.roundTrip()
 	if err != nil {
+		err = conn.broke(err)
 		c.close()
 		return Source{}, err
 	}
+	err = conn.broke(c.check(response))
 	if !c.keep {
 		c.close()
 	} else if response.Close {
 		c.close()
 		c.load.reconnected(c.kind)
 	}
-	return sourceOf(response), c.check(response)
+	return sourceOf(response), err
 }
 
 func (c *httpClient) roundTrip() (*http.Response, error) {

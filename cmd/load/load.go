@@ -38,6 +38,9 @@ type Config struct {
 	// it gets, as nginx does (lingering_close). A request that was on its way to an idle connection is acknowledged then,
 	// and counts as IdleClosed too.
 	Lingers bool
+
+	// Report is told of each failure that counts as one, in the goroutine of the client that has met it; nil: nobody is.
+	Report func(Failed)
 }
 
 // Load is a running set of clients. Its methods may be called from any goroutine.
@@ -189,7 +192,7 @@ func (l *Load) end(kind Kind, s start, source Source, err error) {
 		l.answered(source, now)
 	}
 	if err != nil {
-		l.tally.fail(kind, now, err)
+		l.fail(kind, now, err)
 		return
 	}
 	latency := max(1, now.Sub(s.at).Microseconds())
@@ -218,7 +221,15 @@ func (l *Load) phaseSince(s start) Phase {
 func (l *Load) cut(kind Kind, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tally.fail(kind, time.Now(), err)
+	l.fail(kind, time.Now(), err)
+}
+
+// fail counts a failure and tells of it. The caller holds the lock.
+func (l *Load) fail(kind Kind, now time.Time, err error) {
+	failed := l.tally.fail(kind, now, err)
+	if l.cfg.Report != nil && !l.tally.excused(failed.Failure) {
+		l.cfg.Report(failed)
+	}
 }
 
 func (l *Load) reconnected(kind Kind) {

@@ -495,3 +495,32 @@ func TestTallyText(t *testing.T) {
 		t.Errorf("%d first failures are kept", len(tally.First))
 	}
 }
+
+func TestFailureIsReportedWithItsConnection(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			clients, reports := make(chan string, 1), make(chan Failed, 1)
+			addr := serve(t, network, func(c net.Conn) {
+				select {
+				case clients <- c.RemoteAddr().String():
+				default:
+				}
+				resets(c)
+			})
+			begun := time.Now()
+			startLoad(t, Config{Network: network, Addr: addr, Clients: map[Kind]int{KeepAliveGet: 1}, Report: func(f Failed) {
+				select {
+				case reports <- f:
+				default:
+				}
+			}})
+			failed, client := <-reports, <-clients
+			if failed.On.Opened.Before(begun) || failed.On.Client == "" {
+				t.Errorf("the connection is %+v", failed.On)
+			}
+			if network == "tcp" && failed.On.Client != client {
+				t.Errorf("the failure was on %s, the first connection came from %s", failed.On.Client, client)
+			}
+		})
+	}
+}

@@ -84,6 +84,7 @@ func (l *Load) open(last int) (stream, error) {
 }
 
 func (s stream) failed(err error) (stream, error) {
+	err = s.conn.broke(err)
 	s.close()
 	return stream{}, err
 }
@@ -98,14 +99,14 @@ func (l *Load) read(s stream, last int) (int, error) {
 			return last, nil
 		}
 		if err != nil {
-			return last, err
+			return last, s.conn.broke(err)
 		}
 		l.event(Stream)
 		if id == 0 {
 			continue
 		}
 		if id != 1 && last > 0 && id != last+1 {
-			return id, fail(Lost, "event %d came after event %d", id, last)
+			return id, s.conn.broke(fail(Lost, "event %d came after event %d", id, last))
 		}
 		last = id
 	}

@@ -62,12 +62,13 @@ func (t *Tally) counts(kind Kind) *Counts {
 	return counts
 }
 
-func (t *Tally) fail(kind Kind, now time.Time, err error) {
-	failure := classify(err)
-	t.counts(kind).Failed[failure]++
-	if len(t.First) < firstFailures && !t.excused(failure) {
-		t.First = append(t.First, Failed{kind, failure, now, err})
+func (t *Tally) fail(kind Kind, now time.Time, err error) Failed {
+	failed := Failed{kind, classify(err), now, err, connectionOf(err)}
+	t.counts(kind).Failed[failed.Failure]++
+	if len(t.First) < firstFailures && !t.excused(failed.Failure) {
+		t.First = append(t.First, failed)
 	}
+	return failed
 }
 
 // answered counts an answer, and reports whether it is the first one of its source.
