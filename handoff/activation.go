@@ -31,6 +31,9 @@ func (s *inheritedSocket) hold(a Address) (*Listener, error) {
 		return nil, fmt.Errorf("cannot take %s: %w", s, err)
 	}
 	a.Network, a.Addr = s.network, s.addr()
+	if err := a.setSocketOptions(fd); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot set up %s: %w", s, err), unix.Close(fd))
+	}
 	l := &Listener{address: a, fd: fd, bound: a.Addr, passed: true}
 	l.inode.Store(s.inode)
 	l.guardPath()

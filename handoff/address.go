@@ -37,6 +37,8 @@ type Address struct {
 	Mode fs.FileMode
 	// Owner and Group of a unix path are names or numbers; "" leaves them as they are.
 	Owner, Group string
+	// Options are set on the socket, in this order. On a TCP listener Nagle's algorithm is off if they do not say.
+	Options []SocketOption
 	// Written is the whole value as the user wrote it, for messages.
 	Written string
 }
@@ -54,8 +56,8 @@ const (
 )
 
 const addressForms = "accepted are [NAME=]PORT, HOST:PORT, tcp://, tcp4://, tcp6://, udp://, udp4:// and udp6://HOST:PORT, " +
-	"unix:///PATH, unix://@NAME, unixgram:///PATH, fd://NAME, with ?backlog=N, ?v6only=true|false, ?steer=true " +
-	"and for a path ?mode=0660&owner=USER&group=GROUP"
+	"unix:///PATH, unix://@NAME, unixgram:///PATH, fd://NAME, with ?backlog=N, ?v6only=true|false, ?steer=true, " +
+	"for a path ?mode=0660&owner=USER&group=GROUP, and options of the socket such as ?nodelay=false and ?keepalive=true"
 
 // sunPath is the room for a unix path and its closing zero byte: 108 bytes on Linux, 104 on BSD and macOS.
 const sunPath = len(unix.RawSockaddrUnix{}.Path)
@@ -209,10 +211,13 @@ func (a *Address) readOptions(query string) error {
 			return err
 		}
 	}
-	return nil
+	return a.checkSocketOptions()
 }
 
 func (a *Address) readOption(option, value string) error {
+	if k, ok := optionNamed(option); ok && (a.Network != descriptor || !k.early) {
+		return a.readSocketOption(k, value)
+	}
 	fits, read := true, (func(string) error)(nil)
 	switch option {
 	case "backlog":
@@ -227,6 +232,8 @@ func (a *Address) readOption(option, value string) error {
 		fits, read = a.unix() && !a.abstract(), a.readOwner
 	case "group":
 		fits, read = a.unix() && !a.abstract(), a.readGroup
+	case "freebind":
+		fits = false
 	default:
 		return fmt.Errorf("unknown option %q", option)
 	}

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -25,6 +26,13 @@ func TestParseAddress(t *testing.T) {
 		{"tcp6://:80?v6only=false", Address{Name: "80", Network: "tcp6", Addr: ":80", V6Only: V6OnlyNo}},
 		{"[::]:80?v6only=true&backlog=1024", Address{Name: "80", Network: "tcp", Addr: "[::]:80", V6Only: V6OnlyYes, Backlog: 1024}},
 		{"web=:80?steer=true", Address{Name: "web", Network: "tcp", Addr: ":80", Steer: true}},
+		{":80?nodelay=false&keepalive=true&keepalive-time=1m", Address{Name: "80", Network: "tcp", Addr: ":80", Options: []SocketOption{
+			{"keepalive", 1}, {"keepalive-time", 60}, {"nodelay", 0},
+		}}},
+		{"udp://53?receive-buffer=4M&mark=0x10", Address{Name: "53", Network: "udp", Addr: ":53", Options: []SocketOption{
+			{"mark", 16}, {"receive-buffer", 4 << 20},
+		}}},
+		{"fd://web?user-timeout=1500ms", Address{Name: "web", Network: "fd", Addr: "web", Options: []SocketOption{{"user-timeout", 1500}}}},
 		{"localhost:80?v6only=1", Address{Name: "80", Network: "tcp", Addr: "localhost:80", V6Only: V6OnlyYes}},
 		{"udp://53", Address{Name: "53", Network: "udp", Addr: ":53"}},
 		{"udp4://127.0.0.1:53", Address{Name: "53", Network: "udp4", Addr: "127.0.0.1:53"}},
@@ -52,7 +60,7 @@ func TestParseAddress(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != test.want {
+			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
 		})
@@ -111,6 +119,21 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"fd://my web", `name "my web"`},
 		{"fd://web?steer=true", `"steer" does not fit fd://web: the socket is made already`},
 		{"fd://web?backlog=5", "Backlog="},
+		{"fd://web?freebind=true", "the socket is made already"},
+		{":80?nodelay=maybe", "neither true nor false"},
+		{":80?keepalive=true&keepalive-time=60", "as in 30s"},
+		{":80?keepalive-time=1m", "without keepalive=true"},
+		{":80?keepalive-time=1m&keepalive=false", "without keepalive=true"},
+		{":80?keepalive=true&keepalive-time=1500ms", "in steps of 1s"},
+		{":80?keepalive=true&keepalive-probes=128", "from 1 to 127"},
+		{":80?receive-buffer=2G", "number of bytes"},
+		{":80?send-buffer=0", "number of bytes"},
+		{":80?mark=-1", "from 0 to"},
+		{":80?priority=5", `unknown option "priority"`},
+		{":80?steer=true&defer-accept=5s", "does not go together with steer=true"},
+		{"udp://:53?nodelay=true", `"nodelay" does not fit`},
+		{"unix:///a?send-buffer=4K", `"send-buffer" does not fit`},
+		{"unix:///a?mark=1", `"mark" does not fit`},
 	}
 	for _, test := range tests {
 		t.Run(test.written, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 // address, not listening yet, blocking, close-on-exec. The caller owns it, and gives a duplicate of it to Listen when the
 // instance listens. It is -1 if the address is not to be steered. A unix.Errno in the error is the answer for the
 // instance's bind. Options that the instance has set on its own socket are not known, and not those of this one; but
-// who binds any IPv6 address beside an IPv4 one of his must have asked for IPv6 only.
+// who binds any IPv6 address beside an IPv4 one of his must have asked for IPv6 only, and Nagle's algorithm is off.
 func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
 	if len(sockaddr) < 2 {
 		return -1, nil
@@ -60,6 +60,9 @@ func (s *Steering) bindFresh(m Member, fd int, sockaddr []byte) (Decision, error
 		return decision, fmt.Errorf("%w: %v", unix.EADDRINUSE, err)
 	}
 	if err != nil || decision == NotSteered {
+		return NotSteered, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return NotSteered, err
 	}
 	at, _, err := siteWanted(fd, sockaddr)

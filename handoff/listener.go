@@ -132,6 +132,10 @@ func newListener(a Address, family int) (*Listener, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("cannot make a socket for %s: %w", a.Addr, err)
 	}
+	if err := a.setSocketOptions(fd); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot set up a socket for %s: %w", a.Addr, err)
+	}
 	l := &Listener{address: a, fd: fd}
 	l.inode.Store(uint64(stat.Ino))
 	return l, nil
