@@ -505,7 +505,7 @@ func TestFailureIsReportedWithItsConnection(t *testing.T) {
 				case clients <- c.RemoteAddr().String():
 				default:
 				}
-				resets(c)
+				c.Close()
 			})
 			begun := time.Now()
 			startLoad(t, Config{Network: network, Addr: addr, Clients: map[Kind]int{KeepAliveGet: 1}, Report: func(f Failed) {
