@@ -392,13 +392,14 @@ func TestAppHasNoOtherDescriptors(t *testing.T) {
 	s.stop()
 }
 
-// The terminal that grace was started in is closed: it stops, as a shell's child
-// does, and does not take the HUP for an upgrade.
-func TestClosedTerminalStopsGrace(t *testing.T) {
+// openTerminal makes a pair of which the test closes what is left.
+func openTerminal(t *testing.T) (master, terminal *os.File) {
+	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { master.Close() })
 	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -406,10 +407,18 @@ func TestClosedTerminalStopsGrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { terminal.Close() })
+	return master, terminal
+}
+
+// The terminal that grace was started in is closed: it stops, as a shell's child
+// does, and does not take the HUP for an upgrade.
+func TestClosedTerminalStopsGrace(t *testing.T) {
+	master, terminal := openTerminal(t)
 	s := graceWith(t, func(c *exec.Cmd) {
 		c.Stdin = terminal
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -152,3 +152,17 @@ func TestContainerGivesNoPortThatTheAppMayNotBind(t *testing.T) {
 		}
 	}
 }
+
+// In root's session an app could push keystrokes into root's terminal (TIOCSTI), also by a descriptor of it that it has.
+func TestAppOfAnotherUserHasNoTerminal(t *testing.T) {
+	needRoot(t)
+	for said, user := range map[string][]string{"it has a terminal": nil, "it has none": {"--user", "54321"}} {
+		_, terminal := openTerminal(t)
+		s := graceWith(t, func(c *exec.Cmd) {
+			c.Stdin = terminal
+			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		}, append(user, "--ready-delay", "1ms", "--", "/bin/sh", "-c", "if ( : </dev/tty ); then echo it has a terminal; else echo it has none; fi 2>/dev/null; exec sleep 1000")...)
+		s.awaitText(said)
+		s.stop()
+	}
+}

@@ -78,7 +78,7 @@ func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 		Dir:   spec.Dir,
 		Env:   spec.Env,
 		Files: shimFiles(spec, null, theirs),
-		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &p.pidfd},
+		Sys:   apart(spec, &p.pidfd),
 	})
 	if err != nil {
 		return err
@@ -91,6 +91,13 @@ func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 	return nil
 }
 
+// apart has the process lead a group, and a session too where it becomes another user: in grace's own that user could
+// push keystrokes into the terminal of who has started grace (TIOCSTI, tiocsti in drivers/tty/tty_io.c).
+func apart(spec Spec, pidfd *int) *syscall.SysProcAttr {
+	session := spec.Identity != nil
+	return &syscall.SysProcAttr{Setsid: session, Setpgid: !session, PidFD: pidfd}
+}
+
 func shimArgs(spec Spec) []string {
 	e := shim.Errand{
 		Path: spec.Path, PIDVars: spec.PIDVars, Umask: spec.Umask,
@@ -98,6 +105,9 @@ func shimArgs(spec Spec) []string {
 	}
 	if spec.Capture {
 		e.Capture = e.Report + 1
+	}
+	if spec.Program != 0 {
+		e.Program = max(e.Report, e.Capture) + 1
 	}
 	if id := spec.Identity; id != nil {
 		e.Identity = &shim.Identity{UID: id.UID, GID: id.GID, Groups: id.Groups}
@@ -113,6 +123,9 @@ func shimFiles(spec Spec, null, theirs []int) []uintptr {
 	files := []uintptr{uintptr(stdin), uintptr(spec.Stdout), uintptr(spec.Stderr)}
 	for _, fd := range slices.Concat(spec.Files, theirs) {
 		files = append(files, uintptr(fd))
+	}
+	if spec.Program != 0 {
+		files = append(files, uintptr(spec.Program))
 	}
 	return files
 }

@@ -25,9 +25,9 @@ import (
 // that is busy would never be seen. The price is that a runtime that registers a
 // listener when it is made (Go) counts as waiting before its server does.
 type Lookout struct {
-	inodes []uint64
-	sockfs uint32 // the device that socket inodes belong to, once known
-	text   []byte // what was read last, kept for its space
+	sought map[uint64]int // where in seen, by inode
+	sockfs uint32         // the device that socket inodes belong to, once known
+	text   []byte         // what was read last, kept for its space
 	looks  int
 	places map[int]int64 // where the look at a process's descriptors goes on
 
@@ -38,12 +38,16 @@ type Lookout struct {
 
 // NewLookout makes a Lookout for the sockets with these inodes (st_ino of fstat).
 func NewLookout(inodes []uint64) *Lookout {
-	return &Lookout{
-		inodes: inodes,
+	l := &Lookout{
+		sought: make(map[uint64]int, len(inodes)),
 		places: map[int]int64{},
 		seen:   make([]bool, len(inodes)),
 		unseen: len(inodes),
 	}
+	for i, inode := range inodes {
+		l.sought[inode] = i
+	}
+	return l
 }
 
 // Look says for each socket whether one of pids was seen waiting on it, in this
@@ -116,9 +120,12 @@ func (l *Lookout) settle(pid int, err error) error {
 	return other
 }
 
+// threadsAtOnce is how many threads of a process one look is at.
+const threadsAtOnce = 64
+
 func (l *Lookout) lookAtThreads(tasks *procTasks) error {
-	for i := range min(window, len(tasks.threads)) {
-		tid := tasks.threads[(l.looks*window+i)%len(tasks.threads)]
+	for i := range min(threadsAtOnce, len(tasks.threads)) {
+		tid := tasks.threads[(l.looks*threadsAtOnce+i)%len(tasks.threads)]
 		err := l.read(tasks.dir, tid+"/syscall")
 		if errors.Is(err, fs.ErrNotExist) && inProc(tasks.dir, tid+"/stat") == nil {
 			l.blind = fmt.Errorf("%w: this kernel does not show what threads wait for", ErrCannotLook)
@@ -242,10 +249,8 @@ func (l *Lookout) lookAtSocket(tasks *procTasks, tid, fd string) error {
 	if err != nil {
 		return err
 	}
-	for i, inode := range l.inodes {
-		if !l.seen[i] && link == socketLink(inode) {
-			l.see(i)
-		}
+	if inode, ok := socketInode(link); ok {
+		l.see(inode)
 	}
 	return nil
 }
@@ -253,7 +258,7 @@ func (l *Lookout) lookAtSocket(tasks *procTasks, tid, fd string) error {
 // lookAtDescriptors takes the descriptors of a process that has many in several
 // looks. This delays only the sight of an epoll set that no thread waits for.
 func (l *Lookout) lookAtDescriptors(tasks *procTasks) error {
-	tid, fds, next, err := tasks.descriptors(l.places[tasks.pid])
+	fds, next, err := tasks.descriptors(l.places[tasks.pid])
 	if err != nil {
 		return err
 	}
@@ -262,7 +267,7 @@ func (l *Lookout) lookAtDescriptors(tasks *procTasks) error {
 	}
 	l.places[tasks.pid] = next
 	for _, fd := range fds {
-		if err := l.lookAtDescriptor(tasks, tid, fd); ignoreGone(err) != nil {
+		if err := l.lookAtDescriptor(tasks, tasks.lister, fd); ignoreGone(err) != nil {
 			return err
 		}
 	}
@@ -287,33 +292,31 @@ func (l *Lookout) lookAtEpoll(tasks *procTasks, tid, fd string) error {
 	if err := l.read(tasks.dir, tid+"/fdinfo/"+fd); err != nil {
 		return err
 	}
-	for i, inode := range l.inodes {
-		if !l.seen[i] && registered(l.text, inode, l.sockfs) {
-			l.see(i)
+	for line := range bytes.Lines(l.text) {
+		if inode, ok := registered(line, l.sockfs); ok {
+			l.see(inode)
 		}
 	}
 	return nil
 }
 
-// registered looks for the socket in an epoll set's fdinfo (proc_pid_fdinfo(5)):
+// registered gives the socket in a line of an epoll set's fdinfo
+// (proc_pid_fdinfo(5)), if it is there for reading:
 //
 //	tfd:        3 events:       19 data:     7fb900000003  pos:0 ino:4c9c sdev:9
-func registered(text []byte, inode uint64, sockfs uint32) bool {
-	ino, sdev := fmt.Appendf(nil, "ino:%x", inode), fmt.Appendf(nil, "sdev:%x", sockfs)
-	if !bytes.Contains(text, ino) {
-		return false
+func registered(line []byte, sockfs uint32) (inode uint64, ok bool) {
+	if !bytes.HasPrefix(line, []byte("tfd:")) {
+		return 0, false
 	}
-	for line := range bytes.Lines(text) {
-		f := bytes.Fields(line)
-		if len(f) < 9 || !bytes.Equal(f[7], ino) || !bytes.Equal(f[8], sdev) {
-			continue
-		}
-		events, err := strconv.ParseUint(string(f[3]), 16, 32)
-		if err == nil && events&(unix.EPOLLIN|unix.EPOLLRDNORM) != 0 {
-			return true
-		}
+	var fields [9]string
+	if n := copy(fields[:], strings.Fields(string(line))); n < len(fields) {
+		return 0, false
 	}
-	return false
+	events, err1 := strconv.ParseUint(fields[3], 16, 32)
+	inode, err2 := strconv.ParseUint(strings.TrimPrefix(fields[7], "ino:"), 16, 64)
+	device, err3 := strconv.ParseUint(strings.TrimPrefix(fields[8], "sdev:"), 16, 32)
+	read := events&(unix.EPOLLIN|unix.EPOLLRDNORM) != 0
+	return inode, read && uint32(device) == sockfs && errors.Join(err1, err2, err3) == nil
 }
 
 // lookAtRing tells only whether requests are pending: an io_uring shows their
@@ -329,9 +332,11 @@ func (l *Lookout) lookAtRing(tasks *procTasks, tid, fd string) error {
 	return nil
 }
 
-func (l *Lookout) see(i int) {
-	l.seen[i] = true
-	l.unseen--
+func (l *Lookout) see(inode uint64) {
+	if i, sought := l.sought[inode]; sought && !l.seen[i] {
+		l.seen[i] = true
+		l.unseen--
+	}
 }
 
 // read leaves a file of /proc in l.text. It relies on /proc's giving as much as
@@ -350,48 +355,6 @@ func (l *Lookout) read(dir int, path string) error {
 		l.text = l.text[:len(l.text)+max(n, 0)]
 		if n < len(room) {
 			return err
-		}
-	}
-}
-
-// Owner gives the first of pids that has the socket with this inode open, and 0
-// if none has. If none was found and one of them could not be looked into, the
-// error is ErrCannotLook.
-func Owner(inode uint64, pids []int) (int, error) {
-	var blind error
-	for _, pid := range pids {
-		found, err := holds(pid, socketLink(inode))
-		if found {
-			return pid, nil
-		}
-		why, err := settle(pid, err)
-		if err != nil {
-			return 0, err
-		}
-		if why != nil {
-			blind = why
-		}
-	}
-	return 0, blind
-}
-
-func holds(pid int, socket string) (bool, error) {
-	tasks, err := openTasks(pid)
-	if err != nil {
-		return false, err
-	}
-	defer tasks.close()
-	for place := int64(0); ; {
-		tid, fds, next, err := tasks.descriptors(place)
-		if len(fds) == 0 {
-			return false, err
-		}
-		place = next
-		for _, fd := range fds {
-			link, err := tasks.link(tid, fd)
-			if link == socket || ignoreGone(err) != nil {
-				return link == socket, err
-			}
 		}
 	}
 }

@@ -19,3 +19,8 @@ func (*Lookout) Look([]int) ([]bool, error) {
 func Owner(uint64, []int) (int, error) {
 	return 0, fmt.Errorf("%w: only on Linux", ErrCannotLook)
 }
+
+// Unowned always fails with ErrCannotLook.
+func Unowned([]uint64, func() ([]int, error)) ([]uint64, error) {
+	return nil, fmt.Errorf("%w: only on Linux", ErrCannotLook)
+}

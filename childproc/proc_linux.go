@@ -143,6 +143,7 @@ type procTasks struct {
 	pid     int
 	dir     int
 	threads []string
+	lister  string // the thread whose descriptors are listed, once known
 }
 
 func openTasks(pid int) (*procTasks, error) {
@@ -160,24 +161,29 @@ func openTasks(pid int) (*procTasks, error) {
 
 func (t *procTasks) close() { unix.Close(t.dir) }
 
-// window is how many descriptors are listed, and how many threads looked at, in
-// one go.
-const window = 64
+// window is how many descriptors are listed in one go.
+const window = 512
 
-// descriptors lists some descriptors of the first thread that has any, from a
-// place on, 0 at first, and gives the place where the list goes on. None are
-// left when it gives none.
-func (t *procTasks) descriptors(place int64) (tid string, fds []string, next int64, err error) {
+// descriptors lists some of the process's descriptors, from a place on, 0 at
+// first, and gives the place where the list goes on. None are left when it gives
+// none. All are those of one thread, the first that has any.
+func (t *procTasks) descriptors(place int64) (fds []string, next int64, err error) {
+	if t.lister != "" {
+		return t.descriptorsOf(t.lister, place)
+	}
 	for _, tid := range t.threads {
 		fds, next, err := t.descriptorsOf(tid, place)
-		if len(fds) > 0 || place > 0 || ignoreGone(err) != nil {
-			return tid, fds, next, err
+		if len(fds) > 0 {
+			t.lister = tid
+		}
+		if len(fds) > 0 || ignoreGone(err) != nil {
+			return fds, next, err
 		}
 	}
-	return "", nil, 0, nil
+	return nil, 0, nil
 }
 
-func (t *procTasks) descriptorsOf(tid string, place int64) ([]string, int64, error) {
+func (t *procTasks) descriptorsOf(tid string, place int64) (fds []string, next int64, err error) {
 	dir, err := unix.Openat(t.dir, tid+"/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, 0, err
@@ -186,14 +192,47 @@ func (t *procTasks) descriptorsOf(tid string, place int64) ([]string, int64, err
 	if _, err := unix.Seek(dir, place, io.SeekStart); err != nil {
 		return nil, 0, err
 	}
-	var some [window * 24]byte // numbers of up to four digits take 24 bytes each
-	n, err := unix.ReadDirent(dir, some[:])
-	if err != nil {
+	if fds, err = namesIn(dir); err != nil {
 		return nil, 0, err
 	}
-	_, _, fds := unix.ParseDirent(some[:n], -1, nil)
-	next, err := unix.Seek(dir, 0, io.SeekCurrent)
+	next, err = unix.Seek(dir, 0, io.SeekCurrent)
 	return fds, next, err
+}
+
+// namesIn gives none only at the end: a signal ends a read of a folder early, when
+// it has got . and .. and no more, too (filldir64 in fs/readdir.c).
+func namesIn(dir int) ([]string, error) {
+	var some [window * 24]byte // numbers of up to four digits take 24 bytes each
+	for {
+		n, err := unix.ReadDirent(dir, some[:])
+		if n <= 0 {
+			return nil, err
+		}
+		if _, _, names := unix.ParseDirent(some[:n], -1, nil); len(names) > 0 {
+			return names, nil
+		}
+	}
+}
+
+// eachSocket calls visit with the inode of each socket that the process has open,
+// until it returns false.
+func (t *procTasks) eachSocket(visit func(inode uint64) bool) error {
+	for place := int64(0); ; {
+		fds, next, err := t.descriptors(place)
+		if len(fds) == 0 {
+			return err
+		}
+		place = next
+		for _, fd := range fds {
+			link, err := t.link(t.lister, fd)
+			if ignoreGone(err) != nil {
+				return err
+			}
+			if inode, ok := socketInode(link); ok && !visit(inode) {
+				return nil
+			}
+		}
+	}
 }
 
 // link gives what a descriptor is, as far as it fits: sockets and the kernel's
@@ -204,8 +243,14 @@ func (t *procTasks) link(tid, fd string) (string, error) {
 	return string(link[:max(n, 0)]), err
 }
 
-func socketLink(inode uint64) string {
-	return "socket:[" + strconv.FormatUint(inode, 10) + "]"
+// socketInode reads "socket:[123]".
+func socketInode(link string) (uint64, bool) {
+	number, ok := strings.CutPrefix(link, "socket:[")
+	if !ok {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
+	return inode, err == nil
 }
 
 // gone is what /proc answers about processes, threads and descriptors that have

@@ -2,10 +2,13 @@ package childproc
 
 // Spec is what one process is started with. Start reads it and keeps nothing.
 type Spec struct {
-	Path string   // the executable, as execve takes it
-	Args []string // Args[0] is the name that the app sees
-	Dir  string   // working directory; grace's own if empty
-	Env  []string // the whole environment
+	Path string // the executable, as execve takes it
+	// Program, unless it is 0, is a descriptor of the executable, O_PATH is enough: it is executed whatever Path leads to.
+	// It stays the caller's. A script cannot be executed so: its interpreter opens it by a path.
+	Program int
+	Args    []string // Args[0] is the name that the app sees
+	Dir     string   // working directory; grace's own if empty
+	Env     []string // the whole environment
 
 	// PIDVars name variables that the shim sets to the process's own pid.
 	PIDVars []string
@@ -17,7 +20,7 @@ type Spec struct {
 	Files                 []int
 
 	Umask int // -1 leaves grace's own
-	// Identity is whom the process runs as; nil leaves grace's own.
+	// Identity is whom the process runs as, in a session of its own; nil leaves grace's own user and session.
 	Identity *Identity
 
 	// Capture has grace asked about every bind and listen of the app; the process

@@ -61,9 +61,10 @@ var waiters = map[string]struct {
 		say(fd)
 		pause()
 	}},
-	"headless":       {waits, func() { headless(func(fd int) { unix.Accept(fd) }) }},
-	"headless poll":  {waits, func() { headless(func(fd int) { poll(fd, unix.POLLIN, 0) }) }},
-	"ring and epoll": {waits, func() { fd := stream(); ring(fd); register(fd, unix.EPOLLIN); say(fd); pause() }},
+	"headless":            {waits, func() { headless(func(fd int) { unix.Accept(fd) }) }},
+	"headless among many": {waits, func() { many(); headless(func(fd int) { unix.Accept(fd) }) }},
+	"headless poll":       {waits, func() { headless(func(fd int) { poll(fd, unix.POLLIN, 0) }) }},
+	"ring and epoll":      {waits, func() { fd := stream(); ring(fd); register(fd, unix.EPOLLIN); say(fd); pause() }},
 
 	"listens only":     {waitsNot, func() { fd := stream(); say(fd); pause() }},
 	"poll to write":    {waitsNot, func() { fd := stream(); say(fd); poll(fd, unix.POLLPRI, 0) }},
@@ -136,8 +137,9 @@ func datagram() int { return must(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0))
 
 func high(fd int) int { return must(unix.FcntlInt(uintptr(fd), unix.F_DUPFD, 200)) }
 
+// many is more descriptors than are listed in one go.
 func many() {
-	for range 100 {
+	for range window + 50 {
 		must(unix.Open(os.DevNull, unix.O_RDONLY, 0))
 	}
 }

@@ -6,7 +6,8 @@ import (
 )
 
 const rollbackLong = `rollback starts a new generation of what served before the current one: the same file, in
-the same directory, with the same arguments. It refuses if that file is another one now.
+the same directory, with the same arguments. A program that was replaced at its path is run from
+the file that grace has kept; a script that was replaced cannot be, and the rollback fails.
 Otherwise it is an upgrade, with the same care. A rollback of a rollback goes forward again.
 ` + whichGrace + `
 Exit status: as of grace upgrade.`

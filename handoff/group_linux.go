@@ -29,29 +29,23 @@ func newGroup(at site, first *seat) *group {
 
 // seat is one listening socket of a group. It owns its descriptor.
 type seat struct {
-	Member
+	ownership
 	fd    int
 	inode uint64
 	uid   int
 	asked bool // by the app itself for SO_REUSEPORT
-	state seatState
 }
-
-type seatState int
-
-const (
-	serving  seatState = iota
-	vacant             // its app has gone, and a successor is to come
-	promised           // its successor has it, and will listen
-	retired            // to be closed as soon as it is safe
-)
 
 // chosen are the numbers of the selected generation's sockets. Those without an app are chosen only where there is
 // nothing else: clients wait in their queues then, and are not refused.
 func (g *group) chosen() []int {
-	live := g.numbers(func(s *seat) bool { return s.Generation == g.selected && s.state == serving })
-	if len(live) > 0 {
-		return live
+	for _, which := range []func(*seat) bool{
+		func(s *seat) bool { return s.serves(g.selected) },
+		func(s *seat) bool { return s.of(g.selected) && s.state != retired },
+	} {
+		if numbers := g.numbers(which); len(numbers) > 0 {
+			return numbers
+		}
 	}
 	return g.numbers(func(s *seat) bool { return s.Generation == g.selected })
 }
@@ -67,7 +61,29 @@ func (g *group) numbers(which func(*seat) bool) []int {
 }
 
 func (g *group) has(generation int) bool {
-	return slices.ContainsFunc(g.members, func(s *seat) bool { return s.Generation == generation && s.state == serving })
+	return slices.ContainsFunc(g.members, func(s *seat) bool { return s.serves(generation) })
+}
+
+func (g *group) owners() []*ownership {
+	var owners []*ownership
+	for _, s := range g.members {
+		owners = append(owners, &s.ownership)
+	}
+	return owners
+}
+
+// vacancy finds what has been left to the instance, or nil.
+func (g *group) vacancy(m Member) *seat {
+	if i := vacancy(g.owners(), m, g.selected); i >= 0 {
+		return g.members[i]
+	}
+	return nil
+}
+
+// release gives up a socket that its instance has left.
+func (g *group) release(s *seat, state seatState) {
+	s.release(state, g.selected, g.owners())
+	g.stale = true
 }
 
 // choose makes another generation the selected one, from the next attach on.
@@ -179,7 +195,7 @@ func attachHint(err error, members int) string {
 func (g *group) leave(m Member, state seatState) {
 	for _, s := range g.members {
 		if s.Member == m {
-			s.state, g.stale = state, true
+			g.release(s, state)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
 		return fmt.Errorf("cannot keep a socket for %s: %w", l.address.Addr, err)
 	}
 	s.made[l.address.Name] = b.site.at
-	return s.join(b.site, &seat{Member: m, fd: duplicate, inode: b.inode, uid: b.uid})
+	return s.join(b.site, &seat{ownership: ownership{Member: m}, fd: duplicate, inode: b.inode, uid: b.uid})
 }
 
 func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*binding, error) {
@@ -95,10 +95,11 @@ func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*bindi
 	return b, err
 }
 
-// Take gives the socket of a vacant member (see Vacate) to the instance that succeeds it, when that binds the same
-// address; or to the instance itself, if it has closed what it had there. It is a duplicate to put in the place of fd,
-// the caller's duplicate of the socket that the instance binds. What waits in its queue is then not lost. It is -1 if
-// there is none. The caller owns what it gets; the instance's listen makes it a live member again.
+// Take gives a vacant socket (see Vacate) to an instance that binds the same address: that of the same Member, which it
+// succeeds, or of another generation; or to the instance itself, if it has closed what it had there. It is a duplicate
+// to put in the place of fd, the caller's duplicate of the socket that the instance binds. What waits in its queue is
+// then not lost. It is -1 if there is none. The caller owns what it gets; the instance's listen makes it a live member
+// again. Where the instance leaves it while another generation is selected that had it before, it is vacant there again.
 func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil || !ok {
@@ -115,7 +116,7 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	seat.state = promised
+	seat.promise(m)
 	s.bound[seat.inode] = &binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked}
 	return left, nil
 }
@@ -145,18 +146,14 @@ func (s *Steering) own(m Member, at site) []uint64 {
 	return inodes
 }
 
-// vacancy finds what the member before has left there, or nil.
+// vacancy finds what has been left to the instance there, or nil.
 func (s *Steering) vacancy(m Member, at site) (*group, *seat) {
 	s.drain()
 	g := s.groups[at]
 	if g == nil {
 		return nil, nil
 	}
-	i := slices.IndexFunc(g.members, func(s *seat) bool { return s.Member == m && s.state == vacant })
-	if i < 0 {
-		return nil, nil
-	}
-	return g, g.members[i]
+	return g, g.vacancy(m)
 }
 
 // duplicateLike makes the socket block or not, as the other does, which it is to replace.
@@ -175,9 +172,8 @@ func (s *seat) duplicateLike(fd int) (int, error) {
 	return duplicate, nil
 }
 
-// Own gives an instance its socket of an address that l reserves: listening, and a member of its group. Where one of the
-// same Member has gone and is to be replaced (see Vacate), it is that one's, with what waits in its queue. The caller
-// closes it when the instance was started.
+// Own gives an instance its socket of an address that l reserves: listening, and a member of its group. Where one is
+// vacant, it is that one with what waits in its queue, as for Take. The caller closes it when the instance was started.
 func (s *Steering) Own(m Member, l *Listener) (*Listener, error) {
 	fd, err := s.vacant(m, l)
 	if err == nil && fd < 0 {
@@ -211,6 +207,7 @@ func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
 	if fd, err = unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		return -1, err
 	}
+	seat.promise(m)
 	if err := s.listenAgain(g, seat, m, l.address.backlog()); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}

@@ -23,7 +23,7 @@ type pathGroup struct {
 
 // pathSeat is one unix socket. It owns its descriptor, which is -1 until it listens, and its file.
 type pathSeat struct {
-	Member
+	ownership
 	group *pathGroup
 	fd    int
 	inode uint64
@@ -31,7 +31,6 @@ type pathSeat struct {
 	file  string // "" for none
 	id    pathID
 	seen  unix.Timespec // when the file at the path was last changed before this one was bound
-	state seatState
 }
 
 // hiddenNames is how many are tried, and latecomers how long a connection can be on its way to a socket that has just
@@ -125,7 +124,7 @@ func (s *pathSeat) end() error {
 func (g *pathGroup) chosen() *pathSeat {
 	var chosen *pathSeat
 	for _, s := range g.members {
-		if s.Generation == g.selected && s.state != retired && (chosen == nil || s.state == serving || chosen.state != serving) {
+		if s.of(g.selected) && s.state != retired && (chosen == nil || s.serves(g.selected) || !chosen.serves(g.selected)) {
 			chosen = s
 		}
 	}
@@ -133,7 +132,23 @@ func (g *pathGroup) chosen() *pathSeat {
 }
 
 func (g *pathGroup) has(generation int) bool {
-	return slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.Generation == generation && s.state == serving })
+	return slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.serves(generation) })
+}
+
+func (g *pathGroup) owners() []*ownership {
+	var owners []*ownership
+	for _, s := range g.members {
+		owners = append(owners, &s.ownership)
+	}
+	return owners
+}
+
+// vacancy finds what has been left to the instance, or nil.
+func (g *pathGroup) vacancy(m Member) *pathSeat {
+	if i := vacancy(g.owners(), m, g.selected); i >= 0 {
+		return g.members[i]
+	}
+	return nil
 }
 
 func (g *pathGroup) choose(generation int) {

@@ -154,7 +154,7 @@ func (s *Steering) abandon(inodes []uint64, state seatState) {
 	for _, inode := range inodes {
 		delete(s.bound, inode)
 		if g, seat := s.find(inode); seat != nil {
-			seat.state, g.stale = state, true
+			g.release(seat, state)
 		}
 		if seat := s.findPath(inode); seat != nil {
 			s.leavePath(seat, state)
@@ -311,7 +311,7 @@ func (s *Steering) listen(m Member, fd, backlog int) error {
 		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.at, err), unix.Close(fd))
 	}
 	b.shut = false // the binding stays: a socket that is shut down may listen once more
-	return s.join(at, &seat{Member: m, fd: fd, inode: inode, uid: uid, asked: b.asked})
+	return s.join(at, &seat{ownership: ownership{Member: m}, fd: fd, inode: inode, uid: uid, asked: b.asked})
 }
 
 // Awaits reports whether the socket with this inode was prepared by Bind and has not come to Listen.
@@ -523,8 +523,8 @@ func (s *Steering) EndProbe(port uint16) error {
 }
 
 // Vacate says that the instance has gone, and that another is to take its place. Where nothing else of its generation
-// listens, its sockets go on taking connections, which wait; else they get none. They are the ones that Take gives,
-// and retire when a new one of the same Member listens.
+// listens, its sockets go on taking connections, which wait; else they get none. They are the ones that Take and Own
+// give, and retire when a new one of the same Member listens.
 func (s *Steering) Vacate(m Member) error {
 	return s.dismiss(m, vacant)
 }
@@ -572,7 +572,7 @@ func (s *Steering) Addresses(generation int) []netip.AddrPort {
 	defer s.mutex.Unlock()
 	var found []netip.AddrPort
 	for _, g := range s.sorted() {
-		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.Generation == generation }) {
+		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.of(generation) }) {
 			found = append(found, g.site.at)
 		}
 	}
@@ -588,7 +588,7 @@ func (s *Steering) Places(generation int) []string {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, g := range s.paths {
-		if slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.Generation == generation }) {
+		if slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.of(generation) }) {
 			places = append(places, g.at)
 		}
 	}
@@ -603,14 +603,14 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	var found []SteeredSocket
 	for _, g := range s.sorted() {
 		for _, seat := range g.members {
-			if seat.Generation == generation && seat.state == serving {
+			if seat.serves(generation) {
 				found = append(found, SteeredSocket{Member: seat.Member, Bound: g.site.at, Inode: seat.inode})
 			}
 		}
 	}
 	for _, g := range s.paths {
 		for _, seat := range g.members {
-			if seat.Generation == generation && seat.state == serving {
+			if seat.serves(generation) {
 				found = append(found, SteeredSocket{Member: seat.Member, Path: g.at, Inode: seat.inode})
 			}
 		}
@@ -625,8 +625,7 @@ func (s *Steering) Queues(generation int) []SteeredQueue {
 	s.drain()
 	var found []SteeredQueue
 	for _, g := range s.sorted() {
-		has := func(seat *seat) bool { return seat.Generation == generation && seat.state == serving }
-		if !slices.ContainsFunc(g.members, has) {
+		if !g.has(generation) {
 			continue
 		}
 		if n, err := g.queued(generation); err == nil {

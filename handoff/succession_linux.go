@@ -122,8 +122,8 @@ func (s *Steering) takePath(state PathState, fds Descriptors) error {
 
 func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
 	return &pathSeat{
-		Member: s.Member, group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
-		id: pathID{s.Device, s.FileInode}, seen: unix.NsecToTimespec(s.Seen), state: seatState(s.State),
+		ownership: ownership{Member: s.Member, state: seatState(s.State)}, group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
+		id: pathID{s.Device, s.FileInode}, seen: unix.NsecToTimespec(s.Seen),
 	}
 }
 
@@ -142,7 +142,9 @@ func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
 			return fmt.Errorf("%s: %w", g.site.at, err)
 		}
 		s.groups[g.site] = g
-		g.members = append(g.members, &seat{Member: m.Member, fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked, state: seatState(m.State)})
+		g.members = append(g.members, &seat{
+			ownership: ownership{Member: m.Member, state: seatState(m.State)}, fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked,
+		})
 	}
 	return nil
 }

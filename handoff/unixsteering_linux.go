@@ -53,7 +53,7 @@ func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, 
 	if g == nil {
 		return false, nil
 	}
-	seat := &pathSeat{Member: m, group: g, fd: -1, inode: inode, file: g.at}
+	seat := &pathSeat{ownership: ownership{Member: m}, group: g, fd: -1, inode: inode, file: g.at}
 	s.hidden[inode] = seat
 	if len(g.members) == 0 {
 		return false, nil
@@ -134,15 +134,15 @@ func (s *Steering) TakePath(m Member, path string) (int, error) {
 	if g == nil {
 		return -1, nil
 	}
-	i := slices.IndexFunc(g.members, func(s *pathSeat) bool { return s.Member == m && s.state == vacant })
-	if i < 0 {
+	seat := g.vacancy(m)
+	if seat == nil {
 		return -1, nil
 	}
-	fd, err := unix.FcntlInt(uintptr(g.members[i].fd), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
 	}
-	g.members[i].state = promised
+	seat.promise(m)
 	return fd, nil
 }
 
@@ -207,7 +207,7 @@ func (s *Steering) leavePaths(m Member, state seatState) {
 // as nothing listens there.
 func (s *Steering) leavePath(seat *pathSeat, state seatState) {
 	if seat.fd >= 0 {
-		seat.state = state
+		seat.release(state, seat.group.selected, seat.group.owners())
 		return
 	}
 	delete(s.hidden, seat.inode)

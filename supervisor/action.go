@@ -60,6 +60,8 @@ type (
 	release struct{ instance int }
 	// retire drops what the shell keeps for a generation.
 	retire struct{ generation int }
+	// discard drops what retire has left of a generation: the executable, which a rollback could want.
+	discard struct{ generation int }
 	// count asks for the connections in flight of a generation's processes.
 	count struct {
 		generation int
@@ -118,6 +120,7 @@ func (kill) action()     {}
 func (reap) action()     {}
 func (release) action()  {}
 func (retire) action()   {}
+func (discard) action()  {}
 func (count) action()    {}
 func (steer) action()    {}
 func (observe) action()  {}

@@ -80,6 +80,7 @@ func (a *apps) start(s start) {
 // bring starts the process with all that the contract promises it.
 func (a *apps) bring(app *app, l *launch) error {
 	spec := l.spec()
+	spec.Path, spec.Program = a.locate(app.start.generation, l)
 	if err := a.equip(app, &spec); err != nil {
 		return err
 	}

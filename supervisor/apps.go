@@ -25,6 +25,7 @@ type apps struct {
 	post         func(event)
 	launches     map[int]*preparation
 	running      map[int]*app
+	programs     map[int]program // of generations that have ended, for a rollback
 }
 
 func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main().Signal(t.signal)) }

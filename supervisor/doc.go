@@ -52,4 +52,6 @@
 //  7. A signal is acted on in every phase.
 //  8. New connections go to the current generation, and never to one that was told
 //     to drain.
+//  9. A generation's executable is kept until it has ended and no rollback can
+//     ask for it.
 package supervisor

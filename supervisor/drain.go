@@ -51,6 +51,7 @@ func (m *machine) endIfEmpty(g *generation) {
 	}
 	m.ended, m.endedAt = g.number, m.at
 	m.do(retire{g.number})
+	m.retired = append(m.retired, g.number)
 	m.reportEnd(g, spent)
 }
 

@@ -130,7 +130,7 @@ func (h *handover) describe(m machineState) (*document, error) {
 	d := &document{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
 	d.Host = hostState{
 		Uncapturable: s.apps.uncapturable.Load(), Runtime: s.runtime.path, Hangup: s.signals.catches(syscall.SIGHUP),
-		Strange: s.strange, Launches: map[int]launchState{},
+		Strange: s.strange, Launches: map[int]launchState{}, Programs: s.apps.allPrograms(),
 	}
 	for _, l := range s.listeners {
 		d.Host.Listeners = append(d.Host.Listeners, l.State())
@@ -333,6 +333,9 @@ func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors)
 	s.apps.uncapturable.Store(d.Host.Uncapturable)
 	for generation, state := range d.Host.Launches {
 		s.apps.launches[generation] = newPreparation(state.launch())
+	}
+	if err := s.apps.takeOverPrograms(d.Host.Programs, files); err != nil {
+		return err
 	}
 	for _, state := range d.Host.Apps {
 		if err := s.apps.takeOver(state, d.PID, !same, files); err != nil {

@@ -36,6 +36,7 @@ type hostState struct {
 	Metrics      *handoff.ListenerState
 	Steering     *handoff.SteeringState
 	Launches     map[int]launchState // by generation
+	Programs     map[int]int         // descriptors of executables, by generation, of ended ones too
 	Apps         []appState
 	Runtime      string
 	Control      *controlState
@@ -63,7 +64,7 @@ func (l *launch) state() launchState {
 }
 
 func (s launchState) launch() *launch {
-	return &launch{s.Path, s.Real, s.File, s.Args, s.Dir, s.Env, s.Identity, s.Umask}
+	return &launch{path: s.Path, real: s.Real, file: s.File, args: s.Args, dir: s.Dir, env: s.Env, identity: s.Identity, umask: s.Umask}
 }
 
 // appState is one instance with its processes.
@@ -116,6 +117,9 @@ func (s hostState) files() []int {
 	}
 	if s.Control != nil {
 		add(s.Control.Listener, s.Control.Lock)
+	}
+	for _, fd := range s.Programs {
+		add(fd)
 	}
 	for _, a := range s.Apps {
 		add(a.Main.PIDFD, a.Notify.FD, a.Calls, a.Predecessors.Predecessor)

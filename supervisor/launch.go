@@ -18,6 +18,7 @@ type launch struct {
 	path     string // the executable as the app is to see it
 	real     string // the file behind it
 	file     file   // what that was then
+	program  program
 	args     []string
 	dir      string // the directory behind the one that was written
 	env      []string
@@ -44,20 +45,20 @@ func resolve(o Options) (*launch, error) {
 	if l.real, err = filepath.EvalSymlinks(l.path); err != nil {
 		return nil, err
 	}
-	l.file, err = identify(l.real)
+	l.program, l.file, err = openProgram(l.real)
 	return l, err
 }
 
 // resolveOrder does it for one generation, whose command may be a new one or one
-// that ran before.
-func resolveOrder(o Options, order prepare) (*launch, error) {
+// that ran before. kept is the executable of that, and belongs to the launch then.
+func resolveOrder(o Options, order prepare, kept program) (*launch, error) {
 	if order.command != nil {
 		o.Command = order.command
 	}
 	if order.again == nil {
 		return resolve(o)
 	}
-	if err := order.again.unchanged(); err != nil {
+	if err := order.again.possible(kept); err != nil {
 		return nil, err
 	}
 	o.Dir = order.again.Dir
@@ -65,8 +66,11 @@ func resolveOrder(o Options, order prepare) (*launch, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.path, l.real, l.file = order.again.Path, order.again.Executable, order.again.File
-	return l, nil
+	l.path, l.real, l.file, l.program = order.again.Path, order.again.Executable, order.again.File, kept
+	if kept == 0 {
+		l.program, _, err = openProgram(l.real)
+	}
+	return l, err
 }
 
 // surroundings is all of a launch but the executable.

@@ -20,6 +20,7 @@ type host interface {
 	reap(reap)
 	release(instance int)
 	retire(generation int)
+	discard(generation int)
 	count(count)
 	steer(generation int)
 	observe(observe)
@@ -188,6 +189,8 @@ func (l *loop) perform(a action) {
 		l.host.release(a.instance)
 	case retire:
 		l.host.retire(a.generation)
+	case discard:
+		l.host.discard(a.generation)
 	case count:
 		l.host.count(a)
 	case steer:

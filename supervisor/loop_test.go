@@ -67,6 +67,7 @@ func (f *fakeHost) kill(instance int) {
 func (f *fakeHost) reap(reap)     {}
 func (f *fakeHost) release(int)   {}
 func (f *fakeHost) retire(int)    {}
+func (f *fakeHost) discard(int)   {}
 func (f *fakeHost) count(c count) { f.answer(0, counted{generation: c.generation, inFlight: 7}) }
 
 // startLoop runs one in a goroutine of its own.

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
@@ -28,6 +29,7 @@ type machine struct {
 	current     *generation // nil until a generation was ready
 	candidate   *generation
 	wish        *wish // the upgrade that is wanted and not begun
+	retired     []int // generations that have ended, and whose executables are kept
 	history     []attempt
 	relay       *relay
 	stoppers    []int     // the requests that wait for the end
@@ -160,12 +162,27 @@ func (m *machine) settle() {
 		m.tryUpgrade()
 	}
 	m.tryReexec()
+	m.discardUnwanted()
 	if m.mode == stopping && len(m.generations) == 0 {
 		m.end()
 	}
 	if m.wish != nil {
 		m.wish.explain(m, "another one is under way")
 	}
+}
+
+// discardUnwanted: an executable is kept as long as a rollback can ask for it.
+func (m *machine) discardUnwanted() {
+	wanted := func(number int) bool {
+		return slices.ContainsFunc(m.generations, func(g *generation) bool { return g.before != nil && g.before.Generation == number })
+	}
+	m.retired = slices.DeleteFunc(m.retired, func(number int) bool {
+		if wanted(number) {
+			return false
+		}
+		m.do(discard{number})
+		return true
+	})
 }
 
 func (m *machine) end() {

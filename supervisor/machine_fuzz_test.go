@@ -30,6 +30,7 @@ type world struct {
 	requests  int
 	observed  map[int]bool // generations that are observed
 	retired   map[int]bool // generations
+	prepared  map[int]bool // generations whose executables are kept
 	patience  map[int]time.Duration
 	steered   int // the generation that gets new connections
 	pids      int
@@ -48,7 +49,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{}, asked: map[int]bool{},
-		observed: map[int]bool{}, patience: map[int]time.Duration{},
+		prepared: map[int]bool{}, observed: map[int]bool{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.begin(w.at))
 	return w
@@ -168,6 +169,7 @@ func (w *world) take(a action) {
 	w.t.Helper()
 	switch a := a.(type) {
 	case prepare:
+		w.need(a.again == nil || w.prepared[a.again.Generation], a)
 		w.preparing[a.generation] = a
 	case abandon:
 		w.need(w.preparing[a.generation].generation != 0, a)
@@ -202,6 +204,9 @@ func (w *world) take(a action) {
 		w.need(!w.retired[a.generation], a)
 		w.retired[a.generation] = true
 		delete(w.observed, a.generation)
+	case discard:
+		w.need(w.retired[a.generation], a)
+		delete(w.prepared, a.generation)
 	case count, report:
 	case arm:
 		w.need(a.after > 0 && w.armed[a.timer.number] == timer{}, a)
@@ -233,9 +238,9 @@ func (w *world) need(ok bool, a action) {
 // checkFinish is invariant 4.
 func (w *world) checkFinish() {
 	w.t.Helper()
-	if len(w.processes)+len(w.starting)+len(w.preparing)+len(w.instances)+len(w.armed)+len(w.asked) > 0 {
-		w.t.Fatalf("finished with processes %v, starting %v, preparing %v, instances %v, timers %v, requests %v",
-			w.processes, w.starting, w.preparing, w.instances, w.armed, w.asked)
+	if len(w.processes)+len(w.starting)+len(w.preparing)+len(w.instances)+len(w.armed)+len(w.asked)+len(w.prepared) > 0 {
+		w.t.Fatalf("finished with processes %v, starting %v, preparing %v, instances %v, timers %v, requests %v, executables %v",
+			w.processes, w.starting, w.preparing, w.instances, w.armed, w.asked, w.prepared)
 	}
 }
 
@@ -286,6 +291,7 @@ func (w *world) answerPrepare(generation int, ok bool) {
 	order := w.preparing[generation]
 	delete(w.preparing, generation)
 	if ok {
+		w.prepared[generation] = true
 		w.happen(prepared{generation, appRecipe(order)})
 		return
 	}

@@ -22,8 +22,13 @@ func newPreparation(l *launch) *preparation {
 func (a *apps) prepare(order prepare) {
 	p := newPreparation(nil)
 	a.launches[order.generation] = p
+	kept, err := program(0), error(nil)
+	if order.again != nil {
+		kept, err = a.kept(order.again.Generation)
+		a.attempt(err) // the file may be where it was
+	}
 	go func() {
-		l, err := a.resolve(p.ctx, order)
+		l, err := a.resolve(p.ctx, order, kept)
 		if err != nil {
 			a.post(prepareFailed{order.generation, err.Error(), statusOf(err)})
 			return
@@ -35,35 +40,55 @@ func (a *apps) prepare(order prepare) {
 
 func (a *apps) abandon(generation int) { a.launches[generation].cancel() }
 
+// retire keeps the executable, until discard.
 func (a *apps) retire(generation int) {
-	a.launches[generation].cancel()
+	p := a.launches[generation]
+	p.cancel()
+	if p.launch != nil {
+		a.programs[generation] = p.launch.program
+	}
 	delete(a.launches, generation)
 	a.retireSockets(generation)
 }
 
-func (a *apps) resolve(ctx context.Context, order prepare) (*launch, error) {
+func (a *apps) resolve(ctx context.Context, order prepare, kept program) (*launch, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)
 	defer cancel()
-	l, err := a.lookUp(ctx, order)
+	l, err := a.lookUp(ctx, order, kept)
 	if err != nil || a.options.Check == "" || order.generation == 1 {
 		return l, err
 	}
-	return l, a.check(ctx, l)
+	if err := a.check(ctx, l); err != nil {
+		l.program.close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // lookUp gives up when ctx ends, as a file can be a pipe that nobody writes to, or far away: who
 // waits for it in the kernel cannot be called back, and is left there.
-func (a *apps) lookUp(ctx context.Context, order prepare) (*launch, error) {
-	var l *launch
-	found := make(chan error, 1)
+func (a *apps) lookUp(ctx context.Context, order prepare, kept program) (*launch, error) {
+	type finding struct {
+		launch *launch
+		err    error
+	}
+	found := make(chan finding)
 	go func() {
-		resolved, err := resolveOrder(a.options, order)
-		l = resolved
-		found <- err
+		l, err := resolveOrder(a.options, order, kept)
+		if err != nil {
+			kept.close()
+		}
+		select {
+		case found <- finding{l, err}:
+		case <-ctx.Done():
+			if err == nil {
+				l.program.close()
+			}
+		}
 	}()
 	select {
-	case err := <-found:
-		return l, err
+	case f := <-found:
+		return f.launch, f.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("cannot look up the command and its files: %w (see whether the --env-file, or a file system, keeps its readers waiting)", ctx.Err())
 	}

@@ -12,6 +12,7 @@ import (
 // recipe is what a generation runs: the command as it was written, and what was
 // found under its names.
 type recipe struct {
+	Generation int // that it was resolved for, whose executable is kept; 0 after an old grace that kept none
 	Command    []string
 	Path       string // the executable as the app is to see it
 	Executable string // the file behind it
@@ -72,17 +73,20 @@ func (f file) difference(now file) string {
 	return "changed at " + now.Modified.Format(time.DateTime)
 }
 
-// unchanged gives the reason why a recipe cannot be followed any more.
-func (r recipe) unchanged() error {
+// possible gives the reason why a recipe cannot be followed any more. p is its executable, if that was kept.
+func (r recipe) possible(p program) error {
+	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
+		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)
+	}
+	if p.is(r.File) {
+		return nil
+	}
 	now, err := identify(r.Executable)
 	if err != nil {
 		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
 	}
 	if !r.File.same(now) {
 		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, r.File.difference(now))
-	}
-	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)
 	}
 	return nil
 }

@@ -120,6 +120,11 @@ func restore(p Policy, s machineState, at time.Time) (*machine, []action, error)
 	if m.current = m.find(s.Current); m.current == nil {
 		return nil, nil, fmt.Errorf("the state has no generation %d, which is to serve", s.Current)
 	}
+	for _, g := range m.generations {
+		if g.before != nil && m.find(g.before.Generation) == nil && !slices.Contains(m.retired, g.before.Generation) {
+			m.retired = append(m.retired, g.before.Generation)
+		}
+	}
 	return m, m.actions, nil
 }
 

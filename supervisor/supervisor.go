@@ -83,6 +83,7 @@ func (s *service) open() (err error) {
 	if s.first, err = resolve(s.options); err != nil {
 		return err
 	}
+	s.first.program.close() // the hooks' shell needs none
 	if s.family, err = childproc.NewFamily(); err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (s *service) assemble() {
 	s.apps = &apps{
 		options: s.options, family: s.family, held: s.listeners, listeners: sharedOf(s.listeners),
 		steering: s.steering, live: s.live(), runtime: s.runtime, post: s.loop.post,
-		launches: map[int]*preparation{}, running: map[int]*app{},
+		launches: map[int]*preparation{}, running: map[int]*app{}, programs: map[int]program{},
 	}
 	s.loop.host = s.apps
 	s.handover = &handover{service: s}

@@ -280,7 +280,7 @@ func describe(a action, i *instance) string {
 		return " another instance"
 	}
 	switch a := a.(type) {
-	case report, arm, disarm, dismiss, release, retire:
+	case report, arm, disarm, dismiss, release, retire, discard:
 		return ""
 	case prepare:
 		return "prepare a generation"

@@ -71,6 +71,7 @@ func (m *machine) onPrepared(ev prepared) {
 		return
 	}
 	g.recipe = ev.recipe
+	g.recipe.Generation = g.number
 	g.enter(StageCandidate, m.at)
 	g.progress = m.arm(timer{generation: g.number}, slowStart)
 	for slot := range m.policy.Instances {

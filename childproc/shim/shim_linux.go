@@ -16,6 +16,7 @@ const name = "grace-shim"
 // secret belongs in it: the environment comes as the shim's own.
 type Errand struct {
 	Path     string
+	Program  int       // a descriptor of the executable, which then is executed whatever Path leads to; 0: none
 	PIDVars  []string  // variables to be set to the process's own pid
 	Umask    int       // -1 leaves grace's own
 	Report   int       // the descriptor that takes a Failure, or is closed by the exec
@@ -54,7 +55,7 @@ func (e Errand) Argv(args []string) []string {
 	}
 	return append([]string{
 		name, strconv.Itoa(e.Umask), strconv.Itoa(e.Report), id, vars,
-		strconv.Itoa(e.Capture), strconv.FormatBool(e.Unlink), strconv.FormatBool(e.NoNewPrivs), e.Path,
+		strconv.Itoa(e.Capture), strconv.FormatBool(e.Unlink), strconv.FormatBool(e.NoNewPrivs), e.Path, strconv.Itoa(e.Program),
 	}, args...)
 }
 
@@ -77,7 +78,7 @@ func ParseFailure(text string) (Failure, bool) {
 }
 
 // head is how many words come before the app's arguments, the name included.
-const head = 9
+const head = 10
 
 func init() {
 	argv := commandLine()
@@ -144,10 +145,11 @@ func parse(f []string) (Errand, bool) {
 	capture, err3 := strconv.Atoi(f[4])
 	unlink, err4 := strconv.ParseBool(f[5])
 	noNewPrivs, err5 := strconv.ParseBool(f[6])
+	program, err6 := strconv.Atoi(f[8])
 	return Errand{
-		Path: f[7], PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id,
+		Path: f[7], Program: program, PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id,
 		Capture: capture, Unlink: unlink, NoNewPrivs: noNewPrivs,
-	}, ok && err1 == nil && err2 == nil && err3 == nil && err4 == nil && err5 == nil
+	}, ok && err1 == nil && err2 == nil && err3 == nil && err4 == nil && err5 == nil && err6 == nil
 }
 
 func parseIdentity(text string) (*Identity, bool) {
@@ -190,9 +192,7 @@ func (e Errand) run(argv []string) (string, error) {
 			return step, err
 		}
 	}
-	// syscall.Exec and not a bare execve: it gives back the RLIMIT_NOFILE that
-	// Go's runtime has raised (syscall/exec_unix.go).
-	return "exec", syscall.Exec(e.Path, argv, syscall.Environ())
+	return "exec", e.execute(argv)
 }
 
 // restrict concerns its own thread alone, and of all threads the exec keeps the

@@ -14,6 +14,7 @@ func TestErrandTravels(t *testing.T) {
 		{Path: "/a", Umask: 0, Report: 3, Identity: &Identity{UID: 5, GID: 6, Groups: []int{6, 7}}},
 		{Path: "/a", Report: 3, Capture: 4, NoNewPrivs: true},
 		{Path: "/a", Report: 3, Capture: 4, Unlink: true},
+		{Path: "/a", Report: 3, Capture: -1, Program: 5},
 	} {
 		args := []string{"app", "", "-x y"}
 		argv := e.Argv(args)
@@ -25,8 +26,8 @@ func TestErrandTravels(t *testing.T) {
 }
 
 func TestNonsenseIsNoErrand(t *testing.T) {
-	right := []string{"-1", "3", "-", "", "-1", "false", "false", "/a"}
-	for i, word := range map[int]string{0: "x", 1: "x", 2: "5,", 4: "", 5: "maybe", 6: ""} {
+	right := []string{"-1", "3", "-", "", "-1", "false", "false", "/a", "0"}
+	for i, word := range map[int]string{0: "x", 1: "x", 2: "5,", 4: "", 5: "maybe", 6: "", 8: "x"} {
 		wrong := slices.Clone(right)
 		wrong[i] = word
 		if e, ok := parse(wrong); ok {

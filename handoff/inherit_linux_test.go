@@ -1,0 +1,225 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// queueOf is one way to the sockets that wait for a successor.
+type queueOf struct {
+	s     *Steering
+	serve func(Member) *appSocket // as an instance that is started, and takes what has been left if it can
+	dial  func() net.Conn
+}
+
+func queues(t *testing.T) map[string]func() queueOf {
+	return map[string]func() queueOf{
+		"captured": func() queueOf {
+			s, at := newSteering(t), reservePort(t, "127.0.0.1")
+			return queueOf{s, func(m Member) *appSocket {
+				a := reusing(t)
+				a.capture(s, m, at)
+				return a
+			}, func() net.Conn { return connect(t, at, 0) }}
+		},
+		"steered": func() queueOf {
+			s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true")
+			at := netip.MustParseAddrPort(l.Bound())
+			return queueOf{s, func(m Member) *appSocket { return own(t, s, m, l) }, func() net.Conn { return connect(t, at, 0) }}
+		},
+		"unix": func() queueOf {
+			s, at := newPathSteering(t)
+			return queueOf{s, func(m Member) *appSocket { return capturePath(t, s, m, at) }, func() net.Conn {
+				conn, err := net.Dial("unix", at)
+				must(t, err)
+				return conn
+			}}
+		},
+	}
+}
+
+// capturePath plays the capture of a server that removes what is at its path, binds and listens.
+func capturePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
+	t.Helper()
+	left, err := s.TakePath(m, at)
+	must(t, err)
+	if left < 0 {
+		return servePath(t, s, m, at)
+	}
+	a := &appSocket{t: t, fd: left}
+	a.inode, _, err = identity(left)
+	must(t, errors.Join(err, unix.SetNonblock(left, true), s.Listen(m, a.duplicate(), 64)))
+	t.Cleanup(func() {
+		if a.fd >= 0 {
+			unix.Close(a.fd)
+		}
+	})
+	return a
+}
+
+// crash ends an instance as one that is to be started again.
+func (q queueOf) crash(t *testing.T, m Member, a *appSocket) {
+	t.Helper()
+	a.close()
+	must(t, q.s.Vacate(m))
+}
+
+// waiting makes clients that nobody has accepted.
+func (q queueOf) waiting(t *testing.T, clients int) {
+	t.Helper()
+	for range clients {
+		conn := q.dial()
+		t.Cleanup(func() { conn.Close() })
+	}
+}
+
+func checkAnswered(t *testing.T, clients int, sockets ...*appSocket) {
+	t.Helper()
+	for n := range clients {
+		a, fd := accepted(sockets...)
+		if a == nil {
+			t.Fatalf("%d of %d clients were accepted", n, clients)
+		}
+		unix.Close(fd)
+	}
+}
+
+func eachQueue(t *testing.T, do func(*testing.T, queueOf)) {
+	for name := range queues(t) {
+		t.Run(name, func(t *testing.T) { do(t, queues(t)[name]()) })
+	}
+}
+
+func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		q.crash(t, first, q.serve(first))
+		q.waiting(t, 5)
+		next := q.serve(second)
+		q.waiting(t, 5)
+		kept, err := q.s.Cutover(2)
+		if len(kept) > 0 || err != nil {
+			t.Error(kept, err)
+		}
+		must(t, q.s.Retire(first))
+		q.waiting(t, 5)
+		checkAnswered(t, 15, next)
+	})
+}
+
+// What a candidate has got goes back when it fails, to the instance that is started again.
+func TestFailedUpgradeLeavesWhoWaitsToTheRestart(t *testing.T) {
+	for how, fail := range map[string]func(t *testing.T, q queueOf, a *appSocket){
+		"ends":   func(t *testing.T, q queueOf, a *appSocket) { q.crash(t, second, a) },
+		"closes": func(t *testing.T, q queueOf, a *appSocket) { a.close(); must(t, q.s.Forget(a.inode)) },
+	} {
+		t.Run(how, func(t *testing.T) {
+			eachQueue(t, func(t *testing.T, q queueOf) {
+				q.crash(t, first, q.serve(first))
+				q.waiting(t, 5)
+				for range 3 {
+					fail(t, q, q.serve(second))
+					must(t, q.s.Retire(second))
+					q.waiting(t, 1)
+				}
+				checkAnswered(t, 8, q.serve(first))
+			})
+		})
+	}
+}
+
+func TestEachInstanceTakesUpTheQueueInItsPlace(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		const instances = 3
+		members := func(generation int) (all []Member) {
+			for instance := range instances {
+				all = append(all, Member{generation, instance})
+			}
+			return all
+		}
+		var before, next []*appSocket
+		for _, m := range members(1) {
+			before = append(before, q.serve(m))
+		}
+		q.waiting(t, 20)
+		for i, m := range members(1) {
+			q.crash(t, m, before[i])
+		}
+		for _, m := range members(2) {
+			next = append(next, q.serve(m))
+		}
+		_, err := q.s.Cutover(2)
+		must(t, err)
+		for _, m := range members(1) {
+			must(t, q.s.Retire(m))
+		}
+		checkAnswered(t, 20, next...)
+	})
+}
+
+// A generation that lives keeps its clients, and so does the rest of one that has lost an instance.
+func TestNobodyTakesTheQueueOfWhoLives(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		lives := q.serve(Member{1, 1})
+		q.waiting(t, 3)
+		crashed := q.serve(first)
+		q.crash(t, first, crashed)
+		for _, m := range []Member{second, {2, 1}} {
+			if next := q.serve(m); next.inode == lives.inode {
+				t.Errorf("%v has the socket of an instance that lives", m)
+			}
+		}
+		q.waiting(t, 3)
+		checkAnswered(t, 6, lives)
+	})
+}
+
+// The one that was started again has the clients while a candidate has the queue of the one before.
+func TestRestartBesideACandidateServes(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		q.crash(t, first, q.serve(first))
+		q.waiting(t, 2)
+		candidate := q.serve(second)
+		again := q.serve(first)
+		q.waiting(t, 3)
+		checkAnswered(t, 3, again)
+		checkAnswered(t, 2, candidate)
+		q.crash(t, second, candidate)
+		must(t, q.s.Retire(second))
+		q.waiting(t, 3)
+		checkAnswered(t, 3, again)
+	})
+}
+
+// An upgrade that is undone leaves what its successor had got to the instances that are started again.
+func TestUndoneUpgradeGivesBackWhoWaits(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		lives, crashed := q.serve(Member{1, 1}), q.serve(first)
+		q.crash(t, first, crashed)
+		next := q.serve(second)
+		_, err := q.s.Cutover(2)
+		must(t, err)
+		q.waiting(t, 4)
+		_, err = q.s.Cutover(1)
+		must(t, err)
+		q.crash(t, second, next)
+		again := q.serve(first)
+		must(t, q.s.Retire(second))
+		q.waiting(t, 4)
+		checkAnswered(t, 8, again, lives)
+	})
+}
+
+func TestPlacesOfACrashedGenerationStayItsOwn(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		q.crash(t, first, q.serve(first))
+		q.serve(second)
+		if before, now := q.s.Places(1), q.s.Places(2); len(before) != 1 || fmt.Sprint(before) != fmt.Sprint(now) {
+			t.Errorf("generation 1 has %v, generation 2 %v", before, now)
+		}
+	})
+}

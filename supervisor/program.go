@@ -1,0 +1,154 @@
+package supervisor
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"os"
+
+	"github.com/gracerun/grace/handoff"
+	"golang.org/x/sys/unix"
+)
+
+// program is the file that a generation was started from, by a descriptor that needs no right to read (O_PATH): a crash
+// restart or a rollback executes it although another file has taken its path. It belongs to the generation's launch,
+// and to apps once that has ended. 0 stands for none: a script is opened by its interpreter, by a path.
+type program int
+
+// openProgram opens what is at a path, and says what it is.
+func openProgram(path string) (program, file, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, file{}, fmt.Errorf("cannot open %s: %w", path, err)
+	}
+	p := program(fd)
+	f, err := identify(p.path())
+	if err != nil || !p.binary() {
+		p.close()
+		return 0, f, err
+	}
+	return p, f, nil
+}
+
+// path leads to the file itself, wherever it was moved.
+func (p program) path() string { return fmt.Sprintf("/proc/self/fd/%d", p) }
+
+// binary takes a file that cannot be read for one: a script has to be read.
+func (p program) binary() bool {
+	f, err := os.Open(p.path())
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	magic := make([]byte, len(elf.ELFMAG))
+	_, err = f.Read(magic)
+	return err == nil && bytes.Equal(magic, []byte(elf.ELFMAG))
+}
+
+// duplicate gives none for none.
+func (p program) duplicate() (program, error) {
+	if p == 0 {
+		return 0, nil
+	}
+	fd, err := unix.FcntlInt(uintptr(p), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return 0, fmt.Errorf("cannot duplicate the descriptor of an executable: %w", err)
+	}
+	return program(fd), nil
+}
+
+func (p program) close() {
+	if p != 0 {
+		unix.Close(int(p)) // which cannot fail: nothing is written through it
+	}
+}
+
+// is reports whether it is the file that ran, and was not written over.
+func (p program) is(f file) bool {
+	if p == 0 {
+		return false
+	}
+	now, err := identify(p.path())
+	return err == nil && f.same(now)
+}
+
+// locate gives what a start executes: the path as long as it leads to the file that the generation was started from,
+// else that file itself. Where it is not the path that decides, or another file is started, departure says why.
+func (l *launch) locate() (path string, p program, departure string) {
+	path = l.executable()
+	now, err := identify(path)
+	if err == nil && l.file.same(now) {
+		return path, 0, ""
+	}
+	p = l.program
+	if !p.is(l.file) {
+		p = 0
+	}
+	switch {
+	case err == nil:
+		return path, p, fmt.Sprintf("%s is another file now (%s)", path, l.file.difference(now))
+	case p != 0:
+		return path, p, fmt.Sprintf("%s cannot be found any more: %v", path, err)
+	}
+	return path, 0, "" // the start will tell
+}
+
+// locate tells of a start that does not execute what is at the path, or executes another file than before.
+func (a *apps) locate(generation int, l *launch) (string, int) {
+	path, p, departure := l.locate()
+	switch {
+	case departure == "":
+	case p != 0:
+		a.post(noticed{fmt.Sprintf("generation %d is started from its own executable", generation),
+			departure + " (run grace upgrade to deploy what is there)"})
+	default:
+		a.post(noticed{fmt.Sprintf("generation %d is started from another file than before, which no upgrade has checked", generation),
+			departure + ", and a script, or a file that was written over, cannot be kept (run grace upgrade to have it checked; give each release a path of its own)"})
+	}
+	return path, int(p)
+}
+
+// discard closes what was kept of a generation that has ended.
+func (a *apps) discard(generation int) {
+	a.programs[generation].close()
+	delete(a.programs, generation)
+}
+
+// kept duplicates the executable of a generation that may have ended, for another one.
+func (a *apps) kept(generation int) (program, error) {
+	if p, ok := a.launches[generation]; ok && p.launch != nil {
+		return p.launch.program.duplicate()
+	}
+	return a.programs[generation].duplicate()
+}
+
+// allPrograms are the descriptors by generation, for a successor.
+func (a *apps) allPrograms() map[int]int {
+	all := map[int]int{}
+	for generation, p := range a.programs {
+		if p != 0 {
+			all[generation] = int(p)
+		}
+	}
+	for generation, p := range a.launches {
+		if p.launch.program != 0 {
+			all[generation] = int(p.launch.program)
+		}
+	}
+	return all
+}
+
+func (a *apps) takeOverPrograms(programs map[int]int, files handoff.Descriptors) error {
+	for generation, there := range programs {
+		here, err := files.Take(there)
+		if err != nil {
+			return err
+		}
+		if p, ok := a.launches[generation]; ok {
+			p.launch.program = program(here)
+		} else {
+			a.programs[generation] = program(here)
+		}
+	}
+	return nil
+}
