@@ -37,7 +37,10 @@
 // connection.
 //
 // HTTP/2 clients are asked by two GOAWAYs: the first refuses nothing, and the second, which names the last stream, comes
-// when the client has answered, or after five seconds. Use [ServeTLS] for HTTPS.
+// when the client has answered, or after five seconds. So each stream that a client has sent is answered. What a client
+// has not sent when it reads the first GOAWAY is its own to open again elsewhere: clients on nghttp2 (Node, grpc-js, curl)
+// fail such a request with REFUSED_STREAM, by which they say that no server has seen it, and that it may be repeated,
+// whatever its method is. No server can spare them that. Use [ServeTLS] for HTTPS.
 //
 // # More than one server
 //

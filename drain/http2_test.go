@@ -33,7 +33,11 @@ type http2Server struct {
 // startHTTP2 serves until the end of the test.
 func startHTTP2(t *testing.T, encrypted bool, srv *http.Server) *http2Server {
 	t.Helper()
-	ln := listen(t)
+	return serveHTTP2(t, encrypted, srv, listen(t))
+}
+
+func serveHTTP2(t *testing.T, encrypted bool, srv *http.Server, ln net.Listener) *http2Server {
+	t.Helper()
 	s := &http2Server{srv, newHTTP2Conns(), ln.Addr().String()}
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP2(encrypted)

@@ -18,7 +18,10 @@
 //
 // The server sends GOAWAY twice, as RFC 9113, section 6.8 asks: once to make clients leave, and once more when they have
 // seen the first, with the last stream that it has taken. A client opens its next RPC on a new connection, which the
-// successor accepts, and no RPC is lost in between, whether its client retries or not.
+// successor accepts, and no RPC that a client has sent is lost in between, whether it retries or not. What it has not
+// sent yet when it reads the GOAWAY goes on the new connection with grpc-go. With grpc-js, which is built on nghttp2, it
+// ends by REFUSED_STREAM: no server has seen it, and the client repeats it by itself (transparent retry) unless
+// grpc.enable_retries is 0.
 //
 // # Streams
 //
