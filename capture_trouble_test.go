@@ -294,20 +294,11 @@ func TestRebindLosesNobody(t *testing.T) {
 	t.Parallel()
 	port := ownPort(t)
 	s := grace(t, append([]string{"--settle", "10s", "--"}, compiled(t, "rebind.c PORT", port)...)...)
-	rebind := func(generation int) {
-		app := s.instance("instance ready", generation).PID
-		for n := range 20 {
-			if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
-				t.Fatal(err)
-			}
-			s.awaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
-		}
-	}
 	s.ready(1)
 	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
-		rebind(1)
+		s.rebind(1)
 		s.upgrade(2)
-		rebind(2)
+		s.rebind(2)
 	})
 	s.stop()
 }

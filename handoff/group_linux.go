@@ -36,18 +36,21 @@ type seat struct {
 	asked bool // by the app itself for SO_REUSEPORT
 }
 
-// chosen are the numbers of the selected generation's sockets. Those without an app are chosen only where there is
-// nothing else: clients wait in their queues then, and are not refused.
+// chosen are the numbers of the selected generation's sockets, at least one. Those without an app are chosen only where
+// there is nothing else: clients wait in their queues then, and are not refused. Where nothing is left of the selected
+// generation, another is better than none, until that listens again.
 func (g *group) chosen() []int {
 	for _, which := range []func(*seat) bool{
 		func(s *seat) bool { return s.serves(g.selected) },
-		func(s *seat) bool { return s.of(g.selected) && s.state != retired },
+		func(s *seat) bool { return s.concerns(g.selected) && s.state != retired },
+		func(s *seat) bool { return s.Generation == g.selected },
 	} {
 		if numbers := g.numbers(which); len(numbers) > 0 {
 			return numbers
 		}
 	}
-	return g.numbers(func(s *seat) bool { return s.Generation == g.selected })
+	next := g.members[standIn(g.owners(), g.selected)]
+	return g.numbers(func(s *seat) bool { return s.Generation == next.Generation && s.state == next.state })
 }
 
 func (g *group) numbers(which func(*seat) bool) []int {
@@ -80,9 +83,11 @@ func (g *group) vacancy(m Member) *seat {
 	return nil
 }
 
-// release gives up a socket that its instance has left.
-func (g *group) release(s *seat, state seatState) {
-	s.release(state, g.selected, g.owners())
+// abandon gives up a socket that nobody has any more.
+func (g *group) abandon(s *seat, state seatState) {
+	for _, m := range s.holders() {
+		s.release(m, state, g.selected, g.owners())
+	}
 	g.stale = true
 }
 
@@ -109,27 +114,12 @@ func (g *group) remove(number int) {
 	last := len(g.members) - 1
 	g.members[number] = g.members[last]
 	g.members, g.stale = g.members[:last], true
-	g.reselect()
-}
-
-// reselect sees that something is chosen: where nothing is left of the selected generation, another is better than none.
-func (g *group) reselect() {
-	if len(g.chosen()) > 0 {
-		return
-	}
-	next := g.members[len(g.members)-1]
-	for _, s := range g.members {
-		if s.state == serving {
-			next = s
-		}
-	}
-	g.choose(next.Generation)
 }
 
 // give makes a socket another instance's, which listens on it.
 func (g *group) give(s *seat, m Member) {
-	s.Member, s.state, g.stale = m, serving, true
-	g.reselect()
+	s.hold(m)
+	g.stale = true
 }
 
 // apply makes the kernel do as the group is now. When an app shuts its socket down, the numbers change before another
@@ -158,7 +148,7 @@ func (g *group) apply(probes map[uint16]Member) error {
 func (g *group) targets(probes map[uint16]Member) map[uint16][]int {
 	targets := make(map[uint16][]int)
 	for port, member := range probes {
-		numbers := g.numbers(func(s *seat) bool { return s.Member == member && s.state == serving })
+		numbers := g.numbers(func(s *seat) bool { return s.state == serving && s.heldBy(member) })
 		if len(numbers) > 0 {
 			targets[port] = numbers
 		}
@@ -194,8 +184,9 @@ func attachHint(err error, members int) string {
 // leave gives the instance's sockets another state.
 func (g *group) leave(m Member, state seatState) {
 	for _, s := range g.members {
-		if s.Member == m {
-			g.release(s, state)
+		if s.heldBy(m) {
+			s.leave(m, state, g.selected, g.owners())
+			g.stale = true
 		}
 	}
 }

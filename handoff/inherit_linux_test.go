@@ -1,7 +1,6 @@
 package handoff
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -46,19 +45,15 @@ func queues(t *testing.T) map[string]func() queueOf {
 // capturePath plays the capture of a server that removes what is at its path, binds and listens.
 func capturePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 	t.Helper()
-	left, err := s.TakePath(m, at)
+	a := newAppSocket(t, unix.AF_UNIX)
+	left, err := s.TakePath(m, a.fd, at)
 	must(t, err)
 	if left < 0 {
+		a.close()
 		return servePath(t, s, m, at)
 	}
-	a := &appSocket{t: t, fd: left}
-	a.inode, _, err = identity(left)
-	must(t, errors.Join(err, unix.SetNonblock(left, true), s.Listen(m, a.duplicate(), 64)))
-	t.Cleanup(func() {
-		if a.fd >= 0 {
-			unix.Close(a.fd)
-		}
-	})
+	a.replaceBy(left)
+	must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 
@@ -178,20 +173,51 @@ func TestNobodyTakesTheQueueOfWhoLives(t *testing.T) {
 	})
 }
 
-// The one that was started again has the clients while a candidate has the queue of the one before.
-func TestRestartBesideACandidateServes(t *testing.T) {
+// While nobody serves, a restart and a candidate wait for clients at one queue, so that it does not matter which of them
+// fails, nor which came first.
+func TestOneQueueForAllWhoStart(t *testing.T) {
+	for name, order := range map[string][]Member{"candidate first": {second, first}, "restart first": {first, second}} {
+		for _, fails := range []Member{first, second} {
+			t.Run(fmt.Sprintf("%s, generation %d fails", name, fails.Generation), func(t *testing.T) {
+				eachQueue(t, func(t *testing.T, q queueOf) {
+					q.crash(t, first, q.serve(first))
+					q.waiting(t, 2)
+					started := map[Member]*appSocket{}
+					for _, m := range order {
+						started[m] = q.serve(m)
+						if sockets := q.s.Sockets(m.Generation); len(sockets) != 1 || sockets[0].Member != m {
+							t.Errorf("%v has %v", m, sockets)
+						}
+					}
+					q.waiting(t, 3)
+					q.crash(t, fails, started[fails])
+					if fails == first {
+						_, err := q.s.Cutover(2)
+						must(t, err)
+					} else {
+						q.s.Ready(first)
+					}
+					must(t, q.s.Retire(fails))
+					q.waiting(t, 3)
+					delete(started, fails)
+					for _, a := range started {
+						checkAnswered(t, 8, a)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Once one of them serves, nobody else gets its queue.
+func TestWhoIsReadyHasTheQueueAlone(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
 		q.crash(t, first, q.serve(first))
-		q.waiting(t, 2)
-		candidate := q.serve(second)
 		again := q.serve(first)
-		q.waiting(t, 3)
-		checkAnswered(t, 3, again)
-		checkAnswered(t, 2, candidate)
-		q.crash(t, second, candidate)
-		must(t, q.s.Retire(second))
-		q.waiting(t, 3)
-		checkAnswered(t, 3, again)
+		q.s.Ready(first)
+		if next := q.serve(second); next.inode == again.inode {
+			t.Error("a candidate has the socket of an instance that is ready")
+		}
 	})
 }
 

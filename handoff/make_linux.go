@@ -100,6 +100,7 @@ func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*bindi
 // to put in the place of fd, the caller's duplicate of the socket that the instance binds. What waits in its queue is
 // then not lost. It is -1 if there is none. The caller owns what it gets; the instance's listen makes it a live member
 // again. Where the instance leaves it while another generation is selected that had it before, it is vacant there again.
+// Where nothing of the selected generation lives, all who start get the same until one of them is Ready.
 func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil || !ok {
@@ -139,7 +140,7 @@ func (s *Steering) own(m Member, at site) []uint64 {
 	}
 	var inodes []uint64
 	for _, seat := range g.members {
-		if seat.Member == m && (seat.state == serving || seat.state == promised) {
+		if seat.heldBy(m) && (seat.state == serving || seat.state == promised) {
 			inodes = append(inodes, seat.inode)
 		}
 	}

@@ -120,15 +120,22 @@ func (s *pathSeat) end() error {
 	return err
 }
 
-// chosen is the socket that is to have the path, or nil.
+// chosen is the socket that is to have the path, or nil where all have retired. Where nothing is left of the selected
+// generation, another is better than none, until that listens again.
 func (g *pathGroup) chosen() *pathSeat {
 	var chosen *pathSeat
 	for _, s := range g.members {
-		if s.of(g.selected) && s.state != retired && (chosen == nil || s.serves(g.selected) || !chosen.serves(g.selected)) {
+		if s.concerns(g.selected) && s.state != retired && (chosen == nil || s.serves(g.selected) || !chosen.serves(g.selected)) {
 			chosen = s
 		}
 	}
-	return chosen
+	if chosen != nil || len(g.members) == 0 {
+		return chosen
+	}
+	if next := g.members[standIn(g.owners(), g.selected)]; next.state != retired {
+		return next
+	}
+	return nil
 }
 
 func (g *pathGroup) has(generation int) bool {
@@ -167,6 +174,23 @@ func (g *pathGroup) add(s *pathSeat) {
 		g.selected = s.Generation
 	}
 	g.members = append(g.members, s)
+}
+
+// retireDead gives up what was shut down: a unix socket never listens again, and turns all clients away.
+func (g *pathGroup) retireDead() {
+	for _, s := range g.members {
+		if s.shut() {
+			s.state, s.from, s.also = retired, nil, nil
+		}
+	}
+}
+
+// shut tells whether the socket was shut down: a poll of one that listens gives POLLRDHUP for that (unix_poll in
+// net/unix/af_unix.c).
+func (s *pathSeat) shut() bool {
+	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
 // lead gives the path to the chosen socket.
@@ -220,15 +244,8 @@ func swapNames(before, next *pathSeat) error {
 	return err
 }
 
-// sweep ends what has retired. Where nothing is left of the selected generation, another gets the path.
+// sweep ends what has retired.
 func (g *pathGroup) sweep() error {
-	if g.chosen() == nil {
-		for _, s := range g.members {
-			if s.state == serving {
-				g.choose(s.Generation)
-			}
-		}
-	}
 	errs := []error{g.lead()}
 	var kept []*pathSeat
 	for _, s := range g.members {

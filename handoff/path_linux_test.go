@@ -235,10 +235,11 @@ func TestTheSuccessorTakesWhatWaitsAtAPath(t *testing.T) {
 	conn, err := net.Dial("unix", at)
 	must(t, err)
 	defer conn.Close()
-	if fd, err := s.TakePath(Member{1, 1}, at); fd >= 0 || err != nil {
+	a := newAppSocket(t, unix.AF_UNIX)
+	if fd, err := s.TakePath(Member{1, 1}, a.fd, at); fd >= 0 || err != nil {
 		t.Error("another member has got it:", fd, err)
 	}
-	fd, err := s.TakePath(m, at)
+	fd, err := s.TakePath(m, a.fd, at)
 	must(t, err)
 	successor := &appSocket{t: t, fd: fd}
 	defer successor.close()

@@ -1,6 +1,8 @@
 package handoff
 
 import (
+	"errors"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -15,16 +17,23 @@ func reusing(t *testing.T) *appSocket {
 	return a
 }
 
+// replaceBy puts a socket in place of the app's, as the supervisor does it.
+func (a *appSocket) replaceBy(left int) {
+	a.t.Helper()
+	must(a.t, unix.Dup3(left, a.fd, unix.O_CLOEXEC))
+	must(a.t, errors.Join(unix.Close(left), unix.SetNonblock(a.fd, true)))
+	var err error
+	a.inode, _, err = identity(a.fd)
+	must(a.t, err)
+}
+
 // capture plays the capture of an app's bind and listen as the supervisor does it: what has been left is taken.
 func (a *appSocket) capture(s *Steering, m Member, at netip.AddrPort) {
 	a.t.Helper()
 	left, err := s.Take(m, a.fd, rawSockaddr(at))
 	must(a.t, err)
 	if left >= 0 {
-		must(a.t, unix.Dup3(left, a.fd, unix.O_CLOEXEC))
-		must(a.t, unix.Close(left))
-		a.inode, _, err = identity(a.fd)
-		must(a.t, err)
+		a.replaceBy(left)
 	} else if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
 		a.t.Fatalf("bind of %v: %v, %v", m, decision, err)
 	}
@@ -40,8 +49,7 @@ func TestAppBindsAgainAfterShutdown(t *testing.T) {
 			before.capture(s, m, at)
 			must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
 			if closes {
-				s.live = func(_ Member, inode uint64) bool { return inode != before.inode }
-				before.close()
+				before.closedFor(s)
 			}
 			next.capture(s, m, at)
 			if connected(t, at, 0, next) == nil {
@@ -49,4 +57,108 @@ func TestAppBindsAgainAfterShutdown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// closedFor lets the Steering find that the app has closed its socket.
+func (a *appSocket) closedFor(s *Steering) {
+	a.t.Helper()
+	closed := a.inode
+	s.live = func(_ Member, inode uint64) bool { return inode != closed }
+	a.close()
+}
+
+// An app that closes its listener at a path and binds again answers who came before, meanwhile and since.
+func TestRebindAtAPathTakesUpWhoWaits(t *testing.T) {
+	for name, generations := range map[string]int{"alone": 1, "while an old generation finishes": 2} {
+		t.Run(name, func(t *testing.T) {
+			s, at := newPathSteering(t)
+			var a *appSocket
+			for generation := range generations {
+				a = capturePath(t, s, Member{generation + 1, 0}, at)
+			}
+			m := Member{generations, 0}
+			_, err := s.Cutover(generations)
+			must(t, err)
+			dial := func() {
+				conn, err := net.Dial("unix", at)
+				must(t, err)
+				t.Cleanup(func() { conn.Close() })
+			}
+			for range 3 {
+				dial()
+				a.closedFor(s)
+				dial()
+				a = capturePath(t, s, m, at)
+				s.live = func(Member, uint64) bool { return true }
+				must(t, s.Review(m))
+				dial()
+				checkAnswered(t, 3, a)
+			}
+		})
+	}
+}
+
+// A listener at a path that was shut down is dead in the kernel, whoever has it, and nobody's to take.
+func TestAppBindsAPathAgainAfterShutdown(t *testing.T) {
+	for name, leave := range map[string]func(*Steering, *appSocket){
+		"closed":     func(s *Steering, a *appSocket) { a.closedFor(s) },
+		"still open": func(*Steering, *appSocket) {},
+		"crashed":    func(s *Steering, a *appSocket) { a.close(); must(t, s.Vacate(Member{1, 0})) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, at := newPathSteering(t)
+			before := capturePath(t, s, Member{1, 0}, at)
+			must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
+			leave(s, before)
+			next := capturePath(t, s, Member{1, 0}, at)
+			checkPath(t, at, next)
+			if files := filesBeside(t, at); files != "socket" {
+				t.Errorf("left: %s", files)
+			}
+		})
+	}
+}
+
+func TestDatagramSocketsTakeNoListener(t *testing.T) {
+	s, at := newPathSteering(t)
+	capturePath(t, s, Member{1, 0}, at).close()
+	must(t, s.Vacate(Member{1, 0}))
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	if left, err := s.TakePath(Member{1, 0}, fd, at); left >= 0 || err != nil {
+		t.Errorf("it has got %d, %v", left, err)
+	}
+}
+
+// While a generation has no socket, one that has served before has the clients, and gives them back.
+func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	old, current, candidate := reusing(t), reusing(t), reusing(t)
+	for generation, a := range []*appSocket{old, current, candidate} {
+		a.capture(s, Member{generation + 1, 0}, at)
+	}
+	_, err := s.Cutover(2)
+	must(t, err)
+	must(t, unix.Shutdown(current.fd, unix.SHUT_RDWR))
+	s.Sockets(2) // sees it
+	must(t, s.change(func(*group) {}))
+	if connected(t, at, 0, old) == nil {
+		t.Error("meanwhile a connection strayed")
+	}
+	again := reusing(t)
+	again.capture(s, Member{2, 0}, at)
+	if connected(t, at, 0, again) == nil {
+		t.Error("a connection does not come to the selected generation")
+	}
+}
+
+func TestThePathComesBackToTheGenerationThatBindsAgain(t *testing.T) {
+	s, at := newPathSteering(t)
+	old, current := capturePath(t, s, Member{1, 0}, at), capturePath(t, s, Member{2, 0}, at)
+	_, err := s.Cutover(2)
+	must(t, err)
+	must(t, s.Forget(current.inode))
+	checkPath(t, at, old)
+	checkPath(t, at, capturePath(t, s, Member{2, 0}, at))
 }

@@ -154,10 +154,10 @@ func (s *Steering) abandon(inodes []uint64, state seatState) {
 	for _, inode := range inodes {
 		delete(s.bound, inode)
 		if g, seat := s.find(inode); seat != nil {
-			g.release(seat, state)
+			g.abandon(seat, state)
 		}
 		if seat := s.findPath(inode); seat != nil {
-			s.leavePath(seat, state)
+			s.abandonPath(seat, state)
 		}
 	}
 }
@@ -199,7 +199,9 @@ func (s *Steering) rivals(b *binding) []rival {
 	for _, g := range s.groups {
 		for _, seat := range g.members {
 			if seat.state == serving {
-				add(seat.Member, g.site, seat.asked, rival{inode: seat.inode})
+				for _, m := range seat.holders() {
+					add(m, g.site, seat.asked, rival{inode: seat.inode})
+				}
 			}
 		}
 	}
@@ -493,6 +495,7 @@ func (s *Steering) Cutover(generation int) (kept []string, err error) {
 			kept = append(kept, g.site.at.String())
 			continue
 		}
+		settleAll(g.owners(), generation)
 		g.choose(generation)
 	}
 	if err := s.refresh(); err != nil {
@@ -527,6 +530,26 @@ func (s *Steering) EndProbe(port uint16) error {
 // give, and retire when a new one of the same Member listens.
 func (s *Steering) Vacate(m Member) error {
 	return s.dismiss(m, vacant)
+}
+
+// Ready says that the instance serves. Where its generation is the selected one, nobody gets its sockets any more as long
+// as it lives; else the cutover says so.
+func (s *Steering) Ready(m Member) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	ready := func(owners []*ownership, selected int) {
+		for _, o := range owners {
+			if m.Generation == selected && o.heldBy(m) {
+				o.settle(m)
+			}
+		}
+	}
+	for _, g := range s.groups {
+		ready(g.owners(), g.selected)
+	}
+	for _, g := range s.paths {
+		ready(g.owners(), g.selected)
+	}
 }
 
 // Retire says that the instance has gone, and that nobody will take its place. Its sockets are closed at
@@ -572,7 +595,7 @@ func (s *Steering) Addresses(generation int) []netip.AddrPort {
 	defer s.mutex.Unlock()
 	var found []netip.AddrPort
 	for _, g := range s.sorted() {
-		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.of(generation) }) {
+		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.concerns(generation) }) {
 			found = append(found, g.site.at)
 		}
 	}
@@ -588,7 +611,7 @@ func (s *Steering) Places(generation int) []string {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, g := range s.paths {
-		if slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.of(generation) }) {
+		if slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.concerns(generation) }) {
 			places = append(places, g.at)
 		}
 	}
@@ -603,15 +626,21 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	var found []SteeredSocket
 	for _, g := range s.sorted() {
 		for _, seat := range g.members {
-			if seat.serves(generation) {
-				found = append(found, SteeredSocket{Member: seat.Member, Bound: g.site.at, Inode: seat.inode})
+			if seat.state != serving {
+				continue
+			}
+			for _, m := range seat.of(generation) {
+				found = append(found, SteeredSocket{Member: m, Bound: g.site.at, Inode: seat.inode})
 			}
 		}
 	}
 	for _, g := range s.paths {
 		for _, seat := range g.members {
-			if seat.serves(generation) {
-				found = append(found, SteeredSocket{Member: seat.Member, Path: g.at, Inode: seat.inode})
+			if seat.state != serving {
+				continue
+			}
+			for _, m := range seat.of(generation) {
+				found = append(found, SteeredSocket{Member: m, Path: g.at, Inode: seat.inode})
 			}
 		}
 	}

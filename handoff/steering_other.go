@@ -49,7 +49,7 @@ func (*Steering) BindPath(Member, int, string, uint32) (bool, error) {
 }
 
 // TakePath is never called.
-func (*Steering) TakePath(Member, string) (int, error) { return -1, errors.ErrUnsupported }
+func (*Steering) TakePath(Member, int, string) (int, error) { return -1, errors.ErrUnsupported }
 
 // Keeps is never called.
 func (*Steering) Keeps(string) bool { return false }
@@ -120,3 +120,6 @@ func TakeOverSteering(SteeringState, Descriptors, func(Member, uint64) bool) (*S
 
 // Close does nothing.
 func (*Steering) Close() error { return nil }
+
+// Ready is never called.
+func (*Steering) Ready(Member) {}

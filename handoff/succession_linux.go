@@ -122,7 +122,7 @@ func (s *Steering) takePath(state PathState, fds Descriptors) error {
 
 func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
 	return &pathSeat{
-		ownership: ownership{Member: s.Member, state: seatState(s.State)}, group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
+		ownership: owned(s.Member, s.State), group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
 		id: pathID{s.Device, s.FileInode}, seen: unix.NsecToTimespec(s.Seen),
 	}
 }
@@ -143,8 +143,13 @@ func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
 		}
 		s.groups[g.site] = g
 		g.members = append(g.members, &seat{
-			ownership: ownership{Member: m.Member, state: seatState(m.State)}, fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked,
+			ownership: owned(m.Member, m.State), fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked,
 		})
 	}
 	return nil
+}
+
+// owned leaves out who else has the socket: while that matters an upgrade is under way, and no successor begins.
+func owned(m Member, state int) ownership {
+	return ownership{Member: m, state: seatState(state), orphan: seatState(state) == vacant}
 }

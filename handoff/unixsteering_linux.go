@@ -84,7 +84,7 @@ func (s *Steering) pathRivals(m Member, path string, inode uint64) []uint64 {
 	var rivals []uint64
 	for _, seat := range s.pathSeats() {
 		bound := seat.id != (pathID{})
-		if seat.Member == m && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
+		if seat.heldBy(m) && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
 			rivals = append(rivals, seat.inode)
 		}
 	}
@@ -127,7 +127,11 @@ func (s *Steering) Keeps(path string) bool {
 }
 
 // TakePath is Take for a path.
-func (s *Steering) TakePath(m Member, path string) (int, error) {
+func (s *Steering) TakePath(m Member, fd int, path string) (int, error) {
+	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+		return -1, nil // BindPath tells why
+	}
+	s.vacateClosedPath(m, path)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	g := s.declared(path)
@@ -138,12 +142,38 @@ func (s *Steering) TakePath(m Member, path string) (int, error) {
 	if seat == nil {
 		return -1, nil
 	}
-	fd, err := unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0)
+	left, err := unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
 	}
 	seat.promise(m)
-	return fd, nil
+	return left, nil
+}
+
+// vacateClosedPath is what vacateClosed is for addresses.
+func (s *Steering) vacateClosedPath(m Member, path string) {
+	closed := slices.DeleteFunc(s.ownPaths(m, path), func(inode uint64) bool { return s.live(m, inode) })
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.abandon(closed, vacant)
+}
+
+// ownPaths are the member's sockets there that listen, one that it was given and has not used included.
+func (s *Steering) ownPaths(m Member, path string) []uint64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	g := s.declared(path)
+	if g == nil {
+		return nil
+	}
+	g.retireDead()
+	var inodes []uint64
+	for _, seat := range g.members {
+		if seat.heldBy(m) && (seat.state == serving || seat.state == promised) {
+			inodes = append(inodes, seat.inode)
+		}
+	}
+	return inodes
 }
 
 // listenPath is listen for a socket that was bound to a path. It owns fd.
@@ -155,7 +185,7 @@ func (s *Steering) listenPath(seat *pathSeat, m Member, fd, backlog int) error {
 		return errors.Join(fmt.Errorf("cannot listen on %s: %w", seat.group.at, err), unix.Close(fd))
 	}
 	if seat.fd >= 0 {
-		seat.Member, seat.state = m, serving
+		seat.hold(m)
 		return errors.Join(unix.Close(fd), seat.group.sweep())
 	}
 	seat.fd = fd
@@ -179,6 +209,7 @@ func (s *Steering) cutOverPaths(generation int) (kept []string, err error) {
 	for _, g := range s.paths {
 		switch {
 		case g.has(generation):
+			settleAll(g.owners(), generation)
 			g.choose(generation)
 		case len(g.members) > 0:
 			kept = append(kept, g.at)
@@ -197,19 +228,29 @@ func (s *Steering) sweepPaths() error {
 
 func (s *Steering) leavePaths(m Member, state seatState) {
 	for _, seat := range s.pathSeats() {
-		if seat.Member == m {
-			s.leavePath(seat, state)
+		switch {
+		case !seat.heldBy(m):
+		case seat.fd >= 0:
+			seat.leave(m, state, seat.group.selected, seat.group.owners())
+		default:
+			s.dropPath(seat)
 		}
 	}
 }
 
-// leavePath gives a socket that listens another state, and drops one that does not. The path itself is the app's as long
-// as nothing listens there.
-func (s *Steering) leavePath(seat *pathSeat, state seatState) {
-	if seat.fd >= 0 {
-		seat.release(state, seat.group.selected, seat.group.owners())
+// abandonPath is for a socket that nobody has any more.
+func (s *Steering) abandonPath(seat *pathSeat, state seatState) {
+	if seat.fd < 0 {
+		s.dropPath(seat)
 		return
 	}
+	for _, m := range seat.holders() {
+		seat.release(m, state, seat.group.selected, seat.group.owners())
+	}
+}
+
+// dropPath is for a socket that does not listen. The path itself is the app's as long as nothing listens there.
+func (s *Steering) dropPath(seat *pathSeat) {
 	delete(s.hidden, seat.inode)
 	if seat.file != seat.group.at {
 		_ = seat.end() // what stays is removed by whoever wants the name
@@ -241,7 +282,7 @@ func (s *Steering) boundNames(generation int) map[string]bool {
 	defer s.mutex.Unlock()
 	names := make(map[string]bool)
 	for _, seat := range s.pathSeats() {
-		if seat.Generation == generation && seat.bound != "" {
+		if len(seat.of(generation)) > 0 && seat.bound != "" {
 			names[seat.bound] = true
 		}
 	}

@@ -30,7 +30,12 @@ type apps struct {
 
 func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main().Signal(t.signal)) }
 
-func (a *apps) tellRest(t tellRest) { a.attempt(a.running[t.instance].signalAll(t.signal)) }
+// tellRest is for what is left of an instance. Its sockets are for whoever comes.
+func (a *apps) tellRest(t tellRest) {
+	app := a.running[t.instance]
+	a.attempt(app.signalAll(t.signal))
+	a.vacate(app)
+}
 
 func (a *apps) dismiss(instance int) { a.running[instance].dismiss() }
 

@@ -79,7 +79,7 @@ func (c *captor) answer(call capture.Call) error {
 // that binds may have closed what it had before.
 func (c *captor) bind(call capture.Call) error {
 	if path := c.path(call); path != "" {
-		c.review()
+		defer c.review()
 		return c.bindPath(call, path)
 	}
 	sockaddr, err := call.Addr()

@@ -27,7 +27,7 @@ func (c *captor) bindPath(call capture.Call, path string) error {
 		return c.pass(call, err)
 	}
 	defer unix.Close(fd)
-	take := func() (int, error) { return c.apps.steering.TakePath(c.member, path) }
+	take := func() (int, error) { return c.apps.steering.TakePath(c.member, fd, path) }
 	if succeeded, err := c.succeed(call, take); succeeded || err != nil {
 		return err
 	}

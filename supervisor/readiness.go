@@ -39,6 +39,7 @@ func (v *vigil) awaitReady() {
 		go touch.awaitTouch()
 	}
 	if v.served() {
+		v.apps.confirm(v.app)
 		v.apps.post(readied{v.instance})
 	}
 }

@@ -138,6 +138,13 @@ func (a *apps) vacate(app *app) {
 	a.attempt(a.steering.Vacate(app.member()))
 }
 
+// confirm says that the instance serves: what it has taken up is its own.
+func (a *apps) confirm(app *app) {
+	if a.steering != nil {
+		a.steering.Ready(app.member())
+	}
+}
+
 func (a *apps) retireSockets(generation int) {
 	if a.steering == nil {
 		return
