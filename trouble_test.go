@@ -47,7 +47,7 @@ func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
 		"no such file":        {[]string{"--", "./no-such-file"}, 127, []string{"no-such-file"}},
 		"not executable":      {[]string{"--", text}, 126, []string{"chmod +x"}},
 		"a directory":         {[]string{"--", dir}, 126, []string{"directory"}},
-		"exits at once":       {[]string{"--listen", "127.0.0.1:0", "--", quits}, 9, []string{"exit status 9", "seems to bind by itself"}},
+		"exits at once":       {[]string{"--listen", "127.0.0.1:0", "--", quits}, 9, []string{"exit status 9", "not seen to use the --listen sockets"}},
 		"env file missing":    {[]string{"--env-file", dir + "/none", "--", "true"}, 1, []string{"--env-file", "no such file"}},
 		"env file malformed":  {[]string{"--env-file", secret, "--", "true"}, 1, []string{"line 2"}},
 		"directory missing":   {[]string{"--chdir", dir + "/none", "--", "true"}, 1, []string{"--chdir"}},
@@ -285,7 +285,7 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "5s"}, test.ready...)
 			s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
 			e := s.awaitMessage("first generation failed")
-			if strings.Contains(e.Why, "seems to bind by itself") != test.hint {
+			if strings.Contains(e.Why, "not seen to use the --listen sockets") != test.hint {
 				t.Error(e.Why)
 			}
 			if status := s.wait(); status != 124 {

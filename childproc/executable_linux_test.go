@@ -15,7 +15,7 @@ import (
 // keepFile opens an executable as a generation keeps it.
 func keepFile(t *testing.T, path string) int {
 	t.Helper()
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := OpenExecutable(path)
 	if err != nil {
 		t.Fatal(err)
 	}

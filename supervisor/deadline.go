@@ -101,8 +101,8 @@ func (m *machine) expire(i *instance) {
 
 func (m *machine) expireStart(i *instance) {
 	why := fmt.Sprintf("instance %d (pid %d) was not ready within %s", i.id, i.pid, m.policy.ReadyTimeout)
-	if i.unready != "" {
-		why += ": " + i.unready
+	if more := i.unreadiness(); more != "" {
+		why += ": " + more
 	}
 	if i.generation.stage == StageCandidate {
 		i.generation.ran = true

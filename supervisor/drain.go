@@ -87,7 +87,7 @@ func (m *machine) tellProgress(g *generation) {
 	}
 	for _, i := range g.instances {
 		if i.phase == Starting {
-			m.say(report{level: info, text: "not ready yet", generation: g.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.unready})
+			m.say(report{level: info, text: "not ready yet", generation: g.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.unreadiness()})
 		}
 	}
 }

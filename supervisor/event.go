@@ -62,6 +62,11 @@ type (
 		instance int
 		why      string
 	}
+	// obstructed says what was seen to keep an instance from serving; nothing, when it is over.
+	obstructed struct {
+		instance int
+		why      string
+	}
 	// readied says that an instance serves.
 	readied struct{ instance int }
 	// notified says that the app has sent READY=1.
@@ -155,6 +160,7 @@ func (started) event()          {}
 func (startFailed) event()      {}
 func (touched) event()          {}
 func (unreadied) event()        {}
+func (obstructed) event()       {}
 func (readied) event()          {}
 func (notified) event()         {}
 func (moved) event()            {}
@@ -184,6 +190,7 @@ func (e started) of() int     { return e.instance }
 func (e startFailed) of() int { return e.instance }
 func (e touched) of() int     { return e.instance }
 func (e unreadied) of() int   { return e.instance }
+func (e obstructed) of() int  { return e.instance }
 func (e readied) of() int     { return e.instance }
 func (e notified) of() int    { return e.instance }
 func (e moved) of() int       { return e.instance }

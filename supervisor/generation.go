@@ -91,6 +91,11 @@ func (g *generation) requests() (sum int, told bool) {
 	return sum, told
 }
 
+// obstructed reports whether a reason is known why it does not serve.
+func (g *generation) obstructed() bool {
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.obstacle != "" })
+}
+
 // executed reports whether the app has run, and may have written something.
 func (g *generation) executed() bool {
 	return g.ran || slices.ContainsFunc(g.instances, func(i *instance) bool { return i.pid != 0 && !i.ended })

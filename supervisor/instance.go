@@ -39,6 +39,7 @@ type instance struct {
 	watchdog   timer
 	signDue    time.Time // when the watchdog expires
 	unready    string    // why it is not ready
+	obstacle   string    // what was seen to keep it from that
 	inFlight   *int      // requests, as it said last
 	says       string    // of itself
 	ended      bool      // its main process has ended
@@ -149,13 +150,20 @@ func (m *machine) onStartFailed(i *instance, ev startFailed) {
 	m.exit(i)
 }
 
+// onObstructed: what comes late is no reason any more.
+func (m *machine) onObstructed(i *instance, ev obstructed) {
+	if i.phase == Starting {
+		i.obstacle = ev.why
+	}
+}
+
 func (m *machine) onReadied(i *instance) {
 	g := i.generation
 	if i.phase != Starting || i.ended {
 		return
 	}
 	took := m.at.Sub(i.since)
-	g.touched = true
+	g.touched, i.obstacle = true, ""
 	m.enter(i, Ready, healthyAfter)
 	m.watch(i)
 	m.say(report{level: info, text: "instance ready", generation: g.number, instance: i.id, pid: i.pid, took: took})
@@ -198,7 +206,17 @@ func (m *machine) onExited(i *instance, ev exited) {
 		// The rest of its group has what is left of the time.
 	case Backoff, Exited:
 	}
-	m.lose(i, "instance ended: "+ev.exit.String())
+	m.lose(i, joined("instance ended: "+ev.exit.String(), i.obstacle))
+}
+
+// unreadiness is all that is known of why it is not ready.
+func (i *instance) unreadiness() string { return joined(i.unready, i.obstacle) }
+
+func joined(reason, more string) string {
+	if reason == "" || more == "" {
+		return reason + more
+	}
+	return reason + "; " + more
 }
 
 func (m *machine) reportExit(i *instance) {

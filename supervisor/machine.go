@@ -128,6 +128,8 @@ func (m *machine) stepInstance(ev instanceEvent) {
 		i.generation.touched = true
 	case unreadied:
 		i.unready = ev.why
+	case obstructed:
+		m.onObstructed(i, ev)
 	case readied:
 		m.onReadied(i)
 	case notified:

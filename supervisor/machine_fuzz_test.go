@@ -440,11 +440,13 @@ func (w *world) chanceProcess(n int) {
 }
 
 func (w *world) chanceNotice(n int) {
-	i, ok := pick(w.instances, n/10)
+	i, ok := pick(w.instances, n/11)
 	if !ok || !w.hasProcess(i) {
 		return
 	}
-	switch n % 10 {
+	switch n % 11 {
+	case 10:
+		w.happen(obstructed{i, "it is stopped"})
 	case 0:
 		w.happen(extended{i, time.Duration(n) * time.Second})
 	case 1:

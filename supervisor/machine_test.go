@@ -195,7 +195,7 @@ func TestFirstGenerationThatFailsEndsGraceWithItsStatus(t *testing.T) {
 			if !w.finished || w.status != test.want {
 				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.want)
 			}
-			if r := w.said("first generation failed"); len(r) != 1 || strings.Contains(r[0].why, "seems to bind by itself") != test.ran {
+			if r := w.said("first generation failed"); len(r) != 1 || strings.Contains(r[0].why, "not seen to use the --listen sockets") != test.ran {
 				t.Errorf("reports %+v", r)
 			}
 		})
@@ -245,8 +245,35 @@ func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
 	w.ready1()
 	w.happen(touched{1})
 	w.endInstance(1, childproc.Exit{Code: 1})
-	if r := w.said("first generation failed")[0]; strings.Contains(r.why, "bind by itself") {
+	if r := w.said("first generation failed")[0]; strings.Contains(r.why, "not seen to use") {
 		t.Errorf("why: %q", r.why)
+	}
+}
+
+// TestObstacleIsTheReason: what was seen is told, and nothing is guessed beside it.
+func TestObstacleIsTheReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		fail func(w *world)
+		why  string
+	}{
+		"late":   {func(w *world) { w.expirePhase(1) }, ": it does not wait; it is stopped"},
+		"exited": {func(w *world) { w.endInstance(1, childproc.Exit{Code: 1}) }, "exit status 1; it is stopped"},
+	} {
+		w := newWorld(t, testPolicy())
+		w.ready1()
+		w.happen(unreadied{1, "it does not wait"})
+		w.happen(obstructed{1, "it is stopped"})
+		c.fail(w)
+		r := w.said("first generation failed")[0]
+		if !strings.HasSuffix(r.why, c.why) {
+			t.Errorf("%s: %q", name, r.why)
+		}
+	}
+	w := serving(t)
+	w.happen(obstructed{1, "it is stopped"})
+	w.endInstance(1, childproc.Exit{Code: 1})
+	if r := w.said("restarting")[0]; r.why != "exit status 1" {
+		t.Errorf("of one that served: %q", r.why)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"golang.org/x/sys/unix"
 )
@@ -17,9 +18,9 @@ type program int
 
 // openProgram opens what is at a path, and says what it is.
 func openProgram(path string) (program, file, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := childproc.OpenExecutable(path)
 	if err != nil {
-		return 0, file{}, fmt.Errorf("cannot open %s: %w", path, err)
+		return 0, file{}, err
 	}
 	p := program(fd)
 	f, err := identify(p.path())

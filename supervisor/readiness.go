@@ -38,6 +38,8 @@ func (v *vigil) awaitReady() {
 		touch := *v
 		go touch.awaitTouch()
 	}
+	watch := *v
+	go watch.watchObstacles()
 	if v.served() {
 		v.apps.confirm(v.app)
 		v.apps.post(readied{v.instance})
