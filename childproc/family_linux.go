@@ -88,6 +88,7 @@ func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 		return errors.Join(errNoPidfd, p.abandon())
 	}
 	f.own[p.PID] = struct{}{}
+	p.hold()
 	return nil
 }
 

@@ -79,27 +79,34 @@ func openEnd(pid int) (*os.File, error) {
 	return os.NewFile(uintptr(pidfd), "pidfd"), nil
 }
 
-// waitReadable leaves the waiting to Go's poller: no thread is held.
+// waitReadable gives ErrStopped if stop is closed before. A nil stop never is.
 func waitReadable(f *os.File, stop <-chan struct{}) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
 	done := make(chan struct{})
 	defer close(done)
-	go func() {
-		select {
-		case <-stop:
-			f.SetReadDeadline(time.Now())
-		case <-done:
-		}
-	}()
-	err = conn.Read(func(fd uintptr) bool {
-		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0
-	})
+	if stop != nil {
+		go func() {
+			select {
+			case <-stop:
+				f.SetReadDeadline(time.Now())
+			case <-done:
+			}
+		}()
+	}
+	err := waitFor(f, unix.POLLIN)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return ErrStopped
 	}
 	return err
+}
+
+// waitFor leaves the waiting for an event, or a hangup, to Go's poller: no thread is held.
+func waitFor(f *os.File, events int16) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return conn.Read(func(fd uintptr) bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 0)
+		return n > 0
+	})
 }

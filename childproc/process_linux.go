@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/childproc/shim"
@@ -22,7 +23,8 @@ type Process struct {
 	path   string
 	family *Family
 	pidfd  int
-	group  bool // it leads a process group, though its number may be gone
+	end    *os.File // pidfd, known to Go's poller: no thread is held until the process has ended
+	group  bool     // it leads a process group, though its number may be gone
 
 	report  int // read end of the shim's report; -1 once read
 	failed  *StartError
@@ -37,8 +39,8 @@ func (p *Process) connect(spec Spec) ([]int, error) {
 		return nil, err
 	}
 	p.report = pipe[0]
-	if !spec.Capture {
-		return pipe[1:], nil
+	if err := unix.SetNonblock(p.report, true); err != nil || !spec.Capture {
+		return pipe[1:], err
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -46,6 +48,14 @@ func (p *Process) connect(spec Spec) ([]int, error) {
 	}
 	p.capture = pair[0]
 	return []int{pipe[1], pair[1]}, nil
+}
+
+// hold has Go's poller wait for the end of the process.
+func (p *Process) hold() *Process {
+	// fcntl(2) cannot fail here; a file that blocks is read by a thread of its own.
+	_ = unix.SetNonblock(p.pidfd, true)
+	p.end = os.NewFile(uintptr(p.pidfd), "pidfd")
+	return p
 }
 
 func (p *Process) disconnect() {
@@ -67,7 +77,7 @@ func (f *Family) Adopt(pid int) (*Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.own[pid] = struct{}{}
-	return &Process{PID: pid, family: f, pidfd: pidfd, report: -1, capture: -1}, nil
+	return (&Process{PID: pid, family: f, pidfd: pidfd, report: -1, capture: -1}).hold(), nil
 }
 
 // abandon ends a child that cannot be supervised.
@@ -83,7 +93,7 @@ func (p *Process) abandon() error {
 func (p *Process) Release() {
 	p.family.forget(p.PID)
 	p.disconnect()
-	unix.Close(p.pidfd)
+	p.end.Close()
 }
 
 // Signal sends sig to the process alone. A process that has ended already is no
@@ -130,7 +140,12 @@ func (p *Process) Captured() (*capture.Listener, error) {
 		return nil, fmt.Errorf("cannot capture process %d: it was started without", p.PID)
 	}
 	p.capture = -1
-	defer unix.Close(conn)
+	err := unix.SetNonblock(conn, true) // for os.NewFile, which asks for it
+	file := os.NewFile(uintptr(conn), "connection to the shim")
+	defer file.Close()
+	if err = errors.Join(err, waitReadable(file, nil)); err != nil {
+		return nil, fmt.Errorf("cannot capture process %d: %w", p.PID, err)
+	}
 	listener, err := capture.Receive(conn)
 	if err == io.EOF {
 		return nil, p.notCaptured()
@@ -189,13 +204,20 @@ func (p *Process) readReport() (*StartError, error) {
 }
 
 func (p *Process) waitEnd() error {
+	wait := func() error { return waitReadable(p.end, nil) }
+	if errors.Is(p.end.SetReadDeadline(time.Time{}), os.ErrNoDeadline) { // the poller has not taken it (fs.epoll.max_user_watches)
+		wait = p.waitByThread
+	}
+	if err := wait(); err != nil {
+		return fmt.Errorf("cannot wait for process %d: %w", p.PID, err)
+	}
+	return nil
+}
+
+func (p *Process) waitByThread() error {
 	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}, -1)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINTR {
-			return fmt.Errorf("cannot wait for process %d: %w", p.PID, err)
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}, -1); err != unix.EINTR {
+			return err
 		}
 	}
 }
@@ -208,7 +230,7 @@ func (p *Process) peek() (Exit, error) {
 	case nil:
 		return exitOf(&info), nil
 	case unix.ECHILD:
-		exit, err = exitOfStranger(p.pidfd)
+		exit, err = p.exitOfStranger()
 	}
 	if err != nil {
 		err = fmt.Errorf("cannot learn how process %d ended: %w", p.PID, err)

@@ -29,7 +29,7 @@ func (f *Family) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.own[s.PID] = struct{}{}
-	return &Process{PID: s.PID, path: s.Path, family: f, pidfd: pidfd, group: s.Group, report: -1, capture: -1}, nil
+	return (&Process{PID: s.PID, path: s.Path, family: f, pidfd: pidfd, group: s.Group, report: -1, capture: -1}).hold(), nil
 }
 
 // Suspend holds Start and ReapOrphans up until Resume: the end of a child that somebody else waits for is not theirs.
@@ -43,15 +43,15 @@ const reapedWithin = 2 * time.Second
 
 // exitOfStranger asks for the end of a process that is not grace's child. The kernel tells once it was reaped
 // (PIDFD_INFO_EXIT of Linux 6.15, in pidfd_info of fs/pidfs.c), which is also when the pidfd hangs up.
-func exitOfStranger(pidfd int) (Exit, error) {
+func (p *Process) exitOfStranger() (Exit, error) {
 	var info unix.PidfdInfo
-	if err := readInfo(pidfd, &info); err == unix.ENOTTY || err == unix.EINVAL {
+	if err := readInfo(p.pidfd, &info); err == unix.ENOTTY || err == unix.EINVAL {
 		return Exit{Unknown: true}, nil
 	}
-	if err := waitReaped(pidfd); err != nil {
+	if err := waitReaped(p.end); err != nil {
 		return Exit{}, err
 	}
-	if err := readInfo(pidfd, &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+	if err := readInfo(p.pidfd, &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
 		return Exit{Unknown: true}, nil
 	}
 	status := unix.WaitStatus(info.Exit_code)
@@ -70,15 +70,15 @@ func readInfo(pidfd int, info *unix.PidfdInfo) error {
 	return nil
 }
 
-func waitReaped(pidfd int) error {
-	deadline := time.Now().Add(reapedWithin)
-	for left := reapedWithin; left > 0; left = time.Until(deadline) {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd)}}, int(left.Milliseconds())+1)
-		if err != unix.EINTR {
-			return err
-		}
+func waitReaped(end *os.File) error {
+	if err := end.SetReadDeadline(time.Now().Add(reapedWithin)); err != nil {
+		return err
 	}
-	return nil
+	err := waitFor(end, 0) // the hangup, which is always told
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
 // State describes the NotifySocket, which must not be closed if a successor has it: that would remove its path.

@@ -16,6 +16,7 @@ import (
 // clients with nothing to connect to.
 type HangupWatch struct {
 	epoll, stop, paths int
+	alarm              *alarm // of epoll
 	listeners          []*Listener
 	watched            map[uint64]bool     // inodes of sockets
 	byPath             map[int32]*Listener // by inotify's number
@@ -37,6 +38,9 @@ func (w *HangupWatch) open() (err error) {
 		return err
 	}
 	if w.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return err
+	}
+	if w.alarm, err = newAlarm(w.epoll); err != nil {
 		return err
 	}
 	return errors.Join(w.add(w.stop, unix.EPOLLIN), w.openPaths(), w.addNew())
@@ -94,7 +98,7 @@ func (w *HangupWatch) add(fd int, events uint32) error {
 }
 
 // Wait blocks until an app has shut a listener down or removed its path, and returns it; the caller is to Revive it
-// before the next Wait. After Close it returns net.ErrClosed. Wait holds a thread while it blocks.
+// before the next Wait. After Close it returns net.ErrClosed.
 func (w *HangupWatch) Wait() (*Listener, error) {
 	w.waiting.Lock()
 	defer w.waiting.Unlock()
@@ -145,9 +149,15 @@ func (w *HangupWatch) pathGone() *Listener {
 func (w *HangupWatch) next() (int, error) {
 	var event [1]unix.EpollEvent
 	for {
-		_, err := unix.EpollWait(w.epoll, event[:], -1)
-		if err != unix.EINTR {
-			return int(event[0].Fd), err
+		n, err := unix.EpollWait(w.epoll, event[:], 0)
+		switch {
+		case err == nil && n == 0:
+			err = w.alarm.wait()
+		case err == nil:
+			return int(event[0].Fd), nil
+		}
+		if err != nil && err != unix.EINTR {
+			return -1, err
 		}
 	}
 }
@@ -161,7 +171,7 @@ func (w *HangupWatch) Close() error {
 	if w.epoll < 0 {
 		return nil
 	}
-	err := errors.Join(closeFD(w.epoll), closeFD(w.stop), closeFD(w.paths))
+	err := errors.Join(w.alarm.close(), closeFD(w.epoll), closeFD(w.stop), closeFD(w.paths))
 	w.epoll, w.stop, w.paths = -1, -1, -1
 	return err
 }

@@ -22,6 +22,7 @@ type Steering struct {
 	live        func(Member, uint64) bool
 	epoll, wake int
 	watching    sync.Mutex // held by Wait
+	alarm       *alarm     // of epoll and wake; nil before the first Wait
 
 	mutex  sync.Mutex
 	closed bool
@@ -695,7 +696,7 @@ func (s *Steering) Queued(generation int) (int, error) {
 
 // Wait blocks until an app has shut down a socket, and returns it: it is a member no more. After Close it returns
 // net.ErrClosed. Somebody has to wait always: until a group has its new program, the numbers of the old one may mean
-// other sockets. Wait holds a thread while it blocks.
+// other sockets.
 func (s *Steering) Wait() (SteeredSocket, error) {
 	s.watching.Lock()
 	defer s.watching.Unlock()
@@ -704,12 +705,20 @@ func (s *Steering) Wait() (SteeredSocket, error) {
 		if err != nil || left != (SteeredSocket{}) {
 			return left, err
 		}
-		// The set is only looked at, and read under the mutex: whoever reads it has to change the numbers.
-		fds := []unix.PollFd{{Fd: int32(s.epoll), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+		if err := s.await(); err != nil {
 			return SteeredSocket{}, fmt.Errorf("cannot watch listeners: %w", err)
 		}
 	}
+}
+
+// await only looks at the set, which is read under the mutex: whoever reads it has to change the numbers.
+func (s *Steering) await() (err error) {
+	if s.alarm == nil {
+		if s.alarm, err = newAlarm(s.epoll, s.wake); err != nil {
+			return err
+		}
+	}
+	return s.alarm.wait()
 }
 
 func (s *Steering) next() (SteeredSocket, error) {
@@ -739,7 +748,7 @@ func (s *Steering) Close() error {
 	defer s.watching.Unlock()
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	errs := []error{closeFD(s.epoll), closeFD(s.wake)}
+	errs := []error{s.alarm.close(), closeFD(s.epoll), closeFD(s.wake)}
 	s.epoll, s.wake = -1, -1
 	for _, g := range s.groups {
 		for _, seat := range g.members {

@@ -1,0 +1,63 @@
+package handoff
+
+import (
+	"errors"
+	"net"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Where the limit of processes is reached Go cannot make a thread, and ends the program: what waits for an app must not
+// hold one.
+func TestWaitsHoldNoThread(t *testing.T) {
+	listener, err := Bind(Address{Network: "tcp", Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	watch, err := NewHangupWatch([]*Listener{listener})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steering, err := NewSteering(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 2)
+	go func() { _, err := watch.Wait(); ended <- err }()
+	go func() { _, err := steering.Wait(); ended <- err }()
+	for _, function := range []string{"(*HangupWatch).Wait", "(*Steering).Wait"} {
+		if state := awaitState(t, function); !strings.HasPrefix(state, "IO wait") {
+			t.Errorf("%s holds a thread: its goroutine is in state %q", function, state)
+		}
+	}
+	if err := errors.Join(watch.Close(), steering.Close()); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a closed watch gave %v", err)
+		}
+	}
+}
+
+var stackHead = regexp.MustCompile(`^goroutine \d+ .*\[(.*)\]:`)
+
+// awaitState returns the state of the goroutine in a function once it waits.
+func awaitState(t *testing.T, function string) string {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		text := make([]byte, 1<<20)
+		for stack := range strings.SplitSeq(string(text[:runtime.Stack(text, true)]), "\n\n") {
+			head := stackHead.FindStringSubmatch(stack)
+			if head != nil && strings.Contains(stack, function) && !strings.HasPrefix(head[1], "run") {
+				return head[1]
+			}
+		}
+	}
+	t.Fatalf("no goroutine waits in %s within a minute", function)
+	return ""
+}
