@@ -10,11 +10,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -1244,12 +1241,7 @@ func TestConnectionsDoNotWakeTheSteering(t *testing.T) {
 		_, _ = s.Wait()
 	}()
 	tid := <-thread
-	eventually(t, "the watch sleeps", func() bool {
-		call, err := os.ReadFile("/proc/self/task/" + strconv.Itoa(tid) + "/syscall")
-		must(t, err)
-		number, err := strconv.Atoi(strings.Fields(string(call))[0])
-		return err == nil && number >= 0 && number != unix.SYS_FUTEX // in which Go's runtime sleeps
-	})
+	awaitState(t, "(*Steering).Wait")
 	before := switches(t, tid)
 	for range 1000 {
 		if connected(t, at, 0, a) == nil {

@@ -77,6 +77,12 @@ func (d *desk) Status(ctx context.Context) (control.Status, error) {
 		return s, err
 	}
 	s.Grace, s.Name, s.PID, s.Started = d.apps.options.Version, d.name, os.Getpid(), d.started
+	select {
+	case d.apps.looks <- struct{}{}:
+		defer d.apps.looks.leave()
+	case <-ctx.Done():
+		return s, ctx.Err()
+	}
 	pids := map[int][]int{}
 	for i := range s.Generations {
 		g := &s.Generations[i]

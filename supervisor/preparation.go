@@ -68,12 +68,19 @@ func (a *apps) resolve(ctx context.Context, order prepare, kept program) (*launc
 // lookUp gives up when ctx ends, as a file can be a pipe that nobody writes to, or far away: who
 // waits for it in the kernel cannot be called back, and is left there.
 func (a *apps) lookUp(ctx context.Context, order prepare, kept program) (*launch, error) {
+	select {
+	case a.lookUps <- struct{}{}:
+	default:
+		kept.close()
+		return nil, fmt.Errorf("cannot look up the command and its files: %d look-ups before this one still wait (see whether the --env-file, or a file system, keeps its readers waiting)", cap(a.lookUps))
+	}
 	type finding struct {
 		launch *launch
 		err    error
 	}
 	found := make(chan finding)
 	go func() {
+		defer a.lookUps.leave()
 		l, err := resolveOrder(a.options, order, kept)
 		if err != nil {
 			kept.close()

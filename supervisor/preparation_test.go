@@ -27,7 +27,7 @@ func TestPreparationEndsThoughAFileCannotBeRead(t *testing.T) {
 			said := make(chan event, 1)
 			a := &apps{
 				options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: Policy{ReadyTimeout: c.timeout}},
-				launches: map[int]*preparation{}, post: func(ev event) { said <- ev },
+				launches: map[int]*preparation{}, lookUps: make(gate, 1), post: func(ev event) { said <- ev },
 			}
 			a.prepare(prepare{generation: 2})
 			if c.want == "canceled" {
@@ -43,4 +43,30 @@ func TestPreparationEndsThoughAFileCannotBeRead(t *testing.T) {
 			writer.Close()
 		})
 	}
+}
+
+// Each HUP would leave a thread in the kernel, for a file system that does not answer.
+func TestLookUpsThatHangAreBounded(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan event, 1)
+	a := &apps{
+		options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: Policy{ReadyTimeout: time.Millisecond}},
+		launches: map[int]*preparation{}, lookUps: make(gate, 2), post: func(ev event) { said <- ev },
+	}
+	for generation, want := range []string{"deadline exceeded", "deadline exceeded", "2 look-ups before this one still wait", "2 look-ups before this one still wait"} {
+		a.prepare(prepare{generation: generation})
+		if failed, ok := (<-said).(prepareFailed); !ok || !strings.Contains(failed.why, want) {
+			t.Errorf("%d: %+v", generation, failed)
+		}
+	}
+	writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // lets go of the readers
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	a.lookUps.enter()
+	a.lookUps.enter()
 }

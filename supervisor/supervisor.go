@@ -21,8 +21,8 @@ const evictGrace = 5 * time.Second
 // Run supervises the app until it has ended and returns grace's exit status. An
 // error means that it never came to start the app.
 //
-// Run owns the process's signals, its orphans and its sockets meanwhile, and is
-// to be called once in a process. Descriptors that grace itself was given are
+// Run owns the process's signals, its threads, its orphans and its sockets meanwhile,
+// and is to be called once in a process. Descriptors that grace itself was given are
 // set close-on-exec, so that the app does not get them.
 //
 // Where another grace has prepared for this process to be its successor, Run goes on
@@ -35,6 +35,9 @@ func Run(o Options) (int, error) {
 		return statusFailure, err
 	}
 	s.place = place
+	if before == nil || !before.Trial() {
+		reserveThreads()
+	}
 	closeInheritedOnExec()
 	if s.options, err = o.settled(); err != nil {
 		return statusFailure, err
@@ -115,6 +118,7 @@ func (s *service) assemble() {
 		options: s.options, family: s.family, held: s.listeners, listeners: sharedOf(s.listeners),
 		steering: s.steering, live: s.live(), runtime: s.runtime, post: s.loop.post,
 		launches: map[int]*preparation{}, running: map[int]*app{}, programs: map[int]program{},
+		looks: make(gate, mostLooks), lookUps: make(gate, mostLooks),
 	}
 	s.loop.host = s.apps
 	s.handover = &handover{service: s}

@@ -1,0 +1,108 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/internal/freeport"
+)
+
+// leaking makes processes at GET /leak until the system gives no more, and answers how many.
+const leaking = `
+import os, signal, socket, sys
+s = socket.socket(fileno=int(sys.argv[1])); s.setblocking(True)
+while True:
+    c, _ = s.accept(); asked = c.recv(4096); n = 0
+    while b"/leak" in asked:
+        try: pid = os.fork()
+        except OSError: break
+        if pid == 0:
+            c.close(); signal.pause(); os._exit(0)
+        n += 1
+    body = b"%d" % n
+    c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)); c.close()
+`
+
+func leakingApp(addr string) []string {
+	return []string{"--listen", addr, "--drain-timeout", "5s", "--", "/usr/bin/python3", "-c", leaking, "{fd}"}
+}
+
+// An app that has used up the limit of processes is to be replaced: grace has to live, and to say what is wrong.
+func TestGraceOutlivesTheLimitOfProcesses(t *testing.T) {
+	needRoot(t)
+	t.Run("of a user", func(t *testing.T) {
+		t.Parallel()
+		addr, user := freeport.Address(t), 100_000+rand.IntN(1_000_000)
+		runtimeDir, err := os.MkdirTemp("", "grace-test-") // which others can pass, other than t.TempDir
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(runtimeDir) })
+		if err := os.Chown(runtimeDir, user, user); err != nil {
+			t.Fatal(err)
+		}
+		s := graceWith(t, func(c *exec.Cmd) {
+			c.Args = append([]string{"prlimit", "--nproc=48", c.Path}, c.Args[1:]...)
+			c.Path = "/usr/bin/prlimit"
+			c.Dir = "/"
+			c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+runtimeDir, "RUNTIME_DIRECTORY=")
+			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(user), Gid: uint32(user)}}
+		}, append([]string{"--name", "limited"}, leakingApp(addr)...)...)
+		s.outlives(addr, func() { flood(t, runtimeDir+"/grace/limited.sock") })
+	})
+	t.Run("of a cgroup", func(t *testing.T) {
+		t.Parallel()
+		addr := freeport.Address(t)
+		c := contain(t, func(spec config) {
+			withHost(spec)
+			spec.at("linux")["resources"] = config{"pids": config{"limit": 48}}
+		}, leakingApp(addr)...)
+		c.outlives(addr, func() {})
+	})
+}
+
+func (s *supervised) outlives(addr string, meanwhile func()) {
+	s.t.Helper()
+	s.ready(1)
+	leaked, err := strconv.Atoi(ask(s.t, addr, "/leak"))
+	if err != nil || leaked == 0 {
+		s.t.Fatalf("the app has made %d processes: %v", leaked, err)
+	}
+	for n := 2; n <= 12; n++ {
+		s.signal(syscall.SIGHUP)
+		meanwhile()
+		if failed := s.awaitOf("upgrade failed, generation 1 still serves", n); !strings.Contains(failed.Why, "limit of processes") {
+			s.t.Errorf("the upgrade failed because: %s", failed.Why)
+		}
+	}
+	if got := ask(s.t, addr, "/"); got != "0" {
+		s.t.Errorf("the app answers %q", got)
+	}
+	s.signal(syscall.SIGQUIT)
+	if status := s.wait(); status != 128+9 {
+		s.t.Errorf("status %d", status)
+	}
+}
+
+// flood asks for the status many times at once. Those who ask are root, whom no limit holds up.
+func flood(t *testing.T, socket string) {
+	t.Helper()
+	var asking sync.WaitGroup
+	for range 16 {
+		asking.Go(func() {
+			if out, err := exec.Command(graceBinary, "status", socket).CombinedOutput(); err != nil {
+				t.Error(fmt.Errorf("%w: %s", err, out))
+			}
+		})
+	}
+	asking.Wait()
+}
