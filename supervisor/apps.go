@@ -26,8 +26,8 @@ type apps struct {
 	launches     map[int]*preparation
 	running      map[int]*app
 	programs     map[int]program // of generations that have ended, for a rollback
-	looks        gate // into /proc and at sockets, at once
-	lookUps      gate // of a command and its files
+	looks        gate            // into /proc and at sockets, at once
+	lookUps      gate            // of a command and its files
 }
 
 func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main().Signal(t.signal)) }
