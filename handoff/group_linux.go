@@ -19,7 +19,8 @@ type group struct {
 	selected int     // generation
 	stale    bool    // the kernel has another program than it should
 	begun    map[handshake]bool
-	left     time.Time // when another generation was selected
+	left     time.Time // when another generation was selected, or none
+	away     bool      // none gets connections any more
 }
 
 // newGroup is that of the first socket to listen at a site.
@@ -99,6 +100,8 @@ func (g *group) choose(generation int) {
 	}
 }
 
+func (g *group) turnAway() { g.away, g.stale, g.begun, g.left = true, true, nil, time.Now() }
+
 // add takes in a socket that has just begun to listen.
 func (g *group) add(s *seat) {
 	for _, other := range g.members {
@@ -126,6 +129,12 @@ func (g *group) give(s *seat, m Member) {
 // program is there, and those of the old one can mean any socket. So each that is not to get a connection turns
 // newcomers away: its app may be about to end, or has gone, or is not ready yet.
 func (g *group) apply(probes map[uint16]Member) error {
+	if g.away {
+		for _, s := range g.members {
+			turnAway(s.fd)
+		}
+		return nil
+	}
 	chosen, targets := g.chosen(), g.targets(probes)
 	wanted := slices.Concat(append(slices.Collect(maps.Values(targets)), chosen)...)
 	for _, number := range wanted {
@@ -226,7 +235,7 @@ func (g *group) safely(number int, chosen []int, last int) (int, []int) {
 
 // queued counts the connections that wait in the generation's queues to be accepted.
 func (g *group) queued(generation int) (sum int, err error) {
-	if generation != g.selected {
+	if generation != g.selected || g.away {
 		if sum, err = g.pending(); err != nil {
 			return 0, err
 		}

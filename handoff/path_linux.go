@@ -18,7 +18,8 @@ type pathGroup struct {
 	at       string
 	members  []*pathSeat
 	selected int       // generation
-	left     time.Time // when another generation was selected
+	left     time.Time // when another generation was selected, or none
+	away     bool      // the path leads to nobody any more
 }
 
 // pathSeat is one unix socket. It owns its descriptor, which is -1 until it listens, and its file.
@@ -196,11 +197,26 @@ func (s *pathSeat) shut() bool {
 // lead gives the path to the chosen socket.
 func (g *pathGroup) lead() error {
 	next := g.chosen()
-	if next == nil || next.file == g.at && next.leads() {
+	if g.away || next == nil || next.file == g.at && next.leads() {
 		return nil
 	}
 	if err := g.swap(next); err != nil {
 		return fmt.Errorf("cannot lead %s to generation %d: %w", g.at, next.Generation, err)
+	}
+	return nil
+}
+
+// turnAway removes the path, unless another file has taken its place.
+func (g *pathGroup) turnAway() error {
+	g.away, g.left = true, time.Now()
+	for _, s := range g.members {
+		if s.file != g.at || !s.leads() {
+			continue
+		}
+		s.file = ""
+		if err := unix.Unlink(g.at); err != nil {
+			return fmt.Errorf("cannot remove %s: %w", g.at, err)
+		}
 	}
 	return nil
 }
@@ -270,7 +286,7 @@ func (g *pathGroup) queued(generation int) (sum int, err error) {
 			return 0, err
 		}
 		sum += n
-		if generation != g.selected && time.Since(g.left) < latecomers {
+		if (g.away || generation != g.selected) && time.Since(g.left) < latecomers {
 			sum++
 		}
 	}

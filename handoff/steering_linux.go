@@ -26,11 +26,13 @@ type Steering struct {
 
 	mutex  sync.Mutex
 	closed bool
+	away   bool // see TurnAway
 	groups map[site]*group
 	bound  map[uint64]*binding // by inode, from bind to listen
 	probes map[uint16]Member
 	made   map[string]netip.AddrPort // by the name of an address
 	left   []SteeredSocket
+	given  map[int][]netip.AddrPort // see LetGo
 	paths  []*pathGroup
 	hidden map[uint64]*pathSeat // by inode, from bind to listen
 }
@@ -59,6 +61,7 @@ func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
 		probes: make(map[uint16]Member),
 		made:   make(map[string]netip.AddrPort),
 		hidden: make(map[uint64]*pathSeat),
+		given:  make(map[int][]netip.AddrPort),
 	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot steer connections: %w", err), s.Close())
@@ -340,6 +343,7 @@ func (s *Steering) join(at site, new *seat) error {
 		g.add(new)
 	} else {
 		s.groups[at] = newGroup(at, new)
+		s.groups[at].away = s.away
 	}
 	err := s.watch(new)
 	if err == nil {
@@ -505,6 +509,49 @@ func (s *Steering) Cutover(generation int) (kept []string, err error) {
 	return kept, errors.Join(failed, s.sweep())
 }
 
+// TurnAway keeps new connections from all sockets, for good. At an address those that begin from now on wait, and are
+// refused when the last of its sockets is closed; a path is removed. What is in the queues, and what has begun, stays:
+// Queued tells when it has been accepted.
+func (s *Steering) TurnAway() error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.away = true
+	for _, g := range s.groups {
+		g.turnAway()
+	}
+	err := s.refresh()
+	for _, g := range s.paths {
+		err = errors.Join(err, g.turnAway())
+	}
+	return err
+}
+
+// LetGo gives the generation's sockets up to its app: their addresses are refused once that has closed them. It comes
+// after TurnAway, as the numbers in the groups mean nothing then.
+func (s *Steering) LetGo(generation int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	var errs []error
+	s.given[generation] = s.addresses(generation)
+	for at, g := range s.groups {
+		kept := g.members[:0]
+		for _, seat := range g.members {
+			if seat.Generation != generation {
+				kept = append(kept, seat)
+				continue
+			}
+			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, seat.fd, nil)
+			errs = append(errs, unix.Close(seat.fd))
+		}
+		g.members = kept
+		if len(kept) == 0 {
+			delete(s.groups, at)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Probe makes connections from this local port go to one instance, wherever it listens, until EndProbe. The port is that
 // of the machine itself or of any client: take one that is bound for the probe.
 func (s *Steering) Probe(port uint16, m Member) error {
@@ -590,11 +637,16 @@ func (s *Steering) change(each func(*group)) error {
 	return errors.Join(err, s.sweep())
 }
 
-// Addresses are the TCP ones where the generation has a socket, by rising address, the ones of ended instances too.
+// Addresses are the TCP ones where the generation has a socket, by rising address, the ones of ended instances too, and
+// those that were let go.
 func (s *Steering) Addresses(generation int) []netip.AddrPort {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	var found []netip.AddrPort
+	return s.addresses(generation)
+}
+
+func (s *Steering) addresses(generation int) []netip.AddrPort {
+	found := slices.Clone(s.given[generation])
 	for _, g := range s.sorted() {
 		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.concerns(generation) }) {
 			found = append(found, g.site.at)

@@ -77,6 +77,12 @@ func (*Steering) EndProbe(uint16) error { return errors.ErrUnsupported }
 // Vacate is never called.
 func (*Steering) Vacate(Member) error { return errors.ErrUnsupported }
 
+// TurnAway is never called.
+func (*Steering) TurnAway() error { return errors.ErrUnsupported }
+
+// LetGo is never called.
+func (*Steering) LetGo(int) error { return errors.ErrUnsupported }
+
 // Queues is never called.
 func (*Steering) Queues(int) []SteeredQueue { return nil }
 

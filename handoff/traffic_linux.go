@@ -42,6 +42,9 @@ func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, 
 			return Traffic{}, err
 		}
 	}
+	if len(found) == 0 {
+		return Traffic{}, nil
+	}
 	// The processes come last: what one accepts meanwhile was in a queue before.
 	open, err := openSockets(pids)
 	if err != nil {

@@ -69,6 +69,12 @@ type (
 	}
 	// steer sends new connections to a generation, from now on.
 	steer struct{ generation int }
+	// turnAway keeps new connections from all sockets that generations have of their own,
+	// for good: they wait, and are refused once the sockets close.
+	turnAway struct{}
+	// letGo leaves a generation's sockets to its app alone: who comes is refused as soon
+	// as that has closed them.
+	letGo struct{ generation int }
 	// observe looks at a generation's connections until they are idle and none waits
 	// to be accepted; after some time the second is enough. It is answered by quieted,
 	// unless the generation ends first.
@@ -123,6 +129,8 @@ func (retire) action()   {}
 func (discard) action()  {}
 func (count) action()    {}
 func (steer) action()    {}
+func (turnAway) action() {}
+func (letGo) action()    {}
 func (observe) action()  {}
 func (arm) action()      {}
 func (disarm) action()   {}

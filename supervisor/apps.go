@@ -113,15 +113,19 @@ func (a *apps) count(c count) {
 	}()
 }
 
-// inFlight counts the connections of a generation's processes.
-func (a *apps) inFlight(generation int, pids []int) (int, error) {
+// inFlight counts the connections of a generation's processes: those that came by sockets
+// which all share, and those that came to the generation's own addresses and paths.
+func (a *apps) inFlight(generation int, pids []int) (n int, err error) {
 	if a.steering == nil || len(a.listeners) > 0 {
-		return handoff.Connections(pids, a.listeners)
+		n, err = handoff.Connections(pids, a.listeners)
+	}
+	if err != nil || a.steering == nil {
+		return n, err
 	}
 	traffic, err := handoff.Look(pids, a.steering.Addresses(generation), quietFor)
 	if err != nil {
 		return 0, err
 	}
 	accepted, err := a.steering.Accepted(generation, pids)
-	return traffic.Open + accepted, err
+	return n + traffic.Open + accepted, err
 }

@@ -28,6 +28,9 @@
 //	   ^                            │
 //	   └── the successor has lost an instance
 //
+// When all of grace stops, one that serves empties too: new connections are turned
+// away, and --drain-timeout is for both, the emptying and the drain.
+//
 // # An instance
 //
 //	backoff ──> starting ──> ready ──> draining ──> killing ──> exited
@@ -54,4 +57,7 @@
 //     to drain.
 //  9. A generation's executable is kept until it has ended and no rollback can
 //     ask for it.
+//  10. Who serves on sockets of its own is not told to stop with all that waits in
+//     them: its successor has them by then, or new connections are turned away, and it
+//     was quiet or its time was over, unless grace is to end at once.
 package supervisor

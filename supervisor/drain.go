@@ -24,11 +24,23 @@ func (m *machine) drainGeneration(g *generation) {
 	for _, i := range slices.Clone(g.instances) {
 		m.drainInstance(i)
 	}
+	if m.mode == stopping && m.policy.Steered {
+		m.do(letGo{g.number})
+	}
 	if g.alive() {
-		m.say(report{level: info, text: drainingText(emptied), fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout})
+		m.say(report{level: info, text: drainingText(emptied), fact: FactDraining, generation: g.number, within: m.drainTime()})
 		g.progress = m.arm(timer{generation: g.number}, firstProgress)
 	}
 	m.endIfEmpty(g)
+}
+
+// drainTime is what an instance has to end in: --drain-timeout, or what is left of it where
+// all of grace stops and the generation was emptied first.
+func (m *machine) drainTime() time.Duration {
+	if m.mode != stopping {
+		return m.policy.DrainTimeout
+	}
+	return max(m.stopBy.Sub(m.at), m.policy.DrainTimeout-m.emptyTime())
 }
 
 func drainingText(emptied bool) string {

@@ -82,7 +82,7 @@ func (m *machine) drainInstance(i *instance) {
 	case Backoff:
 		m.exit(i)
 	case Starting, Ready:
-		m.enter(i, Draining, m.policy.DrainTimeout)
+		m.enter(i, Draining, m.drainTime())
 		if i.pid != 0 {
 			m.do(tell{i.id, m.policy.StopSignal})
 		}
@@ -98,9 +98,9 @@ func (m *machine) onWithdrawn(i *instance) {
 	if i.phase != Starting && i.phase != Ready {
 		return
 	}
-	m.enter(i, Draining, m.policy.DrainTimeout)
+	m.enter(i, Draining, m.drainTime())
 	m.disarm(&i.watchdog)
-	m.say(report{level: warn, text: "instance stops by itself", generation: i.generation.number, instance: i.id, pid: i.pid, within: m.policy.DrainTimeout, why: "it sent STOPPING=1"})
+	m.say(report{level: warn, text: "instance stops by itself", generation: i.generation.number, instance: i.id, pid: i.pid, within: m.drainTime(), why: "it sent STOPPING=1"})
 }
 
 // account is what an instance says that it works on still.
@@ -200,7 +200,7 @@ func (m *machine) onExited(i *instance, ev exited) {
 	m.reportExit(i)
 	switch i.phase {
 	case Starting, Ready:
-		m.enter(i, Draining, m.policy.DrainTimeout)
+		m.enter(i, Draining, m.drainTime())
 		m.do(tellRest{i.id, m.policy.StopSignal})
 	case Draining, Killing:
 		// The rest of its group has what is left of the time.

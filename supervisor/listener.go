@@ -37,14 +37,13 @@ func (m *machine) suspect() string {
 
 // onUncaptured: the app runs, and binds by itself, so that no other can beside it.
 func (m *machine) onUncaptured(ev uncaptured) {
-	if !m.policy.Steered {
-		return
-	}
 	if m.policy.Held {
 		m.say(report{level: warn, text: "cannot capture the sockets that the app binds itself", why: ev.why})
 		return
 	}
-	m.policy.Steered = false
+	if m.policy.NoUpgrade != "" {
+		return
+	}
 	m.policy.NoUpgrade = "the app's sockets cannot be captured (" + waysOut + ")"
 	m.say(report{level: failure, text: "cannot capture the app's sockets, so there can be no upgrade", why: ev.why + " (" + waysOut + ")"})
 }

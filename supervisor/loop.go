@@ -23,6 +23,8 @@ type host interface {
 	discard(generation int)
 	count(count)
 	steer(generation int)
+	turnAway()
+	letGo(generation int)
 	observe(observe)
 }
 
@@ -195,6 +197,10 @@ func (l *loop) perform(a action) {
 		l.host.count(a)
 	case steer:
 		l.host.steer(a.generation)
+	case turnAway:
+		l.host.turnAway()
+	case letGo:
+		l.host.letGo(a.generation)
 	case observe:
 		l.host.observe(a)
 	case arm:

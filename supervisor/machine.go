@@ -39,6 +39,7 @@ type machine struct {
 	ended       int // the generation that has ended last
 	endedAt     time.Time
 	delay       timer
+	stopBy      time.Time // when the time of a stop is over
 	restarts    int
 	crashes     int
 	status      int // what to finish with

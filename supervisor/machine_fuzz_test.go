@@ -32,7 +32,8 @@ type world struct {
 	retired   map[int]bool // generations
 	prepared  map[int]bool // generations whose executables are kept
 	patience  map[int]time.Duration
-	steered   int // the generation that gets new connections
+	steered   int  // the generation that gets new connections
+	closed    bool // nobody gets any more
 	pids      int
 	seen      []action
 	finished  bool
@@ -61,6 +62,7 @@ func (w *world) happen(ev event) {
 	w.at = w.at.Add(time.Millisecond)
 	actions := w.m.step(w.at, ev)
 	w.checkServing(serving, actions)
+	w.checkStop(serving, actions)
 	w.takeAll(actions)
 	w.checkGenerations()
 }
@@ -93,6 +95,23 @@ func (w *world) checkServing(serving map[int]bool, actions []action) {
 			w.t.Fatalf("instance %d serves and was told to stop without a successor", stop.instance)
 		}
 	}
+}
+
+// checkStop is invariant 10: who serves on sockets of his own is not told to stop in the moment
+// in which grace is.
+func (w *world) checkStop(serving map[int]bool, actions []action) {
+	w.t.Helper()
+	for _, a := range actions {
+		stop, ok := a.(tell)
+		if ok && serving[stop.instance] && slices.Contains(actions, action(turnAway{})) && !w.m.policy.Shared {
+			w.t.Fatalf("instance %d was told to stop with all that waits for it", stop.instance)
+		}
+	}
+}
+
+func (w *world) draining(generation int) bool {
+	g := w.m.find(generation)
+	return g == nil || g.stage == StageDraining
 }
 
 func (w *world) checkGenerations() {
@@ -195,8 +214,13 @@ func (w *world) take(a action) {
 		delete(w.instances, a.instance)
 	case steer:
 		g := w.m.find(a.generation)
-		w.need(g != nil && g.stage == StageCurrent && w.m.policy.Steered, a)
+		w.need(g != nil && g.stage == StageCurrent && w.m.policy.Steered && !w.closed, a)
 		w.steered = a.generation
+	case turnAway:
+		w.need(!w.closed && w.m.mode >= stopping && w.m.policy.Steered, a)
+		w.closed = true
+	case letGo:
+		w.need(w.m.mode >= stopping && w.draining(a.generation), a)
 	case observe:
 		w.need(!w.observed[a.generation], a)
 		w.observed[a.generation], w.patience[a.generation] = true, a.idle
@@ -577,6 +601,9 @@ func FuzzMachine(f *testing.F) {
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
 	// The machine travels to another grace while an old generation empties.
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 9, 2, 17, 0, 16, 0, 7, 0, 7, 0, 17, 0})
+	// A stop, and a second one while it empties; one that ends well.
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 14, 0, 18, 6})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 14, 0, 16, 0, 16, 0, 7, 0, 7, 0, 7, 0})
 	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
 	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))

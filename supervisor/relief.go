@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
 )
@@ -19,7 +20,7 @@ func (m *machine) relieve(g *generation) {
 	g.enter(StageSettling, m.at)
 	g.missing = missing
 	if m.policy.Settle == 0 {
-		m.empty(g)
+		m.empty(g) // promote gives the upgrade its result
 		return
 	}
 	m.say(report{level: info, text: "generation replaced", generation: g.number, within: m.policy.Settle, why: "it takes over again if its successor fails by then"})
@@ -62,11 +63,17 @@ func (m *machine) giveBack(g, before *generation, why string) {
 	m.drainGeneration(g)
 }
 
+// endSettling is for a generation that takes over no more.
+func (m *machine) endSettling(g *generation) {
+	m.empty(g)
+	m.conclude(m.current, control.Upgraded, "")
+}
+
 // empty waits until nothing goes on in a generation that gets nothing new.
 func (m *machine) empty(g *generation) {
 	m.disarm(&g.relief)
 	g.enter(StageEmptying, m.at)
-	g.relief = m.arm(timer{relief: g.number}, m.policy.DrainTimeout)
+	g.relief = m.arm(timer{relief: g.number}, m.emptyTime())
 	m.observe(g)
 	why := "it is told to stop when its connections are idle"
 	if m.policy.Empty < m.policy.DrainTimeout {
@@ -74,7 +81,37 @@ func (m *machine) empty(g *generation) {
 	}
 	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: why})
 	g.progress = m.arm(timer{generation: g.number}, firstProgress)
-	m.conclude(m.current, control.Upgraded, "")
+}
+
+// emptiesFirst reports whether the generation has sockets that nobody else serves, so that it
+// can finish what it has before it is told to stop.
+func (m *machine) emptiesFirst(g *generation) bool {
+	return m.policy.Steered && !m.policy.Shared && g.serves()
+}
+
+// emptyToStop empties a generation that has no successor. What empties already goes on, in the
+// time that is left.
+func (m *machine) emptyToStop(g *generation) {
+	if m.current == g {
+		m.current = nil
+	}
+	m.endBackoffs(g)
+	if g.stage != StageEmptying {
+		m.empty(g)
+		return
+	}
+	left := g.since.Add(m.policy.DrainTimeout).Sub(m.at)
+	m.disarm(&g.relief)
+	g.relief = m.arm(timer{relief: g.number}, min(m.emptyTime(), max(left, time.Nanosecond)))
+}
+
+// emptyTime is how long a generation may take to get quiet. At a stop there is only one
+// --drain-timeout for all, of which the app keeps a quarter to end in.
+func (m *machine) emptyTime() time.Duration {
+	if m.mode == stopping {
+		return m.policy.DrainTimeout - m.policy.DrainTimeout/4
+	}
+	return m.policy.DrainTimeout
 }
 
 // observe: what waits in a queue is waited for also when --empty is over, as an app
@@ -92,7 +129,7 @@ func (m *machine) onQuieted(ev quieted) {
 func (m *machine) expireRelief(g *generation) {
 	switch g.stage {
 	case StageSettling:
-		m.empty(g)
+		m.endSettling(g)
 	case StageEmptying:
 		m.say(report{level: warn, text: "gave up waiting for idle connections", generation: g.number, took: m.at.Sub(g.since), why: fmt.Sprintf("%d connections in flight when last counted", g.inFlight)})
 		m.drainGeneration(g)

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,5 +171,113 @@ func TestGenerationsThatWereReplacedCountAsDraining(t *testing.T) {
 	w.happen(upgradeRequested{})
 	if w.m.candidate != nil || len(w.said("upgrade waits")) != 1 {
 		t.Error("the upgrade does not wait")
+	}
+}
+
+// stopped has generation 1 of its own sockets in service, and grace told to stop.
+func stopped(t *testing.T, p Policy) *world {
+	w := servingWith(t, p)
+	w.happen(stopRequested{})
+	return w
+}
+
+func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
+	w := stopped(t, steeredPolicy())
+	if stageOf(w, 1) != StageEmptying || !w.closed || !w.observed[1] || w.m.instances[1].phase != Ready {
+		t.Fatalf("generation 1 is %s, new connections are turned away: %v", stageOf(w, 1), w.closed)
+	}
+	w.at = w.at.Add(10 * time.Second)
+	w.happen(quieted{1})
+	i := w.m.instances[1]
+	if i.phase != Draining {
+		t.Fatalf("instance 1 is %s", i.phase)
+	}
+	if left, all := i.deadline.Sub(w.at), w.m.policy.DrainTimeout; left > all-10*time.Second || left < all-11*time.Second {
+		t.Errorf("it has %s to end", left)
+	}
+	w.endInstance(1, childproc.Exit{Signal: syscall.SIGTERM})
+	if !w.finished || w.status != 0 {
+		t.Errorf("finished %v with status %d", w.finished, w.status)
+	}
+}
+
+// A service manager kills after --drain-timeout.
+func TestStopTakesNoLongerThanOneDrain(t *testing.T) {
+	w := stopped(t, steeredPolicy())
+	all := w.m.policy.DrainTimeout
+	w.at = w.at.Add(w.after(t, timer{relief: 1}))
+	w.expireRelief(1)
+	i := w.m.instances[1]
+	if i.phase != Draining {
+		t.Fatalf("instance 1 is %s", i.phase)
+	}
+	if end := i.deadline.Sub(w.m.stopBy); end > time.Second || i.deadline.Sub(w.at) < all/5 {
+		t.Errorf("it is killed %s after --drain-timeout, and has %s to end", end, i.deadline.Sub(w.at))
+	}
+}
+
+// after is how long the timer that was armed last for this runs.
+func (w *world) after(t *testing.T, which timer) (d time.Duration) {
+	t.Helper()
+	for _, a := range w.seen {
+		if a, ok := a.(arm); ok && a.timer.relief == which.relief {
+			d = a.after
+		}
+	}
+	if d == 0 {
+		t.Fatalf("no timer for %+v", which)
+	}
+	return d
+}
+
+func TestSecondSignalEndsTheEmptying(t *testing.T) {
+	w := stopped(t, steeredPolicy())
+	w.happen(stopRequested{})
+	if w.m.instances[1].phase != Killing || stageOf(w, 1) != StageDraining {
+		t.Errorf("instance 1 is %s, generation 1 %s", w.m.instances[1].phase, stageOf(w, 1))
+	}
+}
+
+func TestStopEmptiesAllGenerationsThatServe(t *testing.T) {
+	w := replaced(t)
+	w.upgrade(t) // 1 empties, 2 settles
+	w.happen(stopRequested{})
+	for generation := 1; generation <= 3; generation++ {
+		if stageOf(w, generation) != StageEmptying || !w.observed[generation] {
+			t.Errorf("generation %d is %s", generation, stageOf(w, generation))
+		}
+	}
+	if d := w.after(t, timer{relief: 1}); d >= w.m.policy.DrainTimeout {
+		t.Errorf("generation 1 has %s more to get quiet", d)
+	}
+}
+
+func TestStopEndsAtOnceWhatServesNobody(t *testing.T) {
+	w := servingWith(t, steeredPolicy())
+	w.crash(1)
+	w.happen(stopRequested{})
+	if !w.finished {
+		t.Error("grace waits for a generation without an instance")
+	}
+}
+
+func TestStopEmptiesAfterTheDrainDelay(t *testing.T) {
+	p := steeredPolicy()
+	p.DrainDelay = 5 * time.Second
+	w := stopped(t, p)
+	if stageOf(w, 1) != StageCurrent || w.closed {
+		t.Fatalf("generation 1 is %s", stageOf(w, 1))
+	}
+	w.expire(w.m.delay.number)
+	if stageOf(w, 1) != StageEmptying || !w.closed {
+		t.Errorf("generation 1 is %s", stageOf(w, 1))
+	}
+}
+
+func TestInstanceThatEndsWhileGraceStopsIsNotStartedAgain(t *testing.T) {
+	w := stopped(t, steeredPolicy())
+	w.endInstance(1, childproc.Exit{Code: 3})
+	if !w.finished || w.status != 0 || len(w.said("restarting")) > 0 {
+		t.Errorf("finished %v with status %d", w.finished, w.status)
 	}
 }

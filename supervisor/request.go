@@ -107,16 +107,29 @@ func (m *machine) linger() {
 	m.say(report{level: info, text: "serving on before the drain", within: m.policy.DrainDelay})
 }
 
+// stop has every generation finish what it has, and end. Who has sockets of his own gets
+// nothing new from now on, and is told to stop once he has accepted and answered what he got.
 func (m *machine) stop() {
-	m.mode = stopping
-	m.forget()
-	m.disarm(&m.delay)
+	m.beginEnd()
+	if m.policy.Steered {
+		m.do(turnAway{})
+	}
 	for _, g := range slices.Clone(m.generations) {
 		m.cutShort(g)
-		if g.stage != StageDraining {
+		switch {
+		case g.stage == StageDraining:
+		case g.stage >= StageCurrent && m.emptiesFirst(g):
+			m.emptyToStop(g)
+		default:
 			m.drainGeneration(g)
 		}
 	}
+}
+
+func (m *machine) beginEnd() {
+	m.mode, m.stopBy = stopping, m.at.Add(m.policy.DrainTimeout)
+	m.forget()
+	m.disarm(&m.delay)
 }
 
 // cutShort answers who waits for a generation when all of grace stops.
@@ -135,13 +148,18 @@ func (m *machine) onKillRequested(ev killRequested) {
 }
 
 func (m *machine) killAll() {
-	m.mode = stopping
+	m.beginEnd()
 	for _, g := range slices.Clone(m.generations) {
 		for _, i := range slices.Clone(g.instances) {
 			m.kill(i)
 		}
 	}
-	m.stop()
+	for _, g := range slices.Clone(m.generations) {
+		m.cutShort(g)
+		if g.stage != StageDraining {
+			m.drainGeneration(g)
+		}
+	}
 }
 
 // A signal that grace does not know is the app's: of the generation in service,

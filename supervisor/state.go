@@ -15,7 +15,7 @@ import (
 type machineState struct {
 	Generation, Instance int // the numbers given last
 	Current              int
-	Steered              bool // which changes when the system refuses to capture
+	Steered              bool // for a grace before this one, where it changed with NoUpgrade
 	NoUpgrade            string
 	Notifying            []string
 	Status               int
@@ -103,7 +103,7 @@ func (i *instance) state(due func(timer) time.Time) instanceState {
 // restore gives the machine of a state, and what is to be done first: to arm the timers
 // with what is left of their time, and to look at those that empty.
 func restore(p Policy, s machineState, at time.Time) (*machine, []action, error) {
-	p.Steered, p.NoUpgrade = s.Steered, s.NoUpgrade
+	p.NoUpgrade = s.NoUpgrade
 	m := newMachine(p)
 	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
 	m.restarts, m.crashes, m.history = s.Restarts, s.Crashes, s.History

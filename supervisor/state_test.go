@@ -96,7 +96,7 @@ func TestRefusalToCaptureTravels(t *testing.T) {
 	w.happen(uncaptured{"no right"})
 	s := w.m.state(func(timer) time.Time { return time.Time{} })
 	m, _, err := restore(p, s, w.at)
-	if err != nil || m.policy != w.m.policy || m.policy.Steered || m.policy.NoUpgrade == "" {
+	if err != nil || m.policy != w.m.policy || m.policy.NoUpgrade == "" {
 		t.Errorf("policy %+v, was %+v, %v", m.policy, w.m.policy, err)
 	}
 }

@@ -25,6 +25,17 @@ func (a *apps) steer(generation int) {
 	}
 }
 
+// turnAway counts the handshakes that are open now, as steer does.
+func (a *apps) turnAway() {
+	a.attempt(a.steering.TurnAway())
+	for generation := range a.launches {
+		_, err := a.steering.Queued(generation)
+		a.attempt(err)
+	}
+}
+
+func (a *apps) letGo(generation int) { a.attempt(a.steering.LetGo(generation)) }
+
 const (
 	// quietFor is how long a connection must have been without a byte to be taken
 	// for idle.

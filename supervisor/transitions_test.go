@@ -81,6 +81,11 @@ var situations = []situation{
 		w.expireRelief(1)
 		return w, w.m.instances[1]
 	}},
+	{StageEmptying, Ready, "of its own sockets, grace stops", func(t *testing.T) (*world, *instance) {
+		w := servingWith(t, steeredPolicy())
+		w.happen(stopRequested{})
+		return w, w.m.instances[1]
+	}},
 	{StageDraining, Draining, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
 		w.readiness(i.id, false)
@@ -116,7 +121,7 @@ func servingWith(t *testing.T, p Policy) *world {
 
 func steeredPolicy() Policy {
 	p := testPolicy()
-	p.Held, p.Steered, p.Settle = false, true, 2*time.Second
+	p.Held, p.Steered, p.Settle, p.Empty = false, true, 2*time.Second, p.DrainTimeout
 	return p
 }
 
@@ -302,6 +307,10 @@ func describe(a action, i *instance) string {
 		return "count connections"
 	case steer:
 		return fmt.Sprintf("connections go to generation %d", a.generation)
+	case turnAway:
+		return "new connections are turned away"
+	case letGo:
+		return "its sockets are left to it"
 	case observe:
 		return "watch its connections"
 	case finish:

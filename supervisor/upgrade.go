@@ -120,7 +120,7 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 
 func (m *machine) promote(g *generation) {
 	if before := m.settling(); before != nil {
-		m.empty(before)
+		m.endSettling(before)
 	}
 	old, first := m.current, !m.served
 	m.current, m.candidate, m.served = g, nil, true
