@@ -30,6 +30,9 @@ import (
 // Look needs the right to look into the processes: their user's, or root's. It takes about 60 ms for 10,000
 // connections, as Connections does, nearly all of it for the list of what the processes have open.
 func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, error) {
+	if len(addresses) == 0 {
+		return Traffic{}, nil
+	}
 	found := make(map[uint64]activity)
 	for query, ips := range trafficQueries(addresses) {
 		err := query.eachMessage(func(message []byte) {
@@ -41,9 +44,6 @@ func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, 
 		if err != nil {
 			return Traffic{}, err
 		}
-	}
-	if len(found) == 0 {
-		return Traffic{}, nil
 	}
 	// The processes come last: what one accepts meanwhile was in a queue before.
 	open, err := openSockets(pids)
