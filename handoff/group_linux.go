@@ -167,6 +167,9 @@ func (g *group) targets(probes map[uint16]Member) map[uint16][]int {
 
 // attach tells the kernel the numbers. From then on the next SYN goes where the program says.
 func (g *group) attach(chosen []int, targets map[uint16][]int) error {
+	if g.away {
+		return nil // none is led to, and the selected generation's may have been let go
+	}
 	filter := selector(chosen, targets)
 	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
 	err := unix.SetsockoptSockFprog(g.members[chosen[0]].fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
