@@ -174,15 +174,15 @@ func TestGenerationsThatWereReplacedCountAsDraining(t *testing.T) {
 	}
 }
 
-// stopped has generation 1 of its own sockets in service, and grace told to stop.
-func stopped(t *testing.T, p Policy) *world {
+// toldToStop has generation 1 of its own sockets in service, and grace told to stop.
+func toldToStop(t *testing.T, p Policy) *world {
 	w := servingWith(t, p)
 	w.happen(stopRequested{})
 	return w
 }
 
 func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
-	w := stopped(t, steeredPolicy())
+	w := toldToStop(t, steeredPolicy())
 	if stageOf(w, 1) != StageEmptying || !w.closed || !w.observed[1] || w.m.instances[1].phase != Ready {
 		t.Fatalf("generation 1 is %s, new connections are turned away: %v", stageOf(w, 1), w.closed)
 	}
@@ -203,7 +203,7 @@ func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
 
 // A service manager kills after --drain-timeout.
 func TestStopTakesNoLongerThanOneDrain(t *testing.T) {
-	w := stopped(t, steeredPolicy())
+	w := toldToStop(t, steeredPolicy())
 	all := w.m.policy.DrainTimeout
 	w.at = w.at.Add(w.after(t, timer{relief: 1}))
 	w.expireRelief(1)
@@ -231,7 +231,8 @@ func (w *world) after(t *testing.T, which timer) (d time.Duration) {
 }
 
 func TestSecondSignalEndsTheEmptying(t *testing.T) {
-	w := stopped(t, steeredPolicy())
+	w := toldToStop(t, steeredPolicy())
+	w.at = w.at.Add(time.Second)
 	w.happen(stopRequested{})
 	if w.m.instances[1].phase != Killing || stageOf(w, 1) != StageDraining {
 		t.Errorf("instance 1 is %s, generation 1 %s", w.m.instances[1].phase, stageOf(w, 1))
@@ -264,7 +265,7 @@ func TestStopEndsAtOnceWhatServesNobody(t *testing.T) {
 func TestStopEmptiesAfterTheDrainDelay(t *testing.T) {
 	p := steeredPolicy()
 	p.DrainDelay = 5 * time.Second
-	w := stopped(t, p)
+	w := toldToStop(t, p)
 	if stageOf(w, 1) != StageCurrent || w.closed {
 		t.Fatalf("generation 1 is %s", stageOf(w, 1))
 	}
@@ -275,7 +276,7 @@ func TestStopEmptiesAfterTheDrainDelay(t *testing.T) {
 }
 
 func TestInstanceThatEndsWhileGraceStopsIsNotStartedAgain(t *testing.T) {
-	w := stopped(t, steeredPolicy())
+	w := toldToStop(t, steeredPolicy())
 	w.endInstance(1, childproc.Exit{Code: 3})
 	if !w.finished || w.status != 0 || len(w.said("restarting")) > 0 {
 		t.Errorf("finished %v with status %d", w.finished, w.status)
