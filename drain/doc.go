@@ -73,8 +73,9 @@
 //
 // The client of a WebSocket is told 1001 (going away), without a change in the handler and whatever library it uses: the
 // connection that Hijack returns follows what is written to it, and the drain waits for the handler to close it when the
-// client's echo has come. See [Spread]. Other hijacked connections are waited for, too; their handlers can watch
-// [Draining] of the request that began them.
+// client's echo has come. A client that says nothing for three seconds after that, while its handler waits for it, is not
+// waited for: the handler's read times out. The log says how many there are still, and which is the oldest. See [Spread].
+// Other hijacked connections are waited for, too; their handlers can watch [Draining] of the request that began them.
 //
 // # What it does not do
 //

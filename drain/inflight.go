@@ -86,12 +86,19 @@ func (d *Drain) report(ended <-chan struct{}) {
 	for {
 		select {
 		case <-second.C:
-			d.log.Info(fmt.Sprintf("draining... (%d in flight)", d.tell()))
+			d.log.Info(fmt.Sprintf("draining... (%d in flight)", d.tell()), d.waitedFor()...)
 		case <-ended:
 			d.awaitMessage()
 			return
 		}
 	}
+}
+
+func (d *Drain) waitedFor() []any {
+	if who := d.hijacks.waitedFor(); who != "" {
+		return []any{"waiting_for", who}
+	}
+	return nil
 }
 
 // tell lets the supervisor know how many requests are in flight, after the news. It does not wait for a supervisor that is slow, nor

@@ -135,7 +135,11 @@ func (s *server) streaming() bool { return s.conns.count((*connection).streaming
 const farewellInterval = 10 * time.Millisecond
 
 func (d *Drain) endHijacked(ctx context.Context) error {
-	return d.hijacks.goAway(ctx, min(d.o.spread, time.Duration(d.hijacks.count())*farewellInterval))
+	err := d.hijacks.goAway(ctx, min(d.o.spread, time.Duration(d.hijacks.count())*farewellInterval))
+	if n := d.hijacks.silent(); n > 0 {
+		d.log.Info(fmt.Sprintf("%d clients of WebSockets did not answer the close frame in %v", n, mutePatience))
+	}
+	return err
 }
 
 // ends are the steps of Streams that every drain has.

@@ -2,6 +2,7 @@ package drain
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +36,11 @@ var goingAway = []byte{0x88, 2, 1001 >> 8, 1001 & 0xff}
 // was agreed upon: coder/websocket goes on to wait for the client's echo.
 var errLeft = fmt.Errorf("cannot write: the client was told to leave: %w: %w", ErrDraining, net.ErrClosed)
 
+// mutePatience is for a client that was told to leave to say anything, while its handler does nothing but wait for that.
+// Its host may be asleep or gone, which the kernel finds out after hours. What waits for it in its own kernel, the close
+// frame included, it can read later still.
+const mutePatience = 3 * time.Second
+
 // farewell bounds the time in which a client that was told to leave may end a connection that its handler has closed.
 const farewell = 2 * time.Second
 
@@ -42,7 +49,14 @@ const farewell = 2 * time.Second
 type hijacked struct {
 	net.Conn
 	websocket bool
+	since     time.Time
 	ended     func(*hijacked)
+
+	reading sync.Mutex
+	told    bool      // the client has to leave, and reads are bounded
+	until   time.Time // the handler's own deadline for reads
+	bounded bool      // the deadline is not the handler's
+	mute    bool      // the last read has ended by it
 
 	mu     sync.Mutex // is held while something is written
 	frames webSocketFrames
@@ -60,10 +74,51 @@ func newHijacked(conn net.Conn, websocket, preamble bool, ended func(*hijacked))
 	return &hijacked{
 		Conn:      conn,
 		websocket: websocket,
+		since:     time.Now(),
 		ended:     ended,
 		frames:    webSocketFrames{preamble: preamble},
 		closed:    make(chan struct{}),
 	}
+}
+
+// Read bounds the wait for a client that was told to leave. A handler that has other work to finish comes to read late,
+// when the echo may be there already: so the time begins anew with each Read.
+func (h *hijacked) Read(p []byte) (int, error) {
+	h.boundRead(func() {})
+	n, err := h.Conn.Read(p)
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	h.mute = n == 0 && h.bounded && errors.Is(err, os.ErrDeadlineExceeded)
+	return n, err
+}
+
+// boundRead sets the deadline anew after a change, if the client was told to leave.
+func (h *hijacked) boundRead(change func()) {
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	change()
+	if !h.told {
+		return
+	}
+	deadline := time.Now().Add(mutePatience)
+	h.bounded = h.until.IsZero() || h.until.After(deadline)
+	if !h.bounded {
+		deadline = h.until
+	}
+	_ = h.Conn.SetReadDeadline(deadline) // it fails on a closed connection
+}
+
+// SetReadDeadline keeps the handler from waiting longer for a client that was told to leave.
+func (h *hijacked) SetReadDeadline(t time.Time) (err error) {
+	h.boundRead(func() {
+		h.until = t
+		err = h.Conn.SetReadDeadline(t)
+	})
+	return err
+}
+
+func (h *hijacked) SetDeadline(t time.Time) error {
+	return errors.Join(h.SetReadDeadline(t), h.SetWriteDeadline(t))
 }
 
 // Write follows the frames, and puts the close frame where it is due. After that nothing reaches the client: what
@@ -109,6 +164,7 @@ func (h *hijacked) say() bool {
 	}
 	h.left = true
 	_, _ = h.Conn.Write(goingAway)
+	h.boundRead(func() { h.told = true })
 	return true
 }
 
@@ -159,7 +215,8 @@ func (h *hijacked) endsPolitely() bool {
 
 // goAway tells the client to leave, and waits until the handler has closed the connection, which it does when its
 // library has read the client's echo. The client is told between two messages, or inside one that takes more than half
-// of the time. When ctx is done the connection is cut.
+// of the time. A client that says nothing for mutePatience has its handler's read time out, on which handlers close. When
+// ctx is done the connection is cut.
 func (h *hijacked) goAway(ctx context.Context) error {
 	defer context.AfterFunc(ctx, h.cut)()
 	defer h.Conn.Close()
@@ -173,9 +230,25 @@ func (h *hijacked) goAway(ctx context.Context) error {
 	if h.overdue {
 		return context.Cause(ctx)
 	}
-	h.SetReadDeadline(time.Now().Add(farewell))
+	if h.isMute() {
+		return nil
+	}
+	h.Conn.SetReadDeadline(time.Now().Add(farewell))
 	io.Copy(io.Discard, h.Conn)
 	return nil
+}
+
+func (h *hijacked) kind() string {
+	if h.websocket {
+		return "WebSocket"
+	}
+	return "connection"
+}
+
+func (h *hijacked) isMute() bool {
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	return h.mute
 }
 
 // half of the time that is left of ctx.
@@ -302,6 +375,7 @@ type hijacks struct {
 	taking  int             // connections that are just being taken
 	leaving context.Context // nil as long as they may stay
 	overdue int
+	mute    int // clients that have not answered
 	changed bell
 }
 
@@ -309,8 +383,8 @@ func newHijacks() *hijacks {
 	return &hijacks{conns: map[*hijacked]struct{}{}, changed: newBell()}
 }
 
-// hijack takes the connection from w. The reader keeps what it holds already, the writer writes to the connection that
-// is returned. If goAway has begun, it concerns this one as well.
+// hijack takes the connection from w. The reader keeps what it holds already, and reads and writes go to the connection
+// that is returned. If goAway has begun, it concerns this one as well.
 func (h *hijacks) hijack(w http.Hijacker, websocket, preamble bool) (net.Conn, *bufio.ReadWriter, error) {
 	h.take(1)
 	defer h.take(-1)
@@ -320,6 +394,8 @@ func (h *hijacks) hijack(w http.Hijacker, websocket, preamble bool) (net.Conn, *
 	}
 	taken := h.add(conn, websocket, preamble)
 	buffered.Writer.Reset(taken)
+	held, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // as much as there is cannot fail
+	buffered.Reader.Reset(io.MultiReader(bytes.NewReader(bytes.Clone(held)), taken))
 	return taken, buffered, nil
 }
 
@@ -375,6 +451,13 @@ func (h *hijacks) cut() int {
 	return h.overdue
 }
 
+// silent tells how many clients were not waited for any longer.
+func (h *hijacks) silent() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mute
+}
+
 func (h *hijacks) begin(ctx context.Context, spread time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -385,6 +468,23 @@ func (h *hijacks) begin(ctx context.Context, spread time.Duration) {
 		go h.tell(ctx, conn, delay)
 		delay += interval
 	}
+}
+
+// waitedFor describes those that have not left yet, or is empty.
+func (h *hijacks) waitedFor() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.leaving == nil || len(h.conns) == 0 {
+		return ""
+	}
+	var oldest *hijacked
+	for conn := range h.conns {
+		if oldest == nil || conn.since.Before(oldest.since) {
+			oldest = conn
+		}
+	}
+	return fmt.Sprintf("%d hijacked connections, the oldest a %s of %v, open for %v",
+		len(h.conns), oldest.kind(), oldest.RemoteAddr(), time.Since(oldest.since).Round(time.Second))
 }
 
 func (h *hijacks) gone() bool {
@@ -400,9 +500,12 @@ func (h *hijacks) tell(ctx context.Context, conn *hijacked, delay time.Duration)
 	case <-conn.closed:
 	case <-ctx.Done():
 	}
-	if conn.goAway(ctx) != nil {
-		h.mu.Lock()
+	err := conn.goAway(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil {
 		h.overdue++
-		h.mu.Unlock()
+	} else if conn.isMute() {
+		h.mute++
 	}
 }

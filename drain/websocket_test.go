@@ -52,6 +52,7 @@ func (c *tape) Write(p []byte) (int, error) {
 }
 
 func (c *tape) SetWriteDeadline(time.Time) error { return nil }
+func (c *tape) SetReadDeadline(time.Time) error  { return nil }
 
 func TestCloseFrameComesBetweenMessages(t *testing.T) {
 	message, long, rest := frameOf(final|text, 300), frameOf(final|text, 1<<16), frameOf(final|continuation, 7)
@@ -209,9 +210,43 @@ func TestGoAwayTakes(t *testing.T) {
 			time.Sleep(time.Second)
 			conn.Write([]byte("echo"))
 		}, converse, time.Second, nil},
-		"all of the time for a client that does not answer": {true, func(t *testing.T, conn net.Conn) {
+		"a while for a client that does not answer": {true, func(t *testing.T, conn net.Conn) {
 			mustRead(t, conn, goingAway)
-		}, converse, 10 * time.Second, errLate},
+		}, converse, mutePatience, nil},
+		"as long for one whose handler has a deadline that is later": {true, func(t *testing.T, conn net.Conn) {
+			mustRead(t, conn, goingAway)
+		}, func(conn net.Conn) {
+			conn.SetReadDeadline(time.Now().Add(time.Hour))
+			go func() {
+				time.Sleep(time.Second)
+				conn.SetDeadline(time.Now().Add(time.Hour))
+			}()
+			converse(conn)
+		}, time.Second + mutePatience, nil},
+		"as long as the handler says, if that is sooner": {true, func(t *testing.T, conn net.Conn) {
+			mustRead(t, conn, goingAway)
+			io.Copy(io.Discard, conn)
+			conn.Close()
+		}, func(conn net.Conn) {
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			converse(conn)
+		}, time.Second, nil},
+		"as long as a handler works that comes to read late": {true, func(t *testing.T, conn net.Conn) {
+			mustRead(t, conn, goingAway)
+			conn.Write([]byte("echo"))
+			conn.Close()
+		}, func(conn net.Conn) {
+			time.Sleep(2 * mutePatience)
+			converse(conn)
+		}, 2 * mutePatience, nil},
+		"as long as a client goes on talking": {true, func(t *testing.T, conn net.Conn) {
+			mustRead(t, conn, goingAway)
+			for range 6 {
+				time.Sleep(mutePatience / 2)
+				conn.Write([]byte("something"))
+			}
+			conn.Close()
+		}, func(conn net.Conn) { io.Copy(io.Discard, conn); conn.Close() }, 3 * mutePatience, nil},
 		"all of the time for a client that does not read": {true, func(t *testing.T, conn net.Conn) {},
 			converse, 10 * time.Second, errLate},
 		"half of the time in a message without end": {true, func(t *testing.T, conn net.Conn) {
@@ -462,11 +497,11 @@ func TestClientsAreToldOneAfterTheOther(t *testing.T) {
 
 func TestSpreadLeavesTimeForTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
 		h, server := newHijacks(), pipes{make(chan net.Conn)}
 		for range 5 {
-			server.open(t, h, func() { time.Sleep(5 * time.Second) })
+			server.open(t, h, func() { time.Sleep(2 * time.Second) })
 		}
 		if err := h.goAway(ctx, time.Hour); err != nil {
 			t.Error(err)
@@ -484,9 +519,32 @@ func TestGoAwayTellsHowManyStayed(t *testing.T) {
 			server.open(t, h, func() { time.Sleep(time.Minute) })
 		}
 		defer time.Sleep(time.Minute)
+		if who := h.waitedFor(); who != "" {
+			t.Errorf("nobody was told to leave, and it waits for %s", who)
+		}
+		time.AfterFunc(time.Second/2, func() {
+			want := "2 hijacked connections, the oldest a WebSocket of pipe, open for 1s"
+			if who := h.waitedFor(); who != want {
+				t.Errorf("it waits for %q, not %q", who, want)
+			}
+		})
 		err := h.goAway(ctx, 0)
 		if want := "2 of them did not end: context deadline exceeded"; fmt.Sprint(err) != want {
 			t.Errorf("%v, not %v", err, want)
+		}
+	})
+}
+
+func TestGoAwayTellsWhoDidNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, server := newHijacks(), pipes{make(chan net.Conn)}
+		server.open(t, h, func() {})
+		server.open(t, h, func() { time.Sleep(time.Minute) })
+		defer time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := h.goAway(ctx, 0); err != nil || h.silent() != 1 || h.count() != 0 {
+			t.Errorf("%d did not answer, %d are left, %v", h.silent(), h.count(), err)
 		}
 	})
 }
