@@ -71,14 +71,45 @@ func (a *apps) start(s start) {
 		p := app.main() // once started is posted, the processes are the loop's
 		app.ear = newEar(a, s.instance, app.notify, p.PID)
 		a.post(started{s.instance, p.PID})
-		go a.watch(app, p)
-		app.attending.Go(app.ear.listen)
-		go newVigil(a, app, waiting, launch, time.Now()).awaitReady()
+		a.follows(app, p)
+		app.hear()
+		a.await(app, waiting, launch, time.Now())
 	}()
 }
 
+// await looks for the instance to be ready.
+func (a *apps) await(app *app, waiting context.Context, l *launch, since time.Time) {
+	v := newVigil(a, app, waiting, l, since)
+	go guard(v.awaitReady, v.giveUp)()
+}
+
+func (a *apps) follows(app *app, p *childproc.Process) {
+	go guard(func() { a.watch(app, p) }, func(why string) { a.loseSight(app, p, why) })()
+}
+
+// attend listens to what the app says and calls.
+func (a *app) attend() {
+	a.hear()
+	if a.captor != nil {
+		a.answer()
+	}
+}
+
+func (a *app) hear() {
+	a.attending.Go(guard(a.ear.listen, a.ear.apps.notice("cannot read NOTIFY_SOCKET any more")))
+}
+
+func (a *app) answer() { a.attending.Go(guard(a.captor.answerAll, a.captor.giveUp)) }
+
 // bring starts the process with all that the contract promises it.
-func (a *apps) bring(app *app, l *launch) error {
+func (a *apps) bring(app *app, l *launch) (err error) {
+	if broken := guarded(func() { err = a.bringUnguarded(app, l) }); broken != nil {
+		return errors.Join(broken, app.kill())
+	}
+	return err
+}
+
+func (a *apps) bringUnguarded(app *app, l *launch) error {
 	spec := l.spec()
 	spec.Path, spec.Program = a.locate(app.start.generation, l)
 	if err := a.equip(app, &spec); err != nil {

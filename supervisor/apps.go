@@ -48,7 +48,7 @@ func (a *apps) follow(f follow) {
 		return
 	}
 	app.processes = append(app.processes, f.process)
-	go a.watch(app, f.process)
+	a.follows(app, f.process)
 }
 
 func (a *apps) kill(instance int) { a.attempt(a.running[instance].signalAll(syscall.SIGKILL)) }
@@ -99,18 +99,19 @@ func (a *apps) attempt(err error) {
 }
 
 func (a *apps) count(c count) {
-	go func() {
+	failed := func(why string) { a.post(counted{generation: c.generation, why: why}) }
+	go guard(func() {
 		pids, err := treesOf(c.pids)
 		n := 0
 		if err == nil {
 			n, err = a.inFlight(c.generation, pids)
 		}
 		if err != nil {
-			a.post(counted{generation: c.generation, why: err.Error()})
+			failed(err.Error())
 			return
 		}
 		a.post(counted{generation: c.generation, inFlight: n})
-	}()
+	}, failed)()
 }
 
 // inFlight counts the connections of a generation's processes: those that came by sockets

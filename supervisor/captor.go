@@ -26,6 +26,8 @@ type captor struct {
 	member handoff.Member
 	fresh  map[uint64]int // grace's own sockets that took the place of the app's, by inode, until they listen
 	told   map[string]bool
+	asked  *capture.Call // the last one
+	broken bool          // nothing is captured any more
 }
 
 func newCaptor(a *apps, app *app) *captor {
@@ -52,6 +54,7 @@ func (c *captor) answerAll() {
 			c.apps.post(noticed{"cannot see the app's sockets any more", err.Error()})
 			return
 		}
+		c.asked = &call
 		if err := c.answer(call); err != nil && !errors.Is(err, capture.ErrGone) {
 			c.apps.post(noticed{"cannot answer the app", err.Error()})
 		}
@@ -65,7 +68,27 @@ func (c *captor) forget() {
 	clear(c.fresh)
 }
 
+// giveUp leaves all to the kernel from now on: for this instance it is as if nothing was
+// captured, and it goes on.
+func (c *captor) giveUp(why string) {
+	c.apps.post(noticed{"the app is not captured any more", why})
+	c.broken = true
+	if err := guarded(c.passAll); err != nil {
+		c.apps.attempt(errors.Join(err, c.calls.Close()))
+	}
+}
+
+func (c *captor) passAll() {
+	if c.asked != nil {
+		_ = c.asked.Continue() // it may have its answer
+	}
+	c.answerAll()
+}
+
 func (c *captor) answer(call capture.Call) error {
+	if c.broken {
+		return call.Continue()
+	}
 	switch call.Syscall() {
 	case capture.Listen:
 		return c.listen(call)
@@ -325,7 +348,7 @@ func (a *apps) launch(app *app, spec childproc.Spec) error {
 	}
 	if app.calls, err = p.Captured(); err == nil {
 		app.captor = newCaptor(a, app)
-		app.attending.Go(app.captor.answerAll)
+		app.answer()
 		return nil
 	}
 	if a.options.Capture == CaptureOn || !refused(err) {

@@ -197,19 +197,11 @@ func (a *apps) carryOn(m *machine) {
 		app.attend()
 		a.attempt(app.tellOfPredecessor())
 		for _, p := range app.processes {
-			go a.watch(app, p)
+			a.follows(app, p)
 		}
 		if i.phase == Starting {
-			go newVigil(a, app, waiting, a.launches[app.start.generation].launch, i.since).awaitReady()
+			a.await(app, waiting, a.launches[app.start.generation].launch, i.since)
 		}
-	}
-}
-
-// attend listens to what the app says and calls.
-func (a *app) attend() {
-	a.attending.Go(a.ear.listen)
-	if a.captor != nil {
-		a.attending.Go(a.captor.answerAll)
 	}
 }
 

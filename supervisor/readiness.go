@@ -36,7 +36,7 @@ func newVigil(a *apps, app *app, ctx context.Context, l *launch, begun time.Time
 func (v *vigil) awaitReady() {
 	if v.apps.options.Readiness.Mode != ReadyAuto {
 		touch := *v
-		go touch.awaitTouch()
+		go guard(touch.awaitTouch, v.apps.notice("cannot see whether the app uses its sockets"))()
 	}
 	watch := *v
 	go watch.watchObstacles()
@@ -44,6 +44,12 @@ func (v *vigil) awaitReady() {
 		v.apps.confirm(v.app)
 		v.apps.post(readied{v.instance})
 	}
+}
+
+// giveUp leaves the instance to its time to get ready.
+func (v *vigil) giveUp(why string) {
+	v.apps.post(noticed{"cannot see whether the app is ready", why})
+	v.apps.post(unreadied{v.instance, why})
 }
 
 // served returns true when the instance serves, and false when nobody waits for

@@ -51,7 +51,7 @@ const (
 // observe posts quieted once nothing goes on in the generation any more.
 func (a *apps) observe(o observe) {
 	ctx, patience := a.launches[o.generation].ctx, time.Now().Add(o.idle)
-	go func() {
+	go guard(func() {
 		for !a.accepted(o.generation) || time.Now().Before(patience) && !a.idle(o.generation, o.pids) {
 			timer := time.NewTimer(observePause)
 			select {
@@ -62,7 +62,7 @@ func (a *apps) observe(o observe) {
 			}
 		}
 		a.post(quieted{o.generation})
-	}()
+	}, a.notice("cannot see whether connections are idle"))()
 }
 
 // accepted reports whether nothing waits in the generation's queues. It comes before

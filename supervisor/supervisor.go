@@ -135,7 +135,7 @@ func (s *service) serve(greet func()) (int, error) {
 	steered := make(chan struct{})
 	go func() {
 		defer close(steered)
-		watchSteering(s.steering, s.loop.post)
+		guard(func() { watchSteering(s.steering, s.loop.post) }, s.apps.notice("cannot watch the app's sockets any more"))()
 	}()
 	s.manager = openManager(s.options.Policy, s.loop.post)
 	s.manager.attend(s.loop)

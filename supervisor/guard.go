@@ -1,0 +1,82 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// guard is how each goroutine begins that works for one instance or generation: a
+// panic in it, which something unforeseen in an app has led to, ends that work and not
+// grace. broken is told why, and does what has to be done without it. The loop's own
+// panics are grace's, and end it.
+func guard(work func(), broken func(why string)) func() {
+	return func() {
+		if err := guarded(work); err != nil {
+			broken(err.Error())
+		}
+	}
+}
+
+// guarded gives a panic as an error.
+func guarded(work func()) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("internal error, please report it: %v (%s)", cause, origin())
+		}
+	}()
+	work()
+	return nil
+}
+
+// origin is where the panic that is being recovered from began.
+func origin() string {
+	calls := make([]uintptr, 64)
+	frames := runtime.CallersFrames(calls[:runtime.Callers(0, calls)])
+	for panicked := false; ; {
+		frame, more := frames.Next()
+		if panicked && !strings.HasPrefix(frame.Function, "runtime.") {
+			return fmt.Sprintf("%s, %s:%d", filepath.Base(frame.Function), filepath.Base(frame.File), frame.Line)
+		}
+		panicked = panicked || frame.Function == "runtime.gopanic"
+		if !more {
+			return "unknown place"
+		}
+	}
+}
+
+// notice is what there is to do where nothing depends on the work.
+func (a *apps) notice(text string) func(why string) {
+	return func(why string) { a.post(noticed{text, why}) }
+}
+
+// kill ends what was started of an instance that never came to be one.
+func (a *app) kill() error {
+	var errs []error
+	for _, p := range a.processes {
+		errs = append(errs, p.SignalGroup(syscall.SIGKILL))
+		_, err := p.Wait()
+		errs = append(errs, err, p.Reap())
+	}
+	return errors.Join(errs...)
+}
+
+// loseSight is for a process that cannot be watched any more: it is ended, as grace
+// would never learn of its end.
+func (a *apps) loseSight(app *app, p *childproc.Process, why string) {
+	a.post(noticed{"cannot watch the app, so that it is killed", why})
+	if err := p.SignalGroup(syscall.SIGKILL); err != nil {
+		a.post(noticed{"something did not work", err.Error()})
+	}
+	exit := childproc.Exit{Unknown: true}
+	if err := guarded(func() { exit, _ = p.Wait() }); err != nil {
+		a.post(noticed{"something did not work", err.Error()})
+	}
+	a.post(exited{app.start.instance, p.PID, exit})
+	a.post(emptied{app.start.instance, p.PID})
+}
