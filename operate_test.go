@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
@@ -138,7 +141,7 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 			t.Errorf("upgrade: %+v, runs in %s", r, folder())
 		}
 		for _, want := range []string{"1", "2", "1"} {
-			if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded || folder() != want {
+			if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded || folder() != want || r.Unchanged {
 				t.Errorf("rollback: %+v, runs in %s and not in %s", r, folder(), want)
 			}
 		}
@@ -148,6 +151,56 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 	}
 	if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Failed || r.Serving != 5 || !strings.Contains(r.Why, "cannot go back to directory") {
 		t.Errorf("rollback to what is gone: %+v", r)
+	}
+	s.stop()
+}
+
+// TestUpgradeToWhatRunsSaysSo: who has deployed something learns that grace has not found it.
+func TestUpgradeToWhatRunsSaysSo(t *testing.T) {
+	t.Parallel()
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	r, told := request(t, c, control.Request{Do: control.Upgrade})
+	same := func(r control.Report) bool {
+		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "it runs the same executable in the same directory as generation 1: "+appBinary)
+	}
+	if r.Outcome != control.Upgraded || !r.Unchanged || !slices.ContainsFunc(told, same) {
+		t.Errorf("%+v, %+v", r, told)
+	}
+	r, _ = request(t, c, control.Request{Do: control.Upgrade, Command: []string{appBinary, "-delay", "1ms"}})
+	if r.Outcome != control.Upgraded || r.Unchanged {
+		t.Errorf("another command: %+v", r)
+	}
+	if now := status(t, c); !now.Upgrades[0].Unchanged || now.Upgrades[1].Unchanged {
+		t.Errorf("%+v", now.Upgrades)
+	}
+	s.stop()
+}
+
+// TestMovedLinkWithoutPWD, as systemd's WorkingDirectory= leaves it.
+func TestMovedLinkWithoutPWD(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, release := range []string{"1", "2"} {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, release), 0o755), os.Link(appBinary, filepath.Join(dir, release, "app"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(dir, "current")
+	if err := os.Symlink("1", link); err != nil {
+		t.Fatal(err)
+	}
+	s := graceWith(t, func(c *exec.Cmd) {
+		c.Path, c.Args = "/usr/bin/env", append([]string{"env", "-u", "PWD", graceBinary}, c.Args[1:]...)
+		c.Dir = link
+	}, "--listen", "web=127.0.0.1:0", "--", "./app")
+	s.ready(1)
+	s.upgrade(2) // nothing was moved
+	if err := errors.Join(os.Remove(link), os.Symlink("2", link)); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGHUP)
+	if e := s.awaitOf("upgrade failed, generation 2 still serves", 3); !strings.Contains(e.Why, "--chdir "+link) {
+		t.Errorf("the reason is %q", e.Why)
 	}
 	s.stop()
 }

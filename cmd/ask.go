@@ -157,7 +157,7 @@ func (p *patience) whatOf(it string) string {
 func conclude(r control.Result, done string) error {
 	switch r.Outcome {
 	case control.Upgraded:
-		fmt.Printf("%s: generation %d serves, after %s\n", done, r.Generation, seconds(r.Took))
+		fmt.Printf("%s: generation %d serves, after %s%s\n", done, r.Generation, seconds(r.Took), sameness(r))
 		return nil
 	case control.Superseded:
 		return tell(statusSuperseded, "superseded%s", because(r.Why))
@@ -167,6 +167,13 @@ func conclude(r control.Result, done string) error {
 		return tell(statusFailed, "failed: generation %d%s%s", r.Generation, because(r.Why), aftermath(r))
 	}
 	return tell(statusFailed, "%s%s%s", r.Outcome, because(r.Why), aftermath(r))
+}
+
+func sameness(r control.Result) string {
+	if !r.Unchanged {
+		return ""
+	}
+	return " (the same executable in the same directory as before)"
 }
 
 func because(why string) string {

@@ -121,7 +121,7 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 }
 
 func (f *runFlags) addProcess(flags *pflag.FlagSet) {
-	flags.StringVar(&f.dir, "chdir", "", "working directory; links in it are followed anew at each upgrade")
+	flags.StringVar(&f.dir, "chdir", "", "working directory; links in it are followed anew at each upgrade (without a shell, as under systemd, only a directory that is given here is known by its links)")
 	flags.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines, read anew at each upgrade")
 	flags.StringVar(&f.user, "user", "", "user to run the app as")
 	flags.StringVar(&f.group, "group", "", "group to run the app as")

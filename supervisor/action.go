@@ -17,6 +17,7 @@ type (
 		generation int
 		command    []string // nil: the one that grace was started with
 		again      *recipe  // to be run once more as it was, instead
+		current    *recipe  // what serves; nil: nothing
 	}
 	// abandon cuts a prepare short; its answer still comes.
 	abandon struct{ generation int }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ type result struct {
 	ran        bool // the app was executed
 	took       time.Duration
 	why        string
+	unchanged  bool // it runs what ran before
 }
 
 // attempt is one upgrade on its way to a result, and then a line of the history.
@@ -26,6 +28,7 @@ type attempt struct {
 	Why              string
 	Command          []string
 	Rollback         bool
+	Unchanged        bool  // it runs the same file, in the same directory, with the same arguments
 	requests         []int // those that wait for the result
 }
 
@@ -41,18 +44,26 @@ func (m *machine) conclude(g *generation, outcome control.Outcome, why string) {
 	g.attempt = nil
 	a.Outcome, a.Why, a.Took, a.Command = outcome, why, m.at.Sub(a.Began), g.recipe.Command
 	if a.From != 0 {
-		m.remember(*a)
+		m.remember(*a, g.recipe)
 	}
-	m.answerAll(a.requests, result{outcome: outcome, generation: g.number, took: a.Took, why: why, ran: g.executed()})
+	m.answerAll(a.requests, result{outcome: outcome, generation: g.number, took: a.Took, why: why, ran: g.executed(), unchanged: a.Unchanged})
 }
 
-func (m *machine) remember(a attempt) {
+func (m *machine) remember(a attempt, r recipe) {
 	if a.Outcome == control.Upgraded {
-		m.say(report{level: info, text: "upgraded", fact: FactUpgraded, generation: a.Generation, took: a.Took})
+		m.say(report{level: info, text: "upgraded", fact: FactUpgraded, generation: a.Generation, took: a.Took, why: a.sameness(r)})
 	}
 	a.requests = nil
 	m.history = append(m.history, a)
 	m.history = m.history[max(0, len(m.history)-historyLength):]
+}
+
+// sameness is for who has deployed something and would not see that it was not found.
+func (a attempt) sameness(r recipe) string {
+	if !a.Unchanged {
+		return ""
+	}
+	return fmt.Sprintf("it runs the same executable in the same directory as generation %d: %s in %s", a.From, r.Executable, r.Dir)
 }
 
 func (m *machine) answerAll(requests []int, r result) {

@@ -74,7 +74,7 @@ func (r report) message(at time.Time) *control.Report {
 }
 
 func (r result) message(output string) *control.Result {
-	m := &control.Result{Outcome: r.outcome, Generation: r.generation, Serving: r.serving, Took: r.took.Seconds(), Why: r.why}
+	m := &control.Result{Outcome: r.outcome, Generation: r.generation, Serving: r.serving, Took: r.took.Seconds(), Why: r.why, Unchanged: r.unchanged}
 	if r.ran && r.outcome != control.Upgraded {
 		m.Output = output
 	}

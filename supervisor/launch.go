@@ -24,6 +24,8 @@ type launch struct {
 	env      []string
 	identity *childproc.Identity
 	umask    int
+	links    map[string]string // see recipe
+	stays    string            // why it may not run where it was meant to
 }
 
 // launchError is a command that cannot be resolved, with grace's exit status for it.
@@ -56,7 +58,7 @@ func resolveOrder(o Options, order prepare, kept program) (*launch, error) {
 		o.Command = order.command
 	}
 	if order.again == nil {
-		return resolve(o)
+		return resolveAnew(o, order.current)
 	}
 	if err := order.again.possible(kept); err != nil {
 		return nil, err
@@ -71,6 +73,21 @@ func resolveOrder(o Options, order prepare, kept program) (*launch, error) {
 		l.program, _, err = openProgram(l.real)
 	}
 	return l, err
+}
+
+func resolveAnew(o Options, current *recipe) (*launch, error) {
+	l, err := resolve(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.heedLinks(current); err != nil {
+		l.program.close()
+		return nil, err
+	}
+	if o.unnamed {
+		l.links = linksTo(l.dir)
+	}
+	return l, nil
 }
 
 // surroundings is all of a launch but the executable.
@@ -88,7 +105,7 @@ func surroundings(o Options) (*launch, error) {
 }
 
 func (l *launch) recipe() recipe {
-	return recipe{Command: l.args, Path: l.path, Executable: l.real, Dir: l.dir, File: l.file}
+	return recipe{Command: l.args, Path: l.path, Executable: l.real, Dir: l.dir, File: l.file, Links: l.links}
 }
 
 func (l *launch) addEnvFile(path string) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type Options struct {
 	Check       string // a shell command to pass before each upgrade
 	EnvFile     string
 	Dir         string // as written; "" is where grace was started
+	unnamed     bool   // Dir is the real name, as nobody has said another one
 	User        string // name or number; "" is grace's own
 	Group       string
 	Umask       int // -1 is grace's own
@@ -106,6 +108,7 @@ func (o Options) settled() (Options, error) {
 	if err != nil {
 		return o, fmt.Errorf("cannot tell the working directory: %w", err)
 	}
+	o.unnamed = !filepath.IsAbs(o.Dir) && dir != os.Getenv("PWD")
 	o.Dir = within(dir, o.Dir)
 	return o, nil
 }

@@ -53,6 +53,6 @@ func (i *instance) picture() control.Instance {
 func (a attempt) picture() control.Attempt {
 	return control.Attempt{
 		Generation: a.Generation, From: a.From, Began: a.Began, Took: a.Took.Seconds(),
-		Outcome: a.Outcome, Why: a.Why, Command: a.Command, Rollback: a.Rollback,
+		Outcome: a.Outcome, Why: a.Why, Command: a.Command, Rollback: a.Rollback, Unchanged: a.Unchanged,
 	}
 }

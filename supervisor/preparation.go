@@ -33,6 +33,9 @@ func (a *apps) prepare(order prepare) {
 			a.post(prepareFailed{order.generation, err.Error(), statusOf(err)})
 			return
 		}
+		if l.stays != "" {
+			a.post(noticed{"the working directory stays what it was", l.stays})
+		}
 		p.launch = l
 		a.post(prepared{order.generation, l.recipe()})
 	}()

@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,10 +15,16 @@ import (
 type recipe struct {
 	Generation int // that it was resolved for, whose executable is kept; 0 after an old grace that kept none
 	Command    []string
-	Path       string // the executable as the app is to see it
-	Executable string // the file behind it
-	Dir        string // the directory behind the one that was written
-	File       file   // what Executable was then
+	Path       string            // the executable as the app is to see it
+	Executable string            // the file behind it
+	Dir        string            // the directory behind the one that was written
+	File       file              // what Executable was then
+	Links      map[string]string // by which Dir could be meant, and where they led, if nobody has named it
+}
+
+// runsLike reports whether another recipe leads to the same file, in the same directory, with the same arguments.
+func (r recipe) runsLike(other recipe) bool {
+	return r.Executable == other.Executable && r.File.same(other.File) && r.Dir == other.Dir && slices.Equal(r.Command, other.Command)
 }
 
 // file tells whether a path leads to the same program as before.

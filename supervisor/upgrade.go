@@ -33,6 +33,8 @@ func (m *machine) upgrade(w *wish) {
 	a := prepare{generation: g.number, command: w.command}
 	if m.current != nil {
 		g.attempt.From = m.current.number
+		current := m.current.recipe
+		a.current = &current
 		if w.command == nil {
 			a.command = m.current.recipe.Command
 		}
@@ -72,6 +74,9 @@ func (m *machine) onPrepared(ev prepared) {
 	}
 	g.recipe = ev.recipe
 	g.recipe.Generation = g.number
+	if before := m.find(g.attempt.From); before != nil {
+		g.attempt.Unchanged = g.recipe.runsLike(before.recipe)
+	}
 	g.enter(StageCandidate, m.at)
 	g.progress = m.arm(timer{generation: g.number}, slowStart)
 	for slot := range m.policy.Instances {

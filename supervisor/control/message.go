@@ -86,6 +86,8 @@ type Result struct {
 	Took       float64 `json:"took"`                 // seconds
 	Why        string  `json:"why,omitempty"`
 	Output     string  `json:"output,omitempty"` // where the candidate's output went
+	// Unchanged: the generation runs the same file, in the same directory, with the same arguments as the one before.
+	Unchanged bool `json:"unchanged,omitempty"`
 }
 
 // Status is a picture of a grace. It has no value of the environment.
@@ -151,4 +153,5 @@ type Attempt struct {
 	Why        string    `json:"why,omitempty"`
 	Command    []string  `json:"command"`
 	Rollback   bool      `json:"rollback,omitempty"`
+	Unchanged  bool      `json:"unchanged,omitempty"` // as in a Result
 }
