@@ -3,6 +3,7 @@ package childproc
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/gracerun/grace/childproc/capture"
@@ -43,6 +44,15 @@ func (e Exit) Failed() bool {
 	return e.Code != 0
 }
 
+// Shortage reports whether the app never ran because something was short that its supervisor needs too: descriptors,
+// processes, memory, room on a disk. That is no fault of the app's, and passes.
+func (e Exit) Shortage() bool {
+	short := []syscall.Errno{
+		syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.ENOBUFS,
+	}
+	return e.Err != nil && slices.Contains(short, e.Err.Errno)
+}
+
 func (e Exit) String() string {
 	switch {
 	case e.Err != nil:
@@ -81,6 +91,8 @@ func (e *StartError) advice() string {
 		return " (the limit of processes is reached: see ulimit -u, TasksMax=)"
 	case e.Errno == syscall.EMFILE || e.Errno == syscall.ENFILE:
 		return " (the limit of open files is reached: see ulimit -n, LimitNOFILE=)"
+	case e.Errno == syscall.ENOSPC || e.Errno == syscall.EDQUOT:
+		return " (no room or no inode is left: see df, df -i)"
 	case e.Errno == syscall.ENOMEM:
 		return " (memory is short: see free, MemoryMax=)"
 	case e.nested():

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -124,13 +125,12 @@ func (a *apps) bringUnguarded(app *app, l *launch) error {
 }
 
 func (a *apps) equip(app *app, spec *childproc.Spec) error {
-	uid, gid := -1, -1
-	if spec.Identity != nil {
-		uid, gid = spec.Identity.UID, spec.Identity.GID
-	}
-	var err error
-	if app.notify, err = childproc.OpenNotify(a.runtime.path, uid, gid); err != nil {
+	var why, err error
+	if app.notify, why, err = a.runtime.openNotify(spec.Identity); err != nil {
 		return err
+	}
+	if why != nil {
+		a.post(noticed{"the app has an abstract NOTIFY_SOCKET", why.Error()})
 	}
 	if err = a.own(app); err != nil {
 		return err
@@ -211,7 +211,7 @@ func failedExit(path string, err error) childproc.Exit {
 	}
 	failed = &childproc.StartError{Step: err.Error(), Path: path}
 	if errors.As(err, &failed.Errno) {
-		failed.Step = "making its descriptors"
+		failed.Step = strings.TrimSuffix(failed.Step, ": "+failed.Errno.Error())
 	}
 	return childproc.Exit{Err: failed}
 }

@@ -34,6 +34,7 @@ type instance struct {
 	pid        int       // of the main process; 0 until it is started
 	processes  int       // started or adopted and not reaped
 	failures   int       // in a row, in this slot
+	shortage   string    // why the start before this one failed, if the app had no part in it
 	timer      timer     // ends the phase
 	deadline   time.Time // when it does
 	watchdog   timer
@@ -223,7 +224,7 @@ func (m *machine) reportExit(i *instance) {
 	r := report{level: info, text: "instance ended", generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.exit.String()}
 	if i.phase == Starting || i.phase == Ready {
 		r.level = warn
-		if i.generation.stage == StageCurrent {
+		if i.generation.stage == StageCurrent && !i.exit.Shortage() {
 			r.fact = FactCrashed
 			m.crashes++
 		}
@@ -262,12 +263,20 @@ func (m *machine) wantsRestart(i *instance) bool {
 	return m.policy.Restart.wants(i.fault || i.exit.Failed())
 }
 
-// fill has another instance take the place of one that has ended.
+// fill has another instance take the place of one that has ended. A start that failed by
+// no fault of the app's is tried again soon, always, and told of once.
 func (m *machine) fill(i *instance, why string) {
-	m.restarts++
 	next := m.newInstance(i.generation, i.slot, i.failures+1)
-	next.timer = m.armJittered(timer{instance: next.id}, backoff(i.failures))
-	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: i.generation.number, instance: next.id, within: backoff(i.failures), why: why})
+	delay := backoff(i.failures)
+	if i.exit.Shortage() {
+		next.failures, next.shortage, delay = i.failures, why, shortageRetry
+	}
+	next.timer = m.armJittered(timer{instance: next.id}, delay)
+	if next.shortage != "" && next.shortage == i.shortage {
+		return
+	}
+	m.restarts++
+	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: i.generation.number, instance: next.id, within: delay, why: why})
 }
 
 func (m *machine) onEmptied(i *instance, ev emptied) {

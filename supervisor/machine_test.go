@@ -688,3 +688,44 @@ func TestCandidateThatStopsByItselfIsNotPromoted(t *testing.T) {
 		t.Errorf("the upgrade has not failed: %v", w)
 	}
 }
+
+// What grace itself was short of is no crash of the app, and no reason to wait longer each time.
+func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
+	short := func(errno syscall.Errno) childproc.Exit {
+		return childproc.Exit{Err: &childproc.StartError{Step: "fork", Errno: errno}}
+	}
+	w := serving(t)
+	w.crash(1)
+	crashes, told := w.m.crashes, len(w.said("restarting"))
+	for instance := 2; instance < 12; instance++ {
+		w.expire(w.m.instances[instance].timer.number)
+		delete(w.starting, instance)
+		w.happen(startFailed{instance, short(syscall.EAGAIN)})
+		next := w.m.instances[instance+1]
+		if next == nil || next.phase != Backoff || next.failures != 1 {
+			t.Fatalf("after %d: %+v", instance, next)
+		}
+		if a := w.seen[slices.IndexFunc(w.seen, func(a action) bool { a2, ok := a.(arm); return ok && a2.timer == next.timer })].(arm); a.after != shortageRetry {
+			t.Errorf("tried again after %s", a.after)
+		}
+	}
+	w.expire(w.m.instances[12].timer.number)
+	delete(w.starting, 12)
+	w.happen(startFailed{12, short(syscall.ENOSPC)})
+	if got := len(w.said("restarting")) - told; got != 2 || w.m.crashes != crashes {
+		t.Errorf("told %d times of two shortages, %d crashes", got, w.m.crashes-crashes)
+	}
+}
+
+// The shim fails in a process of its own.
+func TestShortageInTheShimIsNoCrash(t *testing.T) {
+	w := serving(t)
+	w.crash(1)
+	w.expire(w.m.instances[2].timer.number)
+	w.answerStart(2, true)
+	crashes := w.m.crashes
+	w.endInstance(2, childproc.Exit{Err: &childproc.StartError{Step: "exec", Errno: syscall.EAGAIN}})
+	if next := w.m.instances[3]; next == nil || next.failures != 1 || w.m.crashes != crashes {
+		t.Errorf("%+v, %d crashes", next, w.m.crashes-crashes)
+	}
+}

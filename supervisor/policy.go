@@ -48,6 +48,7 @@ type Policy struct {
 const (
 	firstBackoff  = 100 * time.Millisecond
 	longBackoff   = 30 * time.Second
+	shortageRetry = time.Second
 	healthyAfter  = time.Minute
 	killPatience  = 10 * time.Second
 	slowStart     = 2 * time.Second

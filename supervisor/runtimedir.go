@@ -3,8 +3,10 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/gracerun/grace/childproc"
 )
@@ -52,8 +54,56 @@ func runtimeParents(otherUser bool) []string {
 	return append(private, parents...)
 }
 
+// openNotify makes a socket for an app in the directory, or in the abstract namespace if it cannot be made there, and
+// then says why not: a directory that is full or gone is no reason not to start the app.
+func (d runtimeDir) openNotify(identity *childproc.Identity) (s *childproc.NotifySocket, why, err error) {
+	uid, gid := -1, -1
+	if identity != nil {
+		uid, gid = identity.UID, identity.GID
+	}
+	if why = d.restore(identity); why == nil {
+		if s, why = childproc.OpenNotify(d.path, uid, gid); why == nil {
+			return s, nil, nil
+		}
+	}
+	s, err = childproc.OpenNotify("", uid, gid)
+	return s, fmt.Errorf("cannot use the runtime directory %s: %w", d.path, why), err
+}
+
+// restore makes the directory again if it has gone, as at a logout, or with a cleaner of /tmp. What is at its path then may
+// be another user's.
+func (d runtimeDir) restore(identity *childproc.Identity) error {
+	if d.path == "" || d.own() == nil {
+		return nil
+	}
+	mode := fs.FileMode(0o700)
+	if identity != nil {
+		mode = 0o711
+	}
+	if err := os.Mkdir(d.path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := d.own(); err != nil {
+		return err
+	}
+	return os.Chmod(d.path, mode) // less the umask
+}
+
+// own fails unless the directory is grace's own, and nobody else can write to it.
+func (d runtimeDir) own() error {
+	info, err := os.Lstat(d.path)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return errors.New("something else is there, which others may have made")
+	}
+	return nil
+}
+
 func (d runtimeDir) close() error {
-	if d.path == "" {
+	if d.path == "" || d.own() != nil {
 		return nil
 	}
 	if err := os.RemoveAll(d.path); err != nil && !errors.Is(err, os.ErrNotExist) {
