@@ -7,12 +7,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 )
 
@@ -105,4 +107,42 @@ func flood(t *testing.T, socket string) {
 		})
 	}
 	asking.Wait()
+}
+
+// A logout removes the runtime directory, as a cleaner of /tmp does.
+func TestRuntimeDirectoryThatVanishes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "runtime")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := graceWith(t, func(c *exec.Cmd) {
+		c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "RUNTIME_DIRECTORY=")
+	}, "--name", "vanishing", "--listen", "web=127.0.0.1:0", "--", appBinary)
+	addr := s.address("web")
+	s.ready(1)
+	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		s.upgrade(2)
+		if told := s.awaitMessage("the app has an abstract NOTIFY_SOCKET"); !strings.Contains(told.Why, dir) {
+			t.Errorf("it does not say which directory: %s", told.Why)
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s.awaitMessage("the control socket was made anew")
+		if out, err := exec.Command(graceBinary, "upgrade", dir+"/grace/vanishing.sock").CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		s.signal(syscall.SIGUSR2)
+		s.awaitMessage("taken over")
+	})
+	s.crash(3)
+	s.awaitMessage("restarting")
+	s.find("the restarted instance is ready", func(e entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 4 })
+	s.stop()
+	if left, err := filepath.Glob(dir + "/*/*"); err != nil || left != nil {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }

@@ -43,6 +43,7 @@ func (h *handover) suspend() <-chan struct{} {
 	}
 	go func() {
 		defer close(still)
+		s.counter.rest()
 		if err := s.patrol.close(); err != nil {
 			s.loop.post(noticed{"cannot end the watch of the listeners", err.Error()})
 		}
@@ -73,6 +74,9 @@ func (h *handover) resume() {
 		app.suspended = false
 		s.apps.attempt(app.resume())
 		app.attend()
+	}
+	if !s.loop.over { // or the rest may be under way still
+		s.counter.resume()
 	}
 	select {
 	case <-s.patrol.ended:
@@ -139,9 +143,9 @@ func (h *handover) describe(m machineState) (*document, error) {
 		state := s.metrics.State()
 		d.Host.Metrics = &state
 	}
-	if s.socket != nil {
-		listener, lock := s.socket.Descriptors()
-		d.Host.Control = &controlState{s.socket.Path, listener, lock}
+	if socket := s.counter.current(); socket != nil {
+		listener, lock := socket.Descriptors()
+		d.Host.Control = &controlState{socket.Path, listener, lock}
 	}
 	for generation, p := range s.apps.launches {
 		d.Host.Launches[generation] = p.launch.state()
@@ -190,10 +194,8 @@ func (h *handover) give(d *document) (pid int, err error) {
 // leave lets the last words out, and gives the process up.
 func (h *handover) leave() error {
 	s := h.service
-	s.family.Resume() // somebody may be at it
-	if s.counter != nil {
-		_ = s.counter.server.Close() // who was not answered sees the connection end
-	}
+	s.family.Resume()     // somebody may be at it
+	_ = s.counter.leave() // nothing depends on it any more
 	if s.exporter != nil {
 		_ = s.exporter.close()
 	}
@@ -364,6 +366,7 @@ func (s *service) settleIn(d *document, same bool) {
 	}
 	var err error
 	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {
+		s.pidFile = pidFile{s.options.PIDFile} // what is there may have this pid
 		errs = append(errs, err)
 	}
 	if c := d.Host.Control; c != nil {

@@ -19,6 +19,7 @@ import (
 type Socket struct {
 	Name, Path     string
 	listener, lock int
+	bound          file // what is at the path
 }
 
 // Open makes the control socket of a grace that is called name, in the first directory
@@ -149,7 +150,37 @@ func (s *Socket) bind() error {
 	if err := os.Chmod(s.Path, 0o600); err != nil {
 		return err
 	}
+	s.bound, _ = s.atPath() // what has gone already is not there
 	return unix.Listen(s.listener, usual.connections)
+}
+
+func (s *Socket) atPath() (file, bool) {
+	var stat unix.Stat_t
+	err := unix.Lstat(s.Path, &stat)
+	return file{uint64(stat.Dev), stat.Ino}, err == nil
+}
+
+// There reports whether clients can find the socket, and nobody else can take the name.
+func (s *Socket) There() bool {
+	now, there := s.atPath()
+	return there && now == s.bound && sameFile(s.lock, s.lockPath())
+}
+
+// Renew makes the socket anew where it has gone, or, without its directory, in another place. The old one is the
+// caller's to leave.
+func (s *Socket) Renew() (*Socket, error) {
+	if !sameFile(s.lock, s.lockPath()) {
+		return Open(s.Name)
+	}
+	lock, err := unix.FcntlInt(uintptr(s.lock), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the control socket %s anew: %w", s.Path, err)
+	}
+	fresh := &Socket{Name: s.Name, Path: s.Path, listener: -1, lock: lock}
+	if err := fresh.bind(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot make the control socket %s anew: %w", s.Path, err), fresh.Leave())
+	}
+	return fresh, nil
 }
 
 // Adopt takes over a socket that another grace has opened, with its descriptors, which
@@ -163,6 +194,7 @@ func Adopt(path string, listener, lock int) (*Socket, error) {
 	if err := unix.Listen(listener, usual.connections); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot take the control socket %s over: %w", path, err), s.Leave())
 	}
+	s.bound, _ = s.atPath() // what has gone is seen by There
 	s.sign()
 	return s, nil
 }
@@ -195,8 +227,11 @@ func (s *Socket) Leave() error {
 	return errors.Join(err, unix.Close(s.lock))
 }
 
-// Close removes the path and gives the name free.
+// Close removes the path and gives the name free. It leaves alone what somebody else has made there since.
 func (s *Socket) Close() error {
+	if s.listener >= 0 && !s.There() {
+		return s.Leave()
+	}
 	var err error
 	for _, path := range []string{s.Path, s.lockPath()} {
 		if failed := os.Remove(path); !errors.Is(failed, fs.ErrNotExist) {

@@ -24,6 +24,12 @@ func (s *Socket) Descriptors() (listener, lock int) { return -1, -1 }
 // Listener works only on Linux.
 func (s *Socket) Listener() (*net.UnixListener, error) { return nil, errOnlyLinux }
 
+// There is true: nothing can be done.
+func (s *Socket) There() bool { return true }
+
+// Renew works only on Linux.
+func (s *Socket) Renew() (*Socket, error) { return nil, errOnlyLinux }
+
 // Leave does nothing.
 func (s *Socket) Leave() error { return nil }
 
