@@ -31,7 +31,7 @@ func faults() []fault {
 		{"candidate killed", 1, killedCandidate, nil},
 		{"never ready candidate", 1, neverReady, nil},
 		{"hanging candidate", 1, hangingCandidate, nil},
-		{"killed after its promotion", 2, killedAfterPromotion, func(g *grace) bool { return !g.kind.own || g.run.migrates }},
+		{"killed after its promotion", 2, killedAfterPromotion, undoneWithoutLoss},
 		{"rollback", 2, rollback, nil},
 		{"instance killed", 3, killed, nil},
 		{"upgrade after a kill", 2, killedAndUpgraded, nil},
@@ -221,8 +221,7 @@ func hangingCandidate(g *grace, random *rand.Rand) {
 	g.whileItStarts(random, pick(random, g.app("-delay", "1h"), []string{"/bin/sh", "-c", "kill -STOP $$; exit 1"}))
 }
 
-// killedAfterPromotion: the old generation can take over again, or a new instance is started. What waits in the queue of
-// one that is undone is lost where the kernel does not move it.
+// killedAfterPromotion: the old generation can take over again, or a new instance is started.
 func killedAfterPromotion(g *grace, random *rand.Rand) {
 	before := g.await("it serves", serving).Current
 	result := g.begin(another(g, random))
@@ -244,6 +243,11 @@ func killedAfterPromotion(g *grace, random *rand.Rand) {
 		g.find("an upgrade to what is killed when it serves: %s, %d serves: %s", r.Outcome, r.Serving, r.Why)
 	}
 	g.agree(r)
+}
+
+// undoneWithoutLoss: who waits in the queue of a generation that is undone is reset, unless the kernel moves him.
+func undoneWithoutLoss(g *grace) bool {
+	return !g.kind.own || g.run.migrates && g.kind.network == "tcp"
 }
 
 func rollback(g *grace, _ *rand.Rand) {
