@@ -302,10 +302,13 @@ func (g *grace) kill(pid int) {
 
 func killed(g *grace, random *rand.Rand) { g.kill(g.victim(random)) }
 
-// killedAndUpgraded does not wait for the restart: who waits in the queue has to be answered by the successor.
+// killedAndUpgraded does not wait for the restart: who waits in the queue has to be answered by the successor. That has to
+// know of the end: a candidate that has a socket of its own already cannot have another one's.
 func killedAndUpgraded(g *grace, random *rand.Rand) {
 	for range 1 + random.IntN(3) {
+		said := g.said("instance ended")
 		g.kill(g.victim(random, "current"))
+		g.awaitSaid("instance ended", said)
 	}
 	g.mustUpgrade(another(g, random))
 }
