@@ -30,7 +30,7 @@ var (
 )
 
 // known are faults that grace does not survive yet.
-const known = "runtime directory removed,runtime directory full,no processes"
+const known = "runtime directory removed,runtime directory full"
 
 // patience is for what has to come; only a defect waits for its end.
 const patience = 2 * time.Minute
