@@ -73,7 +73,8 @@ const mark = "CHAOS_GRACE="
 const (
 	moreDescriptors = 4
 	moreThreads     = 16
-	moreMemory      = 32 << 10
+	moreMemory      = 16 << 10
+	shadow          = 8 // what the race detector needs for each byte at most
 )
 
 // compare is for the end. The first measure is of a grace that has done everything once.
@@ -86,7 +87,11 @@ func (g *grace) compare() {
 	if last.threads > first.threads+moreThreads {
 		g.find("threads have grown from %d to %d", first.threads, last.threads)
 	}
-	if last.memory > first.memory+moreMemory {
+	limit := first.memory + moreMemory
+	if *race {
+		limit = first.memory + shadow*moreMemory
+	}
+	if last.memory > limit {
 		g.find("memory has grown from %d to %d KiB", first.memory, last.memory)
 	}
 }
