@@ -280,7 +280,7 @@ func (l *Lookout) lookAtDescriptor(tasks *procTasks, tid, fd string) error {
 		return err
 	}
 	switch link {
-	case "anon_inode:[eventpoll]":
+	case epollLink:
 		return l.lookAtEpoll(tasks, tid, fd)
 	case "anon_inode:[io_uring]":
 		return l.lookAtRing(tasks, tid, fd)
@@ -288,35 +288,40 @@ func (l *Lookout) lookAtDescriptor(tasks *procTasks, tid, fd string) error {
 	return nil
 }
 
+const epollLink = "anon_inode:[eventpoll]"
+
 func (l *Lookout) lookAtEpoll(tasks *procTasks, tid, fd string) error {
 	if err := l.read(tasks.dir, tid+"/fdinfo/"+fd); err != nil {
 		return err
 	}
 	for line := range bytes.Lines(l.text) {
-		if inode, ok := registered(line, l.sockfs); ok {
-			l.see(inode)
+		if r, ok := readRegistration(line); ok && r.events&(unix.EPOLLIN|unix.EPOLLRDNORM) != 0 && r.device == l.sockfs {
+			l.see(r.inode)
 		}
 	}
 	return nil
 }
 
-// registered gives the socket in a line of an epoll set's fdinfo
-// (proc_pid_fdinfo(5)), if it is there for reading:
+// registration is a line of an epoll set's fdinfo (proc_pid_fdinfo(5)):
 //
 //	tfd:        3 events:       19 data:     7fb900000003  pos:0 ino:4c9c sdev:9
-func registered(line []byte, sockfs uint32) (inode uint64, ok bool) {
+type registration struct {
+	events, device uint32
+	inode          uint64
+}
+
+func readRegistration(line []byte) (registration, bool) {
 	if !bytes.HasPrefix(line, []byte("tfd:")) {
-		return 0, false
+		return registration{}, false
 	}
 	var fields [9]string
 	if n := copy(fields[:], strings.Fields(string(line))); n < len(fields) {
-		return 0, false
+		return registration{}, false
 	}
 	events, err1 := strconv.ParseUint(fields[3], 16, 32)
 	inode, err2 := strconv.ParseUint(strings.TrimPrefix(fields[7], "ino:"), 16, 64)
 	device, err3 := strconv.ParseUint(strings.TrimPrefix(fields[8], "sdev:"), 16, 32)
-	read := events&(unix.EPOLLIN|unix.EPOLLRDNORM) != 0
-	return inode, read && uint32(device) == sockfs && errors.Join(err1, err2, err3) == nil
+	return registration{uint32(events), uint32(device), inode}, errors.Join(err1, err2, err3) == nil
 }
 
 // lookAtRing tells only whether requests are pending: an io_uring shows their

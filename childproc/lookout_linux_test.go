@@ -194,24 +194,18 @@ func TestLookForgetsThatItCouldNot(t *testing.T) {
 	}
 }
 
-// An inode number counts only as a socket's.
-func TestRegistered(t *testing.T) {
+func TestReadRegistration(t *testing.T) {
 	const line = "tfd:        3 events:       19 data:     7fb9  pos:0 ino:4c9c sdev:9\n"
-	for text, want := range map[string]bool{
-		line: true,
-		strings.Replace(line, "sdev:9", "sdev:8", 1):     false,
-		strings.Replace(line, " 19 ", " 4 ", 1):          false,
-		strings.Replace(line, " 19 ", " 40000018 ", 1):   false,
-		strings.Replace(line, " 19 ", " 40000059 ", 1):   true,
-		strings.Replace(line, "ino:4c9c", "ino:woof", 1): false,
-		strings.Replace(line, " sdev:9", "", 1):          false,
-		"":                                               false,
-		"pos:\t0\n":                                      false,
-		"flags:\t02\n":                                   false,
+	want := registration{events: 0x19, device: 9, inode: 0x4c9c}
+	if got, ok := readRegistration([]byte(line)); !ok || got != want {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	for _, text := range []string{
+		"", "pos:\t0\n", "flags:\t02\n", "tfd:\n",
+		strings.Replace(line, "ino:4c9c", "ino:woof", 1), strings.Replace(line, " sdev:9", "", 1),
 	} {
-		inode, got := registered([]byte(text), 9)
-		if got != want || got && inode != 0x4c9c {
-			t.Errorf("%x, %v in %q", inode, got, text)
+		if got, ok := readRegistration([]byte(text)); ok {
+			t.Errorf("%+v in %q", got, text)
 		}
 	}
 }

@@ -24,3 +24,8 @@ func Owner(uint64, []int) (int, error) {
 func Unowned([]uint64, func() ([]int, error)) ([]uint64, error) {
 	return nil, fmt.Errorf("%w: only on Linux", ErrCannotLook)
 }
+
+// Registered always fails with ErrCannotLook.
+func Registered(uint64, int) (bool, error) {
+	return false, fmt.Errorf("%w: only on Linux", ErrCannotLook)
+}

@@ -67,6 +67,28 @@ func strike(unseen map[uint64]bool, pid int) error {
 	return cmp.Or(err, blind)
 }
 
+// Registered reports whether one of the process's epoll sets has the socket with this
+// inode for reading. If it could not be looked into, the error is ErrCannotLook.
+func Registered(inode uint64, pid int) (bool, error) {
+	l := NewLookout([]uint64{inode})
+	if err := l.findSockfs(); err != nil {
+		return false, err
+	}
+	tasks, err := openTasks(pid)
+	if err == nil {
+		defer tasks.close()
+		err = tasks.eachDescriptor(func(fd, link string) (bool, error) {
+			if link != epollLink {
+				return true, nil
+			}
+			err := l.lookAtEpoll(tasks, tasks.lister, fd)
+			return l.unseen > 0, err
+		})
+	}
+	blind, other := settle(pid, err)
+	return l.seen[0], cmp.Or(other, blind)
+}
+
 // eachSocketOf tells what could not be seen as settle does.
 func eachSocketOf(pid int, visit func(inode uint64) bool) (blind, other error) {
 	tasks, err := openTasks(pid)

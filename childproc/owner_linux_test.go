@@ -76,8 +76,22 @@ func TestSignalsHideNoDescriptor(t *testing.T) {
 	defer floodThread(t)()
 	for range 100_000 {
 		must(unix.Seek(dir, 0, io.SeekStart))
-		if names, err := namesIn(dir); len(names) == 0 || err != nil {
+		if names, err := someNames(dir); len(names) == 0 || err != nil {
 			t.Fatalf("a process with descriptors had none, %v", err)
+		}
+	}
+}
+
+func TestRegistered(t *testing.T) {
+	p, inode := startWaiter(t, roleCommand("waiter"), "epoll among many")
+	q, other := startWaiter(t, roleCommand("waiter"), "listens only")
+	for _, c := range []struct {
+		inode uint64
+		pid   int
+		want  bool
+	}{{inode, p.pid(), true}, {other, p.pid(), false}, {other, q.pid(), false}} {
+		if got, err := Registered(c.inode, c.pid); err != nil || got != c.want {
+			t.Errorf("%d by %d: %v, %v", c.inode, c.pid, got, err)
 		}
 	}
 }

@@ -192,31 +192,31 @@ func (t *procTasks) descriptorsOf(tid string, place int64) (fds []string, next i
 	if _, err := unix.Seek(dir, place, io.SeekStart); err != nil {
 		return nil, 0, err
 	}
-	if fds, err = namesIn(dir); err != nil {
+	if fds, err = someNames(dir); err != nil {
 		return nil, 0, err
 	}
 	next, err = unix.Seek(dir, 0, io.SeekCurrent)
 	return fds, next, err
 }
 
-// namesIn gives none only at the end: a signal ends a read of a folder early, when
-// it has got . and .. and no more, too (filldir64 in fs/readdir.c).
-func namesIn(dir int) ([]string, error) {
+// someNames gives half a window or more, unless there are no more. A signal ends a
+// read of a folder early, also when it has got . and .. only (filldir64 in
+// fs/readdir.c).
+func someNames(dir int) (names []string, err error) {
 	var some [window * 24]byte // numbers of up to four digits take 24 bytes each
-	for {
+	for len(names) < window/2 {
 		n, err := unix.ReadDirent(dir, some[:])
 		if n <= 0 {
-			return nil, err
+			return names, err
 		}
-		if _, _, names := unix.ParseDirent(some[:n], -1, nil); len(names) > 0 {
-			return names, nil
-		}
+		_, _, names = unix.ParseDirent(some[:n], -1, names)
 	}
+	return names, nil
 }
 
-// eachSocket calls visit with the inode of each socket that the process has open,
-// until it returns false.
-func (t *procTasks) eachSocket(visit func(inode uint64) bool) error {
+// eachDescriptor calls visit with each descriptor of the process and what it is,
+// until it returns false or an error other than that it has gone.
+func (t *procTasks) eachDescriptor(visit func(fd, link string) (bool, error)) error {
 	for place := int64(0); ; {
 		fds, next, err := t.descriptors(place)
 		if len(fds) == 0 {
@@ -225,14 +225,24 @@ func (t *procTasks) eachSocket(visit func(inode uint64) bool) error {
 		place = next
 		for _, fd := range fds {
 			link, err := t.link(t.lister, fd)
-			if ignoreGone(err) != nil {
-				return err
+			more := true
+			if err == nil {
+				more, err = visit(fd, link)
 			}
-			if inode, ok := socketInode(link); ok && !visit(inode) {
-				return nil
+			if !more || ignoreGone(err) != nil {
+				return ignoreGone(err)
 			}
 		}
 	}
+}
+
+// eachSocket calls visit with the inode of each socket that the process has open,
+// until it returns false.
+func (t *procTasks) eachSocket(visit func(inode uint64) bool) error {
+	return t.eachDescriptor(func(_, link string) (bool, error) {
+		inode, ok := socketInode(link)
+		return !ok || visit(inode), nil
+	})
 }
 
 // link gives what a descriptor is, as far as it fits: sockets and the kernel's

@@ -122,6 +122,18 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	return left, nil
 }
 
+// Left tells at little cost whether Take may have a socket for the instance.
+func (s *Steering) Left(m Member, fd int, sockaddr []byte) bool {
+	wanted, ok, err := siteWanted(fd, sockaddr)
+	if err != nil || !ok {
+		return false
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	g := s.groups[wanted]
+	return g != nil && slices.ContainsFunc(g.members, func(s *seat) bool { return s.Member == m || s.state == vacant })
+}
+
 // vacateClosed lets the instance take up again what it has closed. The mutex is not held while it asks.
 func (s *Steering) vacateClosed(m Member, at site) {
 	closed := slices.DeleteFunc(s.own(m, at), func(inode uint64) bool { return s.live(m, inode) })

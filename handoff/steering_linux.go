@@ -49,7 +49,7 @@ type binding struct {
 }
 
 // NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
-// this inode, from within Bind and Review; nil stands for always.
+// this inode, from within Bind and Take; nil stands for always. An answer of no is final: a socket may be ended for it.
 func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
 	if live == nil {
 		live = func(Member, uint64) bool { return true }
@@ -164,18 +164,6 @@ func (s *Steering) abandon(inodes []uint64, state seatState) {
 			s.abandonPath(seat, state)
 		}
 	}
-}
-
-// Review asks which of the instance's sockets still have a process. Those that its app has closed retire: a duplicate
-// that nobody accepts from would keep clients waiting.
-func (s *Steering) Review(m Member) error {
-	var closed []uint64
-	for _, socket := range s.Sockets(m.Generation) {
-		if socket.Member == m && !s.live(m, socket.Inode) {
-			closed = append(closed, socket.Inode)
-		}
-	}
-	return s.Forget(closed...)
 }
 
 // rival is a socket of the same instance at an address that another one is to be bound to.

@@ -928,6 +928,9 @@ func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 		t.Error(s.Sockets(1), s.Addresses(1))
 	}
 	next := askingSocket(t, at, false)
+	if !s.Left(m, next.fd, rawSockaddr(at)) || s.Left(m, next.fd, rawSockaddr(reservePort(t, "127.0.0.1"))) {
+		t.Error("it does not tell what is left")
+	}
 	fd, err := s.Take(m, next.fd, rawSockaddr(at))
 	must(t, err)
 	if again, err := s.Take(m, next.fd, rawSockaddr(at)); again != -1 || err != nil {
@@ -1073,13 +1076,12 @@ func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
 	closed[first.inode] = true
 	reopened := serve(t, s, m, at)
 	other := serve(t, s, second, at)
-	must(t, errors.Join(s.Review(m), s.Review(second)))
 	if got := len(s.Sockets(1)); got != 2 {
 		t.Errorf("%d sockets", got)
 	}
 	other.close()
 	closed[other.inode] = true
-	must(t, s.Review(second))
+	must(t, s.Forget(other.inode))
 	for range 30 {
 		if connected(t, at, 0, reopened) == nil {
 			t.Fatal("a connection strayed")
@@ -1087,7 +1089,7 @@ func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
 	}
 	reopened.close()
 	closed[reopened.inode] = true
-	must(t, s.Review(m))
+	must(t, s.Forget(reopened.inode))
 	if _, err := net.Dial("tcp", at.String()); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Error(err)
 	}

@@ -95,9 +95,6 @@ func (*Steering) Retire(Member) error { return errors.ErrUnsupported }
 // Awaits is never called.
 func (*Steering) Awaits(uint64) bool { return false }
 
-// Review is never called.
-func (*Steering) Review(Member) error { return errors.ErrUnsupported }
-
 // Addresses is never called.
 func (*Steering) Addresses(int) []netip.AddrPort { return nil }
 
@@ -129,3 +126,6 @@ func (*Steering) Close() error { return nil }
 
 // Ready is never called.
 func (*Steering) Ready(Member) {}
+
+// Left always answers no.
+func (*Steering) Left(Member, int, []byte) bool { return false }

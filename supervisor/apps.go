@@ -15,10 +15,10 @@ import (
 type apps struct {
 	options   Options
 	family    *childproc.Family
-	held      []*handoff.Listener // all that the app is to get
-	listeners []*handoff.Listener // those of them that all instances share
-	steering  *handoff.Steering   // nil if nothing is captured
-	live      func(handoff.Member, uint64) bool
+	held      []*handoff.Listener             // all that the app is to get
+	listeners []*handoff.Listener             // those of them that all instances share
+	steering  *handoff.Steering               // nil if nothing is captured
+	unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
 	// uncapturable is set when the system has refused to capture.
 	uncapturable atomic.Bool
 	runtime      runtimeDir

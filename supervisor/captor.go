@@ -28,18 +28,22 @@ type captor struct {
 	told   map[string]bool
 	asked  *capture.Call // the last one
 	broken bool          // nothing is captured any more
+	bound  chan struct{} // one at most: the app has bound something
 }
 
 func newCaptor(a *apps, app *app) *captor {
 	return &captor{
 		apps: a, app: app, calls: app.calls,
 		member: app.member(),
-		fresh:  map[uint64]int{}, told: map[string]bool{},
+		fresh:  map[uint64]int{}, told: map[string]bool{}, bound: make(chan struct{}, 1),
 	}
 }
 
 // answerAll may be called again after the listener was suspended.
 func (c *captor) answerAll() {
+	ended := make(chan struct{})
+	defer close(ended)
+	go c.forgetClosed(ended)
 	for {
 		call, err := c.calls.Next()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -121,9 +125,11 @@ func (c *captor) bind(call capture.Call) error {
 		return c.pass(call, err)
 	}
 	defer unix.Close(fd)
-	take := func() (int, error) { return c.apps.steering.Take(c.member, fd, sockaddr) }
-	if succeeded, err := c.succeed(call, take); succeeded || err != nil {
-		return err
+	if c.apps.steering.Left(c.member, fd, sockaddr) {
+		take := func() (int, error) { return c.apps.steering.Take(c.member, fd, sockaddr) }
+		if succeeded, err := c.succeed(call, take); succeeded || err != nil {
+			return err
+		}
 	}
 	decision, err := c.apps.steering.Bind(c.member, fd, sockaddr)
 	switch {
@@ -147,10 +153,11 @@ func passing(call capture.Call, sockaddr []byte) (bool, error) {
 	return protocol != "TCP" && protocol != "TCPv6", err
 }
 
-// review lets go of what the app has closed.
+// review has it looked for what the app has closed.
 func (c *captor) review() {
-	if err := c.apps.steering.Review(c.member); err != nil {
-		c.tell("cannot let go of what the app has closed", err)
+	select {
+	case c.bound <- struct{}{}:
+	default: // the look that is to come is late enough
 	}
 }
 
@@ -179,13 +186,14 @@ func (c *captor) succeed(call capture.Call, take func() (int, error)) (bool, err
 	return true, nil
 }
 
+// watched is true where it cannot be seen.
 func watched(call capture.Call) bool {
 	inode, err := call.Inode()
 	if err != nil {
-		return false
+		return true
 	}
-	seen, err := childproc.NewLookout([]uint64{inode}).Look([]int{call.PID()})
-	return err == nil && seen[0]
+	registered, err := childproc.Registered(inode, call.PID())
+	return err != nil || registered
 }
 
 // replace does without a duplicate of the app's socket, where the system gives
@@ -304,19 +312,27 @@ func (c *captor) tell(text string, err error) {
 	}
 }
 
-// live gives what tells whether any process of the app still has a socket. One that
-// cannot be looked at may have it.
-func (s *service) live() func(handoff.Member, uint64) bool {
+// live gives what tells whether any process of the app still has a socket. One look can
+// miss who has it. A bind waits for the answer, so the second comes at once.
+func live(unowned func([]uint64) []uint64) func(handoff.Member, uint64) bool {
 	return func(_ handoff.Member, inode uint64) bool {
-		self := os.Getpid()
-		pids, err := s.kin(self)
-		if err != nil {
-			return true
-		}
-		pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == self })
-		owner, err := childproc.Owner(inode, pids)
-		return err != nil || owner != 0
+		return len(unowned([]uint64{inode})) == 0 || len(unowned([]uint64{inode})) == 0
 	}
+}
+
+// unowned gives those of the sockets that no process of the app has open. Where one of them
+// cannot be looked into, it may have any.
+func (s *service) unowned(inodes []uint64) []uint64 {
+	self := os.Getpid()
+	others := func() ([]int, error) {
+		pids, err := s.kin(self)
+		return slices.DeleteFunc(pids, func(pid int) bool { return pid == self }), err
+	}
+	unowned, err := childproc.Unowned(inodes, others)
+	if err != nil {
+		return nil
+	}
+	return unowned
 }
 
 // kin are all who may belong to the app.

@@ -301,7 +301,7 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 		}
 	}
 	if host.Steering != nil {
-		if s.steering, err = handoff.TakeOverSteering(*host.Steering, files, s.live()); err != nil {
+		if s.steering, err = handoff.TakeOverSteering(*host.Steering, files, live(s.unowned)); err != nil {
 			return err
 		}
 	}

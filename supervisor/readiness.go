@@ -23,12 +23,12 @@ type vigil struct {
 	launch   *launch
 	instance int
 	begun    time.Time
-	told     string               // the last reason that was posted
-	closed   map[uint64]time.Time // since when nobody has these sockets, by inode
+	told     string // the last reason that was posted
+	closed   *closedSockets
 }
 
 func newVigil(a *apps, app *app, ctx context.Context, l *launch, begun time.Time) *vigil {
-	return &vigil{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.instance, begun: begun, closed: map[uint64]time.Time{}}
+	return &vigil{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.instance, begun: begun, closed: newClosedSockets(a)}
 }
 
 // awaitReady posts readied once the instance serves; the machine has the

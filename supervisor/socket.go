@@ -102,25 +102,20 @@ func (v *vigil) elsewhere() string {
 	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", strings.Join(names, ", "), before)
 }
 
-// forgetClosed gives up what the instance, or who comes before it, has opened and
-// closed again, and grace's duplicate keeps open. A socket that is sent from one process to another is
-// nobody's for a moment, so nobody has to have it for the delay.
+// forgetClosed gives up what the instance, or who comes before it, has opened and closed
+// again.
 func (v *vigil) forgetClosed() {
 	delay := v.apps.options.Readiness.Delay
 	if v.apps.steering == nil || time.Since(v.begun) < delay {
 		return
 	}
+	var opened []uint64
 	for _, s := range append(v.sockets(), v.before()...) {
-		since, known := v.closed[s.inode]
-		switch {
-		case !v.opened(s) || v.apps.live(handoff.Member{}, s.inode):
-			delete(v.closed, s.inode)
-		case !known:
-			v.closed[s.inode] = time.Now()
-		case time.Since(since) >= delay:
-			v.apps.attempt(v.apps.steering.Forget(s.inode))
+		if v.opened(s) {
+			opened = append(opened, s.inode)
 		}
 	}
+	v.closed.forget(opened, delay)
 }
 
 // opened reports whether the app has made the socket itself.

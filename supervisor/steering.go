@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -52,7 +53,7 @@ const (
 func (a *apps) observe(o observe) {
 	ctx, patience := a.launches[o.generation].ctx, time.Now().Add(o.idle)
 	go guard(func() {
-		for !a.accepted(o.generation) || time.Now().Before(patience) && !a.idle(o.generation, o.pids) {
+		for !a.accepted(o.generation) || time.Now().Before(patience) && !a.quiet(o.generation, o.pids) {
 			timer := time.NewTimer(observePause)
 			select {
 			case <-timer.C:
@@ -72,9 +73,18 @@ func (a *apps) accepted(generation int) bool {
 	return err == nil && queued == 0
 }
 
+// quiet takes two looks. One can miss a process that is just being born, with the
+// connection that its parent has accepted for it.
+func (a *apps) quiet(generation int, pids []int) bool {
+	return a.idle(generation, pids) && a.idle(generation, pids)
+}
+
 // idle looks at the connections. Of one at a path nobody can tell.
 func (a *apps) idle(generation int, pids []int) bool {
-	trees, _ := treesOf(pids) // what has ended has no connections
+	trees, err := livingTrees(pids)
+	if err != nil {
+		return false
+	}
 	addresses := a.steering.Addresses(generation)
 	if accepted, err := a.steering.Accepted(generation, trees); err != nil || accepted > 0 {
 		return false
@@ -97,6 +107,18 @@ func treesOf(roots []int) (pids []int, failed error) {
 		pids = append(pids, tree...)
 	}
 	return pids, failed
+}
+
+// livingTrees leaves out what has ended.
+func livingTrees(roots []int) (pids []int, err error) {
+	for _, root := range roots {
+		tree, err := childproc.Tree(root)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		pids = append(pids, tree...)
+	}
+	return pids, nil
 }
 
 func steered(a handoff.Address) bool { return a.Steer }

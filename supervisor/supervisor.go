@@ -103,7 +103,7 @@ func (s *service) open() (err error) {
 		return err
 	}
 	s.runtime = openRuntimeDir(s.first.identity)
-	s.steering, err = openSteering(s.options, s.live())
+	s.steering, err = openSteering(s.options, live(s.unowned))
 	return err
 }
 
@@ -116,7 +116,7 @@ func (s *service) assemble() {
 	s.loop.audience = append(s.loop.audience, s.hooks)
 	s.apps = &apps{
 		options: s.options, family: s.family, held: s.listeners, listeners: sharedOf(s.listeners),
-		steering: s.steering, live: s.live(), runtime: s.runtime, post: s.loop.post,
+		steering: s.steering, unowned: s.unowned, runtime: s.runtime, post: s.loop.post,
 		launches: map[int]*preparation{}, running: map[int]*app{}, programs: map[int]program{},
 		looks: make(gate, mostLooks), lookUps: make(gate, mostLooks),
 	}
