@@ -15,18 +15,23 @@ import (
 // hole (net/core/sock_reuseport.c).
 type group struct {
 	site     site
-	members  []*seat // in the kernel's order
-	selected int     // generation
-	stale    bool    // the kernel has another program than it should
+	members  []*seat  // in the kernel's order
+	selected int      // generation
+	stale    groupSet // where it is itself while the kernel has another program than it should
 	begun    map[handshake]bool
 	left     time.Time // when another generation was selected, or none
 	away     bool      // none gets connections any more
 }
 
 // newGroup is that of the first socket to listen at a site.
-func newGroup(at site, first *seat) *group {
-	return &group{site: at, members: []*seat{first}, selected: first.Generation, stale: true}
+func newGroup(at site, first *seat, stale groupSet) *group {
+	g := &group{site: at, members: []*seat{first}, selected: first.Generation, stale: stale}
+	g.touch()
+	return g
 }
+
+// touch has the group get another program.
+func (g *group) touch() { g.stale[g] = true }
 
 // seat is one listening socket of a group. It owns its descriptor.
 type seat struct {
@@ -89,18 +94,21 @@ func (g *group) abandon(s *seat, state seatState) {
 	for _, m := range s.holders() {
 		s.release(m, state, g.selected, g.owners())
 	}
-	g.stale = true
+	g.touch()
 }
 
 // choose makes another generation the selected one, from the next attach on.
 func (g *group) choose(generation int) {
-	g.stale = true
+	g.touch()
 	if g.selected != generation {
 		g.selected, g.begun, g.left = generation, nil, time.Now()
 	}
 }
 
-func (g *group) turnAway() { g.away, g.stale, g.begun, g.left = true, true, nil, time.Now() }
+func (g *group) turnAway() {
+	g.away, g.begun, g.left = true, nil, time.Now()
+	g.touch()
+}
 
 // add takes in a socket that has just begun to listen.
 func (g *group) add(s *seat) {
@@ -109,20 +117,22 @@ func (g *group) add(s *seat) {
 			other.state = retired
 		}
 	}
-	g.members, g.stale = append(g.members, s), true
+	g.members = append(g.members, s)
+	g.touch()
 }
 
 // remove numbers the rest as the kernel does; it is not for the last one.
 func (g *group) remove(number int) {
 	last := len(g.members) - 1
 	g.members[number] = g.members[last]
-	g.members, g.stale = g.members[:last], true
+	g.members = g.members[:last]
+	g.touch()
 }
 
 // give makes a socket another instance's, which listens on it.
 func (g *group) give(s *seat, m Member) {
 	s.hold(m)
-	g.stale = true
+	g.touch()
 }
 
 // apply makes the kernel do as the group is now. When an app shuts its socket down, the numbers change before another
@@ -198,9 +208,13 @@ func (g *group) leave(m Member, state seatState) {
 	for _, s := range g.members {
 		if s.heldBy(m) {
 			s.leave(m, state, g.selected, g.owners())
-			g.stale = true
+			g.touch()
 		}
 	}
+}
+
+func (g *group) hasRetired() bool {
+	return slices.ContainsFunc(g.members, func(s *seat) bool { return s.state == retired })
 }
 
 // removable finds a retired socket that can be closed without a connection going astray, -1 if there is none, and the

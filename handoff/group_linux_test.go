@@ -16,7 +16,7 @@ func shapes(visit func(*group)) {
 	}
 	for total, size := 6, 1; size <= 5; total, size = total*6, size+1 {
 		for shape := range total {
-			g := &group{selected: 1}
+			g := &group{selected: 1, stale: groupSet{}}
 			for range size {
 				kind := kinds[shape%6]
 				g.members, shape = append(g.members, &kind), shape/6
@@ -91,7 +91,7 @@ func TestWhatCanBeRemovedIs(t *testing.T) {
 		{"none", []*seat{&next, &candidate}, false},
 	}
 	for _, test := range tests {
-		g := &group{selected: 1, members: test.members}
+		g := &group{selected: 1, members: test.members, stale: groupSet{}}
 		if number, _ := g.removable(); number >= 0 != test.want {
 			t.Errorf("%s: %d", test.name, number)
 		}

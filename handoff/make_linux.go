@@ -118,7 +118,7 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 		return -1, err
 	}
 	seat.promise(m)
-	s.bound[seat.inode] = &binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked}
+	s.bind(&binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked})
 	return left, nil
 }
 
@@ -128,10 +128,13 @@ func (s *Steering) Left(m Member, fd int, sockaddr []byte) bool {
 	if err != nil || !ok {
 		return false
 	}
+	if len(s.own(m, wanted)) > 0 {
+		return true
+	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	g := s.groups[wanted]
-	return g != nil && slices.ContainsFunc(g.members, func(s *seat) bool { return s.Member == m || s.state == vacant })
+	_, seat := s.vacancy(m, wanted)
+	return seat != nil
 }
 
 // vacateClosed lets the instance take up again what it has closed. The mutex is not held while it asks.

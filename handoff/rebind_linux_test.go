@@ -90,7 +90,6 @@ func TestRebindAtAPathTakesUpWhoWaits(t *testing.T) {
 				dial()
 				a = capturePath(t, s, m, at)
 				s.live = func(Member, uint64) bool { return true }
-				must(t, s.Review(m))
 				dial()
 				checkAnswered(t, 3, a)
 			}

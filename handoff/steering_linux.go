@@ -3,7 +3,6 @@ package handoff
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -27,8 +26,7 @@ type Steering struct {
 	mutex  sync.Mutex
 	closed bool
 	away   bool // see TurnAway
-	groups map[site]*group
-	bound  map[uint64]*binding // by inode, from bind to listen
+	index
 	probes map[uint16]Member
 	made   map[string]netip.AddrPort // by the name of an address
 	left   []SteeredSocket
@@ -56,8 +54,7 @@ func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
 	}
 	s := &Steering{
 		live: live, epoll: -1, wake: -1,
-		groups: make(map[site]*group),
-		bound:  make(map[uint64]*binding),
+		index:  newIndex(),
 		probes: make(map[uint16]Member),
 		made:   make(map[string]netip.AddrPort),
 		hidden: make(map[uint64]*pathSeat),
@@ -185,10 +182,10 @@ func (s *Steering) rivals(b *binding) []rival {
 			found = append(found, r)
 		}
 	}
-	for inode, other := range s.bound {
+	for inode, other := range s.boundAt[b.site.at.Port()] {
 		add(other.Member, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse})
 	}
-	for _, g := range s.groups {
+	for g := range s.atPort[b.site.at.Port()] {
 		for _, seat := range g.members {
 			if seat.state == serving {
 				for _, m := range seat.holders() {
@@ -223,7 +220,7 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return NotSteered, fmt.Errorf("cannot steer %s: %w", b.site.at, err)
 	}
-	s.bound[b.inode] = b
+	s.bind(b)
 	return Steered, nil
 }
 
@@ -233,7 +230,7 @@ func (s *Steering) robbed(b *binding) *group {
 	if g := s.groups[b.site]; g != nil && g.has(g.selected) {
 		return nil
 	}
-	for _, g := range s.sorted() {
+	for _, g := range s.atPort[b.site.at.Port()].sorted() {
 		if g.selected != b.Generation && b.site.takesFrom(g.site) && g.has(g.selected) {
 			return g
 		}
@@ -244,12 +241,12 @@ func (s *Steering) robbed(b *binding) *group {
 // owner is the user of the sockets that the kernel will compare this one with: sockets share an address only if they
 // belong to one user.
 func (s *Steering) owner(b *binding) int {
-	for _, g := range s.groups {
+	for g := range s.atPort[b.site.at.Port()] {
 		if g.site.collides(b.site) {
 			return g.members[0].uid
 		}
 	}
-	for _, other := range s.bound {
+	for _, other := range s.boundAt[b.site.at.Port()] {
 		if other.site.collides(b.site) {
 			return other.uid
 		}
@@ -264,12 +261,12 @@ func (s *Steering) strangers(p site) bool {
 	if err != nil {
 		return false
 	}
-	for _, g := range s.groups {
-		for _, seat := range g.members {
-			delete(inodes, seat.inode)
+	for inode := range inodes {
+		if s.ofSeat[inode] == nil {
+			return true
 		}
 	}
-	return len(inodes) > 0
+	return false
 }
 
 // Listen makes the app's socket listen and a member of its address's group. fd is a duplicate of it, which Listen owns
@@ -327,12 +324,14 @@ func (s *Steering) listenAgain(g *group, known *seat, m Member, backlog int) err
 // join attaches the program after listen and never before: a program gives a socket that does not listen a group of
 // its own, with which listen fails by EADDRINUSE.
 func (s *Steering) join(at site, new *seat) error {
-	if g := s.groups[at]; g != nil {
+	g := s.groups[at]
+	if g != nil {
 		g.add(new)
 	} else {
-		s.groups[at] = newGroup(at, new)
-		s.groups[at].away = s.away
+		g = newGroup(at, new, s.stale)
+		g.away = s.away
 	}
+	s.enlist(g, new)
 	err := s.watch(new)
 	if err == nil {
 		err = s.refresh()
@@ -366,41 +365,18 @@ func (s *Steering) watch(new *seat) error {
 	return nil
 }
 
-func (s *Steering) find(inode uint64) (*group, *seat) {
-	for _, g := range s.groups {
-		for _, seat := range g.members {
-			if seat.inode == inode {
-				return g, seat
-			}
-		}
-	}
-	return nil, nil
-}
-
 // refresh gives every group that has changed its new program. A group can lose a socket meanwhile, even the one through
 // which the program was attached, which then went with it.
 func (s *Steering) refresh() error {
 	var errs []error
-	for s.drain(); ; s.drain() {
-		stale := s.stale()
-		if len(stale) == 0 {
-			return errors.Join(errs...)
-		}
-		for _, g := range stale {
-			g.stale = false
+	for s.drain(); len(s.stale) > 0; s.drain() {
+		for _, g := range s.stale.sorted() {
+			delete(s.stale, g)
+			s.unswept[g] = true
 			errs = append(errs, g.apply(s.probes))
 		}
 	}
-}
-
-func (s *Steering) stale() []*group {
-	var stale []*group
-	for _, g := range s.groups {
-		if g.stale {
-			stale = append(stale, g)
-		}
-	}
-	return stale
+	return errors.Join(errs...)
 }
 
 // drain takes out of the groups what was shut down, in the order in which it was: the numbers depend on it.
@@ -437,12 +413,12 @@ func (s *Steering) heed(inode uint64) {
 // group, and the numbers would be wrong. For the same reason the watch has to be told. With its last socket the group
 // ends: there is none without members.
 func (s *Steering) end(g *group, number int) error {
-	fd := g.members[number].fd
-	if len(g.members) == 1 {
-		delete(s.groups, g.site)
-	} else {
+	seat, last := g.members[number], len(g.members) == 1
+	if !last {
 		g.remove(number)
 	}
+	s.strike(g, seat, last)
+	fd := seat.fd
 	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	_ = unix.Shutdown(fd, unix.SHUT_RD)
 	return unix.Close(fd)
@@ -450,12 +426,15 @@ func (s *Steering) end(g *group, number int) error {
 
 // sweep closes what has retired, as far as it is safe now.
 func (s *Steering) sweep() error {
-	for _, g := range s.sorted() {
+	for _, g := range s.unswept.sorted() {
 		for swept := true; swept && s.groups[g.site] == g; {
 			var err error
 			if swept, err = s.sweepOne(g); err != nil {
 				return err
 			}
+		}
+		if !g.hasRetired() {
+			delete(s.unswept, g)
 		}
 	}
 	return nil
@@ -470,10 +449,6 @@ func (s *Steering) sweepOne(g *group) (bool, error) {
 		return false, err
 	}
 	return true, errors.Join(s.end(g, number), s.refresh())
-}
-
-func (s *Steering) sorted() []*group {
-	return slices.SortedFunc(maps.Values(s.groups), func(a, b *group) int { return a.site.compare(b.site) })
 }
 
 // Cutover makes the generation the selected one everywhere: when it returns, each new connection goes to it, in one
@@ -547,7 +522,7 @@ func (s *Steering) Probe(port uint16, m Member) error {
 	defer s.mutex.Unlock()
 	return s.change(func(g *group) {
 		s.probes[port] = m
-		g.stale = true
+		g.touch()
 	})
 }
 
@@ -557,7 +532,7 @@ func (s *Steering) EndProbe(port uint16) error {
 	defer s.mutex.Unlock()
 	return s.change(func(g *group) {
 		delete(s.probes, port)
-		g.stale = true
+		g.touch()
 	})
 }
 
@@ -609,7 +584,11 @@ func (s *Steering) Forget(inodes ...uint64) error {
 func (s *Steering) dismiss(m Member, state seatState) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	maps.DeleteFunc(s.bound, func(_ uint64, b *binding) bool { return b.Member == m })
+	for inode, b := range s.bound {
+		if b.Member == m {
+			s.unbind(inode)
+		}
+	}
 	s.leavePaths(m, state)
 	return s.change(func(g *group) { g.leave(m, state) })
 }
@@ -798,7 +777,7 @@ func (s *Steering) Close() error {
 	for _, seat := range s.pathSeats() {
 		errs = append(errs, closeFD(seat.fd))
 	}
-	clear(s.groups)
+	s.index = newIndex()
 	clear(s.hidden)
 	s.paths = nil
 	return errors.Join(errs...)

@@ -72,7 +72,7 @@ func (s *Steering) takeOver(state SteeringState, fds Descriptors) error {
 	s.epoll, s.left = watch, state.Left
 	maps.Copy(s.made, state.Made)
 	for _, b := range state.Bound {
-		s.bound[b.Inode] = &binding{b.Member, b.Site.site(), b.Inode, b.UID, b.Asked, b.Reuse, b.Shut}
+		s.bind(&binding{b.Member, b.Site.site(), b.Inode, b.UID, b.Asked, b.Reuse, b.Shut})
 	}
 	for _, g := range state.Groups {
 		if err := s.takeGroup(g, fds); err != nil {
@@ -129,7 +129,7 @@ func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
 
 // takeGroup leaves the group to be attached at the first occasion: its program may have a probe.
 func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
-	g := &group{site: state.Site.site(), selected: state.Selected, stale: true, left: state.Replaced}
+	g := &group{site: state.Site.site(), selected: state.Selected, stale: s.stale, left: state.Replaced}
 	if state.Counted {
 		g.begun = make(map[handshake]bool)
 	}
@@ -141,10 +141,10 @@ func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.site.at, err)
 		}
-		s.groups[g.site] = g
-		g.members = append(g.members, &seat{
-			ownership: owned(m.Member, m.State), fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked,
-		})
+		member := &seat{ownership: owned(m.Member, m.State), fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked}
+		g.members = append(g.members, member)
+		s.enlist(g, member)
+		g.touch()
 	}
 	return nil
 }

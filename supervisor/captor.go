@@ -43,7 +43,7 @@ func newCaptor(a *apps, app *app) *captor {
 func (c *captor) answerAll() {
 	ended := make(chan struct{})
 	defer close(ended)
-	go c.forgetClosed(ended)
+	go guard(func() { c.forgetClosed(ended) }, c.apps.notice("cannot let go of what the app has closed any more"))()
 	for {
 		call, err := c.calls.Next()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
