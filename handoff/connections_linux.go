@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,20 +28,31 @@ func Connections(pids []int, listeners []*Listener) (int, error) {
 		return 0, nil
 	}
 	counted := make(map[uint64]bool)
-	for _, l := range listeners {
-		if !l.Stream() {
-			continue
+	err = eachConnection(listeners, func(_ *Listener, inode uint64) {
+		if open[inode] {
+			counted[inode] = true
 		}
-		err := l.eachAccepted(func(inode uint64) {
-			if open[inode] {
-				counted[inode] = true
-			}
-		})
-		if err != nil {
-			return 0, err
-		}
+	})
+	return len(counted), err
+}
+
+// ConnectionsEach counts them for each of the listeners.
+func ConnectionsEach(pids []int, listeners []*Listener) ([]int, error) {
+	open, err := openSockets(pids)
+	if err != nil {
+		return nil, err
 	}
-	return len(counted), nil
+	found := make(map[*Listener]int)
+	err = eachConnection(listeners, func(l *Listener, inode uint64) {
+		if open[inode] {
+			found[l]++
+		}
+	})
+	counts := make([]int, len(listeners))
+	for i, l := range listeners {
+		counts[i] = found[l]
+	}
+	return counts, err
 }
 
 func openSockets(pids []int) (map[uint64]bool, error) {
@@ -65,44 +77,71 @@ func ended(pid int) bool {
 	return len(state) > 0 && (state[0] == 'Z' || state[0] == 'X')
 }
 
-// eachAccepted calls visit with every connection to the listener's address that somebody has accepted.
-func (l *Listener) eachAccepted(visit func(inode uint64)) error {
-	if l.address.unix() {
-		return eachUnixSocket(func(s unixSocket) {
-			if s.name == l.bound && !s.listening && s.inode != 0 {
-				visit(s.inode)
+// eachConnection calls visit with each connection to one of the listeners that somebody has accepted.
+func eachConnection(listeners []*Listener, visit func(l *Listener, inode uint64)) error {
+	at, names := make(map[inetPlace][]*Listener), make(map[string][]*Listener)
+	var addresses []netip.AddrPort
+	for _, l := range listeners {
+		switch {
+		case !l.Stream():
+		case l.address.unix():
+			names[l.bound] = append(names[l.bound], l)
+		default:
+			bound, err := netip.ParseAddrPort(l.bound)
+			if err != nil {
+				return fmt.Errorf("cannot count the connections of %s: %w", l.bound, err)
 			}
-		})
+			addresses, at[placeOf(bound)] = append(addresses, bound), append(at[placeOf(bound)], l)
+		}
 	}
-	at, err := netip.ParseAddrPort(l.bound)
-	if err != nil {
-		return fmt.Errorf("cannot count the connections of %s: %w", l.bound, err)
+	err := eachAccepted(addresses, 0, func(place inetPlace, inode uint64, _ []byte) {
+		for _, l := range at[place] {
+			visit(l, inode)
+		}
+	})
+	if err != nil || len(names) == 0 {
+		return err
 	}
-	query := inetQuery{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: connectedStates, port: at.Port()}
-	if at.Addr().Is6() {
-		query.family = unix.AF_INET6
-	}
-	ip := at.Addr().WithZone("").Unmap()
-	return query.each(func(s inetSocket) {
-		if s.inode != 0 && (ip.IsUnspecified() || ip == s.local) {
-			visit(s.inode)
+	return eachUnixSocket(func(s unixSocket) {
+		for _, l := range names[s.name] {
+			if !s.listening && s.inode != 0 {
+				visit(l, s.inode)
+			}
 		}
 	})
 }
 
 // Queued counts the connections that wait in a stream listener's queue to be accepted; a datagram socket has none.
 func Queued(l *Listener) (int, error) {
+	counts, err := QueuedEach([]*Listener{l})
+	if err != nil {
+		return 0, err
+	}
+	return counts[0], nil
+}
+
+// QueuedEach counts them for each of the listeners.
+func QueuedEach(listeners []*Listener) ([]int, error) {
+	unixQueues := sync.OnceValues(queuedUnix)
+	counts := make([]int, len(listeners))
+	for i, l := range listeners {
+		var err error
+		if counts[i], err = l.queued(unixQueues); err != nil {
+			return nil, fmt.Errorf("cannot read the queue of %s: %w", l.bound, err)
+		}
+	}
+	return counts, nil
+}
+
+func (l *Listener) queued(unixQueues func() (map[string]int, error)) (int, error) {
 	switch {
 	case !l.Stream():
 		return 0, nil
 	case l.address.unix():
-		return queuedUnix(l.bound)
+		queues, err := unixQueues()
+		return queues[l.bound], err
 	}
-	n, err := queuedTCP(l.fd)
-	if err != nil {
-		return 0, fmt.Errorf("cannot read the queue of %s: %w", l.bound, err)
-	}
-	return n, nil
+	return queuedTCP(l.fd)
 }
 
 // queuedTCP reads unacked, which of a listening socket is the length of the accept queue (tcp_get_info in
@@ -115,11 +154,12 @@ func queuedTCP(fd int) (int, error) {
 	return int(info.Unacked), nil
 }
 
-func queuedUnix(name string) (int, error) {
-	queued := 0
+// queuedUnix gives the lengths of all queues, by the name of the socket.
+func queuedUnix() (map[string]int, error) {
+	queued := make(map[string]int)
 	err := eachUnixSocket(func(s unixSocket) {
-		if s.name == name && s.inode == 0 {
-			queued++
+		if s.inode == 0 {
+			queued[s.name]++
 		}
 	})
 	return queued, err

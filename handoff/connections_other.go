@@ -11,3 +11,9 @@ func Connections([]int, []*Listener) (int, error) { return 0, errCountOnlyLinux 
 
 // Queued returns an error.
 func Queued(*Listener) (int, error) { return 0, errCountOnlyLinux }
+
+// ConnectionsEach returns an error.
+func ConnectionsEach([]int, []*Listener) ([]int, error) { return nil, errCountOnlyLinux }
+
+// QueuedEach returns an error.
+func QueuedEach([]*Listener) ([]int, error) { return nil, errCountOnlyLinux }

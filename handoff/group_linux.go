@@ -252,11 +252,6 @@ func (g *group) safely(number int, chosen []int, last int) (int, []int) {
 
 // queued counts the connections that wait in the generation's queues to be accepted.
 func (g *group) queued(generation int) (sum int, err error) {
-	if generation != g.selected || g.away {
-		if sum, err = g.pending(); err != nil {
-			return 0, err
-		}
-	}
 	for _, s := range g.members {
 		if s.Generation != generation {
 			continue

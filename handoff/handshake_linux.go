@@ -1,7 +1,9 @@
 package handoff
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,43 +20,41 @@ type handshake struct {
 	remote netip.AddrPort
 }
 
-// handshakes are those that go on at the group's site, for whichever generation.
-func (g *group) handshakes() (map[handshake]bool, error) {
-	query := inetQuery{
-		family:   unix.AF_INET,
-		protocol: unix.IPPROTO_TCP,
-		states:   1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV,
-		port:     g.site.at.Port(),
+// handshakes are those that go on at the groups' sites, for whichever generation, by site.
+func handshakes(groups []*group) (map[inetPlace]map[handshake]bool, error) {
+	found := make(map[inetPlace]map[handshake]bool)
+	var sites []netip.AddrPort
+	for _, g := range groups {
+		sites, found[placeOf(g.site.at)] = append(sites, g.site.at), make(map[handshake]bool)
 	}
-	if g.site.at.Addr().Is6() {
-		query.family = unix.AF_INET6
-	}
-	found := make(map[handshake]bool)
-	err := query.each(func(s inetSocket) {
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
+	err := query.eachAt(sites, func(at inetPlace, s inetSocket, _ []byte) {
 		if s.inode == 0 {
-			found[handshake{s.local, s.remote}] = true
+			found[at][handshake{s.local, s.remote}] = true
 		}
 	})
 	return found, err
 }
 
 // pending counts the handshakes that may belong to a generation which is selected no more: those that were going on at
-// the first call after the cutover.
-func (g *group) pending() (int, error) {
-	if time.Since(g.left) > handshakeTime {
-		return 0, nil
-	}
-	going, err := g.handshakes()
+// the first call after the cutover. The groups are those that it has been replaced in.
+func pending(groups []*group) (map[*group]int, error) {
+	recent := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return time.Since(g.left) > handshakeTime })
+	going, err := handshakes(recent)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	counts := make(map[*group]int, len(recent))
+	for _, g := range recent {
+		counts[g] = g.pending(going[placeOf(g.site.at)])
+	}
+	return counts, nil
+}
+
+func (g *group) pending(going map[handshake]bool) int {
 	if g.begun == nil {
-		g.begun = going
+		g.begun = maps.Clone(going)
 	}
-	for h := range g.begun {
-		if !going[h] {
-			delete(g.begun, h)
-		}
-	}
-	return len(g.begun), nil
+	maps.DeleteFunc(g.begun, func(h handshake, _ bool) bool { return !going[h] })
+	return len(g.begun)
 }

@@ -16,7 +16,7 @@ import (
 
 // inetHolding finds the sockets, inode and uid, that keep others from binding host.
 func inetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]int, error) {
-	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN, port: host.Port()}
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN, ports: onePort(host.Port())}
 	if strings.HasPrefix(network, "udp") {
 		// A UDP socket that is bound and not connected is in the state CLOSE.
 		query.protocol, query.states = unix.IPPROTO_UDP, 1<<unix.BPF_TCP_CLOSE

@@ -14,6 +14,7 @@ const (
 	diagBytecode     = 1  // INET_DIAG_REQ_BYTECODE
 	diagInfo         = 2  // INET_DIAG_INFO
 	diagV6Only       = 11 // INET_DIAG_SKV6ONLY
+	diagJump         = 1  // INET_DIAG_BC_JMP
 	diagSourceAtMost = 3  // INET_DIAG_BC_S_LE
 	diagSourceFrom   = 2  // INET_DIAG_BC_S_GE
 
@@ -25,17 +26,18 @@ const (
 // diagTimeout is for a kernel that does not answer: a dump is made inside recv, and takes milliseconds.
 var diagTimeout = unix.Timeval{Sec: 2}
 
-// inetQuery picks sockets: one family and protocol, some states (bits 1<<TCP_LISTEN and so on), one source port.
+// inetQuery picks sockets: one family and protocol, some states (bits 1<<TCP_LISTEN and so on), some source ports.
 type inetQuery struct {
 	family, protocol uint8
 	states           uint32
-	port             uint16
+	ports            []portRange
 	extensions       uint8 // what to tell beyond the row itself: bits 1<<(diagInfo-1) and so on
 }
 
 // inetSocket is one row of the kernel's table.
 type inetSocket struct {
 	local  netip.Addr
+	port   uint16 // the local one
 	remote netip.AddrPort
 	uid    int
 	inode  uint64
@@ -65,10 +67,10 @@ func (q inetQuery) eachMessage(visit func([]byte)) error {
 	return nil
 }
 
-// marshal makes the request: a netlink header, struct inet_diag_req_v2, and a filter program on the source port,
+// marshal makes the request: a netlink header, struct inet_diag_req_v2, and a filter program on the source ports,
 // without which the kernel would send every socket of the machine.
 func (q inetQuery) marshal() []byte {
-	program := sourcePortProgram(q.port)
+	program := sourcePortProgram(q.ports)
 	size := unix.SizeofNlMsghdr + diagRequestSize + unix.SizeofNlAttr + len(program)
 	ne := binary.NativeEndian
 	b := make([]byte, 0, size)
@@ -84,19 +86,31 @@ func (q inetQuery) marshal() []byte {
 	return append(b, program...)
 }
 
-// sourcePortProgram is "port >= p and port <= p": each test is an operation and its operand, with the distance to go
-// on a yes, and on a no; a distance 4 past the end rejects.
-func sourcePortProgram(port uint16) []byte {
+// sourcePortProgram is "port >= first and port <= last or" the next range: each test is an operation and its operand,
+// with the distance to go on a yes, and on a no; a distance 4 past the end rejects. On a yes the next operation has to
+// follow, so it takes a jump to leave (inet_diag_bc_audit in net/ipv4/inet_diag.c).
+func sourcePortProgram(ports []portRange) []byte {
+	const test, jump = 8, 4
 	ne := binary.NativeEndian
-	program := make([]byte, 0, 16)
-	for _, op := range []struct {
-		code byte
-		no   uint16
-	}{{diagSourceFrom, 20}, {diagSourceAtMost, 12}} {
-		program = append(program, op.code, 8)
-		program = ne.AppendUint16(program, op.no)
-		program = append(program, 0, 0)
-		program = ne.AppendUint16(program, port)
+	left := len(ports)*(2*test+jump) - jump // from the operation on
+	program := make([]byte, 0, max(left, 0))
+	operation := func(code, yes byte, no, size int, operands ...uint16) {
+		program = ne.AppendUint16(append(program, code, yes), uint16(no))
+		for _, operand := range operands {
+			program = ne.AppendUint16(program, operand)
+		}
+		left -= size
+	}
+	for i, r := range ports {
+		next := 2*test + jump // the distance to the next range
+		if i == len(ports)-1 {
+			next = left + 4
+		}
+		operation(diagSourceFrom, test, next, test, 0, r.first)
+		operation(diagSourceAtMost, test, next-test, test, 0, r.last)
+		if i < len(ports)-1 {
+			operation(diagJump, jump, left, jump)
+		}
 	}
 	return program
 }
@@ -160,7 +174,7 @@ func parseInetSocket(message []byte) inetSocket {
 		s.local = netip.AddrFrom16([16]byte(message[8:24])).Unmap()
 		remote = netip.AddrFrom16([16]byte(message[24:40])).Unmap()
 	}
-	s.remote = netip.AddrPortFrom(remote, binary.BigEndian.Uint16(message[6:]))
+	s.port, s.remote = binary.BigEndian.Uint16(message[4:]), netip.AddrPortFrom(remote, binary.BigEndian.Uint16(message[6:]))
 	v6Only := diagAttribute(message[diagMessageSize:], diagV6Only)
 	s.v6Only = len(v6Only) > 0 && v6Only[0] != 0
 	return s

@@ -276,16 +276,16 @@ func (g *pathGroup) sweep() error {
 }
 
 // queued counts what waits for the generation, and what may still be on its way.
-func (g *pathGroup) queued(generation int) (sum int, err error) {
+func (g *pathGroup) queued(generation int, queues func() (map[string]int, error)) (sum int, err error) {
 	for _, s := range g.members {
 		if s.Generation != generation {
 			continue
 		}
-		n, err := queuedUnix(s.bound)
+		lengths, err := queues()
 		if err != nil {
 			return 0, err
 		}
-		sum += n
+		sum += lengths[s.bound]
 		if (g.away || generation != g.selected) && time.Since(g.left) < latecomers {
 			sum++
 		}

@@ -672,21 +672,26 @@ func (s *Steering) Queues(generation int) []SteeredQueue {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.drain()
+	groups := slices.DeleteFunc(s.sorted(), func(g *group) bool { return !g.has(generation) })
+	late, failed := latecomersTo(generation, groups)
 	var found []SteeredQueue
-	for _, g := range s.sorted() {
-		if !g.has(generation) {
-			continue
-		}
-		if n, err := g.queued(generation); err == nil {
-			found = append(found, SteeredQueue{Bound: g.site.at, Length: n})
+	for _, g := range groups {
+		if n, err := g.queued(generation); err == nil && failed == nil {
+			found = append(found, SteeredQueue{Bound: g.site.at, Length: n + late[g]})
 		}
 	}
+	unixQueues := sync.OnceValues(queuedUnix)
 	for _, g := range s.paths {
-		if n, err := g.queued(generation); err == nil && g.has(generation) {
+		if n, err := g.queued(generation, unixQueues); err == nil && g.has(generation) {
 			found = append(found, SteeredQueue{Path: g.at, Length: n})
 		}
 	}
 	return found
+}
+
+// latecomersTo counts what may still come into the generation's queues where it gets nothing new.
+func latecomersTo(generation int, groups []*group) (map[*group]int, error) {
+	return pending(slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return g.selected == generation && !g.away }))
 }
 
 // Queued counts the connections that wait in the generation's queues to be accepted. After a cutover away from it, those
@@ -695,16 +700,22 @@ func (s *Steering) Queued(generation int) (int, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.drain()
+	groups := s.sorted()
+	late, err := latecomersTo(generation, groups)
+	if err != nil {
+		return 0, err
+	}
 	sum := 0
-	for _, g := range s.groups {
+	for _, g := range groups {
 		n, err := g.queued(generation)
 		if err != nil {
 			return 0, err
 		}
-		sum += n
+		sum += n + late[g]
 	}
+	unixQueues := sync.OnceValues(queuedUnix)
 	for _, g := range s.paths {
-		n, err := g.queued(generation)
+		n, err := g.queued(generation, unixQueues)
 		if err != nil {
 			return 0, err
 		}

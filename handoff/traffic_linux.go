@@ -34,16 +34,11 @@ func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, 
 		return Traffic{}, nil
 	}
 	found := make(map[uint64]activity)
-	for query, ips := range trafficQueries(addresses) {
-		err := query.eachMessage(func(message []byte) {
-			s := parseInetSocket(message)
-			if s.inode != 0 && (ips[s.local] || ips[netip.Addr{}]) {
-				found[s.inode] = parseExchange(message).activity(idle)
-			}
-		})
-		if err != nil {
-			return Traffic{}, err
-		}
+	err := eachAccepted(addresses, 1<<(diagInfo-1), func(_ inetPlace, inode uint64, message []byte) {
+		found[inode] = parseExchange(message).activity(idle)
+	})
+	if err != nil {
+		return Traffic{}, err
 	}
 	// The processes come last: what one accepts meanwhile was in a queue before.
 	open, err := openSockets(pids)
@@ -59,26 +54,33 @@ func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, 
 	return t, nil
 }
 
-// trafficQueries gives each question to the kernel with the local addresses that count in its answer; the zero
-// address stands for all.
-func trafficQueries(addresses []netip.AddrPort) map[inetQuery]map[netip.Addr]bool {
-	queries := make(map[inetQuery]map[netip.Addr]bool)
-	for _, at := range addresses {
-		q := inetQuery{family: unix.AF_INET, protocol: unix.IPPROTO_TCP, states: connectedStates, port: at.Port(),
-			extensions: 1 << (diagInfo - 1)}
-		if at.Addr().Is6() {
-			q.family = unix.AF_INET6
-		}
-		if queries[q] == nil {
-			queries[q] = make(map[netip.Addr]bool)
-		}
-		ip := at.Addr().WithZone("").Unmap()
-		if ip.IsUnspecified() {
-			ip = netip.Addr{}
-		}
-		queries[q][ip] = true
+// OpenAt counts the TCP connections that the processes have accepted at each of the addresses, as Connections does.
+func OpenAt(pids []int, addresses []netip.AddrPort) ([]int, error) {
+	open, err := openSockets(pids)
+	if err != nil {
+		return nil, err
 	}
-	return queries
+	found := make(map[inetPlace]int)
+	err = eachAccepted(addresses, 0, func(at inetPlace, inode uint64, _ []byte) {
+		if open[inode] {
+			found[at]++
+		}
+	})
+	counts := make([]int, len(addresses))
+	for i, at := range addresses {
+		counts[i] = found[placeOf(at)]
+	}
+	return counts, err
+}
+
+// eachAccepted calls visit with each TCP connection to the addresses that somebody has accepted.
+func eachAccepted(addresses []netip.AddrPort, extensions uint8, visit func(at inetPlace, inode uint64, message []byte)) error {
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: connectedStates, extensions: extensions}
+	return query.eachAt(addresses, func(at inetPlace, s inetSocket, message []byte) {
+		if s.inode != 0 {
+			visit(at, s.inode, message)
+		}
+	})
 }
 
 type activity int

@@ -11,3 +11,6 @@ import (
 func Look([]int, []netip.AddrPort, time.Duration) (Traffic, error) {
 	return Traffic{}, errCountOnlyLinux
 }
+
+// OpenAt returns an error.
+func OpenAt([]int, []netip.AddrPort) ([]int, error) { return nil, errCountOnlyLinux }

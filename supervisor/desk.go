@@ -122,9 +122,7 @@ func (d *desk) count(g *control.Generation) (pids []int) {
 // listeners has the processes by generation.
 func (d *desk) listeners(generations []control.Generation, pids map[int][]int) []control.Listener {
 	all, everybody := []control.Listener{}, slices.Concat(slices.Collect(maps.Values(pids))...)
-	for _, l := range d.apps.listeners {
-		all = append(all, held(l, everybody))
-	}
+	all = append(all, held(d.apps.listeners, everybody)...)
 	if d.apps.steering == nil {
 		return all
 	}
@@ -134,35 +132,48 @@ func (d *desk) listeners(generations []control.Generation, pids map[int][]int) [
 	return all
 }
 
-// held is one that all generations have.
-func held(l *handoff.Listener, pids []int) control.Listener {
-	listed := control.Listener{Name: l.Name(), Network: l.Network(), Address: l.Bound(), Kind: "held"}
-	if !l.Stream() {
-		return listed
+// held are those that all generations have.
+func held(listeners []*handoff.Listener, pids []int) []control.Listener {
+	queues, err := handoff.QueuedEach(listeners)
+	connections, err2 := handoff.ConnectionsEach(pids, listeners)
+	var all []control.Listener
+	for i, l := range listeners {
+		listed := control.Listener{Name: l.Name(), Network: l.Network(), Address: l.Bound(), Kind: "held"}
+		if err == nil && l.Stream() {
+			listed.Queue = &queues[i]
+		}
+		if err2 == nil && l.Stream() {
+			listed.Connections = &connections[i]
+		}
+		all = append(all, listed)
 	}
-	if queue, err := handoff.Queued(l); err == nil {
-		listed.Queue = &queue
-	}
-	if connections, err := handoff.Connections(pids, []*handoff.Listener{l}); err == nil {
-		listed.Connections = &connections
-	}
-	return listed
+	return all
 }
 
 // steered lists a generation's own sockets, those at the same address together.
 func (d *desk) steered(generation int, pids []int) []control.Listener {
+	queues := d.apps.steering.Queues(generation)
+	var addresses []netip.AddrPort
+	for _, queue := range queues {
+		addresses = append(addresses, queue.Bound)
+	}
+	open, err := handoff.OpenAt(pids, addresses)
+	names := map[string]string{}
+	for _, l := range d.apps.held {
+		if l.Address().Steer {
+			names[l.Bound()] = l.Name()
+		}
+	}
 	var all []control.Listener
-	for _, queue := range d.apps.steering.Queues(generation) {
+	for i, queue := range queues {
 		listed := control.Listener{Network: "tcp", Address: queue.Bound.String(), Kind: "captured", Generation: generation, Queue: &queue.Length}
 		if queue.Path != "" {
 			listed.Network, listed.Address = "unix", queue.Path
-		} else if traffic, err := handoff.Look(pids, []netip.AddrPort{queue.Bound}, quietFor); err == nil {
-			listed.Connections = &traffic.Open
+		} else if err == nil {
+			listed.Connections = &open[i]
 		}
-		for _, l := range d.apps.held {
-			if l.Address().Steer && l.Bound() == listed.Address {
-				listed.Name, listed.Kind = l.Name(), "steered"
-			}
+		if name, ok := names[listed.Address]; ok {
+			listed.Name, listed.Kind = name, "steered"
 		}
 		all = append(all, listed)
 	}

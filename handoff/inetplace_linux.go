@@ -1,0 +1,81 @@
+package handoff
+
+import (
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// portRange is from first to last, both of them included.
+type portRange struct{ first, last uint16 }
+
+func onePort(port uint16) []portRange { return []portRange{{port, port}} }
+
+// rangesAtMost bounds what the kernel compares each socket with.
+const rangesAtMost = 16
+
+// rangesOf are the ports and no others, unless that takes too many ranges.
+func rangesOf(ports []uint16) []portRange {
+	ports = slices.Clone(ports)
+	slices.Sort(ports)
+	var ranges []portRange
+	for _, port := range ports {
+		if last := len(ranges) - 1; last >= 0 && int(port) <= int(ranges[last].last)+1 {
+			ranges[last].last = port
+			continue
+		}
+		ranges = append(ranges, portRange{port, port})
+	}
+	if len(ranges) > rangesAtMost {
+		return []portRange{{ports[0], ports[len(ports)-1]}}
+	}
+	return ranges
+}
+
+// inetPlace is where connections come in: an address, or all of a family (the zero one), and a port.
+type inetPlace struct {
+	family uint8
+	ip     netip.Addr
+	port   uint16
+}
+
+func placeOf(at netip.AddrPort) inetPlace {
+	p := inetPlace{unix.AF_INET, at.Addr().WithZone("").Unmap(), at.Port()}
+	if at.Addr().Is6() {
+		p.family = unix.AF_INET6
+	}
+	if p.ip.IsUnspecified() {
+		p.ip = netip.Addr{}
+	}
+	return p
+}
+
+// eachAt asks for all of the addresses at once, since the kernel goes through all sockets of the machine for each
+// question: once for each family. It calls visit with each socket at one of them, and the place that was asked for.
+func (q inetQuery) eachAt(addresses []netip.AddrPort, visit func(at inetPlace, s inetSocket, message []byte)) error {
+	asked, ports := make(map[inetPlace]bool), make(map[uint8][]uint16)
+	for _, at := range addresses {
+		if !at.IsValid() {
+			continue
+		}
+		p := placeOf(at)
+		asked[p] = true
+		ports[p.family] = append(ports[p.family], p.port)
+	}
+	for family, of := range ports {
+		q.family, q.ports = family, rangesOf(of)
+		err := q.eachMessage(func(message []byte) {
+			s := parseInetSocket(message)
+			for _, at := range []inetPlace{{family, s.local, s.port}, {family, netip.Addr{}, s.port}} {
+				if asked[at] {
+					visit(at, s, message)
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
