@@ -199,7 +199,9 @@ func (h *hijacked) Close() error {
 	}
 	defer h.once.Do(func() {
 		close(h.closed)
-		h.ended(h)
+		if !h.isTold() {
+			h.ended(h) // else goAway waits for it, and tells how it has ended
+		}
 	})
 	return h.Conn.Close()
 }
@@ -243,6 +245,12 @@ func (h *hijacked) kind() string {
 		return "WebSocket"
 	}
 	return "connection"
+}
+
+func (h *hijacked) isTold() bool {
+	h.reading.Lock()
+	defer h.reading.Unlock()
+	return h.told
 }
 
 func (h *hijacked) isMute() bool {
