@@ -25,21 +25,32 @@ const capturedUpgrades = 5
 func TestPagesWithoutListen(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(recipes)) {
 		page := readPage(t, name, nil)
-		if _, ok := page.commands["captured"]; !ok {
-			if recipes[name].alone {
-				t.Errorf("%s.md has no command", name)
-			}
-			continue
+		if _, ok := page.commands["captured"]; !ok && recipes[name].alone {
+			t.Errorf("%s.md has no command", name)
 		}
-		t.Run(name, func(t *testing.T) {
-			requirement.Check(t, name, recipes[name].missing())
-			t.Parallel()
-			recipes[name].testCaptured(t, name)
-		})
+		testOwnSockets(t, name, page, "captured")
 	}
 }
 
-func (r recipe) testCaptured(t *testing.T, name string) {
+// TestPagesWithSteer runs those under which grace binds a socket for each generation.
+func TestPagesWithSteer(t *testing.T) {
+	for _, name := range slices.Sorted(maps.Keys(recipes)) {
+		testOwnSockets(t, name, readPage(t, name, nil), "steered")
+	}
+}
+
+func testOwnSockets(t *testing.T, name string, page page, command string) {
+	if _, ok := page.commands[command]; !ok {
+		return
+	}
+	t.Run(name, func(t *testing.T) {
+		requirement.Check(t, name, recipes[name].missing())
+		t.Parallel()
+		recipes[name].testOwnSockets(t, name, command)
+	})
+}
+
+func (r recipe) testOwnSockets(t *testing.T, name, command string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	front, back := port(freeport.Address(t)), port(freeport.Address(t))
@@ -49,7 +60,7 @@ func (r recipe) testCaptured(t *testing.T, name string) {
 	link(t, dir, append(r.needs, grace))
 	serveBackend(t, back)
 
-	server := start(t, dir, p.commands["captured"], "GRACE_SETTLE=50ms")
+	server := start(t, dir, p.commands[command], "GRACE_SETTLE=50ms")
 	server.ready(ctx)
 	finish := r.loadCaptured(t, "127.0.0.1:"+front)
 	for range capturedUpgrades {

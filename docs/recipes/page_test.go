@@ -11,7 +11,7 @@ import (
 )
 
 // page is what a test takes from a page: its fenced blocks. "file=NAME" in a block's info string makes it a file; "run" makes it
-// the command that is tested, "beside" one that has to run too, and "captured" the command without --listen.
+// the command that is tested, "beside" one that has to run too, "captured" the command without --listen, and "steered" one with ?steer=true.
 type page struct {
 	files    map[string]string
 	commands map[string]string

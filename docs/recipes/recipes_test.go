@@ -57,6 +57,7 @@ var recipes = map[string]recipe{
 	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf", lingers: true},
 	"node":      {needs: []string{"node"}, clients: all, breaks: "server.js"},
 	"php-fpm":   {needs: []string{"php-fpm", "nginx"}, clients: all, breaks: "php-fpm.conf"},
+	"puma":      {needs: []string{"puma"}, clients: fresh, alone: true, breaks: "config.ru"},
 	"python":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, alone: true},
 	"redis":     {needs: []string{"redis-server"}, another: loadRedis, alone: true},
 	"rust":      {needs: []string{"rustc"}, clients: map[load.Kind]int{load.Echo: 4}, alone: true, breaks: "app"},
