@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -18,8 +16,10 @@ import (
 // or subreaper grace also becomes the parent of orphans, and has to tell the
 // two apart. Its methods may be called from any goroutine.
 type Family struct {
-	mu  sync.Mutex
-	own map[int]struct{}
+	mu      sync.Mutex
+	own     map[int]struct{}
+	marks   uint64 // the one given last
+	strange bool   // some were started by another grace: their orphans may be anybody's children
 }
 
 // NewFamily makes the calling process the reaper of its descendants' orphans
@@ -29,7 +29,7 @@ func NewFamily() (*Family, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become the reaper of orphaned processes: %w", err)
 	}
-	return &Family{own: map[int]struct{}{}}, nil
+	return &Family{own: map[int]struct{}{}, marks: newMarks()}, nil
 }
 
 // Start forks and leaves the rest to the shim: whether the app could be executed
@@ -73,12 +73,15 @@ func closeAll(fds []int) {
 func (f *Family) fork(p *Process, spec Spec, null, theirs []int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var err error
-	p.PID, err = syscall.ForkExec("/proc/self/exe", shimArgs(spec), &syscall.ProcAttr{
-		Dir:   spec.Dir,
-		Env:   spec.Env,
-		Files: shimFiles(spec, null, theirs),
-		Sys:   apart(spec, &p.pidfd),
+	p.mark = f.nextMark()
+	err := underMark(p.mark, func() (err error) {
+		p.PID, err = syscall.ForkExec("/proc/self/exe", shimArgs(spec), &syscall.ProcAttr{
+			Dir:   spec.Dir,
+			Env:   spec.Env,
+			Files: shimFiles(spec, null, theirs),
+			Sys:   apart(spec, &p.pidfd),
+		})
+		return err
 	})
 	if err != nil {
 		return err
@@ -138,7 +141,7 @@ func (f *Family) ReapOrphans() (int, error) {
 	defer f.mu.Unlock()
 	pids, err := children()
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("cannot list own children: %w", err)
 	}
 	reaped := 0
 	for _, pid := range pids {
@@ -152,25 +155,74 @@ func (f *Family) ReapOrphans() (int, error) {
 	return reaped, nil
 }
 
-// children lists the children of all threads: an orphan goes to any of them.
-func children() ([]int, error) {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return nil, fmt.Errorf("cannot list own children: %w", err)
+// children lists the children of all threads, zombies too: an orphan goes to any of them.
+func children() ([]int, error) { return listedChildren(os.Getpid()) }
+
+// strays lists the living processes with this mark that no process of the family looks after.
+func (f *Family) strays(mark uint64) ([]int, error) {
+	if mark == 0 {
+		return nil, nil
 	}
-	var pids []int
-	for _, thread := range threads {
-		list, err := os.ReadFile("/proc/self/task/" + thread.Name() + "/children")
+	other := func(pid int) bool { return markOf(pid) != mark }
+	if !f.someAreStrange() {
+		orphans, err := f.orphans()
+		return slices.DeleteFunc(orphans, other), err
+	}
+	pids, err := Everybody()
+	pids = slices.DeleteFunc(pids, other)
+	return slices.DeleteFunc(pids, f.looksAfter), err
+}
+
+func (f *Family) someAreStrange() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.strange
+}
+
+// looksAfter reports whether a process is of the family, or below one that is, or has ended.
+func (f *Family) looksAfter(pid int) bool {
+	for line := pid; line > 1; {
+		stat, err := readStat(line)
+		if err != nil || line == pid && !stat.living() || f.owns(line) {
+			return true
+		}
+		line = stat.parent
+	}
+	return false
+}
+
+func (f *Family) owns(pid int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, own := f.own[pid]
+	return own
+}
+
+// orphans lists the living processes that no process of the family looks after. It looks until it finds
+// nothing new: the child of a process that ends meanwhile is moved to where the look has been.
+func (f *Family) orphans() ([]int, error) {
+	var found []int
+	for {
+		seen := len(found)
+		offspring, err := offspring()
 		if err != nil {
-			continue // the thread has ended
+			return nil, err
 		}
-		for field := range strings.FieldsSeq(string(list)) {
-			if pid, err := strconv.Atoi(field); err == nil {
-				pids = append(pids, pid)
+		roots, err := offspring(os.Getpid())
+		if err != nil {
+			return nil, err
+		}
+		for _, root := range slices.DeleteFunc(roots, f.owns) {
+			tree, err := treeOf(root, offspring)
+			if ignoreGone(err) != nil {
+				return nil, err
 			}
+			found = append(found, slices.DeleteFunc(tree, func(pid int) bool { return slices.Contains(found, pid) })...)
+		}
+		if len(found) == seen {
+			return found, nil
 		}
 	}
-	return pids, nil
 }
 
 func (f *Family) forget(pid int) {

@@ -27,52 +27,9 @@ func Group(pgid int) ([]int, error) {
 	return members, nil
 }
 
-// WaitGroup blocks until a process group has no living member, and gives
-// ErrStopped if stop is closed before that. The caller makes sure that the
-// group's number is not used again meanwhile: by keeping the group's ended
-// leader unreaped. A member that leaves the group while it is waited for is
-// waited for nevertheless: the kernel does not tell.
-func WaitGroup(pgid int, stop <-chan struct{}) error {
-	for {
-		members, err := Group(pgid)
-		if err != nil || len(members) == 0 {
-			return err
-		}
-		for _, pid := range members {
-			if err := waitMember(pid, pgid, stop); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func waitMember(pid, pgid int, stop <-chan struct{}) error {
-	end, err := openEnd(pid)
-	if gone(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot wait for process %d of group %d: %w", pid, pgid, err)
-	}
-	defer end.Close()
-	// The number may have changed hands before the pidfd held it.
-	stat, err := readStat(pid)
-	if gone(err) || err == nil && (stat.group != pgid || !stat.living()) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot wait for process %d of group %d: %w", pid, pgid, err)
-	}
-	return waitReadable(end, stop)
-}
-
-// openEnd opens what becomes readable when a process ends, for Go's poller.
-// PIDFD_NONBLOCK would need Linux 5.10.
-func openEnd(pid int) (*os.File, error) {
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil, err
-	}
+// endOf gives Go's poller a pidfd, which becomes readable when its process ends. It takes the pidfd over: PIDFD_NONBLOCK
+// would need Linux 5.10.
+func endOf(pidfd int) (*os.File, error) {
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		return nil, errors.Join(err, unix.Close(pidfd))
 	}

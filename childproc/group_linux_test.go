@@ -51,7 +51,15 @@ func killed(t *testing.T, pid int) {
 	})
 }
 
-func TestWaitGroup(t *testing.T) {
+// restOf takes a program for a process whose group is to be waited for.
+func restOf(t *testing.T, p *program) *Process {
+	t.Helper()
+	leader := must(newFamily(t).Adopt(p.pid()))
+	t.Cleanup(leader.Release)
+	return leader
+}
+
+func TestWaitRest(t *testing.T) {
 	p := startGroup(t, roleCommand("lineage", "DEPTH=2"))
 	pids := make([]int, 3)
 	for i := range pids {
@@ -62,8 +70,8 @@ func TestWaitGroup(t *testing.T) {
 	if !slices.Equal(members, slices.Sorted(slices.Values(pids))) {
 		t.Fatalf("the group is %v and not %v", members, pids)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- WaitGroup(p.pid(), nil) }()
+	leader, ended := restOf(t, p), make(chan error, 1)
+	go func() { ended <- leader.WaitRest(nil) }()
 	killed(t, pids[0])
 	killed(t, pids[2])
 	if members := must(Group(p.pid())); !slices.Equal(members, pids[1:2]) {
@@ -85,10 +93,11 @@ func TestWaitGroup(t *testing.T) {
 	}
 }
 
-func TestWaitGroupOfSuccessors(t *testing.T) {
+func TestWaitRestOfSuccessors(t *testing.T) {
 	p := startGroup(t, roleCommand("relay", "LEFT=20"))
+	leader := restOf(t, p)
 	p.in.Close()
-	if err := WaitGroup(p.pid(), nil); err != nil {
+	if err := errors.Join(leader.waitEnd(), leader.WaitRest(nil)); err != nil {
 		t.Error(err)
 	}
 	if left := must(Group(p.pid())); len(left) > 0 {
@@ -99,18 +108,20 @@ func TestWaitGroupOfSuccessors(t *testing.T) {
 	}
 }
 
-func TestWaitGroupStopped(t *testing.T) {
-	p := startGroup(t, roleCommand("lineage"))
+func TestWaitRestStopped(t *testing.T) {
+	p := startGroup(t, roleCommand("lineage", "DEPTH=1"))
 	p.scan(t, new(int))
+	p.scan(t, new(int))
+	leader := restOf(t, p)
 	before := descriptors(t)
 	stop := make(chan struct{})
 	ended := make(chan error, 1)
-	go func() { ended <- WaitGroup(p.pid(), stop) }()
+	go func() { ended <- leader.WaitRest(stop) }()
 	close(stop)
 	if err := <-ended; !errors.Is(err, ErrStopped) {
 		t.Error(err)
 	}
-	if err := WaitGroup(p.pid(), stop); !errors.Is(err, ErrStopped) {
+	if err := leader.WaitRest(stop); !errors.Is(err, ErrStopped) {
 		t.Error(err)
 	}
 	if after := descriptors(t); after != before {
@@ -118,22 +129,11 @@ func TestWaitGroupStopped(t *testing.T) {
 	}
 }
 
-func TestWaitGroupOfNobody(t *testing.T) {
+func TestWaitRestOfNobody(t *testing.T) {
 	p := startGroup(t, roleCommand("nothing"))
 	eventually(t, "the leader is a zombie", func() bool { return !must(readStat(p.pid())).living() })
-	if err := WaitGroup(p.pid(), nil); err != nil {
+	if err := restOf(t, p).WaitRest(nil); err != nil {
 		t.Error(err)
-	}
-}
-
-// waitMember finds that the process it was told of is another one, or moved.
-func TestWaitMemberOfAnotherGroup(t *testing.T) {
-	p := startGroup(t, roleCommand("lineage"))
-	p.scan(t, new(int))
-	for _, pid := range []int{p.pid(), 1 << 30} {
-		if err := waitMember(pid, p.pid()+1, nil); err != nil {
-			t.Error(err)
-		}
 	}
 }
 

@@ -8,8 +8,3 @@ import "errors"
 func Group(int) ([]int, error) {
 	return nil, errors.New("cannot list a process group: only on Linux")
 }
-
-// WaitGroup always fails.
-func WaitGroup(int, <-chan struct{}) error {
-	return errors.New("cannot wait for a process group: only on Linux")
-}

@@ -52,14 +52,14 @@ func pollable(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "command's output"), nil
 }
 
-// waitOrKill waits for the process, ends what it left in its group, and reaps it.
+// waitOrKill waits for the process, ends what it has left behind, and reaps it.
 func (p *Process) waitOrKill(ctx context.Context) (Exit, error) {
 	ended := make(chan struct{})
 	killer := make(chan error, 1)
 	go func() { killer <- p.killWhenDone(ctx, ended) }()
 	exit, err := p.Wait()
 	close(ended)
-	err = errors.Join(err, <-killer, p.SignalGroup(syscall.SIGKILL), p.WaitRest(nil), p.Reap())
+	err = errors.Join(err, <-killer, p.SignalGroup(syscall.SIGKILL), p.KillRest(), p.WaitRest(nil), p.Reap())
 	if err == nil {
 		err = ctx.Err()
 	}

@@ -25,6 +25,7 @@ type Process struct {
 	pidfd  int
 	end    *os.File // pidfd, known to Go's poller: no thread is held until the process has ended
 	group  bool     // it leads a process group, though its number may be gone
+	mark   uint64
 
 	report  int // read end of the shim's report; -1 once read
 	failed  *StartError
@@ -77,7 +78,7 @@ func (f *Family) Adopt(pid int) (*Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.own[pid] = struct{}{}
-	return (&Process{PID: pid, family: f, pidfd: pidfd, report: -1, capture: -1}).hold(), nil
+	return (&Process{PID: pid, family: f, pidfd: pidfd, mark: markOf(pid), report: -1, capture: -1}).hold(), nil
 }
 
 // abandon ends a child that cannot be supervised.
@@ -236,15 +237,6 @@ func (p *Process) peek() (Exit, error) {
 		err = fmt.Errorf("cannot learn how process %d ended: %w", p.PID, err)
 	}
 	return exit, err
-}
-
-// WaitRest blocks until nothing but the ended process is left in its group, or
-// until stop is closed. It is to be called after Wait.
-func (p *Process) WaitRest(stop <-chan struct{}) error {
-	if !p.leadsGroup() {
-		return nil
-	}
-	return WaitGroup(p.PID, stop)
 }
 
 // Reap gives the pid back to the kernel and closes the pidfd; the Process is of

@@ -60,6 +60,28 @@ func (*Process) Wait() (Exit, error) { return Exit{}, errOnlyLinux }
 // WaitRest always fails.
 func (*Process) WaitRest(<-chan struct{}) error { return errOnlyLinux }
 
+// KillRest always fails.
+func (*Process) KillRest() error { return errOnlyLinux }
+
+// Rest always fails.
+func (*Process) Rest() ([]Remnant, error) { return nil, errOnlyLinux }
+
+// Remnant is a process that another one has left behind; there are none here.
+type Remnant struct {
+	PID     int
+	Command string
+	Group   bool
+}
+
+// CloseRest does nothing.
+func CloseRest([]Remnant) {}
+
+// Signal always fails.
+func (Remnant) Signal(syscall.Signal) error { return errOnlyLinux }
+
+// Sockets always fails.
+func (Remnant) Sockets() ([]uint64, error) { return nil, errOnlyLinux }
+
 // Output always fails.
 func (*Family) Output(context.Context, Spec, int) ([]byte, Exit, error) {
 	return nil, Exit{}, errOnlyLinux

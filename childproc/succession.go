@@ -8,6 +8,7 @@ type ProcessState struct {
 	PID, PIDFD int
 	Path       string
 	Group      bool // it leads a process group
+	Mark       uint64
 }
 
 // NotifyState is what a successor has to know of a NotifySocket, whose descriptor FD stays its own.

@@ -14,7 +14,7 @@ import (
 
 // State describes the Process. Its shim has to be gone: the app runs, or has ended.
 func (p *Process) State() ProcessState {
-	return ProcessState{PID: p.PID, PIDFD: p.pidfd, Path: p.path, Group: p.leadsGroup()}
+	return ProcessState{PID: p.PID, PIDFD: p.pidfd, Path: p.path, Group: p.leadsGroup(), Mark: p.mark}
 }
 
 // TakeOver continues a predecessor's Process. fds gives for each descriptor of the predecessor the one here; what is
@@ -29,7 +29,10 @@ func (f *Family) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.own[s.PID] = struct{}{}
-	return (&Process{PID: s.PID, path: s.Path, family: f, pidfd: pidfd, group: s.Group, report: -1, capture: -1}).hold(), nil
+	if stat, err := readStat(s.PID); err != nil || stat.parent != os.Getpid() {
+		f.strange = true
+	}
+	return (&Process{PID: s.PID, path: s.Path, family: f, pidfd: pidfd, group: s.Group, mark: s.Mark, report: -1, capture: -1}).hold(), nil
 }
 
 // Suspend holds Start and ReapOrphans up until Resume: the end of a child that somebody else waits for is not theirs.

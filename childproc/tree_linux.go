@@ -13,16 +13,21 @@ import (
 // process that is born or orphaned during the look may be missing. The error is
 // os.ErrNotExist if there is no process pid.
 func Tree(pid int) ([]int, error) {
-	offspring := childrenOf
-	// Kernels without CONFIG_PROC_CHILDREN have no such file.
-	if inProc(unix.AT_FDCWD, "/proc/thread-self/children") != nil {
-		scan, err := scanChildren()
-		if err != nil {
-			return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
-		}
-		offspring = scan.of
+	offspring, err := offspring()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
 	}
 	return treeOf(pid, offspring)
+}
+
+// offspring is a way to list the living children of a process. Kernels without CONFIG_PROC_CHILDREN have no
+// files for it.
+func offspring() (func(pid int) ([]int, error), error) {
+	if inProc(unix.AT_FDCWD, "/proc/thread-self/children") == nil {
+		return childrenOf, nil
+	}
+	scan, err := scanChildren()
+	return scan.of, err
 }
 
 // Everybody lists all processes that can be seen.
@@ -49,31 +54,44 @@ func treeOf(pid int, offspring func(int) ([]int, error)) ([]int, error) {
 	return tree, nil
 }
 
-// childrenOf asks each thread, because a child belongs to the one that made it.
 func childrenOf(pid int) ([]int, error) {
-	tasks := "/proc/" + strconv.Itoa(pid) + "/task"
-	threads, err := numbersIn(tasks)
+	children, err := listedChildren(pid)
 	if err != nil {
 		return nil, ignoreGone(err)
 	}
 	var living []int
+	for _, child := range children {
+		stat, err := readStat(child)
+		if ignoreGone(err) != nil {
+			return nil, err
+		}
+		if err == nil && stat.living() {
+			living = append(living, child)
+		}
+	}
+	return living, nil
+}
+
+// listedChildren asks each thread, because a child belongs to the one that made it.
+func listedChildren(pid int) ([]int, error) {
+	tasks := "/proc/" + strconv.Itoa(pid) + "/task"
+	threads, err := numbersIn(tasks)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
 	for _, thread := range threads {
 		list, err := os.ReadFile(tasks + "/" + strconv.Itoa(thread) + "/children")
 		if ignoreGone(err) != nil {
 			return nil, err
 		}
 		for field := range strings.FieldsSeq(string(list)) {
-			child, _ := strconv.Atoi(field)
-			stat, err := readStat(child)
-			if ignoreGone(err) != nil {
-				return nil, err
-			}
-			if err == nil && stat.living() {
-				living = append(living, child)
+			if child, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, child)
 			}
 		}
 	}
-	return living, nil
+	return pids, nil
 }
 
 // scan maps every parent to its living children.

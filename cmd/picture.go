@@ -13,7 +13,7 @@ import (
 // printStatus prints a status for people.
 func printStatus(w io.Writer, s control.Status) error {
 	parts := []string{headline(s)}
-	for _, t := range []*table{generationsOf(s), instancesOf(s), listenersOf(s), upgradesOf(s)} {
+	for _, t := range []*table{generationsOf(s), instancesOf(s), remnantsOf(s), listenersOf(s), upgradesOf(s)} {
 		var part strings.Builder
 		t.print(&part)
 		if part.Len() > 0 {
@@ -53,6 +53,18 @@ func instancesOf(s control.Status) *table {
 	for _, g := range s.Generations {
 		for _, i := range g.Instances {
 			t.add(strconv.Itoa(i.ID), strconv.Itoa(g.Number), positive(i.PID), i.Phase, since(i.Since), number(i.Requests), memory(i.Memory), cpu(i.CPU), i.Says)
+		}
+	}
+	return t
+}
+
+func remnantsOf(s control.Status) *table {
+	t := newTable("LEFT BEHIND", "GENERATION", "INSTANCE", "COMMAND")
+	for _, g := range s.Generations {
+		for _, i := range g.Instances {
+			for _, r := range i.Rest {
+				t.add(strconv.Itoa(r.PID), strconv.Itoa(g.Number), strconv.Itoa(i.ID), r.Command)
+			}
 		}
 	}
 	return t

@@ -50,7 +50,7 @@ type runFlags struct {
 	ready, check, envFile, dir              string
 	stopSignal, restart, user, group, umask string
 	pidFile, logFormat, logLevel            string
-	evict, delayGiven                       bool
+	evict, delayGiven, stopGroup            bool
 	instances, maxDraining                  int
 	readyTimeout, readyDelay, drainTimeout  time.Duration
 	drainDelay, watchdog, settle, empty     time.Duration
@@ -111,6 +111,7 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.readyDelay, "ready-delay", time.Second, "how long an instance must live, for --ready delay and where auto cannot see; unless it is given, a captured app has 10s to open its first socket")
 	flags.StringVar(&f.check, "check", "", "shell command that must succeed before an upgrade starts, such as 'nginx -t'")
 	flags.StringVar(&f.stopSignal, "stop-signal", "TERM", "signal that tells the app to finish")
+	flags.BoolVar(&f.stopGroup, "stop-group", false, "send the stop signal to the app's whole process group at once, for a wrapper that does not pass it on; otherwise what the main process leaves behind gets it when that has ended")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish before KILL")
 	flags.DurationVar(&f.settle, "settle", 2*time.Second, "how long the old generation of a captured app can take over again, should the new one fail")
 	flags.DurationVar(&f.empty, "empty", 0, "how long the old generation of a captured app may finish its connections undisturbed before it gets the stop signal; 0s for an app that finishes them after it (default --drain-timeout)")
@@ -201,7 +202,7 @@ func (f *runFlags) policy(o supervisor.Options) (supervisor.Policy, error) {
 	stop, err := parseSignal(f.stopSignal)
 	p := supervisor.Policy{
 		Instances: f.instances, MaxDraining: f.maxDraining, Restart: supervisor.Restart(f.restart),
-		StopSignal: stop, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
+		StopSignal: stop, StopGroup: f.stopGroup, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
 		DrainDelay: f.drainDelay, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog, Held: held,
 	}
 	if !held && o.Capture == supervisor.CaptureOff {

@@ -39,10 +39,18 @@ type (
 		instance int
 		signal   syscall.Signal
 	}
-	// tellRest sends a signal to what an ended instance left behind.
+	// tellGroup sends a signal to an instance's whole process group.
+	tellGroup struct {
+		instance int
+		signal   syscall.Signal
+	}
+	// tellRest sends a signal to what an ended instance has left behind, but for who
+	// was told already. It is answered by left, unless nothing is left.
 	tellRest struct {
 		instance int
 		signal   syscall.Signal
+		told     bool // the process group was
+		crashed  bool // nobody has told the main process
 	}
 	// follow makes a process an instance's main one; it is answered as started
 	// is.
@@ -50,7 +58,8 @@ type (
 		instance int
 		process  *childproc.Process
 	}
-	// kill ends all processes of an instance's groups.
+	// kill ends all processes of an instance's groups, and what ended ones have left
+	// behind.
 	kill struct{ instance int }
 	// reap gives an ended process's pid back.
 	reap struct {
@@ -116,29 +125,30 @@ type (
 	}
 )
 
-func (prepare) action()  {}
-func (abandon) action()  {}
-func (start) action()    {}
-func (dismiss) action()  {}
-func (tell) action()     {}
-func (tellRest) action() {}
-func (follow) action()   {}
-func (kill) action()     {}
-func (reap) action()     {}
-func (release) action()  {}
-func (retire) action()   {}
-func (discard) action()  {}
-func (count) action()    {}
-func (steer) action()    {}
-func (turnAway) action() {}
-func (letGo) action()    {}
-func (observe) action()  {}
-func (arm) action()      {}
-func (disarm) action()   {}
-func (handOver) action() {}
-func (answer) action()   {}
-func (finish) action()   {}
-func (report) action()   {}
+func (prepare) action()   {}
+func (abandon) action()   {}
+func (start) action()     {}
+func (dismiss) action()   {}
+func (tell) action()      {}
+func (tellGroup) action() {}
+func (tellRest) action()  {}
+func (follow) action()    {}
+func (kill) action()      {}
+func (reap) action()      {}
+func (release) action()   {}
+func (retire) action()    {}
+func (discard) action()   {}
+func (count) action()     {}
+func (steer) action()     {}
+func (turnAway) action()  {}
+func (letGo) action()     {}
+func (observe) action()   {}
+func (arm) action()       {}
+func (disarm) action()    {}
+func (handOver) action()  {}
+func (answer) action()    {}
+func (finish) action()    {}
+func (report) action()    {}
 
 // level is how much a report matters.
 type level int

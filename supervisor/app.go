@@ -33,6 +33,7 @@ type app struct {
 	ear         *ear
 	attending   sync.WaitGroup // those who listen to the app
 	suspended   bool
+	errands     []<-chan struct{} // closed when nobody looks for what its processes have left behind
 	grant       *handoff.Grant
 }
 
@@ -46,6 +47,16 @@ func (a *app) signalAll(signal syscall.Signal) error {
 		errs = append(errs, p.SignalGroup(signal))
 	}
 	return errors.Join(errs...)
+}
+
+// errand does what takes time with the processes, none of which is reaped before it is over.
+func (a *app) errand(do func()) {
+	done := make(chan struct{})
+	a.errands = append(a.errands, done)
+	go func() {
+		defer close(done)
+		do()
+	}()
 }
 
 func (a *app) member() handoff.Member {

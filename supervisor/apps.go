@@ -32,12 +32,7 @@ type apps struct {
 
 func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main().Signal(t.signal)) }
 
-// tellRest is for what is left of an instance. Its sockets are for whoever comes.
-func (a *apps) tellRest(t tellRest) {
-	app := a.running[t.instance]
-	a.attempt(app.signalAll(t.signal))
-	a.vacate(app)
-}
+func (a *apps) tellGroup(t tellGroup) { a.attempt(a.running[t.instance].main().SignalGroup(t.signal)) }
 
 func (a *apps) dismiss(instance int) { a.running[instance].dismiss() }
 
@@ -51,13 +46,23 @@ func (a *apps) follow(f follow) {
 	a.follows(app, f.process)
 }
 
-func (a *apps) kill(instance int) { a.attempt(a.running[instance].signalAll(syscall.SIGKILL)) }
+func (a *apps) kill(instance int) {
+	app := a.running[instance]
+	a.attempt(app.signalAll(syscall.SIGKILL))
+	a.killRest(app)
+}
 
 func (a *apps) reap(r reap) {
 	app := a.running[r.instance]
 	i := slices.IndexFunc(app.processes, func(p *childproc.Process) bool { return p.PID == r.pid })
-	a.attempt(app.processes[i].Reap())
+	p := app.processes[i]
 	app.processes = slices.Delete(app.processes, i, i+1)
+	go func(errands []<-chan struct{}) {
+		for _, done := range errands {
+			<-done
+		}
+		a.attempt(p.Reap())
+	}(slices.Clone(app.errands))
 }
 
 func (a *apps) release(instance int) {

@@ -43,7 +43,7 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 	endedBy(t, main, syscall.SIGKILL)
 	a.reap(reap{1, main.PID})
 	other := sleeper(t, family) // its pidfd has the number that the main process's had
-	a.tellRest(tellRest{1, syscall.SIGTERM})
+	a.tellRest(tellRest{instance: 1, signal: syscall.SIGTERM})
 	endedBy(t, launcher, syscall.SIGTERM)
 	a.kill(1)
 	a.reap(reap{1, launcher.PID})

@@ -90,6 +90,12 @@ type (
 		pid      int
 	}
 
+	// left says what an ended instance has left behind, after a tellRest action.
+	left struct {
+		instance int
+		rest     []remnant
+	}
+
 	// extended asks for more time to start or to drain.
 	extended struct {
 		instance int
@@ -166,6 +172,7 @@ func (notified) event()         {}
 func (moved) event()            {}
 func (exited) event()           {}
 func (emptied) event()          {}
+func (left) event()             {}
 func (extended) event()         {}
 func (pinged) event()           {}
 func (withdrawn) event()        {}
@@ -196,6 +203,7 @@ func (e notified) of() int    { return e.instance }
 func (e moved) of() int       { return e.instance }
 func (e exited) of() int      { return e.instance }
 func (e emptied) of() int     { return e.instance }
+func (e left) of() int        { return e.instance }
 func (e extended) of() int    { return e.instance }
 func (e pinged) of() int      { return e.instance }
 func (e withdrawn) of() int   { return e.instance }

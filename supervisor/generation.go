@@ -68,13 +68,15 @@ func (g *generation) backoffs() []*instance {
 // leaving reports whether it was replaced or failed, and something of it is left.
 func (g *generation) leaving() bool { return g.stage >= StageSettling && g.stage < StageEnded }
 
-// pids are the main processes that were started, ended ones too: what they left
-// behind may have connections.
+// pids are the main processes that were started, and what ended ones have left behind.
 func (g *generation) pids() []int {
 	var pids []int
 	for _, i := range g.instances {
 		if i.pid != 0 {
 			pids = append(pids, i.pid)
+		}
+		for _, r := range i.rest {
+			pids = append(pids, r.PID)
 		}
 	}
 	return pids

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -43,7 +44,10 @@ type instance struct {
 	obstacle   string    // what was seen to keep it from that
 	inFlight   *int      // requests, as it said last
 	says       string    // of itself
+	told       bool      // it was sent the stop signal
 	ended      bool      // its main process has ended
+	rest       []remnant // what that has left behind, as far as it is known
+	searched   bool      // what it has left behind was looked for, and told to stop
 	exit       childproc.Exit
 	fault      bool // grace ended it because it did not work
 }
@@ -85,11 +89,20 @@ func (m *machine) drainInstance(i *instance) {
 	case Starting, Ready:
 		m.enter(i, Draining, m.drainTime())
 		if i.pid != 0 {
-			m.do(tell{i.id, m.policy.StopSignal})
+			m.tellToStop(i)
 		}
 	case Draining, Killing, Exited:
 	}
 	m.disarm(&i.watchdog)
+}
+
+func (m *machine) tellToStop(i *instance) {
+	i.told = true
+	if m.policy.StopGroup {
+		m.do(tellGroup{i.id, m.policy.StopSignal})
+		return
+	}
+	m.do(tell{i.id, m.policy.StopSignal})
 }
 
 // onWithdrawn gives an instance that ends by itself the time of a drain, and does
@@ -104,8 +117,11 @@ func (m *machine) onWithdrawn(i *instance) {
 	m.say(report{level: warn, text: "instance stops by itself", generation: i.generation.number, instance: i.id, pid: i.pid, within: m.drainTime(), why: "it sent STOPPING=1"})
 }
 
-// account is what an instance says that it works on still.
+// account is what an instance says that it works on still, and what it has left behind.
 func (i *instance) account() string {
+	if i.ended {
+		return listRest(i.rest)
+	}
 	if i.inFlight == nil {
 		return ""
 	}
@@ -184,7 +200,7 @@ func (m *machine) onMoved(i *instance, ev moved) {
 func (m *machine) remind(i *instance) {
 	switch i.phase {
 	case Draining:
-		m.do(tell{i.id, m.policy.StopSignal})
+		m.tellToStop(i)
 	case Killing:
 		m.force(i)
 	case Backoff, Starting, Ready, Exited:
@@ -202,9 +218,11 @@ func (m *machine) onExited(i *instance, ev exited) {
 	switch i.phase {
 	case Starting, Ready:
 		m.enter(i, Draining, m.drainTime())
-		m.do(tellRest{i.id, m.policy.StopSignal})
-	case Draining, Killing:
-		// The rest of its group has what is left of the time.
+		m.do(tellRest{instance: i.id, signal: m.policy.StopSignal, crashed: true})
+	case Draining: // what it has left behind has what is left of the time
+		m.tellRest(i)
+	case Killing:
+		m.do(tellRest{instance: i.id, signal: syscall.SIGKILL})
 	case Backoff, Exited:
 	}
 	m.lose(i, joined("instance ended: "+ev.exit.String(), i.obstacle))

@@ -14,6 +14,7 @@ type host interface {
 	start(start)
 	dismiss(instance int)
 	tell(tell)
+	tellGroup(tellGroup)
 	tellRest(tellRest)
 	follow(follow)
 	kill(instance int)
@@ -179,6 +180,8 @@ func (l *loop) perform(a action) {
 		l.host.dismiss(a.instance)
 	case tell:
 		l.host.tell(a)
+	case tellGroup:
+		l.host.tellGroup(a)
 	case tellRest:
 		l.host.tellRest(a)
 	case follow:

@@ -53,13 +53,14 @@ func (f *fakeHost) tell(t tell) {
 	}
 }
 
-func (f *fakeHost) dismiss(int)       {}
-func (f *fakeHost) steer(int)         {}
-func (f *fakeHost) turnAway()         {}
-func (f *fakeHost) letGo(int)         {}
-func (f *fakeHost) observe(observe)   {}
-func (f *fakeHost) tellRest(tellRest) {}
-func (f *fakeHost) follow(follow)     {}
+func (f *fakeHost) dismiss(int)         {}
+func (f *fakeHost) steer(int)           {}
+func (f *fakeHost) turnAway()           {}
+func (f *fakeHost) letGo(int)           {}
+func (f *fakeHost) observe(observe)     {}
+func (f *fakeHost) tellGroup(tellGroup) {}
+func (f *fakeHost) tellRest(tellRest)   {}
+func (f *fakeHost) follow(follow)       {}
 
 func (f *fakeHost) kill(instance int) {
 	f.kills[instance]++

@@ -141,6 +141,8 @@ func (m *machine) stepInstance(ev instanceEvent) {
 		m.onExited(i, ev)
 	case emptied:
 		m.onEmptied(i, ev)
+	case left:
+		m.onLeft(i, ev)
 	case extended:
 		m.onExtended(i, ev)
 	case pinged:

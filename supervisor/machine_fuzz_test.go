@@ -199,8 +199,10 @@ func (w *world) take(a action) {
 		w.need(w.instances[a.instance], a)
 	case tell:
 		w.need(w.hasProcess(a.instance), a)
+	case tellGroup:
+		w.need(w.hasProcess(a.instance) && w.m.policy.StopGroup, a)
 	case tellRest:
-		w.need(w.hasProcess(a.instance), a)
+		w.need(w.hasProcess(a.instance) && w.m.instances[a.instance].ended, a)
 	case follow:
 	case kill:
 		w.need(w.hasProcess(a.instance), a)
@@ -464,11 +466,13 @@ func (w *world) chanceProcess(n int) {
 }
 
 func (w *world) chanceNotice(n int) {
-	i, ok := pick(w.instances, n/11)
+	i, ok := pick(w.instances, n/12)
 	if !ok || !w.hasProcess(i) {
 		return
 	}
-	switch n % 11 {
+	switch n % 12 {
+	case 11:
+		w.happen(left{i, []remnant{{PID: n, Command: "sleep", Told: n%2 == 0}}})
 	case 10:
 		w.happen(obstructed{i, "it is stopped"})
 	case 0:

@@ -47,7 +47,11 @@ func (g *generation) picture() control.Generation {
 }
 
 func (i *instance) picture() control.Instance {
-	return control.Instance{ID: i.id, Slot: i.slot, PID: i.pid, Phase: i.phase.String(), Since: i.since, Requests: i.inFlight, Says: i.says}
+	picture := control.Instance{ID: i.id, Slot: i.slot, PID: i.pid, Phase: i.phase.String(), Since: i.since, Requests: i.inFlight, Says: i.says}
+	for _, r := range i.rest {
+		picture.Rest = append(picture.Rest, control.Remnant{PID: r.PID, Command: r.Command})
+	}
+	return picture
 }
 
 func (a attempt) picture() control.Attempt {

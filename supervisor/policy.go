@@ -25,6 +25,7 @@ type Policy struct {
 	MaxDraining  int
 	Restart      Restart
 	StopSignal   syscall.Signal
+	StopGroup    bool // it goes to the whole process group
 	ReadyTimeout time.Duration
 	DrainTimeout time.Duration
 	DrainDelay   time.Duration

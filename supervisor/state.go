@@ -48,6 +48,8 @@ type instanceState struct {
 	InFlight       *int
 	Says           string
 	Ended, Fault   bool
+	Told, Searched bool
+	Rest           []remnant
 	Code           int // of the main process, once it has ended
 	Signal         int
 	ExitKnown      bool
@@ -96,6 +98,7 @@ func (i *instance) state(due func(timer) time.Time) instanceState {
 	return instanceState{
 		ID: i.id, Slot: i.slot, Phase: i.phase.String(), Since: i.since, PID: i.pid, Processes: i.processes,
 		Failures: i.failures, Deadline: due(i.timer), Watchdog: due(i.watchdog), InFlight: i.inFlight, Says: i.says,
+		Told: i.told, Searched: i.searched, Rest: i.rest,
 		Ended: i.ended, Fault: i.fault, Code: i.exit.Code, Signal: int(i.exit.Signal), ExitKnown: !i.exit.Unknown,
 	}
 }
@@ -158,13 +161,16 @@ func (m *machine) restoreInstance(g *generation, s instanceState) error {
 	i := &instance{
 		id: s.ID, slot: s.Slot, generation: g, phase: Phase(phase), since: s.Since, pid: s.PID, processes: s.Processes,
 		failures: s.Failures, deadline: s.Deadline, inFlight: s.InFlight, says: s.Says, ended: s.Ended, fault: s.Fault,
-		signDue: s.Watchdog,
-		exit:    childproc.Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
+		signDue: s.Watchdog, told: s.Told, searched: s.Searched, rest: s.Rest,
+		exit: childproc.Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
 	}
 	m.instances[i.id] = i
 	g.instances = append(g.instances, i)
 	i.timer = m.rearm(timer{instance: i.id}, s.Deadline)
 	i.watchdog = m.rearm(timer{watchdog: i.id}, s.Watchdog)
+	if i.ended && i.phase == Draining && !i.searched {
+		m.tellRest(i)
+	}
 	return nil
 }
 

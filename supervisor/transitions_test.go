@@ -295,6 +295,8 @@ func describe(a action, i *instance) string {
 		return "start" + other(a.instance)
 	case tell:
 		return fmt.Sprintf("signal%s %s", other(a.instance), name(a.signal))
+	case tellGroup:
+		return fmt.Sprintf("signal its group%s %s", other(a.instance), name(a.signal))
 	case tellRest:
 		return fmt.Sprintf("signal what it left %s", name(a.signal))
 	case follow:
@@ -320,5 +322,5 @@ func describe(a action, i *instance) string {
 }
 
 func name(s syscall.Signal) string {
-	return map[syscall.Signal]string{syscall.SIGTERM: "TERM", syscall.SIGUSR1: "USR1"}[s]
+	return map[syscall.Signal]string{syscall.SIGTERM: "TERM", syscall.SIGUSR1: "USR1", syscall.SIGKILL: "KILL"}[s]
 }

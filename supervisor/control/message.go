@@ -128,8 +128,15 @@ type Instance struct {
 	Since    time.Time `json:"since"`
 	Requests *int      `json:"requests,omitempty"` // in flight, as the app says
 	Says     string    `json:"says,omitempty"`     // STATUS= of the app
+	Rest     []Remnant `json:"rest,omitempty"`     // what its main process has left behind at its end
 	Memory   int64     `json:"memory,omitempty"`   // bytes, resident, of the whole tree
 	CPU      float64   `json:"cpu,omitempty"`      // seconds, of the whole tree
+}
+
+// Remnant is a process that was left behind.
+type Remnant struct {
+	PID     int    `json:"pid"`
+	Command string `json:"command"`
 }
 
 // Listener is a socket of the app's.

@@ -1,0 +1,157 @@
+package childproc
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leavers put a process that writes its pid to $OUT beyond the reach of their group, each in its own way.
+var leavers = map[string]string{
+	"setsid":                `setsid sh -c 'echo $$ >$OUT; exec sleep 1000' & `,
+	"double fork":           `(setsid sh -c '(echo $(exec sh -c "echo \$PPID") >$OUT; exec sleep 1000) & ' &) ; `,
+	"environment":           `env -i OUT=$OUT PATH=$PATH setsid sh -c 'echo $$ >$OUT; exec sleep 1000' & `,
+	"below what has left":   `setsid sh -c 'sh -c "echo \$\$ >$OUT; exec sleep 1000" & wait' & `,
+	"in the group, as ever": `sh -c 'echo $$ >$OUT; exec sleep 1000' & `,
+}
+
+// left gives the pid that a leaver has written.
+func left(t *testing.T, out string) (pid int) {
+	t.Helper()
+	eventually(t, "the process has written its pid", func() bool {
+		text, _ := os.ReadFile(out)
+		var err error
+		pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		return err == nil && strings.HasSuffix(string(text), "\n")
+	})
+	t.Cleanup(func() { unix.Kill(pid, unix.SIGKILL) })
+	return pid
+}
+
+func startLeaver(t *testing.T, f *Family, script string) (p *Process, pid int) {
+	t.Helper()
+	out := t.TempDir() + "/out"
+	spec := shell("export OUT=" + out + "; " + script + "while [ ! -s $OUT ]; do sleep 0.01; done; exit 3")
+	p, err := f.Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := p.Wait(); err != nil || exit.Code != 3 {
+		t.Fatalf("%v, %v", exit, err)
+	}
+	pid = left(t, out)
+	t.Cleanup(func() {
+		if !f.owns(p.PID) {
+			return // the test has done it
+		}
+		if err := errors.Join(p.KillRest(), p.Reap()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p, pid
+}
+
+func TestRestHasWhoLeftTheGroup(t *testing.T) {
+	for name, script := range leavers {
+		t.Run(name, func(t *testing.T) {
+			f := newFamily(t)
+			p, pid := startLeaver(t, f, script)
+			_, other := startLeaver(t, f, leavers["setsid"])
+			rest, err := p.Rest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer CloseRest(rest)
+			found := false
+			for _, r := range rest {
+				if r.PID == other {
+					t.Errorf("%d is another one's", other)
+				}
+				found = found || r.PID == pid && r.Command == "sleep 1000"
+			}
+			if !found {
+				t.Errorf("%d is not among %+v", pid, rest)
+			}
+		})
+	}
+}
+
+func TestWaitRestWaitsForWhoLeftTheGroup(t *testing.T) {
+	for name, script := range leavers {
+		t.Run(name, func(t *testing.T) {
+			p, pid := startLeaver(t, newFamily(t), script)
+			stop := make(chan struct{})
+			close(stop)
+			if err := p.WaitRest(stop); err != ErrStopped {
+				t.Fatalf("process %d lives, but: %v", pid, err)
+			}
+			if err := p.KillRest(); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.WaitRest(nil); err != nil {
+				t.Error(err)
+			}
+			if stat, err := readStat(pid); err == nil && stat.living() {
+				t.Errorf("process %d still lives", pid)
+			}
+			if err := p.Reap(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A main process that was adopted, and what is below it, is no rest of who has launched it.
+func TestRestLeavesOutWhoIsLookedAfter(t *testing.T) {
+	f := newFamily(t)
+	p, pid := startLeaver(t, f, leavers["setsid"])
+	main, err := f.Adopt(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer main.Release()
+	if err := p.WaitRest(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOutputLeavesNothingBehind(t *testing.T) {
+	for name, hangs := range map[string]string{"ended": "", "hanging": "sleep 1000"} {
+		t.Run(name, func(t *testing.T) {
+			out := t.TempDir() + "/out"
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() {
+				_, _, err := newFamily(t).Output(ctx, shell("export OUT="+out+"; "+leavers["setsid"]+"while [ ! -s $OUT ]; do sleep 0.01; done; "+hangs), 100)
+				ended <- err
+			}()
+			pid := left(t, out)
+			if hangs != "" {
+				cancel()
+			}
+			select {
+			case <-ended: // with an error where it was cancelled
+			case <-time.After(deadline):
+				t.Fatal("it does not end")
+			}
+			if stat, err := readStat(pid); err == nil && stat.living() {
+				t.Errorf("process %d still lives", pid)
+			}
+		})
+	}
+}
+
+// The mark is not left on who forks.
+func TestMarkIsOfTheChildAlone(t *testing.T) {
+	p, _ := startLeaver(t, newFamily(t), leavers["setsid"])
+	if p.mark == 0 || markOf(os.Getpid()) != 0 {
+		t.Errorf("the child's mark is %d, and that of its parent %d", p.mark, markOf(os.Getpid()))
+	}
+}

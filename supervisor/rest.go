@@ -1,0 +1,112 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// restPause is how long those are given to close their listeners that a main process has passed the stop signal on to
+// before it ended.
+const restPause = 250 * time.Millisecond
+
+// tellRest leaves out who was told already, as far as one can see: many programs cut what they finish when the
+// signal comes again. The sockets of one that has crashed are for whoever comes.
+func (a *apps) tellRest(t tellRest) {
+	app := a.running[t.instance]
+	if t.signal == syscall.SIGKILL {
+		a.killRest(app)
+		return
+	}
+	processes, listening := slices.Clone(app.processes), a.listening(app)
+	if t.crashed {
+		a.vacate(app)
+	}
+	for _, p := range processes { // who has only launched the main process may live
+		a.attempt(p.Signal(t.signal))
+	}
+	app.errand(func() {
+		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
+			return
+		}
+		var rest []remnant
+		for _, p := range processes {
+			told, err := tellRestOf(p, t, listening)
+			a.attempt(err)
+			rest = append(rest, told...)
+		}
+		if len(rest) > 0 {
+			a.post(left{t.instance, rest})
+		}
+	})
+}
+
+func (a *apps) killRest(app *app) {
+	for _, p := range app.processes {
+		app.errand(func() { a.attempt(p.KillRest()) })
+	}
+}
+
+// someLeft is true also where that cannot be told.
+func someLeft(processes []*childproc.Process) bool {
+	return slices.ContainsFunc(processes, func(p *childproc.Process) bool {
+		rest, err := p.Rest()
+		childproc.CloseRest(rest)
+		return err != nil || len(rest) > 0
+	})
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func tellRestOf(p *childproc.Process, t tellRest, listening []uint64) ([]remnant, error) {
+	processes, err := p.Rest()
+	defer childproc.CloseRest(processes)
+	var rest []remnant
+	for _, r := range processes {
+		told := t.told && r.Group
+		if !told && !finishes(r, listening) {
+			told = true
+			err = errors.Join(err, r.Signal(t.signal))
+		}
+		rest = append(rest, remnant{PID: r.PID, Command: r.Command, Told: told})
+	}
+	return rest, err
+}
+
+// finishes reports whether a process has closed the listeners, as one does that was told to stop, and has connections
+// still.
+func finishes(r childproc.Remnant, listening []uint64) bool {
+	has, err := r.Sockets()
+	if err != nil || len(has) == 0 || len(listening) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(has, func(inode uint64) bool { return slices.Contains(listening, inode) })
+}
+
+// listening are the sockets on which an instance serves.
+func (a *apps) listening(app *app) []uint64 {
+	var inodes []uint64
+	for _, l := range a.listeners {
+		inodes = append(inodes, l.Inode())
+	}
+	if a.steering == nil {
+		return inodes
+	}
+	for _, s := range a.steering.Sockets(app.start.generation) {
+		inodes = append(inodes, s.Inode)
+	}
+	return inodes
+}
