@@ -19,15 +19,14 @@ var wrappers = map[string]string{
 	"pipeline":                 appBinaryHere + " 2>&1 | cat >&2\n",
 	"job control":              "set -m\n" + appBinaryHere + " &\nfg %1 >/dev/null\n",
 	"setsid":                   "setsid " + appBinaryHere + " &\nwait\n",
-	"empty environment":        "env -i $(env | grep -E '^(LISTEN_FDS|LISTEN_FDNAMES)=') sh -c 'export LISTEN_PID=$$; exec setsid $0' " + appBinaryHere + " &\nwait\n",
-	"double fork":              "(setsid " + appBinaryHere + " &)\nsleep 1000\n",
+	"empty environment":        "env -i setsid " + appBinaryHere + " &\nwait\n",
 }
 
-const appBinaryHere = `"$APP"`
+const appBinaryHere = "$APP -take fd:3"
 
 func wrapped(t *testing.T, script string, flags ...string) *supervised {
 	t.Helper()
-	program := write(t, t.TempDir(), "wrapper", "#!/bin/bash\nAPP="+appBinary+"\nunset LISTEN_PID\n"+script, 0o755)
+	program := write(t, t.TempDir(), "wrapper", "#!/bin/bash\nAPP="+appBinary+"\n"+script, 0o755)
 	return grace(t, append(flags, "--", program)...)
 }
 
@@ -73,7 +72,7 @@ func TestWhatAWrapperLeavesBehindIsToldToStop(t *testing.T) {
 }
 
 func TestWhatACapturedWrapperLeavesBehindIsToldToStop(t *testing.T) {
-	s := wrapped(t, `"$APP" -listen 127.0.0.1:0`+"\nexit $?\n")
+	s := wrapped(t, "$APP -addr 127.0.0.1:0\nexit $?\n")
 	s.ready(1)
 	s.signal(unix.SIGTERM)
 	if status := s.wait(); status != 0 {
@@ -84,7 +83,7 @@ func TestWhatACapturedWrapperLeavesBehindIsToldToStop(t *testing.T) {
 
 // Who has heard of the stop from its wrapper is not told once more, as that would cut what it finishes.
 func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
-	s := wrapped(t, `"$APP" & app=$!; trap 'kill -TERM $app; exit 0' TERM; wait`, "--listen", "web=127.0.0.1:0")
+	s := wrapped(t, `$APP -take fd:3 & app=$!; trap 'kill -TERM $app; exit 0' TERM; wait`, "--listen", "web=127.0.0.1:0")
 	addr := s.address("web")
 	s.ready(1)
 	r := begin(t, addr)
@@ -99,7 +98,7 @@ func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
 }
 
 func TestStopGroupTellsAllAtOnce(t *testing.T) {
-	s := wrapped(t, `trap 'echo told; wait' TERM; "$APP"; wait`, "--listen", "web=127.0.0.1:0", "--stop-group")
+	s := wrapped(t, `trap 'echo told; wait' TERM; $APP -take fd:3; wait`, "--listen", "web=127.0.0.1:0", "--stop-group")
 	s.ready(1)
 	s.signal(unix.SIGTERM)
 	if status := s.wait(); status != 0 || s.said("processes left behind") {
@@ -110,7 +109,7 @@ func TestStopGroupTellsAllAtOnce(t *testing.T) {
 // What ignores the stop signal is killed at the deadline, wherever it has gone.
 func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
 	out := t.TempDir() + "/pid"
-	s := wrapped(t, `(trap "" TERM; exec setsid sh -c 'echo $$ >`+out+`; exec sleep 1000') & exec "$APP"`, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms")
+	s := wrapped(t, `(trap "" TERM; exec setsid sh -c 'echo $$ >`+out+`; exec sleep 1000') & exec $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms")
 	s.ready(1)
 	s.upgrade(2)
 	pid := s.leftBehind(1)
@@ -137,7 +136,7 @@ func TestFailedCandidateLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
 	hang := "test -e " + dir + "/good && exit 0; setsid sleep 4711 & wait # {pid}"
 	write(t, dir, "good", "", 0o644)
-	s := wrapped(t, `setsid sleep 4712 & "$APP"`, "--listen", "web=127.0.0.1:0", "--ready", "cmd:"+hang, "--ready-timeout", "2s")
+	s := wrapped(t, `setsid sleep 4712 & $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--ready", "cmd:"+hang, "--ready-timeout", "2s")
 	s.ready(1)
 	if err := os.Remove(dir + "/good"); err != nil {
 		t.Fatal(err)
