@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/gracerun/grace/handoff"
 )
 
 func TestEnvFile(t *testing.T) {
@@ -201,6 +203,33 @@ func TestRuntimeDirectory(t *testing.T) {
 	}
 	if err := d.close(); err != nil {
 		t.Errorf("a second end: %v", err)
+	}
+}
+
+func TestSharedSocketHint(t *testing.T) {
+	for name, tt := range map[string]struct {
+		program string
+		listen  []string
+		hints   bool
+	}{
+		"puma":             {"/usr/bin/puma", []string{"127.0.0.1:80"}, true},
+		"a version":        {"puma3.1", []string{"127.0.0.1:80?steer=true", "127.0.0.1:81"}, true},
+		"steered":          {"puma", []string{"127.0.0.1:80?steer=true"}, false},
+		"captured":         {"puma", nil, false},
+		"of datagrams":     {"puma", []string{"udp://127.0.0.1:80"}, false},
+		"one that is well": {"unicorn", []string{"127.0.0.1:80"}, false},
+	} {
+		o := Options{Command: []string{tt.program}}
+		for _, written := range tt.listen {
+			address, err := handoff.ParseAddress(written)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Listen = append(o.Listen, address)
+		}
+		if hint := sharedSocketHint(o); (hint != "") != tt.hints {
+			t.Errorf("%s: %q", name, hint)
+		}
 	}
 }
 

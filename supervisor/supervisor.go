@@ -239,8 +239,10 @@ func (s *service) announce() {
 	for _, l := range s.listeners {
 		s.options.Log.Info().Str("name", l.Name()).Str("network", l.Network()).Str("address", l.Bound()).Msg("listening")
 	}
-	if hint := stopSignalHint(s.options); hint != "" {
-		s.options.Log.Warn().Msg(hint)
+	for _, hint := range []string{stopSignalHint(s.options), sharedSocketHint(s.options)} {
+		if hint != "" {
+			s.options.Log.Warn().Msg(hint)
+		}
 	}
 	s.manager.begin()
 }
