@@ -31,6 +31,12 @@ func Stopped(pids []int) (pid int, by syscall.Signal) {
 	return 0, 0
 }
 
+// Living reports whether there is such a process, and it has not ended.
+func Living(pid int) bool {
+	stat, err := readStat(pid)
+	return err == nil && stat.living()
+}
+
 // Called gives the name of a process, as top shows it, or "?".
 func Called(pid int) string {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")

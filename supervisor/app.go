@@ -20,7 +20,9 @@ type app struct {
 	start   start
 	ctx     context.Context // ends with the instance
 	cancel  context.CancelFunc
-	dismiss context.CancelFunc // ends the wait for its readiness
+	launch  *launch
+	waiting context.Context    // ends with the wait for its readiness
+	dismiss context.CancelFunc // ends that wait
 	// predecessor ends when the generation that this one replaces has; nil if
 	// there is none.
 	predecessor context.Context
@@ -66,7 +68,7 @@ func (a *app) member() handoff.Member {
 func (a *apps) start(s start) {
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting, dismiss := context.WithCancel(ctx)
-	app := &app{start: s, ctx: ctx, cancel: cancel, dismiss: dismiss}
+	app := &app{start: s, ctx: ctx, launch: a.launches[s.generation].launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
 	if before, ok := a.launches[s.predecessor]; ok {
 		app.predecessor = before.ctx
 	}
@@ -124,6 +126,7 @@ func (a *apps) bring(app *app, l *launch) (err error) {
 func (a *apps) bringUnguarded(app *app, l *launch) error {
 	spec := l.spec()
 	spec.Path, spec.Program = a.locate(app.start.generation, l)
+	spec.Args, spec.Env = l.filled(app.start)
 	if err := a.equip(app, &spec); err != nil {
 		return err
 	}
@@ -236,6 +239,11 @@ func (a *apps) watch(app *app, p *childproc.Process) {
 	}
 	if err := app.ear.catchUp(app.ctx); err != nil {
 		a.post(noticed{"the app's last words may be lost", err.Error()})
+	}
+	if app.waiting.Err() == nil {
+		if why := app.launch.occupied(app.start, pid); why != "" {
+			a.post(obstructed{instance, why})
+		}
 	}
 	a.post(exited{instance, pid, exit})
 	if err := p.WaitRest(app.ctx.Done()); err != nil {

@@ -55,16 +55,17 @@ type launchState struct {
 	Args       []string
 	Dir        string
 	Env        []string
+	FromFile   int
 	Identity   *childproc.Identity
 	Umask      int
 }
 
 func (l *launch) state() launchState {
-	return launchState{l.path, l.real, l.file, l.args, l.dir, l.env, l.identity, l.umask}
+	return launchState{l.path, l.real, l.file, l.args, l.dir, l.env, l.fromFile, l.identity, l.umask}
 }
 
 func (s launchState) launch() *launch {
-	return &launch{path: s.Path, real: s.Real, file: s.File, args: s.Args, dir: s.Dir, env: s.Env, identity: s.Identity, umask: s.Umask}
+	return &launch{path: s.Path, real: s.Real, file: s.File, args: s.Args, dir: s.Dir, env: s.Env, fromFile: s.FromFile, identity: s.Identity, umask: s.Umask}
 }
 
 // appState is one instance with its processes.
@@ -193,7 +194,7 @@ func (a *apps) carryOn(m *machine) {
 	for id, app := range a.running {
 		i := m.instances[id]
 		waiting, dismiss := context.WithCancel(app.ctx)
-		app.dismiss = dismiss
+		app.launch, app.waiting, app.dismiss = a.launches[app.start.generation].launch, waiting, dismiss
 		app.attend()
 		a.attempt(app.tellOfPredecessor())
 		for _, p := range app.processes {

@@ -22,6 +22,7 @@ type launch struct {
 	args     []string
 	dir      string // the directory behind the one that was written
 	env      []string
+	fromFile int // so many of the last in env are from the environment file
 	identity *childproc.Identity
 	umask    int
 	links    map[string]string // see recipe
@@ -120,7 +121,7 @@ func (l *launch) addEnvFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("cannot read --env-file %s: %w", path, err)
 	}
-	l.env = append(l.env, env...)
+	l.env, l.fromFile = append(l.env, env...), len(env)
 	return nil
 }
 

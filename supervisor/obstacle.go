@@ -14,22 +14,25 @@ import (
 func (v *vigil) watchObstacles() {
 	last := ""
 	for v.pause(max(time.Since(v.begun)/20, 50*time.Millisecond)) == nil {
-		if now := v.obstacle(); now != last {
+		if now, alive := v.obstacle(); alive && now != last {
 			last = now
 			v.apps.post(obstructed{v.instance, now})
 		}
 	}
 }
 
-func (v *vigil) obstacle() string {
-	pids, err := childproc.Tree(v.pid())
+// obstacle tells nothing of an instance whose main process has ended meanwhile: what ends has no descriptors.
+func (v *vigil) obstacle() (why string, alive bool) {
+	main := v.pid()
+	pids, err := childproc.Tree(main)
 	if err != nil {
-		return "" // it ends
+		return "", false
 	}
 	if pid, by := childproc.Stopped(pids); pid != 0 {
-		return stopped(pid, by)
+		return stopped(pid, by), true
 	}
-	return v.dispossessed(pids)
+	why = v.dispossessed(pids)
+	return why, childproc.Living(main)
 }
 
 // stopped names the reason of a stop as far as the signal tells it (General Terminal Interface in POSIX): nobody is in
@@ -70,7 +73,7 @@ func (v *vigil) dispossessed(pids []int) string {
 		}
 		last = pid
 	}
-	if last == 0 {
+	if last == 0 || !childproc.Living(last) {
 		return ""
 	}
 	return fmt.Sprintf("its process %d (%s) was seen without the --listen sockets (%s): it, or what started it, has closed them, as sudo, npm and Python's subprocess do (start the server without such a wrapper, or leave --listen out)",

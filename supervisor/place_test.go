@@ -1,0 +1,24 @@
+package supervisor
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestPlaces(t *testing.T) {
+	l := &launch{
+		args:     []string{"app", "--pid=/run/app.{generation}.{instance}", "${generation} {generations} {{instance}} {fd}", `{"a":"b"}`},
+		env:      []string{"A={generation}", "B={generation}", "A=x{instance}=${instance}"},
+		fromFile: 1,
+	}
+	args, env := l.filled(start{generation: 3, instance: 7, slot: 1})
+	if want := []string{"app", "--pid=/run/app.3.1", "${generation} {generations} {1} {fd}", `{"a":"b"}`}; !slices.Equal(args, want) {
+		t.Errorf("command %q", args)
+	}
+	if want := []string{"B={generation}", "A=x1=${instance}"}; !slices.Equal(env, want) {
+		t.Errorf("environment %q", env)
+	}
+	if again := launchState.launch(l.state()); again.fromFile != 1 {
+		t.Error("the environment file's part does not travel")
+	}
+}
