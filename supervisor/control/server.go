@@ -64,7 +64,8 @@ func serve(l *net.UnixListener, b Backend, most limits) *Server {
 		ConnContext:       withPeer,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
-	go func() { s.ended <- s.http.Serve(Limit(l, most.connections)) }()
+	limited := Limit(s.http, l, most.connections)
+	go func() { s.ended <- s.http.Serve(limited) }()
 	return s
 }
 

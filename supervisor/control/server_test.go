@@ -360,30 +360,54 @@ func eventually(t *testing.T, is func() bool) {
 	}
 }
 
-// A connection beyond the most waits, and is served when another one has ended.
+// A connection beyond the most takes the place of the one that has been silent for longest.
 func TestMoreConnectionsThanThereArePlaces(t *testing.T) {
 	few := usual
 	few.connections, few.idle, few.read = 2, time.Minute, time.Minute
 	path, _ := started(t, &backend{}, few)
-	first, _, third := connect(t, path), connect(t, path), connect(t, path)
 	const request = "GET /v1/status HTTP/1.1\r\nHost: grace\r\n\r\n"
-	for _, c := range []net.Conn{first, third} {
+	ask := func(c net.Conn) {
+		t.Helper()
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := io.WriteString(c, request); err != nil {
 			t.Fatal(err)
 		}
+		checkResponse(t, c, 200, "web")
 	}
-	checkResponse(t, first, 200, "web")
-	if err := third.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+	silent, asking := connect(t, path), connect(t, path)
+	ask(asking)
+	ask(connect(t, path))
+	if err := silent.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := third.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the third one was served: %d bytes, %v", n, err)
+	if n, err := silent.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the silent one has its place still: %d bytes, %v", n, err)
 	}
-	first.Close()
-	if err := third.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+	ask(asking)
+}
+
+// Of those that are being answered none loses its place.
+func TestMoreConnectionsThanAreAnswered(t *testing.T) {
+	few := usual
+	few.connections, few.answers = 1, 1
+	path, _ := started(t, &backend{}, few)
+	a, err := client(t, path).Ask(t.Context(), Request{Do: Upgrade})
+	if err != nil {
 		t.Fatal(err)
 	}
-	checkResponse(t, third, 200, "web")
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := client(t, path).Status(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the second one was served: %v", err)
+	}
+	a.Close()
+	long, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := client(t, path).Status(long); err != nil {
+		t.Error(err)
+	}
 }
 
 // Requests that never come to their end are given up.

@@ -56,7 +56,8 @@ func Serve(fd int, version string, c *Counters, source Source) (*Server, error) 
 		MaxHeaderBytes: mostHeader,
 		ErrorLog:       log.New(io.Discard, "", 0),
 	}
-	go func() { s.ended <- s.http.Serve(control.Limit(l, mostConnections)) }()
+	limited := control.Limit(s.http, l, mostConnections)
+	go func() { s.ended <- s.http.Serve(limited) }()
 	return s, nil
 }
 

@@ -302,3 +302,29 @@ func TestServeFails(t *testing.T) {
 		}
 	}
 }
+
+// A probe that fails has an orchestrator kill grace, and the app with it.
+func TestSilentConnectionsDoNotKeepProbesOut(t *testing.T) {
+	s := serve(t, NewCounters(), &source{})
+	for range 2 * mostConnections {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "G"); err != nil { // and no more of its request
+			t.Fatal(err)
+		}
+	}
+	probe := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: readLimit / 2} // before silence has its own end
+	for range 10 {
+		response, err := probe.Get(s.url + "/healthz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("status %s", response.Status)
+		}
+	}
+}
