@@ -25,11 +25,11 @@ func printStatus(w io.Writer, s control.Status) error {
 }
 
 func headline(s control.Status) string {
-	text := fmt.Sprintf("%s: %s", s.Name, s.State)
+	text := fmt.Sprintf("%s: %s", oneLine(s.Name), oneLine(s.State))
 	if s.Current != 0 {
 		text += fmt.Sprintf(", generation %d", s.Current)
 	}
-	text += fmt.Sprintf("\n  pid %d, up %s, %d crashes, %d restarts, grace %s", s.PID, since(s.Started), s.Crashes, s.Restarts, s.Grace)
+	text += fmt.Sprintf("\n  pid %d, up %s, %d crashes, %d restarts, grace %s", s.PID, since(s.Started), s.Crashes, s.Restarts, oneLine(s.Grace))
 	return clean(text) + "\n"
 }
 

@@ -25,7 +25,7 @@ func (p *progress) show(r control.Report) {
 	if r.Level == "debug" {
 		return
 	}
-	line := clean(sentence(r))
+	line := strings.ReplaceAll(clean(sentence(r)), "\n", "\n    ") // what comes from elsewhere makes no line of its own
 	if p.terminal {
 		line = fmt.Sprintf("%6.1f s  %s", time.Since(p.began).Seconds(), line)
 	}
@@ -78,3 +78,6 @@ func clean(text string) string {
 		return r
 	}, text)
 }
+
+// oneLine is for what has to stay in its place.
+func oneLine(text string) string { return strings.ReplaceAll(clean(text), "\n", " ") }

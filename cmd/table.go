@@ -18,7 +18,7 @@ func newTable(headings ...string) *table { return &table{[][]string{headings}} }
 
 func (t *table) add(cells ...string) {
 	for i, c := range cells {
-		cells[i] = strings.ReplaceAll(clean(c), "\n", " ")
+		cells[i] = oneLine(c)
 	}
 	t.rows = append(t.rows, cells)
 }

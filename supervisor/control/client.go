@@ -18,8 +18,9 @@ import (
 
 const (
 	headerLimit = 30 * time.Second // for a server to begin its answer: a grace that tries its successor takes up nothing
-	mostLine    = 64 << 20         // of an answer: what is read is believed to be no larger
-	againLimit  = 5 * time.Second  // for a successor to answer
+	mostLine    = 4 << 20          // of an answer, which may be another user's: a thousand sockets take 200 KB
+	mostHead    = 64 << 10
+	againLimit  = 5 * time.Second // for a successor to answer
 	againAfter  = 20 * time.Millisecond
 )
 
@@ -33,7 +34,7 @@ type Client struct {
 func NewClient(path string) *Client {
 	transport := &http.Transport{
 		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) },
-		ResponseHeaderTimeout: headerLimit,
+		ResponseHeaderTimeout: headerLimit, MaxResponseHeaderBytes: mostHead,
 	}
 	return &Client{http: &http.Client{Transport: transport}, path: path}
 }
@@ -61,8 +62,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	defer body.Close()
-	if err := json.NewDecoder(io.LimitReader(body, mostLine)).Decode(&s); err != nil {
-		return s, fmt.Errorf("cannot read the status at %s: %w", c.path, err)
+	answer := &io.LimitedReader{R: body, N: mostLine}
+	err = json.NewDecoder(answer).Decode(&s)
+	if answer.N == 0 {
+		err = fmt.Errorf("it has more than %d bytes", mostLine)
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("cannot read the status at %s: %w", c.path, err)
 	}
 	return s, nil
 }
@@ -141,7 +147,7 @@ func (c *Client) sendOnce(ctx context.Context, method, path string, text []byte)
 	}
 	defer response.Body.Close()
 	var f failure
-	if err := json.NewDecoder(io.LimitReader(response.Body, mostLine)).Decode(&f); err != nil || f.Error == "" {
+	if err := json.NewDecoder(io.LimitReader(response.Body, mostHead)).Decode(&f); err != nil || f.Error == "" {
 		f.Error = "HTTP status " + response.Status
 	}
 	return nil, &RefusedError{Code: response.StatusCode, Why: f.Error, again: response.Header.Get(askAgain) != ""}

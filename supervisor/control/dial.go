@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -31,5 +32,31 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 		return nil, err
 	}
 	defer release()
-	return new(net.Dialer).DialContext(ctx, "unix", name)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", name)
+	if err != nil {
+		return nil, err
+	}
+	if err := trust(conn.(*net.UnixConn), path); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// errStranger is of a socket that somebody else listens at than whose grace it looks like.
+var errStranger = errors.New("another user listens there")
+
+// trust takes root's word, this user's, and, as root, that of the user whose socket it is.
+func trust(conn *net.UnixConn, path string) error {
+	uid, _, err := credentials(conn)
+	if err != nil {
+		return fmt.Errorf("cannot tell who listens at %s: %w", path, err)
+	}
+	if uid == 0 || uid == os.Geteuid() {
+		return nil
+	}
+	socket := Found{Path: path}
+	if os.Geteuid() == 0 && socket.identify(map[file]bool{}) && socket.UID == uid {
+		return nil
+	}
+	return fmt.Errorf("%w: user %d, at %s", errStranger, uid, path)
 }

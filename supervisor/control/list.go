@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 const probeLimit = time.Second
@@ -47,7 +48,12 @@ func searched() []string {
 		found, _ := filepath.Glob(pattern) // the patterns are well formed
 		dirs = append(dirs, found...)
 	}
-	return dirs
+	return slices.DeleteFunc(dirs, unprintable)
+}
+
+// unprintable paths are made by users to say something else than where a socket is.
+func unprintable(path string) bool {
+	return strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // file is what a path leads to: links in what users have made could show a socket of
@@ -94,7 +100,7 @@ func (f *Found) identify(known map[file]bool) bool {
 // answers: a grace that was killed has left its socket behind.
 func (f *Found) answers() bool {
 	err := f.probe()
-	return err == nil || !gone(err) && !errors.Is(err, fs.ErrPermission)
+	return err == nil || !gone(err) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errStranger)
 }
 
 func (f *Found) probe() error {

@@ -392,7 +392,8 @@ func TestMoreConnectionsThanThereArePlaces(t *testing.T) {
 func TestMoreConnectionsThanAreAnswered(t *testing.T) {
 	few := usual
 	few.connections, few.answers = 1, 1
-	path, _ := started(t, &backend{}, few)
+	never := make(chan Line)
+	path, _ := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) { return never, nil }}, few)
 	a, err := client(t, path).Ask(t.Context(), Request{Do: Upgrade})
 	if err != nil {
 		t.Fatal(err)
