@@ -280,7 +280,7 @@ func instances(s control.Status, phases []string) (pids []int) {
 
 // stop gives when all threads of a process have stopped.
 func (g *grace) stop(pid int) {
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+	if !g.has(pid) || syscall.Kill(pid, syscall.SIGSTOP) != nil {
 		return // it has ended by itself
 	}
 	for limit := time.Now().Add(patience); !halted(pid); time.Sleep(time.Millisecond) {
@@ -292,6 +292,9 @@ func (g *grace) stop(pid int) {
 
 // kill ends an instance and notes what it had accepted.
 func (g *grace) kill(pid int) {
+	if !g.has(pid) {
+		return
+	}
 	g.stop(pid)
 	if clients, err := accepted(pid); err == nil { // or it has ended by itself
 		g.casualties.add(clients)
@@ -306,9 +309,9 @@ func killed(g *grace, random *rand.Rand) { g.kill(g.victim(random)) }
 // know of the end: a candidate that has a socket of its own already cannot have another one's.
 func killedAndUpgraded(g *grace, random *rand.Rand) {
 	for range 1 + random.IntN(3) {
-		said := g.said("instance ended")
-		g.kill(g.victim(random, "current"))
-		g.awaitSaid("instance ended", said)
+		pid := g.victim(random, "current")
+		g.kill(pid)
+		g.await("an end is seen", func(s control.Status) bool { return !slices.Contains(instances(s, nil), pid) })
 	}
 	g.mustUpgrade(another(g, random))
 }

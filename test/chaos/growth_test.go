@@ -58,13 +58,17 @@ func (g *grace) measure() {
 func (g *grace) processes() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is well formed
 	for _, file := range files {
-		text, _ := os.ReadFile(file) // it may have ended
-		if bytes.Contains(text, []byte(mark+g.name+"\x00")) {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file))); g.has(pid) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// has reports whether a process was started for this grace: a number alone may be somebody else's by now.
+func (g *grace) has(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // it may have ended
+	return bytes.Contains(text, []byte(mark+g.name+"\x00"))
 }
 
 const mark = "CHAOS_GRACE="
