@@ -79,12 +79,13 @@ func places() []string {
 	return append(dirs, "/run/grace")
 }
 
-// claim makes a directory that nobody else can write to, or finds that it is one.
+// claim makes a directory that nobody else can write to, or finds that it is one. A link is none: whoever can make one in
+// the directory above would have grace write where it leads.
 func claim(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("cannot make a directory for the control socket: %w", err)
 	}
-	info, err := os.Stat(dir)
+	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("cannot use a directory for the control socket: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +52,7 @@ func openIn(dir, name string) (*Socket, error) {
 	if err := claim(dir); err != nil {
 		return nil, err
 	}
+	sweep(dir)
 	if name != "" {
 		return openNamed(dir, name)
 	}
@@ -68,7 +70,7 @@ func openIn(dir, name string) (*Socket, error) {
 func openNamed(dir, name string) (*Socket, error) {
 	s := &Socket{Name: name, Path: filepath.Join(dir, name+suffix), listener: -1}
 	var err error
-	if s.lock, err = takeLock(s.lockPath()); errors.Is(err, unix.EWOULDBLOCK) {
+	if s.lock, err = takeLockFromSweeper(s.lockPath()); errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, &TakenError{Name: name, Path: s.Path, PID: writtenPID(s.lockPath())}
 	}
 	if err != nil {
@@ -82,6 +84,23 @@ func openNamed(dir, name string) (*Socket, error) {
 }
 
 func (s *Socket) lockPath() string { return strings.TrimSuffix(s.Path, suffix) + ".lock" }
+
+const (
+	sweepTries = 10
+	sweepPause = 10 * time.Millisecond
+)
+
+// takeLockFromSweeper tries again where the one whose lock it was has ended: then another grace is about to remove it.
+func takeLockFromSweeper(path string) (int, error) {
+	for try := 1; ; try++ {
+		lock, err := takeLock(path)
+		pid := writtenPID(path)
+		if err != unix.EWOULDBLOCK || try == sweepTries || pid != 0 && unix.Kill(pid, 0) != unix.ESRCH {
+			return lock, err
+		}
+		time.Sleep(sweepPause)
+	}
+}
 
 // takeLock: who ends removes the file while it has the lock, so a lock counts only as
 // long as it is the path's.
@@ -114,6 +133,25 @@ func writtenPID(path string) int {
 	}
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 is unknown
 	return pid
+}
+
+// sweep removes what graces have left that were killed: whoever lives has a lock, which the kernel gives free with its
+// last owner, and which travels to the successor of a reexec. A name that is claimed meanwhile has another lock by then.
+func sweep(dir string) {
+	locks, _ := filepath.Glob(filepath.Join(dir, "*.lock")) // nothing depends on it
+	for _, path := range locks {
+		name := strings.TrimSuffix(filepath.Base(path), ".lock")
+		info, err := os.Lstat(path)
+		if err != nil || !info.Mode().IsRegular() || CheckName(name) != nil {
+			continue
+		}
+		lock, err := takeLock(path)
+		if err != nil {
+			continue // it lives, or is another user's
+		}
+		left := &Socket{Name: name, Path: filepath.Join(dir, name+suffix), listener: -1, lock: lock}
+		_ = left.Close() // what cannot be removed stays
+	}
 }
 
 // sign writes into the lock who has it, for people. What a full disk leaves unsaid is no

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -418,5 +419,67 @@ func TestChoose(t *testing.T) {
 		if got != c.want || (err == nil) != (c.says == "") || err != nil && !strings.HasPrefix(err.Error(), c.says) {
 			t.Errorf("%q of %v: %v, %v", c.name, c.all, got, err)
 		}
+	}
+}
+
+// A grace that was killed leaves its files; the kernel has given its lock free.
+func TestWhatKilledGracesLeftIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("RUNTIME_DIRECTORY", dir)
+	living, err := Open("living")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer living.Close()
+	killed, err := Open("killed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	for _, foreign := range []string{"notes.txt", ".hidden.lock"} {
+		if err := os.WriteFile(filepath.Join(dir, foreign), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	another, err := Open("another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer another.Close()
+	var left []string
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	want := []string{".hidden.lock", "another.lock", "another.sock", "living.lock", "living.sock", "notes.txt"}
+	if !slices.Equal(left, want) {
+		t.Errorf("there are %q, not %q", left, want)
+	}
+	if !living.There() {
+		t.Error("the living one has lost its socket")
+	}
+}
+
+// Whoever can write above the directory could have root write into another one.
+func TestPlantedLinkIsNotFollowed(t *testing.T) {
+	parent, foreign := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Chmod(parent, 0o777), os.Symlink(foreign, filepath.Join(parent, "grace"))); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(foreign, "web.lock")
+	if err := os.WriteFile(lock, []byte("foreign"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := openIn(filepath.Join(parent, "grace"), "web"); err == nil {
+		s.Close()
+		t.Error("it was followed")
+	}
+	if text, err := os.ReadFile(lock); err != nil || string(text) != "foreign" {
+		t.Errorf("the foreign lock has %q, %v", text, err)
 	}
 }
