@@ -118,7 +118,7 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 		return -1, err
 	}
 	seat.promise(m)
-	s.bind(&binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked})
+	s.bind(&binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked, reuse: reuses(seat.fd)})
 	return left, nil
 }
 
@@ -135,6 +135,12 @@ func (s *Steering) Left(m Member, fd int, sockaddr []byte) bool {
 	defer s.mutex.Unlock()
 	_, seat := s.vacancy(m, wanted)
 	return seat != nil
+}
+
+// reuses tells whether a socket has SO_REUSEADDR.
+func reuses(fd int) bool {
+	value, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	return err == nil && value != 0
 }
 
 // vacateClosed lets the instance take up again what it has closed. The mutex is not held while it asks.

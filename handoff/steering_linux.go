@@ -106,14 +106,10 @@ func (s *Steering) prepare(m Member, fd int, wanted site) (*binding, error) {
 	if err != nil {
 		return nil, err
 	}
-	reuse, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
-	if err != nil {
-		return nil, err
-	}
 	if b.inode, b.uid, err = identity(fd); err != nil {
 		return nil, err
 	}
-	b.asked, b.reuse = asked != 0, reuse != 0
+	b.asked, b.reuse = asked != 0, reuses(fd)
 	if before := s.bound[b.inode]; before != nil {
 		b.asked = before.asked
 	}
@@ -166,7 +162,7 @@ func (s *Steering) abandon(inodes []uint64, state seatState) {
 // rival is a socket of the same instance at an address that another one is to be bound to.
 type rival struct {
 	inode  uint64
-	yields bool // the kernel refuses neither
+	yields bool // the kernel refuses neither, or others have it too, and the instance may have closed it
 }
 
 func (s *Steering) rivalsOf(b *binding) []rival {
@@ -183,18 +179,23 @@ func (s *Steering) rivals(b *binding) []rival {
 		}
 	}
 	for inode, other := range s.boundAt[b.site.at.Port()] {
-		add(other.Member, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse})
+		add(other.Member, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse || s.shared(inode)})
 	}
 	for g := range s.atPort[b.site.at.Port()] {
 		for _, seat := range g.members {
 			if seat.state == serving {
 				for _, m := range seat.holders() {
-					add(m, g.site, seat.asked, rival{inode: seat.inode})
+					add(m, g.site, seat.asked, rival{seat.inode, len(seat.also) > 0})
 				}
 			}
 		}
 	}
 	return found
+}
+
+func (s *Steering) shared(inode uint64) bool {
+	_, seat := s.find(inode)
+	return seat != nil && len(seat.also) > 0
 }
 
 // share sets what lets the socket share its address with the others of its group.

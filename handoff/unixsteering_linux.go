@@ -84,7 +84,7 @@ func (s *Steering) pathRivals(m Member, path string, inode uint64) []uint64 {
 	var rivals []uint64
 	for _, seat := range s.pathSeats() {
 		bound := seat.id != (pathID{})
-		if seat.heldBy(m) && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
+		if seat.heldBy(m) && len(seat.also) == 0 && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
 			rivals = append(rivals, seat.inode)
 		}
 	}
