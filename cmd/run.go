@@ -99,9 +99,9 @@ func (f *runFlags) add(flags *pflag.FlagSet) {
 func (f *runFlags) addSockets(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.listen, "listen", nil, "hold a socket for the app, as `[NAME=]ADDR`: 8080, 127.0.0.1:8080, tcp://, tcp4://, tcp6://, udp://, unix:///path, unix://@name, unixgram://, or fd://NAME for one that systemd has passed; with options, as in :8080?backlog=1024&keepalive=true; repeatable")
 	flags.StringSliceVar(&f.dialect, "dialect", nil, "how the app is told of its sockets: systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, none (default systemd,server-starter)")
-	flags.StringVar(&f.capture, "capture", "auto", "take part in the TCP sockets that the app binds itself: auto (without --listen), on, off")
+	flags.StringVar(&f.capture, "capture", "auto", "take part in the TCP sockets that the app binds itself: auto (beside --listen only where that needs no no-new-privs), on, off")
 	flags.StringArrayVar(&f.captureUnix, "capture-unix", nil, "take part in the unix socket that the app binds at this `PATH`, too; repeatable")
-	flags.BoolVar(&f.evict, "evict", false, "end the process that has an address (for development)")
+	flags.BoolVar(&f.evict, "evict", false, "end the process that has an address, one that the app binds itself too (for development)")
 }
 
 func (f *runFlags) addLife(flags *pflag.FlagSet) {

@@ -57,7 +57,7 @@ func (s *Steering) bindFresh(m Member, fd int, sockaddr []byte) (Decision, error
 	}
 	decision, err := s.Bind(m, fd, sockaddr)
 	if decision == Conflict {
-		return decision, fmt.Errorf("%w: %v", unix.EADDRINUSE, err)
+		return decision, fmt.Errorf("%w: %w", unix.EADDRINUSE, err)
 	}
 	if err != nil || decision == NotSteered {
 		return NotSteered, err

@@ -136,7 +136,19 @@ func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
 		return fmt.Errorf("cannot read the address of %s: %w", l.address.Addr, err)
 	}
 	l.bound = inetAddrPort(name).String()
+	if l.address.Steer {
+		return l.aloneAt(inetAddrPort(name))
+	}
 	return nil
+}
+
+// aloneAt: a socket that shares its address can be bound beside one that does, as the apps of a killed grace have it.
+func (l *Listener) aloneAt(at netip.AddrPort) error {
+	sockets, err := inetHolding(l.address.Network, at, l.address.v6Only())
+	if err != nil || len(sockets) == 0 {
+		return nil // a kernel that cannot tell has none
+	}
+	return inUse(l.address, sockets, nil)
 }
 
 func (l *Listener) setInetOptions(ip netip.Addr) error {

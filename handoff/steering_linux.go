@@ -200,12 +200,12 @@ func (s *Steering) shared(inode uint64) bool {
 
 // share sets what lets the socket share its address with the others of its group.
 func (s *Steering) share(b *binding, fd int) (Decision, error) {
-	switch strange := s.strangers(b.site); {
-	case strange && b.asked:
-		return NotSteered, fmt.Errorf("cannot steer %s: another program listens there, and both asked to share the address "+
-			"(SO_REUSEPORT); stop that one, or start the app with --capture off", b.site.at)
-	case strange:
-		return Conflict, fmt.Errorf("cannot steer %s: another program listens there", b.site.at)
+	if strangers := s.strangers(b.site); len(strangers) > 0 {
+		err := inUse(Address{Network: "tcp", Addr: b.site.at.String()}, strangers, nil)
+		if b.asked {
+			return NotSteered, fmt.Errorf("%w; both asked to share the address (SO_REUSEPORT)", err)
+		}
+		return Conflict, err
 	}
 	if g := s.robbed(b); g != nil {
 		return Conflict, fmt.Errorf("cannot steer %s: it would take the clients of generation %d on %s at once; "+
@@ -255,19 +255,19 @@ func (s *Steering) owner(b *binding) int {
 	return b.uid
 }
 
-// strangers tells whether somebody else listens at the site. SO_REUSEPORT would let the app join him, if it is the same
+// strangers are the sockets of others that listen at the site, with their users. SO_REUSEPORT would let the app join him, if it is the same
 // user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
-func (s *Steering) strangers(p site) bool {
+func (s *Steering) strangers(p site) map[uint64]int {
 	inodes, err := inetHolding("tcp", p.at, p.v6Only)
 	if err != nil {
-		return false
+		return nil
 	}
 	for inode := range inodes {
-		if s.ofSeat[inode] == nil {
-			return true
+		if s.ofSeat[inode] != nil {
+			delete(inodes, inode)
 		}
 	}
-	return false
+	return inodes
 }
 
 // Listen makes the app's socket listen and a member of its address's group. fd is a duplicate of it, which Listen owns
@@ -498,19 +498,16 @@ func (s *Steering) LetGo(generation int) error {
 	s.drain()
 	var errs []error
 	s.given[generation] = s.addresses(generation)
-	for at, g := range s.groups {
-		kept := g.members[:0]
-		for _, seat := range g.members {
+	for _, g := range s.groups {
+		for i := len(g.members) - 1; i >= 0; i-- {
+			seat := g.members[i]
 			if seat.Generation != generation {
-				kept = append(kept, seat)
 				continue
 			}
 			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, seat.fd, nil)
 			errs = append(errs, unix.Close(seat.fd))
-		}
-		g.members = kept
-		if len(kept) == 0 {
-			delete(s.groups, at)
+			s.strike(g, seat, len(g.members) == 1)
+			g.members = slices.Delete(g.members, i, i+1)
 		}
 	}
 	return errors.Join(errs...)

@@ -159,7 +159,7 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 		return err
 	}
 	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
-	spec.Capture = a.options.captures() && !a.uncapturable.Load()
+	spec.Capture = a.steering != nil && a.options.captures() && !a.uncapturable.Load()
 	spec.CaptureUnlink = len(a.options.CaptureUnix) > 0
 	spec.NoNewPrivs = a.options.NoNewPrivs.wanted(spec.Capture)
 	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
@@ -171,7 +171,11 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 func (a *apps) own(app *app) error {
 	for _, l := range a.held {
 		if l.Address().Steer {
-			own, err := a.steering.Own(app.member(), l)
+			var own *handoff.Listener
+			err := a.withEviction(func() (err error) {
+				own, err = a.steering.Own(app.member(), l)
+				return err
+			})
 			if err != nil {
 				return errors.Join(err, app.disown())
 			}
@@ -179,6 +183,9 @@ func (a *apps) own(app *app) error {
 			l = own
 		}
 		app.sockets = append(app.sockets, l)
+	}
+	if len(app.owned) > 0 {
+		a.post(opened{app.start.instance})
 	}
 	return nil
 }
@@ -241,7 +248,7 @@ func (a *apps) watch(app *app, p *childproc.Process) {
 		a.post(noticed{"the app's last words may be lost", err.Error()})
 	}
 	if app.waiting.Err() == nil {
-		if why := app.launch.occupied(app.start, pid); why != "" {
+		if why := joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
 			a.post(obstructed{instance, why})
 		}
 	}

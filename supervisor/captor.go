@@ -131,17 +131,25 @@ func (c *captor) bind(call capture.Call) error {
 			return err
 		}
 	}
-	decision, err := c.apps.steering.Bind(c.member, fd, sockaddr)
+	decision := handoff.NotSteered
+	err = c.apps.withEviction(func() (err error) {
+		decision, err = c.apps.steering.Bind(c.member, fd, sockaddr)
+		return err
+	})
 	switch {
 	case decision == handoff.Conflict:
-		c.tell(inUse, errors.Join(err, unshare(fd)))
+		c.tellInUse(errors.Join(err, unshare(fd)))
 	case err != nil:
 		c.tell("a socket of the app is not captured", err)
 	}
 	return call.Continue()
 }
 
-const inUse = "the app binds an address that is in use"
+// tellInUse says it once more where the instance is not ready in time, or ends.
+func (c *captor) tellInUse(err error) {
+	c.tell("the app binds an address that is in use", err)
+	c.apps.post(obstructed{c.app.start.instance, err.Error()})
+}
 
 // passing tells at little cost what is no TCP listener-to-be. Apps that bind before they
 // connect, or for each question that they send, do it often.
@@ -202,10 +210,14 @@ func (c *captor) replace(call capture.Call, sockaddr []byte) error {
 	if !c.entitled(sockaddr) {
 		return call.Continue()
 	}
-	fd, err := c.apps.steering.Fresh(c.member, sockaddr)
+	fd := -1
+	err := c.apps.withEviction(func() (err error) {
+		fd, err = c.apps.steering.Fresh(c.member, sockaddr)
+		return err
+	})
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		if errno == syscall.EADDRINUSE {
-			c.tell(inUse, err)
+			c.tellInUse(err)
 		}
 		return call.Return(errno)
 	}
@@ -267,6 +279,9 @@ func (c *captor) listen(call capture.Call) error {
 		return c.pass(call, err)
 	}
 	err = c.apps.steering.Listen(c.member, fd, call.Backlog())
+	if err == nil {
+		c.apps.post(opened{c.app.start.instance})
+	}
 	if err == nil || errors.Is(err, handoff.ErrNotSteered) {
 		return call.Continue()
 	}

@@ -57,6 +57,8 @@ type (
 	}
 	// touched says that an instance was seen waiting on a held socket.
 	touched struct{ instance int }
+	// opened says that an instance listens on a socket of its own.
+	opened struct{ instance int }
 	// unreadied says why an instance is not ready yet.
 	unreadied struct {
 		instance int
@@ -165,6 +167,7 @@ func (prepareFailed) event()    {}
 func (started) event()          {}
 func (startFailed) event()      {}
 func (touched) event()          {}
+func (opened) event()           {}
 func (unreadied) event()        {}
 func (obstructed) event()       {}
 func (readied) event()          {}
@@ -196,6 +199,7 @@ type instanceEvent interface {
 func (e started) of() int     { return e.instance }
 func (e startFailed) of() int { return e.instance }
 func (e touched) of() int     { return e.instance }
+func (e opened) of() int      { return e.instance }
 func (e unreadied) of() int   { return e.instance }
 func (e obstructed) of() int  { return e.instance }
 func (e readied) of() int     { return e.instance }

@@ -304,6 +304,8 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 		if s.steering, err = handoff.TakeOverSteering(*host.Steering, files, live(s.unowned)); err != nil {
 			return err
 		}
+	} else if s.steering, err = openSteering(s.options, live(s.unowned)); err != nil { // a grace before captured less
+		return err
 	}
 	s.runtime = runtimeDir{host.Runtime}
 	s.first = host.Launches[d.Machine.Current].launch()

@@ -127,6 +127,8 @@ func (m *machine) stepInstance(ev instanceEvent) {
 		m.onStartFailed(i, ev)
 	case touched:
 		i.generation.touched = true
+	case opened:
+		i.generation.opened = true
 	case unreadied:
 		i.unready = ev.why
 	case obstructed:

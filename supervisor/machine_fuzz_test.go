@@ -483,6 +483,7 @@ func (w *world) chanceNotice(n int) {
 		w.move(i)
 	case 3:
 		w.happen(touched{i})
+		w.happen(opened{i})
 	case 4:
 		w.happen(unreadied{i, "not yet"})
 	case 5:
@@ -587,7 +588,7 @@ func fuzzPolicy(bits byte) Policy {
 		p.Watchdog = 10 * time.Second
 	}
 	if bits>>7&1 == 1 {
-		p.Steered, p.Settle = true, 2*time.Second
+		p.Steered, p.Settle, p.Shared = true, 2*time.Second, p.Held
 	}
 	return p
 }

@@ -59,8 +59,8 @@ type Readiness struct {
 // CaptureMode says whether grace takes part in the sockets that the app binds itself.
 type CaptureMode string
 
-// The capture modes. Auto is on where grace holds no socket for the app, or is to
-// capture unix sockets.
+// The capture modes. Auto is on, but beside sockets that grace holds only where that takes no
+// right from the app.
 const (
 	CaptureAuto CaptureMode = "auto"
 	CaptureOn   CaptureMode = "on"
@@ -69,7 +69,17 @@ const (
 
 // captures reports whether the app's own sockets are wanted.
 func (o Options) captures() bool {
-	return o.Capture == CaptureOn || o.Capture == CaptureAuto && (len(o.Listen) == 0 || len(o.CaptureUnix) > 0)
+	if o.Capture != CaptureAuto || !o.capturesBeside() {
+		return o.Capture != CaptureOff
+	}
+	return o.NoNewPrivs == NoNewPrivsOn || !capture.NeedsNoNewPrivs()
+}
+
+// capturesBeside reports whether only what the app opens beside --listen is to be captured, and
+// nobody has asked for that: then it must not cost the app a right, nor hold up an upgrade to
+// a version that does not open it.
+func (o Options) capturesBeside() bool {
+	return o.Capture == CaptureAuto && len(o.Listen) > 0 && len(o.CaptureUnix) == 0
 }
 
 // NoNewPrivs says whether the app is kept from gaining rights by setuid programs and

@@ -55,6 +55,8 @@ const (
 	slowStart     = 2 * time.Second
 	firstProgress = time.Second
 	nextProgress  = 5 * time.Second
+	// besideShared is longer than a handshake that has begun is waited for.
+	besideShared = 5 * time.Second
 )
 
 // backoff doubles with each failure in a row; the shell adds the jitter.

@@ -151,7 +151,7 @@ func (v *vigil) awaitTouch() {
 		return
 	}
 	v.look(func(unseen []string, err error) bool {
-		if err != nil || len(unseen) == all {
+		if err != nil || len(unseen) >= all {
 			return false
 		}
 		v.apps.post(touched{v.instance})

@@ -10,11 +10,16 @@ import (
 // relieve is for the generation whose successor serves. It is told to end, unless
 // each generation has sockets of its own, and none that all share: then connections can be sent back to it
 // while the successor settles, and after that it finishes what it has, which an
-// app that dies of its stop signal would cut.
+// app that dies of its stop signal would cut. One that has both goes on accepting what is its
+// successor's, so it is told as soon as nothing waits in the queues that are its own.
 func (m *machine) relieve(g *generation) {
 	missing := m.endBackoffs(g)
-	if !m.policy.Steered || m.policy.Shared || !g.serves() {
+	switch {
+	case !m.emptiesFirst(g):
 		m.drainGeneration(g)
+		return
+	case m.policy.Shared:
+		m.empty(g)
 		return
 	}
 	g.enter(StageSettling, m.at)
@@ -76,7 +81,9 @@ func (m *machine) empty(g *generation) {
 	g.relief = m.arm(timer{relief: g.number}, m.emptyTime())
 	m.observe(g)
 	why := "it is told to stop when its connections are idle"
-	if m.policy.Empty < m.policy.DrainTimeout {
+	if m.policy.Shared {
+		why = "it is told to stop when it has accepted what waits at the addresses that it has opened itself"
+	} else if m.policy.Empty < m.policy.DrainTimeout {
 		why = fmt.Sprintf("it is told to stop when its connections are idle, or %s have passed (--empty) and it has accepted all", m.policy.Empty)
 	}
 	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: why})
@@ -86,7 +93,7 @@ func (m *machine) empty(g *generation) {
 // emptiesFirst reports whether the generation has sockets that nobody else serves, so that it
 // can finish what it has before it is told to stop.
 func (m *machine) emptiesFirst(g *generation) bool {
-	return m.policy.Steered && !m.policy.Shared && g.serves()
+	return m.policy.Steered && (!m.policy.Shared || g.opened) && g.serves()
 }
 
 // emptyToStop empties a generation that has no successor. What empties already goes on, in the
@@ -108,16 +115,24 @@ func (m *machine) emptyToStop(g *generation) {
 // emptyTime is how long a generation may take to get quiet. At a stop there is only one
 // --drain-timeout for all, of which the app keeps a quarter to end in.
 func (m *machine) emptyTime() time.Duration {
+	limit := m.policy.DrainTimeout
 	if m.mode == stopping {
-		return m.policy.DrainTimeout - m.policy.DrainTimeout/4
+		limit -= m.policy.DrainTimeout / 4
 	}
-	return m.policy.DrainTimeout
+	if m.policy.Shared {
+		limit = min(limit, besideShared)
+	}
+	return limit
 }
 
 // observe: what waits in a queue is waited for also when --empty is over, as an app
 // that closes its listener resets it.
 func (m *machine) observe(g *generation) {
-	m.do(observe{g.number, g.pids(), max(0, m.policy.Empty-m.at.Sub(g.since))})
+	idle := max(0, m.policy.Empty-m.at.Sub(g.since))
+	if m.policy.Shared {
+		idle = 0
+	}
+	m.do(observe{g.number, g.pids(), idle})
 }
 
 func (m *machine) onQuieted(ev quieted) {

@@ -282,3 +282,35 @@ func TestInstanceThatEndsWhileGraceStopsIsNotStartedAgain(t *testing.T) {
 		t.Errorf("finished %v with status %d", w.finished, w.status)
 	}
 }
+
+func sharedPolicy() Policy {
+	p := steeredPolicy()
+	p.Held, p.Shared = true, true
+	return p
+}
+
+// A held socket is accepted from by both, so the old generation is not to stay for long.
+func TestGenerationWithAPortBesideASharedSocketIsToldSoon(t *testing.T) {
+	w := servingWith(t, sharedPolicy())
+	w.happen(opened{1})
+	w.upgrade(t)
+	if stageOf(w, 1) != StageEmptying || w.patience[1] != 0 || w.after(t, timer{relief: 1}) != besideShared {
+		t.Fatalf("generation 1 is %s, and waits %s for idle connections", stageOf(w, 1), w.patience[1])
+	}
+	w.happen(quieted{1})
+	if stageOf(w, 1) != StageDraining {
+		t.Errorf("generation 1 is %s", stageOf(w, 1))
+	}
+}
+
+func TestGenerationWithoutAPortOfItsOwnIsToldAtOnce(t *testing.T) {
+	w := servingWith(t, sharedPolicy())
+	w.upgrade(t)
+	if stageOf(w, 1) != StageDraining {
+		t.Errorf("generation 1 is %s", stageOf(w, 1))
+	}
+	w.happen(stopRequested{})
+	if stageOf(w, 2) != StageDraining {
+		t.Errorf("generation 2 is %s", stageOf(w, 2))
+	}
+}

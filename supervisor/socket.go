@@ -66,7 +66,7 @@ func inodes(sockets []socket) []uint64 {
 // unopened are the addresses where those that came before have listened, and the
 // instance does not yet.
 func (v *vigil) unopened(opened []socket) []string {
-	if v.apps.steering == nil {
+	if v.apps.steering == nil || v.apps.options.capturesBeside() && v.opensNoMore() {
 		return nil
 	}
 	before := v.app.start.predecessor
@@ -122,6 +122,12 @@ func (v *vigil) forgetClosed() {
 func (v *vigil) opened(s socket) bool {
 	held := func(l *handoff.Listener) bool { return l.Bound() == s.place }
 	return s.place != "" && !slices.ContainsFunc(v.apps.held, held)
+}
+
+// opensNoMore: what was opened beside the held sockets may have been for once, such as a
+// profiler's port, and the new version may be without it.
+func (v *vigil) opensNoMore() bool {
+	return v.hasSaidSo() || time.Since(v.begun) >= v.apps.options.Readiness.FirstSocket
 }
 
 func unseen(sockets []socket, seen []bool) []string {

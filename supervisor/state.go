@@ -31,6 +31,7 @@ type generationState struct {
 	Recipe               recipe
 	Before               *recipe
 	Ran, Touched, Forced bool
+	Opened               bool
 	Failure              string
 	Status, InFlight     int
 	Progress, Relief     time.Time // when the timers are due; zero: not armed
@@ -85,7 +86,7 @@ func (m *machine) state(due func(timer) time.Time) machineState {
 func (g *generation) state(due func(timer) time.Time) generationState {
 	s := generationState{
 		Number: g.number, Stage: g.stage.String(), Since: g.since, Born: g.born, Recipe: g.recipe, Before: g.before,
-		Ran: g.ran, Touched: g.touched, Forced: g.forced, Failure: g.failure, Status: g.status, InFlight: g.inFlight,
+		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: g.failure, Status: g.status, InFlight: g.inFlight,
 		Progress: due(g.progress), Relief: due(g.relief),
 	}
 	for _, i := range g.instances {
@@ -138,7 +139,7 @@ func (m *machine) restoreGeneration(s generationState) (*generation, error) {
 	}
 	g := &generation{
 		number: s.Number, stage: Stage(stage), since: s.Since, born: s.Born, recipe: s.Recipe, before: s.Before,
-		ran: s.Ran, touched: s.Touched, forced: s.Forced, failure: s.Failure, status: s.Status, inFlight: s.InFlight,
+		ran: s.Ran, touched: s.Touched, opened: s.Opened, forced: s.Forced, failure: s.Failure, status: s.Status, inFlight: s.InFlight,
 	}
 	for _, saved := range s.Instances {
 		if err := m.restoreInstance(g, saved); err != nil {

@@ -215,7 +215,7 @@ func bind(address handoff.Address, o Options) (*handoff.Listener, error) {
 		return l, err
 	}
 	if !o.Evict {
-		return nil, fmt.Errorf("%w (stop it, choose another address, or have it ended by --evict)", err)
+		return nil, fmt.Errorf("%w (%s)", err, inUseRemedy)
 	}
 	o.Log.Warn().Str("address", address.Addr).Str("why", err.Error()).Msg("evicting")
 	if err := handoff.Evict(inUse, evictGrace); err != nil {

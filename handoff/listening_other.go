@@ -1,0 +1,11 @@
+//go:build !linux
+
+package handoff
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// Listening returns an error.
+func Listening([]int) (map[uint64]netip.AddrPort, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,82 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+)
+
+// evict ends who has an address, with --evict, so that it can be bound after all. Its error says who that is, and what
+// can be done.
+func (a *apps) evict(inUse *handoff.InUseError) error {
+	kin, err := childproc.Tree(os.Getpid())
+	if err != nil {
+		return errors.Join(inUse, err)
+	}
+	ours := func(h handoff.Holder) bool { return slices.Contains(kin, h.PID) }
+	switch {
+	case slices.ContainsFunc(inUse.Holders, func(h handoff.Holder) bool { return h.PID == os.Getpid() }):
+		return fmt.Errorf("%w (grace holds it for the app by --listen: have the app take that socket, see --dialect, or leave --listen out)", inUse)
+	case slices.ContainsFunc(inUse.Holders, ours):
+		return fmt.Errorf("%w (a process of this app, which --evict does not end: grace has no part in its socket; have grace capture it by --capture on, or hold it by --listen)", inUse)
+	case !a.options.Evict:
+		return fmt.Errorf("%w (%s)", inUse, inUseRemedy)
+	}
+	a.post(noticed{"evicting", inUse.Error()})
+	return handoff.Evict(inUse, evictGrace)
+}
+
+const inUseRemedy = "stop it, choose another address, or have it ended by --evict"
+
+// withEviction tries a bind again when who had the address has gone.
+func (a *apps) withEviction(bind func() error) error {
+	err := bind()
+	inUse := (*handoff.InUseError)(nil)
+	if !errors.As(err, &inUse) {
+		return err
+	}
+	if err := a.evict(inUse); err != nil {
+		return err
+	}
+	return bind()
+}
+
+// rivals says where the generation that is to be replaced listens without grace: no other can bind there beside it,
+// which is why a candidate may have ended.
+func (a *apps) rivals(app *app) string {
+	if app.start.predecessor == 0 {
+		return ""
+	}
+	pids, err := childproc.Tree(os.Getpid())
+	if err != nil {
+		return ""
+	}
+	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() })
+	listening, err := handoff.Listening(pids)
+	if err != nil {
+		return ""
+	}
+	for _, l := range a.held {
+		delete(listening, l.Inode())
+	}
+	if a.steering != nil {
+		for _, s := range append(a.steering.Sockets(app.start.predecessor), a.steering.Sockets(app.start.generation)...) {
+			delete(listening, s.Inode)
+		}
+	}
+	var addresses []string
+	for _, at := range listening {
+		addresses = append(addresses, at.String())
+	}
+	if len(addresses) == 0 {
+		return ""
+	}
+	slices.Sort(addresses)
+	return fmt.Sprintf("generation %d listens by itself on %s, where grace has no part, so that no other generation can beside it (have grace take part by --capture on, or hold it by --listen)",
+		app.start.predecessor, strings.Join(slices.Compact(addresses), ", "))
+}
