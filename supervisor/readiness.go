@@ -39,7 +39,7 @@ func (v *vigil) awaitReady() {
 		go guard(touch.awaitTouch, v.apps.notice("cannot see whether the app uses its sockets"))()
 	}
 	watch := *v
-	go watch.watchObstacles()
+	go guard(watch.watchObstacles, v.apps.notice("cannot see what keeps the app from serving"))()
 	if v.served() {
 		v.apps.confirm(v.app)
 		v.apps.post(readied{v.instance})
