@@ -160,7 +160,7 @@ func TestPanicEndsTheCaptureOfOneApp(t *testing.T) {
 		fd, _ = c.do("socket")
 	}
 	notice, _ := (<-told).(noticed)
-	if notice.text != "the app is not captured any more" || !strings.Contains(notice.why, "nil pointer") || !strings.Contains(notice.why, "steering_linux.go:") {
+	if notice.text != "the app is not captured any more" || !strings.Contains(notice.why, "nil pointer") || !strings.Contains(notice.why, "handoff.(*Steering)") {
 		t.Errorf("told %+v", notice)
 	}
 	c.end()

@@ -1,0 +1,49 @@
+package supervisor
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/internal/freeport"
+)
+
+// Whatever captured apps do with their sockets, in an order that the printed seed gives, their calls are answered and
+// none of them loses its capture.
+func TestWhateverCapturedAppsDo(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	s, err := handoff.NewSteering(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	a := capturing(t, s, func(ev event) {
+		if notice, ok := ev.(noticed); ok && notice.text == "the app is not captured any more" {
+			t.Error(notice.why)
+		}
+	})
+	port := freeport.Address(t)[len("127.0.0.1:"):]
+	for generation := 1; generation <= 4; generation++ {
+		m := handoff.Member{Generation: generation}
+		c := startCaptured(t, a, m)
+		var sockets []int
+		for range 30 {
+			fd, _ := c.do("socket")
+			sockets = append(sockets, fd)
+			fd = sockets[random.IntN(len(sockets))]
+			c.do([]string{"bind %d " + port, "listen %d", "shutdown %d", "close %d", "accept %d"}[random.IntN(5)], fd)
+			if random.IntN(10) == 0 {
+				if _, err := s.Cutover(generation); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		c.end()
+		if err := s.Vacate(m); err != nil {
+			t.Error(err)
+		}
+	}
+}
