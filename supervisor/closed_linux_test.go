@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,4 +75,14 @@ func steeringOfOne(t *testing.T) (*handoff.Steering, uint64) {
 	}
 	t.Cleanup(func() { unix.Close(fd) })
 	return s, s.Sockets(1)[0].Inode
+}
+
+func TestListingIsShort(t *testing.T) {
+	names := strings.Fields("a b c d e f g h i j k l")
+	if got := listing(names[:10]); got != "a, b, c, d, e, f, g, h, i, j" {
+		t.Error(got)
+	}
+	if got := listing(names); got != "a, b, c, d, e, f, g, h, i, j and 2 more" {
+		t.Error(got)
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -123,7 +122,7 @@ func (v *vigil) seen() bool {
 			return v.livesWithoutSockets()
 		case len(unseen) > 0:
 			v.forgetClosed()
-			v.say("nothing in it waits for connections on " + strings.Join(unseen, ", ") + v.elsewhere())
+			v.say("nothing in it waits for connections on " + listing(unseen) + v.elsewhere())
 		}
 		return err == nil && len(unseen) == 0
 	})

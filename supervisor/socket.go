@@ -73,13 +73,11 @@ func (v *vigil) unopened(opened []socket) []string {
 	if before == 0 {
 		before = v.app.start.generation
 	}
-	var names []string
-	for _, place := range v.apps.steering.Places(before) {
-		if !slices.ContainsFunc(opened, func(s socket) bool { return s.place == place }) {
-			names = append(names, place)
-		}
+	known := map[string]bool{}
+	for _, s := range opened {
+		known[s.place] = true
 	}
-	return names
+	return slices.DeleteFunc(v.apps.steering.Places(before), func(place string) bool { return known[place] })
 }
 
 // elsewhere is for the report of an instance that listens where those that came
@@ -89,17 +87,20 @@ func (v *vigil) elsewhere() string {
 	if v.apps.steering == nil || before == 0 {
 		return ""
 	}
-	known := v.apps.steering.Places(before)
+	known := map[string]bool{}
+	for _, place := range v.apps.steering.Places(before) {
+		known[place] = true
+	}
 	var names []string
 	for _, s := range v.sockets() {
-		if s.place != "" && !slices.Contains(known, s.place) {
+		if s.place != "" && !known[s.place] {
 			names = append(names, s.name)
 		}
 	}
 	if len(names) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", strings.Join(names, ", "), before)
+	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", listing(names), before)
 }
 
 // forgetClosed gives up what the instance, or who comes before it, has opened and closed
@@ -146,4 +147,14 @@ func (v *vigil) livesWithoutSockets() bool {
 	patience := v.apps.options.Readiness.FirstSocket
 	v.say(fmt.Sprintf("it has opened no socket, and not lived for %s without one (--ready-delay)", patience))
 	return v.hasSaidSo() || time.Since(v.begun) >= patience
+}
+
+// namesAtMost is how many names one message lists.
+const namesAtMost = 10
+
+func listing(names []string) string {
+	if more := len(names) - namesAtMost; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:namesAtMost], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
