@@ -27,6 +27,7 @@ var parts = []struct {
 	{"idle", bench.idle},
 	{"drain", bench.drain},
 	{"capture", bench.capture},
+	{"many", bench.many},
 }
 
 func main() {

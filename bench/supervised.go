@@ -18,7 +18,8 @@ type entry struct {
 	Message    string
 	Generation int
 	Address    string
-	PID        int `json:"pid"`
+	PID        int     `json:"pid"`
+	Took       float64 `json:"took_ms"`
 	at         time.Time
 }
 

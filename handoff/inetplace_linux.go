@@ -51,23 +51,17 @@ func placeOf(at netip.AddrPort) inetPlace {
 	return p
 }
 
-// eachAt asks for all of the addresses at once, since the kernel goes through all sockets of the machine for each
-// question: once for each family. It calls visit with each socket at one of them, and the place that was asked for.
+// eachAt asks for all of the addresses at once, and calls visit with each socket at one of them, and the place that was
+// asked for.
 func (q inetQuery) eachAt(addresses []netip.AddrPort, visit func(at inetPlace, s inetSocket, message []byte)) error {
-	asked, ports := make(map[inetPlace]bool), make(map[uint8][]uint16)
+	asked := make(map[inetPlace]bool)
 	for _, at := range addresses {
-		if !at.IsValid() {
-			continue
-		}
-		p := placeOf(at)
-		asked[p] = true
-		ports[p.family] = append(ports[p.family], p.port)
+		asked[placeOf(at)] = true
 	}
-	for family, of := range ports {
-		q.family, q.ports = family, rangesOf(of)
-		err := q.eachMessage(func(message []byte) {
+	for _, query := range q.at(addresses) {
+		err := query.eachMessage(func(message []byte) {
 			s := parseInetSocket(message)
-			for _, at := range []inetPlace{{family, s.local, s.port}, {family, netip.Addr{}, s.port}} {
+			for _, at := range []inetPlace{{query.family, s.local, s.port}, {query.family, netip.Addr{}, s.port}} {
 				if asked[at] {
 					visit(at, s, message)
 				}
@@ -78,4 +72,22 @@ func (q inetQuery) eachAt(addresses []netip.AddrPort, visit func(at inetPlace, s
 		}
 	}
 	return nil
+}
+
+// at is one question for each family, however many addresses there are: the kernel goes through all sockets of the
+// machine for each.
+func (q inetQuery) at(addresses []netip.AddrPort) []inetQuery {
+	var queries []inetQuery
+	ports := make(map[uint8][]uint16)
+	for _, at := range addresses {
+		if at.IsValid() {
+			p := placeOf(at)
+			ports[p.family] = append(ports[p.family], p.port)
+		}
+	}
+	for family, of := range ports {
+		q.family, q.ports = family, rangesOf(of)
+		queries = append(queries, q)
+	}
+	return queries
 }

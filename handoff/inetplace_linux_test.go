@@ -5,7 +5,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestRangesOf(t *testing.T) {
@@ -26,6 +29,64 @@ func TestRangesOf(t *testing.T) {
 		if got := rangesOf(test.ports); !slices.Equal(got, test.want) {
 			t.Errorf("%v: %v, want %v", test.ports, got, test.want)
 		}
+	}
+}
+
+func TestAThousandAddressesAreTwoQuestions(t *testing.T) {
+	var addresses []netip.AddrPort
+	for port := range uint16(1000) {
+		for _, ip := range []string{"127.0.0.1", "::1", "0.0.0.0"} {
+			addresses = append(addresses, netip.AddrPortFrom(netip.MustParseAddr(ip), 2000+7*port))
+		}
+	}
+	if got := (inetQuery{}).at(append(addresses, netip.AddrPort{})); len(got) != 2 {
+		t.Errorf("%d questions", len(got))
+	}
+}
+
+// A bind asks for who has a socket only where one is in its way.
+func TestBindLooksForNobodyWhereNothingIsInTheWay(t *testing.T) {
+	looks := 0
+	s, err := NewSteering(func(Member, uint64) bool { looks++; return true })
+	must(t, err)
+	defer s.Close()
+	for range 30 {
+		at := reservePort(t, "127.0.0.1")
+		serve(t, s, Member{1, 0}, at)
+		serve(t, s, Member{2, 0}, at)
+	}
+	if looks > 0 {
+		t.Errorf("%d looks at 60 binds", looks)
+	}
+}
+
+func TestConnectionsAndQueuesOfEachListener(t *testing.T) {
+	folder, client := t.TempDir(), 0
+	var listeners []*Listener
+	for _, written := range []string{"127.0.0.1:0", "unix://" + folder + "/a", "[::1]:0", "unix://" + folder + "/b", "udp://127.0.0.1:0"} {
+		l := hold(t, written)
+		for range client {
+			conn, err := net.Dial(strings.TrimSuffix(l.Network(), "6"), l.Bound())
+			must(t, err)
+			t.Cleanup(func() { conn.Close() })
+		}
+		listeners, client = append(listeners, l), client+1
+	}
+	queued, err := QueuedEach(listeners)
+	if want := []int{0, 1, 2, 3, 0}; err != nil || !slices.Equal(queued, want) {
+		t.Errorf("queues %v, %v, want %v", queued, err, want)
+	}
+	for range 2 {
+		fd, _, err := unix.Accept4(listeners[3].FD(), unix.SOCK_CLOEXEC)
+		must(t, err)
+		t.Cleanup(func() { unix.Close(fd) })
+	}
+	fd, _, err := unix.Accept4(listeners[2].FD(), unix.SOCK_CLOEXEC)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	open, err := ConnectionsEach([]int{os.Getpid()}, listeners)
+	if want := []int{0, 0, 1, 2, 0}; err != nil || !slices.Equal(open, want) {
+		t.Errorf("connections %v, %v, want %v", open, err, want)
 	}
 }
 
@@ -60,4 +121,13 @@ func acceptSome(t *testing.T, n int) netip.AddrPort {
 		t.Cleanup(func() { server.Close() })
 	}
 	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// An instance may bind while the sockets are given up: what was let go is found no more.
+func TestBindAfterItsAddressWasLetGo(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	serve(t, s, Member{1, 0}, at).close()
+	must(t, s.TurnAway())
+	must(t, s.LetGo(1))
+	serve(t, s, Member{2, 0}, at)
 }

@@ -22,7 +22,15 @@ func main() {
 	silent := flag.Bool("silent", false, "do not send READY=1, so that readiness has to be seen")
 	linger := flag.Duration("linger", 2*time.Second, "how long idle connections stay open during a drain")
 	measured := flag.Bool("measure", false, "print what system calls cost here, and end")
+	many := flag.Int("many", 0, "bind so many addresses of its own, and say how long that took")
 	flag.Parse()
+	if *many > 0 {
+		if err := bindMany(*many); err != nil {
+			fmt.Fprintln(os.Stderr, "app:", err)
+			os.Exit(1)
+		}
+		time.Sleep(time.Hour) // until it is killed
+	}
 	if *measured {
 		if err := measure(); err != nil {
 			fmt.Fprintln(os.Stderr, "app:", err)
