@@ -404,6 +404,7 @@ func (h *hijacks) hijack(w http.Hijacker, websocket, preamble bool) (net.Conn, *
 	buffered.Writer.Reset(taken)
 	held, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // as much as there is cannot fail
 	buffered.Reader.Reset(io.MultiReader(bytes.NewReader(bytes.Clone(held)), taken))
+	_, _ = buffered.Reader.Peek(len(held)) // libraries ask Buffered how much it holds
 	return taken, buffered, nil
 }
 
