@@ -23,14 +23,11 @@ var (
 	most    = flag.Int("chaos.faults", 0, "end after so many faults of each grace; 0: there is no limit")
 	life    = flag.Int("chaos.life", 400, "stop each grace after so many faults and start another one")
 	only    = flag.String("chaos.only", "", "the faults to make, separated by commas; empty: all")
-	without = flag.String("chaos.without", known, "faults to leave out, separated by commas")
+	without = flag.String("chaos.without", "", "faults to leave out, separated by commas")
 	sockets = flag.String("chaos.sockets", "", "the sockets to have, separated by commas; empty: all")
 	race    = flag.Bool("chaos.race", true, "build grace with the race detector")
 	logs    = flag.String("chaos.logs", "", "folder for what is kept of a run with findings; empty: a temporary one")
 )
-
-// known are faults that grace does not survive yet.
-const known = "runtime directory removed,runtime directory full"
 
 // patience is for what has to come; only a defect waits for its end.
 const patience = 2 * time.Minute
