@@ -5,6 +5,7 @@ package chaos
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -114,6 +115,14 @@ func runtimeRemoved(g *grace, random *rand.Rand) {
 		}
 	}
 	g.upgradeUnasked(random)
+	g.client.Close() // a connection that is open already says nothing of new ones
+	g.await("the control socket is there again", func(control.Status) bool {
+		conn, err := net.Dial("unix", g.runtime()+"/grace.sock")
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 }
 
 // upgradeUnasked is for where the control socket may be missing.
