@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -165,7 +167,7 @@ func (f *Family) strays(mark uint64) ([]int, error) {
 	}
 	other := func(pid int) bool { return markOf(pid) != mark }
 	if !f.someAreStrange() {
-		orphans, err := f.orphans()
+		orphans, err := orphans(f.owns)
 		return slices.DeleteFunc(orphans, other), err
 	}
 	pids, err := Everybody()
@@ -198,9 +200,35 @@ func (f *Family) owns(pid int) bool {
 	return own
 }
 
+// KillSuccessors ends, between Suspend and Resume, all that was started with a variable in its environment that nothing
+// of the family has.
+func (f *Family) KillSuccessors(variable string) error {
+	pids, err := orphans(func(pid int) bool { _, own := f.own[pid]; return own })
+	for _, pid := range pids {
+		err = errors.Join(err, killWith(pid, variable))
+	}
+	return err
+}
+
+func killWith(pid int, variable string) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // it has ended
+	}
+	defer unix.Close(pidfd)
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil || !strings.Contains("\x00"+string(env), "\x00"+variable+"=") {
+		return ignoreGone(err)
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("cannot kill process %d: %w", pid, err)
+	}
+	return nil
+}
+
 // orphans lists the living processes that no process of the family looks after. It looks until it finds
 // nothing new: the child of a process that ends meanwhile is moved to where the look has been.
-func (f *Family) orphans() ([]int, error) {
+func orphans(owns func(int) bool) ([]int, error) {
 	var found []int
 	for {
 		seen := len(found)
@@ -212,7 +240,7 @@ func (f *Family) orphans() ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, root := range slices.DeleteFunc(roots, f.owns) {
+		for _, root := range slices.DeleteFunc(roots, owns) {
 			tree, err := treeOf(root, offspring)
 			if ignoreGone(err) != nil {
 				return nil, err

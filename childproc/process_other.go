@@ -27,6 +27,9 @@ func (*Family) Adopt(int) (*Process, error) { return nil, errOnlyLinux }
 // TakeOver always fails.
 func (*Family) TakeOver(ProcessState, map[int]int) (*Process, error) { return nil, errOnlyLinux }
 
+// KillSuccessors always fails.
+func (*Family) KillSuccessors(string) error { return errOnlyLinux }
+
 // Suspend does nothing.
 func (*Family) Suspend() {}
 

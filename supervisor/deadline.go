@@ -92,6 +92,10 @@ func (m *machine) expire(i *instance) {
 		m.say(report{level: warn, text: "gave up draining, killing", fact: FactKilled, generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.account()})
 		m.kill(i)
 	case Killing:
+		if m.at.Sub(i.deadline) > heldUp { // the end may wait to be told
+			m.enter(i, Killing, killPatience)
+			return
+		}
 		m.say(report{level: failure, text: "killed, but still there", generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since)})
 		m.enter(i, Killing, killPatience)
 		m.force(i)

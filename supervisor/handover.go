@@ -18,8 +18,9 @@ import (
 // handover is the way from this grace to the next.
 type handover struct {
 	service *service
-	legacy  *document // what was left, once somebody has taken it
-	pid     int       // of who has
+	legacy  *document     // what was left, once somebody has taken it
+	pid     int           // of who has
+	spent   time.Duration // on those that were cut
 }
 
 // inPlace reports whether the next grace has to be this process. A service manager that
@@ -98,7 +99,7 @@ func (a *app) resume() error {
 }
 
 // handOver gives everything away; if nobody takes it, this grace has it all still.
-func (h *handover) handOver(m machineState) event {
+func (h *handover) handOver(m machineState, p *parting) event {
 	s := h.service
 	if s.hooks.open.Load() > 0 {
 		return reexecDelayed{}
@@ -109,16 +110,67 @@ func (h *handover) handOver(m machineState) event {
 		}
 	}
 	s.family.Suspend()
+	began := time.Now()
 	d, err := h.describe(m)
 	if err == nil {
-		h.pid, err = h.give(d)
+		h.pid, err = h.giveOrCut(d, p)
 	}
 	if err != nil {
 		h.takeBack(d)
-		return reexecFailed{err.Error()}
+		return h.failed(err, time.Since(began), p)
 	}
 	h.legacy = d
 	return reexeced{h.pid}
+}
+
+// failed has a handover that was cut begun again, until it has had its time.
+func (h *handover) failed(err error, took time.Duration, p *parting) event {
+	select {
+	case <-p.cut:
+		if h.spent += took; h.spent < succession.Patience {
+			return reexecDelayed{}
+		}
+		err = fmt.Errorf("%s has not taken over within %s", h.service.place.Program, succession.Patience)
+	default:
+	}
+	h.spent = 0
+	return reexecFailed{err.Error()}
+}
+
+var errCut = errors.New("grace had something else to do")
+
+// giveOrCut ends all that the next grace has started where it does not take over.
+func (h *handover) giveOrCut(d *document, p *parting) (pid int, err error) {
+	given, swept := make(chan struct{}), make(chan error, 1)
+	go func() { swept <- h.sweepWhenCut(p, given) }()
+	pid, err = h.give(d, p)
+	close(given)
+	if failed := <-swept; failed != nil {
+		h.service.apps.attempt(failed)
+	}
+	if err != nil {
+		h.service.apps.attempt(h.service.family.KillSuccessors(succession.Variable))
+	}
+	return pid, err
+}
+
+// sweepWhenCut goes on until the handover ends: a successor may be just about to start.
+func (h *handover) sweepWhenCut(p *parting, given <-chan struct{}) error {
+	select {
+	case <-p.cut:
+	case <-given:
+		return nil
+	}
+	for {
+		if err := h.service.family.KillSuccessors(succession.Variable); err != nil {
+			return err
+		}
+		select {
+		case <-given:
+			return nil
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func (h *handover) takeBack(d *document) {
@@ -177,15 +229,21 @@ func (d *document) estate() (succession.Estate, error) {
 }
 
 // give returns when the next grace can take over.
-func (h *handover) give(d *document) (pid int, err error) {
+func (h *handover) give(d *document, p *parting) (pid int, err error) {
 	e, err := d.estate()
 	if err != nil {
 		return 0, err
 	}
 	if inPlace() {
-		return os.Getpid(), h.service.place.Try(e)
+		if err := h.service.place.Try(e); err != nil {
+			return 0, err
+		}
+		if !p.agree() {
+			return 0, errCut
+		}
+		return os.Getpid(), nil
 	}
-	if pid, err = h.service.place.ByAnother(e); err == nil {
+	if pid, err = h.service.place.ByAnother(e, p.agree); err == nil {
 		h.service.manager.follow(pid)
 	}
 	return pid, err

@@ -90,6 +90,8 @@ func TestFilesAreEachOnce(t *testing.T) {
 
 // fakeSuccessor takes over as it is told to.
 type fakeSuccessor struct {
+	hangs                     bool // until it is cut
+	cuts                      []time.Time
 	outcomes                  []event
 	still, suspended, resumed int
 	meanwhile                 func() // when the apps are suspended
@@ -114,8 +116,14 @@ func (f *fakeSuccessor) suspend() <-chan struct{} {
 
 func (f *fakeSuccessor) resume() { f.resumed++ }
 
-func (f *fakeSuccessor) handOver(machineState) event {
-	time.Sleep(time.Minute)
+func (f *fakeSuccessor) handOver(_ machineState, p *parting) event {
+	if f.hangs {
+		<-p.cut
+		f.cuts = append(f.cuts, time.Now())
+	}
+	if !f.hangs {
+		time.Sleep(time.Minute)
+	}
 	next := f.outcomes[0]
 	f.outcomes = f.outcomes[1:]
 	return next
@@ -208,6 +216,31 @@ func TestStopComesBeforeAHandover(t *testing.T) {
 		if r := askReexec(t, l); r == nil || r.Outcome != control.Refused {
 			t.Errorf("%+v", r)
 		}
+		<-l.done
+	})
+}
+
+// A program that hangs holds nothing up: a generation that drains is killed in time, and the handover is begun again.
+func TestLoopServesDeadlinesWhileAHandoverHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := &fakeHost{startTime: time.Second}
+		l := startLoop(host, testPolicy())
+		f := &fakeSuccessor{hangs: true, outcomes: []event{reexecDelayed{}, reexecDelayed{}, reexecDelayed{}, reexecDelayed{}, reexecFailed{"it hangs"}}}
+		for range 100 {
+			f.outcomes = append([]event{reexecDelayed{}}, f.outcomes...)
+		}
+		l.successor = f
+		time.Sleep(2 * time.Second)
+		l.post(upgradeRequested{})
+		time.Sleep(2 * time.Second)
+		l.post(reexecRequested{})
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		if host.kills[1] == 0 || len(f.cuts) == 0 {
+			t.Errorf("kills %v, cut %v", host.kills, f.cuts)
+		}
+		f.hangs = false
+		l.post(killRequested{})
 		<-l.done
 	})
 }

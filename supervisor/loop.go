@@ -61,7 +61,7 @@ type successor interface {
 	suspend() <-chan struct{}
 	resume()
 	// handOver gives away what there is. The loop stands still meanwhile.
-	handOver(machineState) event
+	handOver(machineState, *parting) event
 }
 
 // audience hears every report, in the loop's goroutine, and does not block.
@@ -132,23 +132,73 @@ func (l *loop) leave() {
 			return
 		}
 	}
-	outcome, end := event(nil), make(chan struct{})
-	state := l.machine.state(l.timers.due)
-	go func() {
-		defer close(end)
-		outcome = l.successor.handOver(state)
-	}()
-	for ended := false; !ended; {
+	l.part(l.machine.state(l.timers.due))
+}
+
+// parting is what the loop and the handover agree by: either an event is taken, or the other grace is let go on.
+type parting struct {
+	cut    chan struct{} // closed when there is something else to do
+	agreed chan struct{}
+}
+
+// agree comes before what cannot be undone. It reports false if the handover was cut.
+func (p *parting) agree() bool {
+	select {
+	case p.agreed <- struct{}{}:
+		return true
+	case <-p.cut:
+		return false
+	}
+}
+
+const (
+	// partPatience is how long events wait for a handover. A good one takes a fraction of it.
+	partPatience = time.Second
+	// partQuiet is how long none comes before a handover that was cut is begun again.
+	partQuiet = 50 * time.Millisecond
+)
+
+// part stands still while another grace gets ready, but not for longer than deadlines can wait.
+func (l *loop) part(state machineState) {
+	p := &parting{make(chan struct{}), make(chan struct{})}
+	outcome := make(chan event, 1)
+	go func() { outcome <- l.successor.handOver(state, p) }()
+	patience, agreed, events := time.After(partPatience), p.agreed, chan event(nil)
+	var held event
+	for {
 		select {
 		case picture := <-l.pictures:
 			picture <- l.machine.picture()
 		case <-l.pulse:
 			l.beat()
-		case <-end:
-			ended = true
+		case <-patience:
+			if agreed != nil {
+				events = l.events
+			}
+		case held = <-events:
+			events, agreed = nil, nil
+			close(p.cut)
+		case <-agreed:
+			events, agreed = nil, nil
+		case ev := <-outcome:
+			l.take(ev)
+			if held != nil {
+				l.take(held)
+				l.catchUp()
+			}
+			return
 		}
 	}
-	l.take(outcome)
+}
+
+// catchUp returns when no event waits.
+func (l *loop) catchUp() {
+	for over := l.over; !over; {
+		quiet := make(chan struct{})
+		timer := time.AfterFunc(partQuiet, func() { close(quiet) })
+		over = l.next(quiet)
+		timer.Stop()
+	}
 }
 
 // take has the machine decide, but for what is about the loop alone.

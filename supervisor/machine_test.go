@@ -729,3 +729,19 @@ func TestShortageInTheShimIsNoCrash(t *testing.T) {
 		t.Errorf("%+v, %d crashes", next, w.m.crashes-crashes)
 	}
 }
+
+// A grace that was held up itself has not seen what has become of those it killed.
+func TestLateTimerOfAKillIsNoSurvivor(t *testing.T) {
+	w := serving(t)
+	w.happen(killRequested{})
+	w.at = w.at.Add(killPatience + 5*time.Second)
+	w.expirePhase(1)
+	if len(w.said("killed, but still there")) > 0 {
+		t.Error("it is said to have survived KILL")
+	}
+	w.at = w.at.Add(killPatience)
+	w.expirePhase(1)
+	if len(w.said("killed, but still there")) != 1 {
+		t.Error("nobody says that it is there still")
+	}
+}

@@ -52,6 +52,7 @@ const (
 	shortageRetry = time.Second
 	healthyAfter  = time.Minute
 	killPatience  = 10 * time.Second
+	heldUp        = time.Second // by so much a timer is late where grace itself was frozen
 	slowStart     = 2 * time.Second
 	firstProgress = time.Second
 	nextProgress  = 5 * time.Second

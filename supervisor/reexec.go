@@ -49,11 +49,20 @@ func (m *machine) onReexecDelayed() {
 	if m.relay != nil {
 		m.relay.begun = false
 	}
+	m.watchAnew()
+}
+
+// watchAnew is for the time in which no sign of life was heard.
+func (m *machine) watchAnew() {
+	for _, i := range m.instances {
+		m.onPinged(i)
+	}
 }
 
 func (m *machine) onReexecFailed(ev reexecFailed) {
 	m.say(report{level: failure, text: "reexec failed, this grace goes on", why: ev.why})
 	m.answerReexec(result{outcome: control.Failed, why: ev.why})
+	m.watchAnew()
 }
 
 // onReexeced leaves everything as it is: it is another grace's now.

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// variable tells a process that it is to take over, and how, with the descriptor of the
+	// Variable tells a process that it is to take over, and how, with the descriptor of the
 	// line, or with the pids of its parent and of the old grace.
-	variable = "GRACE_SUCCESSION"
+	Variable = "GRACE_SUCCESSION"
 	// tableflips is tableflip's own. It waits forever for a parent that a leaked one
 	// promises.
 	tableflips = "TABLEFLIP_HAS_PARENT_7DIU3"
@@ -61,7 +61,7 @@ type Predecessor struct {
 func Find() (s *Succession, predecessor *Predecessor, err error) {
 	var way string
 	var number, old int
-	_, _ = fmt.Sscan(os.Getenv(variable), &way, &number, &old) // what is missing stays zero
+	_, _ = fmt.Sscan(os.Getenv(Variable), &way, &number, &old) // what is missing stays zero
 	s = &Succession{Program: program()}
 	if !s.verified(way, number) {
 		return s, nil, s.forget()
@@ -145,7 +145,7 @@ func (s *Succession) flip() (int, error) {
 
 // forget keeps the variables from the app and from later graces.
 func (s *Succession) forget() error {
-	return errors.Join(os.Unsetenv(variable), os.Unsetenv(tableflips))
+	return errors.Join(os.Unsetenv(Variable), os.Unsetenv(tableflips))
 }
 
 // program is the path that was written, so that a link on it leads to the new version
@@ -216,9 +216,9 @@ func (p *Predecessor) outlive() error {
 	return nil
 }
 
-// ByAnother has another process take over, and returns its pid. Then the caller has to
+// ByAnother has another process take over, if agree says so once that can, and returns its pid. Then the caller has to
 // end at once, and to touch nothing that was handed over.
-func (s *Succession) ByAnother(e Estate) (pid int, err error) {
+func (s *Succession) ByAnother(e Estate, agree func() bool) (pid int, err error) {
 	if s.upgrader == nil {
 		if s.upgrader, err = tableflip.New(tableflip.Options{UpgradeTimeout: Patience}); err != nil {
 			return 0, err
@@ -245,15 +245,18 @@ func (s *Succession) ByAnother(e Estate) (pid int, err error) {
 	if why != "" {
 		return 0, errors.New(why)
 	}
+	if !agree() {
+		return 0, errors.New("this grace had something else to do")
+	}
 	return pid, orphan(launcher)
 }
 
 // launchSuccessor makes a process that is a child of this one, which stays until the old
 // grace ends it. The successor ends with it, until it has accepted.
 func launchSuccessor() int {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, variable+"=") })
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, Variable+"=") })
 	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env:   append(env, variable+"="+fmt.Sprintf("%s %d %d", another, os.Getpid(), os.Getppid())),
+		Env:   append(env, Variable+"="+fmt.Sprintf("%s %d %d", another, os.Getpid(), os.Getppid())),
 		Files: []uintptr{0, 1, 2, 3, 4, 5},
 	})
 	if err != nil {
@@ -316,10 +319,10 @@ func (s *Succession) upgrade() error {
 	written := os.Args[0]
 	os.Args[0] = s.Program
 	defer func() { os.Args[0] = written }()
-	if err := os.Setenv(variable, launch+" "+strconv.Itoa(os.Getpid())); err != nil {
+	if err := os.Setenv(Variable, launch+" "+strconv.Itoa(os.Getpid())); err != nil {
 		return err
 	}
-	defer os.Unsetenv(variable)
+	defer os.Unsetenv(Variable)
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
 		err := s.upgrader.Upgrade()
 		if err == nil || !unaware(err) || time.Now().After(deadline) {
@@ -369,7 +372,7 @@ func (s *Succession) Try(e Estate) error {
 	}
 	pidfd := -1
 	pid, err := syscall.ForkExec(s.Program, append([]string{s.Program}, os.Args[1:]...), &syscall.ProcAttr{
-		Env:   append(os.Environ(), variable+"="+try+" 3"),
+		Env:   append(os.Environ(), Variable+"="+try+" 3"),
 		Files: []uintptr{0, 1, 2, uintptr(l.theirs)},
 		Sys:   &syscall.SysProcAttr{PidFD: &pidfd},
 	})
@@ -424,7 +427,7 @@ func (s *Succession) InPlace(e Estate) error {
 	if _, err := unix.FcntlInt(uintptr(l.theirs), unix.F_SETFD, 0); err != nil {
 		return err
 	}
-	env := append(os.Environ(), variable+"="+same+" "+strconv.Itoa(l.theirs))
+	env := append(os.Environ(), Variable+"="+same+" "+strconv.Itoa(l.theirs))
 	argv := append([]string{s.Program}, os.Args[1:]...)
 	return errors.Join(syscall.Exec(s.Program, argv, env), syscall.Exec("/proc/self/exe", argv, env))
 }

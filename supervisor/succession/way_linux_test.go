@@ -56,7 +56,7 @@ func reign(kind string) error {
 
 func leave(s *Succession, way string, e Estate) error {
 	if way == "another" {
-		pid, err := s.ByAnother(e)
+		pid, err := s.ByAnother(e, func() bool { return true })
 		if err == nil {
 			fmt.Println("left to", pid)
 		}
@@ -88,7 +88,7 @@ func takeOver(kind string, before *Predecessor) error {
 	if err := before.Accept(); err != nil || before.Trial() {
 		return err
 	}
-	fmt.Println("new grace", os.Getpid(), before.Same(), os.Getenv(variable)+os.Getenv(tableflips))
+	fmt.Println("new grace", os.Getpid(), before.Same(), os.Getenv(Variable)+os.Getenv(tableflips))
 	return nil
 }
 
@@ -175,7 +175,7 @@ func TestBadSuccessorIsTold(t *testing.T) {
 // Variables that have come from anywhere else make nobody a successor, and reach nobody.
 func TestLeakedVariablesAreIgnored(t *testing.T) {
 	for _, leaked := range []string{"another 1", "launch 1", "same 0", "try 77", "same", "nonsense"} {
-		said := dynasty(t, "good by itself", variable+"="+leaked, tableflips+"=yes")
+		said := dynasty(t, "good by itself", Variable+"="+leaked, tableflips+"=yes")
 		if len(said) != 2 || !strings.HasPrefix(said[0], "old grace") || !strings.HasSuffix(said[1], " true ") {
 			t.Errorf("%s: %q", leaked, said)
 		}

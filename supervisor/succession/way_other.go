@@ -6,6 +6,9 @@ import "errors"
 
 var errOnlyLinux = errors.New("cannot replace a running grace: only on Linux")
 
+// Variable is that of the Linux version.
+const Variable = "GRACE_SUCCESSION"
+
 // Succession is of no use here.
 type Succession struct{ Program string }
 
@@ -31,7 +34,7 @@ func (*Predecessor) Refuse(error) {}
 func (*Predecessor) Accept() error { return errOnlyLinux }
 
 // ByAnother always fails.
-func (*Succession) ByAnother(Estate) (int, error) { return 0, errOnlyLinux }
+func (*Succession) ByAnother(Estate, func() bool) (int, error) { return 0, errOnlyLinux }
 
 // Try always fails.
 func (*Succession) Try(Estate) error { return errOnlyLinux }
