@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -515,5 +516,35 @@ func TestReexecAsPIDOne(t *testing.T) {
 	c.do("kill", c.name, "TERM")
 	if status := c.wait(); status != 0 {
 		t.Errorf("status %d", status)
+	}
+}
+
+// A program that hangs holds up no deadline, and what it has started does not outlive it.
+func TestHangingSuccessorHoldsNothingUp(t *testing.T) {
+	for i, way := range waysToReexec {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			sleep := strconv.Itoa(4720 + i)
+			d := found(t, way, "--listen", "web=127.0.0.1:0", "--drain-timeout", "3s", "--", appBinary, "-ignore-term")
+			d.upgrade(2)
+			if err := os.Remove(d.program); err != nil {
+				t.Fatal(err)
+			}
+			if err := writeFile(d.program, "#!/bin/sh\nsetsid sleep "+sleep+" &\nwait\n", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			d.order(syscall.SIGUSR2)
+			d.awaitOf("generation ended", 1)
+			if d.said("reexec failed") {
+				t.Error("the old generation has ended after the program was given up")
+			}
+			d.awaitMessage("reexec failed, this grace goes on")
+			if d.said("killed, but still there") {
+				t.Error("what has ended is said to be there")
+			}
+			until(t, "what the program has started is gone", func() bool { return len(running(t, "sleep\x00"+sleep+"\x00")) == 0 })
+			d.signal(syscall.SIGQUIT)
+			d.wait()
+		})
 	}
 }
