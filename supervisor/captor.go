@@ -331,8 +331,18 @@ func (c *captor) tell(text string, err error) {
 // miss who has it. A bind waits for the answer, so the second comes at once.
 func live(unowned func([]uint64) []uint64) func(handoff.Member, uint64) bool {
 	return func(_ handoff.Member, inode uint64) bool {
-		return len(unowned([]uint64{inode})) == 0 || len(unowned([]uint64{inode})) == 0
+		return !inTwoLooks(func() bool { return len(unowned([]uint64{inode})) > 0 })
 	}
+}
+
+// inTwoLooks reports whether each of two looks in a row saw it.
+func inTwoLooks(seen func() bool) bool {
+	for range 2 {
+		if !seen() {
+			return false
+		}
+	}
+	return true
 }
 
 // unowned gives those of the sockets that no process of the app has open. Where one of them

@@ -76,7 +76,7 @@ func (a *apps) accepted(generation int) bool {
 // quiet takes two looks. One can miss a process that is just being born, with the
 // connection that its parent has accepted for it.
 func (a *apps) quiet(generation int, pids []int) bool {
-	return a.idle(generation, pids) && a.idle(generation, pids)
+	return inTwoLooks(func() bool { return a.idle(generation, pids) })
 }
 
 // idle looks at the connections. Of one at a path nobody can tell.
