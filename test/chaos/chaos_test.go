@@ -8,9 +8,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,6 +66,7 @@ func TestChaos(t *testing.T) {
 
 func begin(t *testing.T, isolated bool) *run {
 	t.Helper()
+	heedHangups()
 	r := &run{seed: *seed, isolated: isolated}
 	if r.seed == 0 {
 		r.seed = rand.Uint64()
@@ -92,6 +95,9 @@ func begin(t *testing.T, isolated bool) *run {
 	t.Logf("again with: scripts/chaos --seed %d", r.seed)
 	return r
 }
+
+// heedHangups undoes what nohup does: grace would ignore SIGHUP as well, and none is followed then.
+func heedHangups() { signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) }
 
 // build makes the programs; the app needs no race detector.
 func build(dir string) (programs string, err error) {
