@@ -291,9 +291,10 @@ func (g *grace) stop(pid int) {
 }
 
 // kill ends an instance and notes what it had accepted.
-func (g *grace) kill(pid int) {
+// It reports whether there was anything to kill: what has begun to become the app cannot be told from others for a moment.
+func (g *grace) kill(pid int) bool {
 	if !g.has(pid) {
-		return
+		return false
 	}
 	g.stop(pid)
 	if clients, err := accepted(pid); err == nil { // or it has ended by itself
@@ -301,6 +302,7 @@ func (g *grace) kill(pid int) {
 		g.run.book.note(g.name, "process %d is killed with %v", pid, clients)
 	}
 	_ = syscall.Kill(pid, syscall.SIGKILL)
+	return true
 }
 
 func killed(g *grace, random *rand.Rand) { g.kill(g.victim(random)) }
@@ -310,9 +312,12 @@ func killed(g *grace, random *rand.Rand) { g.kill(g.victim(random)) }
 func killedAndUpgraded(g *grace, random *rand.Rand) {
 	for range 1 + random.IntN(3) {
 		pid := g.victim(random, "current")
-		g.kill(pid)
+		if !g.kill(pid) {
+			continue
+		}
 		g.await("an end is seen", func(s control.Status) bool { return !slices.Contains(instances(s, nil), pid) })
 	}
+	g.shares = true
 	g.mustUpgrade(another(g, random))
 }
 

@@ -199,7 +199,10 @@ func (g *grace) limited(random *rand.Rand, resource int, soft uint64) {
 		g.kill(victim)
 	case 2:
 		g.signal(syscall.SIGHUP)
-		g.kill(victim)
+		if undoneWithoutLoss(g) { // it may have a successor by now, and nobody is started again for its queue
+			g.kill(victim)
+			g.shares = true
+		}
 	}
 	g.unanswered(random, 20)
 	g.must(g.limit(pid, resource, &before, nil))

@@ -42,6 +42,7 @@ type grace struct {
 	client     *control.Client
 	load       *load.Load
 	casualties casualties
+	shares     bool // a restart and a candidate may have begun together
 	measured   []growth
 
 	mu      sync.Mutex
@@ -360,9 +361,11 @@ func (g *grace) await(what string, is func(control.Status) bool) control.Status 
 func (g *grace) settle() {
 	s := g.await("it serves", serving)
 	g.answeredBy(s.Current)
+	g.shares = false
 }
 
-// answeredBy waits until a generation answers. Where each has sockets of its own, it has to answer at once.
+// answeredBy waits until a generation answers. Where each has sockets of its own, it has to answer at once, unless the one
+// before was started again with the same queue, and has not been told to stop.
 func (g *grace) answeredBy(generation int) {
 	for limit := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		answers, err := g.get("/")
@@ -372,7 +375,7 @@ func (g *grace) answeredBy(generation int) {
 			return
 		case answers == generation:
 			return
-		case g.kind.own:
+		case g.kind.own && !g.shares:
 			g.find("generation %d serves, and %d answers a new client", generation, answers)
 			return
 		case time.Now().After(limit):
