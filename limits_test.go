@@ -146,3 +146,78 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// A grace that was killed leaves its runtime directory, and the next one removes it; that of a living one stays, whatever
+// process that is by now.
+func TestRuntimeDirectoryOfAKilledGraceIsRemoved(t *testing.T) {
+	needRoot(t)
+	for name, change := range map[string]func(*exec.Cmd){"root": func(*exec.Cmd) {}, "user": asNobody} {
+		for _, way := range waysToReexec {
+			t.Run(name+", "+way, func(t *testing.T) {
+				t.Parallel()
+				start := graceIn(t, change, way == waysToReexec[0])
+				killed := start()
+				left := killed.runtimeDir(1)
+				app := killed.awaitMessage("instance started").PID
+				killed.signal(syscall.SIGKILL)
+				killed.wait()
+				alive := start()
+				kept := alive.runtimeDir(1)
+				if _, err := os.Stat(left); err == nil {
+					t.Error("the directory of the killed grace is left")
+				}
+				if got := ask(t, killed.address("web"), "/"); got == "" {
+					t.Error("the app of the killed grace does not answer")
+				}
+				if err := syscall.Kill(app, syscall.SIGKILL); err != nil {
+					t.Error(err)
+				}
+				alive.signal(syscall.SIGUSR2)
+				d := &dynasty{supervised: alive}
+				next := alive.awaitMessage("taken over").PID
+				start().stop()
+				if _, err := os.Stat(kept); err != nil {
+					t.Errorf("the directory of a living grace is removed: %v", err)
+				}
+				d.upgrade(2)
+				if err := syscall.Kill(next, syscall.SIGTERM); err != nil {
+					t.Error(err)
+				}
+				alive.awaitMessage("generation ended")
+				until(t, "the directory is removed", func() bool { _, err := os.Stat(kept); return err != nil })
+			})
+		}
+	}
+}
+
+// graceIn gives what starts graces that share a place for their runtime directories.
+func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *supervised {
+	dir, err := os.MkdirTemp("", "grace-test-") // which others can pass, other than t.TempDir
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return func() *supervised {
+		s := graceWith(t, func(c *exec.Cmd) {
+			change(c)
+			if c.SysProcAttr != nil {
+				if err := os.Chown(dir, int(c.SysProcAttr.Credential.Uid), -1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+dir, "NOTIFY_SOCKET=")
+			if managed { // nobody listens there, and grace becomes another process all the same
+				c.Env = append(c.Env, "NOTIFY_SOCKET=@grace-test-nobody")
+			}
+		}, "--listen", "web=127.0.0.1:0", "--", appBinary)
+		s.ready(1)
+		return s
+	}
+}
+
+// runtimeDir is the directory of an instance's NOTIFY_SOCKET.
+func (s *supervised) runtimeDir(instance int) string {
+	s.t.Helper()
+	started := s.find("the instance is started", func(e entry, _ string) bool { return e.Message == "instance started" && e.Instance == instance })
+	return filepath.Dir(s.notifySocket(started.PID))
+}

@@ -36,7 +36,7 @@ type NotifySocket struct {
 func OpenNotify(dir string, uid, gid int) (*NotifySocket, error) {
 	path := "@grace-notify-" + rand.Text()
 	if dir != "" {
-		path = filepath.Join(dir, "notify-"+rand.Text())
+		path = filepath.Join(dir, "notify-"+rand.Text()[:13]) // short, as a path has to be
 	}
 	if len(path) >= len(unix.RawSockaddrUnix{}.Path) {
 		return nil, fmt.Errorf("cannot open a notification socket: %s is longer than a socket's path may be (107 bytes): use a shorter directory", path)

@@ -29,7 +29,8 @@ type Process struct {
 
 	report  int // read end of the shim's report; -1 once read
 	failed  *StartError
-	capture int // where the shim sends its listener; -1 without capture, and once it has come
+	silent  bool // the report has ended without a word: the shim has died
+	capture int  // where the shim sends its listener; -1 without capture, and once it has come
 }
 
 // connect makes the shim's connections to grace, and gives the ends that the
@@ -177,8 +178,15 @@ func (p *Process) Wait() (Exit, error) {
 	}
 	exit, err := p.peek()
 	exit.Err = failed
+	if p.silent && (exit.Code == statusThrown || exit.Signal == syscall.SIGABRT) {
+		exit.Err = startError("start a thread", p.path, syscall.EAGAIN)
+	}
 	return exit, err
 }
+
+// statusThrown is how a Go program ends that the system gives no thread or no memory (newosproc in the runtime's
+// os_linux.go; with cgo, or GOTRACEBACK=crash, it aborts). That befalls the shim where its fork has taken the last place.
+const statusThrown = 2
 
 // readReport ends with the exec, which closes the other end, or with what the
 // shim has to say.
@@ -193,7 +201,8 @@ func (p *Process) readReport() (*StartError, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read what became of process %d: %w", p.PID, err)
 	}
-	if len(text) == 0 {
+	p.silent = len(text) == 0
+	if p.silent || string(text) == shim.Executing {
 		return nil, nil
 	}
 	failed, ok := shim.ParseFailure(string(text))

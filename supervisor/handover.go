@@ -185,7 +185,7 @@ func (h *handover) describe(m machineState) (*document, error) {
 	s := h.service
 	d := &document{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
 	d.Host = hostState{
-		Uncapturable: s.apps.uncapturable.Load(), Runtime: s.runtime.path, Hangup: s.signals.catches(syscall.SIGHUP),
+		Uncapturable: s.apps.uncapturable.Load(), Runtime: s.runtime.path, RuntimeLock: s.runtime.lock, Hangup: s.signals.catches(syscall.SIGHUP),
 		Strange: s.strange, Launches: map[int]launchState{}, Programs: s.apps.allPrograms(),
 	}
 	for _, l := range s.listeners {
@@ -365,7 +365,12 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 	} else if s.steering, err = openSteering(s.options, live(s.unowned)); err != nil { // a grace before captured less
 		return err
 	}
-	s.runtime = runtimeDir{host.Runtime}
+	s.runtime.path = host.Runtime
+	if host.RuntimeLock > 0 { // a grace before had none
+		if s.runtime.lock, err = files.Take(host.RuntimeLock); err != nil {
+			return err
+		}
+	}
 	s.first = host.Launches[d.Machine.Current].launch()
 	if host.Control != nil {
 		if err := host.Control.take(files); err != nil {

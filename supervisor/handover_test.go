@@ -79,11 +79,11 @@ func TestUnknownFieldsArePassedOver(t *testing.T) {
 
 func TestFilesAreEachOnce(t *testing.T) {
 	h := hostState{
-		Control: &controlState{Listener: 9, Lock: 4},
-		Apps:    []appState{{Calls: -1, Fresh: map[uint64]int{7: 9}}},
+		Control: &controlState{Listener: 9, Lock: 4}, RuntimeLock: 8,
+		Apps: []appState{{Calls: -1, Fresh: map[uint64]int{7: 9}}},
 	}
 	h.Apps[0].Main.PIDFD, h.Apps[0].Notify.FD, h.Apps[0].Predecessors.Predecessor = 5, 6, -1
-	if got := asJSON(t, h.files()); got != "[4,5,6,9]" {
+	if got := asJSON(t, h.files()); got != "[4,5,6,8,9]" {
 		t.Error(got)
 	}
 }

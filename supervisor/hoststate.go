@@ -39,6 +39,7 @@ type hostState struct {
 	Programs     map[int]int         // descriptors of executables, by generation, of ended ones too
 	Apps         []appState
 	Runtime      string
+	RuntimeLock  int // 0 if it has none
 	Control      *controlState
 	Hangup       bool  // HUP is heeded
 	Signals      []int // that came too late for the old grace
@@ -118,6 +119,9 @@ func (s hostState) files() []int {
 	}
 	if s.Control != nil {
 		add(s.Control.Listener, s.Control.Lock)
+	}
+	if s.RuntimeLock > 0 {
+		add(s.RuntimeLock)
 	}
 	for _, fd := range s.Programs {
 		add(fd)

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/gracerun/grace/childproc"
@@ -13,7 +15,18 @@ import (
 
 // runtimeDir is where one grace keeps its sockets; the empty one stands for the
 // abstract namespace, where no directory can be written.
-type runtimeDir struct{ path string }
+type runtimeDir struct {
+	path string
+	// lock is the directory, open and locked (flock(2)) as long as a grace has it; 0 for that of a grace which locked
+	// none. The kernel gives the lock free with its last owner. systemd-tmpfiles leaves alone what is locked so.
+	lock int
+}
+
+// The name says that a living grace has the directory locked. It is made under another one, which nobody sweeps.
+const (
+	runtimePrefix  = "grace-run-"
+	unlockedPrefix = ".grace-new-"
+)
 
 // RuntimeDir makes the directory that a grace would keep its sockets in, and gives
 // what removes it. The path is empty where none can be made.
@@ -23,19 +36,82 @@ func RuntimeDir(identity *childproc.Identity) (path string, remove func() error)
 }
 
 // openRuntimeDir makes a directory that only grace and, for passing through, its
-// apps can enter.
+// apps can enter. It removes what graces have left that were killed.
 func openRuntimeDir(identity *childproc.Identity) runtimeDir {
+	for _, parent := range runtimeParents(false) {
+		sweepRuntimeDirs(parent)
+	}
 	for _, parent := range runtimeParents(identity != nil) {
-		path, err := os.MkdirTemp(parent, "grace-")
-		if err != nil {
-			continue
+		if d, err := makeRuntimeDir(parent, runtimeMode(identity)); err == nil {
+			return d
 		}
-		if identity == nil || os.Chmod(path, 0o711) == nil {
-			return runtimeDir{path}
-		}
-		os.Remove(path)
 	}
 	return runtimeDir{}
+}
+
+func makeRuntimeDir(parent string, mode fs.FileMode) (d runtimeDir, err error) {
+	fresh, err := os.MkdirTemp(parent, unlockedPrefix)
+	if err != nil {
+		return runtimeDir{}, err
+	}
+	d.path = filepath.Join(parent, runtimePrefix+strings.TrimPrefix(filepath.Base(fresh), unlockedPrefix))
+	if err = os.Chmod(fresh, mode); err == nil { // whatever the umask is
+		d.lock, err = lockDir(fresh)
+	}
+	if err == nil {
+		err = os.Rename(fresh, d.path)
+	}
+	if err != nil {
+		return runtimeDir{}, errors.Join(err, d.unlock(), os.Remove(fresh))
+	}
+	return d, nil
+}
+
+func runtimeMode(identity *childproc.Identity) fs.FileMode {
+	if identity == nil {
+		return 0o700
+	}
+	return 0o711
+}
+
+// sweepRuntimeDirs removes the directories of graces that were killed. Of those nobody reads the sockets, though an app
+// may run on that was told of one. What cannot be removed stays.
+func sweepRuntimeDirs(parent string) {
+	paths, _ := filepath.Glob(filepath.Join(parent, runtimePrefix+"*"))
+	for _, path := range paths {
+		d := runtimeDir{path: path}
+		if d.own() != nil {
+			continue
+		}
+		var err error
+		if d.lock, err = lockDir(path); err != nil {
+			continue // it lives
+		}
+		_ = d.empty()
+		_ = d.unlock()
+	}
+}
+
+// empty removes the directory, if it holds nothing but sockets for apps.
+func (d runtimeDir) empty() error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return err
+	}
+	foreign := func(e fs.DirEntry) bool { return e.Type() != fs.ModeSocket || !strings.HasPrefix(e.Name(), "notify-") }
+	if slices.ContainsFunc(entries, foreign) {
+		return errors.New("something else is in it")
+	}
+	return os.RemoveAll(d.path)
+}
+
+func (d *runtimeDir) unlock() error {
+	if d.lock == 0 {
+		return nil
+	}
+	fd := d.lock
+	d.lock = 0
+	return syscall.Close(fd)
 }
 
 // runtimeParents are the places to try. An app of another user cannot pass
@@ -76,17 +152,22 @@ func (d runtimeDir) restore(identity *childproc.Identity) error {
 	if d.path == "" || d.own() == nil {
 		return nil
 	}
-	mode := fs.FileMode(0o700)
-	if identity != nil {
-		mode = 0o711
+	mode := runtimeMode(identity)
+	made := os.Mkdir(d.path, mode)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return made
 	}
-	if err := os.Mkdir(d.path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.own(); err != nil || made != nil {
 		return err
 	}
-	if err := d.own(); err != nil {
-		return err
+	err := os.Chmod(d.path, mode) // whatever the umask is
+	if err == nil {
+		err = d.relock()
 	}
-	return os.Chmod(d.path, mode) // less the umask
+	if err != nil { // without its lock it would be swept
+		return errors.Join(err, os.Remove(d.path))
+	}
+	return nil
 }
 
 // own fails unless the directory is grace's own, and nobody else can write to it.
@@ -102,11 +183,11 @@ func (d runtimeDir) own() error {
 	return nil
 }
 
-func (d runtimeDir) close() error {
+func (d *runtimeDir) close() error {
 	if d.path == "" || d.own() != nil {
-		return nil
+		return d.unlock()
 	}
-	if err := os.RemoveAll(d.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := errors.Join(os.RemoveAll(d.path), d.unlock()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot remove the runtime directory: %w", err)
 	}
 	return nil

@@ -79,3 +79,69 @@ func TestRuntimeDirectoryOfAnotherUser(t *testing.T) {
 		t.Errorf("it was removed: %v", err)
 	}
 }
+
+// Whoever lives has its directory locked; what is not provably a dead grace's is left alone.
+func TestRuntimeDirectoriesOfKilledGracesAreRemoved(t *testing.T) {
+	alive := privateRuntimeDir(t)
+	parent := filepath.Dir(alive.path)
+	dead := func() string {
+		d, err := makeRuntimeDir(parent, 0o711)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, why, err := d.openNotify(nil); why != nil || err != nil {
+			t.Fatal(why, err)
+		}
+		if err := d.unlock(); err != nil {
+			t.Fatal(err)
+		}
+		return d.path
+	}
+	plain, foreign, older := dead(), dead(), filepath.Join(parent, "grace-1234")
+	link, target := filepath.Join(parent, runtimePrefix+"link"), filepath.Join(parent, "target")
+	others, changeable := dead(), dead()
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(foreign, "notes"), nil, 0o600), os.Mkdir(older, 0o700),
+		os.Mkdir(target, 0o700), os.Symlink(target, link), os.Chmod(changeable, 0o777),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stay := []string{alive.path, foreign, older, link, target, changeable}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(others, 1, 1); err != nil {
+			t.Fatal(err)
+		}
+		stay = append(stay, others)
+	}
+	next := openRuntimeDir(nil)
+	defer next.close()
+	if unix.Access(plain, unix.F_OK) == nil {
+		t.Error("the directory of a grace that was killed is left")
+	}
+	for _, path := range append(stay, next.path) {
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s is removed", path)
+		}
+	}
+	if err := alive.close(); err != nil || unix.Access(alive.path, unix.F_OK) == nil {
+		t.Errorf("not closed: %v", err)
+	}
+}
+
+// A directory that was made again is as locked as the one before.
+func TestRuntimeDirectoryMadeAgainIsLocked(t *testing.T) {
+	d := privateRuntimeDir(t)
+	defer d.close()
+	if err := os.RemoveAll(d.path); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.restore(nil); err != nil {
+		t.Fatal(err)
+	}
+	sweepRuntimeDirs(filepath.Dir(d.path))
+	if err := d.own(); err != nil {
+		t.Errorf("the directory of a living grace is removed: %v", err)
+	}
+}

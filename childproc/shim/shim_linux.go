@@ -67,8 +67,11 @@ func numbers(list []int) string {
 	return text
 }
 
-// ParseFailure reads what the shim has reported.
+// ParseFailure reads what the shim has reported, after Executing.
 func ParseFailure(text string) (Failure, bool) {
+	if len(text) > 0 && text[:1] == Executing {
+		text = text[1:]
+	}
 	f := fields(text, ',')
 	if len(f) != 2 {
 		return Failure{}, false
@@ -76,6 +79,9 @@ func ParseFailure(text string) (Failure, bool) {
 	errno, err := strconv.Atoi(f[1])
 	return Failure{f[0], syscall.Errno(errno)}, err == nil
 }
+
+// Executing is reported before the exec: nothing at all is the report of a shim that has died before.
+const Executing = "+"
 
 // head is how many words come before the app's arguments, the name included.
 const head = 10
@@ -191,6 +197,9 @@ func (e Errand) run(argv []string) (string, error) {
 		if step, err := e.Identity.take(); err != nil {
 			return step, err
 		}
+	}
+	if _, err := syscall.Write(e.Report, []byte(Executing)); err != nil {
+		return "report", err
 	}
 	return "exec", e.execute(argv)
 }
