@@ -150,3 +150,8 @@ func (s *NotifySocket) Close() error {
 	}
 	return errors.Join(err, s.conn.Close())
 }
+
+// There reports whether who is told of the path can still send to the socket.
+func (s *NotifySocket) There() bool {
+	return s.path[0] == '@' || unix.Access(s.path, unix.F_OK) == nil
+}

@@ -27,6 +27,9 @@ func (*NotifySocket) Resume() error { return nil }
 // Path is empty.
 func (*NotifySocket) Path() string { return "" }
 
+// There is true: nothing can be done.
+func (*NotifySocket) There() bool { return true }
+
 // Receive always fails.
 func (*NotifySocket) Receive(func(pid int) bool) (Message, error) { return Message{}, errNoNotify }
 

@@ -87,6 +87,7 @@ func (a *apps) start(s start) {
 		a.post(started{s.instance, p.PID})
 		a.follows(app, p)
 		app.hear()
+		a.lookAfter(app)
 		a.await(app, waiting, launch, time.Now())
 	}()
 }

@@ -200,6 +200,7 @@ func (a *apps) carryOn(m *machine) {
 		waiting, dismiss := context.WithCancel(app.ctx)
 		app.launch, app.waiting, app.dismiss = a.launches[app.start.generation].launch, waiting, dismiss
 		app.attend()
+		a.lookAfter(app)
 		a.attempt(app.tellOfPredecessor())
 		for _, p := range app.processes {
 			a.follows(app, p)
