@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -584,6 +585,29 @@ func TestConnectionThatCannotBeTakenIsNotAwaited(t *testing.T) {
 	}
 	if err := h.goAway(t.Context(), 0); err != nil {
 		t.Error(err)
+	}
+}
+
+// early is a server whose client has sent frames before its connection is taken.
+type early struct{ *bufio.ReadWriter }
+
+func (e early) Hijack() (net.Conn, *bufio.ReadWriter, error) { return &tape{}, e.ReadWriter, nil }
+
+// TestWhatWasSentEarlyIsHeld: libraries take only as much from the reader as it says that it holds.
+func TestWhatWasSentEarlyIsHeld(t *testing.T) {
+	for _, sent := range []string{"", "a frame"} {
+		r := bufio.NewReader(strings.NewReader(sent))
+		if _, err := r.Peek(len(sent)); err != nil {
+			t.Fatal(err)
+		}
+		_, taken, err := newHijacks().hijack(early{bufio.NewReadWriter(r, bufio.NewWriter(io.Discard))}, true, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, err := taken.Reader.Peek(taken.Reader.Buffered())
+		if err != nil || string(held) != sent {
+			t.Errorf("of %q the reader holds %q, %v", sent, held, err)
+		}
 	}
 }
 
