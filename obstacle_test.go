@@ -33,8 +33,9 @@ func TestStoppedByTheTerminal(t *testing.T) {
 // TestWrapperThatClosesTheSockets is named in the reason, and in the log before that.
 func TestWrapperThatClosesTheSockets(t *testing.T) {
 	for name, script := range map[string]string{
-		"in its child": `(exec 3<&-; read line <"$0"; exit 1); exit 1`,
-		"in itself":    `exec 3<&-; read line <"$0"; exit 1`,
+		"in its child":                       `(exec 3<&-; read line <"$0"; exit 1); exit 1`,
+		"in itself":                          `exec 3<&-; read line <"$0"; exit 1`,
+		"in its child, which ends before it": `(exec 3<&-; read line <"$0"); sleep 0.3; exit 1`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

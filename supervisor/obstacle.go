@@ -9,12 +9,20 @@ import (
 	"github.com/gracerun/grace/childproc"
 )
 
+// obstacleHolds is how long an obstacle is told of after it was seen last: a wrapper whose server has ended goes on for a
+// moment, in which there is nothing to see, and ends then for the same reason.
+const obstacleHolds = 2 * time.Second
+
 // watchObstacles tells of what can be seen to keep the instance from serving, until it is ready or has ended. A look
 // costs, so that each comes a twentieth of the wait later than the one before.
 func (v *vigil) watchObstacles() {
-	last := ""
+	last, seen := "", time.Time{}
 	for v.pause(max(time.Since(v.begun)/20, 50*time.Millisecond)) == nil {
-		if now, alive := v.obstacle(); alive && now != last {
+		now, alive := v.obstacle()
+		if now != "" {
+			seen = time.Now()
+		}
+		if alive && now != last && (now != "" || time.Since(seen) >= obstacleHolds) {
 			last = now
 			v.apps.post(obstructed{v.instance, now})
 		}

@@ -112,7 +112,7 @@ func (m *machine) fail(g *generation, why string, status int) {
 // failFirst: a service manager has to see at once that nothing works.
 func (m *machine) failFirst(g *generation, why string, status int) {
 	if m.policy.Held && !g.touched && g.ran && !g.obstructed() {
-		why += "; it was not seen to use the --listen sockets (leave --listen out if the app binds by itself, or choose a --dialect that it knows)"
+		why += "; it was not seen to use the --listen sockets (leave --listen out if the app binds by itself, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)"
 	}
 	if g.ran && status == 0 {
 		why += "; if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET"
