@@ -55,7 +55,7 @@ func (r recipe) moved() string {
 			continue
 		}
 		if info, err := os.Stat(to); err == nil && info.IsDir() {
-			return fmt.Sprintf("grace was started in %s without PWD, so that it does not know by which link, and %s, which led there, leads to %s now (start grace with --chdir %s to follow that link, or with --chdir %s to stay)",
+			return fmt.Sprintf("the working directory is %s, and the link %s, which led there, leads to %s now; as grace was started without PWD and without --chdir, it follows no link (restart grace with --chdir %s to follow this one, or with --chdir %s to stay; until then, grace upgrade NAME -- COMMAND runs a command that is given with its whole path)",
 				r.Dir, link, to, link, r.Dir)
 		}
 	}
@@ -70,7 +70,7 @@ func (l *launch) heedLinks(current *recipe) error {
 	}
 	moved := current.moved()
 	if moved != "" && current.runsLike(l.recipe()) {
-		return fmt.Errorf("cannot upgrade to what runs already: %s", moved)
+		return fmt.Errorf("it would start what runs already: %s", moved)
 	}
 	l.stays = moved
 	return nil

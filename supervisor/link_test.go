@@ -69,7 +69,7 @@ func TestMovedLinkThatNobodyHasNamed(t *testing.T) {
 			c.move(t, dir)
 			second, err := resolveOrder(o, prepare{generation: 2, current: &current}, 0)
 			if c.fails {
-				if err == nil || !strings.Contains(err.Error(), "--chdir "+dir+"/current to follow that link") {
+				if err == nil || !strings.Contains(err.Error(), "--chdir "+dir+"/current to follow this one") {
 					t.Errorf("%v", err)
 				}
 				return

@@ -89,7 +89,7 @@ func (l *launch) locate() (path string, p program, departure string) {
 	case err == nil:
 		return path, p, fmt.Sprintf("%s is another file now (%s)", path, l.file.difference(now))
 	case p != 0:
-		return path, p, fmt.Sprintf("%s cannot be found any more: %v", path, err)
+		return path, p, fmt.Sprintf("cannot find %s any more: %v", path, err)
 	}
 	return path, 0, "" // the start will tell
 }
@@ -101,7 +101,7 @@ func (a *apps) locate(generation int, l *launch) (string, int) {
 	case departure == "":
 	case p != 0:
 		a.post(noticed{fmt.Sprintf("generation %d is started from its own executable", generation),
-			departure + " (run grace upgrade to deploy what is there)"})
+			departure + " (run grace upgrade once the next version is there)"})
 	default:
 		a.post(noticed{fmt.Sprintf("generation %d is started from another file than before, which no upgrade has checked", generation),
 			departure + ", and a script, or a file that was written over, cannot be kept (run grace upgrade to have it checked; give each release a path of its own)"})

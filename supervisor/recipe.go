@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"debug/elf"
 	"fmt"
 	"os"
 	"slices"
@@ -32,7 +31,6 @@ type file struct {
 	Device, Inode uint64
 	Size          int64
 	Modified      time.Time
-	BuildID       string // of an ELF file that has one
 }
 
 func identify(path string) (file, error) {
@@ -40,35 +38,12 @@ func identify(path string) (file, error) {
 	if err := unix.Stat(path, &s); err != nil {
 		return file{}, err
 	}
-	f := file{Device: uint64(s.Dev), Inode: s.Ino, Size: s.Size, Modified: time.Unix(s.Mtim.Unix())}
-	f.BuildID = buildID(path)
-	return f, nil
+	return file{Device: uint64(s.Dev), Inode: s.Ino, Size: s.Size, Modified: time.Unix(s.Mtim.Unix())}, nil
 }
 
-// buildID is what the linker called its output, or nothing: scripts have none, and
-// a file that only root can read keeps its own to itself.
-func buildID(path string) string {
-	binary, err := elf.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer binary.Close()
-	for _, name := range []string{".note.gnu.build-id", ".note.go.buildid"} {
-		section := binary.Section(name)
-		if section == nil {
-			continue
-		}
-		if note, err := section.Data(); err == nil {
-			return fmt.Sprintf("%x", note)
-		}
-	}
-	return ""
-}
-
+// same does not ask for the build id: PyInstaller, Deno, Bun and Node's single executables put the program behind or into
+// a finished runtime, whose build id it keeps.
 func (f file) same(now file) bool {
-	if f.BuildID != "" && f.BuildID == now.BuildID {
-		return true
-	}
 	return f.Device == now.Device && f.Inode == now.Inode && f.Size == now.Size && f.Modified.Equal(now.Modified)
 }
 
