@@ -97,6 +97,21 @@ func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
 	}
 }
 
+// unshare blocks the stop signal and waits for its child.
+func TestChildOfWhoTakesNoStopSignalIsToldToStop(t *testing.T) {
+	s := wrapped(t, "exec unshare --fork $APP -take fd:3", "--listen", "web=127.0.0.1:0")
+	addr := s.address("web")
+	s.ready(1)
+	under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
+		s.upgrade(2)
+		s.awaitOf("generation ended", 1)
+	})
+	s.signal(unix.SIGTERM)
+	if status := s.wait(); status != 0 || s.said("killing") {
+		t.Errorf("status %d", status)
+	}
+}
+
 func TestStopGroupTellsAllAtOnce(t *testing.T) {
 	s := wrapped(t, `trap 'echo told; wait' TERM; $APP -take fd:3; wait`, "--listen", "web=127.0.0.1:0", "--stop-group")
 	s.ready(1)

@@ -54,6 +54,9 @@ func (*Process) Signal(syscall.Signal) error { return errOnlyLinux }
 // SignalGroup always fails.
 func (*Process) SignalGroup(syscall.Signal) error { return errOnlyLinux }
 
+// Bypass always fails.
+func (*Process) Bypass(syscall.Signal) ([]Remnant, error) { return nil, errOnlyLinux }
+
 // Captured always fails.
 func (*Process) Captured() (*capture.Listener, error) { return nil, errOnlyLinux }
 

@@ -30,7 +30,13 @@ type apps struct {
 	lookUps      gate            // of a command and its files
 }
 
-func (a *apps) tell(t tell) { a.attempt(a.running[t.instance].main().Signal(t.signal)) }
+func (a *apps) tell(t tell) {
+	app := a.running[t.instance]
+	a.attempt(app.main().Signal(t.signal))
+	if t.signal == a.options.Policy.StopSignal {
+		a.bypass(app, t.signal)
+	}
+}
 
 func (a *apps) tellGroup(t tellGroup) { a.attempt(a.running[t.instance].main().SignalGroup(t.signal)) }
 

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 	"time"
@@ -41,6 +42,28 @@ func (a *apps) tellRest(t tellRest) {
 		}
 		if len(rest) > 0 {
 			a.post(left{t.instance, rest})
+		}
+	})
+}
+
+// bypassAfter is how long a stop signal may wait in a main process until that is known not to take it.
+const bypassAfter = time.Second
+
+// bypass has the children told to stop where the main process does not take the signal, and so tells nobody.
+func (a *apps) bypass(app *app, signal syscall.Signal) {
+	main := app.main()
+	app.errand(func() {
+		if pause(app.ctx, bypassAfter) != nil {
+			return
+		}
+		children, err := main.Bypass(signal)
+		a.attempt(err)
+		var told []remnant
+		for _, c := range children {
+			told = append(told, remnant{PID: c.PID, Command: c.Command, Told: true})
+		}
+		if len(told) > 0 {
+			a.post(noticed{"the main process does not take the stop signal, so its children are told to stop", fmt.Sprintf("process %d ignores or blocks it: %s", main.PID, listRest(told))})
 		}
 	})
 }

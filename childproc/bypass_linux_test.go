@@ -1,0 +1,60 @@
+package childproc
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A process that does not take the signal has its children told, and one that does has not.
+func TestBypass(t *testing.T) {
+	const child = `trap "exit 4" TERM; echo >$OUT; while :; do sleep 0.01; done`
+	scripts := map[string]struct {
+		script string
+		told   int
+	}{
+		"blocked": {`exec unshare --fork sh -c '` + child + `'`, 1},
+		"ignored": {`trap "" TERM; exec python3 -c 'import os, signal
+if os.fork(): os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+signal.signal(signal.SIGTERM, lambda *_: os._exit(4))
+open(os.environ["OUT"], "w").write("\n")
+while True: signal.pause()'`, 1},
+		"taken": {`trap : TERM; sh -c '` + child + `' & child=$!; wait; kill $child; wait $child; wait $child`, 0},
+	}
+	for name, c := range scripts {
+		t.Run(name, func(t *testing.T) {
+			out := t.TempDir() + "/out"
+			p, err := newFamily(t).Start(shell("export OUT=" + out + "; " + c.script))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { p.SignalGroup(unix.SIGKILL) })
+			eventually(t, "the child runs", func() bool { _, err := os.Stat(out); return err == nil })
+			if err := p.Signal(unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if c.told == 0 {
+				eventually(t, "the signal is taken", func() bool { return !pends(p.PID) })
+			}
+			told, err := p.Bypass(unix.SIGTERM)
+			if err != nil || len(told) != c.told {
+				t.Fatalf("told %v, %v", told, err)
+			}
+			if exit, err := p.Wait(); err != nil || exit.Code != 4 {
+				t.Errorf("%v, %v", exit, err)
+			}
+			if err := p.Reap(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func pends(pid int) bool {
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	return !bytes.Contains(text, []byte("ShdPnd:\t"+strings.Repeat("0", 16)))
+}
