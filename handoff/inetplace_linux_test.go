@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,54 @@ func TestAThousandAddressesAreTwoQuestions(t *testing.T) {
 	if got := (inetQuery{}).at(append(addresses, netip.AddrPort{})); len(got) != 2 {
 		t.Errorf("%d questions", len(got))
 	}
+}
+
+// Each question has the kernel go through all sockets of the machine, and each look into /proc through all descriptors
+// of a process. Their buffers tell how many there were: a listener more is none more.
+func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
+	const n = 40
+	s, err := NewSteering(nil)
+	must(t, err)
+	defer s.Close()
+	var addresses []netip.AddrPort
+	var listeners []*Listener
+	asks := map[string]func() error{
+		"bind":        func() error { serve(t, s, Member{2, 0}, reservePort(t, "127.0.0.1")); return nil },
+		"queued":      func() error { _, err := s.Queued(1); return err },
+		"queues":      func() error { s.Queues(1); return nil },
+		"open":        func() error { _, err := OpenAt([]int{os.Getpid()}, addresses); return err },
+		"queued each": func() error { _, err := QueuedEach(listeners); return err },
+		"connections": func() error { _, err := ConnectionsEach([]int{os.Getpid()}, listeners); return err },
+	}
+	allocated := make(map[string][2]int)
+	for round := range 2 {
+		for range n {
+			at := reservePort(t, "127.0.0.1")
+			serve(t, s, Member{1, 0}, at)
+			addresses, listeners = append(addresses, at), append(listeners, hold(t, "127.0.0.1:0"))
+		}
+		_, err := s.Cutover(2) // those of generation 1 are asked about: they may get what has begun
+		must(t, err)
+		for name, ask := range asks {
+			bytes := allocated[name]
+			bytes[round] = allocatedBy(t, ask)
+			allocated[name] = bytes
+		}
+	}
+	for name, bytes := range allocated {
+		if each := (bytes[1] - bytes[0]) / n; each > diagReplySize/4 {
+			t.Errorf("%s: %d bytes more for each listener more, of %v", name, each, bytes)
+		}
+	}
+}
+
+func allocatedBy(t *testing.T, ask func() error) int {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	must(t, ask())
+	runtime.ReadMemStats(&after)
+	return int(after.TotalAlloc - before.TotalAlloc)
 }
 
 // A bind asks for who has a socket only where one is in its way.

@@ -13,11 +13,14 @@ import (
 // bound keeps the listeners open.
 var bound []net.Listener
 
-// bindMany listens at addresses that nobody uses, and writes a line like one of grace's log.
+// firstPort is below those that clients get (net.ipv4.ip_local_port_range).
+const firstPort = 20000
+
+// bindMany listens on ports of an address that nobody uses, and writes a line like one of grace's log.
 func bindMany(n int) error {
 	begun := time.Now()
 	for i := range n {
-		l, err := net.Listen("tcp4", fmt.Sprintf("127.4.%d.%d:4321", i>>8, i&255))
+		l, err := net.Listen("tcp4", fmt.Sprintf("127.4.0.1:%d", firstPort+i))
 		if err != nil {
 			return err
 		}
