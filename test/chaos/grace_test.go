@@ -361,7 +361,7 @@ func (g *grace) await(what string, is func(control.Status) bool) control.Status 
 func (g *grace) settle() {
 	s := g.await("it serves", serving)
 	g.answeredBy(s.Current)
-	g.shares = false
+	g.shares = g.shares && len(s.Generations) > 1
 }
 
 // answeredBy waits until a generation answers. Where each has sockets of its own, it has to answer at once, unless the one
