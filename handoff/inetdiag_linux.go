@@ -80,10 +80,20 @@ func (q inetQuery) marshal() []byte {
 	b = append(b, make([]byte, 8)...)
 	b = append(b, q.family, q.protocol, q.extensions, 0)
 	b = ne.AppendUint32(b, q.states)
-	b = append(b, make([]byte, diagRequestSize-8)...)
+	b = binary.BigEndian.AppendUint16(b, q.onlyPort())
+	b = append(b, make([]byte, diagRequestSize-10)...)
 	b = ne.AppendUint16(b, uint16(unix.SizeofNlAttr+len(program)))
 	b = ne.AppendUint16(b, diagBytecode)
 	return append(b, program...)
+}
+
+// onlyPort is the source port of the request, 0 for any: the kernel compares it before it prepares the program's run
+// (inet_diag_dump_icsk in net/ipv4/inet_diag.c), and a bind is late by this for each listener of the machine.
+func (q inetQuery) onlyPort() uint16 {
+	if len(q.ports) != 1 || q.ports[0].first != q.ports[0].last {
+		return 0
+	}
+	return q.ports[0].first
 }
 
 // sourcePortProgram is "port >= first and port <= last or" the next range: each test is an operation and its operand,

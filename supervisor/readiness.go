@@ -172,7 +172,7 @@ func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
 		if enough(append(v.unopened(sockets), unseen(sockets, seen)...), err) {
 			return true
 		}
-		if v.pause(pauseAfter(time.Since(v.begun))) != nil {
+		if v.pause(pauseAfter(time.Since(v.begun), len(sockets))) != nil {
 			return false
 		}
 	}
@@ -191,10 +191,15 @@ func (v *vigil) lookOnce(lookout *childproc.Lookout, sockets int) ([]bool, error
 	return lookout.Look(pids)
 }
 
-// pauseAfter makes a look late by one percent of the start at most: there is no
-// event to wait for, and looking costs.
-func pauseAfter(elapsed time.Duration) time.Duration {
-	return min(max(elapsed/100, 500*time.Microsecond), 25*time.Millisecond)
+// lookPause is for each socket of a look, which takes 5 to 10 µs for one: the app that
+// still opens its thousand sockets needs the CPU, and grace to answer it.
+const lookPause = 50 * time.Microsecond
+
+// pauseAfter makes a look late by one percent of the start at most, unless it looks for
+// many sockets: there is no event to wait for, and looking costs.
+func pauseAfter(elapsed time.Duration, sockets int) time.Duration {
+	share := min(max(elapsed/100, 500*time.Microsecond), 25*time.Millisecond)
+	return max(share, time.Duration(sockets)*lookPause)
 }
 
 func (v *vigil) pause(d time.Duration) error {
