@@ -48,19 +48,20 @@ func startAtTheLimit() {
 }
 
 func spareThreads(n int) {
-	var waiting sync.WaitGroup
+	var waiting, ended sync.WaitGroup
 	enough := make(chan struct{})
+	waiting.Add(n)
 	for range n {
-		waiting.Add(1)
-		go func() {
+		ended.Go(func() {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			waiting.Done()
 			<-enough
-		}()
+		})
 	}
 	waiting.Wait()
 	close(enough)
+	ended.Wait()
 }
 
 func orExit(err error) {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -28,6 +29,7 @@ type apps struct {
 	programs     map[int]program // of generations that have ended, for a rollback
 	looks        gate            // into /proc and at sockets, at once
 	lookUps      gate            // of a command and its files
+	reaping      sync.WaitGroup
 }
 
 func (a *apps) tell(t tell) {
@@ -63,12 +65,20 @@ func (a *apps) reap(r reap) {
 	i := slices.IndexFunc(app.processes, func(p *childproc.Process) bool { return p.PID == r.pid })
 	p := app.processes[i]
 	app.processes = slices.Delete(app.processes, i, i+1)
-	go func(errands []<-chan struct{}) {
+	errands := slices.Clone(app.errands)
+	a.reaping.Go(func() {
 		for _, done := range errands {
 			<-done
 		}
 		a.attempt(p.Reap())
-	}(slices.Clone(app.errands))
+	})
+}
+
+// close reaps what has ended: PID 1 gets the zombies that grace leaves, and in many containers it does not reap.
+func (a *apps) close() error {
+	a.reaping.Wait()
+	_, err := a.family.ReapOrphans()
+	return err
 }
 
 func (a *apps) release(instance int) {

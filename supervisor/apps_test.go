@@ -55,3 +55,29 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What waits for a look at what was left behind is reaped before grace ends: the PID 1 of many containers does not reap.
+func TestAllIsReapedAtTheEnd(t *testing.T) {
+	family, err := childproc.NewFamily()
+	if err != nil {
+		t.Fatal(err)
+	}
+	main, looked := sleeper(t, family), make(chan struct{})
+	one := &app{processes: []*childproc.Process{main}}
+	a := &apps{family: family, running: map[int]*app{1: one}, post: func(ev event) { t.Errorf("%+v", ev) }}
+	one.errand(func() {
+		<-looked
+		endedBy(t, main, syscall.SIGKILL)
+	})
+	a.reap(reap{1, main.PID})
+	if err := main.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	close(looked)
+	if err := a.close(); err != nil {
+		t.Error(err)
+	}
+	if err := syscall.Kill(main.PID, 0); err != syscall.ESRCH {
+		t.Errorf("process %d is left as a zombie: %v", main.PID, err)
+	}
+}

@@ -145,7 +145,7 @@ func (s *service) serve(greet func()) (int, error) {
 		return 0, s.handover.leave()
 	}
 	s.manager.close()
-	err := errors.Join(s.closeServers(), closeSteering(s.steering))
+	err := errors.Join(s.apps.close(), s.closeServers(), closeSteering(s.steering))
 	s.hooks.close()
 	<-steered
 	return status, err

@@ -26,19 +26,20 @@ func reserveThreads() {
 
 // makeThreads has so many goroutines wait, each with a thread of its own, which is idle when they have ended.
 func makeThreads(n int) {
-	var waiting sync.WaitGroup
+	var waiting, ended sync.WaitGroup
 	enough := make(chan struct{})
+	waiting.Add(n)
 	for range n {
-		waiting.Add(1)
-		go func() {
+		ended.Go(func() {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			waiting.Done()
 			<-enough
-		}()
+		})
 	}
 	waiting.Wait()
 	close(enough)
+	ended.Wait() // a thread that a goroutine is locked to is no idle one
 }
 
 // gate lets so many in at once as it has room for.
