@@ -67,6 +67,55 @@ func (a *appSocket) closedFor(s *Steering) {
 	a.close()
 }
 
+// A socket is bound once. The kernel refuses another bind of it, and what is known of the socket must stay: it is to listen
+// where it is.
+func TestAnotherBindOfASocketChangesNothing(t *testing.T) {
+	s, at, left, m := newSteering(t), freePort(t, "127.0.0.1"), freePort(t, "127.0.0.1"), Member{2, 0}
+	reusing(t).capture(s, Member{1, 0}, left)
+	must(t, s.Vacate(Member{1, 0}))
+	a := reusing(t)
+	if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
+		t.Fatalf("bind: %v, %v", decision, err)
+	}
+	for _, again := range []netip.AddrPort{at, freePort(t, "127.0.0.1"), left} {
+		if s.Left(m, a.fd, rawSockaddr(again)) {
+			t.Errorf("%s is left to it", again)
+		}
+		if fd, err := s.Take(m, a.fd, rawSockaddr(again)); fd >= 0 || err != nil {
+			t.Errorf("it takes %s: %d, %v", again, fd, err)
+		}
+		if decision, err := s.Bind(m, a.fd, rawSockaddr(again)); decision != NotSteered || err != nil {
+			t.Errorf("another bind to %s: %v, %v", again, decision, err)
+		}
+	}
+	must(t, s.Listen(m, a.duplicate(), 64))
+	if connected(t, at, 0, a) == nil {
+		t.Error("a connection strayed")
+	}
+}
+
+func TestAnotherBindToAPathChangesNothing(t *testing.T) {
+	s, at := newPathSteering(t)
+	for generation := 1; generation <= 2; generation++ { // the second one is bound beside the path
+		m, a := Member{generation, 0}, newAppSocket(t, unix.AF_UNIX)
+		beside, err := s.BindPath(m, a.fd, at, 0)
+		must(t, err)
+		if !beside {
+			must(t, unix.Bind(a.fd, &unix.SockaddrUnix{Name: at}))
+		}
+		if fd, err := s.TakePath(m, a.fd, at); fd >= 0 || err != nil {
+			t.Errorf("generation %d takes %d, %v", generation, fd, err)
+		}
+		if beside, err := s.BindPath(m, a.fd, at, 0); beside || err != nil {
+			t.Errorf("another bind of generation %d: %v, %v", generation, beside, err)
+		}
+		must(t, s.Listen(m, a.duplicate(), 64))
+		_, err = s.Cutover(generation)
+		must(t, err)
+		checkPath(t, at, a)
+	}
+}
+
 // An app that closes its listener at a path and binds again answers who came before, meanwhile and since.
 func TestRebindAtAPathTakesUpWhoWaits(t *testing.T) {
 	for name, generations := range map[string]int{"alone": 1, "while an old generation finishes": 2} {

@@ -81,7 +81,8 @@ func siteOf(fd int) (site, error) {
 	return siteAt(fd, inetAddrPort(name))
 }
 
-// siteWanted reads where a bind of the socket will put it; false for what cannot be steered.
+// siteWanted reads where a bind of the socket will put it; false for what cannot be steered, and for a socket that is bound
+// already: the kernel will refuse it (__inet_bind in net/ipv4/af_inet.c), and what it has prepared for stays.
 func siteWanted(fd int, sockaddr []byte) (site, bool, error) {
 	at, ok := readSockaddr(sockaddr)
 	if !ok || at.Port() == 0 {
@@ -91,8 +92,22 @@ func siteWanted(fd int, sockaddr []byte) (site, bool, error) {
 	if err != nil || !tcp {
 		return site{}, false, err
 	}
+	if bound, err := isBound(fd); err != nil || bound {
+		return site{}, false, err
+	}
 	p, err := siteAt(fd, at)
 	return p, err == nil, err
+}
+
+func isBound(fd int) (bool, error) {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return false, err
+	}
+	if at, ok := name.(*unix.SockaddrUnix); ok {
+		return at.Name != "" && at.Name != "@", nil // so package unix calls none
+	}
+	return inetAddrPort(name).Port() != 0, nil
 }
 
 // NamesPort reports whether a sockaddr has a port of the internet's. What is bound to any other cannot be steered.

@@ -36,8 +36,7 @@ func (s *Steering) declared(path string) *pathGroup {
 // that the umask leaves, and the app's bind is to be answered with success. Else a unix.Errno in the error is to be the
 // answer, and without one bind is to go on.
 func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, error) {
-	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || kind != unix.SOCK_STREAM {
+	if may, err := mayListen(fd); err != nil || !may {
 		return false, err
 	}
 	inode, _, err := identity(fd)
@@ -64,6 +63,17 @@ func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, 
 		return false, errors.Join(err, seat.end())
 	}
 	return true, nil
+}
+
+// mayListen tells whether it is a stream socket that a bind can put at a path: of one that is bound already the kernel
+// refuses it.
+func mayListen(fd int) (bool, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM {
+		return false, err
+	}
+	bound, err := isBound(fd)
+	return !bound, err
 }
 
 // pathTaken is what taken is for addresses. Of a bind that went on, the kernel knows whether it was good.
@@ -128,7 +138,7 @@ func (s *Steering) Keeps(path string) bool {
 
 // TakePath is Take for a path.
 func (s *Steering) TakePath(m Member, fd int, path string) (int, error) {
-	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+	if may, err := mayListen(fd); err != nil || !may {
 		return -1, nil // BindPath tells why
 	}
 	s.vacateClosedPath(m, path)
