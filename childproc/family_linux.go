@@ -20,6 +20,7 @@ import (
 type Family struct {
 	mu      sync.Mutex
 	own     map[int]struct{}
+	first   uint64 // no mark below it is this family's
 	marks   uint64 // the one given last
 	strange bool   // some were started by another grace: their orphans may be anybody's children
 }
@@ -31,7 +32,8 @@ func NewFamily() (*Family, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become the reaper of orphaned processes: %w", err)
 	}
-	return &Family{own: map[int]struct{}{}, marks: newMarks()}, nil
+	first := newMarks()
+	return &Family{own: map[int]struct{}{}, first: first, marks: first}, nil
 }
 
 // Start forks and leaves the rest to the shim: whether the app could be executed
@@ -160,13 +162,32 @@ func (f *Family) ReapOrphans() (int, error) {
 // children lists the children of all threads, zombies too: an orphan goes to any of them.
 func children() ([]int, error) { return listedChildren(os.Getpid()) }
 
+// Tree lists pid, all its living descendants, and whoever comes from the same start, has lost its parent and is looked
+// after by nobody. It is a snapshot as that of the other [Tree]; the error is os.ErrNotExist if there is no process pid.
+func (f *Family) Tree(pid int) ([]int, error) {
+	pids, err := Tree(pid)
+	if err != nil || !f.mayHaveOrphans() {
+		return pids, err
+	}
+	strays, err := f.strays(markOf(pid)) // after the others: who was below one that has ended since is among them
+	if err != nil {
+		return nil, fmt.Errorf("cannot list who has lost the parent below process %d: %w", pid, err)
+	}
+	for _, stray := range strays {
+		if !slices.Contains(pids, stray) {
+			pids = append(pids, stray)
+		}
+	}
+	return pids, nil
+}
+
 // strays lists the living processes with this mark that no process of the family looks after.
 func (f *Family) strays(mark uint64) ([]int, error) {
 	if mark == 0 {
 		return nil, nil
 	}
 	other := func(pid int) bool { return markOf(pid) != mark }
-	if !f.someAreStrange() {
+	if !f.mayBeElsewhere(mark) {
 		orphans, err := orphans(f.owns)
 		return slices.DeleteFunc(orphans, other), err
 	}
@@ -175,10 +196,20 @@ func (f *Family) strays(mark uint64) ([]int, error) {
 	return slices.DeleteFunc(pids, f.looksAfter), err
 }
 
-func (f *Family) someAreStrange() bool {
+// mayHaveOrphans tells at the price of one file that there are none. The kernel gives them to the first thread of their
+// reaper that lives (find_alive_thread in kernel/exit.c), and Go's main thread never ends (mexit in the runtime's proc.go).
+func (f *Family) mayHaveOrphans() bool {
+	pids, err := listedChildrenOf(os.Getpid(), os.Getpid())
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.strange
+	return err != nil || f.strange || slices.ContainsFunc(pids, func(pid int) bool { _, own := f.own[pid]; return !own })
+}
+
+// mayBeElsewhere reports whether orphans with this mark may be another process's children.
+func (f *Family) mayBeElsewhere(mark uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.strange && (mark <= f.first || mark > f.marks)
 }
 
 // looksAfter reports whether a process is of the family, or below one that is, or has ended.

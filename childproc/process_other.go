@@ -30,6 +30,9 @@ func (*Family) TakeOver(ProcessState, map[int]int) (*Process, error) { return ni
 // KillSuccessors always fails.
 func (*Family) KillSuccessors(string) error { return errOnlyLinux }
 
+// Tree always fails.
+func (*Family) Tree(int) ([]int, error) { return nil, errOnlyLinux }
+
 // Suspend does nothing.
 func (*Family) Suspend() {}
 

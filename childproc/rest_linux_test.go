@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -153,5 +154,54 @@ func TestMarkIsOfTheChildAlone(t *testing.T) {
 	p, _ := startLeaver(t, newFamily(t), leavers["setsid"])
 	if p.mark == 0 || markOf(os.Getpid()) != 0 {
 		t.Errorf("the child's mark is %d, and that of its parent %d", p.mark, markOf(os.Getpid()))
+	}
+}
+
+// startLiving gives a process that lives until the test is over, after what the script has done.
+func startLiving(t *testing.T, f *Family, script string) *Process {
+	t.Helper()
+	p, err := f.Start(shell(script + "exec sleep 1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := p.Signal(unix.SIGKILL)
+		if _, err2 := p.Wait(); err != nil || err2 != nil {
+			t.Error(err, err2)
+		}
+		if err := errors.Join(p.KillRest(), p.WaitRest(nil), p.Reap()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// The tree of a main process that lives on has whoever has lost the parent below it, and nobody of another one's.
+func TestFamilyTreeHasOrphans(t *testing.T) {
+	for name, leave := range map[string]string{
+		"orphan":            `(setsid sh -c 'echo $$ >$OUT; exec sleep 1000' &); `,
+		"child of orphan":   `(setsid sh -c 'sh -c "echo \$\$ >$OUT; exec sleep 1000" & wait' &); `,
+		"empty environment": `(env -i OUT=$OUT PATH=$PATH setsid sh -c 'echo $$ >$OUT; exec sleep 1000' &); `,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, out := newFamily(t), t.TempDir()+"/out"
+			p, other := startLiving(t, f, "export OUT="+out+"; "+leave), startLiving(t, f, "")
+			pid := left(t, out)
+			eventually(t, "its tree has who has lost the parent", func() bool { return slices.Contains(must(f.Tree(p.PID)), pid) })
+			if tree := must(f.Tree(p.PID)); tree[0] != p.PID || slices.Contains(tree, other.PID) || slices.Contains(tree, os.Getpid()) {
+				t.Errorf("it is %v", tree)
+			}
+			if tree := must(f.Tree(other.PID)); !slices.Equal(tree, []int{other.PID}) {
+				t.Errorf("that of another one is %v", tree)
+			}
+			f.strange = true // as after a reexec into another process
+			if tree := must(f.Tree(p.PID)); !slices.Contains(tree, pid) {
+				t.Errorf("among all processes it is %v", tree)
+			}
+			f.first = f.marks // those of another family
+			if tree := must(f.Tree(p.PID)); !slices.Contains(tree, pid) {
+				t.Errorf("of another family it is %v", tree)
+			}
+		})
 	}
 }

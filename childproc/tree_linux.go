@@ -74,24 +74,29 @@ func childrenOf(pid int) ([]int, error) {
 
 // listedChildren asks each thread, because a child belongs to the one that made it.
 func listedChildren(pid int) ([]int, error) {
-	tasks := "/proc/" + strconv.Itoa(pid) + "/task"
-	threads, err := numbersIn(tasks)
+	threads, err := numbersIn("/proc/" + strconv.Itoa(pid) + "/task")
 	if err != nil {
 		return nil, err
 	}
 	var pids []int
 	for _, thread := range threads {
-		list, err := os.ReadFile(tasks + "/" + strconv.Itoa(thread) + "/children")
+		list, err := listedChildrenOf(pid, thread)
 		if ignoreGone(err) != nil {
 			return nil, err
 		}
-		for field := range strings.FieldsSeq(string(list)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				pids = append(pids, child)
-			}
-		}
+		pids = append(pids, list...)
 	}
 	return pids, nil
+}
+
+func listedChildrenOf(pid, thread int) (pids []int, err error) {
+	list, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(thread) + "/children")
+	for field := range strings.FieldsSeq(string(list)) {
+		if child, err := strconv.Atoi(field); err == nil {
+			pids = append(pids, child)
+		}
+	}
+	return pids, err
 }
 
 // scan maps every parent to its living children.

@@ -122,7 +122,7 @@ func (a *apps) attempt(err error) {
 func (a *apps) count(c count) {
 	failed := func(why string) { a.post(counted{generation: c.generation, why: why}) }
 	go guard(func() {
-		pids, err := treesOf(c.pids)
+		pids, err := a.treesOf(c.pids)
 		n := 0
 		if err == nil {
 			n, err = a.inFlight(c.generation, pids)

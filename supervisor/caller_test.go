@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -65,7 +66,7 @@ func TestDeskBringsTheResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{startTime: 400 * time.Millisecond, drainTime: 2 * time.Second}
 		l := startLoop(f, testPolicy())
-		d := &desk{loop: l, apps: &apps{looks: make(gate, 1)}}
+		d := &desk{loop: l, apps: &apps{family: new(childproc.Family), looks: make(gate, 1)}}
 		time.Sleep(time.Second)
 		lines, err := d.Ask(t.Context(), control.Request{Do: control.Upgrade, Command: []string{"b"}})
 		if err != nil {

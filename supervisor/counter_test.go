@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -26,7 +27,7 @@ func TestControlSocketIsMadeAnew(t *testing.T) {
 			t.Setenv("XDG_RUNTIME_DIR", parent)
 			t.Setenv("RUNTIME_DIRECTORY", "")
 			l := startLoop(&fakeHost{}, testPolicy())
-			d := &desk{loop: l, apps: &apps{looks: make(gate, 1)}, name: "web"}
+			d := &desk{loop: l, apps: &apps{family: new(childproc.Family), looks: make(gate, 1)}, name: "web"}
 			socket, err := control.Open("web")
 			if err != nil {
 				t.Fatal(err)

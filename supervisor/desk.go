@@ -101,7 +101,7 @@ func (d *desk) count(g *control.Generation) (pids []int) {
 		if i.PID == 0 {
 			continue
 		}
-		tree, err := childproc.Tree(i.PID)
+		tree, err := d.apps.family.Tree(i.PID)
 		if err != nil {
 			whole = false
 			continue

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/rs/zerolog"
 )
@@ -24,7 +25,7 @@ func TestFirstGenerationIsNoUpgrade(t *testing.T) {
 	defer socket.Close()
 	l := newLoop(testPolicy(), "nowhere")
 	close(l.done) // so nobody waits for what it sees
-	e, err := openExporter(socket, l, &desk{loop: l, apps: &apps{options: Options{Log: zerolog.Nop()}}})
+	e, err := openExporter(socket, l, &desk{loop: l, apps: &apps{family: new(childproc.Family), options: Options{Log: zerolog.Nop()}}})
 	if err != nil {
 		t.Fatal(err)
 	}

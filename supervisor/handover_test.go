@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -174,7 +175,7 @@ func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 		time.Sleep(30 * time.Second) // of a minute
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		d := &desk{loop: l, apps: &apps{looks: make(gate, 1)}}
+		d := &desk{loop: l, apps: &apps{family: new(childproc.Family), looks: make(gate, 1)}}
 		if s, err := d.Status(short); err != nil || s.Current != 1 || s.State != "serving" {
 			t.Errorf("%+v, %v", s, err)
 		}

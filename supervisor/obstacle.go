@@ -32,7 +32,7 @@ func (v *vigil) watchObstacles() {
 // obstacle tells nothing of an instance whose main process has ended meanwhile: what ends has no descriptors.
 func (v *vigil) obstacle() (why string, alive bool) {
 	main := v.pid()
-	pids, err := childproc.Tree(main)
+	pids, err := v.apps.family.Tree(main)
 	if err != nil {
 		return "", false
 	}

@@ -163,7 +163,7 @@ func (v *vigil) notAccepted(ctx context.Context, conn net.Conn) string {
 }
 
 func (v *vigil) notOwner(inode uint64) string {
-	pids, err := childproc.Tree(v.pid())
+	pids, err := v.apps.family.Tree(v.pid())
 	if err != nil {
 		return "it has ended"
 	}

@@ -181,7 +181,7 @@ func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
 func (v *vigil) lookOnce(lookout *childproc.Lookout, sockets int) ([]bool, error) {
 	v.apps.looks.enter()
 	defer v.apps.looks.leave()
-	pids, err := childproc.Tree(v.pid())
+	pids, err := v.apps.family.Tree(v.pid())
 	if errors.Is(err, os.ErrNotExist) {
 		return make([]bool, sockets), nil // it ends; the machine is told
 	}

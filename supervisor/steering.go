@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 )
 
@@ -81,7 +80,7 @@ func (a *apps) quiet(generation int, pids []int) bool {
 
 // idle looks at the connections. Of one at a path nobody can tell.
 func (a *apps) idle(generation int, pids []int) bool {
-	trees, err := livingTrees(pids)
+	trees, err := a.livingTrees(pids)
 	if err != nil {
 		return false
 	}
@@ -98,9 +97,9 @@ func (a *apps) idle(generation int, pids []int) bool {
 }
 
 // treesOf lists what can be listed, and gives the first error of what cannot.
-func treesOf(roots []int) (pids []int, failed error) {
+func (a *apps) treesOf(roots []int) (pids []int, failed error) {
 	for _, root := range roots {
-		tree, err := childproc.Tree(root)
+		tree, err := a.family.Tree(root)
 		if failed == nil {
 			failed = err
 		}
@@ -110,9 +109,9 @@ func treesOf(roots []int) (pids []int, failed error) {
 }
 
 // livingTrees leaves out what has ended.
-func livingTrees(roots []int) (pids []int, err error) {
+func (a *apps) livingTrees(roots []int) (pids []int, err error) {
 	for _, root := range roots {
-		tree, err := childproc.Tree(root)
+		tree, err := a.family.Tree(root)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}

@@ -1,0 +1,87 @@
+//go:build linux
+
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
+)
+
+// orphans are servers whose parent has ended, beside a main process that lives on and does nothing for them.
+var orphans = map[string]func(t *testing.T) (s *supervised, addr string){
+	"held": func(t *testing.T) (*supervised, string) {
+		s := wrapped(t, "(setsid $APP -take fd:3 &)\nexec sleep 1000\n", "--listen", "web=127.0.0.1:0")
+		return s, s.address("web")
+	},
+	"steered": func(t *testing.T) (*supervised, string) {
+		s := wrapped(t, "(setsid $APP -take fd:3 &)\nexec sleep 1000\n", "--listen", "web=127.0.0.1:0?steer=true")
+		return s, s.address("web")
+	},
+	"captured": func(t *testing.T) (*supervised, string) {
+		addr := freeport.Address(t)
+		return wrapped(t, "(setsid $APP -addr "+addr+" &)\nexec sleep 1000\n"), addr
+	},
+	"captured, without an environment": func(t *testing.T) (*supervised, string) {
+		addr := freeport.Address(t)
+		return wrapped(t, "(env -i setsid $APP -addr "+addr+" &)\nexec sleep 1000\n"), addr
+	},
+}
+
+func TestOrphanBesideTheMainProcessIsSeenReady(t *testing.T) {
+	for name, start := range orphans {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, addr := start(t)
+			s.ready(1)
+			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
+				s.upgrade(2)
+				s.awaitOf("generation ended", 1)
+			})
+			s.signal(syscall.SIGTERM)
+			if status := s.wait(); status != 0 {
+				t.Errorf("status %d", status)
+			}
+			s.checkNothingLeft()
+		})
+	}
+}
+
+// Who waits for an answer of an orphan waits for the app, which dies of its stop signal.
+func TestConnectionsOfAnOrphanAreWaitedFor(t *testing.T) {
+	need(t, "python3")
+	server, err := filepath.Abs("testdata/servers/blunt.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, start := range map[string]func(t *testing.T) blunt{
+		"captured": func(t *testing.T) blunt {
+			addr := freeport.Address(t)
+			_, port, _ := strings.Cut(addr, ":")
+			return blunt{wrapped(t, "(setsid python3 "+server+" "+port+" &)\nexec sleep 1000\n", "--drain-timeout", "10m"), "tcp", addr}
+		},
+		"captured unix socket": func(t *testing.T) blunt {
+			path := filepath.Join(worldFolder(t), "socket")
+			return blunt{wrapped(t, "(setsid python3 "+server+" "+path+" &)\nexec sleep 1000\n", "--drain-timeout", "10m", "--capture-unix", path), "unix", path}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, file := start(t), filepath.Join(t.TempDir(), "go")
+			b.ready(1)
+			conn := b.request(file)
+			b.signal(syscall.SIGTERM)
+			b.awaitOf("draining (1 connections in flight)", 1)
+			touch(t, file)
+			if err := answered(conn); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+			b.ends(0)
+		})
+	}
+}
