@@ -46,17 +46,17 @@ type seat struct {
 // there is nothing else: clients wait in their queues then, and are not refused. Where nothing is left of the selected
 // generation, another is better than none, until that listens again.
 func (g *group) chosen() []int {
-	for _, which := range []func(*seat) bool{
-		func(s *seat) bool { return s.serves(g.selected) },
-		func(s *seat) bool { return s.concerns(g.selected) && s.state != retired },
-		func(s *seat) bool { return s.Generation == g.selected },
-	} {
-		if numbers := g.numbers(which); len(numbers) > 0 {
-			return numbers
-		}
+	most := 0
+	for _, s := range g.members {
+		most = max(most, s.attracts(g.selected))
+	}
+	if most > 0 {
+		return g.numbers(func(s *seat) bool { return s.attracts(g.selected) == most })
 	}
 	next := g.members[standIn(g.owners(), g.selected)]
-	return g.numbers(func(s *seat) bool { return s.Generation == next.Generation && s.state == next.state })
+	return g.numbers(func(s *seat) bool {
+		return s.Generation == next.Generation && s.standsIn(g.selected) == next.standsIn(g.selected)
+	})
 }
 
 func (g *group) numbers(which func(*seat) bool) []int {
@@ -91,7 +91,7 @@ func (g *group) vacancy(m Member) *seat {
 
 // abandon gives up a socket that nobody has any more.
 func (g *group) abandon(s *seat, state seatState) {
-	for _, m := range s.holders() {
+	for _, m := range s.members() {
 		s.release(m, state, g.selected, g.owners())
 	}
 	g.touch()
@@ -167,7 +167,7 @@ func (g *group) apply(probes map[uint16]Member) error {
 func (g *group) targets(probes map[uint16]Member) map[uint16][]int {
 	targets := make(map[uint16][]int)
 	for port, member := range probes {
-		numbers := g.numbers(func(s *seat) bool { return s.state == serving && s.heldBy(member) })
+		numbers := g.numbers(func(s *seat) bool { return slices.Contains(s.listeners(), member) })
 		if len(numbers) > 0 {
 			targets[port] = numbers
 		}

@@ -11,8 +11,8 @@ import (
 // shapes calls visit with every group of up to five sockets: of two generations, in every state.
 func shapes(visit func(*group)) {
 	kinds := []seat{
-		{ownership: ownership{Member: Member{1, 0}, state: serving}}, {ownership: ownership{Member: Member{1, 0}, state: vacant}}, {ownership: ownership{Member: Member{1, 0}, state: retired}},
-		{ownership: ownership{Member: Member{2, 0}, state: serving}}, {ownership: ownership{Member: Member{2, 0}, state: vacant}}, {ownership: ownership{Member: Member{2, 0}, state: retired}},
+		{ownership: ownership{share: share{Member{1, 0}, serving}}}, {ownership: ownership{share: share{Member{1, 0}, vacant}}}, {ownership: ownership{share: share{Member{1, 0}, retired}}},
+		{ownership: ownership{share: share{Member{2, 0}, serving}}}, {ownership: ownership{share: share{Member{2, 0}, vacant}}}, {ownership: ownership{share: share{Member{2, 0}, retired}}},
 	}
 	for total, size := 6, 1; size <= 5; total, size = total*6, size+1 {
 		for shape := range total {
@@ -77,7 +77,7 @@ func TestNoRemovalLetsAConnectionGoAstray(t *testing.T) {
 }
 
 func TestWhatCanBeRemovedIs(t *testing.T) {
-	old, next, candidate := seat{ownership: ownership{state: retired}}, seat{ownership: ownership{Member: Member{Generation: 1}}}, seat{ownership: ownership{Member: Member{Generation: 2}}}
+	old, next, candidate := seat{ownership: ownership{share: share{state: retired}}}, seat{ownership: makeFor(Member{Generation: 1})}, seat{ownership: makeFor(Member{Generation: 2})}
 	tests := []struct {
 		name    string
 		members []*seat

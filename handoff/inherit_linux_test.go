@@ -13,6 +13,7 @@ import (
 type queueOf struct {
 	s     *Steering
 	serve func(Member) *appSocket // as an instance that is started, and takes what has been left if it can
+	bind  func(Member) *appSocket // the same before it listens; nil for what is given listening
 	dial  func() net.Conn
 }
 
@@ -20,20 +21,26 @@ func queues(t *testing.T) map[string]func() queueOf {
 	return map[string]func() queueOf{
 		"captured": func() queueOf {
 			s, at := newSteering(t), reservePort(t, "127.0.0.1")
-			return queueOf{s, func(m Member) *appSocket {
-				a := reusing(t)
-				a.capture(s, m, at)
-				return a
-			}, func() net.Conn { return connect(t, at, 0) }}
+			do := func(capture func(*appSocket, *Steering, Member, netip.AddrPort)) func(Member) *appSocket {
+				return func(m Member) *appSocket {
+					a := reusing(t)
+					capture(a, s, m, at)
+					return a
+				}
+			}
+			return queueOf{s, do((*appSocket).capture), do((*appSocket).captureBind), func() net.Conn { return connect(t, at, 0) }}
 		},
 		"steered": func() queueOf {
 			s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true")
 			at := netip.MustParseAddrPort(l.Bound())
-			return queueOf{s, func(m Member) *appSocket { return own(t, s, m, l) }, func() net.Conn { return connect(t, at, 0) }}
+			return queueOf{s, func(m Member) *appSocket { return own(t, s, m, l) }, nil, func() net.Conn { return connect(t, at, 0) }}
 		},
 		"unix": func() queueOf {
 			s, at := newPathSteering(t)
-			return queueOf{s, func(m Member) *appSocket { return capturePath(t, s, m, at) }, func() net.Conn {
+			do := func(capture func(*testing.T, *Steering, Member, string) *appSocket) func(Member) *appSocket {
+				return func(m Member) *appSocket { return capture(t, s, m, at) }
+			}
+			return queueOf{s, do(capturePath), do(capturePathBind), func() net.Conn {
 				conn, err := net.Dial("unix", at)
 				must(t, err)
 				return conn
@@ -45,15 +52,21 @@ func queues(t *testing.T) map[string]func() queueOf {
 // capturePath plays the capture of a server that removes what is at its path, binds and listens.
 func capturePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 	t.Helper()
+	a := capturePathBind(t, s, m, at)
+	must(t, s.Listen(m, a.duplicate(), 64))
+	return a
+}
+
+func capturePathBind(t *testing.T, s *Steering, m Member, at string) *appSocket {
+	t.Helper()
 	a := newAppSocket(t, unix.AF_UNIX)
 	left, err := s.TakePath(m, a.fd, at)
 	must(t, err)
 	if left < 0 {
 		a.close()
-		return servePath(t, s, m, at)
+		return bindPath(t, s, m, at)
 	}
 	a.replaceBy(left)
-	must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 

@@ -73,7 +73,7 @@ func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
 		return fmt.Errorf("cannot keep a socket for %s: %w", l.address.Addr, err)
 	}
 	s.made[l.address.Name] = b.site.at
-	return s.join(b.site, &seat{ownership: ownership{Member: m}, fd: duplicate, inode: b.inode, uid: b.uid})
+	return s.join(b.site, &seat{ownership: makeFor(m), fd: duplicate, inode: b.inode, uid: b.uid})
 }
 
 func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*binding, error) {
@@ -161,7 +161,7 @@ func (s *Steering) own(m Member, at site) []uint64 {
 	}
 	var inodes []uint64
 	for _, seat := range g.members {
-		if seat.heldBy(m) && (seat.state == serving || seat.state == promised) {
+		if seat.keptBy(m) {
 			inodes = append(inodes, seat.inode)
 		}
 	}

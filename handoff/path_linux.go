@@ -125,9 +125,10 @@ func (s *pathSeat) end() error {
 // generation, another is better than none, until that listens again.
 func (g *pathGroup) chosen() *pathSeat {
 	var chosen *pathSeat
+	most := 1
 	for _, s := range g.members {
-		if s.concerns(g.selected) && s.state != retired && (chosen == nil || s.serves(g.selected) || !chosen.serves(g.selected)) {
-			chosen = s
+		if rank := s.attracts(g.selected); rank >= most {
+			chosen, most = s, rank
 		}
 	}
 	if chosen != nil || len(g.members) == 0 {

@@ -24,6 +24,13 @@ func newPathSteering(t *testing.T) (*Steering, string) {
 // servePath plays the capture of an app that removes a stale path, binds and listens.
 func servePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 	t.Helper()
+	a := bindPath(t, s, m, at)
+	must(t, s.Listen(m, a.duplicate(), 64))
+	return a
+}
+
+func bindPath(t *testing.T, s *Steering, m Member, at string) *appSocket {
+	t.Helper()
 	if !s.Keeps(at) {
 		_ = unix.Unlink(at)
 	}
@@ -33,7 +40,6 @@ func servePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 	if !bound {
 		must(t, unix.Bind(a.fd, &unix.SockaddrUnix{Name: at}))
 	}
-	must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 

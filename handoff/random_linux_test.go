@@ -34,7 +34,6 @@ type anApp struct {
 	Member
 	sockets []*aSocket
 	forks   int
-	closed  bool // a socket, which has not been looked for since
 }
 
 type aSocket struct {
@@ -128,11 +127,11 @@ func (w *world) eachOf(s *aSocket, visit func(*aSocket)) {
 }
 
 // shutdown ends a listener for all who have it.
-func (w *world) shutdown(s *aSocket) {
+func (w *world) shutdown(a *anApp, s *aSocket) {
 	if !s.listening || s.shut {
 		return
 	}
-	w.did("shutdown of %v", s.at.Port())
+	w.did("%v shuts down %v", a.Member, s.at.Port())
 	must(w.T, unix.Shutdown(s.fds[0], unix.SHUT_RDWR))
 	w.eachOf(s, func(other *aSocket) { other.shut = true })
 }
@@ -143,13 +142,11 @@ func (w *world) drop(a *anApp, s *aSocket) {
 	must(w.T, unix.Close(s.fds[len(s.fds)-1]))
 	if s.fds = s.fds[:len(s.fds)-1]; len(s.fds) == 0 {
 		a.sockets = slices.DeleteFunc(a.sockets, func(o *aSocket) bool { return o == s })
-		a.closed = true
 	}
 }
 
 func (w *world) review(a *anApp) {
 	w.did("%v is reviewed", a.Member)
-	a.closed = false
 	var closed []uint64
 	for _, socket := range w.s.Sockets(a.Generation) {
 		if socket.Member == a.Member && !w.live(a.Member, socket.Inode) {
@@ -210,7 +207,7 @@ func (w *world) act() {
 	case deed < 10:
 		w.listen(a, s)
 	case deed == 10:
-		w.shutdown(s)
+		w.shutdown(a, s)
 	case deed < 13:
 		w.drop(a, s)
 	case deed == 13:
@@ -243,17 +240,7 @@ func (w *world) check() {
 
 // checkPlace connects: the connection comes to the selected generation if anything of it listens.
 func (w *world) checkPlace(at netip.AddrPort) {
-	var listening []*aSocket
-	for _, a := range w.apps {
-		if a.closed && a.Generation == w.selected {
-			return // some may wait in a socket until it is known that it was closed
-		}
-		for _, s := range a.sockets {
-			if a.Generation == w.selected && s.at == at && s.listening && !s.shut && w.cutOver(at) {
-				listening = append(listening, s)
-			}
-		}
-	}
+	listening := w.listening(at)
 	if len(listening) == 0 {
 		return
 	}
@@ -265,6 +252,49 @@ func (w *world) checkPlace(at netip.AddrPort) {
 	if !w.accepts(listening, conn) {
 		w.Fatalf("a connection did not come to generation %d at %v after %q", w.selected, at.Port(), w.deeds)
 	}
+}
+
+// listening are the selected generation's sockets there; if there are any that no other generation listens on, only those.
+// While some may wait in one that it has closed, which is not known yet or which another app has, there are none.
+func (w *world) listening(at netip.AddrPort) (all []*aSocket) {
+	var alone []*aSocket
+	for _, a := range w.apps {
+		if a.Generation != w.selected || !w.cutOver(at) {
+			continue
+		}
+		if w.closed(a) {
+			return nil
+		}
+		for _, s := range a.sockets {
+			if s.at != at || !s.listening || s.shut {
+				continue
+			}
+			if all = append(all, s); !w.shared(s) {
+				alone = append(alone, s)
+			}
+		}
+	}
+	if len(alone) > 0 {
+		return alone
+	}
+	return all
+}
+
+// shared tells whether an instance of another generation listens on the socket, too.
+func (w *world) shared(s *aSocket) bool {
+	return slices.ContainsFunc(w.apps, func(a *anApp) bool {
+		return a.Generation != w.selected && slices.ContainsFunc(a.sockets, func(o *aSocket) bool {
+			return o.inode == s.inode && o.listening
+		})
+	})
+}
+
+// closed tells whether the Steering still has a socket of the app's which that has closed.
+func (w *world) closed(a *anApp) bool {
+	return slices.ContainsFunc(w.s.Sockets(a.Generation), func(steered SteeredSocket) bool {
+		return steered.Member == a.Member &&
+			!slices.ContainsFunc(a.sockets, func(s *aSocket) bool { return s.inode == steered.Inode })
+	})
 }
 
 // cutOver tells whether the place has followed the selected generation: one where that had nothing stays with another.

@@ -27,8 +27,15 @@ func (a *appSocket) replaceBy(left int) {
 	must(a.t, err)
 }
 
-// capture plays the capture of an app's bind and listen as the supervisor does it: what has been left is taken.
+// capture plays the capture of an app's bind and listen as the supervisor does it.
 func (a *appSocket) capture(s *Steering, m Member, at netip.AddrPort) {
+	a.t.Helper()
+	a.captureBind(s, m, at)
+	must(a.t, s.Listen(m, a.duplicate(), 64))
+}
+
+// captureBind takes what has been left.
+func (a *appSocket) captureBind(s *Steering, m Member, at netip.AddrPort) {
 	a.t.Helper()
 	left, err := s.Take(m, a.fd, rawSockaddr(at))
 	must(a.t, err)
@@ -37,7 +44,6 @@ func (a *appSocket) capture(s *Steering, m Member, at netip.AddrPort) {
 	} else if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
 		a.t.Fatalf("bind of %v: %v, %v", m, decision, err)
 	}
-	must(a.t, s.Listen(m, a.duplicate(), 64))
 }
 
 // An app may shut its listener down and open another at the same address, whether or not it closes the first before.
@@ -201,12 +207,18 @@ func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
 	}
 }
 
-func TestThePathComesBackToTheGenerationThatBindsAgain(t *testing.T) {
-	s, at := newPathSteering(t)
-	old, current := capturePath(t, s, Member{1, 0}, at), capturePath(t, s, Member{2, 0}, at)
-	_, err := s.Cutover(2)
-	must(t, err)
-	must(t, s.Forget(current.inode))
-	checkPath(t, at, old)
-	checkPath(t, at, capturePath(t, s, Member{2, 0}, at))
+// What its app has closed is no better than one that was shut down.
+func TestClientsOfAClosedSocketGoToWhoServes(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		old, current := q.serve(first), q.serve(second)
+		_, err := q.s.Cutover(2)
+		must(t, err)
+		current.close()
+		must(t, q.s.Forget(current.inode))
+		q.waiting(t, 1)
+		checkAnswered(t, 1, old)
+		again := q.serve(second)
+		q.waiting(t, 1)
+		checkAnswered(t, 1, again)
+	})
 }

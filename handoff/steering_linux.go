@@ -149,7 +149,7 @@ func (s *Steering) replace(closed []uint64, at site) {
 // abandon is for sockets that their app has closed.
 func (s *Steering) abandon(inodes []uint64, state seatState) {
 	for _, inode := range inodes {
-		delete(s.bound, inode)
+		s.unbind(inode)
 		if g, seat := s.find(inode); seat != nil {
 			g.abandon(seat, state)
 		}
@@ -183,10 +183,8 @@ func (s *Steering) rivals(b *binding) []rival {
 	}
 	for g := range s.atPort[b.site.at.Port()] {
 		for _, seat := range g.members {
-			if seat.state == serving {
-				for _, m := range seat.holders() {
-					add(m, g.site, seat.asked, rival{seat.inode, len(seat.also) > 0})
-				}
+			for _, m := range seat.listeners() {
+				add(m, g.site, seat.asked, rival{seat.inode, len(seat.also) > 0})
 			}
 		}
 	}
@@ -302,8 +300,9 @@ func (s *Steering) listen(m Member, fd, backlog int) error {
 	if err := unix.Listen(fd, backlog); err != nil {
 		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.at, err), unix.Close(fd))
 	}
-	b.shut = false // the binding stays: a socket that is shut down may listen once more
-	return s.join(at, &seat{ownership: ownership{Member: m}, fd: fd, inode: inode, uid: uid, asked: b.asked})
+	// The binding stays: a socket that is shut down may listen once more. Others who have bound it may have closed it.
+	b.Member, b.shut = m, false
+	return s.join(at, &seat{ownership: makeFor(m), fd: fd, inode: inode, uid: uid, asked: b.asked})
 }
 
 // Awaits reports whether the socket with this inode was prepared by Bind and has not come to Listen.
@@ -644,20 +643,14 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	var found []SteeredSocket
 	for _, g := range s.sorted() {
 		for _, seat := range g.members {
-			if seat.state != serving {
-				continue
-			}
-			for _, m := range seat.of(generation) {
+			for _, m := range of(generation, seat.listeners()) {
 				found = append(found, SteeredSocket{Member: m, Bound: g.site.at, Inode: seat.inode})
 			}
 		}
 	}
 	for _, g := range s.paths {
 		for _, seat := range g.members {
-			if seat.state != serving {
-				continue
-			}
-			for _, m := range seat.of(generation) {
+			for _, m := range of(generation, seat.listeners()) {
 				found = append(found, SteeredSocket{Member: m, Path: g.at, Inode: seat.inode})
 			}
 		}

@@ -151,5 +151,5 @@ func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
 
 // owned leaves out who else has the socket: while that matters an upgrade is under way, and no successor begins.
 func owned(m Member, state int) ownership {
-	return ownership{Member: m, state: seatState(state), orphan: seatState(state) == vacant}
+	return ownership{share: share{m, seatState(state)}, orphan: seatState(state) == vacant}
 }

@@ -52,7 +52,7 @@ func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, 
 	if g == nil {
 		return false, nil
 	}
-	seat := &pathSeat{ownership: ownership{Member: m}, group: g, fd: -1, inode: inode, file: g.at}
+	seat := &pathSeat{ownership: makeFor(m), group: g, fd: -1, inode: inode, file: g.at}
 	s.hidden[inode] = seat
 	if len(g.members) == 0 {
 		return false, nil
@@ -179,7 +179,7 @@ func (s *Steering) ownPaths(m Member, path string) []uint64 {
 	g.retireDead()
 	var inodes []uint64
 	for _, seat := range g.members {
-		if seat.heldBy(m) && (seat.state == serving || seat.state == promised) {
+		if seat.keptBy(m) {
 			inodes = append(inodes, seat.inode)
 		}
 	}
@@ -254,7 +254,7 @@ func (s *Steering) abandonPath(seat *pathSeat, state seatState) {
 		s.dropPath(seat)
 		return
 	}
-	for _, m := range seat.holders() {
+	for _, m := range seat.members() {
 		seat.release(m, state, seat.group.selected, seat.group.owners())
 	}
 }
@@ -292,7 +292,7 @@ func (s *Steering) boundNames(generation int) map[string]bool {
 	defer s.mutex.Unlock()
 	names := make(map[string]bool)
 	for _, seat := range s.pathSeats() {
-		if len(seat.of(generation)) > 0 && seat.bound != "" {
+		if len(of(generation, seat.members())) > 0 && seat.bound != "" {
 			names[seat.bound] = true
 		}
 	}
