@@ -12,11 +12,11 @@ import (
 // releases has two of them, and the link current to the first.
 func releases(t *testing.T) string {
 	t.Helper()
-	dir, err := filepath.EvalSymlinks(tree(t, "releases/1/app*", "releases/2/app*", "other/", "file"))
+	dir, err := filepath.EvalSymlinks(tree(t, "releases/1/app*", "releases/2/app*", "rel/", "other/", "file"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for link, to := range map[string]string{"current": "releases/1", "all": "releases", "elsewhere": "other", "broken": "none", "loop": "loop"} {
+	for link, to := range map[string]string{"current": "releases/1", "all": "releases", "elsewhere": "other", "like": "rel", "broken": "none", "loop": "loop"} {
 		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}

@@ -269,10 +269,10 @@ func TestObstacleIsTheReason(t *testing.T) {
 			t.Errorf("%s: %q", name, r.why)
 		}
 	}
-	w := serving(t)
-	w.happen(obstructed{1, "it is stopped"})
-	w.endInstance(1, childproc.Exit{Code: 1})
-	if r := w.said("restarting")[0]; r.why != "exit status 1" {
+	w := replaced(t)
+	w.happen(obstructed{2, "it is stopped"})
+	w.endInstance(2, childproc.Exit{Code: 1})
+	if r := w.said("upgrade undone, generation 1 serves again")[0]; r.why != "instance ended: exit status 1" {
 		t.Errorf("of one that served: %q", r.why)
 	}
 }

@@ -3,33 +3,60 @@ package supervisor
 import (
 	"math"
 	"os"
-	"runtime/metrics"
+	"runtime"
+	"strconv"
+	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-func threads(t *testing.T) int {
+// threads are those that the kernel knows of this program.
+func threads(t *testing.T) map[int]bool {
 	t.Helper()
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(tasks)
+	known := make(map[int]bool)
+	for _, task := range tasks {
+		id, err := strconv.Atoi(task.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		known[id] = true
+	}
+	return known
 }
 
-// What is kept is counted by the kernel; the runtime gives no idle thread up.
+// What needs threads afterwards gets those that were made.
 func TestThreadsThatWereMadeStay(t *testing.T) {
 	const n = 40
 	makeThreads(n)
-	if got := threads(t); got < n {
-		t.Errorf("%d threads, of %d that were made", got, n)
+	made := threads(t)
+	if len(made) < n {
+		t.Errorf("%d threads, of %d that were made", len(made), n)
 	}
-	sample := []metrics.Sample{{Name: "/sched/threads/total:threads"}}
-	metrics.Read(sample)
-	before := sample[0].Value.Uint64()
-	makeThreads(n) // takes those that are idle
-	metrics.Read(sample)
-	if after := sample[0].Value.Uint64(); after > before+n/2 {
-		t.Errorf("%d threads became %d", before, after)
+	taken := make(chan int, n)
+	var all sync.WaitGroup // each has one for itself
+	all.Add(n)
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			taken <- unix.Gettid()
+			all.Done()
+			all.Wait()
+		}()
+	}
+	fresh := 0
+	for range n {
+		if !made[<-taken] {
+			fresh++
+		}
+	}
+	if fresh > n/2 {
+		t.Errorf("%d of %d threads were not there before", fresh, n)
 	}
 }
 

@@ -306,6 +306,7 @@ func TestServeFails(t *testing.T) {
 // A probe that fails has an orchestrator kill grace, and the app with it.
 func TestSilentConnectionsDoNotKeepProbesOut(t *testing.T) {
 	s := serve(t, NewCounters(), &source{})
+	before := descriptors(t)
 	for range 2 * mostConnections {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		if err != nil {
@@ -327,4 +328,17 @@ func TestSilentConnectionsDoNotKeepProbesOut(t *testing.T) {
 			t.Errorf("status %s", response.Status)
 		}
 	}
+	if more := descriptors(t) - before; more > 3*mostConnections+10 { // both ends are here
+		t.Errorf("%d descriptors are open for %d connections, of which %d may be", more, 2*mostConnections, mostConnections)
+	}
+}
+
+// descriptors counts what the test has open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("what is open cannot be seen: ", err)
+	}
+	return len(open)
 }
