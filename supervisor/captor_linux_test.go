@@ -30,10 +30,12 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 		m := handoff.Member{Generation: generation}
 		c := startCaptured(t, a, m)
 		var sockets []int
-		for range 30 {
-			fd, _ := c.do("socket")
-			sockets = append(sockets, fd)
-			fd = sockets[random.IntN(len(sockets))]
+		for range 100 {
+			if len(sockets) == 0 || random.IntN(5) == 0 {
+				fd, _ := c.do("socket")
+				sockets = append(sockets, fd)
+			}
+			fd := sockets[max(0, len(sockets)-1-random.IntN(3))] // a late one, with which something was done already
 			c.do([]string{"bind %d " + port, "listen %d", "shutdown %d", "close %d", "accept %d"}[random.IntN(5)], fd)
 			if random.IntN(10) == 0 {
 				if _, err := s.Cutover(generation); err != nil {

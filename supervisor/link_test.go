@@ -12,7 +12,7 @@ import (
 // releases has two of them, and the link current to the first.
 func releases(t *testing.T) string {
 	t.Helper()
-	dir, err := filepath.EvalSymlinks(tree(t, "releases/1/app*", "releases/2/app*", "rel/", "other/", "file"))
+	dir, err := filepath.EvalSymlinks(tree(t, "releases/1/app*", "releases/2/app*", "rel/file", "other/file", "file"))
 	if err != nil {
 		t.Fatal(err)
 	}
