@@ -26,17 +26,18 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 		}
 	})
 	port := freeport.Address(t)[len("127.0.0.1:"):]
+	orders := []string{"bind %d " + port, "bind %d " + port, "listen %d", "listen %d", "shutdown %d", "close %d", "accept %d"}
 	for generation := 1; generation <= 4; generation++ {
 		m := handoff.Member{Generation: generation}
 		c := startCaptured(t, a, m)
 		var sockets []int
 		for range 100 {
-			if len(sockets) == 0 || random.IntN(5) == 0 {
+			if len(sockets) == 0 || random.IntN(10) == 0 {
 				fd, _ := c.do("socket")
 				sockets = append(sockets, fd)
 			}
-			fd := sockets[max(0, len(sockets)-1-random.IntN(3))] // a late one, with which something was done already
-			c.do([]string{"bind %d " + port, "listen %d", "shutdown %d", "close %d", "accept %d"}[random.IntN(5)], fd)
+			fd := sockets[max(0, len(sockets)-1-random.IntN(2))] // a late one, with which something was done already
+			c.do(orders[random.IntN(len(orders))], fd)
 			if random.IntN(10) == 0 {
 				if _, err := s.Cutover(generation); err != nil {
 					t.Error(err)
