@@ -213,13 +213,17 @@ func TestSharedSocketHint(t *testing.T) {
 		hints   bool
 	}{
 		"puma":             {"/usr/bin/puma", []string{"127.0.0.1:80"}, true},
+		"by bundler":       {"bundle exec puma -p 80", []string{"127.0.0.1:80"}, true},
+		"a script":         {"/usr/bin/ruby3.1 /usr/local/bin/puma", []string{"127.0.0.1:80"}, true},
+		"a module":         {"python3 -m waitress app:app", []string{"127.0.0.1:80"}, true},
+		"an argument":      {"node server.js --log=puma", []string{"127.0.0.1:80"}, false},
 		"a version":        {"puma3.1", []string{"127.0.0.1:80?steer=true", "127.0.0.1:81"}, true},
 		"steered":          {"puma", []string{"127.0.0.1:80?steer=true"}, false},
 		"captured":         {"puma", nil, false},
 		"of datagrams":     {"puma", []string{"udp://127.0.0.1:80"}, false},
 		"one that is well": {"unicorn", []string{"127.0.0.1:80"}, false},
 	} {
-		o := Options{Command: []string{tt.program}}
+		o := Options{Command: strings.Fields(tt.program)}
 		for _, written := range tt.listen {
 			address, err := handoff.ParseAddress(written)
 			if err != nil {
