@@ -47,7 +47,8 @@ func TestControlSocketIsMadeAnew(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			for {
-				if s, err := client.Status(ctx); err == nil && s.Name == "web" {
+				_, gone := os.Stat(filepath.Join(dir, "web.lock"))
+				if s, err := client.Status(ctx); err == nil && s.Name == "web" && gone == nil {
 					break
 				} else if ctx.Err() != nil {
 					t.Fatalf("it cannot be asked any more: %v", err)
