@@ -109,7 +109,7 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	s.vacateClosed(m, wanted)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	_, seat := s.vacancy(m, wanted)
+	g, seat := s.vacancy(m, wanted)
 	if seat == nil {
 		return -1, nil
 	}
@@ -117,7 +117,7 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	seat.promise(m)
+	seat.promise(m, g.selected)
 	s.bind(&binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked, reuse: reuses(seat.fd)})
 	return left, nil
 }
@@ -229,7 +229,7 @@ func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
 	if fd, err = unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		return -1, err
 	}
-	seat.promise(m)
+	seat.promise(m, g.selected)
 	if err := s.listenAgain(g, seat, m, l.address.backlog()); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}

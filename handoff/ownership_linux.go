@@ -124,9 +124,10 @@ func (o *ownership) suits(m Member, selected int) int {
 	return 1
 }
 
-// promise gives the socket to an instance that it suits.
-func (o *ownership) promise(m Member) {
-	if before := o.Member; o.from == nil && before != m {
+// promise gives the socket to an instance that it suits. Who has left it before the selected generation had it gets it back
+// no more.
+func (o *ownership) promise(m Member, selected int) {
+	if before := o.Member; before != m && (o.from == nil || o.from.Generation != selected) {
 		o.from = &before
 	}
 	if o.state != vacant {
@@ -183,7 +184,7 @@ func (o *ownership) release(m Member, state seatState, selected int, others []*o
 // leave is release for an instance that has ended.
 func (o *ownership) leave(m Member, state seatState, selected int, others []*ownership) {
 	o.release(m, state, selected, others)
-	o.orphan = o.orphan || o.state == vacant
+	o.orphan = o.orphan || o.state == vacant || m.Generation == selected && !o.serves(selected)
 }
 
 // settleAll makes the generation the owner of what it has.
@@ -196,13 +197,14 @@ func settleAll(owners []*ownership, generation int) {
 }
 
 // vacancy gives the number of the socket that suits the instance best, -1 if none does. Of those that somebody lives on
-// none does, unless they are orphans and nothing of the selected generation lives.
+// none does, unless they are orphans, and nothing of the selected generation lives or it was the instance's own.
 func vacancy(owners []*ownership, m Member, selected int) int {
 	lives := slices.ContainsFunc(owners, func(o *ownership) bool { return !o.orphan && o.serves(selected) })
 	best, most := -1, 0
 	for i, o := range owners {
-		free := o.state == vacant || o.orphan && o.state != retired && !lives && !o.heldBy(m)
-		if rank := o.suits(m, selected); free && rank > most {
+		rank := o.suits(m, selected)
+		free := o.state == vacant || o.orphan && o.state != retired && !o.heldBy(m) && (!lives || rank == 3)
+		if free && rank > most {
 			best, most = i, rank
 		}
 	}

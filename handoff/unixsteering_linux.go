@@ -156,7 +156,7 @@ func (s *Steering) TakePath(m Member, fd int, path string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
 	}
-	seat.promise(m)
+	seat.promise(m, g.selected)
 	return left, nil
 }
 
