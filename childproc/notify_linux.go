@@ -1,7 +1,6 @@
 package childproc
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -10,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,13 +18,15 @@ import (
 const maxMessage = 4096
 
 // NotifySocket is the supervisor's end of NOTIFY_SOCKET for one instance. It owns
-// its descriptor and its path until Close. One goroutine at a time may call
-// Receive; Refused and Close may be called from any.
+// its descriptors and its path until Close. One goroutine at a time may call
+// Receive; the other methods may be called from any.
 type NotifySocket struct {
 	path string
-	conn *net.UnixConn
+	set  *os.File // an epoll set of the sockets, known to Go's poller
 
 	mu      sync.Mutex
+	sockets []int // bound at the path one after the other: senders may be connected to one whose path was removed
+	resting bool
 	refused int
 	last    int
 }
@@ -41,32 +42,94 @@ func OpenNotify(dir string, uid, gid int) (*NotifySocket, error) {
 	if len(path) >= len(unix.RawSockaddrUnix{}.Path) {
 		return nil, fmt.Errorf("cannot open a notification socket: %s is longer than a socket's path may be (107 bytes): use a shorter directory", path)
 	}
-	config := net.ListenConfig{Control: prepareNotify}
-	conn, err := config.ListenPacket(context.Background(), "unixgram", path)
+	fd, err := bindNotify(path, uid, gid)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open a notification socket: %w", err)
+		return nil, err
 	}
-	s := &NotifySocket{path: path, conn: conn.(*net.UnixConn)}
-	if dir == "" || uid == -1 && gid == -1 {
-		return s, nil
+	return newNotifySocket(path, fd)
+}
+
+// newNotifySocket closes the sockets where it fails.
+func newNotifySocket(path string, sockets ...int) (*NotifySocket, error) {
+	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		closeAll(sockets)
+		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := os.Lchown(path, uid, gid); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot give the notification socket to the app: %w", err), s.Close())
+	_ = unix.SetNonblock(set, true) // for os.NewFile; fcntl(2) cannot fail here
+	s := &NotifySocket{path: path, set: os.NewFile(uintptr(set), "notification sockets")}
+	err = s.set.SetReadDeadline(time.Time{}) // fails if Go's poller has not taken it (fs.epoll.max_user_watches)
+	for _, fd := range sockets {
+		err = errors.Join(err, s.add(fd))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot wait for notifications: %w", err), s.Close())
 	}
 	return s, nil
 }
 
+func (s *NotifySocket) add(fd int) error {
+	s.sockets = append(s.sockets, fd)
+	err := control(s.set, func(set int) error {
+		return unix.EpollCtl(set, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN})
+	})
+	return os.NewSyscallError("epoll_ctl", err)
+}
+
+func control(f *os.File, do func(fd int) error) (err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err2 := conn.Control(func(fd uintptr) { err = do(int(fd)) })
+	return errors.Join(err2, err)
+}
+
+func bindNotify(path string, uid, gid int) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot open a notification socket: %w", os.NewSyscallError("socket", err))
+	}
+	err = prepareNotify(fd)
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("cannot open a notification socket at %s: %w", path, err)
+	}
+	if path[0] == '@' || uid == -1 && gid == -1 {
+		return fd, nil
+	}
+	if err := os.Lchown(path, uid, gid); err != nil {
+		unix.Close(fd)
+		return -1, errors.Join(fmt.Errorf("cannot give the notification socket to the app: %w", err), os.Remove(path))
+	}
+	return fd, nil
+}
+
 // prepareNotify comes before bind, when nobody can send yet. Bind takes the
 // mode of the path from the socket's (unix_bind_bsd in net/unix/af_unix.c).
-func prepareNotify(_, _ string, conn syscall.RawConn) error {
-	var failed error
-	err := conn.Control(func(fd uintptr) {
-		failed = errors.Join(
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1),
-			unix.Fchmod(int(fd), 0o600),
-		)
-	})
-	return errors.Join(err, failed)
+func prepareNotify(fd int) error {
+	return errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1),
+		unix.Fchmod(fd, 0o600),
+	)
+}
+
+// Renew binds another socket at the path, which was removed, for uid and gid as OpenNotify does. Who is connected to one
+// before is heard too. While the socket is suspended it does nothing: it may be a successor's already.
+func (s *NotifySocket) Renew(uid, gid int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.resting || len(s.sockets) == 0 {
+		return nil
+	}
+	fd, err := bindNotify(s.path, uid, gid)
+	if err != nil {
+		return err
+	}
+	return s.add(fd)
 }
 
 // Path is the value for NOTIFY_SOCKET.
@@ -81,7 +144,7 @@ func (s *NotifySocket) Receive(allowed func(pid int) bool) (Message, error) {
 	for {
 		n, pid, err := s.read(text)
 		if err != nil {
-			return Message{}, fmt.Errorf("cannot receive notifications: %w", err)
+			return Message{}, s.failed(err)
 		}
 		m, err := parseMessage(text[:n])
 		if err != nil || pid == 0 || !allowed(pid) {
@@ -101,8 +164,36 @@ func (s *NotifySocket) Receive(allowed func(pid int) bool) (Message, error) {
 // room (MSG_CTRUNC, scm_detach_fds in net/core/scm.c). So no sender can fill
 // grace's table, and the one that waits at a barrier sees its pipe closed.
 func (s *NotifySocket) read(text []byte) (n, pid int, err error) {
+	conn, err := s.set.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	err2 := conn.Read(func(uintptr) bool {
+		n, pid, err = s.readNow(text)
+		return err != unix.EAGAIN
+	})
+	if err == nil || err == unix.EAGAIN {
+		err = err2
+	}
+	return n, pid, err
+}
+
+// readNow takes the oldest socket first: what it has was said before the path was removed.
+func (s *NotifySocket) readNow(text []byte) (n, pid int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = unix.EAGAIN
+	for _, fd := range s.sockets {
+		if n, pid, err = readNotify(fd, text); err != unix.EAGAIN {
+			break
+		}
+	}
+	return n, pid, err
+}
+
+func readNotify(fd int, text []byte) (n, pid int, err error) {
 	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
-	n, oobn, flags, _, err := s.conn.ReadMsgUnix(text, control)
+	n, oobn, flags, _, err := unix.Recvmsg(fd, text, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -124,6 +215,16 @@ func senderOf(control []byte) int {
 	return int(sender.Pid)
 }
 
+// failed: the poller has an error of its own for a file that was closed.
+func (s *NotifySocket) failed(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.sockets) == 0 {
+		err = net.ErrClosed
+	}
+	return fmt.Errorf("cannot receive notifications: %w", err)
+}
+
 func (s *NotifySocket) refuse(pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,6 +242,8 @@ func (s *NotifySocket) Refused() (count, pid int) {
 
 // Close removes the path and ends Receive.
 func (s *NotifySocket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var err error
 	if s.path[0] != '@' {
 		err = os.Remove(s.path)
@@ -148,7 +251,9 @@ func (s *NotifySocket) Close() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, s.conn.Close())
+	closeAll(s.sockets)
+	s.sockets = nil
+	return errors.Join(err, s.set.Close())
 }
 
 // There reports whether who is told of the path can still send to the socket.

@@ -272,3 +272,85 @@ func TestReceiveFromSystemdNotify(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who is connected to the socket before is heard as well as who looks for the path, also by a successor.
+func TestNotifySocketIsBoundAnew(t *testing.T) {
+	dir := t.TempDir() + "/runtime"
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := openNotify(t, dir)
+	connected := must(net.Dial("unixgram", s.Path()))
+	defer connected.Close()
+	says := func(conn net.Conn, text string) {
+		t.Helper()
+		if _, err := conn.Write([]byte("STATUS=" + text)); err != nil {
+			t.Error(err)
+		}
+	}
+	hears := func(s *NotifySocket, texts ...string) {
+		t.Helper()
+		for _, text := range texts {
+			if m, err := s.Receive(anyone); err != nil || m.Status == nil || *m.Status != text {
+				t.Errorf("%+v, %v; not %s", m, err, text)
+			}
+		}
+	}
+	for range 3 {
+		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil || s.There() {
+			t.Fatal(err)
+		}
+		if err := s.Renew(-1, -1); err != nil || !s.There() {
+			t.Fatal(err)
+		}
+		again := must(net.Dial("unixgram", s.Path()))
+		defer again.Close()
+		says(again, "again")
+		says(connected, "connected")
+		hears(s, "connected", "again")
+	}
+	if err := s.Suspend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.Path()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Renew(-1, -1); err != nil || s.There() {
+		t.Errorf("a successor's socket is made anew: %v", err)
+	}
+	says(connected, "to the successor")
+	state := must(s.State())
+	fds := map[int]int{}
+	for _, fd := range append(state.Former, state.FD) {
+		fds[fd] = must(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0))
+	}
+	successor := must(TakeOverNotify(state, fds))
+	defer successor.Close()
+	if len(fds) > 0 {
+		t.Errorf("descriptors %v are left", fds)
+	}
+	if err := successor.Renew(-1, -1); err != nil || !successor.There() {
+		t.Error(err)
+	}
+	hears(successor, "to the successor")
+}
+
+func TestNotifySocketThatCannotBeBoundAnew(t *testing.T) {
+	dir := t.TempDir() + "/runtime"
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := openNotify(t, dir)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Renew(-1, -1); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), s.Path()) {
+		t.Errorf("%v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Renew(-1, -1); err != nil || s.There() {
+		t.Errorf("a closed one is made anew: %v", err)
+	}
+}

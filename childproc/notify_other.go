@@ -30,6 +30,9 @@ func (*NotifySocket) Path() string { return "" }
 // There is true: nothing can be done.
 func (*NotifySocket) There() bool { return true }
 
+// Renew always fails.
+func (*NotifySocket) Renew(int, int) error { return errNoNotify }
+
 // Receive always fails.
 func (*NotifySocket) Receive(func(pid int) bool) (Message, error) { return Message{}, errNoNotify }
 

@@ -11,10 +11,11 @@ type ProcessState struct {
 	Mark       uint64
 }
 
-// NotifyState is what a successor has to know of a NotifySocket, whose descriptor FD stays its own.
+// NotifyState is what a successor has to know of a NotifySocket, whose descriptors stay its own.
 type NotifyState struct {
-	Path string
-	FD   int
+	Path   string
+	FD     int
+	Former []int `json:",omitempty"` // of those whose path was removed, the oldest first
 }
 
 // take gives the number that a descriptor of the predecessor has here.

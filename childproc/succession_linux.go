@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 	"unsafe"
@@ -86,38 +87,44 @@ func waitReaped(end *os.File) error {
 
 // State describes the NotifySocket, which must not be closed if a successor has it: that would remove its path.
 func (s *NotifySocket) State() (NotifyState, error) {
-	state := NotifyState{Path: s.path, FD: -1}
-	conn, err := s.conn.SyscallConn()
-	if err == nil {
-		err = conn.Control(func(fd uintptr) { state.FD = int(fd) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.sockets) - 1
+	if last < 0 {
+		return NotifyState{Path: s.path, FD: -1}, fmt.Errorf("cannot hand over the notification socket: %w", net.ErrClosed)
 	}
-	if err != nil {
-		return state, fmt.Errorf("cannot hand over the notification socket: %w", err)
-	}
-	return state, nil
+	return NotifyState{Path: s.path, FD: s.sockets[last], Former: slices.Clone(s.sockets[:last])}, nil
 }
 
-// Suspend ends Receive with os.ErrDeadlineExceeded. What is sent from now on waits in the socket, for Resume or for a
+// Suspend ends Receive with os.ErrDeadlineExceeded. What is sent from now on waits in the sockets, for Resume or for a
 // successor.
-func (s *NotifySocket) Suspend() error { return s.conn.SetReadDeadline(time.Unix(1, 0)) }
+func (s *NotifySocket) Suspend() error {
+	s.rest(true)
+	return s.set.SetReadDeadline(time.Unix(1, 0))
+}
 
 // Resume lets Receive be called again after Suspend.
-func (s *NotifySocket) Resume() error { return s.conn.SetReadDeadline(time.Time{}) }
+func (s *NotifySocket) Resume() error {
+	s.rest(false)
+	return s.set.SetReadDeadline(time.Time{})
+}
+
+func (s *NotifySocket) rest(resting bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resting = resting
+}
 
 // TakeOverNotify continues a predecessor's NotifySocket, with the messages that wait in it.
 func TakeOverNotify(s NotifyState, fds map[int]int) (*NotifySocket, error) {
-	fd, err := take(fds, s.FD)
-	if err != nil {
-		return nil, fmt.Errorf("cannot take over the notification socket: %w", err)
+	var sockets []int
+	for _, there := range append(slices.Clone(s.Former), s.FD) {
+		fd, err := take(fds, there)
+		if err != nil {
+			closeAll(sockets)
+			return nil, fmt.Errorf("cannot take over the notification socket: %w", err)
+		}
+		sockets = append(sockets, fd)
 	}
-	file := os.NewFile(uintptr(fd), s.Path)
-	conn, err := net.FilePacketConn(file) // of a duplicate
-	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, fmt.Errorf("cannot take over the notification socket: %w", err)
-	}
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("cannot take over the notification socket: it is a %T", conn), conn.Close())
-	}
-	return &NotifySocket{path: s.Path, conn: unixConn}, nil
+	return newNotifySocket(s.Path, sockets...)
 }

@@ -128,6 +128,7 @@ func (s hostState) files() []int {
 	}
 	for _, a := range s.Apps {
 		add(a.Main.PIDFD, a.Notify.FD, a.Calls, a.Predecessors.Predecessor)
+		add(a.Notify.Former...)
 		for _, p := range a.Launchers {
 			add(p.PIDFD)
 		}

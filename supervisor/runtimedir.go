@@ -133,10 +133,7 @@ func runtimeParents(otherUser bool) []string {
 // openNotify makes a socket for an app in the directory, or in the abstract namespace if it cannot be made there, and
 // then says why not: a directory that is full or gone is no reason not to start the app.
 func (d runtimeDir) openNotify(identity *childproc.Identity) (s *childproc.NotifySocket, why, err error) {
-	uid, gid := -1, -1
-	if identity != nil {
-		uid, gid = identity.UID, identity.GID
-	}
+	uid, gid := senders(identity)
 	if why = d.restore(identity); why == nil {
 		if s, why = childproc.OpenNotify(d.path, uid, gid); why == nil {
 			return s, nil, nil
@@ -144,6 +141,23 @@ func (d runtimeDir) openNotify(identity *childproc.Identity) (s *childproc.Notif
 	}
 	s, err = childproc.OpenNotify("", uid, gid)
 	return s, fmt.Errorf("cannot use the runtime directory %s: %w", d.path, why), err
+}
+
+// renewNotify makes a socket that was removed anew, at its path.
+func (d runtimeDir) renewNotify(s *childproc.NotifySocket, identity *childproc.Identity) error {
+	if err := d.restore(identity); err != nil {
+		return fmt.Errorf("cannot use the runtime directory %s: %w", d.path, err)
+	}
+	uid, gid := senders(identity)
+	return s.Renew(uid, gid)
+}
+
+// senders are the user and the group whose processes can send to an app's socket; -1 is grace's own.
+func senders(identity *childproc.Identity) (uid, gid int) {
+	if identity == nil {
+		return -1, -1
+	}
+	return identity.UID, identity.GID
 }
 
 // restore makes the directory again if it has gone, as at a logout, or with a cleaner of /tmp. What is at its path then may

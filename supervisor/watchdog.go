@@ -2,19 +2,22 @@ package supervisor
 
 import "time"
 
-// lookAfter sees until the end of an instance that the watchdog does not take it for hanging where it cannot be heard.
+// lookAfter sees until the end of an instance that it can be heard, and that the watchdog does not take it for hanging
+// where it cannot.
 func (a *apps) lookAfter(app *app) {
-	if a.options.Policy.Watchdog > 0 {
-		go guard(func() { a.spare(app) }, a.notice("cannot see any more whether the app has its NOTIFY_SOCKET"))()
+	interval := keepInterval
+	if watchdog := a.options.Policy.Watchdog; watchdog > 0 {
+		interval = min(interval, watchdog/4)
 	}
+	go guard(func() { a.keepHeard(app, interval) }, a.notice("cannot see any more whether the app has its NOTIFY_SOCKET"))()
 }
 
-// spare keeps the watchdog from an instance that cannot be heard: what it sends goes nowhere once its NOTIFY_SOCKET was
-// removed, with the runtime directory, and that is no sign of a hang.
-func (a *apps) spare(app *app) {
-	ticks := time.NewTicker(a.options.Policy.Watchdog / 4)
+// keepHeard makes the instance's NOTIFY_SOCKET anew where it was removed, with the runtime directory. What the app has
+// sent meanwhile went nowhere, and is missed by the watchdog for no fault of the app's.
+func (a *apps) keepHeard(app *app, interval time.Duration) {
+	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
-	for told := false; ; {
+	for told := ""; ; {
 		select {
 		case <-ticks.C:
 		case <-app.ctx.Done():
@@ -23,10 +26,23 @@ func (a *apps) spare(app *app) {
 		if app.notify.There() {
 			continue
 		}
-		if !told {
-			a.post(noticed{"the app has lost its NOTIFY_SOCKET: the watchdog waits until an upgrade", app.notify.Path() + " was removed"})
-			told = true
+		told = a.renewNotify(app, told)
+		if a.options.Policy.Watchdog > 0 {
+			a.post(pinged{app.start.instance})
 		}
-		a.post(pinged{app.start.instance})
 	}
+}
+
+// renewNotify gives why it cannot, if it cannot, of which it tells unless it was told.
+func (a *apps) renewNotify(app *app, told string) string {
+	removed := app.notify.Path() + " was removed"
+	err := a.runtime.renewNotify(app.notify, app.launch.identity)
+	if err == nil {
+		a.post(noticed{"the app's NOTIFY_SOCKET was made anew", removed})
+		return ""
+	}
+	if err.Error() != told {
+		a.post(noticed{"the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade", removed + ": " + err.Error()})
+	}
+	return err.Error()
 }

@@ -2,47 +2,109 @@ package supervisor
 
 import (
 	"context"
+	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
-// An app that cannot be heard, as its NOTIFY_SOCKET was removed, is no hanging one.
-func TestWatchdogSparesWhoCannotBeHeard(t *testing.T) {
+// listened is an app whose NOTIFY_SOCKET is kept.
+type listened struct {
+	app    *app
+	dir    runtimeDir
+	posted chan event
+}
+
+func keepHeard(t *testing.T) listened {
+	t.Helper()
 	d := privateRuntimeDir(t)
-	defer d.close()
 	socket, why, err := d.openNotify(nil)
 	if why != nil || err != nil {
 		t.Fatal(why, err)
 	}
-	defer socket.Close()
 	ctx, cancel := context.WithCancel(context.Background())
-	posted := make(chan event, 100)
-	a := &apps{post: func(ev event) { posted <- ev }}
-	a.options.Policy.Watchdog = 8 * time.Millisecond
+	l := listened{&app{start: start{instance: 3}, ctx: ctx, notify: socket, launch: &launch{}}, d, make(chan event)}
+	a := &apps{runtime: d, post: func(ev event) {
+		select {
+		case l.posted <- ev:
+		case <-ctx.Done():
+		}
+	}}
+	a.options.Policy.Watchdog = time.Minute
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		a.spare(&app{start: start{instance: 3}, ctx: ctx, notify: socket})
+		a.keepHeard(l.app, 2*time.Millisecond)
 	}()
-	if err := os.RemoveAll(d.path); err != nil {
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		socket.Close()
+		d.close()
+	})
+	return l
+}
+
+func (l listened) next(t *testing.T) event {
+	t.Helper()
+	select {
+	case ev := <-l.posted:
+		return ev
+	case <-time.After(30 * time.Second):
+		t.Fatal("it posts nothing")
+		return nil
+	}
+}
+
+func (l listened) tells(t *testing.T, text string) {
+	t.Helper()
+	if told, ok := l.next(t).(noticed); !ok || told.text != text || !strings.HasPrefix(told.why, l.app.notify.Path()+" was removed") {
+		t.Errorf("it tells %+v", told)
+	}
+	if ev := l.next(t); ev != (pinged{3}) {
+		t.Errorf("then it posts %+v", ev)
+	}
+}
+
+// A running app is heard again after its NOTIFY_SOCKET was removed.
+func TestNotifySocketIsMadeAnew(t *testing.T) {
+	l := keepHeard(t)
+	for range 3 {
+		if err := os.RemoveAll(l.dir.path); err != nil {
+			t.Fatal(err)
+		}
+		l.tells(t, "the app's NOTIFY_SOCKET was made anew")
+		conn, err := net.Dial("unixgram", l.app.notify.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("WATCHDOG=1")); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := l.app.notify.Receive(func(int) bool { return true }); err != nil || !m.Watchdog {
+			t.Errorf("%+v, %v", m, err)
+		}
+	}
+}
+
+// An app that cannot be heard, as its NOTIFY_SOCKET was removed and has no place any more, is no hanging one.
+func TestWatchdogSparesWhoCannotBeHeard(t *testing.T) {
+	l := keepHeard(t)
+	parent := filepath.Dir(l.dir.path)
+	if err := os.Rename(parent, parent+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if told, ok := (<-posted).(noticed); !ok || told.why != socket.Path()+" was removed" {
-		t.Errorf("first it tells %+v", told)
-	}
+	l.tells(t, "the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade")
 	for range 3 {
-		if ev := <-posted; ev != (pinged{3}) {
+		if ev := l.next(t); ev != (pinged{3}) {
 			t.Errorf("then it posts %+v", ev)
 		}
 	}
-	cancel()
-	for {
-		select {
-		case <-posted:
-		case <-ended:
-			return
-		}
+	if err := os.Rename(parent+".away", parent); err != nil {
+		t.Fatal(err)
 	}
 }
 
