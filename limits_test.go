@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/internal/requirement"
 )
 
 // leaking makes processes at GET /leak until the system gives no more, and answers how many.
@@ -145,6 +147,128 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 	if left, err := filepath.Glob(dir + "/*/*"); err != nil || left != nil {
 		t.Errorf("left: %v, %v", left, err)
 	}
+}
+
+// A running instance is heard again, by the grace that has started it and by the next one.
+func TestNotifySocketThatVanishes(t *testing.T) {
+	t.Parallel()
+	dir, run := worldFolder(t), worldFolder(t)
+	script := "#!/bin/sh\nuntil test -e " + dir + "/go; do sleep 0.05; done\nexec " + appBinary + " -take fd:3 -notify 0s\n"
+	s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+run) },
+		"--listen", "web=127.0.0.1:0", "--ready", "notify", "--", write(t, dir, "app", script, 0o755))
+	vanish := func() {
+		t.Helper()
+		lost, err := filepath.Glob(run + "/grace-run-*")
+		if err != nil || len(lost) != 1 {
+			t.Fatalf("%v, %v", lost, err)
+		}
+		if err := os.RemoveAll(lost[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	anew := func(e entry, _ string) bool { return e.Message == "the app's NOTIFY_SOCKET was made anew" }
+	s.awaitMessage("instance started")
+	vanish()
+	s.find("the socket is made anew", anew)
+	touch(t, dir+"/go")
+	s.ready(1)
+	if err := os.Remove(dir + "/go"); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGHUP)
+	s.awaitOf("instance started", 2)
+	vanish()
+	s.times("the sockets of both are made anew", 3, anew)
+	touch(t, dir+"/go")
+	s.ready(2)
+	s.awaitOf("generation ended", 1)
+	s.signal(syscall.SIGUSR2)
+	s.awaitMessage("taken over")
+	vanish()
+	s.times("the successor makes it anew", 4, anew)
+	s.upgrade(3)
+	s.stop()
+	if left, err := filepath.Glob(run + "/grace-run-*"); err != nil || left != nil {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func (s *supervised) times(what string, n int, match func(entry, string) bool) {
+	s.t.Helper()
+	seen := 0
+	s.find(what, func(e entry, text string) bool {
+		if match(e, text) {
+			seen++
+		}
+		return seen == n
+	})
+}
+
+// Where the runtime directory is full, or cannot be written to any more, grace goes on.
+func TestRuntimeDirectoryOnAFileSystemThatIsFull(t *testing.T) {
+	for name, c := range map[string]struct {
+		options string
+		harm    func(t *testing.T, dir string)
+		why     string // of an abstract socket; empty where there need not be one
+	}{
+		"no inodes": {"nr_inodes=16", func(t *testing.T, dir string) {
+			fill(t, func(n int) error { return os.WriteFile(fmt.Sprintf("%s/%d", dir, n), nil, 0o600) })
+		}, "no space left on device"},
+		"no space": {"size=64k", func(t *testing.T, dir string) {
+			file, err := os.Create(dir + "/file")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			fill(t, func(int) error { _, err := file.Write(make([]byte, 4096)); return err })
+		}, ""},
+		"read-only": {"", func(t *testing.T, dir string) {
+			if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_RDONLY, ""); err != nil { // a remount needs that nobody has a file open
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+		}, "read-only file system"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run := worldFolder(t)
+			requirement.Check(t, "root", syscall.Mount("tmpfs", run, "tmpfs", 0, c.options))
+			t.Cleanup(func() { syscall.Unmount(run, syscall.MNT_DETACH) })
+			s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+run, "RUNTIME_DIRECTORY="+run) },
+				"--name", "full", "--listen", "web=127.0.0.1:0", "--", appBinary, "-notify", "0s")
+			addr := s.address("web")
+			s.ready(1)
+			under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+				c.harm(t, run)
+				s.upgrade(2)
+				if c.why != "" {
+					if e := s.awaitMessage("the app has an abstract NOTIFY_SOCKET"); !strings.Contains(e.Why, c.why) || !strings.Contains(e.Why, run) {
+						t.Errorf("why: %s", e.Why)
+					}
+				}
+				s.awaitOf("generation ended", 1)
+			})
+			s.crash(2)
+			s.find("the restarted instance is ready", func(e entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 3 })
+			s.signal(syscall.SIGTERM)
+			if status := s.wait(); status != 0 {
+				t.Errorf("status %d", status)
+			}
+		})
+	}
+}
+
+// fill does it until there is no space left.
+func fill(t *testing.T, do func(n int) error) {
+	t.Helper()
+	for n := range 1000 {
+		if err := do(n); errors.Is(err, syscall.ENOSPC) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("it does not become full")
 }
 
 // A grace that was killed leaves its runtime directory, and the next one removes it; that of a living one stays, whatever
