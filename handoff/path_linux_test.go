@@ -171,6 +171,29 @@ func TestPathsByAnotherName(t *testing.T) {
 	}
 }
 
+// Who has a path is told, as who has an address. A server that has removed the file before it binds takes the path over.
+func TestAPathInUseNamesItsHolder(t *testing.T) {
+	s, at := newPathSteering(t)
+	holder, err := net.ListenUnix("unix", &net.UnixAddr{Name: at})
+	must(t, err)
+	holder.SetUnlinkOnClose(false)
+	a, m := newAppSocket(t, unix.AF_UNIX), Member{1, 0}
+	bound, err := s.BindPath(m, a.fd, at, 0)
+	inUse := (*InUseError)(nil)
+	if bound || !errors.As(err, &inUse) || len(inUse.Holders) == 0 || inUse.Holders[0].PID != os.Getpid() {
+		t.Errorf("%v, %v", bound, err)
+	}
+	goesOn := func(what string) {
+		if bound, err := s.BindPath(m, a.fd, at, 0); bound || err != nil {
+			t.Errorf("%s: %v, %v", what, bound, err)
+		}
+	}
+	must(t, os.Rename(at, at+".moved"))
+	goesOn("the file is gone")
+	must(t, errors.Join(os.Rename(at+".moved", at), holder.Close()))
+	goesOn("nobody has it") // and the kernel refuses it for the file
+}
+
 func TestASecondSocketForAPathIsRefused(t *testing.T) {
 	alive := true
 	s, err := NewSteering(func(Member, uint64) bool { return alive })

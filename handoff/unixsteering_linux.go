@@ -52,6 +52,9 @@ func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, 
 	if g == nil {
 		return false, nil
 	}
+	if err := g.heldByOthers(path); err != nil {
+		return false, err
+	}
 	seat := &pathSeat{ownership: makeFor(m), group: g, fd: -1, inode: inode, file: g.at}
 	s.hidden[inode] = seat
 	if len(g.members) == 0 {
@@ -63,6 +66,19 @@ func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, 
 		return false, errors.Join(err, seat.end())
 	}
 	return true, nil
+}
+
+// heldByOthers says who has the path while nobody of the app does. Where its file is gone, the path is free.
+func (g *pathGroup) heldByOthers(path string) error {
+	var stat unix.Stat_t
+	if len(g.members) > 0 || unix.Lstat(path, &stat) != nil {
+		return nil
+	}
+	sockets, err := unixHolding(path)
+	if err != nil || len(sockets) == 0 {
+		return nil // the kernel's answer will do
+	}
+	return inUse(Address{Network: "unix", Addr: path}, sockets, nil)
 }
 
 // mayListen tells whether it is a stream socket that a bind can put at a path: of one that is bound already the kernel

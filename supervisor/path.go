@@ -35,8 +35,15 @@ func (c *captor) bindPath(call capture.Call, path string) error {
 	if err != nil {
 		return c.pass(call, err)
 	}
-	bound, err := c.apps.steering.BindPath(c.member, fd, path, umask)
-	if err != nil {
+	bound := false
+	err = c.apps.withEviction(func() (err error) {
+		bound, err = c.apps.steering.BindPath(c.member, fd, path, umask)
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		c.tellInUse(err)
+	case err != nil:
 		c.tell("the app cannot bind", err)
 	}
 	errno := syscall.Errno(0)
