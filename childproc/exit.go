@@ -3,7 +3,6 @@ package childproc
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"syscall"
 
 	"github.com/gracerun/grace/childproc/capture"
@@ -46,12 +45,7 @@ func (e Exit) Failed() bool {
 
 // Shortage reports whether the app never ran because something was short that its supervisor needs too: descriptors,
 // processes, memory, room on a disk. That is no fault of the app's, and passes.
-func (e Exit) Shortage() bool {
-	short := []syscall.Errno{
-		syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.ENOBUFS,
-	}
-	return e.Err != nil && slices.Contains(short, e.Err.Errno)
-}
+func (e Exit) Shortage() bool { return e.Err != nil && Shortage(e.Err) }
 
 func (e Exit) String() string {
 	switch {

@@ -143,15 +143,12 @@ func shimFiles(spec Spec, null, theirs []int) []uintptr {
 func (f *Family) ReapOrphans() (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	pids, err := children()
+	pids, err := f.orphanedChildren()
 	if err != nil {
 		return 0, fmt.Errorf("cannot list own children: %w", err)
 	}
 	reaped := 0
 	for _, pid := range pids {
-		if _, own := f.own[pid]; own {
-			continue
-		}
 		if got, _ := unix.Wait4(pid, nil, unix.WNOHANG, nil); got == pid {
 			reaped++
 		}
@@ -169,7 +166,11 @@ func (f *Family) Tree(pid int) ([]int, error) {
 	if err != nil || !f.mayHaveOrphans() {
 		return pids, err
 	}
-	strays, err := f.strays(markOf(pid)) // after the others: who was below one that has ended since is among them
+	mark, err := markOf(pid)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list who has lost the parent below process %d: %w", pid, err)
+	}
+	strays, err := f.strays(mark) // after the others: who was below one that has ended since is among them
 	if err != nil {
 		return nil, fmt.Errorf("cannot list who has lost the parent below process %d: %w", pid, err)
 	}
@@ -179,21 +180,6 @@ func (f *Family) Tree(pid int) ([]int, error) {
 		}
 	}
 	return pids, nil
-}
-
-// strays lists the living processes with this mark that no process of the family looks after.
-func (f *Family) strays(mark uint64) ([]int, error) {
-	if mark == 0 {
-		return nil, nil
-	}
-	other := func(pid int) bool { return markOf(pid) != mark }
-	if !f.mayBeElsewhere(mark) {
-		orphans, err := orphans(f.owns)
-		return slices.DeleteFunc(orphans, other), err
-	}
-	pids, err := Everybody()
-	pids = slices.DeleteFunc(pids, other)
-	return slices.DeleteFunc(pids, f.looksAfter), err
 }
 
 // mayHaveOrphans tells at the price of one file that there are none. The kernel gives them to the first thread of their
@@ -212,18 +198,6 @@ func (f *Family) mayBeElsewhere(mark uint64) bool {
 	return f.strange && (mark <= f.first || mark > f.marks)
 }
 
-// looksAfter reports whether a process is of the family, or below one that is, or has ended.
-func (f *Family) looksAfter(pid int) bool {
-	for line := pid; line > 1; {
-		stat, err := readStat(line)
-		if err != nil || line == pid && !stat.living() || f.owns(line) {
-			return true
-		}
-		line = stat.parent
-	}
-	return false
-}
-
 func (f *Family) owns(pid int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -234,17 +208,24 @@ func (f *Family) owns(pid int) bool {
 // KillSuccessors ends, between Suspend and Resume, all that was started with a variable in its environment that nothing
 // of the family has.
 func (f *Family) KillSuccessors(variable string) error {
-	pids, err := orphans(func(pid int) bool { _, own := f.own[pid]; return own })
-	for _, pid := range pids {
-		err = errors.Join(err, killWith(pid, variable))
+	for hit := map[int]bool{}; ; {
+		pids, err := orphans(f.orphanedChildren, func(int) (bool, error) { return true, nil })
+		fresh := false
+		for _, pid := range pids {
+			fresh = fresh || !hit[pid]
+			hit[pid] = true
+			err = errors.Join(err, killWith(pid, variable))
+		}
+		if err != nil || !fresh {
+			return err
+		}
 	}
-	return err
 }
 
 func killWith(pid int, variable string) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil // it has ended
+		return ignoreGone(os.NewSyscallError("pidfd_open", err))
 	}
 	defer unix.Close(pidfd)
 	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
@@ -257,31 +238,12 @@ func killWith(pid int, variable string) error {
 	return nil
 }
 
-// orphans lists the living processes that no process of the family looks after. It looks until it finds
-// nothing new: the child of a process that ends meanwhile is moved to where the look has been.
-func orphans(owns func(int) bool) ([]int, error) {
-	var found []int
-	for {
-		seen := len(found)
-		offspring, err := offspring()
-		if err != nil {
-			return nil, err
-		}
-		roots, err := offspring(os.Getpid())
-		if err != nil {
-			return nil, err
-		}
-		for _, root := range slices.DeleteFunc(roots, owns) {
-			tree, err := treeOf(root, offspring)
-			if ignoreGone(err) != nil {
-				return nil, err
-			}
-			found = append(found, slices.DeleteFunc(tree, func(pid int) bool { return slices.Contains(found, pid) })...)
-		}
-		if len(found) == seen {
-			return found, nil
-		}
-	}
+// reap gives the number back to the kernel and forgets it at once: the next process that gets it may be the family's too.
+func (f *Family) reap(p *Process) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.own, p.PID)
+	return unix.Waitid(unix.P_PIDFD, p.pidfd, nil, unix.WEXITED|unix.WNOHANG, nil)
 }
 
 func (f *Family) forget(pid int) {

@@ -51,19 +51,19 @@ func underMark(mark uint64, fork func() error) error {
 }
 
 // markOf gives 0 for a process that has none, or has ended.
-func markOf(pid int) uint64 {
+func markOf(pid int) (uint64, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
 	if err != nil {
-		return 0
+		return 0, ignoreGone(err)
 	}
 	_, limit, _ := bytes.Cut(text, []byte("Max realtime timeout"))
 	soft := bytes.Fields(limit)
 	if len(soft) == 0 {
-		return 0
+		return 0, nil
 	}
 	mark, err := strconv.ParseUint(string(soft[0]), 10, 64)
 	if err != nil || mark < markBase { // "unlimited" is no number
-		return 0
+		return 0, nil
 	}
-	return mark
+	return mark, nil
 }

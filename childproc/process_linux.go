@@ -76,10 +76,15 @@ func (f *Family) Adopt(pid int) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot adopt process %d: %w", pid, err)
 	}
+	mark, err := markOf(pid)
+	if err != nil {
+		unix.Close(pidfd)
+		return nil, fmt.Errorf("cannot adopt process %d: %w", pid, err)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.own[pid] = struct{}{}
-	return (&Process{PID: pid, family: f, pidfd: pidfd, mark: markOf(pid), report: -1, capture: -1}).hold(), nil
+	return (&Process{PID: pid, family: f, pidfd: pidfd, mark: mark, report: -1, capture: -1}).hold(), nil
 }
 
 // abandon ends a child that cannot be supervised.
@@ -94,6 +99,10 @@ func (p *Process) abandon() error {
 // Release stops following an adopted process and leaves it alone.
 func (p *Process) Release() {
 	p.family.forget(p.PID)
+	p.close()
+}
+
+func (p *Process) close() {
 	p.disconnect()
 	p.end.Close()
 }
@@ -251,8 +260,8 @@ func (p *Process) peek() (Exit, error) {
 // Reap gives the pid back to the kernel and closes the pidfd; the Process is of
 // no use afterwards.
 func (p *Process) Reap() error {
-	err := unix.Waitid(unix.P_PIDFD, p.pidfd, nil, unix.WEXITED|unix.WNOHANG, nil)
-	p.Release()
+	err := p.family.reap(p)
+	p.close()
 	if err != nil && err != unix.ECHILD {
 		return fmt.Errorf("cannot reap process %d: %w", p.PID, err)
 	}

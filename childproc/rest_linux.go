@@ -78,7 +78,11 @@ func (p *Process) remnant(pid int) (Remnant, error) {
 	r := Remnant{PID: pid, pidfd: pidfd}
 	stat, err := readStat(pid)
 	r.Group = stat.group == p.PID
-	if err == nil && (!stat.living() || !r.Group && !p.marked(pid)) {
+	ours := r.Group
+	if err == nil && !ours {
+		ours, err = p.marked(pid)
+	}
+	if err == nil && (!ours || !stat.living()) {
 		err = os.ErrNotExist
 	}
 	if err != nil {
@@ -89,7 +93,10 @@ func (p *Process) remnant(pid int) (Remnant, error) {
 	return r, nil
 }
 
-func (p *Process) marked(pid int) bool { return p.mark != 0 && markOf(pid) == p.mark }
+func (p *Process) marked(pid int) (bool, error) {
+	mark, err := markOf(pid)
+	return p.mark != 0 && mark == p.mark, err
+}
 
 // Signal sends sig; a process that has ended already is no error.
 func (r Remnant) Signal(sig unix.Signal) error {

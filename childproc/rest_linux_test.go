@@ -152,8 +152,68 @@ func TestOutputLeavesNothingBehind(t *testing.T) {
 // The mark is not left on who forks.
 func TestMarkIsOfTheChildAlone(t *testing.T) {
 	p, _ := startLeaver(t, newFamily(t), leavers["setsid"])
-	if p.mark == 0 || markOf(os.Getpid()) != 0 {
-		t.Errorf("the child's mark is %d, and that of its parent %d", p.mark, markOf(os.Getpid()))
+	if own, err := markOf(os.Getpid()); p.mark == 0 || own != 0 || err != nil {
+		t.Errorf("the child's mark is %d, and that of its parent %d, %v", p.mark, own, err)
+	}
+}
+
+// hopper is a program that is always another process: each one ends when it has forked the next. It ends by itself, too.
+const hopper = `[ $1 -gt 0 ] && exec setsid -f sh -c "$HOPPER" sh $(($1-1))`
+
+// startHopper gives, beside the process that has left it behind, a pipe that ends with the hopper.
+func startHopper(t *testing.T, f *Family) (p *Process, ended *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	spec := shell(`export HOPPER='` + hopper + `'; setsid -f sh -c "$HOPPER" sh 20000`)
+	spec.Files = []int{int(w.Fd())}
+	p, err = f.Start(spec)
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := p.Wait(); err != nil || exit.Code != 0 {
+		t.Fatalf("%v, %v", exit, err)
+	}
+	return p, r
+}
+
+// A process that ends during the look leaves its child where the look has been.
+func TestRestIsNeverEmptyWhileSomethingLives(t *testing.T) {
+	for name, strange := range map[string]bool{"own children": false, "all processes": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFamily(t)
+			p, ended := startHopper(t, f)
+			if f.strange = strange; strange {
+				f.first = f.marks // as if another one had started it
+			}
+			for range 300 {
+				if pids, err := p.rest(); err != nil || len(pids) == 0 {
+					t.Errorf("nothing is left: %v", err)
+					break
+				}
+				reapFound(t, f)
+			}
+			if err := errors.Join(p.KillRest(), p.WaitRest(nil)); err != nil {
+				t.Error(err)
+			}
+			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(ended.Fd())}}, 0); n != 1 {
+				t.Errorf("something lives after the wait: %v", err)
+			}
+			if err := p.Reap(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func reapFound(t *testing.T, f *Family) {
+	t.Helper()
+	if _, err := f.ReapOrphans(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,5 +69,93 @@ func orExit(err error) {
 	if err != nil {
 		println(err.Error())
 		os.Exit(1)
+	}
+}
+
+// without leaves this process no descriptor while something is done.
+func without(t *testing.T, do func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	do()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Who cannot look has not found that nothing is left.
+func TestLooksWithoutDescriptorsFail(t *testing.T) {
+	f := newFamily(t)
+	p, pid := startLeaver(t, f, leavers["setsid"])
+	looks := map[string]func() error{
+		"rest":        func() error { _, err := p.rest(); return err },
+		"remnant":     func() error { _, err := p.remnant(pid); return err },
+		"mark":        func() error { _, err := markOf(pid); return err },
+		"looks after": func() error { _, err := f.looksAfter(pid); return err },
+		"marked":      func() error { _, err := f.marked(p.mark); return err },
+		"kill":        p.KillRest,
+		"wait":        func() error { return p.WaitRest(nil) },
+	}
+	for name, look := range looks {
+		var err error
+		without(t, func() { err = look() })
+		if !Shortage(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if stat, err := readStat(pid); err != nil || !stat.living() {
+		t.Errorf("process %d does not live any more: %v", pid, err)
+	}
+}
+
+// What has to end is ended when the shortage is over.
+func TestRetryOutlastsAShortage(t *testing.T) {
+	p, pid := startLeaver(t, newFamily(t), leavers["setsid"])
+	failed := make(chan error, 1)
+	ended := make(chan error, 1)
+	without(t, func() {
+		go func() {
+			ended <- Retry(nil, func() error {
+				err := p.KillRest()
+				select {
+				case failed <- err:
+				default:
+				}
+				return err
+			})
+		}()
+		if err := <-failed; !Shortage(err) {
+			t.Errorf("it does not fail: %v", err)
+		}
+	})
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(deadline):
+		t.Fatal("it does not end")
+	}
+	if err := p.WaitRest(nil); err != nil {
+		t.Error(err)
+	}
+	if stat, err := readStat(pid); err == nil && stat.living() {
+		t.Errorf("process %d still lives", pid)
+	}
+}
+
+func TestRetryEndsWithItsStop(t *testing.T) {
+	stop := make(chan struct{})
+	close(stop)
+	if err := Retry(stop, func() error { return unix.EMFILE }); err != ErrStopped {
+		t.Error(err)
+	}
+	if err := Retry(stop, func() error { return unix.EPERM }); err != unix.EPERM {
+		t.Error(err)
 	}
 }

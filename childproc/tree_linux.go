@@ -23,12 +23,14 @@ func Tree(pid int) ([]int, error) {
 // offspring is a way to list the living children of a process. Kernels without CONFIG_PROC_CHILDREN have no
 // files for it.
 func offspring() (func(pid int) ([]int, error), error) {
-	if inProc(unix.AT_FDCWD, "/proc/thread-self/children") == nil {
+	if childrenListed() {
 		return childrenOf, nil
 	}
 	scan, err := scanChildren()
 	return scan.of, err
 }
+
+func childrenListed() bool { return inProc(unix.AT_FDCWD, "/proc/thread-self/children") == nil }
 
 // Everybody lists all processes that can be seen.
 func Everybody() ([]int, error) {
