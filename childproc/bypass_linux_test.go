@@ -20,9 +20,11 @@ func TestBypass(t *testing.T) {
 		"blocked": {`exec unshare --fork sh -c '` + child + `'`, 1},
 		"ignored": {`trap "" TERM; exec python3 -c 'import os, signal
 if os.fork(): os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
-signal.signal(signal.SIGTERM, lambda *_: os._exit(4))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 open(os.environ["OUT"], "w").write("\n")
-while True: signal.pause()'`, 1},
+signal.sigwait([signal.SIGTERM])
+os._exit(4)'`, 1},
 		"taken": {`trap : TERM; sh -c '` + child + `' & child=$!; wait; kill $child; wait $child; wait $child`, 0},
 	}
 	for name, c := range scripts {

@@ -38,6 +38,9 @@ func endOf(pidfd int) (*os.File, error) {
 
 // waitReadable gives ErrStopped if stop is closed before. A nil stop never is.
 func waitReadable(f *os.File, stop <-chan struct{}) error {
+	if unpolled(f) {
+		return waitByThread(f, stop)
+	}
 	done := make(chan struct{})
 	defer close(done)
 	if stop != nil {
@@ -66,4 +69,26 @@ func waitFor(f *os.File, events int16) error {
 		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 0)
 		return n > 0
 	})
+}
+
+// unpolled reports whether Go's poller has not taken a file (fs.epoll.max_user_watches).
+func unpolled(f *os.File) bool { return errors.Is(f.SetReadDeadline(time.Time{}), os.ErrNoDeadline) }
+
+// stopSeenWithin is how long a thread waits that cannot be woken.
+const stopSeenWithin = 100 * time.Millisecond
+
+func waitByThread(f *os.File, stop <-chan struct{}) error {
+	conn, err := f.SyscallConn()
+	for ready := 0; err == nil && ready == 0; {
+		select {
+		case <-stop:
+			return ErrStopped
+		default:
+		}
+		err = conn.Control(func(fd uintptr) {
+			ready, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(stopSeenWithin.Milliseconds()))
+			ready = max(ready, 0) // a signal has come
+		})
+	}
+	return err
 }

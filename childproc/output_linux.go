@@ -59,7 +59,7 @@ func (p *Process) waitOrKill(ctx context.Context) (Exit, error) {
 	go func() { killer <- p.killWhenDone(ctx, ended) }()
 	exit, err := p.Wait()
 	close(ended)
-	err = errors.Join(err, <-killer, p.SignalGroup(syscall.SIGKILL), p.KillRest(), p.WaitRest(nil), p.Reap())
+	err = errors.Join(err, <-killer, p.SignalGroup(syscall.SIGKILL), p.EndRest())
 	if err == nil {
 		err = ctx.Err()
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/childproc/shim"
@@ -204,6 +203,9 @@ func (p *Process) readReport() (*StartError, error) {
 		return p.failed, nil
 	}
 	pipe := os.NewFile(uintptr(p.report), "report of the shim")
+	if unpolled(pipe) {
+		_ = unix.SetNonblock(p.report, false) // fcntl(2) cannot fail here; a thread reads it
+	}
 	p.report = -1
 	defer pipe.Close()
 	text, err := io.ReadAll(pipe)
@@ -223,22 +225,10 @@ func (p *Process) readReport() (*StartError, error) {
 }
 
 func (p *Process) waitEnd() error {
-	wait := func() error { return waitReadable(p.end, nil) }
-	if errors.Is(p.end.SetReadDeadline(time.Time{}), os.ErrNoDeadline) { // the poller has not taken it (fs.epoll.max_user_watches)
-		wait = p.waitByThread
-	}
-	if err := wait(); err != nil {
+	if err := waitReadable(p.end, nil); err != nil {
 		return fmt.Errorf("cannot wait for process %d: %w", p.PID, err)
 	}
 	return nil
-}
-
-func (p *Process) waitByThread() error {
-	for {
-		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}, -1); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 func (p *Process) peek() (Exit, error) {

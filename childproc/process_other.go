@@ -72,6 +72,9 @@ func (*Process) WaitRest(<-chan struct{}) error { return errOnlyLinux }
 // KillRest always fails.
 func (*Process) KillRest() error { return errOnlyLinux }
 
+// EndRest always fails.
+func (*Process) EndRest() error { return errOnlyLinux }
+
 // Rest always fails.
 func (*Process) Rest() ([]Remnant, error) { return nil, errOnlyLinux }
 

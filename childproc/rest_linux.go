@@ -129,6 +129,14 @@ func (p *Process) KillRest() error {
 	}
 }
 
+// EndRest kills what an ended process has left behind, waits until nothing is left of it, however long something is short
+// that this takes, and reaps the process.
+func (p *Process) EndRest() error {
+	kill := Retry(nil, p.KillRest)
+	wait := Retry(nil, func() error { return p.WaitRest(nil) })
+	return errors.Join(kill, wait, p.Reap())
+}
+
 // Sockets lists the inodes of the sockets that the process has, but for those of stdin, stdout and stderr.
 func (r Remnant) Sockets() ([]uint64, error) {
 	fds := "/proc/" + strconv.Itoa(r.PID) + "/fd"

@@ -119,9 +119,12 @@ func (a *app) answer() { a.attending.Go(guard(a.captor.answerAll, a.captor.giveU
 // bring starts the process with all that the contract promises it.
 func (a *apps) bring(app *app, l *launch) (err error) {
 	if broken := guarded(func() { err = a.bringUnguarded(app, l) }); broken != nil {
-		return errors.Join(broken, app.kill())
+		err = broken
 	}
-	return err
+	if err != nil {
+		return errors.Join(err, app.kill())
+	}
+	return nil
 }
 
 func (a *apps) bringUnguarded(app *app, l *launch) error {
@@ -243,7 +246,8 @@ func (a *apps) watch(app *app, p *childproc.Process) {
 	instance, pid := app.start.instance, p.PID
 	exit, err := p.Wait()
 	if err != nil {
-		a.post(noticed{"cannot watch the app", err.Error()})
+		a.loseSight(app, p, err.Error())
+		return
 	}
 	if err := app.ear.catchUp(app.ctx); err != nil {
 		a.post(noticed{"the app's last words may be lost", err.Error()})
@@ -254,8 +258,14 @@ func (a *apps) watch(app *app, p *childproc.Process) {
 		}
 	}
 	a.post(exited{instance, pid, exit})
-	if err := p.WaitRest(app.ctx.Done()); err != nil {
+	a.awaitRest(app, p)
+	a.post(emptied{instance, pid})
+}
+
+// awaitRest returns when nothing is left of a process, or nothing can be known of that for another reason than a shortage.
+func (a *apps) awaitRest(app *app, p *childproc.Process) {
+	err := a.insist(app, "cannot watch what the app left behind yet", func() error { return p.WaitRest(app.ctx.Done()) })
+	if err != nil {
 		a.post(noticed{"cannot watch what the app left behind", err.Error()})
 	}
-	a.post(emptied{instance, pid})
 }

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,13 +44,14 @@ func (a *apps) tellGroup(t tellGroup) { a.attempt(a.running[t.instance].main().S
 func (a *apps) dismiss(instance int) { a.running[instance].dismiss() }
 
 func (a *apps) follow(f follow) {
-	app, ok := a.running[f.instance]
+	late, ok := a.running[f.instance]
 	if !ok {
-		a.attempt(errors.Join(f.process.SignalGroup(syscall.SIGKILL), f.process.Reap()))
+		late = &app{processes: []*childproc.Process{f.process}}
+		go func() { a.attempt(late.kill()) }()
 		return
 	}
-	app.processes = append(app.processes, f.process)
-	a.follows(app, f.process)
+	late.processes = append(late.processes, f.process)
+	a.follows(late, f.process)
 }
 
 func (a *apps) kill(instance int) {

@@ -36,7 +36,7 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	launcher, main := sleeper(t, family), sleeper(t, family)
-	a := &apps{family: family, running: map[int]*app{1: {processes: []*childproc.Process{launcher, main}}}, post: func(ev event) { t.Errorf("%+v", ev) }}
+	a := &apps{family: family, running: map[int]*app{1: {ctx: t.Context(), processes: []*childproc.Process{launcher, main}}}, post: func(ev event) { t.Errorf("%+v", ev) }}
 	if err := main.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

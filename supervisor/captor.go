@@ -399,6 +399,7 @@ func (a *apps) launch(app *app, spec childproc.Spec) error {
 		return err
 	}
 	a.attempt(p.Reap())
+	app.processes = nil
 	a.uncapturable.Store(true)
 	go a.post(uncaptured{err.Error()})
 	spec.Capture, spec.NoNewPrivs = false, a.options.NoNewPrivs.wanted(false)

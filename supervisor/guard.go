@@ -61,7 +61,7 @@ func (a *app) kill() error {
 	for _, p := range a.processes {
 		errs = append(errs, p.SignalGroup(syscall.SIGKILL))
 		_, err := p.Wait()
-		errs = append(errs, err, p.Reap())
+		errs = append(errs, err, p.EndRest())
 	}
 	return errors.Join(errs...)
 }
@@ -78,5 +78,12 @@ func (a *apps) loseSight(app *app, p *childproc.Process, why string) {
 		a.post(noticed{"something did not work", err.Error()})
 	}
 	a.post(exited{app.start.instance, p.PID, exit})
+	err := guarded(func() {
+		a.attempt(a.insist(app, "cannot kill what the app left behind yet", p.KillRest))
+		a.awaitRest(app, p)
+	})
+	if err != nil {
+		a.post(noticed{"something did not work", err.Error()})
+	}
 	a.post(emptied{app.start.instance, p.PID})
 }

@@ -36,9 +36,11 @@ func (a *apps) tellRest(t tellRest) {
 		}
 		var rest []remnant
 		for _, p := range processes {
-			told, err := tellRestOf(p, t, listening)
-			a.attempt(err)
-			rest = append(rest, told...)
+			a.attempt(a.insist(app, "cannot tell what the app left behind to stop yet", func() error {
+				told, err := tellRestOf(p, t, listening)
+				rest = append(rest, told...)
+				return err
+			}))
 		}
 		if len(rest) > 0 {
 			a.post(left{t.instance, rest})
@@ -70,8 +72,26 @@ func (a *apps) bypass(app *app, signal syscall.Signal) {
 
 func (a *apps) killRest(app *app) {
 	for _, p := range app.processes {
-		app.errand(func() { a.attempt(p.KillRest()) })
+		app.errand(func() { a.attempt(a.insist(app, "cannot kill what the app left behind yet", p.KillRest)) })
 	}
+}
+
+// insist goes on while something is short that passes, and says so once. Otherwise nobody would end what an instance has
+// left behind, or wait for it.
+func (a *apps) insist(app *app, text string, do func() error) error {
+	told := false
+	err := childproc.Retry(app.ctx.Done(), func() error {
+		err := do()
+		if childproc.Shortage(err) && !told {
+			told = true
+			a.post(noticed{text, err.Error()})
+		}
+		return err
+	})
+	if errors.Is(err, childproc.ErrStopped) { // the instance has ended
+		return nil
+	}
+	return err
 }
 
 // someLeft is true also where that cannot be told.
@@ -94,29 +114,45 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// tellRestOf looks at all before it tells one: it may be called again after an error.
 func tellRestOf(p *childproc.Process, t tellRest, listening []uint64) ([]remnant, error) {
 	processes, err := p.Rest()
+	if err != nil {
+		return nil, err
+	}
 	defer childproc.CloseRest(processes)
 	var rest []remnant
+	var untold []childproc.Remnant
 	for _, r := range processes {
 		told := t.told && r.Group
-		if !told && !finishes(r, listening) {
-			told = true
-			err = errors.Join(err, r.Signal(t.signal))
+		if !told {
+			finishing, err := finishes(r, listening)
+			if err != nil {
+				return nil, err
+			}
+			if told = !finishing; told {
+				untold = append(untold, r)
+			}
 		}
 		rest = append(rest, remnant{PID: r.PID, Command: r.Command, Told: told})
+	}
+	for _, r := range untold {
+		err = errors.Join(err, r.Signal(t.signal))
 	}
 	return rest, err
 }
 
 // finishes reports whether a process has closed the listeners, as one does that was told to stop, and has connections
-// still.
-func finishes(r childproc.Remnant, listening []uint64) bool {
+// still. One that cannot be looked into for another reason than a shortage does not.
+func finishes(r childproc.Remnant, listening []uint64) (bool, error) {
 	has, err := r.Sockets()
-	if err != nil || len(has) == 0 || len(listening) == 0 {
-		return false
+	if childproc.Shortage(err) {
+		return false, err
 	}
-	return !slices.ContainsFunc(has, func(inode uint64) bool { return slices.Contains(listening, inode) })
+	if err != nil || len(has) == 0 || len(listening) == 0 {
+		return false, nil
+	}
+	return !slices.ContainsFunc(has, func(inode uint64) bool { return slices.Contains(listening, inode) }), nil
 }
 
 // listening are the sockets on which an instance serves.
