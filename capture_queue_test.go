@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -130,6 +131,141 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 			})
 		}
 	}
+}
+
+// crashedBeside is grace with two generations: the first serves, and can be started again when there is no file crash;
+// the second has opened sockets of its own, and is ready as soon as there is a file serve.
+type crashedBeside struct {
+	*supervised
+	dir, network, addr string
+	old                []int // the first generation's processes
+}
+
+func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
+	program, err := filepath.Abs("testdata/servers/blunt.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &crashedBeside{dir: worldFolder(t), network: "tcp"}
+	at, flags := "fd", []string{"--chdir", c.dir, "--settle", "50ms", "--instances", fmt.Sprint(instances)}
+	switch kind {
+	case "captured":
+		c.addr = freeport.Address(t)
+		_, at, _ = net.SplitHostPort(c.addr)
+	case "steered":
+		flags = append(flags, "--listen", "web=127.0.0.1:0?steer=true")
+	case "unix":
+		c.network, c.addr = "unix", filepath.Join(c.dir, "socket")
+		at, flags = c.addr, append(flags, "--capture-unix", c.addr)
+	}
+	script := fmt.Sprintf("case $GRACE_GENERATION in 1) test -e crash && exit 3; exec python3 %[1]s %[2]s;; *) exec python3 %[1]s %[2]s serve;; esac", program, at)
+	c.supervised = grace(t, append(flags, "--", "sh", "-c", script)...)
+	if kind == "steered" {
+		c.addr = c.address("web")
+	}
+	c.ready(1)
+	for _, e := range c.entries() {
+		if e.Message == "instance started" {
+			c.old = append(c.old, e.PID)
+		}
+	}
+	c.signal(syscall.SIGHUP)
+	for n := range instances {
+		c.awaitFile(fmt.Sprintf("opened.%d", n))
+	}
+	return c
+}
+
+func (c *crashedBeside) awaitFile(name string) {
+	c.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		_, err := os.Stat(filepath.Join(c.dir, name))
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, os.ErrNotExist) || time.Now().After(deadline) {
+			c.t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (c *crashedBeside) tell(sig syscall.Signal, pids ...int) {
+	c.t.Helper()
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, sig); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// kill returns when grace knows.
+func (c *crashedBeside) kill(pids ...int) {
+	c.t.Helper()
+	c.tell(syscall.SIGKILL, pids...)
+	for _, pid := range pids {
+		c.await("instance ended", func(e entry) bool { return e.Message == "instance ended" && e.PID == pid })
+	}
+}
+
+// promote has the second generation serve, before the first one can be started again.
+func (c *crashedBeside) promote() {
+	c.t.Helper()
+	touch(c.t, filepath.Join(c.dir, "serve"))
+	c.ready(2)
+	if err := os.RemoveAll(filepath.Join(c.dir, "crash")); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Who has come to the old generation is answered by it, when it crashes while the new one has its sockets already too.
+func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
+	need(t, "python3")
+	for name, scenario := range map[string]struct {
+		instances int
+		crash     func(c *crashedBeside) []queued
+	}{
+		"before the cutover": {1, crashBefore},
+		"all of two":         {2, crashBefore},
+		"one of two": {2, func(c *crashedBeside) []queued {
+			c.tell(syscall.SIGSTOP, c.old...)
+			clients := queue(c.t, c.network, c.addr, 20)
+			touch(c.t, filepath.Join(c.dir, "crash"))
+			c.kill(c.old[0])
+			c.tell(syscall.SIGCONT, c.old[1])
+			c.promote()
+			return clients
+		}},
+		"after the cutover": {1, func(c *crashedBeside) []queued {
+			c.tell(syscall.SIGSTOP, c.old...)
+			clients := queue(c.t, c.network, c.addr, 10)
+			c.promote()
+			c.kill(c.old...)
+			return clients
+		}},
+	} {
+		for _, kind := range []string{"captured", "steered", "unix"} {
+			if kind == "unix" && scenario.instances > 1 {
+				continue // a path leads to one process
+			}
+			t.Run(name+", "+kind, func(t *testing.T) {
+				t.Parallel()
+				c := bringBeside(t, kind, scenario.instances)
+				checkAllAnswered(t, scenario.crash(c))
+				c.awaitOf("generation ended", 1)
+				c.stop()
+			})
+		}
+	}
+}
+
+func crashBefore(c *crashedBeside) []queued {
+	touch(c.t, filepath.Join(c.dir, "crash"))
+	c.kill(c.old...)
+	clients := queue(c.t, c.network, c.addr, 10)
+	c.promote()
+	return clients
 }
 
 // awaitCrashed waits until no instance of the first start is left.

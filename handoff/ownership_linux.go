@@ -66,6 +66,11 @@ func (o *ownership) servesOnly(generation int) bool {
 	return o.serves(generation) && len(of(generation, o.listeners())) == len(o.listeners())
 }
 
+// vacatedBy tells whether the socket waits for another instance of the generation.
+func (o *ownership) vacatedBy(generation int) bool {
+	return o.state == vacant && o.Generation == generation
+}
+
 func of(generation int, members []Member) []Member {
 	return slices.DeleteFunc(members, func(m Member) bool { return m.Generation != generation })
 }

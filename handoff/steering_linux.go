@@ -715,6 +715,34 @@ func (s *Steering) Queued(generation int) (int, error) {
 	return sum, nil
 }
 
+// Awaited tells whether connections wait in a socket that an instance of the generation has left for another one to take,
+// see Vacate.
+func (s *Steering) Awaited(generation int) (bool, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	for _, g := range s.sorted() {
+		for _, seat := range g.members {
+			if seat.vacatedBy(generation) && seat.awaited() {
+				return true, nil
+			}
+		}
+	}
+	unixQueues := sync.OnceValues(queuedUnix)
+	for _, g := range s.paths {
+		for _, seat := range g.members {
+			if !seat.vacatedBy(generation) {
+				continue
+			}
+			lengths, err := unixQueues()
+			if err != nil || lengths[seat.bound] > 0 {
+				return err == nil, err
+			}
+		}
+	}
+	return false, nil
+}
+
 // Wait blocks until an app has shut down a socket, and returns it: it is a member no more. After Close it returns
 // net.ErrClosed. Somebody has to wait always: until a group has its new program, the numbers of the old one may mean
 // other sockets.

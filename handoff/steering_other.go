@@ -51,6 +51,9 @@ func (*Steering) BindPath(Member, int, string, uint32) (bool, error) {
 // TakePath is never called.
 func (*Steering) TakePath(Member, int, string) (int, error) { return -1, errors.ErrUnsupported }
 
+// Awaited is never called.
+func (*Steering) Awaited(int) (bool, error) { return false, errors.ErrUnsupported }
+
 // Keeps is never called.
 func (*Steering) Keeps(string) bool { return false }
 

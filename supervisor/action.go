@@ -87,7 +87,7 @@ type (
 	letGo struct{ generation int }
 	// observe looks at a generation's connections until they are idle and none waits
 	// to be accepted; after some time the second is enough. It is answered by quieted,
-	// unless the generation ends first.
+	// unless the generation ends first, and awaited may come before.
 	observe struct {
 		generation int
 		pids       []int

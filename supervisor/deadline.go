@@ -83,7 +83,9 @@ func (m *machine) onTimerExpired(t timer) {
 func (m *machine) expire(i *instance) {
 	switch i.phase {
 	case Backoff:
-		m.startInstance(i)
+		if !i.generation.leaving() { // or it is held from now on
+			m.startInstance(i)
+		}
 	case Starting:
 		m.expireStart(i)
 	case Ready:

@@ -60,4 +60,7 @@
 //  10. Who serves on sockets of its own is not told to stop with all that waits in
 //     them: its successor has them by then, or new connections are turned away, and it
 //     was quiet or its time was over, unless grace is to end at once.
+//  11. Nothing of a generation that was replaced is started again, unless connections
+//     wait in a queue that nobody else can accept from. As long as they do it is not
+//     told to stop before its time is over.
 package supervisor

@@ -125,8 +125,15 @@ type (
 		inFlight   int
 		why        string // why it could not be counted
 	}
-	// quieted answers an observe action: nothing goes on in the generation any more.
-	quieted struct{ generation int }
+	// quieted answers an observe action: nothing waits for the generation any more, and nothing goes on in these
+	// processes.
+	quieted struct {
+		generation int
+		pids       []int
+	}
+	// awaited says, as often as it is seen during an observe action, that connections wait where an instance has left
+	// its socket.
+	awaited struct{ generation int }
 	// revived says that a held listener had been shut down by an app.
 	revived struct {
 		listener string
@@ -183,6 +190,7 @@ func (tallied) event()          {}
 func (described) event()        {}
 func (counted) event()          {}
 func (quieted) event()          {}
+func (awaited) event()          {}
 func (revived) event()          {}
 func (uncaptured) event()       {}
 func (closed) event()           {}

@@ -43,7 +43,6 @@ type generation struct {
 	relief    timer // ends StageSettling or StageEmptying
 	inFlight  int
 	instances []*instance // all that are not exited, oldest first
-	missing   []*instance // that are started again if it takes over again
 }
 
 func (g *generation) enter(stage Stage, at time.Time) time.Duration {
@@ -64,6 +63,11 @@ func (g *generation) serves() bool {
 
 func (g *generation) backoffs() []*instance {
 	return slices.DeleteFunc(slices.Clone(g.instances), func(i *instance) bool { return i.phase != Backoff })
+}
+
+// starts reports whether any instance is to be ready yet.
+func (g *generation) starts() bool {
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.phase < Ready && !i.ended })
 }
 
 // leaving reports whether it was replaced or failed, and something of it is left.

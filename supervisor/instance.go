@@ -63,7 +63,7 @@ func (m *machine) newInstance(g *generation, slot, failures int) *instance {
 func (m *machine) startInstance(i *instance) {
 	m.enter(i, Starting, m.policy.ReadyTimeout)
 	a := start{generation: i.generation.number, instance: i.id, slot: i.slot, mustNotify: m.notifying[i.generation.recipe.Executable]}
-	if m.current != nil && m.current != i.generation {
+	if m.current != nil && i.generation.stage == StageCandidate {
 		a.predecessor = m.current.number
 	}
 	m.do(a)
@@ -274,7 +274,7 @@ func (m *machine) restart(i *instance) {
 		m.endIfDeserted()
 		return
 	}
-	m.fill(i, i.exit.String())
+	m.fill(i)
 }
 
 func (m *machine) wantsRestart(i *instance) bool {
@@ -282,19 +282,29 @@ func (m *machine) wantsRestart(i *instance) bool {
 }
 
 // fill has another instance take the place of one that has ended. A start that failed by
-// no fault of the app's is tried again soon, always, and told of once.
-func (m *machine) fill(i *instance, why string) {
+// no fault of the app's is told of once.
+func (m *machine) fill(i *instance) {
+	next, delay := m.succeed(i)
+	if next.shortage == "" || next.shortage != i.shortage {
+		m.tellRestart(next, delay, i.exit.String())
+	}
+}
+
+// succeed gives the instance that takes the place of one that has ended, in so long. A start that
+// failed by no fault of the app's is tried again soon, always.
+func (m *machine) succeed(i *instance) (*instance, time.Duration) {
 	next := m.newInstance(i.generation, i.slot, i.failures+1)
 	delay := backoff(i.failures)
 	if i.exit.Shortage() {
-		next.failures, next.shortage, delay = i.failures, why, shortageRetry
+		next.failures, next.shortage, delay = i.failures, i.exit.String(), shortageRetry
 	}
 	next.timer = m.armJittered(timer{instance: next.id}, delay)
-	if next.shortage != "" && next.shortage == i.shortage {
-		return
-	}
+	return next, delay
+}
+
+func (m *machine) tellRestart(next *instance, delay time.Duration, why string) {
 	m.restarts++
-	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: i.generation.number, instance: next.id, within: delay, why: why})
+	m.say(report{level: warn, text: "restarting", fact: FactRestarting, generation: next.generation.number, instance: next.id, within: delay, why: why})
 }
 
 func (m *machine) onEmptied(i *instance, ev emptied) {

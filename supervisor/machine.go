@@ -91,6 +91,8 @@ func (m *machine) step(at time.Time, ev event) []action {
 		m.onCounted(ev)
 	case quieted:
 		m.onQuieted(ev)
+	case awaited:
+		m.onAwaited(ev)
 	case revived:
 		m.onRevived(ev)
 	case uncaptured:

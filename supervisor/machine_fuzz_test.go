@@ -28,9 +28,10 @@ type world struct {
 	asked     map[int]bool // requests that have no answer
 	leaving   bool         // a handover has no answer
 	requests  int
-	observed  map[int]bool // generations that are observed
-	retired   map[int]bool // generations
-	prepared  map[int]bool // generations whose executables are kept
+	observed  map[int]bool  // generations that are observed
+	lookedAt  map[int][]int // their processes that are
+	retired   map[int]bool  // generations
+	prepared  map[int]bool  // generations whose executables are kept
 	patience  map[int]time.Duration
 	steered   int  // the generation that gets new connections
 	closed    bool // nobody gets any more
@@ -50,7 +51,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{}, asked: map[int]bool{},
-		prepared: map[int]bool{}, observed: map[int]bool{}, patience: map[int]time.Duration{},
+		prepared: map[int]bool{}, observed: map[int]bool{}, lookedAt: map[int][]int{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.begin(w.at))
 	return w
@@ -58,11 +59,13 @@ func newWorld(t *testing.T, p Policy) *world {
 
 func (w *world) happen(ev event) {
 	w.t.Helper()
-	serving := w.serving()
+	serving, answering := w.serving(), w.answering()
 	w.at = w.at.Add(time.Millisecond)
 	actions := w.m.step(w.at, ev)
 	w.checkServing(serving, actions)
 	w.checkStop(serving, actions)
+	w.checkStarts(ev, actions)
+	w.checkAnswering(answering, ev)
 	w.takeAll(actions)
 	w.checkGenerations()
 }
@@ -107,6 +110,59 @@ func (w *world) checkStop(serving map[int]bool, actions []action) {
 			w.t.Fatalf("instance %d was told to stop with all that waits for it", stop.instance)
 		}
 	}
+}
+
+// checkStarts is half of invariant 11: what was replaced is started again only for who waits.
+func (w *world) checkStarts(ev event, actions []action) {
+	w.t.Helper()
+	for _, a := range actions {
+		again, ok := a.(start)
+		if !ok || !w.m.find(again.generation).leaving() {
+			continue
+		}
+		if ev != (awaited{again.generation}) {
+			w.t.Fatalf("instance %d of generation %d, which was replaced, is started for %T", again.instance, again.generation, ev)
+		}
+	}
+}
+
+// answering are the generations that were replaced and accept what waits, or would.
+func (w *world) answering() map[int]bool {
+	found := map[int]bool{}
+	for _, g := range w.m.generations {
+		if g.stage == StageSettling || g.stage == StageEmptying {
+			found[g.number] = w.m.answers(g)
+		}
+	}
+	return found
+}
+
+// checkAnswering is the other half: it is not told to stop as long as somebody may wait, unless
+// its time is over or nobody is to be started again.
+func (w *world) checkAnswering(answering map[int]bool, ev event) {
+	w.t.Helper()
+	for generation, answers := range answering {
+		if answers && w.draining(generation) && !w.endsAnswering(generation, ev) {
+			w.t.Fatalf("generation %d is told to stop for %T%+v", generation, ev, ev)
+		}
+	}
+}
+
+func (w *world) endsAnswering(generation int, ev event) bool {
+	if w.m.mode >= stopping {
+		return true
+	}
+	switch ev := ev.(type) {
+	case quieted:
+		return ev.generation == generation
+	case timerExpired:
+		return ev.timer.relief == generation
+	case exited: // one that is killed for a fault is started again whatever its status
+		return !w.m.policy.Restart.wants(ev.exit.Failed())
+	case startFailed:
+		return !w.m.policy.Restart.wants(true)
+	}
+	return false
 }
 
 func (w *world) draining(generation int) bool {
@@ -225,7 +281,7 @@ func (w *world) take(a action) {
 		w.need(w.m.mode >= stopping && w.draining(a.generation), a)
 	case observe:
 		w.need(!w.observed[a.generation], a)
-		w.observed[a.generation], w.patience[a.generation] = true, a.idle
+		w.observed[a.generation], w.lookedAt[a.generation], w.patience[a.generation] = true, a.pids, a.idle
 	case retire:
 		w.need(!w.retired[a.generation], a)
 		w.retired[a.generation] = true
@@ -413,15 +469,28 @@ func (w *world) chance(what, which byte) {
 	case 18:
 		w.chanceTrouble(n)
 	case 16:
-		if g, ok := pick(w.observed, n); ok {
-			delete(w.observed, g)
-			w.happen(quieted{g})
+		if g, ok := pick(w.observed, n/2); ok {
+			w.chanceLook(g, n%2 == 0)
 		}
 	case 15:
 		if n%32 == 0 {
 			w.happen(killRequested{w.ask()})
 		}
 	}
+}
+
+func (w *world) chanceLook(generation int, quiet bool) {
+	if quiet {
+		w.quiet(generation)
+		return
+	}
+	w.happen(awaited{generation})
+}
+
+// quiet has nothing go on in the processes that are looked at.
+func (w *world) quiet(generation int) {
+	delete(w.observed, generation)
+	w.happen(quieted{generation, w.lookedAt[generation]})
 }
 
 func (w *world) chanceReexec(n int) {
@@ -609,6 +678,8 @@ func FuzzMachine(f *testing.F) {
 	// A stop, and a second one while it empties; one that ends well.
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 14, 0, 18, 6})
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 14, 0, 16, 0, 16, 0, 7, 0, 7, 0, 7, 0})
+	// A crash while a candidate starts that others wait for: it is started again, and crashes once more.
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 7, 1, 7, 0, 5, 0, 16, 1, 3, 0, 7, 1, 7, 1, 9, 2, 16, 1, 3, 0, 5, 1, 16, 0, 16, 0})
 	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
 	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
@@ -13,32 +14,36 @@ import (
 // app that dies of its stop signal would cut. One that has both goes on accepting what is its
 // successor's, so it is told as soon as nothing waits in the queues that are its own.
 func (m *machine) relieve(g *generation) {
-	missing := m.endBackoffs(g)
-	switch {
-	case !m.emptiesFirst(g):
+	if !m.emptiesFirst(g) {
 		m.drainGeneration(g)
 		return
-	case m.policy.Shared:
-		m.empty(g)
-		return
 	}
-	g.enter(StageSettling, m.at)
-	g.missing = missing
-	if m.policy.Settle == 0 {
+	m.hold(g)
+	if m.policy.Shared || m.policy.Settle == 0 || !g.serves() {
 		m.empty(g) // promote gives the upgrade its result
 		return
 	}
+	g.enter(StageSettling, m.at)
 	m.say(report{level: info, text: "generation replaced", generation: g.number, within: m.policy.Settle, why: "it takes over again if its successor fails by then"})
 	g.relief = m.arm(timer{relief: g.number}, m.policy.Settle)
 }
 
-// endBackoffs: what was to be started again has a successor now.
-func (m *machine) endBackoffs(g *generation) []*instance {
-	waiting := g.backoffs()
-	for _, i := range waiting {
-		m.exit(i)
+// hold: what was to be started again has a successor now. It is kept, to be started at
+// once when it is wanted.
+func (m *machine) hold(g *generation) {
+	for _, i := range g.backoffs() {
+		m.disarm(&i.timer)
 	}
-	return waiting
+}
+
+// startHeld starts what is held, but for what has crashed so often that it is to wait still.
+func (m *machine) startHeld(g *generation, why string) {
+	for _, i := range g.backoffs() {
+		if i.timer == (timer{}) {
+			m.tellRestart(i, 0, why)
+			m.startInstance(i)
+		}
+	}
 }
 
 // settling is the generation that can take over again, or nil.
@@ -61,10 +66,7 @@ func (m *machine) giveBack(g, before *generation, why string) {
 	g.failure = why
 	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), fact: FactUndone, generation: g.number, took: m.at.Sub(g.since), why: why})
 	m.conclude(g, control.Undone, why)
-	for _, i := range before.missing {
-		m.fill(i, "its generation serves again")
-	}
-	before.missing = nil
+	m.startHeld(before, "its generation serves again")
 	m.drainGeneration(g)
 }
 
@@ -86,6 +88,9 @@ func (m *machine) empty(g *generation) {
 	} else if m.policy.Empty < m.policy.DrainTimeout {
 		why = fmt.Sprintf("it is told to stop when its connections are idle, or %s have passed (--empty) and it has accepted all", m.policy.Empty)
 	}
+	if !g.serves() {
+		why = "no instance of it is ready: one is started again only if connections wait at its addresses"
+	}
 	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: why})
 	g.progress = m.arm(timer{generation: g.number}, firstProgress)
 }
@@ -93,7 +98,13 @@ func (m *machine) empty(g *generation) {
 // emptiesFirst reports whether the generation has sockets that nobody else serves, so that it
 // can finish what it has before it is told to stop.
 func (m *machine) emptiesFirst(g *generation) bool {
-	return m.policy.Steered && (!m.policy.Shared || g.opened) && g.serves()
+	return m.policy.Steered && (!m.policy.Shared || g.opened) && m.answers(g)
+}
+
+// answers reports whether the generation accepts what waits in its queues, or can be started again
+// to do so: that is not done at a stop.
+func (m *machine) answers(g *generation) bool {
+	return g.serves() || g.starts() && m.mode < stopping
 }
 
 // emptyToStop empties a generation that has no successor. What empties already goes on, in the
@@ -102,7 +113,9 @@ func (m *machine) emptyToStop(g *generation) {
 	if m.current == g {
 		m.current = nil
 	}
-	m.endBackoffs(g)
+	for _, i := range g.backoffs() {
+		m.exit(i)
+	}
 	if g.stage != StageEmptying {
 		m.empty(g)
 		return
@@ -135,9 +148,25 @@ func (m *machine) observe(g *generation) {
 	m.do(observe{g.number, g.pids(), idle})
 }
 
+// onQuieted looks again where processes have come that were not looked at.
 func (m *machine) onQuieted(ev quieted) {
-	if g := m.find(ev.generation); g != nil && g.stage == StageEmptying {
-		m.drainGeneration(g)
+	g := m.find(ev.generation)
+	if g == nil || g.stage != StageEmptying {
+		return
+	}
+	unseen := func(pid int) bool { return !slices.Contains(ev.pids, pid) }
+	if slices.ContainsFunc(g.pids(), unseen) {
+		m.observe(g)
+		return
+	}
+	m.drainGeneration(g)
+}
+
+// onAwaited: who waits is answered by the generation that he has come to, as no other can
+// accept what is in its queues.
+func (m *machine) onAwaited(ev awaited) {
+	if g := m.find(ev.generation); g != nil && g.stage == StageEmptying && m.mode < stopping {
+		m.startHeld(g, "connections wait that came before it was replaced")
 	}
 }
 
@@ -152,18 +181,21 @@ func (m *machine) expireRelief(g *generation) {
 	}
 }
 
-// dwindle: nothing is started again in a generation that has a successor, unless it
-// takes over again.
+// dwindle: nothing is started again in a generation that has a successor, unless it takes over
+// again, or somebody waits for it.
 func (m *machine) dwindle(i *instance) {
 	g := i.generation
-	if m.wantsRestart(i) {
-		g.missing = append(g.missing, i)
+	if m.mode < stopping && m.wantsRestart(i) {
+		m.succeed(i)
 	}
-	if !g.serves() {
-		settled := g.stage == StageSettling
+	settled := g.stage == StageSettling
+	switch {
+	case !m.answers(g):
 		m.drainGeneration(g)
-		if settled {
-			m.conclude(m.current, control.Upgraded, "")
-		}
+	case settled && !g.serves():
+		m.empty(g)
+	}
+	if settled && g.stage != StageSettling {
+		m.conclude(m.current, control.Upgraded, "")
 	}
 }

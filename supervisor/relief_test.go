@@ -25,7 +25,7 @@ func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 	if !w.observed[1] || w.m.instances[1].phase != Ready {
 		t.Fatalf("observed %v, instance 1 is %s", w.observed, w.m.instances[1].phase)
 	}
-	w.happen(quieted{1})
+	w.quiet(1)
 	if w.m.instances[1].phase != Draining {
 		t.Fatalf("instance 1 is %s", w.m.instances[1].phase)
 	}
@@ -106,7 +106,9 @@ func TestGenerationThatTakesOverAgainIsMadeWhole(t *testing.T) {
 				t.Fatalf("generation %d is current, with %d instances", w.m.current.number, len(w.m.current.instances))
 			}
 			next := w.m.current.instances[1]
-			w.expirePhase(next.id)
+			if next.phase == Backoff {
+				w.expirePhase(next.id)
+			}
 			w.answerStart(next.id, true)
 			w.readiness(next.id, false)
 			if next.phase != Ready || next.slot != 0 {
@@ -137,6 +139,7 @@ func TestCrashAfterTheSettlingIsARestart(t *testing.T) {
 func TestCrashOfAReplacedGenerationEndsIt(t *testing.T) {
 	w := replaced(t)
 	w.crash(1)
+	w.quiet(1)
 	if stageOf(w, 1) != StageEnded || w.m.current.number != 2 {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}
@@ -150,8 +153,98 @@ func TestGenerationWithoutAReadyInstanceCannotTakeOver(t *testing.T) {
 	w := servingWith(t, steeredPolicy())
 	w.crash(1)
 	w.upgrade(t)
-	if stageOf(w, 1) != StageEnded {
-		t.Errorf("generation 1 is %s", stageOf(w, 1))
+	w.crash(3)
+	if w.m.current.number != 2 || stageOf(w, 1) != StageEmptying || len(w.said("restarting")) != 2 {
+		t.Errorf("generation %d is current, 1 is %s", w.m.current.number, stageOf(w, 1))
+	}
+	w.quiet(1)
+	if stageOf(w, 1) != StageEnded || len(w.starting) > 0 {
+		t.Errorf("generation 1 is %s, %d are being started", stageOf(w, 1), len(w.starting))
+	}
+}
+
+// awaitedAgain has generation 1 crash, be replaced, and be started again for connections that wait.
+func awaitedAgain(t *testing.T) (*world, *instance) {
+	w := servingWith(t, steeredPolicy())
+	w.crash(1)
+	w.upgrade(t)
+	w.happen(awaited{1})
+	i := w.m.instances[2]
+	if i == nil || i.phase != Starting || stageOf(w, 1) != StageEmptying {
+		t.Fatalf("instance 2 is %+v, generation 1 is %s", i, stageOf(w, 1))
+	}
+	return w, i
+}
+
+func TestWhoWaitsForACrashedGenerationIsAnsweredByIt(t *testing.T) {
+	w, i := awaitedAgain(t)
+	w.answerStart(i.id, true)
+	w.happen(awaited{1})
+	w.readiness(i.id, false)
+	if w.quiet(1); i.phase != Ready || !w.observed[1] {
+		t.Fatalf("instance 2, which was not looked at, is %s", i.phase)
+	}
+	if w.quiet(1); i.phase != Draining {
+		t.Fatalf("instance 2 is %s", i.phase)
+	}
+	w.endInstance(i.id, childproc.Exit{})
+	if stageOf(w, 1) != StageEnded || w.m.current.number != 2 || w.steered != 2 {
+		t.Errorf("generation 1 is %s, %d is current", stageOf(w, 1), w.m.current.number)
+	}
+}
+
+// The first start comes at once, and later ones as ever.
+func TestWhatCrashesAgainIsStartedAgainForWhoWaits(t *testing.T) {
+	w, i := awaitedAgain(t)
+	w.answerStart(i.id, true)
+	w.crash(i.id)
+	next := w.m.find(1).instances[0]
+	if w.happen(awaited{1}); next.phase != Backoff {
+		t.Fatalf("instance %d is %s at once", next.id, next.phase)
+	}
+	if w.expirePhase(next.id); next.phase != Backoff {
+		t.Fatalf("instance %d is %s for nobody", next.id, next.phase)
+	}
+	if w.happen(awaited{1}); next.phase != Starting {
+		t.Fatalf("instance %d is %s", next.id, next.phase)
+	}
+	w.answerStart(next.id, false)
+	if w.expireRelief(1); stageOf(w, 1) != StageEnded {
+		t.Errorf("generation 1 is %s after --drain-timeout", stageOf(w, 1))
+	}
+}
+
+func TestRestartThatIsUnderWayGoesOnForWhoWaits(t *testing.T) {
+	w := servingWith(t, steeredPolicy())
+	w.crash(1)
+	w.expirePhase(2)
+	w.answerStart(2, true)
+	w.upgrade(t)
+	i := w.m.instances[2]
+	if i.phase != Starting || stageOf(w, 1) != StageEmptying {
+		t.Fatalf("instance 2 is %s, generation 1 is %s", i.phase, stageOf(w, 1))
+	}
+	if w.quiet(1); i.phase != Draining {
+		t.Errorf("nobody waits, and instance 2 is %s", i.phase)
+	}
+}
+
+func TestStopStartsNothingForWhoWaits(t *testing.T) {
+	w, i := awaitedAgain(t)
+	w.happen(stopRequested{})
+	if i.phase != Draining || stageOf(w, 1) != StageDraining {
+		t.Errorf("instance 2 is %s, generation 1 is %s", i.phase, stageOf(w, 1))
+	}
+}
+
+func TestGenerationThatIsNotToBeRestartedEndsWithItsInstance(t *testing.T) {
+	p := steeredPolicy()
+	p.Restart = RestartNever
+	w := servingWith(t, p)
+	w.upgrade(t)
+	w.crash(1)
+	if stageOf(w, 1) != StageEnded || len(w.m.history) != 1 {
+		t.Errorf("generation 1 is %s, and the history is %+v", stageOf(w, 1), w.m.history)
 	}
 }
 
@@ -187,7 +280,7 @@ func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
 		t.Fatalf("generation 1 is %s, new connections are turned away: %v", stageOf(w, 1), w.closed)
 	}
 	w.at = w.at.Add(10 * time.Second)
-	w.happen(quieted{1})
+	w.quiet(1)
 	i := w.m.instances[1]
 	if i.phase != Draining {
 		t.Fatalf("instance 1 is %s", i.phase)
@@ -297,7 +390,7 @@ func TestGenerationWithAPortBesideASharedSocketIsToldSoon(t *testing.T) {
 	if stageOf(w, 1) != StageEmptying || w.patience[1] != 0 || w.after(t, timer{relief: 1}) != besideShared {
 		t.Fatalf("generation 1 is %s, and waits %s for idle connections", stageOf(w, 1), w.patience[1])
 	}
-	w.happen(quieted{1})
+	w.quiet(1)
 	if stageOf(w, 1) != StageDraining {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}

@@ -50,6 +50,12 @@ func TestMachineTravels(t *testing.T) {
 			w.expireRelief(1)
 			return w
 		},
+		"one empties, and is started again for who waits": func(t *testing.T) *world {
+			w := servingWith(t, steeredPolicy())
+			w.crash(1)
+			w.upgrade(t)
+			return w
+		},
 		"one drains": func(t *testing.T) *world {
 			w := serving(t)
 			w.upgrade(t)

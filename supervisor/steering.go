@@ -48,11 +48,15 @@ const (
 	observePause = 250 * time.Millisecond
 )
 
-// observe posts quieted once nothing goes on in the generation any more.
+// observe posts quieted once nothing goes on in the generation any more, and until then awaited
+// as often as connections are seen that nobody is there to accept.
 func (a *apps) observe(o observe) {
 	ctx, patience := a.launches[o.generation].ctx, time.Now().Add(o.idle)
 	go guard(func() {
 		for !a.accepted(o.generation) || time.Now().Before(patience) && !a.quiet(o.generation, o.pids) {
+			if a.awaited(o.generation) {
+				a.post(awaited{o.generation})
+			}
 			timer := time.NewTimer(observePause)
 			select {
 			case <-timer.C:
@@ -61,7 +65,7 @@ func (a *apps) observe(o observe) {
 				return
 			}
 		}
-		a.post(quieted{o.generation})
+		a.post(quieted{o.generation, o.pids})
 	}, a.notice("cannot see whether connections are idle"))()
 }
 
@@ -70,6 +74,11 @@ func (a *apps) observe(o observe) {
 func (a *apps) accepted(generation int) bool {
 	queued, err := a.steering.Queued(generation)
 	return err == nil && queued == 0
+}
+
+func (a *apps) awaited(generation int) bool {
+	awaited, err := a.steering.Awaited(generation)
+	return err == nil && awaited
 }
 
 // quiet takes two looks. One can miss a process that is just being born, with the

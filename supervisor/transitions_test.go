@@ -81,6 +81,17 @@ var situations = []situation{
 		w.expireRelief(1)
 		return w, w.m.instances[1]
 	}},
+	{StageEmptying, Backoff, "of its own sockets, replaced after a crash", func(t *testing.T) (*world, *instance) {
+		w := servingWith(t, steeredPolicy())
+		w.crash(1)
+		w.upgrade(t)
+		return w, w.m.instances[2]
+	}},
+	{StageEmptying, Starting, "of its own sockets, for who waits there", func(t *testing.T) (*world, *instance) {
+		w, i := awaitedAgain(t)
+		w.answerStart(i.id, true)
+		return w, i
+	}},
 	{StageEmptying, Ready, "of its own sockets, grace stops", func(t *testing.T) (*world, *instance) {
 		w := servingWith(t, steeredPolicy())
 		w.happen(stopRequested{})
@@ -191,7 +202,11 @@ var occurrences = []occurrence{
 	}},
 	{"its generation is quiet", func(w *world, i *instance) bool {
 		g := i.generation.number
-		return w.observed[g] && w.then(func() { w.happen(quieted{g}) })
+		return w.observed[g] && w.then(func() { w.quiet(g) })
+	}},
+	{"somebody waits where nobody accepts", func(w *world, i *instance) bool {
+		g := i.generation.number
+		return w.observed[g] && w.then(func() { w.happen(awaited{g}) })
 	}},
 	{"watchdog expired", func(w *world, i *instance) bool {
 		return i.watchdog.number != 0 && w.then(func() { w.expire(i.watchdog.number) })

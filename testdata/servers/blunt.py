@@ -1,5 +1,6 @@
 """A server that answers one request after another, and dies of TERM at once. blunt.py PORT, PATH or fd: the socket that it
-is given. The answer to a request for a file comes when there is one."""
+is given. The answer to a request for a file comes when there is one. With a file as second argument it begins to accept when
+there is that one, and makes opened.N before, N being its instance."""
 import os
 import socket
 import sys
@@ -15,6 +16,10 @@ else:
     server.bind(at)
     server.listen()
 server.setblocking(True)
+if len(sys.argv) > 2:
+    open("opened." + os.environ["GRACE_INSTANCE"], "w").close()
+    while not os.path.exists(sys.argv[2]):
+        time.sleep(0.01)
 while True:
     client, _ = server.accept()
     wanted = client.recv(4096).split()[1].decode()
