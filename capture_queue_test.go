@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -147,7 +146,7 @@ func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
 		t.Fatal(err)
 	}
 	c := &crashedBeside{dir: worldFolder(t), network: "tcp"}
-	at, flags := "fd", []string{"--chdir", c.dir, "--settle", "50ms", "--instances", fmt.Sprint(instances)}
+	at, flags := "fd", []string{"--chdir", c.dir, "--settle", "50ms", "--drain-timeout", "10m", "--instances", fmt.Sprint(instances)}
 	switch kind {
 	case "captured":
 		c.addr = freeport.Address(t)
@@ -171,23 +170,23 @@ func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
 	}
 	c.signal(syscall.SIGHUP)
 	for n := range instances {
-		c.awaitFile(fmt.Sprintf("opened.%d", n))
+		name := fmt.Sprintf("opened.%d", n)
+		until(t, name+" is there", func() bool {
+			_, err := os.Stat(filepath.Join(c.dir, name))
+			return err == nil
+		})
 	}
 	return c
 }
 
-func (c *crashedBeside) awaitFile(name string) {
+// freeze returns when the old generation accepts nothing any more: a process that is told to stop while it waits in
+// accept can take one more.
+func (c *crashedBeside) freeze() {
 	c.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		_, err := os.Stat(filepath.Join(c.dir, name))
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, os.ErrNotExist) || time.Now().After(deadline) {
-			c.t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
+	c.tell(syscall.SIGSTOP, c.old...)
+	for _, pid := range c.old {
+		stat := filepath.Join("/proc", fmt.Sprint(pid), "stat")
+		until(c.t, "the app is stopped", func() bool { return strings.Contains(read(c.t, stat), ") T ") })
 	}
 }
 
@@ -229,7 +228,7 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 		"before the cutover": {1, crashBefore},
 		"all of two":         {2, crashBefore},
 		"one of two": {2, func(c *crashedBeside) []queued {
-			c.tell(syscall.SIGSTOP, c.old...)
+			c.freeze()
 			clients := queue(c.t, c.network, c.addr, 20)
 			touch(c.t, filepath.Join(c.dir, "crash"))
 			c.kill(c.old[0])
@@ -238,7 +237,7 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 			return clients
 		}},
 		"after the cutover": {1, func(c *crashedBeside) []queued {
-			c.tell(syscall.SIGSTOP, c.old...)
+			c.freeze()
 			clients := queue(c.t, c.network, c.addr, 10)
 			c.promote()
 			c.kill(c.old...)

@@ -154,7 +154,7 @@ func (w *world) endsAnswering(generation int, ev event) bool {
 	}
 	switch ev := ev.(type) {
 	case quieted:
-		return ev.generation == generation
+		return ev.generation == generation && w.allLookedAt(ev)
 	case timerExpired:
 		return ev.timer.relief == generation
 	case exited: // one that is killed for a fault is started again whatever its status
@@ -163,6 +163,11 @@ func (w *world) endsAnswering(generation int, ev event) bool {
 		return !w.m.policy.Restart.wants(true)
 	}
 	return false
+}
+
+func (w *world) allLookedAt(ev quieted) bool {
+	g := w.m.find(ev.generation)
+	return g == nil || !slices.ContainsFunc(g.pids(), func(pid int) bool { return !slices.Contains(ev.pids, pid) })
 }
 
 func (w *world) draining(generation int) bool {
