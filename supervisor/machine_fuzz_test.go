@@ -683,8 +683,8 @@ func FuzzMachine(f *testing.F) {
 	// A stop, and a second one while it empties; one that ends well.
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 14, 0, 18, 6})
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 14, 0, 16, 0, 16, 0, 7, 0, 7, 0, 7, 0})
-	// A crash while a candidate starts that others wait for: it is started again, and crashes once more.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 7, 1, 7, 0, 5, 0, 16, 1, 3, 0, 7, 1, 7, 1, 9, 2, 16, 1, 3, 0, 5, 1, 16, 0, 16, 0})
+	// A crash while a candidate starts: as somebody waits, it is started again, crashes once more, and answers in the end.
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 7, 4, 7, 0, 5, 0, 16, 1, 3, 0, 16, 0, 7, 1, 7, 1, 9, 3, 16, 1, 3, 0, 5, 1, 16, 0, 16, 0, 7, 1, 7, 1})
 	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
 	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))
