@@ -262,3 +262,41 @@ func TestPlacesOfACrashedGenerationStayItsOwn(t *testing.T) {
 		}
 	})
 }
+
+// Who waits is awaited as long as nobody is to accept him, and only by the generation that he has come to.
+func TestAwaitedTellsWhoIsWaitedFor(t *testing.T) {
+	eachQueue(t, func(t *testing.T, q queueOf) {
+		check := func(when string, want bool) {
+			t.Helper()
+			got, err := q.s.Awaited(1)
+			must(t, err)
+			other, err := q.s.Awaited(2)
+			must(t, err)
+			if got != want || other {
+				t.Errorf("%s: generation 1 is awaited: %v, and generation 2: %v", when, got, other)
+			}
+		}
+		a, b := q.serve(first), q.serve(second)
+		defer b.close()
+		conn := q.dial()
+		defer conn.Close()
+		check("the app lives", false)
+		q.crash(t, first, a)
+		check("it has crashed", true)
+		_, err := q.s.Cutover(2)
+		must(t, err)
+		check("it was replaced", true)
+		again := q.serve(first)
+		check("it is started again", false)
+		if again.inode != a.inode {
+			t.Errorf("it has socket %d, and not %d", again.inode, a.inode)
+		}
+		got, fd := accepted(again)
+		if got == nil {
+			t.Fatal("it accepts nobody")
+		}
+		must(t, unix.Close(fd))
+		q.crash(t, first, again)
+		check("nobody waits", false)
+	})
+}

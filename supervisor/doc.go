@@ -28,6 +28,9 @@
 //	   ^                            │
 //	   └── the successor has lost an instance
 //
+// One that has lost all its instances empties at once: what waits in their queues is nobody
+// else's, so they are started again for it.
+//
 // When all of grace stops, one that serves empties too: new connections are turned
 // away, and --drain-timeout is for both, the emptying and the drain.
 //
