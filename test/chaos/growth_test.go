@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // growth is what must not grow: of grace, when only one generation is left.
@@ -38,7 +39,8 @@ func (g *grace) measure() {
 	for _, pid := range g.processes() {
 		if !known[pid] && state(pid) != "Z" && state(pid) != "" {
 			command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			g.find("process %d (%s) belongs to nothing that is left", pid, bytes.ReplaceAll(command, []byte{0}, []byte(" ")))
+			g.find("process %d (%s), which generation %s has started, belongs to nothing that is left", pid, bytes.ReplaceAll(command, []byte{0}, []byte(" ")), generationOf(pid))
+			_ = syscall.Kill(pid, syscall.SIGKILL) // one finding each; it may have ended
 		}
 	}
 	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.pid))
@@ -52,6 +54,17 @@ func (g *grace) measure() {
 	}
 	g.run.book.note(g.name, "%v", m)
 	g.measured = append(g.measured, m)
+}
+
+// generationOf reads in the environment whom a process belongs to.
+func generationOf(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // it may have ended
+	for variable := range strings.SplitSeq(string(text), "\x00") {
+		if number, found := strings.CutPrefix(variable, "GRACE_GENERATION="); found {
+			return number
+		}
+	}
+	return "unknown"
 }
 
 // processes are all that were started for a grace, itself included: they have its mark in their environment.
