@@ -99,16 +99,26 @@ func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
 
 // unshare blocks the stop signal and waits for its child.
 func TestChildOfWhoTakesNoStopSignalIsToldToStop(t *testing.T) {
-	s := wrapped(t, "exec unshare --fork $APP -take fd:3", "--listen", "web=127.0.0.1:0")
-	addr := s.address("web")
-	s.ready(1)
-	under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
-		s.upgrade(2)
-		s.awaitOf("generation ended", 1)
-	})
-	s.signal(unix.SIGTERM)
-	if status := s.wait(); status != 0 || s.said("killing") {
-		t.Errorf("status %d", status)
+	for name, script := range map[string]string{
+		"blocked":          "exec unshare --fork $APP -take fd:3",
+		"blocked twice":    "exec unshare --fork unshare --fork $APP -take fd:3",
+		"ignored thrice":   `trap "" TERM; sh -c "sh -c '$APP -take fd:3; exit \$?'; exit \$?"; exit $?`,
+		"blocked, ignored": `exec unshare --fork sh -c "trap '' TERM; $APP -take fd:3; exit \$?"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := wrapped(t, script, "--listen", "web=127.0.0.1:0")
+			addr := s.address("web")
+			s.ready(1)
+			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
+				s.upgrade(2)
+				s.awaitOf("generation ended", 1)
+			})
+			s.signal(unix.SIGTERM)
+			if status := s.wait(); status != 0 || s.said("killing") {
+				t.Errorf("status %d", status)
+			}
+		})
 	}
 }
 

@@ -11,55 +11,79 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bypass sends a signal that the process was sent and does not take to its children instead, and returns them, closed.
-// unshare --fork blocks SIGTERM and only waits for its child.
+// Bypass sends a signal that the process was sent and does not take to its children instead, and returns them. The caller
+// closes them. unshare --fork blocks SIGTERM and only waits for its child.
 func (p *Process) Bypass(sig syscall.Signal) ([]Remnant, error) {
-	if takes, err := p.takes(sig); takes || err != nil {
+	return Remnant{PID: p.PID, pidfd: p.pidfd}.bypass(sig)
+}
+
+// BypassRest does so for each of those that were told.
+func BypassRest(told []Remnant, sig syscall.Signal) (children []Remnant, err error) {
+	for _, r := range told {
+		below, err2 := r.bypass(sig)
+		children, err = append(children, below...), errors.Join(err, err2)
+	}
+	return children, err
+}
+
+func (r Remnant) bypass(sig syscall.Signal) ([]Remnant, error) {
+	if takes, err := takes(r.PID, sig); takes || err != nil {
 		return nil, err
 	}
-	children, err := childrenOf(p.PID)
-	if err != nil {
-		return nil, fmt.Errorf("cannot list the children of process %d: %w", p.PID, err)
+	children, err := r.children()
+	for _, child := range children {
+		err = errors.Join(err, child.Signal(sig))
 	}
-	var told []Remnant
-	for _, pid := range children {
-		child, err2 := p.child(pid)
+	return children, err
+}
+
+// children gives none of a process that has ended, whose number may be another one's by now.
+func (r Remnant) children() ([]Remnant, error) {
+	pids, err := childrenOf(r.PID)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the children of process %d: %w", r.PID, err)
+	}
+	var children []Remnant
+	for _, pid := range pids {
+		child, err2 := childOf(r.PID, pid)
 		if err2 == nil {
-			err2 = child.Signal(sig)
-			told = append(told, child)
-			unix.Close(child.pidfd)
+			children = append(children, child)
 		}
 		err = errors.Join(err, ignoreGone(err2))
 	}
-	return told, err
+	if unix.PidfdSendSignal(r.pidfd, 0, nil, 0) == unix.ESRCH {
+		CloseRest(children)
+		return nil, nil
+	}
+	return children, err
 }
 
-// child gives os.ErrNotExist if the number is another process's by now.
-func (p *Process) child(pid int) (Remnant, error) {
+// childOf gives os.ErrNotExist if the number is another process's by now.
+func childOf(parent, pid int) (Remnant, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return Remnant{}, os.NewSyscallError("pidfd_open", err)
 	}
 	stat, err := readStat(pid)
-	if err == nil && (!stat.living() || stat.parent != p.PID) {
+	if err == nil && (!stat.living() || stat.parent != parent) {
 		err = os.ErrNotExist
 	}
 	if err != nil {
 		unix.Close(pidfd)
 		return Remnant{}, err
 	}
-	return Remnant{PID: pid, Command: commandOf(pid), Group: stat.group == p.PID, pidfd: pidfd}, nil
+	return Remnant{PID: pid, Command: commandOf(pid), pidfd: pidfd}, nil
 }
 
 // takes is false of a signal that the process ignores, or that it has blocked and that waits: who fetches signals by
 // sigwait(3) or signalfd(2) has them blocked too, but none of them waits for long.
-func (p *Process) takes(sig syscall.Signal) (bool, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/status")
+func takes(pid int, sig syscall.Signal) (bool, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if gone(err) {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("cannot see which signals process %d takes: %w", p.PID, err)
+		return false, fmt.Errorf("cannot see which signals process %d takes: %w", pid, err)
 	}
 	set := map[string]uint64{}
 	for line := range strings.Lines(string(text)) {

@@ -43,6 +43,7 @@ os._exit(4)'`, 1},
 				eventually(t, "the signal is taken", func() bool { return !pends(p.PID) })
 			}
 			told, err := p.Bypass(unix.SIGTERM)
+			defer CloseRest(told)
 			if err != nil || len(told) != c.told {
 				t.Fatalf("told %v, %v", told, err)
 			}
@@ -53,6 +54,39 @@ os._exit(4)'`, 1},
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A wrapper below a wrapper is no end of it.
+func TestBypassRest(t *testing.T) {
+	out := t.TempDir() + "/out"
+	p, err := newFamily(t).Start(shell("export OUT=" + out + `; exec unshare --fork unshare --fork sh -c 'trap "exit 4" TERM; echo >$OUT; while :; do sleep 0.01; done'`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.SignalGroup(unix.SIGKILL) })
+	eventually(t, "the server runs", func() bool { _, err := os.Stat(out); return err == nil })
+	if err := p.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	wrappers, err := p.Bypass(unix.SIGTERM)
+	defer CloseRest(wrappers)
+	if err != nil || len(wrappers) != 1 {
+		t.Fatalf("%+v, %v", wrappers, err)
+	}
+	servers, err := BypassRest(wrappers, unix.SIGTERM)
+	defer CloseRest(servers)
+	if err != nil || len(servers) != 1 {
+		t.Fatalf("%+v, %v", servers, err)
+	}
+	if exit, err := p.Wait(); err != nil || exit.Code != 4 {
+		t.Errorf("%v, %v", exit, err)
+	}
+	if err := p.Reap(); err != nil {
+		t.Error(err)
+	}
+	if none, err := BypassRest(servers, unix.SIGTERM); err != nil || len(none) > 0 {
+		t.Errorf("of who has ended %+v, %v", none, err)
 	}
 }
 

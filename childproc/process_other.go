@@ -60,6 +60,9 @@ func (*Process) SignalGroup(syscall.Signal) error { return errOnlyLinux }
 // Bypass always fails.
 func (*Process) Bypass(syscall.Signal) ([]Remnant, error) { return nil, errOnlyLinux }
 
+// BypassRest always fails.
+func BypassRest([]Remnant, syscall.Signal) ([]Remnant, error) { return nil, errOnlyLinux }
+
 // Captured always fails.
 func (*Process) Captured() (*capture.Listener, error) { return nil, errOnlyLinux }
 

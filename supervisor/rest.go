@@ -51,23 +51,36 @@ func (a *apps) tellRest(t tellRest) {
 // bypassAfter is how long a stop signal may wait in a main process until that is known not to take it.
 const bypassAfter = time.Second
 
-// bypass has the children told to stop where the main process does not take the signal, and so tells nobody.
+// bypass has the children told to stop where the main process does not take the signal, and so tells nobody; and theirs
+// where they do not: a wrapper may have another one below it.
 func (a *apps) bypass(app *app, signal syscall.Signal) {
 	main := app.main()
 	app.errand(func() {
 		if pause(app.ctx, bypassAfter) != nil {
 			return
 		}
-		children, err := main.Bypass(signal)
+		told, err := main.Bypass(signal)
 		a.attempt(err)
-		var told []remnant
-		for _, c := range children {
-			told = append(told, remnant{PID: c.PID, Command: c.Command, Told: true})
+		a.tellBypassed("the main process does not take the stop signal, so its children are told to stop", main.PID, told)
+		for len(told) > 0 && pause(app.ctx, bypassAfter) == nil {
+			above := told
+			told, err = childproc.BypassRest(above, signal)
+			a.attempt(err)
+			a.tellBypassed("what the main process has started does not take the stop signal either, so its children are told to stop", above[0].PID, told)
+			childproc.CloseRest(above)
 		}
-		if len(told) > 0 {
-			a.post(noticed{"the main process does not take the stop signal, so its children are told to stop", fmt.Sprintf("process %d ignores or blocks it: %s", main.PID, listRest(told))})
-		}
+		childproc.CloseRest(told)
 	})
+}
+
+func (a *apps) tellBypassed(text string, by int, children []childproc.Remnant) {
+	var told []remnant
+	for _, c := range children {
+		told = append(told, remnant{PID: c.PID, Command: c.Command, Told: true})
+	}
+	if len(told) > 0 {
+		a.post(noticed{text, fmt.Sprintf("process %d ignores or blocks it: %s", by, listRest(told))})
+	}
 }
 
 func (a *apps) killRest(app *app) {
