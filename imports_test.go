@@ -39,30 +39,53 @@ var mayImport = map[string][]string{
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.
 var forApps = []string{"handoff", "drain", "drain/sse"}
 
+// modules are the folders of those that apps and grace are built from. An app that does not import grpcdrain does not
+// have grpc in its go.mod, nor in its go.sum.
+var modules = []string{".", "drain/grpcdrain"}
+
 // Files for one system are seen only there.
 var systems = []string{"linux", "darwin", "freebsd"}
 
 func TestImportsGoOneWay(t *testing.T) {
-	for _, system := range systems {
-		for _, p := range listPackages(t, system) {
-			for _, imported := range p.Imports {
-				if p.ours() && ours(imported) && !allowed(t, inModule(p.ImportPath), inModule(imported)) {
-					t.Errorf("%s: %s imports %s, which mayImport does not let it", system, p.ImportPath, imported)
-				}
+	for _, dir := range modules {
+		for _, system := range systems {
+			for _, p := range listPackages(t, dir, system) {
+				mustImportAllowed(t, system, p)
 			}
+		}
+	}
+}
+
+func mustImportAllowed(t *testing.T, system string, p listed) {
+	t.Helper()
+	for _, imported := range p.Imports {
+		if p.ours() && ours(imported) && !allowed(t, inModule(p.ImportPath), inModule(imported)) {
+			t.Errorf("%s: %s imports %s, which mayImport does not let it", system, p.ImportPath, imported)
 		}
 	}
 }
 
 func TestAppsTakeNoDependencies(t *testing.T) {
 	for _, system := range systems {
-		packages := listPackages(t, system)
+		packages := listPackages(t, ".", system)
 		for _, name := range forApps {
 			for _, needed := range packages[path.Join(module, name)].Deps {
 				if p := packages[needed]; !p.Standard && !p.ours() && !strings.HasPrefix(needed, "golang.org/x/sys/") {
 					t.Errorf("%s: %s needs %s", system, name, needed)
 				}
 			}
+		}
+	}
+}
+
+func TestGRPCIsNotInTheMainModule(t *testing.T) {
+	for _, file := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(content), "google.golang.org/grpc ") {
+			t.Errorf("%s names grpc: whatever needs it belongs to drain/grpcdrain or docs/examples", file)
 		}
 	}
 }
@@ -115,10 +138,11 @@ func ours(importPath string) bool {
 
 func inModule(importPath string) string { return strings.TrimPrefix(importPath, module+"/") }
 
-// listPackages returns all packages that the module is built from, by import path.
-func listPackages(t *testing.T, system string) map[string]listed {
+// listPackages returns all packages that the module in a folder is built from, by import path.
+func listPackages(t *testing.T, dir, system string) map[string]listed {
 	t.Helper()
 	list := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
+	list.Dir = dir
 	list.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
 	list.Stderr = os.Stderr
 	out, err := list.Output()
@@ -135,8 +159,8 @@ func listPackages(t *testing.T, system string) map[string]listed {
 		}
 		packages[p.ImportPath] = p
 	}
-	if _, ok := packages[module]; !ok {
-		t.Fatalf("go list did not list %s but %v", module, slices.Sorted(maps.Keys(packages)))
+	if name := path.Join(module, dir); packages[name].ImportPath == "" {
+		t.Fatalf("go list did not list %s but %v", name, slices.Sorted(maps.Keys(packages)))
 	}
 	return packages
 }

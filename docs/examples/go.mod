@@ -2,7 +2,10 @@ module github.com/gracerun/grace/docs/examples
 
 go 1.26.0
 
-replace github.com/gracerun/grace => ../..
+replace (
+	github.com/gracerun/grace => ../..
+	github.com/gracerun/grace/drain/grpcdrain => ../../drain/grpcdrain
+)
 
 require (
 	github.com/coder/websocket v1.8.15
@@ -12,6 +15,7 @@ require (
 	github.com/gofiber/fiber/v2 v2.52.15
 	github.com/gorilla/websocket v1.5.3
 	github.com/gracerun/grace v0.0.0
+	github.com/gracerun/grace/drain/grpcdrain v0.0.0
 	github.com/labstack/echo/v4 v4.16.0
 	github.com/valyala/fasthttp v1.51.0
 	google.golang.org/grpc v1.85.0
