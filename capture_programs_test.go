@@ -71,7 +71,7 @@ func (p program) test(t *testing.T) {
 	for _, host := range hosts {
 		awaitListener(t, net.JoinHostPort(host, port))
 	}
-	s.underAll(hosts, port, p.clients, func() { s.upgrades(capturedUpgrades) })
+	underAll(s, hosts, port, p.clients, func() { s.upgrades(capturedUpgrades) })
 	s.stop()
 	for _, e := range s.entries() {
 		if e.Message != "" && e.Level != "info" && e.Message != p.warning {
@@ -81,13 +81,13 @@ func (p program) test(t *testing.T) {
 }
 
 // underAll sends the load to each of the hosts.
-func (s *supervised) underAll(hosts []string, port string, clients map[load.Kind]int, do func()) {
+func underAll(s *supervised, hosts []string, port string, clients map[load.Kind]int, do func()) {
 	s.t.Helper()
 	if len(hosts) == 0 {
 		do()
 		return
 	}
-	under(s.t, load.Config{Addr: net.JoinHostPort(hosts[0], port), Clients: clients}, func() { s.underAll(hosts[1:], port, clients, do) })
+	under(s.t, load.Config{Addr: net.JoinHostPort(hosts[0], port), Clients: clients}, func() { underAll(s, hosts[1:], port, clients, do) })
 }
 
 func awaitListener(t *testing.T, addr string) {

@@ -118,7 +118,7 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 						}
 					}
 				}
-				s.awaitCrashed(instances)
+				awaitCrashed(s, instances)
 				clients := queue(t, network, addr, 10)
 				s.signal(syscall.SIGHUP)
 				s.awaitOf("upgrade failed, generation 1 still serves", 2)
@@ -268,7 +268,7 @@ func crashBefore(c *crashedBeside) []queued {
 }
 
 // awaitCrashed waits until no instance of the first start is left.
-func (s *supervised) awaitCrashed(instances string) {
+func awaitCrashed(s *supervised, instances string) {
 	s.t.Helper()
 	ended := 0
 	s.await("restarting", func(e entry) bool {
@@ -314,16 +314,16 @@ func TestRebindAtAPathLosesNobody(t *testing.T) {
 	s := grace(t, append([]string{"--capture-unix", path, "--settle", "10s", "--"}, compiled(t, "rebind.c "+path, "")...)...)
 	s.ready(1)
 	under(t, load.Config{Network: "unix", Addr: path, Clients: echoClients}, func() {
-		s.rebind(1)
+		rebind(s, 1)
 		s.upgrade(2)
-		s.rebind(2)
+		rebind(s, 2)
 	})
 	s.stop()
 	checkNothingBeside(t, path)
 }
 
 // rebind has the generation's app close its listener and bind again, many times.
-func (s *supervised) rebind(generation int) {
+func rebind(s *supervised, generation int) {
 	s.t.Helper()
 	app := s.instance("instance ready", generation).PID
 	for n := range 20 {

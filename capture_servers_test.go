@@ -198,7 +198,7 @@ func checkNothingLost(t *testing.T, l *load.Load) {
 }
 
 // leader is the process group of a generation's only instance.
-func (s *supervised) leader(generation int) int {
+func leaderOf(s *supervised, generation int) int {
 	s.t.Helper()
 	return s.awaitOf("instance started", generation).PID
 }
@@ -207,7 +207,7 @@ func (r captured) answers(l *load.Load, generation int) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
-	leader := r.leader(generation)
+	leader := leaderOf(r.supervised, generation)
 	if _, err := l.Await(ctx, func(source load.Source) bool {
 		group, err := syscall.Getpgid(source.Pid)
 		return err == nil && group == leader
@@ -287,7 +287,7 @@ func (r captured) greet(t *testing.T, generation int) *redis.Conn {
 			t.Fatal(err)
 		}
 	}
-	if pid, err := conn.PID(); err != nil || pid != r.leader(generation) {
+	if pid, err := conn.PID(); err != nil || pid != leaderOf(r.supervised, generation) {
 		t.Errorf("process %d answers (%v), and not generation %d", pid, err, generation)
 	}
 	return conn

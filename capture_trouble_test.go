@@ -52,7 +52,7 @@ func TestCrashOfACapturedAppIsWaitedOut(t *testing.T) {
 }
 
 // dieUnder kills each instance of the app once it has served some clients.
-func (s *supervised) dieUnder(l *load.Load) {
+func dieUnder(s *supervised, l *load.Load) {
 	s.t.Helper()
 	for n := 1; n <= crashes; n++ {
 		s.instance("instance ready", n)
@@ -69,7 +69,7 @@ func (p program) crash(t *testing.T, most int) {
 	port := ownPort(t)
 	s := grace(t, append([]string{"--"}, compiled(t, p.command, port)...)...)
 	s.ready(1)
-	tally := counted(t, load.Config{Addr: "127.0.0.1:" + port, Clients: p.clients}, s.dieUnder)
+	tally := counted(t, load.Config{Addr: "127.0.0.1:" + port, Clients: p.clients}, func(l *load.Load) { dieUnder(s, l) })
 	s.stop()
 	if tally.Failures() > uint64(most) {
 		t.Errorf("more than %d requests failed: %v, first %v", most, tally.ByFailure(), tally.First)
@@ -296,9 +296,9 @@ func TestRebindLosesNobody(t *testing.T) {
 	s := grace(t, append([]string{"--settle", "10s", "--"}, compiled(t, "rebind.c PORT", port)...)...)
 	s.ready(1)
 	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
-		s.rebind(1)
+		rebind(s, 1)
 		s.upgrade(2)
-		s.rebind(2)
+		rebind(s, 2)
 	})
 	s.stop()
 }

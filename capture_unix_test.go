@@ -160,7 +160,7 @@ func TestCrashAtAUnixSocketIsWaitedOut(t *testing.T) {
 	t.Parallel()
 	s, path := captureUnix(t, users["as it is"], appBinary+pathServer)
 	clients := map[load.Kind]int{load.NewConnection: 4}
-	tally := counted(t, load.Config{Network: "unix", Addr: path, Clients: clients}, s.dieUnder)
+	tally := counted(t, load.Config{Network: "unix", Addr: path, Clients: clients}, func(l *load.Load) { dieUnder(s, l) })
 	s.stop()
 	if most := uint64(crashes * clients[load.NewConnection]); tally.Failures() > most {
 		t.Errorf("more than %d requests failed: %v, first %v", most, tally.ByFailure(), tally.First)

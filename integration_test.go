@@ -138,7 +138,7 @@ func TestNothingLeaksOverAThousandUpgrades(t *testing.T) {
 	s.ready(1)
 	s.upgrade(2)
 	s.awaitOf("generation ended", 1)
-	before := s.descriptorsBesideOneChild()
+	before := descriptorsBesideOneChild(s)
 	rounds := 500
 	if testing.Short() {
 		rounds = 25
@@ -155,7 +155,7 @@ func TestNothingLeaksOverAThousandUpgrades(t *testing.T) {
 		return e.Message == "generation ended" && e.Generation == 2*rounds
 	})
 	until(t, fmt.Sprintf("no more than the %d descriptors of the beginning", before), func() bool {
-		return s.descriptorsBesideOneChild() <= before
+		return descriptorsBesideOneChild(s) <= before
 	})
 	s.stop()
 }
@@ -173,9 +173,9 @@ func (s *supervised) failOnce(broken string, generation int) {
 }
 
 // descriptorsBesideOneChild counts grace's, once the others of its children are reaped.
-func (s *supervised) descriptorsBesideOneChild() int {
+func descriptorsBesideOneChild(s *supervised) int {
 	s.t.Helper()
-	until(s.t, "one child, no zombie beside it", func() bool { return s.children() == 1 })
+	until(s.t, "one child, no zombie beside it", func() bool { return childrenOf(s) == 1 })
 	entries, err := os.ReadDir("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/fd")
 	if err != nil {
 		s.t.Fatal(err)
@@ -184,7 +184,7 @@ func (s *supervised) descriptorsBesideOneChild() int {
 }
 
 // children counts those of all threads, zombies too.
-func (s *supervised) children() (n int) {
+func childrenOf(s *supervised) (n int) {
 	s.t.Helper()
 	threads, err := filepath.Glob("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/task/*/children")
 	if err != nil {

@@ -61,7 +61,7 @@ func TestGraceOutlivesTheLimitOfProcesses(t *testing.T) {
 			c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+runtimeDir, "RUNTIME_DIRECTORY=")
 			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(user), Gid: uint32(user)}}
 		}, append([]string{"--name", "limited"}, leakingApp(addr)...)...)
-		s.outlives(addr, func() { flood(t, runtimeDir+"/grace/limited.sock") })
+		outlives(s, addr, func() { flood(t, runtimeDir+"/grace/limited.sock") })
 	})
 	t.Run("of a cgroup", func(t *testing.T) {
 		t.Parallel()
@@ -70,11 +70,11 @@ func TestGraceOutlivesTheLimitOfProcesses(t *testing.T) {
 			withHost(spec)
 			spec.at("linux")["resources"] = config{"pids": config{"limit": 48}}
 		}, leakingApp(addr)...)
-		c.outlives(addr, func() {})
+		outlives(c.supervised, addr, func() {})
 	})
 }
 
-func (s *supervised) outlives(addr string, meanwhile func()) {
+func outlives(s *supervised, addr string, meanwhile func()) {
 	s.t.Helper()
 	s.ready(1)
 	leaked, err := strconv.Atoi(ask(s.t, addr, "/leak"))
@@ -281,12 +281,12 @@ func TestRuntimeDirectoryOfAKilledGraceIsRemoved(t *testing.T) {
 				t.Parallel()
 				start := graceIn(t, change, way == waysToReexec[0])
 				killed := start()
-				left := killed.runtimeDir(1)
+				left := runtimeDir(killed, 1)
 				app := killed.awaitMessage("instance started").PID
 				killed.signal(syscall.SIGKILL)
 				killed.wait()
 				alive := start()
-				kept := alive.runtimeDir(1)
+				kept := runtimeDir(alive, 1)
 				if _, err := os.Stat(left); err == nil {
 					t.Error("the directory of the killed grace is left")
 				}
@@ -340,8 +340,8 @@ func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *supervi
 }
 
 // runtimeDir is the directory of an instance's NOTIFY_SOCKET.
-func (s *supervised) runtimeDir(instance int) string {
+func runtimeDir(s *supervised, instance int) string {
 	s.t.Helper()
 	started := s.find("the instance is started", func(e entry, _ string) bool { return e.Message == "instance started" && e.Instance == instance })
-	return filepath.Dir(s.notifySocket(started.PID))
+	return filepath.Dir(notifySocket(s, started.PID))
 }

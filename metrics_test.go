@@ -65,7 +65,7 @@ func (s *scraper) readyz(want int) {
 	}
 }
 
-func (s *supervised) scraper() *scraper {
+func scraperOf(s *supervised) *scraper {
 	s.t.Helper()
 	e := s.awaitMessage("serving metrics")
 	return newScraper(s.t, e.Network, e.Address)
@@ -81,7 +81,7 @@ func TestMetricsOfALife(t *testing.T) {
 	}
 	write(t, dir, "program", "#!/bin/sh\nread go < "+gate+"\nexec "+appBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
 	s := grace(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", program)
-	addr, m := s.address("web"), s.scraper()
+	addr, m := s.address("web"), scraperOf(s)
 	s.awaitOf("instance started", 1)
 	m.readyz(http.StatusServiceUnavailable)
 	m.want(`grace_generation 0`, `grace_ready 0`, `grace_instances{phase="starting"} 1`)
@@ -136,7 +136,7 @@ func TestMetricsOnAUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics")
 	s := grace(t, "--metrics", "unix://"+path, "--listen", "web=127.0.0.1:0", "--", appBinary)
 	s.ready(1)
-	s.scraper().readyz(http.StatusOK)
+	scraperOf(s).readyz(http.StatusOK)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
@@ -147,7 +147,7 @@ func TestMetricsOnAUnixSocket(t *testing.T) {
 func TestMetricsSocketIsNotTheApps(t *testing.T) {
 	s := grace(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", appBinary)
 	s.ready(1)
-	m := s.scraper()
+	m := scraperOf(s)
 	conn, err := net.Dial("tcp", s.awaitMessage("serving metrics").Address) // one that is open when the next app starts
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func wrapped(t *testing.T, script string, flags ...string) *supervised {
 }
 
 // leftBehind gives the process that the log names.
-func (s *supervised) leftBehind(generation int) int {
+func leftBehind(s *supervised, generation int) int {
 	s.t.Helper()
 	e := s.awaitOf("processes left behind are told to stop", generation)
 	_, after, _ := strings.Cut(e.Why, "pid ")
@@ -54,7 +54,7 @@ func TestWhatAWrapperLeavesBehindIsToldToStop(t *testing.T) {
 				s.upgrade(2)
 				s.awaitOf("generation ended", 1)
 			})
-			if pid := s.leftBehind(1); unix.Kill(pid, 0) != unix.ESRCH {
+			if pid := leftBehind(s, 1); unix.Kill(pid, 0) != unix.ESRCH {
 				t.Errorf("process %d of the ended generation is there", pid)
 			}
 			if body := ask(t, addr, "/"); !strings.Contains(body, "generation 2") && name != "empty environment" {
@@ -64,7 +64,7 @@ func TestWhatAWrapperLeavesBehindIsToldToStop(t *testing.T) {
 			if status := s.wait(); status != 0 {
 				t.Errorf("status %d", status)
 			}
-			if pid := s.leftBehind(2); unix.Kill(pid, 0) != unix.ESRCH {
+			if pid := leftBehind(s, 2); unix.Kill(pid, 0) != unix.ESRCH {
 				t.Errorf("process %d is there after the end of grace", pid)
 			}
 		})
@@ -78,7 +78,7 @@ func TestWhatACapturedWrapperLeavesBehindIsToldToStop(t *testing.T) {
 	if status := s.wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	s.leftBehind(1)
+	leftBehind(s, 1)
 }
 
 // Who has heard of the stop from its wrapper is not told once more, as that would cut what it finishes.
@@ -137,7 +137,7 @@ func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
 	s := wrapped(t, `(trap "" TERM; exec setsid sh -c 'echo $$ >`+out+`; exec sleep 1000') & exec $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms")
 	s.ready(1)
 	s.upgrade(2)
-	pid := s.leftBehind(1)
+	pid := leftBehind(s, 1)
 	s.awaitOf("generation ended", 1)
 	if unix.Kill(pid, 0) != unix.ESRCH {
 		t.Errorf("process %d of the ended generation is there", pid)

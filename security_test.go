@@ -119,7 +119,7 @@ func TestEnvironmentIsToldToNobody(t *testing.T) {
 		told = append(told, result, reports)
 		write(t, filepath.Dir(file), "env", "TOKEN="+secret+"\nbroken line with "+secret+"\n", 0o600) // the second one fails
 	}
-	_, metrics := s.scraper().get("/metrics")
+	_, metrics := scraperOf(s).get("/metrics")
 	text, err := json.Marshal(append(told, status(t, client), metrics))
 	if err != nil {
 		t.Fatal(err)

@@ -365,7 +365,7 @@ func TestStrangerOnTheNotifySocket(t *testing.T) {
 	t.Parallel()
 	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready", "notify", "--", appBinary, "-notify", "500ms")
 	started := s.awaitOf("instance started", 1)
-	conn, err := net.Dial("unixgram", s.notifySocket(started.PID))
+	conn, err := net.Dial("unixgram", notifySocket(s, started.PID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +388,7 @@ func TestStrangerOnTheNotifySocket(t *testing.T) {
 }
 
 // notifySocket waits for the exec, before which the environment is the shim's.
-func (s *supervised) notifySocket(pid int) string {
+func notifySocket(s *supervised, pid int) string {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
@@ -412,13 +412,13 @@ func TestExhaustedLimits(t *testing.T) {
 	s.ready(1)
 	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
 		for i, limit := range []string{"nofile", "nproc"} {
-			s.limit(limit, "1")
+			setLimit(s, limit, "1")
 			s.signal(syscall.SIGHUP)
 			e := s.awaitOf("upgrade failed, generation", 2+2*i)
 			if !strings.Contains(e.Why, "limit") {
 				t.Errorf("why: %s", e.Why)
 			}
-			s.limit(limit, "4000")
+			setLimit(s, limit, "4000")
 			s.upgrade(3 + 2*i)
 		}
 	})
@@ -427,7 +427,7 @@ func TestExhaustedLimits(t *testing.T) {
 
 // limit sets a soft limit of a grace of nobody, as nobody: root may lack the
 // right to do it for another user.
-func (s *supervised) limit(name, soft string) {
+func setLimit(s *supervised, name, soft string) {
 	s.t.Helper()
 	c := exec.Command("prlimit", "--pid", strconv.Itoa(s.cmd.Process.Pid), "--"+name+"="+soft+":")
 	asNobody(c)
