@@ -15,9 +15,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // box is a systemd as PID 1 of its own namespaces, run from the host's /usr, or from
@@ -87,8 +87,8 @@ func bootBox(t *testing.T, tree string) *box { return bootBoxOf(t, "", tree) }
 func bootBoxOf(t *testing.T, usr, tree string) *box {
 	t.Helper()
 	requirement.Check(t, "systemd", mayBoot())
-	write(t, filepath.Join(tree, "etc"), "machine-id", strings.Repeat("5", 32)+"\n", 0o444)
-	write(t, filepath.Join(tree, "etc/systemd"), "journald.conf", "[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\n", 0o444)
+	harness.Write(t, filepath.Join(tree, "etc"), "machine-id", strings.Repeat("5", 32)+"\n", 0o444)
+	harness.Write(t, filepath.Join(tree, "etc/systemd"), "journald.conf", "[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\n", 0o444)
 	b := &box{t: t, ended: make(chan struct{})}
 	var err error
 	b.cgroup, err = makeCgroup()
@@ -96,7 +96,7 @@ func bootBoxOf(t *testing.T, usr, tree string) *box {
 	t.Cleanup(func() { b.removeCgroup() })
 	requirement.Check(t, "systemd", b.start(usr, tree))
 	t.Cleanup(b.end)
-	until(t, "systemd has booted", func() bool {
+	harness.Until(t, "systemd has booted", func() bool {
 		select {
 		case <-b.ended:
 			requirement.Check(t, "systemd", fmt.Errorf("cannot boot: %s", &b.boot))
@@ -134,7 +134,7 @@ func makeCgroup() (string, error) {
 	for _, dir := range stale {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
 		if n, err := strconv.Atoi(pid); err == nil && syscall.Kill(n, 0) == syscall.ESRCH {
-			removeFolders(dir) // as far as it goes
+			harness.RemoveCgroup(dir) // as far as it goes
 		}
 	}
 	return os.MkdirTemp(own, fmt.Sprintf("%s%d-", cgroupPrefix, os.Getpid()))
@@ -208,23 +208,9 @@ func (b *box) end() {
 }
 
 func (b *box) removeCgroup() {
-	if err := removeFolders(b.cgroup); err != nil {
+	if err := harness.RemoveCgroup(b.cgroup); err != nil {
 		b.t.Errorf("a cgroup is left: %v", err)
 	}
-}
-
-// removeFolders removes what holds nothing but folders and the kernel's files.
-func removeFolders(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			err = errors.Join(err, removeFolders(filepath.Join(dir, e.Name())))
-		}
-	}
-	return errors.Join(err, syscall.Rmdir(dir))
 }
 
 // path is a file of PID 1 in /proc; those below root are the box's own.
@@ -233,7 +219,7 @@ func (b *box) path(name string) string {
 }
 
 func (b *box) command(args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	context.AfterFunc(b.t.Context(), cancel)
 	c := exec.CommandContext(ctx, "nsenter", append([]string{"-t", strconv.Itoa(b.cmd.Process.Pid), "-a"}, args...)...)
 	c.Env = []string{"PATH=/usr/bin:/usr/sbin", "SYSTEMD_UNIT_PATH=" + unitPath}
@@ -257,10 +243,10 @@ func (b *box) property(unit, name string) string {
 }
 
 // follow reads a unit's journal as if it were the output of a grace started here.
-func (b *box) follow(unit string) *supervised {
+func (b *box) follow(unit string) *harness.Grace {
 	b.t.Helper()
 	journal := b.path("root/run/log/journal")
-	s := graceWith(b.t, func(c *exec.Cmd) {
+	s := harness.StartWith(b.t, func(c *exec.Cmd) {
 		path, err := exec.LookPath("journalctl")
 		if err != nil {
 			b.t.Fatal(err)
@@ -268,18 +254,8 @@ func (b *box) follow(unit string) *supervised {
 		c.Path, c.Args = path, []string{"journalctl", "--directory", journal, "--follow", "--no-tail", "--output", "cat", "--unit", unit}
 	})
 	b.t.Cleanup(func() {
-		s.signal(syscall.SIGTERM)
-		s.wait()
+		s.Signal(syscall.SIGTERM)
+		s.Wait()
 	})
 	return s
-}
-
-// until asks again until it is so.
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
 }

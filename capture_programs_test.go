@@ -12,7 +12,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
-	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // program is a server that knows nothing of grace. PORT in its command is a free
@@ -38,7 +38,7 @@ func TestProgramsThatBindByThemselvesLoseNothing(t *testing.T) {
 	for name, p := range map[string]program{
 		"Node": {command: "node http.js PORT", clients: webClients},
 		"Node with a handler of TERM": {
-			command: "node closing.js PORT", flags: []string{"--drain-timeout", "2500ms"}, clients: impatient,
+			command: "node closing.js PORT", flags: []string{"--drain-timeout", "2500ms"}, clients: harness.FewClients,
 			warning: "gave up waiting for idle connections",
 		},
 		"Node cluster":                        {command: "node cluster.js PORT", clients: webClients},
@@ -48,7 +48,7 @@ func TestProgramsThatBindByThemselvesLoseNothing(t *testing.T) {
 		"C that shuts its listener down":      {command: "shutdown.c PORT", clients: echoClients},
 		"C that calls epoll_ctl before bind":  {command: "epoll.c PORT", clients: echoClients},
 		"C that forks for each connection":    {command: "fork.c PORT", clients: echoClients},
-		"Go daemon that sends MAINPID":        {command: appBinary + " -daemonize -addr 127.0.0.1:PORT", clients: webClients},
+		"Go daemon that sends MAINPID":        {command: harness.AppBinary + " -daemonize -addr 127.0.0.1:PORT", clients: webClients},
 		"C with a second listener later":      {command: "two.c PORT 100", hosts: []string{"127.0.0.1", "::1"}, clients: echoClients},
 		"C that binds dual-stack, and others": {command: "others.c PORT", hosts: []string{"127.0.0.1", "::1"}, clients: echoClients},
 	} {
@@ -62,8 +62,8 @@ func TestProgramsThatBindByThemselvesLoseNothing(t *testing.T) {
 func (p program) test(t *testing.T) {
 	port := ownPort(t)
 	arguments := append([]string{"--settle", "50ms"}, p.flags...)
-	s := grace(t, append(append(arguments, "--"), compiled(t, p.command, port)...)...)
-	s.ready(1)
+	s := harness.Start(t, append(append(arguments, "--"), compiled(t, p.command, port)...)...)
+	s.AwaitReady(1)
 	hosts := p.hosts
 	if hosts == nil {
 		hosts = []string{"127.0.0.1"}
@@ -71,9 +71,9 @@ func (p program) test(t *testing.T) {
 	for _, host := range hosts {
 		awaitListener(t, net.JoinHostPort(host, port))
 	}
-	underAll(s, hosts, port, p.clients, func() { s.upgrades(capturedUpgrades) })
-	s.stop()
-	for _, e := range s.entries() {
+	underAll(s, hosts, port, p.clients, func() { s.Upgrades(capturedUpgrades) })
+	s.Stop()
+	for _, e := range s.Entries() {
 		if e.Message != "" && e.Level != "info" && e.Message != p.warning {
 			t.Errorf("%s: %s: %s", e.Level, e.Message, e.Why)
 		}
@@ -81,18 +81,18 @@ func (p program) test(t *testing.T) {
 }
 
 // underAll sends the load to each of the hosts.
-func underAll(s *supervised, hosts []string, port string, clients map[load.Kind]int, do func()) {
-	s.t.Helper()
+func underAll(s *harness.Grace, hosts []string, port string, clients map[load.Kind]int, do func()) {
+	s.T.Helper()
 	if len(hosts) == 0 {
 		do()
 		return
 	}
-	under(s.t, load.Config{Addr: net.JoinHostPort(hosts[0], port), Clients: clients}, func() { underAll(s, hosts[1:], port, clients, do) })
+	harness.UnderLoad(s.T, load.Config{Addr: net.JoinHostPort(hosts[0], port), Clients: clients}, func() { underAll(s, hosts[1:], port, clients, do) })
 }
 
 func awaitListener(t *testing.T, addr string) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(harness.Patience)
 	for {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
@@ -115,20 +115,17 @@ func ownPort(t *testing.T) string {
 	return port
 }
 
-// compiled makes a command of what is in testdata/programs runnable.
+// compiled makes a command of what is in test/testdata/programs runnable.
 func compiled(t *testing.T, command, port string) []string {
 	t.Helper()
 	words := strings.Fields(strings.ReplaceAll(command, "PORT", port))
-	dir, err := filepath.Abs("testdata/programs")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := harness.Testdata(t, "programs")
 	out := t.TempDir()
 	for i, word := range words {
 		source, name := filepath.Join(dir, word), strings.TrimSuffix(word, filepath.Ext(word))
 		switch filepath.Ext(word) {
 		case ".js":
-			need(t, words[0])
+			harness.Need(t, words[0])
 			words[i] = source
 		case ".c":
 			build(t, "gcc", "-O2", "-Wall", "-Werror", "-pthread", "-o", filepath.Join(out, name), source)
@@ -144,15 +141,9 @@ func compiled(t *testing.T, command, port string) []string {
 	return words
 }
 
-func need(t *testing.T, program string) {
-	t.Helper()
-	_, err := exec.LookPath(program)
-	requirement.Check(t, program, err)
-}
-
 func build(t *testing.T, compiler string, arguments ...string) {
 	t.Helper()
-	need(t, compiler)
+	harness.Need(t, compiler)
 	if out, err := exec.Command(compiler, arguments...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", compiler, strings.Join(arguments, " "), err, out)
 	}

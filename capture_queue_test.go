@@ -16,6 +16,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // queued is a client that has sent its request before anybody accepts.
@@ -24,7 +25,7 @@ type queued struct{ net.Conn }
 func queue(t *testing.T, network, addr string, clients int) (all []queued) {
 	t.Helper()
 	for range clients {
-		conn, err := net.DialTimeout(network, addr, patience)
+		conn, err := net.DialTimeout(network, addr, harness.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +39,7 @@ func queue(t *testing.T, network, addr string, clients int) (all []queued) {
 }
 
 func (q queued) answer() error {
-	if err := q.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := q.SetReadDeadline(time.Now().Add(harness.Patience)); err != nil {
 		return err
 	}
 	text, err := io.ReadAll(q)
@@ -81,25 +82,25 @@ os._exit(3)"`, family, at)
 
 // Who waits while a crashed app is to be started again is answered by the upgrade that mends it, and by none that fails.
 func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
-	need(t, "python3")
+	harness.Need(t, "python3")
 	for _, instances := range []string{"1", "3"} {
-		for name, start := range map[string]func(t *testing.T, dir string) (s *supervised, network, addr string){
-			"captured": func(t *testing.T, dir string) (*supervised, string, string) {
+		for name, start := range map[string]func(t *testing.T, dir string) (s *harness.Grace, network, addr string){
+			"captured": func(t *testing.T, dir string) (*harness.Grace, string, string) {
 				addr := freeport.Address(t)
 				host, port, _ := net.SplitHostPort(addr)
-				command := mends(appBinary+" -addr "+addr, listens("AF_INET", fmt.Sprintf("('%s',%s)", host, port)))
-				return grace(t, append([]string{"--chdir", dir, "--settle", "50ms", "--instances", instances}, command...)...), "tcp", addr
+				command := mends(harness.AppBinary+" -addr "+addr, listens("AF_INET", fmt.Sprintf("('%s',%s)", host, port)))
+				return harness.Start(t, append([]string{"--chdir", dir, "--settle", "50ms", "--instances", instances}, command...)...), "tcp", addr
 			},
-			"steered": func(t *testing.T, dir string) (*supervised, string, string) {
+			"steered": func(t *testing.T, dir string) (*harness.Grace, string, string) {
 				flags := []string{"--chdir", dir, "--settle", "50ms", "--instances", instances, "--listen", "web=127.0.0.1:0?steer=true"}
-				s := grace(t, append(flags, mends(appBinary, "true")...)...)
-				return s, "tcp", s.address("web")
+				s := harness.Start(t, append(flags, mends(harness.AppBinary, "true")...)...)
+				return s, "tcp", s.Address("web")
 			},
-			"unix": func(t *testing.T, dir string) (*supervised, string, string) {
+			"unix": func(t *testing.T, dir string) (*harness.Grace, string, string) {
 				path := filepath.Join(dir, "socket")
-				command := mends(appBinary+strings.ReplaceAll(pathServer, "PATH", path), listens("AF_UNIX", "'"+path+"'"))
+				command := mends(harness.AppBinary+strings.ReplaceAll(pathServer, "PATH", path), listens("AF_UNIX", "'"+path+"'"))
 				flags := []string{"--chdir", dir, "--settle", "50ms", "--instances", instances, "--capture-unix", path}
-				return grace(t, append(flags, command...)...), "unix", path
+				return harness.Start(t, append(flags, command...)...), "unix", path
 			},
 		} {
 			if name == "unix" && instances != "1" {
@@ -107,11 +108,11 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 			}
 			t.Run(name+", instances "+instances, func(t *testing.T) {
 				t.Parallel()
-				dir := worldFolder(t)
+				dir := harness.WorldFolder(t)
 				s, network, addr := start(t, dir)
-				s.ready(1)
-				touch(t, filepath.Join(dir, "crash"))
-				for _, e := range s.entries() {
+				s.AwaitReady(1)
+				harness.Touch(t, filepath.Join(dir, "crash"))
+				for _, e := range s.Entries() {
 					if e.Message == "instance started" {
 						if err := syscall.Kill(e.PID, syscall.SIGKILL); err != nil {
 							t.Fatal(err)
@@ -120,13 +121,13 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 				}
 				awaitCrashed(s, instances)
 				clients := queue(t, network, addr, 10)
-				s.signal(syscall.SIGHUP)
-				s.awaitOf("upgrade failed, generation 1 still serves", 2)
-				s.awaitOf("generation ended", 2)
+				s.Signal(syscall.SIGHUP)
+				s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
+				s.AwaitGeneration("generation ended", 2)
 				clients = append(clients, queue(t, network, addr, 10)...)
-				s.upgrade(3)
+				s.Upgrade(3)
 				checkAllAnswered(t, clients)
-				s.stop()
+				s.Stop()
 			})
 		}
 	}
@@ -135,17 +136,14 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 // crashedBeside is grace with two generations: the first serves, and can be started again when there is no file crash;
 // the second has opened sockets of its own, and is ready as soon as there is a file serve.
 type crashedBeside struct {
-	*supervised
+	*harness.Grace
 	dir, network, addr string
 	old                []int // the first generation's processes
 }
 
 func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
-	program, err := filepath.Abs("testdata/servers/blunt.py")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &crashedBeside{dir: worldFolder(t), network: "tcp"}
+	program := harness.Testdata(t, "servers/blunt.py")
+	c := &crashedBeside{dir: harness.WorldFolder(t), network: "tcp"}
 	at, flags := "fd", []string{"--chdir", c.dir, "--settle", "50ms", "--drain-timeout", "10m", "--instances", fmt.Sprint(instances)}
 	switch kind {
 	case "captured":
@@ -158,20 +156,20 @@ func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
 		at, flags = c.addr, append(flags, "--capture-unix", c.addr)
 	}
 	script := fmt.Sprintf("case $GRACE_GENERATION in 1) test -e crash && exit 3; exec python3 %[1]s %[2]s;; *) exec python3 %[1]s %[2]s serve;; esac", program, at)
-	c.supervised = grace(t, append(flags, "--", "sh", "-c", script)...)
+	c.Grace = harness.Start(t, append(flags, "--", "sh", "-c", script)...)
 	if kind == "steered" {
-		c.addr = c.address("web")
+		c.addr = c.Address("web")
 	}
-	c.ready(1)
-	for _, e := range c.entries() {
+	c.AwaitReady(1)
+	for _, e := range c.Entries() {
 		if e.Message == "instance started" {
 			c.old = append(c.old, e.PID)
 		}
 	}
-	c.signal(syscall.SIGHUP)
+	c.Signal(syscall.SIGHUP)
 	for n := range instances {
 		name := fmt.Sprintf("opened.%d", n)
-		until(t, name+" is there", func() bool {
+		harness.Until(t, name+" is there", func() bool {
 			_, err := os.Stat(filepath.Join(c.dir, name))
 			return err == nil
 		})
@@ -182,45 +180,45 @@ func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
 // freeze returns when the old generation accepts nothing any more: a process that is told to stop while it waits in
 // accept can take one more.
 func (c *crashedBeside) freeze() {
-	c.t.Helper()
+	c.T.Helper()
 	c.tell(syscall.SIGSTOP, c.old...)
 	for _, pid := range c.old {
 		stat := filepath.Join("/proc", fmt.Sprint(pid), "stat")
-		until(c.t, "the app is stopped", func() bool { return strings.Contains(read(c.t, stat), ") T ") })
+		harness.Until(c.T, "the app is stopped", func() bool { return strings.Contains(harness.Read(c.T, stat), ") T ") })
 	}
 }
 
 func (c *crashedBeside) tell(sig syscall.Signal, pids ...int) {
-	c.t.Helper()
+	c.T.Helper()
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, sig); err != nil {
-			c.t.Fatal(err)
+			c.T.Fatal(err)
 		}
 	}
 }
 
 // kill returns when grace knows.
 func (c *crashedBeside) kill(pids ...int) {
-	c.t.Helper()
+	c.T.Helper()
 	c.tell(syscall.SIGKILL, pids...)
 	for _, pid := range pids {
-		c.await("instance ended", func(e entry) bool { return e.Message == "instance ended" && e.PID == pid })
+		c.Await("instance ended", func(e harness.Entry) bool { return e.Message == "instance ended" && e.PID == pid })
 	}
 }
 
 // promote has the second generation serve, before the first one can be started again.
 func (c *crashedBeside) promote() {
-	c.t.Helper()
-	touch(c.t, filepath.Join(c.dir, "serve"))
-	c.ready(2)
+	c.T.Helper()
+	harness.Touch(c.T, filepath.Join(c.dir, "serve"))
+	c.AwaitReady(2)
 	if err := os.RemoveAll(filepath.Join(c.dir, "crash")); err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 }
 
 // Who has come to the old generation is answered by it, when it crashes while the new one has its sockets already too.
 func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
-	need(t, "python3")
+	harness.Need(t, "python3")
 	for name, scenario := range map[string]struct {
 		instances int
 		crash     func(c *crashedBeside) []queued
@@ -229,8 +227,8 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 		"all of two":         {2, crashBefore},
 		"one of two": {2, func(c *crashedBeside) []queued {
 			c.freeze()
-			clients := queue(c.t, c.network, c.addr, 20)
-			touch(c.t, filepath.Join(c.dir, "crash"))
+			clients := queue(c.T, c.network, c.addr, 20)
+			harness.Touch(c.T, filepath.Join(c.dir, "crash"))
 			c.kill(c.old[0])
 			c.tell(syscall.SIGCONT, c.old[1])
 			c.promote()
@@ -238,7 +236,7 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 		}},
 		"after the cutover": {1, func(c *crashedBeside) []queued {
 			c.freeze()
-			clients := queue(c.t, c.network, c.addr, 10)
+			clients := queue(c.T, c.network, c.addr, 10)
 			c.promote()
 			c.kill(c.old...)
 			return clients
@@ -252,26 +250,26 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 				t.Parallel()
 				c := bringBeside(t, kind, scenario.instances)
 				checkAllAnswered(t, scenario.crash(c))
-				c.awaitOf("generation ended", 1)
-				c.stop()
+				c.AwaitGeneration("generation ended", 1)
+				c.Stop()
 			})
 		}
 	}
 }
 
 func crashBefore(c *crashedBeside) []queued {
-	touch(c.t, filepath.Join(c.dir, "crash"))
+	harness.Touch(c.T, filepath.Join(c.dir, "crash"))
 	c.kill(c.old...)
-	clients := queue(c.t, c.network, c.addr, 10)
+	clients := queue(c.T, c.network, c.addr, 10)
 	c.promote()
 	return clients
 }
 
 // awaitCrashed waits until no instance of the first start is left.
-func awaitCrashed(s *supervised, instances string) {
-	s.t.Helper()
+func awaitCrashed(s *harness.Grace, instances string) {
+	s.T.Helper()
 	ended := 0
-	s.await("restarting", func(e entry) bool {
+	s.Await("restarting", func(e harness.Entry) bool {
 		if e.Message == "restarting" {
 			ended++
 		}
@@ -287,20 +285,20 @@ func TestAppBindsAgainAfterShutdown(t *testing.T) {
 				t.Parallel()
 				port := ownPort(t)
 				arguments := append(append([]string{"--settle", "50ms"}, as.flags...), "--")
-				s := graceWith(t, func(c *exec.Cmd) { c.SysProcAttr = as.process }, append(arguments, worldReadable(t, compiled(t, "rebind.c PORT "+way, port))...)...)
-				s.ready(1)
+				s := harness.StartWith(t, func(c *exec.Cmd) { c.SysProcAttr = as.process }, append(arguments, worldReadable(t, compiled(t, "rebind.c PORT "+way, port))...)...)
+				s.AwaitReady(1)
 				for generation := 1; generation <= 2; generation++ {
-					app := s.awaitOf("instance ready", generation).PID
+					app := s.AwaitGeneration("instance ready", generation).PID
 					for n := range 5 {
 						if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
 							t.Fatal(err)
 						}
 						checkEcho(t, "tcp", "127.0.0.1:"+port) // accept has to return once
-						s.awaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
+						s.AwaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
 					}
-					under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() { s.upgrade(generation + 1) })
+					harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() { s.Upgrade(generation + 1) })
 				}
-				s.stop()
+				s.Stop()
 			})
 		}
 	}
@@ -309,40 +307,40 @@ func TestAppBindsAgainAfterShutdown(t *testing.T) {
 // An app that closes its unix listener and binds again loses nobody.
 func TestRebindAtAPathLosesNobody(t *testing.T) {
 	t.Parallel()
-	dir := worldFolder(t)
+	dir := harness.WorldFolder(t)
 	path := filepath.Join(dir, "socket")
-	s := grace(t, append([]string{"--capture-unix", path, "--settle", "10s", "--"}, compiled(t, "rebind.c "+path, "")...)...)
-	s.ready(1)
-	under(t, load.Config{Network: "unix", Addr: path, Clients: echoClients}, func() {
+	s := harness.Start(t, append([]string{"--capture-unix", path, "--settle", "10s", "--"}, compiled(t, "rebind.c "+path, "")...)...)
+	s.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: echoClients}, func() {
 		rebind(s, 1)
-		s.upgrade(2)
+		s.Upgrade(2)
 		rebind(s, 2)
 	})
-	s.stop()
+	s.Stop()
 	checkNothingBeside(t, path)
 }
 
 // rebind has the generation's app close its listener and bind again, many times.
-func rebind(s *supervised, generation int) {
-	s.t.Helper()
-	app := s.instance("instance ready", generation).PID
+func rebind(s *harness.Grace, generation int) {
+	s.T.Helper()
+	app := s.AwaitInstance("instance ready", generation).PID
 	for n := range 20 {
 		if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
-		s.awaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
+		s.AwaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
 	}
 }
 
 func checkEcho(t *testing.T, network, addr string) {
 	t.Helper()
-	conn, err := net.DialTimeout(network, addr, patience)
+	conn, err := net.DialTimeout(network, addr, harness.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	answer := make([]byte, 4)
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, "ping"); err != nil {
@@ -356,7 +354,7 @@ func checkEcho(t *testing.T, network, addr string) {
 // worldReadable lets any user run the program.
 func worldReadable(t *testing.T, command []string) []string {
 	t.Helper()
-	dir := worldFolder(t)
+	dir := harness.WorldFolder(t)
 	program := filepath.Join(dir, filepath.Base(command[0]))
 	text, err := os.ReadFile(command[0])
 	if err != nil {

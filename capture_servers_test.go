@@ -20,6 +20,7 @@ import (
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/redis"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // foreign is a server that people run, as it is: it binds its port by itself and
@@ -27,7 +28,7 @@ import (
 type foreign struct {
 	program string
 	command string   // ADDR, HOST, PORT, FILES and BACKEND are replaced, in its file too
-	file    string   // of testdata/servers
+	file    string   // of test/testdata/servers
 	options string   // for OPTIONS in the file
 	flags   []string // of grace
 
@@ -78,11 +79,9 @@ type runAs struct {
 	upgrades int
 }
 
-const nobody = 65534
-
 var users = map[string]runAs{
 	"as it is":            {upgrades: capturedUpgrades},
-	"grace is nobody's":   {process: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}, upgrades: capturedUpgrades},
+	"grace is nobody's":   {process: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: harness.Nobody, Gid: harness.Nobody}}, upgrades: capturedUpgrades},
 	"the app is nobody's": {flags: []string{"--user", "nobody", "--group", "nogroup"}, upgrades: 5},
 }
 
@@ -129,7 +128,7 @@ func TestCapturedServersAndKeptConnections(t *testing.T) {
 
 // captured is a foreign server that runs.
 type captured struct {
-	*supervised
+	*harness.Grace
 	addr    string
 	lingers bool
 }
@@ -143,19 +142,19 @@ func (f foreign) start(t *testing.T, as runAs, backend string) captured {
 	}
 	addr := freeport.Address(t)
 	host, port, _ := strings.Cut(addr, ":")
-	dir := worldFolder(t)
+	dir := harness.WorldFolder(t)
 	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "BACKEND", backend, "OPTIONS", f.options)
 	if f.file != "" {
-		text, err := os.ReadFile(filepath.Join("testdata/servers", f.file))
+		text, err := os.ReadFile(harness.Testdata(t, filepath.Join("servers", f.file)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		write(t, dir, f.file, replace.Replace(string(text)), 0o644)
+		harness.Write(t, dir, f.file, replace.Replace(string(text)), 0o644)
 	}
 	arguments := append([]string{"--settle", "50ms", "--ready-delay", "1m", "--chdir", dir}, append(f.flags, as.flags...)...)
 	arguments = append(append(arguments, "--"), strings.Split(replace.Replace(f.command), " ")...)
-	s := graceWith(t, func(c *exec.Cmd) { c.Dir, c.SysProcAttr = dir, as.process }, arguments...)
-	s.ready(1)
+	s := harness.StartWith(t, func(c *exec.Cmd) { c.Dir, c.SysProcAttr = dir, as.process }, arguments...)
+	s.AwaitReady(1)
 	return captured{s, addr, f.program == "nginx"}
 }
 
@@ -168,10 +167,10 @@ func mustBeRoot() error {
 
 // load is of clients that never retry.
 func (r captured) load(clients map[load.Kind]int, closesIdle bool) *load.Load {
-	r.t.Helper()
-	l, err := load.Start(r.t.Context(), load.Config{Addr: r.addr, Clients: clients, ThinkMax: 4 * time.Millisecond, Foreign: closesIdle, Lingers: r.lingers})
+	r.T.Helper()
+	l, err := load.Start(r.T.Context(), load.Config{Addr: r.addr, Clients: clients, ThinkMax: 4 * time.Millisecond, Foreign: closesIdle, Lingers: r.lingers})
 	if err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	return l
 }
@@ -179,9 +178,9 @@ func (r captured) load(clients map[load.Kind]int, closesIdle bool) *load.Load {
 // upgradeUnder upgrades so that every generation has to answer clients of each
 // load.
 func (r captured) upgradeUnder(n int, loads ...*load.Load) {
-	r.t.Helper()
+	r.T.Helper()
 	for g := 2; g <= n+1; g++ {
-		r.upgrade(g)
+		r.Upgrade(g)
 		for _, l := range loads {
 			r.answers(l, g)
 		}
@@ -198,34 +197,34 @@ func checkNothingLost(t *testing.T, l *load.Load) {
 }
 
 // leader is the process group of a generation's only instance.
-func leaderOf(s *supervised, generation int) int {
-	s.t.Helper()
-	return s.awaitOf("instance started", generation).PID
+func leaderOf(s *harness.Grace, generation int) int {
+	s.T.Helper()
+	return s.AwaitGeneration("instance started", generation).PID
 }
 
 func (r captured) answers(l *load.Load, generation int) {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	r.T.Helper()
+	ctx, cancel := context.WithTimeout(r.T.Context(), harness.Patience)
 	defer cancel()
-	leader := leaderOf(r.supervised, generation)
+	leader := leaderOf(r.Grace, generation)
 	if _, err := l.Await(ctx, func(source load.Source) bool {
 		group, err := syscall.Getpgid(source.Pid)
 		return err == nil && group == leader
 	}); err != nil {
-		r.t.Fatalf("generation %d has answered nothing: %v\n%s", generation, err, l.Snapshot())
+		r.T.Fatalf("generation %d has answered nothing: %v\n%s", generation, err, l.Snapshot())
 	}
 }
 
 // endWell wants each of the generations that were replaced to have ended by
 // itself, and so grace.
 func (r captured) endWell(replaced int) {
-	r.t.Helper()
+	r.T.Helper()
 	for g := 1; g <= replaced; g++ {
-		if e := r.awaitOf("generation ended", g); e.Why != "drained" {
-			r.t.Errorf("generation %d ended: %s", g, e.Why)
+		if e := r.AwaitGeneration("generation ended", g); e.Why != "drained" {
+			r.T.Errorf("generation %d ended: %s", g, e.Why)
 		}
 	}
-	r.stop()
+	r.Stop()
 }
 
 // serveBackend is what the proxies stand before.
@@ -254,7 +253,7 @@ func TestCapturedRedisLosesNothing(t *testing.T) {
 			l := redis.Start(r.addr, 1, 1, 1, 100, 100)
 			idle := []*redis.Conn{}
 			for g := 2; g <= capturedUpgrades+1; g++ {
-				r.upgrade(g)
+				r.Upgrade(g)
 				idle = append(idle, r.greet(t, g))
 			}
 			commands, err := l.Stop()
@@ -287,7 +286,7 @@ func (r captured) greet(t *testing.T, generation int) *redis.Conn {
 			t.Fatal(err)
 		}
 	}
-	if pid, err := conn.PID(); err != nil || pid != leaderOf(r.supervised, generation) {
+	if pid, err := conn.PID(); err != nil || pid != leaderOf(r.Grace, generation) {
 		t.Errorf("process %d answers (%v), and not generation %d", pid, err, generation)
 	}
 	return conn
@@ -306,8 +305,8 @@ func TestIdleConnectionDoesNotHoldItsGeneration(t *testing.T) {
 	if _, err := conn.Do("PING"); err != nil {
 		t.Fatal(err)
 	}
-	r.upgrade(2)
-	r.await("the end of the wait for idle connections", func(e entry) bool {
+	r.Upgrade(2)
+	r.Await("the end of the wait for idle connections", func(e harness.Entry) bool {
 		if strings.HasPrefix(e.Message, "gave up waiting") {
 			t.Fatal("an idle connection has held its generation")
 		}
@@ -320,7 +319,7 @@ func TestIdleConnectionDoesNotHoldItsGeneration(t *testing.T) {
 // checkClosed wants an idle connection to have been ended as any server ends one.
 func checkClosed(t *testing.T, conn *redis.Conn) {
 	t.Helper()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(harness.Patience))
 	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("an idle connection brings %d bytes and %v, and not its end", n, err)
 	}

@@ -13,11 +13,12 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // blunt is an app with sockets of its own that dies of its stop signal.
 type blunt struct {
-	*supervised
+	*harness.Grace
 	network, addr string
 }
 
@@ -34,38 +35,35 @@ var bluntWays = map[string]func(t *testing.T) blunt{
 	},
 	"steered": func(t *testing.T) blunt {
 		b := startBlunt(t, "tcp", "", []string{"--listen", "web=127.0.0.1:0?steer=true"}, "fd")
-		b.addr = b.address("web")
+		b.addr = b.Address("web")
 		return b
 	},
 	"captured unix socket": func(t *testing.T) blunt {
-		path := filepath.Join(worldFolder(t), "socket")
+		path := filepath.Join(harness.WorldFolder(t), "socket")
 		return startBlunt(t, "unix", path, []string{"--capture-unix", path}, path)
 	},
 }
 
 func startBlunt(t *testing.T, network, addr string, flags []string, at string) blunt {
 	t.Helper()
-	need(t, "python3")
-	program, err := filepath.Abs("testdata/servers/blunt.py")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Need(t, "python3")
+	program := harness.Testdata(t, "servers/blunt.py")
 	flags = append(flags, "--drain-timeout", "10m", "--", "python3", program, at)
-	b := blunt{grace(t, flags...), network, addr}
-	b.ready(1)
+	b := blunt{harness.Start(t, flags...), network, addr}
+	b.AwaitReady(1)
 	return b
 }
 
 // request is one whose answer has not come.
 func (b blunt) request(path string) net.Conn {
-	b.t.Helper()
+	b.T.Helper()
 	conn, err := net.Dial(b.network, b.addr)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	b.t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		b.t.Fatal(err)
+	b.T.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+		b.T.Fatal(err)
 	}
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", path)
 	return conn
@@ -81,11 +79,11 @@ func answered(conn net.Conn) error {
 
 // freeze stops the app, so that clients wait in its queue.
 func (b blunt) freeze() (thaw func()) {
-	b.t.Helper()
-	app := b.instance("instance ready", 1).PID
+	b.T.Helper()
+	app := b.AwaitInstance("instance ready", 1).PID
 	send := func(signal syscall.Signal) {
 		if err := syscall.Kill(app, signal); err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 	}
 	send(syscall.SIGSTOP)
@@ -93,18 +91,18 @@ func (b blunt) freeze() (thaw func()) {
 }
 
 func (b blunt) ends(status int) {
-	b.t.Helper()
-	if got := b.wait(); got != status {
-		b.t.Errorf("grace ended with status %d, want %d", got, status)
+	b.T.Helper()
+	if got := b.Wait(); got != status {
+		b.T.Errorf("grace ended with status %d, want %d", got, status)
 	}
-	b.checkNothingLeft()
+	b.CheckNothingLeft()
 }
 
 // again sends a signal until grace has taken it for another one than the first.
 func (b blunt) again(signal syscall.Signal) {
-	b.t.Helper()
-	for !b.said("stopping at once") {
-		b.signal(signal)
+	b.T.Helper()
+	for !b.Said("stopping at once") {
+		b.Signal(signal)
 		time.Sleep(50 * time.Millisecond)
 	}
 }
@@ -119,11 +117,11 @@ func TestStopAnswersWhoWaits(t *testing.T) {
 			for i := range waiting {
 				waiting[i] = b.request("/")
 			}
-			b.signal(syscall.SIGTERM)
-			b.awaitMessage("generation draining")
+			b.Signal(syscall.SIGTERM)
+			b.AwaitMessage("generation draining")
 			late := make(chan error)
 			go func() {
-				conn, err := net.DialTimeout(b.network, b.addr, patience)
+				conn, err := net.DialTimeout(b.network, b.addr, harness.Patience)
 				if err == nil {
 					conn.Close()
 				}
@@ -150,9 +148,9 @@ func TestStopAnswersARequestInFlight(t *testing.T) {
 			t.Parallel()
 			b, file := start(t), filepath.Join(t.TempDir(), "go")
 			conn := b.request(file)
-			b.signal(syscall.SIGTERM)
-			b.awaitMessage("generation draining")
-			touch(t, file)
+			b.Signal(syscall.SIGTERM)
+			b.AwaitMessage("generation draining")
+			harness.Touch(t, file)
 			if err := answered(conn); err != nil {
 				t.Error(err)
 			}
@@ -169,8 +167,8 @@ func TestSecondStopDoesNotWaitForClients(t *testing.T) {
 			b := start(t)
 			b.freeze()
 			b.request("/")
-			b.signal(syscall.SIGTERM)
-			b.awaitMessage("generation draining")
+			b.Signal(syscall.SIGTERM)
+			b.AwaitMessage("generation draining")
 			b.again(syscall.SIGTERM)
 			b.ends(137)
 		})
@@ -181,18 +179,18 @@ func TestSecondStopDoesNotWaitForClients(t *testing.T) {
 func TestStoppedAppThatHasClosedItsListenerRefuses(t *testing.T) {
 	t.Parallel()
 	addr := freeport.Address(t)
-	s := grace(t, "--empty", "0s", "--drain-timeout", "10m", "--", appBinary, "-addr", addr)
-	s.ready(1)
-	request := begin(t, addr)
-	s.signal(syscall.SIGTERM)
-	s.awaitMessage("generation told to stop")
-	conn, err := net.DialTimeout("tcp", addr, patience)
+	s := harness.Start(t, "--empty", "0s", "--drain-timeout", "10m", "--", harness.AppBinary, "-addr", addr)
+	s.AwaitReady(1)
+	request := harness.BeginRequest(t, addr)
+	s.Signal(syscall.SIGTERM)
+	s.AwaitMessage("generation told to stop")
+	conn, err := net.DialTimeout("tcp", addr, harness.Patience)
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a client was not refused: %v, %v", conn, err)
 	}
-	request.finish()
-	if status := s.wait(); status != 0 {
+	request.Finish()
+	if status := s.Wait(); status != 0 {
 		t.Errorf("grace ended with status %d", status)
 	}
-	s.checkNothingLeft()
+	s.CheckNothingLeft()
 }

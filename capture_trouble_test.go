@@ -20,6 +20,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 const crashes = 4
@@ -37,8 +38,8 @@ func TestCrashOfACapturedAppIsWaitedOut(t *testing.T) {
 		program       program
 		most          int // of requests that may fail at each crash
 	}{
-		{"static Go", "0", program{command: appBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
-		{"static Go", "1", program{command: appBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
+		{"static Go", "0", program{command: harness.AppBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
+		{"static Go", "1", program{command: harness.AppBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
 		{"C that forks for each connection", "0", program{command: "fork.c PORT", clients: echo}, clients},
 		// Its new instance cannot have the old one's socket, and what waits there is reset.
 		{"C that calls epoll_ctl before bind", "0", program{command: "epoll.c PORT", clients: echo}, 2 * clients},
@@ -52,25 +53,25 @@ func TestCrashOfACapturedAppIsWaitedOut(t *testing.T) {
 }
 
 // dieUnder kills each instance of the app once it has served some clients.
-func dieUnder(s *supervised, l *load.Load) {
-	s.t.Helper()
+func dieUnder(s *harness.Grace, l *load.Load) {
+	s.T.Helper()
 	for n := 1; n <= crashes; n++ {
-		s.instance("instance ready", n)
-		awaitSuccesses(s.t, l, 50)
-		if err := syscall.Kill(s.instance("instance started", n).PID, syscall.SIGKILL); err != nil {
-			s.t.Fatal(err)
+		s.AwaitInstance("instance ready", n)
+		awaitSuccesses(s.T, l, 50)
+		if err := syscall.Kill(s.AwaitInstance("instance started", n).PID, syscall.SIGKILL); err != nil {
+			s.T.Fatal(err)
 		}
 	}
-	s.instance("instance ready", crashes+1)
-	awaitSuccesses(s.t, l, 50)
+	s.AwaitInstance("instance ready", crashes+1)
+	awaitSuccesses(s.T, l, 50)
 }
 
 func (p program) crash(t *testing.T, most int) {
 	port := ownPort(t)
-	s := grace(t, append([]string{"--"}, compiled(t, p.command, port)...)...)
-	s.ready(1)
+	s := harness.Start(t, append([]string{"--"}, compiled(t, p.command, port)...)...)
+	s.AwaitReady(1)
 	tally := counted(t, load.Config{Addr: "127.0.0.1:" + port, Clients: p.clients}, func(l *load.Load) { dieUnder(s, l) })
-	s.stop()
+	s.Stop()
 	if tally.Failures() > uint64(most) {
 		t.Errorf("more than %d requests failed: %v, first %v", most, tally.ByFailure(), tally.First)
 	}
@@ -84,16 +85,11 @@ func awaitSuccesses(t *testing.T, l *load.Load, more uint64) {
 		return tally.Requests() - tally.Failures()
 	}
 	enough := successes() + more
-	for deadline := time.Now().Add(patience); successes() < enough; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); successes() < enough; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nobody answers: %s", l.Snapshot())
 		}
 	}
-}
-
-func (s *supervised) instance(text string, number int) entry {
-	s.t.Helper()
-	return s.await(fmt.Sprintf("%s, number %d", text, number), func(e entry) bool { return e.Message == text && e.Instance == number })
 }
 
 // counted is under for what may lose a request, and must not turn anyone away or
@@ -129,24 +125,24 @@ func TestUpgradeIsUndoneUnderLoad(t *testing.T) {
 			setMigration(t, migrate)
 			port, dir := ownPort(t), t.TempDir()
 			deaf := strings.Join(compiled(t, "deaf.c PORT", port), " ")
-			script := fmt.Sprintf("test -e later && exec %s; exec %s -addr 127.0.0.1:%s", deaf, appBinary, port)
-			s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--settle", "60s", "--", "sh", "-c", script)
-			s.ready(1)
-			touch(t, filepath.Join(dir, "later"))
+			script := fmt.Sprintf("test -e later && exec %s; exec %s -addr 127.0.0.1:%s", deaf, harness.AppBinary, port)
+			s := harness.StartWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--settle", "60s", "--", "sh", "-c", script)
+			s.AwaitReady(1)
+			harness.Touch(t, filepath.Join(dir, "later"))
 			tally := counted(t, load.Config{Addr: "127.0.0.1:" + port, Clients: map[load.Kind]int{load.NewConnection: clients}}, func(l *load.Load) {
 				for generation := 2; generation < 2+crashes; generation++ {
 					awaitSuccesses(t, l, 50)
-					s.upgrade(generation)
+					s.Upgrade(generation)
 					awaitQueue(t, port, clients)
-					if err := syscall.Kill(s.awaitOf("instance ready", generation).PID, syscall.SIGKILL); err != nil {
+					if err := syscall.Kill(s.AwaitGeneration("instance ready", generation).PID, syscall.SIGKILL); err != nil {
 						t.Fatal(err)
 					}
-					s.awaitOf("upgrade undone, generation 1 serves again", generation)
-					s.awaitOf("generation ended", generation)
+					s.AwaitGeneration("upgrade undone, generation 1 serves again", generation)
+					s.AwaitGeneration("generation ended", generation)
 				}
 				awaitSuccesses(t, l, 50)
 			})
-			s.stop()
+			s.Stop()
 			if tally.Failures() > most {
 				t.Errorf("%v, first %v", tally.ByFailure(), tally.First)
 			}
@@ -162,7 +158,7 @@ func awaitQueue(t *testing.T, port string, want int) {
 		t.Fatal(err)
 	}
 	listening := regexp.MustCompile(fmt.Sprintf(`:%04X 00000000:0000 0A [0-9A-F]{8}:([0-9A-F]{8})`, number))
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(time.Millisecond) {
 		table, err := os.ReadFile("/proc/net/tcp")
 		if err != nil {
 			t.Fatal(err)
@@ -178,13 +174,6 @@ func awaitQueue(t *testing.T, port string, want int) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d connections wait, not %d", waiting, want)
 		}
-	}
-}
-
-func touch(t *testing.T, path string) {
-	t.Helper()
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -238,19 +227,19 @@ func TestNewVersionOnAnotherAddressIsRefused(t *testing.T) {
 			before := strings.Join(compiled(t, "fork.c PORT", port), " ")
 			after := strings.Join(compiled(t, strings.ReplaceAll(later, "OTHER", other), port), " ")
 			script := fmt.Sprintf("test -e later && exec %s; exec %s", after, before)
-			s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--ready-timeout", "6s", "--", "sh", "-c", script)
-			s.ready(1)
-			touch(t, filepath.Join(dir, "later"))
-			under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
-				s.signal(syscall.SIGHUP)
-				e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
+			s := harness.StartWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--ready-timeout", "6s", "--", "sh", "-c", script)
+			s.AwaitReady(1)
+			harness.Touch(t, filepath.Join(dir, "later"))
+			harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+				s.Signal(syscall.SIGHUP)
+				e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
 				pattern := `nothing in it waits for connections on 127\.0\.0\.1:` + port + `, but on (\[::\]|127\.0\.0\.1):\d+, where generation 1 has no socket`
 				if !regexp.MustCompile(pattern).MatchString(e.Why) {
 					t.Errorf("the reason is %q", e.Why)
 				}
-				s.awaitOf("generation ended", 2)
+				s.AwaitGeneration("generation ended", 2)
 			})
-			s.stop()
+			s.Stop()
 		})
 	}
 }
@@ -262,64 +251,64 @@ func TestNewVersionTakesNoClientsBeforeItsTime(t *testing.T) {
 	port, dir := ownPort(t), t.TempDir()
 	before, after := strings.Join(compiled(t, "others.c PORT", port), " "), strings.Join(compiled(t, "fork.c PORT", port), " ")
 	script := fmt.Sprintf("test -e later && exec %s; exec %s", after, before)
-	s := graceWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--", "sh", "-c", script)
-	s.ready(1)
-	touch(t, filepath.Join(dir, "later"))
-	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
-		s.signal(syscall.SIGHUP)
+	s := harness.StartWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--", "sh", "-c", script)
+	s.AwaitReady(1)
+	harness.Touch(t, filepath.Join(dir, "later"))
+	harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+		s.Signal(syscall.SIGHUP)
 		want := "127.0.0.1:" + port + ": it would take the clients of generation 1 on [::]:" + port + " (IPv4 too) at once"
-		if e := s.awaitMessage("the app binds an address that is in use"); !strings.Contains(e.Why, want) {
+		if e := s.AwaitMessage("the app binds an address that is in use"); !strings.Contains(e.Why, want) {
 			t.Errorf("the reason is %q", e.Why)
 		}
-		s.awaitOf("upgrade failed, generation 1 still serves", 2)
-		s.awaitOf("generation ended", 2)
+		s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
+		s.AwaitGeneration("generation ended", 2)
 	})
-	s.stop()
+	s.Stop()
 }
 
 // An address that the app itself has left binds nobody.
 func TestNewVersionNeedNotListenWhereTheOldOneHasStopped(t *testing.T) {
 	t.Parallel()
 	port := ownPort(t)
-	s := grace(t, append([]string{"--settle", "50ms", "--"}, compiled(t, "node leave.js PORT "+ownPort(t), port)...)...)
-	s.ready(1)
-	s.signal(syscall.SIGUSR1)
-	s.awaitText("closed")
-	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() { s.upgrade(2) })
-	s.stop()
+	s := harness.Start(t, append([]string{"--settle", "50ms", "--"}, compiled(t, "node leave.js PORT "+ownPort(t), port)...)...)
+	s.AwaitReady(1)
+	s.Signal(syscall.SIGUSR1)
+	s.AwaitText("closed")
+	harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() { s.Upgrade(2) })
+	s.Stop()
 }
 
 // Without grace, who comes meanwhile is refused, and who waits is reset.
 func TestRebindLosesNobody(t *testing.T) {
 	t.Parallel()
 	port := ownPort(t)
-	s := grace(t, append([]string{"--settle", "10s", "--"}, compiled(t, "rebind.c PORT", port)...)...)
-	s.ready(1)
-	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+	s := harness.Start(t, append([]string{"--settle", "10s", "--"}, compiled(t, "rebind.c PORT", port)...)...)
+	s.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
 		rebind(s, 1)
-		s.upgrade(2)
+		s.Upgrade(2)
 		rebind(s, 2)
 	})
-	s.stop()
+	s.Stop()
 }
 
 // Without grace an app goes on with what it has, and gets nothing new.
 func TestKilledGraceLeavesItsAppServing(t *testing.T) {
 	port := ownPort(t)
-	inPlace := func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+worldFolder(t)) } // it leaves its sockets behind
-	s := graceWith(t, inPlace, append([]string{"--"}, compiled(t, "late.c PORT "+ownPort(t), port)...)...)
-	s.ready(1)
-	app := s.instance("instance ready", 1).PID
+	inPlace := func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+harness.WorldFolder(t)) } // it leaves its sockets behind
+	s := harness.StartWith(t, inPlace, append([]string{"--"}, compiled(t, "late.c PORT "+ownPort(t), port)...)...)
+	s.AwaitReady(1)
+	app := s.AwaitInstance("instance ready", 1).PID
 	t.Cleanup(func() { _ = syscall.Kill(app, syscall.SIGKILL) })
-	under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+	harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
 		for _, want := range []string{"late bind: 0, late listen: 0", "late bind: ENOSYS, late listen: ENOSYS"} {
 			if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
 				t.Fatal(err)
 			}
-			s.awaitText(want)
-			if s.cmd.ProcessState == nil {
-				s.signal(syscall.SIGKILL)
-				s.wait()
+			s.AwaitText(want)
+			if s.Cmd.ProcessState == nil {
+				s.Signal(syscall.SIGKILL)
+				s.Wait()
 			}
 		}
 	})
@@ -328,14 +317,14 @@ func TestKilledGraceLeavesItsAppServing(t *testing.T) {
 func TestSecondBindFailsAsItDoesWithoutGrace(t *testing.T) {
 	t.Parallel()
 	port := ownPort(t)
-	s := grace(t, append([]string{"--"}, compiled(t, "twice.c PORT", port)...)...)
+	s := harness.Start(t, append([]string{"--"}, compiled(t, "twice.c PORT", port)...)...)
 	const want = "second bind: plain EADDRINUSE, reuseaddr EADDRINUSE, reuseport EADDRINUSE, 0.0.0.0 EADDRINUSE, [::] EADDRINUSE, other address 0"
-	s.awaitText(want)
-	s.ready(1)
-	s.upgrade(2)
-	s.stop()
-	<-s.drained
-	if said := strings.Count(s.output(), want); said != 2 {
+	s.AwaitText(want)
+	s.AwaitReady(1)
+	s.Upgrade(2)
+	s.Stop()
+	<-s.Ended
+	if said := strings.Count(s.Output(), want); said != 2 {
 		t.Errorf("%d of 2 generations found what there is without grace", said)
 	}
 }
@@ -344,32 +333,32 @@ func TestSecondBindFailsAsItDoesWithoutGrace(t *testing.T) {
 // is a demand.
 func TestAppThatCannotBeCaptured(t *testing.T) {
 	for name, test := range map[string]struct {
-		under []string // what grace is run by
-		why   string
+		UnderLoad []string // what grace is run by
+		why       string
 	}{
 		"no seccomp":     {compiled(t, "deny.c seccomp", ""), "seccomp: function not implemented"},
-		"grace in grace": {[]string{graceBinary, "run", "--log-format", "json", "--"}, "grace does not capture inside of grace"},
+		"grace in grace": {[]string{harness.GraceBinary, "run", "--log-format", "json", "--"}, "grace does not capture inside of grace"},
 	} {
 		outer := func(c *exec.Cmd) {
-			c.Path, c.Args = test.under[0], append(test.under, append([]string{graceBinary}, c.Args[1:]...)...)
+			c.Path, c.Args = test.UnderLoad[0], append(test.UnderLoad, append([]string{harness.GraceBinary}, c.Args[1:]...)...)
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			port := ownPort(t)
-			s := graceWith(t, outer, append([]string{"--"}, compiled(t, "fork.c PORT", port)...)...)
-			if e := s.awaitMessage("cannot capture the app's sockets, so there can be no upgrade"); !strings.Contains(e.Why, test.why) {
+			s := harness.StartWith(t, outer, append([]string{"--"}, compiled(t, "fork.c PORT", port)...)...)
+			if e := s.AwaitMessage("cannot capture the app's sockets, so there can be no upgrade"); !strings.Contains(e.Why, test.why) {
 				t.Errorf("the reason is %q", e.Why)
 			}
-			s.ready(1)
-			under(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
-				s.instance("instance ready", 1)
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
+				s.AwaitInstance("instance ready", 1)
 			})
-			s.stop()
+			s.Stop()
 		})
 		t.Run(name+", --capture on", func(t *testing.T) {
 			t.Parallel()
-			s := graceWith(t, outer, append([]string{"--capture", "on", "--"}, compiled(t, "fork.c PORT", ownPort(t))...)...)
-			if e := s.awaitMessage("first generation failed"); !strings.Contains(e.Why, test.why) {
+			s := harness.StartWith(t, outer, append([]string{"--capture", "on", "--"}, compiled(t, "fork.c PORT", ownPort(t))...)...)
+			if e := s.AwaitMessage("first generation failed"); !strings.Contains(e.Why, test.why) {
 				t.Errorf("the reason is %q", e.Why)
 			}
 		})
@@ -387,17 +376,17 @@ func TestSocketsOfGracesOwn(t *testing.T) {
 		t.Run(test.command, func(t *testing.T) {
 			t.Parallel()
 			port, deny := ownPort(t), compiled(t, "deny.c pidfd_getfd", "")
-			s := graceWith(t, func(c *exec.Cmd) {
-				c.Path, c.Args = deny[0], append(deny, append([]string{graceBinary}, c.Args[1:]...)...)
+			s := harness.StartWith(t, func(c *exec.Cmd) {
+				c.Path, c.Args = deny[0], append(deny, append([]string{harness.GraceBinary}, c.Args[1:]...)...)
 			}, append([]string{"--settle", "50ms", "--"}, compiled(t, test.command, port)...)...)
-			s.ready(1)
-			under(t, load.Config{Addr: net.JoinHostPort(test.hosts[0], port), Clients: test.clients}, func() {
-				under(t, load.Config{Addr: net.JoinHostPort(test.hosts[1], port), Clients: test.clients}, func() { s.upgrade(2) })
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: net.JoinHostPort(test.hosts[0], port), Clients: test.clients}, func() {
+				harness.UnderLoad(t, load.Config{Addr: net.JoinHostPort(test.hosts[1], port), Clients: test.clients}, func() { s.Upgrade(2) })
 			})
-			if !s.said("capturing with sockets of grace's own") {
+			if !s.Said("capturing with sockets of grace's own") {
 				t.Error("grace has not captured with sockets of its own")
 			}
-			s.stop()
+			s.Stop()
 		})
 	}
 }
@@ -406,11 +395,11 @@ func TestSocketsOfGracesOwn(t *testing.T) {
 func TestDaemonHasToSayWhereItWent(t *testing.T) {
 	command := compiled(t, "fork.c PORT -d", ownPort(t))
 	t.Cleanup(func() { endAll(t, command[0]) })
-	s := grace(t, append([]string{"--"}, command...)...)
-	if e := s.awaitMessage("first generation failed"); !strings.Contains(e.Why, "stay in the foreground") {
+	s := harness.Start(t, append([]string{"--"}, command...)...)
+	if e := s.AwaitMessage("first generation failed"); !strings.Contains(e.Why, "stay in the foreground") {
 		t.Errorf("the reason is %q", e.Why)
 	}
-	s.wait()
+	s.Wait()
 }
 
 // endAll ends what runs the program, and has left everybody's sight.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // The server removes what is at its path before it binds, whoever serves there.
@@ -22,16 +23,16 @@ func TestCapturedUnixSocketsLoseNothing(t *testing.T) {
 	for name, server := range map[string]struct {
 		program, command string
 	}{
-		"Go":       {appBinary, appBinary + pathServer},
+		"Go":       {harness.AppBinary, harness.AppBinary + pathServer},
 		"gunicorn": {"gunicorn", "gunicorn --chdir FILES --bind unix:PATH --preload --workers 2 wsgi:app"},
 	} {
 		for user, as := range users {
 			t.Run(name+", "+user, func(t *testing.T) {
 				t.Parallel()
-				need(t, server.program)
+				harness.Need(t, server.program)
 				s, path := captureUnix(t, as, server.command)
-				under(t, load.Config{Network: "unix", Addr: path, Clients: passing}, func() { s.upgrades(as.upgrades) })
-				s.stop()
+				harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: passing}, func() { s.Upgrades(as.upgrades) })
+				s.Stop()
 				checkNothingBeside(t, path)
 			})
 		}
@@ -39,34 +40,17 @@ func TestCapturedUnixSocketsLoseNothing(t *testing.T) {
 }
 
 // captureUnix starts a server with a path that an earlier one has left behind.
-func captureUnix(t *testing.T, as runAs, command string) (*supervised, string) {
+func captureUnix(t *testing.T, as runAs, command string) (*harness.Grace, string) {
 	t.Helper()
-	dir := worldFolder(t)
+	dir := harness.WorldFolder(t)
 	path := filepath.Join(dir, "socket")
 	leaveBehind(t, path)
-	files, err := filepath.Abs("testdata/servers")
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := harness.Testdata(t, "servers")
 	command = strings.NewReplacer("PATH", path, "FILES", files).Replace(command)
 	arguments := append([]string{"--capture-unix", "socket", "--chdir", dir, "--settle", "50ms", "--ready-delay", "1m", "--drain-timeout", "20s"}, as.flags...)
-	s := graceWith(t, func(c *exec.Cmd) { c.SysProcAttr = as.process }, append(append(arguments, "--"), strings.Fields(command)...)...)
-	s.ready(1)
+	s := harness.StartWith(t, func(c *exec.Cmd) { c.SysProcAttr = as.process }, append(append(arguments, "--"), strings.Fields(command)...)...)
+	s.AwaitReady(1)
 	return s, path
-}
-
-// worldFolder is one where any user can make files.
-func worldFolder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "grace-unix-") // the test's name would make a path too long
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 func leaveBehind(t *testing.T, path string) {
@@ -77,7 +61,7 @@ func leaveBehind(t *testing.T, path string) {
 	}
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
-	if err := os.Chown(path, nobody, nobody); err != nil {
+	if err := os.Chown(path, harness.Nobody, harness.Nobody); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -92,18 +76,18 @@ func checkNothingBeside(t *testing.T, path string) {
 
 func TestKeptConnectionsToACapturedUnixSocket(t *testing.T) {
 	t.Parallel()
-	s, path := captureUnix(t, users["as it is"], appBinary+pathServer)
-	under(t, load.Config{Network: "unix", Addr: path, Clients: everyKind}, func() { s.upgrades(4) })
-	s.stop()
+	s, path := captureUnix(t, users["as it is"], harness.AppBinary+pathServer)
+	harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: harness.EveryKind}, func() { s.Upgrades(4) })
+	s.Stop()
 }
 
 // Clients see the app as their peer, and not grace; with the mode that it has set.
 func TestCapturedUnixSocketIsTheApps(t *testing.T) {
 	t.Parallel()
-	s, path := captureUnix(t, users["the app is nobody's"], appBinary+pathServer)
+	s, path := captureUnix(t, users["the app is nobody's"], harness.AppBinary+pathServer)
 	for generation := 1; generation <= 2; generation++ {
 		if generation == 2 {
-			s.upgrade(2)
+			s.Upgrade(2)
 		}
 		info, err := os.Lstat(path)
 		if err != nil {
@@ -114,14 +98,14 @@ func TestCapturedUnixSocketIsTheApps(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if peer := peerOf(t, conn); peer.Uid != nobody || int(peer.Pid) != s.instance("instance started", generation).PID {
+		if peer := peerOf(t, conn); peer.Uid != harness.Nobody || int(peer.Pid) != s.AwaitInstance("instance started", generation).PID {
 			t.Errorf("generation %d: the peer is process %d of uid %d", generation, peer.Pid, peer.Uid)
 		}
-		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != nobody || info.Mode().Perm() != 0o755 {
+		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != harness.Nobody || info.Mode().Perm() != 0o755 {
 			t.Errorf("generation %d: mode %o of uid %d", generation, info.Mode().Perm(), owner)
 		}
 	}
-	s.stop()
+	s.Stop()
 }
 
 func peerOf(t *testing.T, conn net.Conn) *syscall.Ucred {
@@ -142,26 +126,26 @@ func peerOf(t *testing.T, conn net.Conn) *syscall.Ucred {
 
 func TestUpgradeOfAUnixSocketIsUndone(t *testing.T) {
 	t.Parallel()
-	dir := worldFolder(t)
+	dir := harness.WorldFolder(t)
 	path := filepath.Join(dir, "socket")
 	app := crashing(strings.ReplaceAll(`"$0"`+pathServer, "PATH", path))
-	s := grace(t, "--capture-unix", path, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", app, appBinary)
-	s.ready(1)
-	touch(t, filepath.Join(dir, "later"))
-	s.upgrade(2)
-	touch(t, filepath.Join(dir, "crash"))
-	s.awaitOf("upgrade undone, generation 1 serves again", 2)
-	under(t, load.Config{Network: "unix", Addr: path, Clients: passing}, func() { s.awaitOf("generation ended", 2) })
-	s.stop()
+	s := harness.Start(t, "--capture-unix", path, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", app, harness.AppBinary)
+	s.AwaitReady(1)
+	harness.Touch(t, filepath.Join(dir, "later"))
+	s.Upgrade(2)
+	harness.Touch(t, filepath.Join(dir, "crash"))
+	s.AwaitGeneration("upgrade undone, generation 1 serves again", 2)
+	harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: passing}, func() { s.AwaitGeneration("generation ended", 2) })
+	s.Stop()
 }
 
 // Who comes while a crashed app is started again waits.
 func TestCrashAtAUnixSocketIsWaitedOut(t *testing.T) {
 	t.Parallel()
-	s, path := captureUnix(t, users["as it is"], appBinary+pathServer)
+	s, path := captureUnix(t, users["as it is"], harness.AppBinary+pathServer)
 	clients := map[load.Kind]int{load.NewConnection: 4}
 	tally := counted(t, load.Config{Network: "unix", Addr: path, Clients: clients}, func(l *load.Load) { dieUnder(s, l) })
-	s.stop()
+	s.Stop()
 	if most := uint64(crashes * clients[load.NewConnection]); tally.Failures() > most {
 		t.Errorf("more than %d requests failed: %v, first %v", most, tally.ByFailure(), tally.First)
 	}
@@ -170,11 +154,11 @@ func TestCrashAtAUnixSocketIsWaitedOut(t *testing.T) {
 // What is not declared is left alone, and unlink of other files does what it says.
 func TestOtherPathsAreTheApps(t *testing.T) {
 	t.Parallel()
-	dir := worldFolder(t)
+	dir := harness.WorldFolder(t)
 	other := filepath.Join(dir, "other")
-	s := grace(t, "--capture-unix", filepath.Join(dir, "socket"), "--ready-delay", "1ms", "--chdir", dir, "--",
+	s := harness.Start(t, "--capture-unix", filepath.Join(dir, "socket"), "--ready-delay", "1ms", "--chdir", dir, "--",
 		"python3", "-c", "import os,socket,time;s=socket.socket(socket.AF_UNIX);open('x','w');os.unlink('x');s.bind('other');s.listen();time.sleep(1000)")
-	s.ready(1)
+	s.AwaitReady(1)
 	awaitPath(t, other)
 	names := ""
 	entries, err := os.ReadDir(dir)
@@ -184,12 +168,12 @@ func TestOtherPathsAreTheApps(t *testing.T) {
 	if names != "other " || err != nil {
 		t.Error(names, err)
 	}
-	s.stop()
+	s.Stop()
 }
 
 func awaitPath(t *testing.T, path string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(time.Millisecond) {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			conn.Close()

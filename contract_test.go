@@ -9,38 +9,15 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
-
-// server builds the one program of these tests.
-var server = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(appBinary), "server")
-	out, err := exec.Command("go", "build", "-o", path, "./testdata/server").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("cannot build testdata/server: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-func serverBinary(t *testing.T) string {
-	t.Helper()
-	path, err := server()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// impatient are clients that never retry and think for a few milliseconds.
-var impatient = map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 2, load.KeepAlivePost: 2, load.Slow: 1}
 
 func TestSameProgramInEveryDialect(t *testing.T) {
 	for dialect, arguments := range map[string][]string{
@@ -58,14 +35,14 @@ func TestSameProgramInEveryDialect(t *testing.T) {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			addr := freeport.Address(t)
-			command := []string{"--listen", "web=" + addr, "--dialect", dialect, "--ready", "notify", "--", serverBinary(t)}
+			command := []string{"--listen", "web=" + addr, "--dialect", dialect, "--ready", "notify", "--", harness.ServerBinary(t)}
 			for _, arg := range arguments {
 				command = append(command, strings.ReplaceAll(arg, "ADDR", addr))
 			}
-			s := grace(t, command...)
-			s.ready(1)
-			under(t, load.Config{Addr: addr, Clients: impatient}, func() { s.upgrades(10) })
-			s.stop()
+			s := harness.Start(t, command...)
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() { s.Upgrades(10) })
+			s.Stop()
 		})
 	}
 }
@@ -73,20 +50,20 @@ func TestSameProgramInEveryDialect(t *testing.T) {
 // Alone, the program refuses new clients at its end, and finishes what it has.
 func TestSameProgramAlone(t *testing.T) {
 	addr := freeport.Address(t)
-	c := exec.Command(serverBinary(t), "-addr", addr)
+	c := exec.Command(harness.ServerBinary(t), "-addr", addr)
 	c.Stdout, c.Stderr = t.Output(), t.Output()
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer c.Process.Kill()
 	var conn net.Conn
-	until(t, "the program listens", func() (listens bool) {
+	harness.Until(t, "the program listens", func() (listens bool) {
 		var err error
 		conn, err = net.Dial("tcp", addr)
 		return err == nil
 	})
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprint(conn, "GET /slow?for=1s HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -111,47 +88,47 @@ func TestSameProgramAlone(t *testing.T) {
 
 func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 	t.Parallel()
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1m5s", "--", serverBinary(t), "-network", "fd", "-addr", "{fd}")
-	addr := s.address("web")
-	s.ready(1)
-	if env := ask(t, addr, "/env"); !strings.Contains(env, "GRACE_KILL_AFTER=1m5s\n") {
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1m5s", "--", harness.ServerBinary(t), "-network", "fd", "-addr", "{fd}")
+	addr := s.Address("web")
+	s.AwaitReady(1)
+	if env := harness.Get(t, addr, "/env"); !strings.Contains(env, "GRACE_KILL_AFTER=1m5s\n") {
 		t.Errorf("environment:\n%s", env)
 	}
-	request := begin(t, addr)
-	s.upgrade(2)
-	s.awaitOf("draining (1 connections, 1 requests in flight)", 1)
-	request.finish()
-	s.awaitOf("generation ended", 1)
-	s.stop()
+	request := harness.BeginRequest(t, addr)
+	s.Upgrade(2)
+	s.AwaitGeneration("draining (1 connections, 1 requests in flight)", 1)
+	request.Finish()
+	s.AwaitGeneration("generation ended", 1)
+	s.Stop()
 }
 
 // An app that begins its end by itself says STOPPING=1, and what --restart says follows.
 func TestAppThatStopsByItself(t *testing.T) {
 	t.Parallel()
-	command := []string{"--listen", "web=127.0.0.1:0", "--restart", "POLICY", "--", serverBinary(t), "-network", "fd", "-addr", "{fd}"}
+	command := []string{"--listen", "web=127.0.0.1:0", "--restart", "POLICY", "--", harness.ServerBinary(t), "-network", "fd", "-addr", "{fd}"}
 	t.Run("on-failure", func(t *testing.T) {
 		command[3] = "on-failure"
-		s := grace(t, command...)
-		addr := s.address("web")
-		s.ready(1)
-		ask(t, addr, "/leave")
-		s.awaitOf("instance stops by itself", 1)
-		s.awaitMessage("the app has ended")
-		if status := s.wait(); status != 0 {
+		s := harness.Start(t, command...)
+		addr := s.Address("web")
+		s.AwaitReady(1)
+		harness.Get(t, addr, "/leave")
+		s.AwaitGeneration("instance stops by itself", 1)
+		s.AwaitMessage("the app has ended")
+		if status := s.Wait(); status != 0 {
 			t.Errorf("status %d", status)
 		}
 	})
 	t.Run("always", func(t *testing.T) {
 		command[3] = "always"
-		s := grace(t, command...)
-		addr := s.address("web")
-		s.ready(1)
-		under(t, load.Config{Addr: addr, Clients: impatient}, func() {
+		s := harness.Start(t, command...)
+		addr := s.Address("web")
+		s.AwaitReady(1)
+		harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
 			for instance := 2; instance <= 4; instance++ {
-				ask(t, addr, "/leave")
-				s.await("a restart", func(e entry) bool { return e.Message == "instance ready" && e.Instance == instance })
+				harness.Get(t, addr, "/leave")
+				s.Await("a restart", func(e harness.Entry) bool { return e.Message == "instance ready" && e.Instance == instance })
 			}
 		})
-		s.stop()
+		s.Stop()
 	})
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // docker is a daemon of the test's own. It shares the network with the clients, and sets up none for its containers.
@@ -46,7 +47,7 @@ func startDocker(t *testing.T) *docker {
 		close(d.ended)
 	}()
 	t.Cleanup(func() { d.end(daemon.Process) })
-	until(t, "docker answers", func() bool {
+	harness.Until(t, "docker answers", func() bool {
 		select {
 		case <-d.ended:
 			requirement.Check(t, "docker", fmt.Errorf("cannot start: %s", &d.log))
@@ -99,7 +100,7 @@ func (d *docker) end(daemon *os.Process) {
 	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 		left, err := filepath.Glob(pattern + d.parent)
 		for _, dir := range left {
-			err = errors.Join(err, removeFolders(dir))
+			err = errors.Join(err, harness.RemoveCgroup(dir))
 		}
 		if err != nil {
 			d.t.Errorf("a cgroup is left: %v", err)
@@ -119,7 +120,7 @@ func (d *docker) lendGo() {
 		mounts = append(mounts, fmt.Sprintf(`{"destination":%q,"type":"bind","source":%q,"options":["rbind","ro"]}`, folder, folder))
 	}
 	mounts = append(mounts, fmt.Sprintf(`{"destination":%q,"type":"bind","source":%q,"options":["rbind"]}`, where[2], where[2]))
-	write(d.t, d.dir, "runc", `#!/bin/sh
+	harness.Write(d.t, d.dir, "runc", `#!/bin/sh
 for word; do
 	config=$previous/config.json
 	if [ -e "$config" ] && grep -q `+standIn+` "$config"; then
@@ -174,9 +175,9 @@ func (d *docker) add(files *tar.Writer, h tar.Header, text []byte) {
 }
 
 // run starts a container of the image, whose output is its log, and which ends with its status.
-func (d *docker) run(t *testing.T, name string, flags []string, arguments ...string) *supervised {
+func (d *docker) run(t *testing.T, name string, flags []string, arguments ...string) *harness.Grace {
 	t.Helper()
-	return graceWith(t, func(cmd *exec.Cmd) {
+	return harness.StartWith(t, func(cmd *exec.Cmd) {
 		all := append([]string{"run", "--rm", "--name", name, "--env", "GRACE_LOG_FORMAT=json"}, flags...)
 		c := d.command(append(append(all, "app"), arguments...)...)
 		cmd.Path, cmd.Args, cmd.Env = c.Path, c.Args, c.Env
@@ -189,47 +190,44 @@ func TestDockerfile(t *testing.T) {
 	t.Parallel()
 	d := startDocker(t)
 	d.importGolang()
-	d.do("build", "--file", "docs/containers/Dockerfile", "--tag", "app", ".")
+	d.do("build", "--file", harness.Source(t, "docs/containers/Dockerfile"), "--tag", "app", harness.Source(t, "."))
 	t.Run("as it is", func(t *testing.T) {
 		s := d.run(t, "plain", []string{"--read-only", "--network", "none"})
-		s.ready(1)
+		s.AwaitReady(1)
 		if user := d.do("exec", "plain", "/grace", "--version"); user == "" {
 			t.Error("grace has no version")
 		}
 		d.do("stop", "plain")
-		if status := s.wait(); status != 0 {
+		if status := s.Wait(); status != 0 {
 			t.Errorf("status %d", status)
 		}
 	})
 	t.Run("for anybody, upgraded under load", func(t *testing.T) { // with an app that takes any port
-		programs, err := staticPrograms()
-		if err != nil {
-			t.Fatal(err)
-		}
+		programs := harness.StaticPrograms(t)
 		s := d.run(t, "upgraded", []string{"--read-only", "--network", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-			"--user", fmt.Sprintf("%d:0", anybody), "--tmpfs", "/run", "--volume", programs + "/app:/app:ro"},
+			"--user", fmt.Sprintf("%d:0", harness.Anybody), "--tmpfs", "/run", "--volume", programs + "/app:/app:ro"},
 			"--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--drain-timeout", "5s", "--", "/app")
-		addr := s.address("web")
-		s.ready(1)
+		addr := s.Address("web")
+		s.AwaitReady(1)
 		stop := d.command("stop", "--time", "60", "upgraded")
-		under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+		harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 			for g := 2; g <= 21; g++ {
 				if g%4 == 0 {
 					d.do("exec", "upgraded", "/grace", "upgrade")
 				} else {
 					d.do("kill", "--signal", "HUP", "upgraded")
 				}
-				s.ready(g)
+				s.AwaitReady(g)
 			}
 			if err := stop.Start(); err != nil {
 				t.Fatal(err)
 			}
-			s.awaitMessage("serving on before the drain")
+			s.AwaitMessage("serving on before the drain")
 		})
 		if err := stop.Wait(); err != nil {
 			t.Errorf("docker stop: %v", err)
 		}
-		if status := s.wait(); status != 0 {
+		if status := s.Wait(); status != 0 {
 			t.Errorf("status %d", status)
 		}
 	})

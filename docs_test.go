@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/gracerun/grace/test/harness"
 )
 
 var (
@@ -25,7 +27,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			return err
 		}
 		pages++
-		for _, found := range link.FindAllStringSubmatch(read(t, path), -1) {
+		for _, found := range link.FindAllStringSubmatch(harness.Read(t, path), -1) {
 			checkLink(t, path, found[1], strings.TrimPrefix(found[2], "#"))
 		}
 		return nil
@@ -45,7 +47,7 @@ func checkLink(t *testing.T, page, target, anchor string) {
 		t.Errorf("%s: %v", page, err)
 		return
 	}
-	if anchor != "" && !anchors(read(t, to))[anchor] {
+	if anchor != "" && !anchors(harness.Read(t, to))[anchor] {
 		t.Errorf("%s: %s has no heading #%s", page, to, anchor)
 	}
 }

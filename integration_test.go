@@ -15,6 +15,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // upgradesEach is how often each combination is upgraded, one upgrade right
@@ -22,17 +23,17 @@ import (
 const upgradesEach = 50
 
 func TestUpgradeUnderEveryKindOfLoad(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
-	addr := s.address("")
-	s.ready(1)
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
-		s.upgrades(upgradesEach)
-		s.awaitOf("generation ended", upgradesEach)
-		if body, want := ask(t, addr, "/"), fmt.Sprintf("Hello from generation %d.", upgradesEach+1); !strings.Contains(body, want) {
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	addr := s.Address("")
+	s.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+		s.Upgrades(upgradesEach)
+		s.AwaitGeneration("generation ended", upgradesEach)
+		if body, want := harness.Get(t, addr, "/"), fmt.Sprintf("Hello from generation %d.", upgradesEach+1); !strings.Contains(body, want) {
 			t.Errorf("got %q, and not %q", body, want)
 		}
 	})
-	s.stop()
+	s.Stop()
 }
 
 func TestUpgradeWithEachDialect(t *testing.T) {
@@ -53,14 +54,14 @@ func TestUpgradeWithEachDialect(t *testing.T) {
 		t.Run(test.dialect, func(t *testing.T) {
 			t.Parallel()
 			addr := freeport.Address(t)
-			arguments := []string{"--listen", "web=" + addr, "--dialect", test.dialect, "--", appBinary}
+			arguments := []string{"--listen", "web=" + addr, "--dialect", test.dialect, "--", harness.AppBinary}
 			for _, arg := range test.app {
 				arguments = append(arguments, strings.ReplaceAll(arg, "ADDR", addr))
 			}
-			s := grace(t, arguments...)
-			s.ready(1)
-			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2, load.KeepAlivePost: 4}}, func() { s.upgrades(upgradesEach) })
-			s.stop()
+			s := harness.Start(t, arguments...)
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2, load.KeepAlivePost: 4}}, func() { s.Upgrades(upgradesEach) })
+			s.Stop()
 		})
 	}
 }
@@ -86,11 +87,11 @@ func TestUpgradeWithEachSocket(t *testing.T) {
 	} {
 		t.Run(test.listen+" "+string(test.kind), func(t *testing.T) {
 			t.Parallel()
-			s := grace(t, append([]string{"--listen", "web=" + test.listen, "--", appBinary}, test.app...)...)
-			addr := s.address("web")
-			s.ready(1)
-			under(t, load.Config{Network: test.network, Addr: reachable(addr), Clients: map[load.Kind]int{test.kind: 4}}, func() { s.upgrades(upgradesEach) })
-			s.stop()
+			s := harness.Start(t, append([]string{"--listen", "web=" + test.listen, "--", harness.AppBinary}, test.app...)...)
+			addr := s.Address("web")
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Network: test.network, Addr: reachable(addr), Clients: map[load.Kind]int{test.kind: 4}}, func() { s.Upgrades(upgradesEach) })
+			s.Stop()
 			if strings.HasPrefix(addr, "/") {
 				if _, err := os.Lstat(addr); !os.IsNotExist(err) {
 					t.Errorf("%s was left behind: %v", addr, err)
@@ -122,10 +123,10 @@ func TestUpgradeWithEachReadiness(t *testing.T) {
 			for _, flag := range test.flags {
 				arguments = append(arguments, strings.ReplaceAll(flag, "ADDR", addr))
 			}
-			s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
-			s.ready(1)
-			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2, load.KeepAlivePost: 2}}, func() { s.upgrades(upgradesEach) })
-			s.stop()
+			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary), test.app...)...)
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2, load.KeepAlivePost: 2}}, func() { s.Upgrades(upgradesEach) })
+			s.Stop()
 		})
 	}
 }
@@ -133,67 +134,55 @@ func TestUpgradeWithEachReadiness(t *testing.T) {
 // A thousand upgrades, every other of which fails, leave grace as it was.
 func TestNothingLeaksOverAThousandUpgrades(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary, "-fail", broken)
-	addr := s.address("")
-	s.ready(1)
-	s.upgrade(2)
-	s.awaitOf("generation ended", 1)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-fail", broken)
+	addr := s.Address("")
+	s.AwaitReady(1)
+	s.Upgrade(2)
+	s.AwaitGeneration("generation ended", 1)
 	before := descriptorsBesideOneChild(s)
 	rounds := 500
 	if testing.Short() {
 		rounds = 25
 	}
-	under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 1, load.KeepAliveGet: 1}}, func() {
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 1, load.KeepAliveGet: 1}}, func() {
 		for g := 3; g < 3+2*rounds; g += 2 {
-			s.failOnce(broken, g)
-			s.upgrade(g + 1)
-			s.awaitOf("generation ended", g)
+			s.FailOnce(broken, g)
+			s.Upgrade(g + 1)
+			s.AwaitGeneration("generation ended", g)
 		}
 	})
-	s.awaitOf("generation ended", 3+2*rounds-2)
-	s.await("the end of the last generation but one", func(e entry) bool {
+	s.AwaitGeneration("generation ended", 3+2*rounds-2)
+	s.Await("the end of the last generation but one", func(e harness.Entry) bool {
 		return e.Message == "generation ended" && e.Generation == 2*rounds
 	})
-	until(t, fmt.Sprintf("no more than the %d descriptors of the beginning", before), func() bool {
+	harness.Until(t, fmt.Sprintf("no more than the %d descriptors of the beginning", before), func() bool {
 		return descriptorsBesideOneChild(s) <= before
 	})
-	s.stop()
-}
-
-func (s *supervised) failOnce(broken string, generation int) {
-	s.t.Helper()
-	if err := os.WriteFile(broken, nil, 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	s.signal(syscall.SIGHUP)
-	s.awaitOf("upgrade failed", generation)
-	if err := os.Remove(broken); err != nil {
-		s.t.Fatal(err)
-	}
+	s.Stop()
 }
 
 // descriptorsBesideOneChild counts grace's, once the others of its children are reaped.
-func descriptorsBesideOneChild(s *supervised) int {
-	s.t.Helper()
-	until(s.t, "one child, no zombie beside it", func() bool { return childrenOf(s) == 1 })
-	entries, err := os.ReadDir("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/fd")
+func descriptorsBesideOneChild(s *harness.Grace) int {
+	s.T.Helper()
+	harness.Until(s.T, "one child, no zombie beside it", func() bool { return childrenOf(s) == 1 })
+	entries, err := os.ReadDir("/proc/" + strconv.Itoa(s.Cmd.Process.Pid) + "/fd")
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return len(entries)
 }
 
 // children counts those of all threads, zombies too.
-func childrenOf(s *supervised) (n int) {
-	s.t.Helper()
-	threads, err := filepath.Glob("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/task/*/children")
+func childrenOf(s *harness.Grace) (n int) {
+	s.T.Helper()
+	threads, err := filepath.Glob("/proc/" + strconv.Itoa(s.Cmd.Process.Pid) + "/task/*/children")
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	for _, file := range threads {
 		list, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		n += len(strings.Fields(string(list)))
 	}

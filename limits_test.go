@@ -18,6 +18,7 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // leaking makes processes at GET /leak until the system gives no more, and answers how many.
@@ -42,7 +43,7 @@ func leakingApp(addr string) []string {
 
 // An app that has used up the limit of processes is to be replaced: grace has to live, and to say what is wrong.
 func TestGraceOutlivesTheLimitOfProcesses(t *testing.T) {
-	needRoot(t)
+	harness.NeedRoot(t)
 	t.Run("of a user", func(t *testing.T) {
 		t.Parallel()
 		addr, user := freeport.Address(t), 100_000+rand.IntN(1_000_000)
@@ -54,7 +55,7 @@ func TestGraceOutlivesTheLimitOfProcesses(t *testing.T) {
 		if err := os.Chown(runtimeDir, user, user); err != nil {
 			t.Fatal(err)
 		}
-		s := graceWith(t, func(c *exec.Cmd) {
+		s := harness.StartWith(t, func(c *exec.Cmd) {
 			c.Args = append([]string{"prlimit", "--nproc=48", c.Path}, c.Args[1:]...)
 			c.Path = "/usr/bin/prlimit"
 			c.Dir = "/"
@@ -66,34 +67,34 @@ func TestGraceOutlivesTheLimitOfProcesses(t *testing.T) {
 	t.Run("of a cgroup", func(t *testing.T) {
 		t.Parallel()
 		addr := freeport.Address(t)
-		c := contain(t, func(spec config) {
-			withHost(spec)
-			spec.at("linux")["resources"] = config{"pids": config{"limit": 48}}
+		c := harness.StartContainer(t, func(spec harness.Spec) {
+			harness.WithHost(spec)
+			spec.At("linux")["resources"] = harness.Spec{"pids": harness.Spec{"limit": 48}}
 		}, leakingApp(addr)...)
-		outlives(c.supervised, addr, func() {})
+		outlives(c.Grace, addr, func() {})
 	})
 }
 
-func outlives(s *supervised, addr string, meanwhile func()) {
-	s.t.Helper()
-	s.ready(1)
-	leaked, err := strconv.Atoi(ask(s.t, addr, "/leak"))
+func outlives(s *harness.Grace, addr string, meanwhile func()) {
+	s.T.Helper()
+	s.AwaitReady(1)
+	leaked, err := strconv.Atoi(harness.Get(s.T, addr, "/leak"))
 	if err != nil || leaked == 0 {
-		s.t.Fatalf("the app has made %d processes: %v", leaked, err)
+		s.T.Fatalf("the app has made %d processes: %v", leaked, err)
 	}
 	for n := 2; n <= 12; n++ {
-		s.signal(syscall.SIGHUP)
+		s.Signal(syscall.SIGHUP)
 		meanwhile()
-		if failed := s.awaitOf("upgrade failed, generation 1 still serves", n); !strings.Contains(failed.Why, "limit of processes") {
-			s.t.Errorf("the upgrade failed because: %s", failed.Why)
+		if failed := s.AwaitGeneration("upgrade failed, generation 1 still serves", n); !strings.Contains(failed.Why, "limit of processes") {
+			s.T.Errorf("the upgrade failed because: %s", failed.Why)
 		}
 	}
-	if got := ask(s.t, addr, "/"); got != "0" {
-		s.t.Errorf("the app answers %q", got)
+	if got := harness.Get(s.T, addr, "/"); got != "0" {
+		s.T.Errorf("the app answers %q", got)
 	}
-	s.signal(syscall.SIGQUIT)
-	if status := s.wait(); status != 128+9 {
-		s.t.Errorf("status %d", status)
+	s.Signal(syscall.SIGQUIT)
+	if status := s.Wait(); status != 128+9 {
+		s.T.Errorf("status %d", status)
 	}
 }
 
@@ -103,7 +104,7 @@ func flood(t *testing.T, socket string) {
 	var asking sync.WaitGroup
 	for range 16 {
 		asking.Go(func() {
-			if out, err := exec.Command(graceBinary, "status", socket).CombinedOutput(); err != nil {
+			if out, err := exec.Command(harness.GraceBinary, "status", socket).CombinedOutput(); err != nil {
 				t.Error(fmt.Errorf("%w: %s", err, out))
 			}
 		})
@@ -117,33 +118,33 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := graceWith(t, func(c *exec.Cmd) {
+	s := harness.StartWith(t, func(c *exec.Cmd) {
 		c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "RUNTIME_DIRECTORY=")
-	}, "--name", "vanishing", "--listen", "web=127.0.0.1:0", "--", appBinary)
-	addr := s.address("web")
-	s.ready(1)
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	}, "--name", "vanishing", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	addr := s.Address("web")
+	s.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		s.upgrade(2)
-		if told := s.awaitMessage("the app has an abstract NOTIFY_SOCKET"); !strings.Contains(told.Why, dir) {
+		s.Upgrade(2)
+		if told := s.AwaitMessage("the app has an abstract NOTIFY_SOCKET"); !strings.Contains(told.Why, dir) {
 			t.Errorf("it does not say which directory: %s", told.Why)
 		}
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		s.awaitMessage("the control socket was made anew")
-		if out, err := exec.Command(graceBinary, "upgrade", dir+"/grace/vanishing.sock").CombinedOutput(); err != nil {
+		s.AwaitMessage("the control socket was made anew")
+		if out, err := exec.Command(harness.GraceBinary, "upgrade", dir+"/grace/vanishing.sock").CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
-		s.signal(syscall.SIGUSR2)
-		s.awaitMessage("taken over")
+		s.Signal(syscall.SIGUSR2)
+		s.AwaitMessage("taken over")
 	})
-	s.crash(3)
-	s.awaitMessage("restarting")
-	s.find("the restarted instance is ready", func(e entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 4 })
-	s.stop()
+	s.Crash(3)
+	s.AwaitMessage("restarting")
+	s.AwaitLine("the restarted instance is ready", func(e harness.Entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 4 })
+	s.Stop()
 	if left, err := filepath.Glob(dir + "/*/*"); err != nil || left != nil {
 		t.Errorf("left: %v, %v", left, err)
 	}
@@ -152,10 +153,10 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 // A running instance is heard again, by the grace that has started it and by the next one.
 func TestNotifySocketThatVanishes(t *testing.T) {
 	t.Parallel()
-	dir, run := worldFolder(t), worldFolder(t)
-	script := "#!/bin/sh\nuntil test -e " + dir + "/go; do sleep 0.05; done\nexec " + appBinary + " -take fd:3 -notify 0s\n"
-	s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+run) },
-		"--listen", "web=127.0.0.1:0", "--ready", "notify", "--", write(t, dir, "app", script, 0o755))
+	dir, run := harness.WorldFolder(t), harness.WorldFolder(t)
+	script := "#!/bin/sh\nuntil test -e " + dir + "/go; do sleep 0.05; done\nexec " + harness.AppBinary + " -take fd:3 -notify 0s\n"
+	s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+run) },
+		"--listen", "web=127.0.0.1:0", "--ready", "notify", "--", harness.Write(t, dir, "app", script, 0o755))
 	vanish := func() {
 		t.Helper()
 		lost, err := filepath.Glob(run + "/grace-run-*")
@@ -166,42 +167,31 @@ func TestNotifySocketThatVanishes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	anew := func(e entry, _ string) bool { return e.Message == "the app's NOTIFY_SOCKET was made anew" }
-	s.awaitMessage("instance started")
+	anew := func(e harness.Entry, _ string) bool { return e.Message == "the app's NOTIFY_SOCKET was made anew" }
+	s.AwaitMessage("instance started")
 	vanish()
-	s.find("the socket is made anew", anew)
-	touch(t, dir+"/go")
-	s.ready(1)
+	s.AwaitLine("the socket is made anew", anew)
+	harness.Touch(t, dir+"/go")
+	s.AwaitReady(1)
 	if err := os.Remove(dir + "/go"); err != nil {
 		t.Fatal(err)
 	}
-	s.signal(syscall.SIGHUP)
-	s.awaitOf("instance started", 2)
+	s.Signal(syscall.SIGHUP)
+	s.AwaitGeneration("instance started", 2)
 	vanish()
-	s.times("the sockets of both are made anew", 3, anew)
-	touch(t, dir+"/go")
-	s.ready(2)
-	s.awaitOf("generation ended", 1)
-	s.signal(syscall.SIGUSR2)
-	s.awaitMessage("taken over")
+	s.AwaitTimes("the sockets of both are made anew", 3, anew)
+	harness.Touch(t, dir+"/go")
+	s.AwaitReady(2)
+	s.AwaitGeneration("generation ended", 1)
+	s.Signal(syscall.SIGUSR2)
+	s.AwaitMessage("taken over")
 	vanish()
-	s.times("the successor makes it anew", 4, anew)
-	s.upgrade(3)
-	s.stop()
+	s.AwaitTimes("the successor makes it anew", 4, anew)
+	s.Upgrade(3)
+	s.Stop()
 	if left, err := filepath.Glob(run + "/grace-run-*"); err != nil || left != nil {
 		t.Errorf("left: %v, %v", left, err)
 	}
-}
-
-func (s *supervised) times(what string, n int, match func(entry, string) bool) {
-	s.t.Helper()
-	seen := 0
-	s.find(what, func(e entry, text string) bool {
-		if match(e, text) {
-			seen++
-		}
-		return seen == n
-	})
 }
 
 // Where the runtime directory is full, or cannot be written to any more, grace goes on.
@@ -231,27 +221,27 @@ func TestRuntimeDirectoryOnAFileSystemThatIsFull(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run := worldFolder(t)
+			run := harness.WorldFolder(t)
 			requirement.Check(t, "root", syscall.Mount("tmpfs", run, "tmpfs", 0, c.options))
 			t.Cleanup(func() { syscall.Unmount(run, syscall.MNT_DETACH) })
-			s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+run, "RUNTIME_DIRECTORY="+run) },
-				"--name", "full", "--listen", "web=127.0.0.1:0", "--", appBinary, "-notify", "0s")
-			addr := s.address("web")
-			s.ready(1)
-			under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+			s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+run, "RUNTIME_DIRECTORY="+run) },
+				"--name", "full", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-notify", "0s")
+			addr := s.Address("web")
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 				c.harm(t, run)
-				s.upgrade(2)
+				s.Upgrade(2)
 				if c.why != "" {
-					if e := s.awaitMessage("the app has an abstract NOTIFY_SOCKET"); !strings.Contains(e.Why, c.why) || !strings.Contains(e.Why, run) {
+					if e := s.AwaitMessage("the app has an abstract NOTIFY_SOCKET"); !strings.Contains(e.Why, c.why) || !strings.Contains(e.Why, run) {
 						t.Errorf("why: %s", e.Why)
 					}
 				}
-				s.awaitOf("generation ended", 1)
+				s.AwaitGeneration("generation ended", 1)
 			})
-			s.crash(2)
-			s.find("the restarted instance is ready", func(e entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 3 })
-			s.signal(syscall.SIGTERM)
-			if status := s.wait(); status != 0 {
+			s.Crash(2)
+			s.AwaitLine("the restarted instance is ready", func(e harness.Entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 3 })
+			s.Signal(syscall.SIGTERM)
+			if status := s.Wait(); status != 0 {
 				t.Errorf("status %d", status)
 			}
 		})
@@ -274,55 +264,55 @@ func fill(t *testing.T, do func(n int) error) {
 // A grace that was killed leaves its runtime directory, and the next one removes it; that of a living one stays, whatever
 // process that is by now.
 func TestRuntimeDirectoryOfAKilledGraceIsRemoved(t *testing.T) {
-	needRoot(t)
-	for name, change := range map[string]func(*exec.Cmd){"root": func(*exec.Cmd) {}, "user": asNobody} {
-		for _, way := range waysToReexec {
+	harness.NeedRoot(t)
+	for name, change := range map[string]func(*exec.Cmd){"root": func(*exec.Cmd) {}, "user": harness.AsNobody} {
+		for _, way := range harness.ReexecWays {
 			t.Run(name+", "+way, func(t *testing.T) {
 				t.Parallel()
-				start := graceIn(t, change, way == waysToReexec[0])
+				start := graceIn(t, change, way == harness.ReexecWays[0])
 				killed := start()
 				left := runtimeDir(killed, 1)
-				app := killed.awaitMessage("instance started").PID
-				killed.signal(syscall.SIGKILL)
-				killed.wait()
+				app := killed.AwaitMessage("instance started").PID
+				killed.Signal(syscall.SIGKILL)
+				killed.Wait()
 				alive := start()
 				kept := runtimeDir(alive, 1)
 				if _, err := os.Stat(left); err == nil {
 					t.Error("the directory of the killed grace is left")
 				}
-				if got := ask(t, killed.address("web"), "/"); got == "" {
+				if got := harness.Get(t, killed.Address("web"), "/"); got == "" {
 					t.Error("the app of the killed grace does not answer")
 				}
 				if err := syscall.Kill(app, syscall.SIGKILL); err != nil {
 					t.Error(err)
 				}
-				alive.signal(syscall.SIGUSR2)
-				d := &dynasty{supervised: alive}
-				next := alive.awaitMessage("taken over").PID
-				start().stop()
+				alive.Signal(syscall.SIGUSR2)
+				d := &harness.ReexecGrace{Grace: alive}
+				next := alive.AwaitMessage("taken over").PID
+				start().Stop()
 				if _, err := os.Stat(kept); err != nil {
 					t.Errorf("the directory of a living grace is removed: %v", err)
 				}
-				d.upgrade(2)
+				d.Upgrade(2)
 				if err := syscall.Kill(next, syscall.SIGTERM); err != nil {
 					t.Error(err)
 				}
-				alive.awaitMessage("generation ended")
-				until(t, "the directory is removed", func() bool { _, err := os.Stat(kept); return err != nil })
+				alive.AwaitMessage("generation ended")
+				harness.Until(t, "the directory is removed", func() bool { _, err := os.Stat(kept); return err != nil })
 			})
 		}
 	}
 }
 
 // graceIn gives what starts graces that share a place for their runtime directories.
-func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *supervised {
+func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *harness.Grace {
 	dir, err := os.MkdirTemp("", "grace-test-") // which others can pass, other than t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return func() *supervised {
-		s := graceWith(t, func(c *exec.Cmd) {
+	return func() *harness.Grace {
+		s := harness.StartWith(t, func(c *exec.Cmd) {
 			change(c)
 			if c.SysProcAttr != nil {
 				if err := os.Chown(dir, int(c.SysProcAttr.Credential.Uid), -1); err != nil {
@@ -333,15 +323,15 @@ func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *supervi
 			if managed { // nobody listens there, and grace becomes another process all the same
 				c.Env = append(c.Env, "NOTIFY_SOCKET=@grace-test-nobody")
 			}
-		}, "--listen", "web=127.0.0.1:0", "--", appBinary)
-		s.ready(1)
+		}, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+		s.AwaitReady(1)
 		return s
 	}
 }
 
 // runtimeDir is the directory of an instance's NOTIFY_SOCKET.
-func runtimeDir(s *supervised, instance int) string {
-	s.t.Helper()
-	started := s.find("the instance is started", func(e entry, _ string) bool { return e.Message == "instance started" && e.Instance == instance })
+func runtimeDir(s *harness.Grace, instance int) string {
+	s.T.Helper()
+	started := s.AwaitLine("the instance is started", func(e harness.Entry, _ string) bool { return e.Message == "instance started" && e.Instance == instance })
 	return filepath.Dir(notifySocket(s, started.PID))
 }

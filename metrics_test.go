@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // scraper asks a grace for metrics and health.
@@ -27,7 +28,7 @@ func newScraper(t *testing.T, network, addr string) *scraper {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
-	return &scraper{t, http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: patience}}
+	return &scraper{t, http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: harness.Patience}}
 }
 
 func (s *scraper) get(path string) (int, string) {
@@ -65,31 +66,31 @@ func (s *scraper) readyz(want int) {
 	}
 }
 
-func scraperOf(s *supervised) *scraper {
-	s.t.Helper()
-	e := s.awaitMessage("serving metrics")
-	return newScraper(s.t, e.Network, e.Address)
+func scraperOf(s *harness.Grace) *scraper {
+	s.T.Helper()
+	e := s.AwaitMessage("serving metrics")
+	return newScraper(s.T, e.Network, e.Address)
 }
 
 // One life: it starts, is upgraded under load while somebody asks all the time, fails to be, crashes, and is stopped.
 func TestMetricsOfALife(t *testing.T) {
 	dir := t.TempDir()
-	program, arguments := script(t, dir)
+	program, arguments := harness.AppScript(t, dir)
 	gate := filepath.Join(dir, "gate")
 	if err := syscall.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, "program", "#!/bin/sh\nread go < "+gate+"\nexec "+appBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
-	s := grace(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", program)
-	addr, m := s.address("web"), scraperOf(s)
-	s.awaitOf("instance started", 1)
+	harness.Write(t, dir, "program", "#!/bin/sh\nread go < "+gate+"\nexec "+harness.AppBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
+	s := harness.Start(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", program)
+	addr, m := s.Address("web"), scraperOf(s)
+	s.AwaitGeneration("instance started", 1)
 	m.readyz(http.StatusServiceUnavailable)
 	m.want(`grace_generation 0`, `grace_ready 0`, `grace_instances{phase="starting"} 1`)
-	write(t, dir, "gate", "go\n", 0)
-	s.ready(1)
-	write(t, dir, "program", "#!/bin/sh\nexec "+appBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
+	harness.Write(t, dir, "gate", "go\n", 0)
+	s.AwaitReady(1)
+	harness.Write(t, dir, "program", "#!/bin/sh\nexec "+harness.AppBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
 	asked := make(chan struct{})
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		go func() {
 			defer close(asked)
 			for range 50 {
@@ -97,67 +98,67 @@ func TestMetricsOfALife(t *testing.T) {
 				m.get("/metrics")
 			}
 		}()
-		s.upgrades(5)
+		s.Upgrades(5)
 		<-asked
 	})
 	for g := 1; g <= 5; g++ {
-		s.awaitOf("generation ended", g)
+		s.AwaitGeneration("generation ended", g)
 	}
 	m.want(`grace_upgrades_total{result="upgraded"} 5`, `grace_upgrade_duration_seconds_count 5`, `grace_drain_duration_seconds_count 5`,
 		`grace_generation 6`, `grace_ready 1`, `grace_instances{phase="ready"} 1`, `grace_queue_length{address="`+addr+`",listener="web"} 0`)
-	write(t, dir, "arguments", "-fail "+arguments, 0o600)
-	s.signal(syscall.SIGHUP)
-	s.awaitOf("upgrade failed", 7)
-	write(t, dir, "arguments", "-ignore-term", 0o600)
+	harness.Write(t, dir, "arguments", "-fail "+arguments, 0o600)
+	s.Signal(syscall.SIGHUP)
+	s.AwaitGeneration("upgrade failed", 7)
+	harness.Write(t, dir, "arguments", "-ignore-term", 0o600)
 	crash(t, s, 6)
 	m.want(`grace_upgrades_total{result="failed"} 1`, `grace_crashes_total 1`, `grace_restarts_total 1`, `grace_kills_total 0`, `grace_generation 6`)
-	s.signal(syscall.SIGTERM)
-	s.awaitMessage("stopping")
+	s.Signal(syscall.SIGTERM)
+	s.AwaitMessage("stopping")
 	m.readyz(http.StatusServiceUnavailable)
-	s.signal(syscall.SIGTERM)
-	if status := s.wait(); status != 137 {
+	s.Signal(syscall.SIGTERM)
+	if status := s.Wait(); status != 137 {
 		t.Errorf("status %d", status)
 	}
 }
 
 // crash ends a generation's one instance, and waits for the next one.
-func crash(t *testing.T, s *supervised, generation int) {
+func crash(t *testing.T, s *harness.Grace, generation int) {
 	t.Helper()
-	pid := s.awaitOf("instance started", generation).PID
+	pid := s.AwaitGeneration("instance started", generation).PID
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	s.await("started again", func(e entry) bool {
+	s.Await("started again", func(e harness.Entry) bool {
 		return e.Message == "instance ready" && e.Generation == generation && e.PID != pid
 	})
 }
 
 func TestMetricsOnAUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics")
-	s := grace(t, "--metrics", "unix://"+path, "--listen", "web=127.0.0.1:0", "--", appBinary)
-	s.ready(1)
+	s := harness.Start(t, "--metrics", "unix://"+path, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s.AwaitReady(1)
 	scraperOf(s).readyz(http.StatusOK)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	s.stop()
+	s.Stop()
 }
 
 // The app has no part in it.
 func TestMetricsSocketIsNotTheApps(t *testing.T) {
-	s := grace(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", appBinary)
-	s.ready(1)
+	s := harness.Start(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s.AwaitReady(1)
 	m := scraperOf(s)
-	conn, err := net.Dial("tcp", s.awaitMessage("serving metrics").Address) // one that is open when the next app starts
+	conn, err := net.Dial("tcp", s.AwaitMessage("serving metrics").Address) // one that is open when the next app starts
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	m.readyz(http.StatusOK)
-	s.upgrade(2)
-	own := socketsOf(t, s.cmd.Process.Pid)
+	s.Upgrade(2)
+	own := socketsOf(t, s.Cmd.Process.Pid)
 	shared := 0
-	for inode := range socketsOf(t, s.awaitOf("instance started", 2).PID) {
+	for inode := range socketsOf(t, s.AwaitGeneration("instance started", 2).PID) {
 		if own[inode] {
 			shared++
 		}
@@ -165,7 +166,7 @@ func TestMetricsSocketIsNotTheApps(t *testing.T) {
 	if shared != 1 {
 		t.Errorf("the app shares %d sockets with grace, and is to share the one of web", shared)
 	}
-	s.stop()
+	s.Stop()
 }
 
 func socketsOf(t *testing.T, pid int) map[string]bool {
@@ -188,8 +189,8 @@ func TestMetricsAddressThatCannotBe(t *testing.T) {
 		addr   string
 		status int
 	}{{"udp://127.0.0.1:0", 2}, {"127.0.0.1:0?steer=true", 2}, {"nonsense:x", 2}, {"192.0.2.1:1", 1}} {
-		s := grace(t, "--metrics", c.addr, "--listen", "web=127.0.0.1:0", "--", appBinary)
-		if status := s.wait(); status != c.status {
+		s := harness.Start(t, "--metrics", c.addr, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+		if status := s.Wait(); status != c.status {
 			t.Errorf("%s: status %d", c.addr, status)
 		}
 	}

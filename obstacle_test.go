@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/gracerun/grace/test/harness"
 )
 
 // TestStoppedByTheTerminal: nobody but grace is in its terminal's foreground, so that who asks there for a pass phrase
@@ -17,12 +19,12 @@ func TestStoppedByTheTerminal(t *testing.T) {
 	for call, signal := range map[string]string{"read line </dev/tty": "SIGTTIN", "stty tostop </dev/tty": "SIGTTOU"} {
 		t.Run(signal, func(t *testing.T) {
 			t.Parallel()
-			_, terminal := openTerminal(t)
-			s := graceWith(t, func(c *exec.Cmd) {
+			_, terminal := harness.OpenTerminal(t)
+			s := harness.StartWith(t, func(c *exec.Cmd) {
 				c.Stdin = terminal
 				c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 			}, "--listen", "web=127.0.0.1:0", "--ready-timeout", "5s", "--", "/bin/sh", "-c", call+"; exec sleep 1000")
-			e := s.awaitMessage("first generation failed")
+			e := s.AwaitMessage("first generation failed")
 			if !strings.Contains(e.Why, " is stopped by "+signal) || strings.Contains(e.Why, "--dialect") {
 				t.Errorf("the reason is %q", e.Why)
 			}
@@ -43,14 +45,14 @@ func TestWrapperThatClosesTheSockets(t *testing.T) {
 			if err := syscall.Mkfifo(gate, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			s := grace(t, "--listen", "web=127.0.0.1:0", "--", "/bin/sh", "-c", script, gate)
-			s.await("what was seen", func(e entry) bool {
+			s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", "/bin/sh", "-c", script, gate)
+			s.Await("what was seen", func(e harness.Entry) bool {
 				return e.Message == "not ready yet" && strings.Contains(e.Why, "was seen without the --listen sockets (web)")
 			})
 			if err := os.WriteFile(gate, []byte("go on\n"), 0); err != nil {
 				t.Fatal(err)
 			}
-			e := s.awaitMessage("first generation failed")
+			e := s.AwaitMessage("first generation failed")
 			if !strings.Contains(e.Why, "exit status 1; its process ") || strings.Contains(e.Why, "--dialect") {
 				t.Errorf("the reason is %q", e.Why)
 			}

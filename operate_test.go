@@ -18,14 +18,15 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // named is a grace that can be asked for by a name of its own.
-func named(t *testing.T, arguments ...string) (*supervised, *control.Client) {
+func named(t *testing.T, arguments ...string) (*harness.Grace, *control.Client) {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", t.Name(), os.Getpid())
-	s := grace(t, append([]string{"--name", name}, arguments...)...)
-	s.ready(1)
+	s := harness.Start(t, append([]string{"--name", name}, arguments...)...)
+	s.AwaitReady(1)
 	found, err := control.Find(name)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func named(t *testing.T, arguments ...string) (*supervised, *control.Client) {
 // request waits for its result.
 func request(t *testing.T, c *control.Client, r control.Request) (result control.Result, told []control.Report) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	answer, err := c.Ask(ctx, r)
 	if err != nil {
@@ -65,13 +66,13 @@ func status(t *testing.T, c *control.Client) control.Status {
 func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	broken := write(t, dir, "broken", "#!/bin/sh\nexit 9\n", 0o755)
-	deaf := write(t, dir, "deaf", "#!/bin/sh\nexec sleep 1000\n", 0o755)
-	garbage := write(t, dir, "garbage", "\x7fELF and nothing more", 0o755)
-	lost := write(t, dir, "lost", "#!/no/such/interpreter\n", 0o755)
+	broken := harness.Write(t, dir, "broken", "#!/bin/sh\nexit 9\n", 0o755)
+	deaf := harness.Write(t, dir, "deaf", "#!/bin/sh\nexec sleep 1000\n", 0o755)
+	garbage := harness.Write(t, dir, "garbage", "\x7fELF and nothing more", 0o755)
+	lost := harness.Write(t, dir, "lost", "#!/no/such/interpreter\n", 0o755)
 	checked := filepath.Join(dir, "checked")
-	s, c := named(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "5s", "--check", "test ! -e "+checked, "--", appBinary)
-	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "5s", "--check", "test ! -e "+checked, "--", harness.AppBinary)
+	harness.UnderLoad(t, load.Config{Addr: s.Address("web"), Clients: harness.EveryKind}, func() {
 		for _, test := range []struct {
 			command []string
 			why     string
@@ -84,15 +85,15 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 			{[]string{deaf}, "not ready within 5s", true},
 			{[]string{garbage}, "exec format error", false},
 			{[]string{lost}, "no such file", false},
-			{[]string{appBinary, "{fd:wbe}"}, "wbe", false},
-			{[]string{appBinary, "-no-such-flag"}, "exit status 2", true},
+			{[]string{harness.AppBinary, "{fd:wbe}"}, "wbe", false},
+			{[]string{harness.AppBinary, "-no-such-flag"}, "exit status 2", true},
 		} {
 			r, _ := request(t, c, control.Request{Do: control.Upgrade, Command: test.command})
 			if r.Outcome != control.Failed || r.Serving != 1 || !strings.Contains(r.Why, test.why) || (r.Output != "") != test.ran {
 				t.Errorf("%q: %+v, and the reason is %q", test.command, r, test.why)
 			}
 		}
-		write(t, dir, "checked", "", 0o644)
+		harness.Write(t, dir, "checked", "", 0o644)
 		if r, _ := request(t, c, control.Request{Do: control.Upgrade}); r.Outcome != control.Failed || !strings.Contains(r.Why, "--check failed") {
 			t.Errorf("with a check that fails: %+v", r)
 		}
@@ -100,7 +101,7 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 	if now := status(t, c); now.Current != 1 || now.State != "serving" || now.Upgrades[len(now.Upgrades)-1].Outcome != control.Failed {
 		t.Errorf("status: %+v", now)
 	}
-	s.stop()
+	s.Stop()
 }
 
 func TestUpgradeToACommandAndBack(t *testing.T) {
@@ -111,7 +112,7 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, release), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Link(appBinary, filepath.Join(dir, release, "app")); err != nil {
+		if err := os.Link(harness.AppBinary, filepath.Join(dir, release, "app")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,7 +132,7 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 		}
 		return filepath.Base(dir)
 	}
-	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: s.Address("web"), Clients: harness.EveryKind}, func() {
 		if at := folder(); at != "1" {
 			t.Errorf("the first generation runs in %s", at)
 		}
@@ -152,28 +153,28 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 	if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Failed || r.Serving != 5 || !strings.Contains(r.Why, "cannot go back to directory") {
 		t.Errorf("rollback to what is gone: %+v", r)
 	}
-	s.stop()
+	s.Stop()
 }
 
 // TestUpgradeToWhatRunsSaysSo: who has deployed something learns that grace has not found it.
 func TestUpgradeToWhatRunsSaysSo(t *testing.T) {
 	t.Parallel()
-	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
 	r, told := request(t, c, control.Request{Do: control.Upgrade})
 	same := func(r control.Report) bool {
-		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "it runs the same executable in the same directory as generation 1: "+appBinary)
+		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "it runs the same executable in the same directory as generation 1: "+harness.AppBinary)
 	}
 	if r.Outcome != control.Upgraded || !r.Unchanged || !slices.ContainsFunc(told, same) {
 		t.Errorf("%+v, %+v", r, told)
 	}
-	r, _ = request(t, c, control.Request{Do: control.Upgrade, Command: []string{appBinary, "-delay", "1ms"}})
+	r, _ = request(t, c, control.Request{Do: control.Upgrade, Command: []string{harness.AppBinary, "-delay", "1ms"}})
 	if r.Outcome != control.Upgraded || r.Unchanged {
 		t.Errorf("another command: %+v", r)
 	}
 	if now := status(t, c); !now.Upgrades[0].Unchanged || now.Upgrades[1].Unchanged {
 		t.Errorf("%+v", now.Upgrades)
 	}
-	s.stop()
+	s.Stop()
 }
 
 // TestMovedLinkWithoutPWD, as systemd's WorkingDirectory= leaves it.
@@ -181,7 +182,7 @@ func TestMovedLinkWithoutPWD(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, release := range []string{"1", "2"} {
-		if err := errors.Join(os.Mkdir(filepath.Join(dir, release), 0o755), os.Link(appBinary, filepath.Join(dir, release, "app"))); err != nil {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, release), 0o755), os.Link(harness.AppBinary, filepath.Join(dir, release, "app"))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -189,31 +190,31 @@ func TestMovedLinkWithoutPWD(t *testing.T) {
 	if err := os.Symlink("1", link); err != nil {
 		t.Fatal(err)
 	}
-	s := graceWith(t, func(c *exec.Cmd) {
-		c.Path, c.Args = "/usr/bin/env", append([]string{"env", "-u", "PWD", graceBinary}, c.Args[1:]...)
+	s := harness.StartWith(t, func(c *exec.Cmd) {
+		c.Path, c.Args = "/usr/bin/env", append([]string{"env", "-u", "PWD", harness.GraceBinary}, c.Args[1:]...)
 		c.Dir = link
 	}, "--listen", "web=127.0.0.1:0", "--", "./app")
-	s.ready(1)
-	s.upgrade(2) // nothing was moved
+	s.AwaitReady(1)
+	s.Upgrade(2) // nothing was moved
 	if err := errors.Join(os.Remove(link), os.Symlink("2", link)); err != nil {
 		t.Fatal(err)
 	}
-	s.signal(syscall.SIGHUP)
-	if e := s.awaitOf("upgrade failed, generation 2 still serves", 3); !strings.Contains(e.Why, "--chdir "+link) {
+	s.Signal(syscall.SIGHUP)
+	if e := s.AwaitGeneration("upgrade failed, generation 2 still serves", 3); !strings.Contains(e.Why, "--chdir "+link) {
 		t.Errorf("the reason is %q", e.Why)
 	}
-	s.stop()
+	s.Stop()
 }
 
 // TestManyClientsAskDuringUpgrades: some of them leave before they have an answer.
 func TestManyClientsAskDuringUpgrades(t *testing.T) {
 	const clients = 100
-	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
 	path, err := control.Find(status(t, c).Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: s.Address("web"), Clients: harness.EveryKind}, func() {
 		var wg sync.WaitGroup
 		for n := range clients {
 			wg.Go(func() {
@@ -242,24 +243,24 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 		wg.Wait()
 	})
 	now := status(t, c)
-	if now.Restarts+now.Crashes > 0 || now.Listeners[0].Address != s.address("web") || *now.Listeners[0].Queue < 0 {
+	if now.Restarts+now.Crashes > 0 || now.Listeners[0].Address != s.Address("web") || *now.Listeners[0].Queue < 0 {
 		t.Errorf("status: %+v", now)
 	}
 	t.Logf("%d generations for %d requests", now.Current, clients/2)
 	if r, _ := request(t, c, control.Request{Do: control.Stop}); r.Outcome != control.Stopped {
 		t.Errorf("stop: %+v", r)
 	}
-	if code := s.wait(); code != 0 {
+	if code := s.Wait(); code != 0 {
 		t.Errorf("grace ended with status %d", code)
 	}
-	s.checkNothingLeft()
+	s.CheckNothingLeft()
 	if _, err := os.Stat(path.Path); err == nil {
 		t.Error("the control socket is still there")
 	}
 }
 
 func TestStatusShowsWhatRuns(t *testing.T) {
-	s, c := named(t, "--instances", "2", "--settle", "1h", "--", appBinary, "-addr", freeport.Address(t), "-take", "handoff")
+	s, c := named(t, "--instances", "2", "--settle", "1h", "--", harness.AppBinary, "-addr", freeport.Address(t), "-take", "handoff")
 	now := status(t, c)
 	if len(now.Generations) != 1 || len(now.Generations[0].Instances) != 2 || now.Generations[0].Connections == nil || len(now.Listeners) != 1 || now.Listeners[0].Kind != "captured" {
 		t.Fatalf("%+v", now)
@@ -269,13 +270,13 @@ func TestStatusShowsWhatRuns(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 	}
-	s.signal(1)
-	s.awaitOf("generation ready", 2)
+	s.Signal(1)
+	s.AwaitGeneration("generation ready", 2)
 	now = status(t, c)
 	if now.State != "upgrading" || now.Generations[0].Phase != "settling" || len(now.Listeners) != 2 {
 		t.Errorf("%+v", now)
 	}
-	s.stop()
+	s.Stop()
 }
 
 func TestHooksOfARealUpgrade(t *testing.T) {
@@ -286,11 +287,11 @@ func TestHooksOfARealUpgrade(t *testing.T) {
 	for _, event := range []string{"serving", "upgrading", "upgraded", "failed", "drained", "stopping"} {
 		hooks = append(hooks, "--on", event+`=echo "$GRACE_EVENT $GRACE_GENERATION" >> `+told)
 	}
-	s, c := named(t, append(hooks, "--listen", "web=127.0.0.1:0", "--", appBinary)...)
+	s, c := named(t, append(hooks, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)...)
 	request(t, c, control.Request{Do: control.Upgrade, Command: []string{"/none"}})
 	request(t, c, control.Request{Do: control.Upgrade})
-	s.awaitOf("generation ended", 1)
-	s.stop()
+	s.AwaitGeneration("generation ended", 1)
+	s.Stop()
 	got, err := os.ReadFile(told)
 	want := "serving 1\nupgrading 2\nfailed 2\nupgrading 3\nupgraded 3\ndrained 1\nstopping \ndrained 3\n"
 	if err != nil || string(got) != want {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/gracerun/grace/test/harness"
 )
 
 // jealous is a server that does not start while the process in its pid file lives, which is $1; or $PIDFILE. It ends with
@@ -37,32 +39,32 @@ func TestPidFileOfTheApp(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := func(text string) string { return strings.Replace(text, "%s", dir, 1) }
-			script := write(t, dir, "run", fmt.Sprintf(jealous, appBinary), 0o755)
-			s := graceWith(t, func(c *exec.Cmd) {}, "--chdir", dir, "--env-file", write(t, dir, "env", at(c.env), 0o644),
+			script := harness.Write(t, dir, "run", fmt.Sprintf(jealous, harness.AppBinary), 0o755)
+			s := harness.StartWith(t, func(c *exec.Cmd) {}, "--chdir", dir, "--env-file", harness.Write(t, dir, "env", at(c.env), 0o644),
 				"--listen", "web=127.0.0.1:0", "--", "/bin/sh", script, at(c.argument))
-			s.ready(1)
-			s.signal(syscall.SIGHUP)
-			e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
+			s.AwaitReady(1)
+			s.Signal(syscall.SIGHUP)
+			e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
 			if !strings.Contains(e.Why, "the pid file "+filepath.Join(dir, c.file)+" names process ") || !strings.Contains(e.Why, "{generation}") {
 				t.Errorf("the reason is %q", e.Why)
 			}
-			s.stop()
+			s.Stop()
 		})
 	}
 }
 
 func TestPidFileOfEachGeneration(t *testing.T) {
 	dir := t.TempDir()
-	script := write(t, dir, "run", fmt.Sprintf(jealous, appBinary), 0o755)
-	env := write(t, dir, "env", "PIDFILE="+dir+"/{generation}.{instance}.pid\n", 0o644)
-	s := grace(t, "--instances", "2", "--env-file", env, "--listen", "web=127.0.0.1:0", "--", script)
-	s.ready(1)
-	s.upgrade(2)
-	s.upgrade(3)
+	script := harness.Write(t, dir, "run", fmt.Sprintf(jealous, harness.AppBinary), 0o755)
+	env := harness.Write(t, dir, "env", "PIDFILE="+dir+"/{generation}.{instance}.pid\n", 0o644)
+	s := harness.Start(t, "--instances", "2", "--env-file", env, "--listen", "web=127.0.0.1:0", "--", script)
+	s.AwaitReady(1)
+	s.Upgrade(2)
+	s.Upgrade(3)
 	for _, name := range []string{"1.0", "1.1", "2.0", "2.1", "3.0", "3.1"} {
 		if _, err := os.Stat(filepath.Join(dir, name+".pid")); err != nil {
 			t.Error(err)
 		}
 	}
-	s.stop()
+	s.Stop()
 }

@@ -13,182 +13,47 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 	"golang.org/x/sys/unix"
 )
-
-// dynasty is a grace that is replaced by others.
-type dynasty struct {
-	*supervised
-	program string    // where the next one is found
-	reigns  int       // how often another has taken over
-	told    *sync.Map // what the service manager was told, by line; nil without one
-}
-
-// waysToReexec are by what grace finds around it: a service manager that follows MAINPID=, or nobody who does.
-var waysToReexec = []string{"another process", "the same process"}
-
-func found(t *testing.T, way string, arguments ...string) *dynasty {
-	t.Helper()
-	d := &dynasty{program: filepath.Join(t.TempDir(), "grace")}
-	if err := os.Link(graceBinary, d.program); err != nil {
-		t.Fatal(err)
-	}
-	env := append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-	if way == "another process" {
-		path := filepath.Join(t.TempDir(), "notify")
-		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		d.told = &sync.Map{}
-		go d.listen(conn)
-		env = append(env, "NOTIFY_SOCKET="+path)
-	}
-	d.supervised = graceWith(t, func(c *exec.Cmd) { c.Path, c.Args[0], c.Env = d.program, d.program, env }, arguments...)
-	t.Cleanup(func() { d.send(syscall.SIGQUIT) })
-	d.ready(1)
-	return d
-}
-
-func (d *dynasty) listen(conn *net.UnixConn) {
-	for text := make([]byte, 4096); ; {
-		n, err := conn.Read(text)
-		if err != nil {
-			return
-		}
-		for line := range strings.Lines(string(text[:n])) {
-			d.told.Store(strings.TrimSpace(line), true)
-		}
-	}
-}
-
-// pid is of the grace that reigns.
-func (d *dynasty) pid() int {
-	pid := d.cmd.Process.Pid
-	for _, e := range d.entries() {
-		if e.Message == "taken over" {
-			pid = e.PID
-		}
-	}
-	return pid
-}
-
-func (d *dynasty) send(sig syscall.Signal) error { return unix.Kill(d.pid(), sig) }
-
-func (d *dynasty) order(sig syscall.Signal) {
-	d.t.Helper()
-	if err := d.send(sig); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-func (d *dynasty) reexec() {
-	d.t.Helper()
-	d.order(syscall.SIGUSR2)
-	d.reigns++
-	d.awaitNth("taken over", d.reigns)
-}
-
-func (d *dynasty) awaitNth(message string, n int) entry {
-	d.t.Helper()
-	seen := 0
-	return d.await(fmt.Sprintf("%s, for the %d. time", message, n), func(e entry) bool {
-		if e.Message == message {
-			seen++
-		}
-		return e.Message == message && seen == n
-	})
-}
-
-func (d *dynasty) upgrade(generation int) {
-	d.t.Helper()
-	d.order(syscall.SIGHUP)
-	d.awaitOf("upgraded", generation)
-}
-
-// end stops the last of them, and sees that it leaves nothing.
-func (d *dynasty) end() {
-	d.t.Helper()
-	last := d.current()
-	d.order(syscall.SIGTERM)
-	last.awaitEnd()
-	d.wait()
-	d.checkNothingLeft()
-}
-
-// reign is of one process.
-type reign struct {
-	t     *testing.T
-	pidfd int
-}
-
-func (d *dynasty) current() reign {
-	d.t.Helper()
-	pidfd, err := unix.PidfdOpen(d.pid(), 0)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { unix.Close(pidfd) })
-	return reign{d.t, pidfd}
-}
-
-func (r reign) awaitEnd() {
-	r.t.Helper()
-	until(r.t, "the grace has ended", func() bool {
-		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(r.pidfd), Events: unix.POLLIN}}, 0)
-		return n == 1
-	})
-}
-
-func (d *dynasty) count(message string) int {
-	n := 0
-	for _, e := range d.entries() {
-		if strings.HasPrefix(e.Message, message) {
-			n++
-		}
-	}
-	return n
-}
 
 const reexecsEach = 10
 
 func TestReexecLosesNothing(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		for _, captured := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, captured %v", way, captured), func(t *testing.T) {
 				addr := freeport.Address(t)
-				arguments := []string{"--listen", "web=" + addr, "--", appBinary}
+				arguments := []string{"--listen", "web=" + addr, "--", harness.AppBinary}
 				if captured {
-					arguments = []string{"--settle", "50ms", "--", appBinary, "-addr", addr}
+					arguments = []string{"--settle", "50ms", "--", harness.AppBinary, "-addr", addr}
 				}
-				d := found(t, way, arguments...)
-				fresh := surroundings(t, d.awaitMessage("instance ready").PID)
-				under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+				d := harness.StartForReexec(t, way, arguments...)
+				fresh := surroundings(t, d.AwaitMessage("instance ready").PID)
+				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 					for range reexecsEach {
-						d.reexec()
+						d.Reexec()
 					}
 				})
-				if n := d.count("instance started"); n != 1 {
+				if n := d.Count("instance started"); n != 1 {
 					t.Errorf("%d instances were started", n)
 				}
-				under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 					for g := 2; g <= 4; g++ {
-						d.upgrade(g)
-						d.reexec()
+						d.Upgrade(g)
+						d.Reexec()
 					}
 				})
-				if later := surroundings(t, d.awaitNth("instance ready", 4).PID); later != fresh {
+				if later := surroundings(t, d.AwaitNth("instance ready", 4).PID); later != fresh {
 					t.Errorf("an app was started with\n%s\nand after reexecs with\n%s", fresh, later)
 				}
-				d.checkFollowed()
-				d.end()
+				d.CheckFollowed()
+				d.End()
 			})
 		}
 	}
@@ -236,113 +101,85 @@ func inherited(t *testing.T, pid int) []string {
 	return list
 }
 
-// checkFollowed: a service manager has to hear of each grace from the one before.
-func (d *dynasty) checkFollowed() {
-	d.t.Helper()
-	if d.told == nil {
-		if d.pid() != d.cmd.Process.Pid {
-			d.t.Errorf("grace had pid %d, and has %d", d.cmd.Process.Pid, d.pid())
-		}
-		return
-	}
-	for _, e := range d.entries() {
-		if e.Message != "taken over" {
-			continue
-		}
-		until(d.t, fmt.Sprintf("the grace before says that %d is grace now", e.PID), func() bool {
-			_, said := d.told.Load(fmt.Sprintf("MAINPID=%d", e.PID))
-			return said
-		})
-	}
-}
-
 func TestBrokenSuccessorCostsNothing(t *testing.T) {
 	script := func(text string) func(string) error {
-		return func(path string) error { return writeFile(path, "#!/bin/sh\n"+text+"\n", 0o755) }
+		return func(path string) error { return harness.WriteFile(path, "#!/bin/sh\n"+text+"\n", 0o755) }
 	}
 	for name, test := range map[string]struct {
 		install func(path string) error
 		why     string
 	}{
 		"missing":      {func(string) error { return nil }, "no such file"},
-		"garbage":      {func(path string) error { return writeFile(path, "\x7fELF garbage", 0o755) }, "exec format error"},
+		"garbage":      {func(path string) error { return harness.WriteFile(path, "\x7fELF garbage", 0o755) }, "exec format error"},
 		"crashes":      {script("exit 3"), "3"},
 		"killed":       {script("kill -9 $$"), ""},
 		"is no grace":  {script("exit 0"), "ed"},
 		"hangs":        {script("exec sleep 1000"), ""},
 		"not for it":   {func(path string) error { return os.WriteFile(path, nil, 0o644) }, "permission denied"},
-		"cannot begin": {script(`exec ` + graceBinary + ` run --no-such-flag`), "2"},
+		"cannot begin": {script(`exec ` + harness.GraceBinary + ` run --no-such-flag`), "2"},
 	} {
-		for _, way := range waysToReexec {
+		for _, way := range harness.ReexecWays {
 			t.Run(name+", "+way, func(t *testing.T) {
 				t.Parallel()
 				addr := freeport.Address(t)
-				d := found(t, way, "--listen", "web="+addr, "--", appBinary)
-				if err := os.Remove(d.program); err != nil {
+				d := harness.StartForReexec(t, way, "--listen", "web="+addr, "--", harness.AppBinary)
+				if err := os.Remove(d.Program); err != nil {
 					t.Fatal(err)
 				}
-				if err := test.install(d.program); err != nil {
+				if err := test.install(d.Program); err != nil {
 					t.Fatal(err)
 				}
-				under(t, load.Config{Addr: addr, Clients: impatient}, func() {
-					d.order(syscall.SIGUSR2)
-					e := d.awaitMessage("reexec failed, this grace goes on")
+				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
+					d.SignalCurrent(syscall.SIGUSR2)
+					e := d.AwaitMessage("reexec failed, this grace goes on")
 					if !strings.Contains(e.Why, test.why) {
 						t.Errorf("it failed because %s", e.Why)
 					}
-					d.upgrade(2)
+					d.Upgrade(2)
 				})
-				d.replaceProgram()
-				d.reexec()
-				d.end()
+				d.ReplaceProgram()
+				d.Reexec()
+				d.End()
 			})
 		}
-	}
-}
-
-func (d *dynasty) replaceProgram() {
-	d.t.Helper()
-	_ = os.Remove(d.program) // it may be missing
-	if err := os.Link(graceBinary, d.program); err != nil {
-		d.t.Fatal(err)
 	}
 }
 
 // An app that ends after the handover is seen to end, and started again. How a process ended that is not one's child the
 // kernel tells from Linux 6.15 on, when it was reaped: that is up to the machine's init, which can take its time.
 func TestSuccessorFollowsTheApp(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			d := found(t, way, "--listen", "web=127.0.0.1:0", "--", appBinary)
-			app := d.awaitMessage("instance started").PID
-			d.reexec()
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+			app := d.AwaitMessage("instance started").PID
+			d.Reexec()
 			if err := unix.Kill(app, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			if e := d.awaitMessage("instance ended"); e.Why != "signal: killed" && (e.Why != "status unknown" || way == "the same process") {
+			if e := d.AwaitMessage("instance ended"); e.Why != "signal: killed" && (e.Why != "status unknown" || way == "the same process") {
 				t.Errorf("the app has ended by %s", e.Why)
 			}
-			d.awaitNth("instance ready", 2)
-			d.end()
+			d.AwaitNth("instance ready", 2)
+			d.End()
 		})
 	}
 }
 
 // What the app says and binds between two graces, and after, counts.
 func TestSuccessorHearsTheApp(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			d := found(t, way, "--listen", "web=127.0.0.1:0", "--watchdog", "2s", "--", appBinary, "-watchdog")
-			addr := d.address("web")
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--watchdog", "2s", "--", harness.AppBinary, "-watchdog")
+			addr := d.Address("web")
 			for range 3 {
-				d.reexec()
+				d.Reexec()
 			}
-			ask(t, addr, "/hang")
-			d.awaitMessage("watchdog: no sign of life")
-			d.awaitNth("instance ready", 2)
-			d.end()
+			harness.Get(t, addr, "/hang")
+			d.AwaitMessage("watchdog: no sign of life")
+			d.AwaitNth("instance ready", 2)
+			d.End()
 		})
 	}
 }
@@ -367,15 +204,15 @@ while True:
 `
 
 func TestSuccessorCapturesWhatTheAppOpensLater(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			first, second := freeport.Address(t), freeport.Address(t)
 			port := func(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
-			d := found(t, way, "--settle", "50ms", "--", "python3", "-c", opensLater, port(first), port(second))
-			d.reexec()
-			d.order(syscall.SIGUSR1)
-			until(t, "the second port is open", func() bool {
+			d := harness.StartForReexec(t, way, "--settle", "50ms", "--", "python3", "-c", opensLater, port(first), port(second))
+			d.Reexec()
+			d.SignalCurrent(syscall.SIGUSR1)
+			harness.Until(t, "the second port is open", func() bool {
 				conn, err := net.Dial("tcp", second)
 				if err != nil {
 					return false
@@ -384,27 +221,27 @@ func TestSuccessorCapturesWhatTheAppOpensLater(t *testing.T) {
 				text, _ := io.ReadAll(conn)
 				return string(text) == "hello"
 			})
-			d.order(syscall.SIGHUP) // the next generation opens the first one only
-			e := d.await("a reason", func(e entry) bool { return e.Generation == 2 && e.Message == "not ready yet" })
+			d.SignalCurrent(syscall.SIGHUP) // the next generation opens the first one only
+			e := d.Await("a reason", func(e harness.Entry) bool { return e.Generation == 2 && e.Message == "not ready yet" })
 			if !strings.Contains(e.Why, second) {
 				t.Errorf("the second port was not captured: %s", e.Why)
 			}
-			d.order(syscall.SIGTERM)
-			d.awaitOf("generation ended", 1)
+			d.SignalCurrent(syscall.SIGTERM)
+			d.AwaitGeneration("generation ended", 1)
 		})
 	}
 }
 
 func TestPidFileAndPathsAreTheSuccessors(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			d := found(t, way, "--listen", "web=unix://"+dir+"/s", "--pid-file", dir+"/pid", "--", appBinary)
-			d.reexec()
+			d := harness.StartForReexec(t, way, "--listen", "web=unix://"+dir+"/s", "--pid-file", dir+"/pid", "--", harness.AppBinary)
+			d.Reexec()
 			text, err := os.ReadFile(dir + "/pid")
-			if err != nil || strings.TrimSpace(string(text)) != fmt.Sprint(d.pid()) {
-				t.Errorf("the pid file has %q, %v; not %d", text, err, d.pid())
+			if err != nil || strings.TrimSpace(string(text)) != fmt.Sprint(d.CurrentPID()) {
+				t.Errorf("the pid file has %q, %v; not %d", text, err, d.CurrentPID())
 			}
 			conn, err := net.Dial("unix", dir+"/s")
 			if err != nil {
@@ -415,7 +252,7 @@ func TestPidFileAndPathsAreTheSuccessors(t *testing.T) {
 				t.Errorf("%s, %v", answer, err)
 			}
 			conn.Close()
-			d.end()
+			d.End()
 			if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
 				t.Errorf("%v is left, %v", left, err)
 			}
@@ -425,43 +262,43 @@ func TestPidFileAndPathsAreTheSuccessors(t *testing.T) {
 
 // Who asks by the control socket is answered by the old grace, and finds the new one at the same place.
 func TestReexecByCommand(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			name := "reexec-" + strings.ToLower(rand.Text())
-			d := found(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--metrics", "127.0.0.1:0", "--", appBinary)
-			exporter := d.awaitMessage("serving metrics").Address
+			d := harness.StartForReexec(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--metrics", "127.0.0.1:0", "--", harness.AppBinary)
+			exporter := d.AwaitMessage("serving metrics").Address
 			for range 3 {
-				before := d.current()
-				out, err := exec.Command(d.program, "reexec", name).CombinedOutput()
+				before := d.CurrentProcess()
+				out, err := exec.Command(d.Program, "reexec", name).CombinedOutput()
 				if err != nil || !strings.Contains(string(out), "another grace has taken over") {
 					t.Fatalf("%s, %v", out, err)
 				}
-				d.reigns++
-				d.awaitNth("taken over", d.reigns)
+				d.Reexecs++
+				d.AwaitNth("taken over", d.Reexecs)
 				if way == "another process" { // until it ends, the old one may be asked as well
-					before.awaitEnd()
+					before.AwaitEnd()
 				}
-				out, err = exec.Command(d.program, "status", "--json", name).CombinedOutput()
-				if err != nil || !strings.Contains(string(out), fmt.Sprintf(`"pid":%d,`, d.pid())) {
-					t.Fatalf("%s, %v; not %d", out, err, d.pid())
+				out, err = exec.Command(d.Program, "status", "--json", name).CombinedOutput()
+				if err != nil || !strings.Contains(string(out), fmt.Sprintf(`"pid":%d,`, d.CurrentPID())) {
+					t.Fatalf("%s, %v; not %d", out, err, d.CurrentPID())
 				}
-				if body := ask(t, exporter, "/metrics"); !strings.Contains(body, "grace_") {
+				if body := harness.Get(t, exporter, "/metrics"); !strings.Contains(body, "grace_") {
 					t.Fatalf("%s", body)
 				}
 			}
-			if err := os.Remove(d.program); err != nil {
+			if err := os.Remove(d.Program); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.Command(graceBinary, "reexec", name).CombinedOutput()
+			out, err := exec.Command(harness.GraceBinary, "reexec", name).CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "no such file") {
 				t.Fatalf("%s, %v", out, err)
 			}
-			out, err = exec.Command(graceBinary, "upgrade", name).CombinedOutput()
+			out, err = exec.Command(harness.GraceBinary, "upgrade", name).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%s, %v", out, err)
 			}
-			d.end()
+			d.End()
 		})
 	}
 }
@@ -470,10 +307,7 @@ func TestReexecByCommand(t *testing.T) {
 func TestReexecAsPIDOne(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "grace")
-	programs, err := staticPrograms()
-	if err != nil {
-		t.Fatal(err)
-	}
+	programs := harness.StaticPrograms(t)
 	install := func() {
 		t.Helper()
 		_ = os.Remove(program) // it may be missing
@@ -482,69 +316,69 @@ func TestReexecAsPIDOne(t *testing.T) {
 		}
 	}
 	install()
-	c := contain(t, func(spec config) {
-		spec.mount("/programs", "bind", dir, "bind", "ro")
-		spec.at("process")["args"].([]string)[0] = "/programs/grace"
+	c := harness.StartContainer(t, func(spec harness.Spec) {
+		spec.Mount("/programs", "bind", dir, "bind", "ro")
+		spec.At("process")["args"].([]string)[0] = "/programs/grace"
 	}, "--listen", "web=127.0.0.1:0", "--", "/app")
-	d := &dynasty{supervised: c.supervised}
-	addr := d.address("web")
-	d.ready(1)
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	d := &harness.ReexecGrace{Grace: c.Grace}
+	addr := d.Address("web")
+	d.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		for n := 1; n <= 5; n++ {
-			c.do("kill", c.name, "USR2")
-			if e := d.awaitNth("taken over", n); e.PID != 1 {
+			c.Do("kill", c.Name, "USR2")
+			if e := d.AwaitNth("taken over", n); e.PID != 1 {
 				t.Errorf("grace is process %d", e.PID)
 			}
 		}
 		if err := os.Remove(program); err != nil { // as install(1) does: a program that runs cannot be written to
 			t.Fatal(err)
 		}
-		write(t, dir, "grace", "no program", 0o755)
-		c.do("kill", c.name, "USR2")
-		if e := d.awaitMessage("reexec failed, this grace goes on"); !strings.Contains(e.Why, "exec format error") {
+		harness.Write(t, dir, "grace", "no program", 0o755)
+		c.Do("kill", c.Name, "USR2")
+		if e := d.AwaitMessage("reexec failed, this grace goes on"); !strings.Contains(e.Why, "exec format error") {
 			t.Errorf("it failed because %s", e.Why)
 		}
 		install()
-		c.do("kill", c.name, "HUP")
-		d.awaitOf("upgraded", 2)
-		c.do("kill", c.name, "USR2")
-		d.awaitNth("taken over", 6)
+		c.Do("kill", c.Name, "HUP")
+		d.AwaitGeneration("upgraded", 2)
+		c.Do("kill", c.Name, "USR2")
+		d.AwaitNth("taken over", 6)
 	})
-	if n := d.count("instance started"); n != 2 {
+	if n := d.Count("instance started"); n != 2 {
 		t.Errorf("%d instances were started", n)
 	}
-	c.do("kill", c.name, "TERM")
-	if status := c.wait(); status != 0 {
+	c.Do("kill", c.Name, "TERM")
+	if status := c.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 }
 
 // A program that hangs holds up no deadline, and what it has started does not outlive it.
 func TestHangingSuccessorHoldsNothingUp(t *testing.T) {
-	for i, way := range waysToReexec {
+	for i, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			sleep := strconv.Itoa(4720 + i)
-			d := found(t, way, "--listen", "web=127.0.0.1:0", "--drain-timeout", "3s", "--", appBinary, "-ignore-term")
-			d.upgrade(2)
-			if err := os.Remove(d.program); err != nil {
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--drain-timeout", "3s", "--", harness.AppBinary, "-ignore-term")
+			d.Upgrade(2)
+			if err := os.Remove(d.Program); err != nil {
 				t.Fatal(err)
 			}
-			if err := writeFile(d.program, "#!/bin/sh\nsetsid sleep "+sleep+" &\nwait\n", 0o755); err != nil {
+			if err := harness.WriteFile(d.Program, "#!/bin/sh\nsetsid sleep "+sleep+" &\nwait\n", 0o755); err != nil {
 				t.Fatal(err)
 			}
-			d.order(syscall.SIGUSR2)
-			d.awaitOf("generation ended", 1)
-			if d.said("reexec failed") {
+			d.SignalCurrent(syscall.SIGUSR2)
+			d.AwaitGeneration("generation ended", 1)
+			if d.Said("reexec failed") {
 				t.Error("the old generation has ended after the program was given up")
 			}
-			d.awaitMessage("reexec failed, this grace goes on")
-			if d.said("killed, but still there") {
+			d.AwaitMessage("reexec failed, this grace goes on")
+			if d.Said("killed, but still there") {
 				t.Error("what has ended is said to be there")
 			}
-			until(t, "what the program has started is gone", func() bool { return len(running(t, "sleep\x00"+sleep+"\x00")) == 0 })
-			d.signal(syscall.SIGQUIT)
-			d.wait()
+			harness.Until(t, "what the program has started is gone", func() bool { return len(harness.PIDsOf(t, "sleep\x00"+sleep+"\x00")) == 0 })
+			d.Signal(syscall.SIGQUIT)
+			d.Wait()
 		})
 	}
 }

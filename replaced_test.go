@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/test/harness"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +33,7 @@ func install(t *testing.T, path, from string) {
 
 func installBroken(t *testing.T, path string) {
 	t.Helper()
-	install(t, path, write(t, t.TempDir(), "broken", "#!/bin/sh\nexit 9\n", 0o755))
+	install(t, path, harness.Write(t, t.TempDir(), "broken", "#!/bin/sh\nexit 9\n", 0o755))
 }
 
 // executed is what a process was started from.
@@ -47,27 +48,27 @@ func executed(t *testing.T, pid int) string {
 
 // TestCrashRunsWhatTheGenerationRan: what a deploy has put at the path comes in by an upgrade, which checks it.
 func TestCrashRunsWhatTheGenerationRan(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "app")
-			install(t, path, appBinary)
-			d := found(t, way, "--listen", "web=127.0.0.1:0", "--", path)
+			install(t, path, harness.AppBinary)
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--", path)
 			installBroken(t, path)
-			d.crash(1)
-			again := d.instance("instance ready", 2)
+			d.Crash(1)
+			again := d.AwaitInstance("instance ready", 2)
 			if at := executed(t, again.PID); at != path+" (deleted)" {
 				t.Errorf("the restart runs %s", at)
 			}
-			d.await("what is started", func(e entry) bool {
+			d.Await("what is started", func(e harness.Entry) bool {
 				return e.Message == "generation 1 is started from its own executable" && strings.Contains(e.Why, path+" is another file now")
 			})
-			d.reexec()
-			d.crash(1)
-			d.instance("instance ready", 3)
-			d.order(syscall.SIGHUP)
-			d.awaitOf("upgrade failed", 2)
-			d.end()
+			d.Reexec()
+			d.Crash(1)
+			d.AwaitInstance("instance ready", 3)
+			d.SignalCurrent(syscall.SIGHUP)
+			d.AwaitGeneration("upgrade failed", 2)
+			d.End()
 		})
 	}
 }
@@ -75,22 +76,22 @@ func TestCrashRunsWhatTheGenerationRan(t *testing.T) {
 // TestCrashRunsAReplacedScript, which its interpreter opens by its path: the log says so.
 func TestCrashRunsAReplacedScript(t *testing.T) {
 	dir := t.TempDir()
-	script := write(t, dir, "run", "#!/bin/sh\nexec "+appBinary+"\n", 0o755)
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--", script)
-	s.ready(1)
-	install(t, script, write(t, dir, "other", "#!/bin/sh\nOTHER=1 exec "+appBinary+"\n", 0o755))
-	s.crash(1)
-	s.instance("instance ready", 2)
-	s.await("what is started", func(e entry) bool {
+	script := harness.Write(t, dir, "run", "#!/bin/sh\nexec "+harness.AppBinary+"\n", 0o755)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", script)
+	s.AwaitReady(1)
+	install(t, script, harness.Write(t, dir, "other", "#!/bin/sh\nOTHER=1 exec "+harness.AppBinary+"\n", 0o755))
+	s.Crash(1)
+	s.AwaitInstance("instance ready", 2)
+	s.Await("what is started", func(e harness.Entry) bool {
 		return strings.HasPrefix(e.Message, "generation 1 is started from another file than before") && strings.Contains(e.Why, script)
 	})
-	s.stop()
+	s.Stop()
 }
 
 // anotherBuild is the app with another build id.
 func anotherBuild(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(appBinary)
+	text, err := os.ReadFile(harness.AppBinary)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,24 +104,24 @@ func anotherBuild(t *testing.T) string {
 			text[id.Offset+id.Size-1] ^= 1
 		}
 	}
-	return write(t, t.TempDir(), "another", string(text), 0o755)
+	return harness.Write(t, t.TempDir(), "another", string(text), 0o755)
 }
 
 // TestRollbackToAReplacedProgram: the old one is nowhere but in grace's hands.
 func TestRollbackToAReplacedProgram(t *testing.T) {
-	for _, way := range waysToReexec {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			path, name := filepath.Join(t.TempDir(), "app"), "replaced-"+strings.ToLower(rand.Text())
-			install(t, path, appBinary)
-			d := found(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--", path)
-			first := d.instance("instance ready", 1)
+			install(t, path, harness.AppBinary)
+			d := harness.StartForReexec(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--", path)
+			first := d.AwaitInstance("instance ready", 1)
 			old := inode(t, first.PID)
 			install(t, path, anotherBuild(t))
-			d.upgrade(2)
-			d.awaitOf("generation ended", 1)
-			fresh := inode(t, d.instance("instance ready", 2).PID)
-			d.reexec()
+			d.Upgrade(2)
+			d.AwaitGeneration("generation ended", 1)
+			fresh := inode(t, d.AwaitInstance("instance ready", 2).PID)
+			d.Reexec()
 			at, err := control.Find(name)
 			if err != nil {
 				t.Fatal(err)
@@ -131,11 +132,11 @@ func TestRollbackToAReplacedProgram(t *testing.T) {
 				if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded {
 					t.Fatalf("rollback: %+v", r)
 				}
-				if got := inode(t, d.instance("instance ready", 3+n).PID); got != want {
+				if got := inode(t, d.AwaitInstance("instance ready", 3+n).PID); got != want {
 					t.Errorf("generation %d runs inode %d and not %d", 3+n, got, want)
 				}
 			}
-			d.end()
+			d.End()
 		})
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/test/harness"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,21 +24,15 @@ var wrappers = map[string]string{
 
 const appBinaryHere = "$APP -take fd:3"
 
-func wrapped(t *testing.T, script string, flags ...string) *supervised {
-	t.Helper()
-	program := write(t, t.TempDir(), "wrapper", "#!/bin/bash\nAPP="+appBinary+"\n"+script, 0o755)
-	return grace(t, append(flags, "--", program)...)
-}
-
 // leftBehind gives the process that the log names.
-func leftBehind(s *supervised, generation int) int {
-	s.t.Helper()
-	e := s.awaitOf("processes left behind are told to stop", generation)
+func leftBehind(s *harness.Grace, generation int) int {
+	s.T.Helper()
+	e := s.AwaitGeneration("processes left behind are told to stop", generation)
 	_, after, _ := strings.Cut(e.Why, "pid ")
 	number, _, _ := strings.Cut(after, " ")
 	pid, err := strconv.Atoi(number)
 	if err != nil {
-		s.t.Fatalf("no process is named: %q", e.Why)
+		s.T.Fatalf("no process is named: %q", e.Why)
 	}
 	return pid
 }
@@ -47,21 +41,21 @@ func TestWhatAWrapperLeavesBehindIsToldToStop(t *testing.T) {
 	for name, script := range wrappers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := wrapped(t, script, "--listen", "web=127.0.0.1:0")
-			addr := s.address("web")
-			s.ready(1)
-			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
-				s.upgrade(2)
-				s.awaitOf("generation ended", 1)
+			s := harness.StartScript(t, script, "--listen", "web=127.0.0.1:0")
+			addr := s.Address("web")
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
+				s.Upgrade(2)
+				s.AwaitGeneration("generation ended", 1)
 			})
 			if pid := leftBehind(s, 1); unix.Kill(pid, 0) != unix.ESRCH {
 				t.Errorf("process %d of the ended generation is there", pid)
 			}
-			if body := ask(t, addr, "/"); !strings.Contains(body, "generation 2") && name != "empty environment" {
+			if body := harness.Get(t, addr, "/"); !strings.Contains(body, "generation 2") && name != "empty environment" {
 				t.Errorf("got %q", body)
 			}
-			s.signal(unix.SIGTERM)
-			if status := s.wait(); status != 0 {
+			s.Signal(unix.SIGTERM)
+			if status := s.Wait(); status != 0 {
 				t.Errorf("status %d", status)
 			}
 			if pid := leftBehind(s, 2); unix.Kill(pid, 0) != unix.ESRCH {
@@ -72,10 +66,10 @@ func TestWhatAWrapperLeavesBehindIsToldToStop(t *testing.T) {
 }
 
 func TestWhatACapturedWrapperLeavesBehindIsToldToStop(t *testing.T) {
-	s := wrapped(t, "$APP -addr 127.0.0.1:0\nexit $?\n")
-	s.ready(1)
-	s.signal(unix.SIGTERM)
-	if status := s.wait(); status != 0 {
+	s := harness.StartScript(t, "$APP -addr 127.0.0.1:0\nexit $?\n")
+	s.AwaitReady(1)
+	s.Signal(unix.SIGTERM)
+	if status := s.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 	leftBehind(s, 1)
@@ -83,16 +77,16 @@ func TestWhatACapturedWrapperLeavesBehindIsToldToStop(t *testing.T) {
 
 // Who has heard of the stop from its wrapper is not told once more, as that would cut what it finishes.
 func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
-	s := wrapped(t, `$APP -take fd:3 & app=$!; trap 'kill -TERM $app; exit 0' TERM; wait`, "--listen", "web=127.0.0.1:0")
-	addr := s.address("web")
-	s.ready(1)
-	r := begin(t, addr)
-	s.signal(unix.SIGTERM)
-	if e := s.awaitOf("processes left behind", 1); !strings.Contains(e.Why, "finishes by itself") {
+	s := harness.StartScript(t, `$APP -take fd:3 & app=$!; trap 'kill -TERM $app; exit 0' TERM; wait`, "--listen", "web=127.0.0.1:0")
+	addr := s.Address("web")
+	s.AwaitReady(1)
+	r := harness.BeginRequest(t, addr)
+	s.Signal(unix.SIGTERM)
+	if e := s.AwaitGeneration("processes left behind", 1); !strings.Contains(e.Why, "finishes by itself") {
 		t.Errorf("why: %s", e.Why)
 	}
-	r.finish()
-	if status := s.wait(); status != 0 {
+	r.Finish()
+	if status := s.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 }
@@ -107,15 +101,15 @@ func TestChildOfWhoTakesNoStopSignalIsToldToStop(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := wrapped(t, script, "--listen", "web=127.0.0.1:0")
-			addr := s.address("web")
-			s.ready(1)
-			under(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
-				s.upgrade(2)
-				s.awaitOf("generation ended", 1)
+			s := harness.StartScript(t, script, "--listen", "web=127.0.0.1:0")
+			addr := s.Address("web")
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() {
+				s.Upgrade(2)
+				s.AwaitGeneration("generation ended", 1)
 			})
-			s.signal(unix.SIGTERM)
-			if status := s.wait(); status != 0 || s.said("killing") {
+			s.Signal(unix.SIGTERM)
+			if status := s.Wait(); status != 0 || s.Said("killing") {
 				t.Errorf("status %d", status)
 			}
 		})
@@ -123,10 +117,10 @@ func TestChildOfWhoTakesNoStopSignalIsToldToStop(t *testing.T) {
 }
 
 func TestStopGroupTellsAllAtOnce(t *testing.T) {
-	s := wrapped(t, `trap 'echo told; wait' TERM; $APP -take fd:3; wait`, "--listen", "web=127.0.0.1:0", "--stop-group")
-	s.ready(1)
-	s.signal(unix.SIGTERM)
-	if status := s.wait(); status != 0 || s.said("processes left behind") {
+	s := harness.StartScript(t, `trap 'echo told; wait' TERM; $APP -take fd:3; wait`, "--listen", "web=127.0.0.1:0", "--stop-group")
+	s.AwaitReady(1)
+	s.Signal(unix.SIGTERM)
+	if status := s.Wait(); status != 0 || s.Said("processes left behind") {
 		t.Errorf("status %d", status)
 	}
 }
@@ -134,19 +128,19 @@ func TestStopGroupTellsAllAtOnce(t *testing.T) {
 // What ignores the stop signal is killed at the deadline, wherever it has gone.
 func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
 	out := t.TempDir() + "/pid"
-	s := wrapped(t, `(trap "" TERM; exec setsid sh -c 'echo $$ >`+out+`; exec sleep 1000') & exec $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms")
-	s.ready(1)
-	s.upgrade(2)
+	s := harness.StartScript(t, `(trap "" TERM; exec setsid sh -c 'echo $$ >`+out+`; exec sleep 1000') & exec $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms")
+	s.AwaitReady(1)
+	s.Upgrade(2)
 	pid := leftBehind(s, 1)
-	s.awaitOf("generation ended", 1)
+	s.AwaitGeneration("generation ended", 1)
 	if unix.Kill(pid, 0) != unix.ESRCH {
 		t.Errorf("process %d of the ended generation is there", pid)
 	}
-	if e := s.awaitOf("gave up draining, killing", 1); !strings.Contains(e.Why, strconv.Itoa(pid)) {
+	if e := s.AwaitGeneration("gave up draining, killing", 1); !strings.Contains(e.Why, strconv.Itoa(pid)) {
 		t.Errorf("why: %s", e.Why)
 	}
-	s.signal(unix.SIGTERM)
-	if status := s.wait(); status != 137 {
+	s.Signal(unix.SIGTERM)
+	if status := s.Wait(); status != 137 {
 		t.Errorf("status %d", status)
 	}
 	if text, err := os.ReadFile(out); err == nil {
@@ -160,34 +154,20 @@ func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
 func TestFailedCandidateLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
 	hang := "test -e " + dir + "/good && exit 0; setsid sleep 4711 & wait # {pid}"
-	write(t, dir, "good", "", 0o644)
-	s := wrapped(t, `setsid sleep 4712 & $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--ready", "cmd:"+hang, "--ready-timeout", "2s")
-	s.ready(1)
+	harness.Write(t, dir, "good", "", 0o644)
+	s := harness.StartScript(t, `setsid sleep 4712 & $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--ready", "cmd:"+hang, "--ready-timeout", "2s")
+	s.AwaitReady(1)
 	if err := os.Remove(dir + "/good"); err != nil {
 		t.Fatal(err)
 	}
-	s.signal(unix.SIGHUP)
-	s.awaitMessage("upgrade failed")
-	s.awaitOf("generation ended", 2)
-	if pids := running(t, "sleep\x004711\x00"); len(pids) > 0 {
+	s.Signal(unix.SIGHUP)
+	s.AwaitMessage("upgrade failed")
+	s.AwaitGeneration("generation ended", 2)
+	if pids := harness.PIDsOf(t, "sleep\x004711\x00"); len(pids) > 0 {
 		t.Errorf("of the readiness command there is still %v", pids)
 	}
-	if pids := running(t, "sleep\x004712\x00"); len(pids) != 1 {
+	if pids := harness.PIDsOf(t, "sleep\x004712\x00"); len(pids) != 1 {
 		t.Errorf("of one generation there is %v", pids)
 	}
-	s.stop()
-}
-
-func running(t *testing.T, command string) (pids []int) {
-	t.Helper()
-	all, err := childproc.Everybody()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pid := range all {
-		if text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err == nil && string(text) == command {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+	s.Stop()
 }

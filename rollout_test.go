@@ -12,6 +12,7 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // bootForRollouts boots a systemd with a unit as docs/containers/ansible.md has it, and the playbook with some releases.
@@ -23,36 +24,27 @@ func bootForRollouts(t *testing.T, addr string, releases map[string]string) *box
 			t.Fatal(err)
 		}
 	}
-	for path, target := range map[string]string{"usr/local/bin/grace": graceBinary, "usr/local/bin/server": appBinary} {
+	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary, "usr/local/bin/server": harness.AppBinary} {
 		if err := os.Symlink(target, filepath.Join(tree, path)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	page, playbook := read(t, "docs/containers/ansible.md"), read(t, "docs/containers/ansible/deploy.yml")
+	page, playbook := harness.Read(t, harness.Source(t, "docs/containers/ansible.md")), harness.Read(t, harness.Source(t, "docs/containers/ansible/deploy.yml"))
 	_, unit, _ := strings.Cut(page, "```ini\n")
 	unit, _, found := strings.Cut(unit, "```")
 	if !found || strings.Count(unit, "127.0.0.1:8080") != 1 {
 		t.Fatal("the page has no unit that listens on 127.0.0.1:8080")
 	}
-	write(t, tree, "etc/systemd/system/web.service", strings.Replace(unit, "127.0.0.1:8080", addr, 1), 0o644)
-	write(t, tree, "root/deploy/deploy.yml", playbook, 0o644)
+	harness.Write(t, tree, "etc/systemd/system/web.service", strings.Replace(unit, "127.0.0.1:8080", addr, 1), 0o644)
+	harness.Write(t, tree, "root/deploy/deploy.yml", playbook, 0o644)
 	for release, program := range releases {
 		dir := filepath.Join(tree, "root/deploy/releases", release)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		write(t, dir, "app", "#!/bin/sh\n"+program+"\n", 0o755)
+		harness.Write(t, dir, "app", "#!/bin/sh\n"+program+"\n", 0o755)
 	}
 	return bootBox(t, tree)
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // deploy plays the playbook for two hosts, which are both the box.
@@ -84,12 +76,12 @@ func TestAnsibleRollsOut(t *testing.T) {
 		t.Fatalf("the first release: %v\n%s", err, out)
 	}
 	s := b.follow("web")
-	s.ready(1)
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	s.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		if out, err := b.deploy("2"); err != nil || b.runs() != "releases/2" {
 			t.Errorf("%s runs: %v\n%s", b.runs(), err, out)
 		}
-		s.ready(3)
+		s.AwaitReady(3)
 		out, err := b.deploy("broken")
 		if err == nil || b.runs() != "releases/2" {
 			t.Errorf("%s runs: %v\n%s", b.runs(), err, out)

@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/test/harness"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,24 +23,17 @@ func asStranger(c *exec.Cmd) {
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: stranger, Gid: stranger}}
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		requirement.Check(t, "root", os.ErrPermission)
-	}
-}
-
 // The app's user does not reach the control socket, and were its directory open, it would not be heard.
 func TestAppCannotControlGrace(t *testing.T) {
-	needRoot(t)
+	harness.NeedRoot(t)
 	dir, err := os.MkdirTemp("", "grace-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+filepath.Join(dir, "run")) },
-		"--name", "secured", "--user", "54321", "--listen", "web=127.0.0.1:0", "--ready-delay", "1ms", "--", appBinary)
-	s.ready(1)
+	s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+filepath.Join(dir, "run")) },
+		"--name", "secured", "--user", "54321", "--listen", "web=127.0.0.1:0", "--ready-delay", "1ms", "--", harness.AppBinary)
+	s.AwaitReady(1)
 	path := filepath.Join(dir, "run", "secured.sock")
 	for name, mode := range map[string]os.FileMode{filepath.Dir(path): 0o700, path: 0o600, strings.TrimSuffix(path, ".sock") + ".lock": 0o600} {
 		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != mode {
@@ -48,7 +41,7 @@ func TestAppCannotControlGrace(t *testing.T) {
 		}
 	}
 	asks := func() string {
-		c := exec.Command(graceBinary, "status", path)
+		c := exec.Command(harness.GraceBinary, "status", path)
 		asStranger(c)
 		out, err := c.CombinedOutput()
 		if err == nil {
@@ -65,13 +58,13 @@ func TestAppCannotControlGrace(t *testing.T) {
 	if said := asks(); !strings.Contains(said, "user 54321 may not control a grace of user 0") {
 		t.Errorf("it says %q", said)
 	}
-	s.stop()
+	s.Stop()
 }
 
 // Capabilities that grace has from a unit do not go on to an app of another user, be grace root or not.
 func TestAppOfAnotherUserHasNoCapability(t *testing.T) {
-	needRoot(t)
-	program := write(t, t.TempDir(), "program", "#!/bin/sh\ngrep ^Cap /proc/self/status\nsleep 1000\n", 0o755)
+	harness.NeedRoot(t)
+	program := harness.Write(t, t.TempDir(), "program", "#!/bin/sh\ngrep ^Cap /proc/self/status\nsleep 1000\n", 0o755)
 	if err := os.Chmod(filepath.Dir(program), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -86,13 +79,13 @@ func TestAppOfAnotherUserHasNoCapability(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := graceWith(t, func(c *exec.Cmd) { c.SysProcAttr, c.Dir = who, "/" },
+			s := harness.StartWith(t, func(c *exec.Cmd) { c.SysProcAttr, c.Dir = who, "/" },
 				"--capture", "off", "--ready", "delay", "--ready-delay", "1ms", "--stop-signal", "KILL", "--user", "12345", "--", program)
 			for _, set := range []string{"Prm", "Eff", "Amb"} {
-				s.awaitText("Cap" + set + ":\t0000000000000000")
+				s.AwaitText("Cap" + set + ":\t0000000000000000")
 			}
-			s.signal(syscall.SIGQUIT)
-			s.wait()
+			s.Signal(syscall.SIGQUIT)
+			s.Wait()
 		})
 	}
 }
@@ -100,11 +93,11 @@ func TestAppOfAnotherUserHasNoCapability(t *testing.T) {
 // Values of the environment are the app's: no log, status, metric, result or hook's report has them.
 func TestEnvironmentIsToldToNobody(t *testing.T) {
 	const secret = "correct-horse-battery"
-	file := write(t, t.TempDir(), "env", "TOKEN="+secret+"\n", 0o600)
+	file := harness.Write(t, t.TempDir(), "env", "TOKEN="+secret+"\n", 0o600)
 	name := fmt.Sprintf("%s-%d", strings.ToLower(t.Name()), os.Getpid())
-	s := graceWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "PASSWORD="+secret) },
-		"--name", name, "--log-level", "debug", "--env-file", file, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--check", "test -n \"$TOKEN\"", "--", appBinary)
-	if !strings.Contains(ask(t, s.address("web"), "/env"), "TOKEN="+secret) {
+	s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "PASSWORD="+secret) },
+		"--name", name, "--log-level", "debug", "--env-file", file, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--check", "test -n \"$TOKEN\"", "--", harness.AppBinary)
+	if !strings.Contains(harness.Get(t, s.Address("web"), "/env"), "TOKEN="+secret) {
 		t.Error("the app does not have it")
 	}
 	found, err := control.Find(name)
@@ -117,16 +110,16 @@ func TestEnvironmentIsToldToNobody(t *testing.T) {
 	for range 2 {
 		result, reports := request(t, client, control.Request{Do: control.Upgrade})
 		told = append(told, result, reports)
-		write(t, filepath.Dir(file), "env", "TOKEN="+secret+"\nbroken line with "+secret+"\n", 0o600) // the second one fails
+		harness.Write(t, filepath.Dir(file), "env", "TOKEN="+secret+"\nbroken line with "+secret+"\n", 0o600) // the second one fails
 	}
 	_, metrics := scraperOf(s).get("/metrics")
 	text, err := json.Marshal(append(told, status(t, client), metrics))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.stop()
-	if strings.Contains(string(text)+s.output(), secret) {
-		t.Errorf("it is told: %s\n%s", text, s.output())
+	s.Stop()
+	if strings.Contains(string(text)+s.Output(), secret) {
+		t.Errorf("it is told: %s\n%s", text, s.Output())
 	}
 	if !strings.Contains(string(text), `"outcome":"failed"`) {
 		t.Errorf("no upgrade failed: %s", text)
@@ -135,19 +128,19 @@ func TestEnvironmentIsToldToNobody(t *testing.T) {
 
 // Where grace puts sockets of its own in the place of the app's, they give the app no port that it may not bind.
 func TestContainerGivesNoPortThatTheAppMayNotBind(t *testing.T) {
-	alone := func(spec config) {
-		linux := spec.at("linux")
-		linux["namespaces"] = append(linux["namespaces"].([]config), config{"type": "network"})
+	alone := func(spec harness.Spec) {
+		linux := spec.At("linux")
+		linux["namespaces"] = append(linux["namespaces"].([]harness.Spec), harness.Spec{"type": "network"})
 	}
-	change := both(both(asDocker("CAP_SYS_PTRACE"), denies("pidfd_getfd")), alone)
+	change := harness.Both(harness.Both(harness.AsDocker("CAP_SYS_PTRACE"), harness.Denies("pidfd_getfd")), alone)
 	for port, status := range map[string]int{":81": 1, ":8081": 0} {
-		c := contain(t, change, "--user", "12345", "--", "/app", "-addr", port)
+		c := harness.StartContainer(t, change, "--user", "12345", "--", "/app", "-addr", port)
 		if status == 0 {
-			c.ready(1)
-			c.awaitMessage("capturing with sockets of grace's own")
-			c.do("kill", c.name, "TERM")
+			c.AwaitReady(1)
+			c.AwaitMessage("capturing with sockets of grace's own")
+			c.Do("kill", c.Name, "TERM")
 		}
-		if got := c.wait(); got != status {
+		if got := c.Wait(); got != status {
 			t.Errorf("%s: status %d, want %d", port, got, status)
 		}
 	}
@@ -155,14 +148,14 @@ func TestContainerGivesNoPortThatTheAppMayNotBind(t *testing.T) {
 
 // In root's session an app could push keystrokes into root's terminal (TIOCSTI), also by a descriptor of it that it has.
 func TestAppOfAnotherUserHasNoTerminal(t *testing.T) {
-	needRoot(t)
+	harness.NeedRoot(t)
 	for said, user := range map[string][]string{"it has a terminal": nil, "it has none": {"--user", "54321"}} {
-		_, terminal := openTerminal(t)
-		s := graceWith(t, func(c *exec.Cmd) {
+		_, terminal := harness.OpenTerminal(t)
+		s := harness.StartWith(t, func(c *exec.Cmd) {
 			c.Stdin = terminal
 			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 		}, append(user, "--ready-delay", "1ms", "--", "/bin/sh", "-c", "if ( : </dev/tty ); then echo it has a terminal; else echo it has none; fi 2>/dev/null; exec sleep 1000")...)
-		s.awaitText(said)
-		s.stop()
+		s.AwaitText(said)
+		s.Stop()
 	}
 }

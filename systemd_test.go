@@ -10,6 +10,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // serves is an app as people deploy them: a script at the path that the unit
@@ -26,20 +27,20 @@ func bootReadme(t *testing.T, app string) *box {
 			t.Fatal(err)
 		}
 	}
-	for path, target := range map[string]string{"usr/local/bin/grace": graceBinary, "srv/app/current/server": appBinary} {
+	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary, "srv/app/current/server": harness.AppBinary} {
 		if err := os.Symlink(target, filepath.Join(tree, path)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(t, tree, "etc/systemd/system/app.service", readmeUnit(t), 0o644)
-	write(t, tree, "srv/app/current/app", app, 0o755)
+	harness.Write(t, tree, "etc/systemd/system/app.service", readmeUnit(t), 0o644)
+	harness.Write(t, tree, "srv/app/current/app", app, 0o755)
 	return bootBox(t, tree)
 }
 
 // readmeUnit is the README's unit, on any free port.
 func readmeUnit(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(harness.Source(t, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,30 +59,30 @@ func TestUnitOfTheReadme(t *testing.T) {
 	}
 	b.do("systemctl", "start", "app")
 	s := b.follow("app")
-	addr := s.address("")
-	s.ready(1)
+	addr := s.Address("")
+	s.AwaitReady(1)
 	const reloads = 5
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		for g := 2; g <= 1+reloads; g++ {
 			b.do("systemctl", "reload", "app")
-			s.ready(g)
+			s.AwaitReady(g)
 		}
 	})
 	b.do("systemctl", "stop", "app")
-	s.awaitOf("generation ended", 1+reloads)
-	s.awaitText("app.service: Deactivated successfully.")
-	s.awaitText("Stopped app.service.")
+	s.AwaitGeneration("generation ended", 1+reloads)
+	s.AwaitText("app.service: Deactivated successfully.")
+	s.AwaitText("Stopped app.service.")
 	for name, want := range map[string]string{"ActiveState": "inactive", "Result": "success"} {
 		if got := b.property("app", name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
 	for _, trouble := range []string{"Killing process", "remains running", "Failed", "timed out"} {
-		if strings.Contains(s.output(), trouble) {
+		if strings.Contains(s.Output(), trouble) {
 			t.Errorf("the journal says %q", trouble)
 		}
 	}
-	until(t, "the unit's cgroup is empty", func() bool {
+	harness.Until(t, "the unit's cgroup is empty", func() bool {
 		processes, err := os.ReadFile(filepath.Join(b.cgroup, "system.slice/app.service/cgroup.procs"))
 		return os.IsNotExist(err) || err == nil && len(processes) == 0
 	})
@@ -105,19 +106,19 @@ func TestSameProgramUnderSocketActivation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink(serverBinary(t), filepath.Join(tree, "usr/local/bin/server")); err != nil {
+	if err := os.Symlink(harness.ServerBinary(t), filepath.Join(tree, "usr/local/bin/server")); err != nil {
 		t.Fatal(err)
 	}
-	write(t, tree, "etc/systemd/system/app.socket", strings.Replace(socketUnit, "ADDR", addr, 1), 0o644)
-	write(t, tree, "etc/systemd/system/app.service", strings.Replace(activatedUnit, "ADDR", addr, 1), 0o644)
+	harness.Write(t, tree, "etc/systemd/system/app.socket", strings.Replace(socketUnit, "ADDR", addr, 1), 0o644)
+	harness.Write(t, tree, "etc/systemd/system/app.service", strings.Replace(activatedUnit, "ADDR", addr, 1), 0o644)
 	b := bootBox(t, tree)
 	b.do("systemctl", "start", "app.socket")
 	if state := b.property("app.service", "ActiveState"); state != "inactive" {
 		t.Errorf("the service is %s before anybody has asked for it", state)
 	}
 	pids := map[string]bool{}
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
-		until(t, "the first client has the service started", func() bool { return b.property("app.service", "ActiveState") == "active" })
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+		harness.Until(t, "the first client has the service started", func() bool { return b.property("app.service", "ActiveState") == "active" })
 		for range 10 {
 			pids[b.property("app.service", "MainPID")] = true
 			b.do("systemctl", "restart", "app.service")
@@ -129,7 +130,7 @@ func TestSameProgramUnderSocketActivation(t *testing.T) {
 	b.do("systemctl", "stop", "app.socket", "app.service")
 	const lives = 11
 	var journal string
-	until(t, "each of them ended well", func() bool {
+	harness.Until(t, "each of them ended well", func() bool {
 		journal = b.do("journalctl", "--unit", "app.service", "--output", "cat")
 		return strings.Count(journal, "drained in") == lives && strings.Count(journal, "Deactivated successfully") == lives
 	})

@@ -19,13 +19,14 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
 	dir := t.TempDir()
-	text := write(t, dir, "text", "hello\n", 0o644)
-	quits := write(t, dir, "quits", "#!/bin/sh\nexit 9\n", 0o755)
-	secret := write(t, dir, "env", "A=1\nsecret value\n", 0o600)
+	text := harness.Write(t, dir, "text", "hello\n", 0o644)
+	quits := harness.Write(t, dir, "quits", "#!/bin/sh\nexit 9\n", 0o755)
+	secret := harness.Write(t, dir, "env", "A=1\nsecret value\n", 0o600)
 	for name, test := range map[string]struct {
 		arguments []string
 		status    int
@@ -57,123 +58,93 @@ func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
 		"pid file":            {[]string{"--pid-file", dir + "/none/pid", "--", "true"}, 1, []string{"--pid-file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := grace(t, test.arguments...)
-			if status := s.wait(); status != test.status {
+			s := harness.Start(t, test.arguments...)
+			if status := s.Wait(); status != test.status {
 				t.Errorf("status %d, want %d", status, test.status)
 			}
-			<-s.drained
+			<-s.Ended
 			for _, want := range test.says {
-				if !strings.Contains(s.output(), want) {
+				if !strings.Contains(s.Output(), want) {
 					t.Errorf("it does not say %q", want)
 				}
 			}
-			if strings.Contains(s.output(), "secret value") {
+			if strings.Contains(s.Output(), "secret value") {
 				t.Error("a value from the environment is in the log")
 			}
 		})
 	}
 }
 
-func (s *supervised) output() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.ReplaceAll(strings.Join(s.text, "\n"), `\"`, `"`)
-}
-
-func write(t *testing.T, dir, name, text string, mode os.FileMode) string {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	if err := writeFile(path, text, mode); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// writeFile lets no process be born meanwhile. It would have the descriptor until its exec, and nobody can execute a file
-// that somebody may write to (execve(2), ETXTBSY).
-func writeFile(path, text string, mode os.FileMode) error {
-	if mode&0o111 != 0 {
-		syscall.ForkLock.RLock()
-		defer syscall.ForkLock.RUnlock()
-	}
-	return os.WriteFile(path, []byte(text), mode)
-}
-
 func TestAddressInUseNamesItsHolderWhoCanBeEvicted(t *testing.T) {
 	addr := freeport.Address(t)
-	holder := grace(t, "--listen", "web="+addr, "--", appBinary)
-	holder.ready(1)
-	second := grace(t, "--listen", addr, "--", appBinary)
-	if status := second.wait(); status != 1 {
+	holder := harness.Start(t, "--listen", "web="+addr, "--", harness.AppBinary)
+	holder.AwaitReady(1)
+	second := harness.Start(t, "--listen", addr, "--", harness.AppBinary)
+	if status := second.Wait(); status != 1 {
 		t.Errorf("status %d", status)
 	}
-	<-second.drained
-	for _, want := range []string{addr, strconv.Itoa(holder.cmd.Process.Pid), "root", "grace", "--evict"} {
-		if !strings.Contains(second.output(), want) {
-			t.Errorf("it does not say %q: %s", want, second.output())
+	<-second.Ended
+	for _, want := range []string{addr, strconv.Itoa(holder.Cmd.Process.Pid), "root", "grace", "--evict"} {
+		if !strings.Contains(second.Output(), want) {
+			t.Errorf("it does not say %q: %s", want, second.Output())
 		}
 	}
-	third := grace(t, "--listen", "web="+addr, "--evict", "--", appBinary)
-	third.ready(1)
-	if status := holder.wait(); status != 0 {
+	third := harness.Start(t, "--listen", "web="+addr, "--evict", "--", harness.AppBinary)
+	third.AwaitReady(1)
+	if status := holder.Wait(); status != 0 {
 		t.Errorf("the evicted grace ended with %d", status)
 	}
-	third.stop()
+	third.Stop()
 }
 
 func TestPrivilegedPort(t *testing.T) {
-	s := graceWith(t, asNobody, "--listen", "127.0.0.1:81", "--", "/bin/true")
-	if status := s.wait(); status != 1 {
+	s := harness.StartWith(t, harness.AsNobody, "--listen", "127.0.0.1:81", "--", "/bin/true")
+	if status := s.Wait(); status != 1 {
 		t.Errorf("status %d", status)
 	}
-	<-s.drained
-	if !strings.Contains(s.output(), "ip_unprivileged_port_start") {
-		t.Errorf("it does not say what to do: %s", s.output())
+	<-s.Ended
+	if !strings.Contains(s.Output(), "ip_unprivileged_port_start") {
+		t.Errorf("it does not say what to do: %s", s.Output())
 	}
-}
-
-func asNobody(c *exec.Cmd) {
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	c.Dir = "/"
 }
 
 func TestUnprivilegedGraceUpgrades(t *testing.T) {
-	s := graceWith(t, asNobody, "--listen", "web=127.0.0.1:0", "--", appBinary)
-	addr := s.address("web")
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() { s.upgrades(10) })
-	s.stop()
+	s := harness.StartWith(t, harness.AsNobody, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	addr := s.Address("web")
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() { s.Upgrades(10) })
+	s.Stop()
 }
 
 func TestHangUpIsRefusedWithoutASocket(t *testing.T) {
-	s := grace(t, "--capture", "off", "--ready-delay", "1ms", "--", "/bin/sleep", "1000")
-	s.ready(1)
-	s.signal(syscall.SIGHUP)
-	if e := s.awaitMessage("upgrade refused"); !strings.Contains(e.Why, "--listen") {
+	s := harness.Start(t, "--capture", "off", "--ready-delay", "1ms", "--", "/bin/sleep", "1000")
+	s.AwaitReady(1)
+	s.Signal(syscall.SIGHUP)
+	if e := s.AwaitMessage("upgrade refused"); !strings.Contains(e.Why, "--listen") {
 		t.Errorf("why: %s", e.Why)
 	}
-	s.stop()
+	s.Stop()
 }
 
 func TestFloodOfHangUps(t *testing.T) {
 	flood := filepath.Join(t.TempDir(), "flood")
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--check", "while test -e "+flood+"; do sleep 0.01; done", "--", appBinary)
-	addr := s.address("web")
-	s.ready(1)
-	touch(t, flood)
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--check", "while test -e "+flood+"; do sleep 0.01; done", "--", harness.AppBinary)
+	addr := s.Address("web")
+	s.AwaitReady(1)
+	harness.Touch(t, flood)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		for range 1000 {
-			s.signal(syscall.SIGHUP)
+			s.Signal(syscall.SIGHUP)
 		}
 		if err := os.Remove(flood); err != nil {
 			t.Fatal(err)
 		}
-		s.ready(2)
+		s.AwaitReady(2)
 		// Those that came before the first was taken are one to the kernel, and those after it one to grace.
-		s.signal(syscall.SIGHUP)
-		s.ready(3)
+		s.Signal(syscall.SIGHUP)
+		s.AwaitReady(3)
 	})
-	s.stop()
-	for _, e := range s.entries() {
+	s.Stop()
+	for _, e := range s.Entries() {
 		if e.Generation > 4 {
 			t.Fatalf("the flood made generation %d", e.Generation)
 		}
@@ -181,13 +152,13 @@ func TestFloodOfHangUps(t *testing.T) {
 }
 
 func TestFloodOfHangUpsDoesNotCostATERM(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary)
-	s.ready(1)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s.AwaitReady(1)
 	for range 2000 {
-		s.signal(syscall.SIGHUP)
-		s.signal(syscall.SIGCHLD)
+		s.Signal(syscall.SIGHUP)
+		s.Signal(syscall.SIGCHLD)
 	}
-	s.stop()
+	s.Stop()
 }
 
 // HUP at every phase: while the first generation starts, while a candidate
@@ -195,77 +166,63 @@ func TestFloodOfHangUpsDoesNotCostATERM(t *testing.T) {
 func TestHangUpInEveryPhase(t *testing.T) {
 	dir := t.TempDir()
 	broken := filepath.Join(dir, "broken")
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary, "-delay", "50ms", "-fail", broken)
-	addr := s.address("web")
-	s.awaitOf("instance started", 1)
-	s.signal(syscall.SIGHUP)
-	s.ready(2)
-	s.signal(syscall.SIGHUP)
-	s.awaitOf("instance started", 3)
-	s.signal(syscall.SIGHUP)
-	s.ready(3)
-	s.ready(4)
-	s.failOnce(broken, 5)
-	s.upgrade(6)
-	request := begin(t, addr)
-	s.upgrade(7)
-	s.awaitOf("generation draining", 6)
-	s.upgrade(8)
-	request.finish()
-	s.crash(8)
-	s.awaitOf("restarting", 8)
-	s.upgrade(9)
-	s.stop()
-}
-
-// crash kills the process that serves.
-func (s *supervised) crash(generation int) {
-	s.t.Helper()
-	pid := 0
-	for _, e := range s.entries() {
-		if e.Message == "instance started" && e.Generation == generation {
-			pid = e.PID
-		}
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		s.t.Fatal(err)
-	}
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-delay", "50ms", "-fail", broken)
+	addr := s.Address("web")
+	s.AwaitGeneration("instance started", 1)
+	s.Signal(syscall.SIGHUP)
+	s.AwaitReady(2)
+	s.Signal(syscall.SIGHUP)
+	s.AwaitGeneration("instance started", 3)
+	s.Signal(syscall.SIGHUP)
+	s.AwaitReady(3)
+	s.AwaitReady(4)
+	s.FailOnce(broken, 5)
+	s.Upgrade(6)
+	request := harness.BeginRequest(t, addr)
+	s.Upgrade(7)
+	s.AwaitGeneration("generation draining", 6)
+	s.Upgrade(8)
+	request.Finish()
+	s.Crash(8)
+	s.AwaitGeneration("restarting", 8)
+	s.Upgrade(9)
+	s.Stop()
 }
 
 func TestStopDuringAStart(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--", appBinary, "-delay", "1h")
-	s.awaitOf("instance started", 1)
-	s.stop()
-	s = grace(t, "--listen", "web=127.0.0.1:0", "--check", "sleep 3600", "--", appBinary)
-	s.ready(1)
-	s.signal(syscall.SIGHUP)
-	s.stop()
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-delay", "1h")
+	s.AwaitGeneration("instance started", 1)
+	s.Stop()
+	s = harness.Start(t, "--listen", "web=127.0.0.1:0", "--check", "sleep 3600", "--", harness.AppBinary)
+	s.AwaitReady(1)
+	s.Signal(syscall.SIGHUP)
+	s.Stop()
 }
 
 func TestAppThatNeverGetsReady(t *testing.T) {
 	t.Parallel()
-	slow, more := script(t, t.TempDir())
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", slow)
-	addr := s.address("web")
-	s.ready(1)
+	slow, more := harness.AppScript(t, t.TempDir())
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", slow)
+	addr := s.Address("web")
+	s.AwaitReady(1)
 	if err := os.WriteFile(more, []byte("-delay 1h"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
-		s.signal(syscall.SIGHUP)
-		e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+		s.Signal(syscall.SIGHUP)
+		e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
 		for _, want := range []string{"4s", "waits for connections on web", "pid"} {
 			if !strings.Contains(e.Why, want) {
 				t.Errorf("why: %s", e.Why)
 			}
 		}
-		s.awaitOf("generation ended", 2)
+		s.AwaitGeneration("generation ended", 2)
 	})
 	if err := os.Remove(more); err != nil {
 		t.Fatal(err)
 	}
-	s.upgrade(3)
-	s.stop()
+	s.Upgrade(3)
+	s.Stop()
 }
 
 // An app that took its sockets and fails is not suspected of binding by itself.
@@ -283,12 +240,12 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 		t.Run(fmt.Sprintf("%q %q", test.ready, test.app), func(t *testing.T) {
 			t.Parallel()
 			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "5s"}, test.ready...)
-			s := grace(t, append(append(arguments, "--", appBinary), test.app...)...)
-			e := s.awaitMessage("first generation failed")
+			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary), test.app...)...)
+			e := s.AwaitMessage("first generation failed")
 			if strings.Contains(e.Why, "not seen to use the --listen sockets") != test.hint {
 				t.Error(e.Why)
 			}
-			if status := s.wait(); status != 124 {
+			if status := s.Wait(); status != 124 {
 				t.Errorf("status %d", status)
 			}
 		})
@@ -296,8 +253,8 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 }
 
 func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "300ms", "--", "/bin/sleep", "1000")
-	if status := s.wait(); status != 124 {
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "300ms", "--", "/bin/sleep", "1000")
+	if status := s.Wait(); status != 124 {
 		t.Errorf("status %d", status)
 	}
 }
@@ -306,29 +263,29 @@ func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
 // generation that does.
 func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
 	t.Parallel()
-	program, arguments := script(t, t.TempDir())
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", program)
-	addr := s.address("web")
-	s.ready(1)
+	program, arguments := harness.AppScript(t, t.TempDir())
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", program)
+	addr := s.Address("web")
+	s.AwaitReady(1)
 	if err := os.WriteFile(arguments, []byte("-addr 127.0.0.1:0 -notify 0s"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
-		s.signal(syscall.SIGHUP)
-		e := s.awaitOf("upgrade failed, generation 1 still serves", 2)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+		s.Signal(syscall.SIGHUP)
+		e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
 		if !strings.Contains(e.Why, "nothing in it waits for connections on web") {
 			t.Errorf("why: %s", e.Why)
 		}
 	})
-	s.awaitOf("not ready yet", 2)
-	s.stop()
+	s.AwaitGeneration("not ready yet", 2)
+	s.Stop()
 }
 
 func TestAppThatHangsOnItsDrain(t *testing.T) {
 	t.Parallel()
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "4s", "--", appBinary, "-ignore-term")
-	addr := s.address("web")
-	s.ready(1)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "4s", "--", harness.AppBinary, "-ignore-term")
+	addr := s.Address("web")
+	s.AwaitReady(1)
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -338,33 +295,33 @@ func TestAppThatHangsOnItsDrain(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	s.upgrade(2)
-	s.awaitOf("draining (1 connections in flight)", 1)
-	s.awaitOf("gave up draining, killing", 1)
-	if e := s.awaitOf("generation ended", 1); !strings.Contains(e.Why, "killed, with 1 connections") {
+	s.Upgrade(2)
+	s.AwaitGeneration("draining (1 connections in flight)", 1)
+	s.AwaitGeneration("gave up draining, killing", 1)
+	if e := s.AwaitGeneration("generation ended", 1); !strings.Contains(e.Why, "killed, with 1 connections") {
 		t.Errorf("why: %s", e.Why)
 	}
-	s.signal(syscall.SIGTERM)
-	if status := s.wait(); status != 137 {
+	s.Signal(syscall.SIGTERM)
+	if status := s.Wait(); status != 137 {
 		t.Errorf("status %d after a stop that needed KILL", status)
 	}
-	s.checkNothingLeft()
+	s.CheckNothingLeft()
 }
 
 func TestChildrenThatAreLeftBehindAreKilled(t *testing.T) {
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms", "--", appBinary, "-leave-children")
-	s.ready(1)
-	s.upgrade(2)
-	s.awaitOf("instance ended", 1)
-	s.awaitOf("generation ended", 1)
-	checkGone(t, s.awaitOf("instance started", 1).PID)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms", "--", harness.AppBinary, "-leave-children")
+	s.AwaitReady(1)
+	s.Upgrade(2)
+	s.AwaitGeneration("instance ended", 1)
+	s.AwaitGeneration("generation ended", 1)
+	harness.CheckGone(t, s.AwaitGeneration("instance started", 1).PID)
 }
 
 // A stranger floods the socket and says READY=1 for an app that is not.
 func TestStrangerOnTheNotifySocket(t *testing.T) {
 	t.Parallel()
-	s := grace(t, "--listen", "web=127.0.0.1:0", "--ready", "notify", "--", appBinary, "-notify", "500ms")
-	started := s.awaitOf("instance started", 1)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready", "notify", "--", harness.AppBinary, "-notify", "500ms")
+	started := s.AwaitGeneration("instance started", 1)
 	conn, err := net.Dial("unixgram", notifySocket(s, started.PID))
 	if err != nil {
 		t.Fatal(err)
@@ -379,21 +336,21 @@ func TestStrangerOnTheNotifySocket(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if e := s.ready(1); e.Took < 500 {
+	if e := s.AwaitReady(1); e.Took < 500 {
 		t.Errorf("a stranger's READY=1 counted: ready after %v ms", e.Took)
 	}
-	s.awaitMessage("NOTIFY_SOCKET message refused")
-	s.upgrade(2)
-	s.stop()
+	s.AwaitMessage("NOTIFY_SOCKET message refused")
+	s.Upgrade(2)
+	s.Stop()
 }
 
 // notifySocket waits for the exec, before which the environment is the shim's.
-func notifySocket(s *supervised, pid int) string {
-	s.t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+func notifySocket(s *harness.Grace, pid int) string {
+	s.T.Helper()
+	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); {
 		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		for _, entry := range strings.Split(string(env), "\x00") {
 			if path, ok := strings.CutPrefix(entry, "NOTIFY_SOCKET="); ok {
@@ -401,54 +358,54 @@ func notifySocket(s *supervised, pid int) string {
 			}
 		}
 	}
-	s.t.Fatal("the app has no NOTIFY_SOCKET")
+	s.T.Fatal("the app has no NOTIFY_SOCKET")
 	return ""
 }
 
 // Without descriptors or processes an upgrade fails; what serves goes on.
 func TestExhaustedLimits(t *testing.T) {
-	s := graceWith(t, asNobody, "--listen", "web=127.0.0.1:0", "--", appBinary)
-	addr := s.address("web")
-	s.ready(1)
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	s := harness.StartWith(t, harness.AsNobody, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	addr := s.Address("web")
+	s.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		for i, limit := range []string{"nofile", "nproc"} {
 			setLimit(s, limit, "1")
-			s.signal(syscall.SIGHUP)
-			e := s.awaitOf("upgrade failed, generation", 2+2*i)
+			s.Signal(syscall.SIGHUP)
+			e := s.AwaitGeneration("upgrade failed, generation", 2+2*i)
 			if !strings.Contains(e.Why, "limit") {
 				t.Errorf("why: %s", e.Why)
 			}
 			setLimit(s, limit, "4000")
-			s.upgrade(3 + 2*i)
+			s.Upgrade(3 + 2*i)
 		}
 	})
-	s.stop()
+	s.Stop()
 }
 
 // limit sets a soft limit of a grace of nobody, as nobody: root may lack the
 // right to do it for another user.
-func setLimit(s *supervised, name, soft string) {
-	s.t.Helper()
-	c := exec.Command("prlimit", "--pid", strconv.Itoa(s.cmd.Process.Pid), "--"+name+"="+soft+":")
-	asNobody(c)
+func setLimit(s *harness.Grace, name, soft string) {
+	s.T.Helper()
+	c := exec.Command("prlimit", "--pid", strconv.Itoa(s.Cmd.Process.Pid), "--"+name+"="+soft+":")
+	harness.AsNobody(c)
 	if out, err := c.CombinedOutput(); err != nil {
-		s.t.Fatalf("%v: %s", err, out)
+		s.T.Fatalf("%v: %s", err, out)
 	}
 }
 
 func TestClosedStderr(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	addr := freeport.Address(t)
-	c := exec.Command("/bin/sh", "-c", `exec "$0" "$@" 2>&-`, graceBinary, "run", "--pid-file", pidFile, "--listen", "web="+addr, "--", appBinary)
+	c := exec.Command("/bin/sh", "-c", `exec "$0" "$@" 2>&-`, harness.GraceBinary, "run", "--pid-file", pidFile, "--listen", "web="+addr, "--", harness.AppBinary)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := load.Start(context.Background(), load.Config{Addr: awaitAddress(t, addr), Clients: everyKind, ThinkMax: time.Millisecond, Paths: map[load.Kind]string{load.Slow: "/slow?for=100ms"}})
+	l, err := load.Start(context.Background(), load.Config{Addr: awaitAddress(t, addr), Clients: harness.EveryKind, ThinkMax: time.Millisecond, Paths: map[load.Kind]string{load.Slow: "/slow?for=100ms"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for g := 1; g <= 3; g++ {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 		if _, err := l.Await(ctx, func(s load.Source) bool { return s.Generation == g }); err != nil {
 			t.Fatalf("generation %d never answered: %v", g, err)
 		}
@@ -468,7 +425,7 @@ func TestClosedStderr(t *testing.T) {
 
 func awaitAddress(t *testing.T, addr string) string {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(harness.Patience); ; {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			conn.Close()

@@ -14,6 +14,7 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // shop is an app under the unit files of docs/systemd, which are used as they are.
@@ -33,18 +34,18 @@ func bootUnits(t *testing.T, usr, env, app string, changes map[string]string) *b
 		if err := os.MkdirAll(filepath.Join(tree, filepath.Dir(path)), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		write(t, tree, path, text, mode)
+		harness.Write(t, tree, path, text, mode)
 	}
 	plant("etc/grace/shop.env", "COMMAND=/srv/shop/app\n"+env, 0o644)
 	plant("srv/shop/app", app, 0o755)
 	plant("usr/local/bin/README", "", 0o644)
 	for _, name := range []string{"grace@.service", "grace@.socket"} {
-		plant("etc/systemd/system/"+name, read(t, "docs/systemd/"+name), 0o644)
+		plant("etc/systemd/system/"+name, harness.Read(t, harness.Source(t, "docs/systemd/"+name)), 0o644)
 	}
 	for name, text := range changes {
 		plant("etc/systemd/system/"+name+".d/change.conf", text, 0o644)
 	}
-	for path, target := range map[string]string{"usr/local/bin/grace": graceBinary, "srv/shop/server": appBinary} {
+	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary, "srv/shop/server": harness.AppBinary} {
 		if err := os.Symlink(target, filepath.Join(tree, path)); err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +63,7 @@ func bootUnits(t *testing.T, usr, env, app string, changes map[string]string) *b
 // put replaces the app by another version.
 func (b *box) put(app string) {
 	b.t.Helper()
-	write(b.t, b.path("root/srv/shop"), "app", app, 0o755)
+	harness.Write(b.t, b.path("root/srv/shop"), "app", app, 0o755)
 }
 
 // fails runs a command in the box that must not succeed.
@@ -76,7 +77,7 @@ func (b *box) fails(args ...string) {
 // says waits: who has asked for an upgrade can have the answer before systemd has the status.
 func (b *box) says(beginning string, more ...string) {
 	b.t.Helper()
-	until(b.t, fmt.Sprintf("the status is %q %q", beginning, more), func() bool {
+	harness.Until(b.t, fmt.Sprintf("the status is %q %q", beginning, more), func() bool {
 		status := b.property(shop, "StatusText")
 		lacks := func(part string) bool { return !strings.Contains(status, part) }
 		return strings.HasPrefix(status, beginning) && !slices.ContainsFunc(more, lacks)
@@ -96,9 +97,9 @@ func TestServiceUnit(t *testing.T) {
 	}
 	b.do("systemd-analyze", "security", "--no-pager", "--threshold=21", shop)
 	s := b.follow(shop)
-	addr := s.address("web")
+	addr := s.Address("web")
 	const reloads = 5
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		for g := 2; g <= 1+reloads; g++ {
 			b.do("systemctl", "reload", shop)
 			b.says(fmt.Sprintf("generation %d serves", g))
@@ -108,15 +109,15 @@ func TestServiceUnit(t *testing.T) {
 }
 
 // stopUnit wants the unit to end as it should.
-func (b *box) stopUnit(s *supervised) {
+func (b *box) stopUnit(s *harness.Grace) {
 	b.t.Helper()
 	b.do("systemctl", "stop", shop)
-	s.awaitText(shop + ": Deactivated successfully.")
+	s.AwaitText(shop + ": Deactivated successfully.")
 	if result := b.property(shop, "Result"); result != "success" {
 		b.t.Errorf("the result is %s", result)
 	}
 	for _, trouble := range []string{"Killing process", "remains running", "timed out", "cannot tell grace's own", "no control socket", "cannot see readiness", "last words may be lost"} {
-		if strings.Contains(s.output(), trouble) {
+		if strings.Contains(s.Output(), trouble) {
 			b.t.Errorf("the journal says %q", trouble)
 		}
 	}
@@ -127,11 +128,11 @@ func TestStatusOfTheUnitDuringADrain(t *testing.T) {
 	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, nil)
 	b.do("systemctl", "start", shop)
 	s := b.follow(shop)
-	request := begin(t, s.address("web"))
+	request := harness.BeginRequest(t, s.Address("web"))
 	b.do("systemctl", "reload", shop)
 	b.says("generation 2 serves; generation 1: draining (1 connection")
-	request.finish()
-	until(t, "the drain has ended", func() bool { return b.property(shop, "StatusText") == "generation 2 serves" })
+	request.Finish()
+	harness.Until(t, "the drain has ended", func() bool { return b.property(shop, "StatusText") == "generation 2 serves" })
 	b.stopUnit(s)
 }
 
@@ -142,7 +143,7 @@ func TestServiceUnitOfACapturedApp(t *testing.T) {
 	b := bootUnits(t, "", "", "#!/bin/sh\nexec /srv/shop/server -addr "+addr+"\n", nil)
 	b.do("systemctl", "start", shop)
 	s := b.follow(shop)
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		for range 2 {
 			b.do("systemctl", "reload", shop)
 		}
@@ -163,7 +164,7 @@ func TestReloadFailsAsTheUpgradeDoes(t *testing.T) {
 	b.put(shopServer)
 	b.do("systemctl", "start", shop)
 	s, pid := b.follow(shop), b.property(shop, "MainPID")
-	under(t, load.Config{Addr: addr, Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		b.put(shopBroken)
 		b.fails("systemctl", "reload", shop)
 		b.put(shopServer)
@@ -182,7 +183,7 @@ func TestReloadFailsAsTheUpgradeDoes(t *testing.T) {
 func (b *box) awaitBeats() {
 	b.t.Helper()
 	beats := map[string]bool{}
-	until(b.t, "it gives signs of life", func() bool {
+	harness.Until(b.t, "it gives signs of life", func() bool {
 		beats[b.property(shop, "WatchdogTimestampMonotonic")] = true
 		return len(beats) > 3
 	})
@@ -197,10 +198,10 @@ func TestHungGraceIsReplaced(t *testing.T) {
 	b.do("systemctl", "start", shop)
 	b.awaitBeats()
 	b.do("kill", "-STOP", b.property(shop, "MainPID"))
-	until(t, "it is replaced", func() bool {
+	harness.Until(t, "it is replaced", func() bool {
 		return b.property(shop, "NRestarts") == "1" && b.property(shop, "ActiveState") == "active"
 	})
-	b.follow(shop).awaitText(shop + ": Watchdog timeout (limit 3s)!")
+	b.follow(shop).AwaitText(shop + ": Watchdog timeout (limit 3s)!")
 	b.do("systemctl", "stop", shop)
 }
 
@@ -210,7 +211,7 @@ func TestUnitFollowsAReexec(t *testing.T) {
 	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=4s\n"})
 	b.do("systemctl", "start", "grace@shop.socket", shop)
 	path, pids := b.path("root/run/shop.sock"), map[string]bool{}
-	under(t, load.Config{Network: "unix", Addr: path, Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: harness.EveryKind}, func() {
 		for g := 2; g <= 3; g++ {
 			pids[b.property(shop, "MainPID")] = true
 			b.do("/usr/local/bin/grace", "reexec", "shop")
@@ -235,8 +236,8 @@ func TestSocketUnit(t *testing.T) {
 	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, nil)
 	b.do("systemctl", "start", "grace@shop.socket")
 	path := b.path("root/run/shop.sock")
-	under(t, load.Config{Network: "unix", Addr: path, Clients: everyKind}, func() {
-		until(t, "the first client has it started", func() bool { return b.property(shop, "ActiveState") == "active" })
+	harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: harness.EveryKind}, func() {
+		harness.Until(t, "the first client has it started", func() bool { return b.property(shop, "ActiveState") == "active" })
 		for range 3 {
 			b.do("systemctl", "restart", shop)
 			b.do("systemctl", "reload", shop)
@@ -271,14 +272,14 @@ func reloadingSystemd(t *testing.T) string {
 // A reload is the signal here, and ends when the upgrade does, well or not.
 func TestNotifyReload(t *testing.T) {
 	t.Parallel()
-	change := map[string]string{shop: read(t, "docs/systemd/notify-reload.conf")}
+	change := map[string]string{shop: harness.Read(t, harness.Source(t, "docs/systemd/notify-reload.conf"))}
 	b := bootUnits(t, reloadingSystemd(t), "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, change)
 	if says := b.do("systemd-analyze", "verify", "--man=no", shop); says != "" {
 		t.Errorf("systemd-analyze says: %s", says)
 	}
 	b.do("systemctl", "start", shop)
 	s := b.follow(shop)
-	under(t, load.Config{Addr: s.address("web"), Clients: everyKind}, func() {
+	harness.UnderLoad(t, load.Config{Addr: s.Address("web"), Clients: harness.EveryKind}, func() {
 		for g := 2; g <= 3; g++ {
 			b.do("systemctl", "reload", shop)
 			b.says(fmt.Sprintf("generation %d serves", g))
@@ -288,7 +289,7 @@ func TestNotifyReload(t *testing.T) {
 		b.says("generation 3 serves", "upgrade to generation 4 failed")
 	})
 	b.stopUnit(s)
-	write(t, b.path("root/etc/grace"), "shop.env", "COMMAND=/srv/shop/server\nGRACE_CAPTURE=off\n", 0o644)
+	harness.Write(t, b.path("root/etc/grace"), "shop.env", "COMMAND=/srv/shop/server\nGRACE_CAPTURE=off\n", 0o644)
 	b.do("systemctl", "start", shop)
 	b.do("systemctl", "reload", shop)
 	b.says("generation 1 serves; upgrade refused: ")
@@ -298,7 +299,7 @@ func TestNotifyReload(t *testing.T) {
 // held and captured.
 func TestServiceUnitOfAnotherUser(t *testing.T) {
 	t.Parallel()
-	_, row, found := strings.Cut(read(t, "docs/systemd.md"), "or `GRACE_USER` is set | ")
+	_, row, found := strings.Cut(harness.Read(t, harness.Source(t, "docs/systemd.md")), "or `GRACE_USER` is set | ")
 	row, _, _ = strings.Cut(row, " (the last")
 	if !found {
 		t.Fatal("the page does not tell what GRACE_USER needs")
@@ -308,7 +309,7 @@ func TestServiceUnitOfAnotherUser(t *testing.T) {
 	b := bootUnits(t, "", "GRACE_USER=nobody\nGRACE_LISTEN="+addr+"\n", shopServer, map[string]string{shop: change})
 	b.do("systemctl", "start", shop)
 	b.do("systemctl", "reload", shop)
-	write(t, b.path("root/etc/grace"), "shop.env", "COMMAND=/srv/shop/server -addr "+addr+"\nGRACE_USER=nobody\n", 0o644)
+	harness.Write(t, b.path("root/etc/grace"), "shop.env", "COMMAND=/srv/shop/server -addr "+addr+"\nGRACE_USER=nobody\n", 0o644)
 	b.do("systemctl", "restart", shop)
 	b.do("systemctl", "reload", shop)
 	b.says("generation 2 serves")

@@ -106,7 +106,7 @@ func build(dir string) (programs string, err error) {
 	if *race {
 		grace = append(grace, "-race")
 	}
-	for _, arguments := range [][]string{append(grace, "../.."), {"build", "-o", filepath.Join(programs, "app"), "../../testdata/app"}} {
+	for _, arguments := range [][]string{append(grace, "../.."), {"build", "-o", filepath.Join(programs, "app"), "../testdata/app"}} {
 		if out, err := exec.Command("go", arguments...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("go %s: %w\n%s", strings.Join(arguments, " "), err, out)
 		}

@@ -1,0 +1,180 @@
+//go:build linux
+
+package harness
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReexecGrace is a grace that is replaced by successors.
+type ReexecGrace struct {
+	*Grace
+	Program string    // where the next one is found
+	Reexecs int       // how often a successor has taken over
+	told    *sync.Map // what the service manager was told, by line; nil without one
+}
+
+// ReexecWays are the two ways to replace grace: with a service manager that follows MAINPID=, and without one.
+var ReexecWays = []string{"another process", "the same process"}
+
+func StartForReexec(t *testing.T, way string, arguments ...string) *ReexecGrace {
+	t.Helper()
+	d := &ReexecGrace{Program: filepath.Join(t.TempDir(), "grace")}
+	if err := os.Link(GraceBinary, d.Program); err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	if way == "another process" {
+		path := filepath.Join(t.TempDir(), "notify")
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		d.told = &sync.Map{}
+		go d.listen(conn)
+		env = append(env, "NOTIFY_SOCKET="+path)
+	}
+	d.Grace = StartWith(t, func(c *exec.Cmd) { c.Path, c.Args[0], c.Env = d.Program, d.Program, env }, arguments...)
+	t.Cleanup(func() { d.send(syscall.SIGQUIT) })
+	d.AwaitReady(1)
+	return d
+}
+
+func (d *ReexecGrace) listen(conn *net.UnixConn) {
+	for text := make([]byte, 4096); ; {
+		n, err := conn.Read(text)
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(string(text[:n])) {
+			d.told.Store(strings.TrimSpace(line), true)
+		}
+	}
+}
+
+// CurrentPID is that of the last successor.
+func (d *ReexecGrace) CurrentPID() int {
+	pid := d.Cmd.Process.Pid
+	for _, e := range d.Entries() {
+		if e.Message == "taken over" {
+			pid = e.PID
+		}
+	}
+	return pid
+}
+
+func (d *ReexecGrace) send(sig syscall.Signal) error { return unix.Kill(d.CurrentPID(), sig) }
+
+func (d *ReexecGrace) SignalCurrent(sig syscall.Signal) {
+	d.T.Helper()
+	if err := d.send(sig); err != nil {
+		d.T.Fatal(err)
+	}
+}
+
+func (d *ReexecGrace) Reexec() {
+	d.T.Helper()
+	d.SignalCurrent(syscall.SIGUSR2)
+	d.Reexecs++
+	d.AwaitNth("taken over", d.Reexecs)
+}
+
+func (d *ReexecGrace) AwaitNth(message string, n int) Entry {
+	d.T.Helper()
+	seen := 0
+	return d.Await(fmt.Sprintf("%s, for the %d. time", message, n), func(e Entry) bool {
+		if e.Message == message {
+			seen++
+		}
+		return e.Message == message && seen == n
+	})
+}
+
+func (d *ReexecGrace) Upgrade(generation int) {
+	d.T.Helper()
+	d.SignalCurrent(syscall.SIGHUP)
+	d.AwaitGeneration("upgraded", generation)
+}
+
+// End stops the last of them, and sees that it leaves nothing.
+func (d *ReexecGrace) End() {
+	d.T.Helper()
+	last := d.CurrentProcess()
+	d.SignalCurrent(syscall.SIGTERM)
+	last.AwaitEnd()
+	d.Wait()
+	d.CheckNothingLeft()
+}
+
+// Process is grace or one of its successors.
+type Process struct {
+	t     *testing.T
+	pidfd int
+}
+
+func (d *ReexecGrace) CurrentProcess() Process {
+	d.T.Helper()
+	pidfd, err := unix.PidfdOpen(d.CurrentPID(), 0)
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	d.T.Cleanup(func() { unix.Close(pidfd) })
+	return Process{d.T, pidfd}
+}
+
+func (r Process) AwaitEnd() {
+	r.t.Helper()
+	Until(r.t, "the grace has ended", func() bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(r.pidfd), Events: unix.POLLIN}}, 0)
+		return n == 1
+	})
+}
+
+func (d *ReexecGrace) Count(message string) int {
+	n := 0
+	for _, e := range d.Entries() {
+		if strings.HasPrefix(e.Message, message) {
+			n++
+		}
+	}
+	return n
+}
+
+// CheckFollowed: a service manager has to hear of each grace from the one before.
+func (d *ReexecGrace) CheckFollowed() {
+	d.T.Helper()
+	if d.told == nil {
+		if d.CurrentPID() != d.Cmd.Process.Pid {
+			d.T.Errorf("grace had pid %d, and has %d", d.Cmd.Process.Pid, d.CurrentPID())
+		}
+		return
+	}
+	for _, e := range d.Entries() {
+		if e.Message != "taken over" {
+			continue
+		}
+		Until(d.T, fmt.Sprintf("the grace before says that %d is grace now", e.PID), func() bool {
+			_, said := d.told.Load(fmt.Sprintf("MAINPID=%d", e.PID))
+			return said
+		})
+	}
+}
+
+func (d *ReexecGrace) ReplaceProgram() {
+	d.T.Helper()
+	_ = os.Remove(d.Program) // it may be missing
+	if err := os.Link(GraceBinary, d.Program); err != nil {
+		d.T.Fatal(err)
+	}
+}
