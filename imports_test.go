@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal":           {},
 	"scripts":            {"cmd/load"},
 	"test":               {},
-	"test/harness":       {"cmd/load", "childproc", "internal"},
+	"test/harness":       {"cmd/load", "childproc", "internal", "supervisor/control"},
 }
 
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -36,32 +35,6 @@ func named(t *testing.T, arguments ...string) (*harness.Grace, *control.Client) 
 	return s, client
 }
 
-// request waits for its result.
-func request(t *testing.T, c *control.Client, r control.Request) (result control.Result, told []control.Report) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
-	defer cancel()
-	answer, err := c.Ask(ctx, r)
-	if err != nil {
-		t.Fatalf("%s: %v", r.Do, err)
-	}
-	defer answer.Close()
-	result, err = answer.Wait(func(r control.Report) { told = append(told, r) })
-	if err != nil {
-		t.Fatalf("%s: %v", r.Do, err)
-	}
-	return result, told
-}
-
-func status(t *testing.T, c *control.Client) control.Status {
-	t.Helper()
-	s, err := c.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // TestUpgradeThatFailsSaysWhy: in each way in which it can, and what served goes on.
 func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 	t.Parallel()
@@ -88,17 +61,17 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 			{[]string{harness.AppBinary, "{fd:wbe}"}, "wbe", false},
 			{[]string{harness.AppBinary, "-no-such-flag"}, "exit status 2", true},
 		} {
-			r, _ := request(t, c, control.Request{Do: control.Upgrade, Command: test.command})
+			r, _ := harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: test.command})
 			if r.Outcome != control.Failed || r.Serving != 1 || !strings.Contains(r.Why, test.why) || (r.Output != "") != test.ran {
 				t.Errorf("%q: %+v, and the reason is %q", test.command, r, test.why)
 			}
 		}
 		harness.Write(t, dir, "checked", "", 0o644)
-		if r, _ := request(t, c, control.Request{Do: control.Upgrade}); r.Outcome != control.Failed || !strings.Contains(r.Why, "--check failed") {
+		if r, _ := harness.Ask(t, c, control.Request{Do: control.Upgrade}); r.Outcome != control.Failed || !strings.Contains(r.Why, "--check failed") {
 			t.Errorf("with a check that fails: %+v", r)
 		}
 	})
-	if now := status(t, c); now.Current != 1 || now.State != "serving" || now.Upgrades[len(now.Upgrades)-1].Outcome != control.Failed {
+	if now := harness.Status(t, c); now.Current != 1 || now.State != "serving" || now.Upgrades[len(now.Upgrades)-1].Outcome != control.Failed {
 		t.Errorf("status: %+v", now)
 	}
 	s.Stop()
@@ -124,7 +97,7 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 	flip("1")
 	s, c := named(t, "--listen", "web=127.0.0.1:0", "--chdir", link, "--", "./app")
 	folder := func() string {
-		now := status(t, c)
+		now := harness.Status(t, c)
 		g := now.Generations[len(now.Generations)-1]
 		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", g.Instances[0].PID))
 		if err != nil || g.Number != now.Current {
@@ -137,12 +110,12 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 			t.Errorf("the first generation runs in %s", at)
 		}
 		flip("2")
-		r, told := request(t, c, control.Request{Do: control.Upgrade, Command: []string{"./app", "-delay", "1ms"}})
+		r, told := harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: []string{"./app", "-delay", "1ms"}})
 		if r.Outcome != control.Upgraded || r.Serving != 2 || len(told) == 0 || folder() != "2" {
 			t.Errorf("upgrade: %+v, runs in %s", r, folder())
 		}
 		for _, want := range []string{"1", "2", "1"} {
-			if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded || folder() != want || r.Unchanged {
+			if r, _ := harness.Ask(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded || folder() != want || r.Unchanged {
 				t.Errorf("rollback: %+v, runs in %s and not in %s", r, folder(), want)
 			}
 		}
@@ -150,7 +123,7 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "2")); err != nil {
 		t.Fatal(err)
 	}
-	if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Failed || r.Serving != 5 || !strings.Contains(r.Why, "cannot go back to directory") {
+	if r, _ := harness.Ask(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Failed || r.Serving != 5 || !strings.Contains(r.Why, "cannot go back to directory") {
 		t.Errorf("rollback to what is gone: %+v", r)
 	}
 	s.Stop()
@@ -160,18 +133,18 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 func TestUpgradeToWhatRunsSaysSo(t *testing.T) {
 	t.Parallel()
 	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
-	r, told := request(t, c, control.Request{Do: control.Upgrade})
+	r, told := harness.Ask(t, c, control.Request{Do: control.Upgrade})
 	same := func(r control.Report) bool {
 		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "it runs the same executable in the same directory as generation 1: "+harness.AppBinary)
 	}
 	if r.Outcome != control.Upgraded || !r.Unchanged || !slices.ContainsFunc(told, same) {
 		t.Errorf("%+v, %+v", r, told)
 	}
-	r, _ = request(t, c, control.Request{Do: control.Upgrade, Command: []string{harness.AppBinary, "-delay", "1ms"}})
+	r, _ = harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: []string{harness.AppBinary, "-delay", "1ms"}})
 	if r.Outcome != control.Upgraded || r.Unchanged {
 		t.Errorf("another command: %+v", r)
 	}
-	if now := status(t, c); !now.Upgrades[0].Unchanged || now.Upgrades[1].Unchanged {
+	if now := harness.Status(t, c); !now.Upgrades[0].Unchanged || now.Upgrades[1].Unchanged {
 		t.Errorf("%+v", now.Upgrades)
 	}
 	s.Stop()
@@ -210,7 +183,7 @@ func TestMovedLinkWithoutPWD(t *testing.T) {
 func TestManyClientsAskDuringUpgrades(t *testing.T) {
 	const clients = 100
 	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
-	path, err := control.Find(status(t, c).Name)
+	path, err := control.Find(harness.Status(t, c).Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +195,7 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 				defer own.Close()
 				switch n % 4 {
 				case 0:
-					if r, _ := request(t, own, control.Request{Do: control.Upgrade}); r.Outcome != control.Upgraded || r.Serving < r.Generation {
+					if r, _ := harness.Ask(t, own, control.Request{Do: control.Upgrade}); r.Outcome != control.Upgraded || r.Serving < r.Generation {
 						t.Errorf("upgrade: %+v", r)
 					}
 				case 1: // asks and does not read
@@ -233,7 +206,7 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 					}
 				default:
 					for range 5 {
-						if now := status(t, own); now.Current == 0 || len(now.Generations) == 0 {
+						if now := harness.Status(t, own); now.Current == 0 || len(now.Generations) == 0 {
 							t.Errorf("status: %+v", now)
 						}
 					}
@@ -242,12 +215,12 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 		}
 		wg.Wait()
 	})
-	now := status(t, c)
+	now := harness.Status(t, c)
 	if now.Restarts+now.Crashes > 0 || now.Listeners[0].Address != s.Address("web") || *now.Listeners[0].Queue < 0 {
 		t.Errorf("status: %+v", now)
 	}
 	t.Logf("%d generations for %d requests", now.Current, clients/2)
-	if r, _ := request(t, c, control.Request{Do: control.Stop}); r.Outcome != control.Stopped {
+	if r, _ := harness.Ask(t, c, control.Request{Do: control.Stop}); r.Outcome != control.Stopped {
 		t.Errorf("stop: %+v", r)
 	}
 	if code := s.Wait(); code != 0 {
@@ -261,7 +234,7 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 
 func TestStatusShowsWhatRuns(t *testing.T) {
 	s, c := named(t, "--instances", "2", "--settle", "1h", "--", harness.AppBinary, "-addr", freeport.Address(t), "-take", "handoff")
-	now := status(t, c)
+	now := harness.Status(t, c)
 	if len(now.Generations) != 1 || len(now.Generations[0].Instances) != 2 || now.Generations[0].Connections == nil || len(now.Listeners) != 1 || now.Listeners[0].Kind != "captured" {
 		t.Fatalf("%+v", now)
 	}
@@ -272,7 +245,7 @@ func TestStatusShowsWhatRuns(t *testing.T) {
 	}
 	s.Signal(1)
 	s.AwaitGeneration("generation ready", 2)
-	now = status(t, c)
+	now = harness.Status(t, c)
 	if now.State != "upgrading" || now.Generations[0].Phase != "settling" || len(now.Listeners) != 2 {
 		t.Errorf("%+v", now)
 	}
@@ -288,8 +261,8 @@ func TestHooksOfARealUpgrade(t *testing.T) {
 		hooks = append(hooks, "--on", event+`=echo "$GRACE_EVENT $GRACE_GENERATION" >> `+told)
 	}
 	s, c := named(t, append(hooks, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)...)
-	request(t, c, control.Request{Do: control.Upgrade, Command: []string{"/none"}})
-	request(t, c, control.Request{Do: control.Upgrade})
+	harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: []string{"/none"}})
+	harness.Ask(t, c, control.Request{Do: control.Upgrade})
 	s.AwaitGeneration("generation ended", 1)
 	s.Stop()
 	got, err := os.ReadFile(told)

@@ -129,7 +129,7 @@ func TestRollbackToAReplacedProgram(t *testing.T) {
 			c := control.NewClient(at.Path)
 			defer c.Close()
 			for n, want := range []uint64{old, fresh, old} {
-				if r, _ := request(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded {
+				if r, _ := harness.Ask(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded {
 					t.Fatalf("rollback: %+v", r)
 				}
 				if got := inode(t, d.AwaitInstance("instance ready", 3+n).PID); got != want {

@@ -108,12 +108,12 @@ func TestEnvironmentIsToldToNobody(t *testing.T) {
 	t.Cleanup(client.Close)
 	var told []any
 	for range 2 {
-		result, reports := request(t, client, control.Request{Do: control.Upgrade})
+		result, reports := harness.Ask(t, client, control.Request{Do: control.Upgrade})
 		told = append(told, result, reports)
 		harness.Write(t, filepath.Dir(file), "env", "TOKEN="+secret+"\nbroken line with "+secret+"\n", 0o600) // the second one fails
 	}
 	_, metrics := scraperOf(s).get("/metrics")
-	text, err := json.Marshal(append(told, status(t, client), metrics))
+	text, err := json.Marshal(append(told, harness.Status(t, client), metrics))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,78 @@
+//go:build linux
+
+package harness
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Request is one in flight, until its body is sent or the connection is closed.
+type Request struct {
+	t *testing.T
+	net.Conn
+	answers *bufio.Reader
+}
+
+// BeginRequest returns when the app reads the body.
+func BeginRequest(t *testing.T, addr string) Request {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(2 * Patience)); err != nil {
+		t.Fatal(err)
+	}
+	r := Request{t, conn, bufio.NewReader(conn)}
+	fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	r.answer(http.StatusContinue, "")
+	return r
+}
+
+func (r Request) answer(status int, body string) {
+	r.t.Helper()
+	response, err := http.ReadResponse(r.answers, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != status || string(text) != body {
+		r.t.Fatalf("the answer is %s, %q, %v", response.Status, text, err)
+	}
+}
+
+// Finish wants the answer, and ends the connection.
+func (r Request) Finish() {
+	r.t.Helper()
+	defer r.Close()
+	io.WriteString(r, "body")
+	r.answer(http.StatusOK, "body")
+}
+
+// Get sends one request to an app and gives the body of its answer.
+func Get(t *testing.T, addr, path string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path)
+	text, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := strings.Cut(string(text), "\r\n\r\n")
+	return body
+}
