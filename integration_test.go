@@ -18,6 +18,8 @@ import (
 	"github.com/gracerun/grace/test/harness"
 )
 
+func TestMain(m *testing.M) { os.Exit(harness.Run(m.Run, harness.BuildApp)) }
+
 // upgradesEach is how often each combination is upgraded, one upgrade right
 // after the other.
 const upgradesEach = 50

@@ -1,0 +1,61 @@
+//go:build linux
+
+package lifecycle
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/test/harness"
+)
+
+// TestStoppedByTheTerminal: nobody but grace is in its terminal's foreground, so that who asks there for a pass phrase
+// is stopped.
+func TestStoppedByTheTerminal(t *testing.T) {
+	for call, signal := range map[string]string{"read line </dev/tty": "SIGTTIN", "stty tostop </dev/tty": "SIGTTOU"} {
+		t.Run(signal, func(t *testing.T) {
+			t.Parallel()
+			_, terminal := harness.OpenTerminal(t)
+			s := harness.StartWith(t, func(c *exec.Cmd) {
+				c.Stdin = terminal
+				c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+			}, "--listen", "web=127.0.0.1:0", "--ready-timeout", "5s", "--", "/bin/sh", "-c", call+"; exec sleep 1000")
+			e := s.AwaitMessage("first generation failed")
+			if !strings.Contains(e.Why, " is stopped by "+signal) || strings.Contains(e.Why, "--dialect") {
+				t.Errorf("the reason is %q", e.Why)
+			}
+		})
+	}
+}
+
+// TestWrapperThatClosesTheSockets is named in the reason, and in the log before that.
+func TestWrapperThatClosesTheSockets(t *testing.T) {
+	for name, script := range map[string]string{
+		"in its child":                       `(exec 3<&-; read line <"$0"; exit 1); exit 1`,
+		"in itself":                          `exec 3<&-; read line <"$0"; exit 1`,
+		"in its child, which ends before it": `(exec 3<&-; read line <"$0"); sleep 0.3; exit 1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			gate := filepath.Join(t.TempDir(), "gate")
+			if err := syscall.Mkfifo(gate, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", "/bin/sh", "-c", script, gate)
+			s.Await("what was seen", func(e harness.Entry) bool {
+				return e.Message == "not ready yet" && strings.Contains(e.Why, "was seen without the --listen sockets (web)")
+			})
+			if err := os.WriteFile(gate, []byte("go on\n"), 0); err != nil {
+				t.Fatal(err)
+			}
+			e := s.AwaitMessage("first generation failed")
+			if !strings.Contains(e.Why, "exit status 1; its process ") || strings.Contains(e.Why, "--dialect") {
+				t.Errorf("the reason is %q", e.Why)
+			}
+		})
+	}
+}
