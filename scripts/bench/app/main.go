@@ -1,4 +1,4 @@
-//go:build bench && linux
+//go:build linux
 
 // App is the server that is measured: it answers at once, and says who answered.
 package main
