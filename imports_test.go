@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"examples":           {"handoff", "drain"},
 	"internal":           {},
 	"scripts":            {"cmd/load"},
+	"scripts/bench":      {"cmd/load", "childproc/shim"},
 	"scripts/bench/app":  {"handoff", "drain"},
 	"test":               {},
 	"test/harness":       {"cmd/load", "childproc", "internal", "supervisor/control"},
