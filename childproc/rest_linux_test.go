@@ -190,7 +190,7 @@ func TestRestIsNeverEmptyWhileSomethingLives(t *testing.T) {
 			if f.strange = strange; strange {
 				f.first = f.marks // as if another one had started it
 			}
-			for range 300 {
+			for range 30 {
 				if pids, err := p.rest(); err != nil || len(pids) == 0 {
 					t.Errorf("nothing is left: %v", err)
 					break
