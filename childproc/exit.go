@@ -31,18 +31,6 @@ func (e Exit) Status() int {
 	return e.Code
 }
 
-// Failed reports whether the end was anything but exit status 0 or an ordinary
-// termination by TERM.
-func (e Exit) Failed() bool {
-	if e.Err != nil || e.Unknown {
-		return true
-	}
-	if e.Signal != 0 {
-		return e.Signal != syscall.SIGTERM
-	}
-	return e.Code != 0
-}
-
 // Shortage reports whether the app never ran because something was short that its supervisor needs too: descriptors,
 // processes, memory, room on a disk. That is no fault of the app's, and passes.
 func (e Exit) Shortage() bool { return e.Err != nil && Shortage(e.Err) }

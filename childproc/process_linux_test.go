@@ -76,7 +76,7 @@ func shell(script string) Spec {
 func output(t *testing.T, spec Spec) string {
 	t.Helper()
 	out, exit, err := newFamily(t).Output(t.Context(), spec, 1<<16)
-	if err != nil || exit.Failed() {
+	if err != nil || exit.Status() != 0 {
 		t.Fatalf("%s: %v, %v: %s", spec.Path, exit, err, out)
 	}
 	return string(out)
@@ -326,7 +326,7 @@ func TestOutputKeepsTheEndAndHasADeadline(t *testing.T) {
 
 func TestOutputDoesNotWaitForWhoKeepsIt(t *testing.T) {
 	out, exit, err := newFamily(t).Output(t.Context(), shell("setsid sleep 5 & echo here"), 100)
-	if err != nil || exit.Failed() || string(out) != "here\n" {
+	if err != nil || exit.Status() != 0 || string(out) != "here\n" {
 		t.Errorf("%q, %v, %v", out, exit, err)
 	}
 }
@@ -354,7 +354,7 @@ func TestOrphansAreReapedAndOwnChildrenAreNot(t *testing.T) {
 		}
 		reaped += n
 	}
-	if exit := finish(t, p); exit.Failed() || exit.Unknown {
+	if exit := finish(t, p); exit.Status() != 0 || exit.Unknown {
 		t.Errorf("own child: %v", exit)
 	}
 }
@@ -390,7 +390,7 @@ func TestAdoptedProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if exit := finish(t, launcher); exit.Failed() {
+	if exit := finish(t, launcher); exit.Status() != 0 {
 		t.Errorf("launcher: %v", exit)
 	}
 	out.Close()

@@ -229,16 +229,23 @@ func (a *app) tellOfPredecessor() error {
 	return nil
 }
 
-func failedExit(path string, err error) childproc.Exit {
+func failedExit(path string, err error) Exit {
 	failed := (*childproc.StartError)(nil)
 	if errors.As(err, &failed) {
-		return childproc.Exit{Err: failed}
+		return exitOf(childproc.Exit{Err: failed})
 	}
 	failed = &childproc.StartError{Step: err.Error(), Path: path}
 	if errors.As(err, &failed.Errno) {
 		failed.Step = strings.TrimSuffix(failed.Step, ": "+failed.Errno.Error())
 	}
-	return childproc.Exit{Err: failed}
+	return exitOf(childproc.Exit{Err: failed})
+}
+
+func exitOf(e childproc.Exit) Exit {
+	if e.Err != nil {
+		return Exit{Code: e.Status(), NotRun: e.Err.Error(), Shortage: e.Shortage()}
+	}
+	return Exit{Code: e.Code, Signal: e.Signal, Unknown: e.Unknown}
 }
 
 // watch turns the end of one process into events.
@@ -257,7 +264,7 @@ func (a *apps) watch(app *app, p *childproc.Process) {
 			a.post(obstructed{instance, why})
 		}
 	}
-	a.post(exited{instance, pid, exit})
+	a.post(exited{instance, pid, exitOf(exit)})
 	a.awaitRest(app, p)
 	a.post(emptied{instance, pid})
 }

@@ -53,7 +53,7 @@ type (
 	}
 	startFailed struct {
 		instance int
-		exit     childproc.Exit
+		exit     Exit
 	}
 	// touched says that an instance was seen waiting on a held socket.
 	touched struct{ instance int }
@@ -85,7 +85,7 @@ type (
 	exited struct {
 		instance int
 		pid      int
-		exit     childproc.Exit
+		exit     Exit
 	}
 	emptied struct {
 		instance int

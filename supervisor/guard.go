@@ -77,7 +77,7 @@ func (a *apps) loseSight(app *app, p *childproc.Process, why string) {
 	if err := guarded(func() { exit, _ = p.Wait() }); err != nil {
 		a.post(noticed{"something did not work", err.Error()})
 	}
-	a.post(exited{app.start.instance, p.PID, exit})
+	a.post(exited{app.start.instance, p.PID, exitOf(exit)})
 	err := guarded(func() {
 		a.attempt(a.insist(app, "cannot kill what the app left behind yet", p.KillRest))
 		a.awaitRest(app, p)

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"syscall"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 // Phase is where an instance is in its life.
@@ -48,7 +46,7 @@ type instance struct {
 	ended      bool      // its main process has ended
 	rest       []remnant // what that has left behind, as far as it is known
 	searched   bool      // what it has left behind was looked for, and told to stop
-	exit       childproc.Exit
+	exit       Exit
 	fault      bool // grace ended it because it did not work
 }
 
@@ -212,7 +210,7 @@ func (m *machine) onExited(i *instance, ev exited) {
 		return // it only launched the main process, or came after its end
 	}
 	i.ended, i.exit = true, ev.exit
-	i.generation.ran = i.generation.ran || ev.exit.Err == nil
+	i.generation.ran = i.generation.ran || ev.exit.NotRun == ""
 	m.disarm(&i.watchdog)
 	m.reportExit(i)
 	switch i.phase {
@@ -242,7 +240,7 @@ func (m *machine) reportExit(i *instance) {
 	r := report{level: info, text: "instance ended", generation: i.generation.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.exit.String()}
 	if i.phase == Starting || i.phase == Ready {
 		r.level = warn
-		if i.generation.stage == StageCurrent && !i.exit.Shortage() {
+		if i.generation.stage == StageCurrent && !i.exit.Shortage {
 			r.fact = FactCrashed
 			m.crashes++
 		}
@@ -295,7 +293,7 @@ func (m *machine) fill(i *instance) {
 func (m *machine) succeed(i *instance) (*instance, time.Duration) {
 	next := m.newInstance(i.generation, i.slot, i.failures+1)
 	delay := backoff(i.failures)
-	if i.exit.Shortage() {
+	if i.exit.Shortage {
 		next.failures, next.shortage, delay = i.failures, i.exit.String(), shortageRetry
 	}
 	next.timer = m.armJittered(timer{instance: next.id}, delay)

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/rs/zerolog"
 )
 
@@ -37,11 +36,11 @@ func (f *fakeHost) start(s start) {
 	f.answer(time.Nanosecond, started{s.instance, s.instance})
 	f.answer(f.startTime, readied{s.instance})
 	if s.instance == 1 && f.crashAfter > 0 {
-		f.end(1, f.crashAfter, childproc.Exit{Code: 1})
+		f.end(1, f.crashAfter, Exit{Code: 1})
 	}
 }
 
-func (f *fakeHost) end(instance int, after time.Duration, exit childproc.Exit) {
+func (f *fakeHost) end(instance int, after time.Duration, exit Exit) {
 	f.answer(after, exited{instance, instance, exit})
 	f.answer(after+time.Nanosecond, emptied{instance, instance})
 }
@@ -49,7 +48,7 @@ func (f *fakeHost) end(instance int, after time.Duration, exit childproc.Exit) {
 func (f *fakeHost) tell(t tell) {
 	f.told[t.instance] = time.Now()
 	if f.drainTime > 0 {
-		f.end(t.instance, f.drainTime, childproc.Exit{})
+		f.end(t.instance, f.drainTime, Exit{})
 	}
 }
 
@@ -64,7 +63,7 @@ func (f *fakeHost) follow(follow)       {}
 
 func (f *fakeHost) kill(instance int) {
 	f.kills[instance]++
-	f.end(instance, time.Nanosecond, childproc.Exit{Signal: syscall.SIGKILL})
+	f.end(instance, time.Nanosecond, Exit{Signal: syscall.SIGKILL})
 }
 
 func (f *fakeHost) reap(reap)     {}

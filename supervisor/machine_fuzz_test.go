@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -388,7 +387,7 @@ func (w *world) answerPrepare(generation int, ok bool) {
 func (w *world) answerStart(instance int, ok bool) {
 	delete(w.starting, instance)
 	if !ok {
-		w.happen(startFailed{instance, childproc.Exit{Err: &childproc.StartError{Step: "fork", Errno: syscall.EAGAIN}}})
+		w.happen(startFailed{instance, Exit{Code: 1, NotRun: "no process is left", Shortage: true}})
 		return
 	}
 	w.pids++
@@ -402,7 +401,7 @@ func (w *world) move(instance int) {
 	w.happen(moved{instance: instance, pid: w.pids})
 }
 
-func (w *world) end(p *process, exit childproc.Exit) {
+func (w *world) end(p *process, exit Exit) {
 	p.ended = true
 	w.happen(exited{p.instance, p.pid, exit})
 }
@@ -431,7 +430,7 @@ func pick[V any](set map[int]V, n int) (int, bool) {
 	return keys[n%len(keys)], true
 }
 
-var exits = []childproc.Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SIGKILL}, {Code: 3}, {Unknown: true}}
+var exits = []Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SIGKILL}, {Code: 3}, {Unknown: true}}
 
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
@@ -629,7 +628,7 @@ func (w *world) unwindStep() {
 			return
 		}
 		if p.killed {
-			w.end(p, childproc.Exit{Signal: syscall.SIGKILL})
+			w.end(p, Exit{Signal: syscall.SIGKILL})
 			return
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 // said gives the reports of the whole run that begin with text.
@@ -29,7 +27,7 @@ func (w *world) upgrade(t *testing.T) {
 	}
 }
 
-func (w *world) endInstance(id int, exit childproc.Exit) {
+func (w *world) endInstance(id int, exit Exit) {
 	p := w.processes[w.m.instances[id].pid]
 	w.end(p, exit)
 	w.happen(emptied{id, p.pid})
@@ -44,7 +42,7 @@ func TestUpgradeTellsTheOldGenerationOnlyWhenTheNewOneIsReady(t *testing.T) {
 	if got := w.m.instances[1].phase; got != Draining {
 		t.Fatalf("the old instance is %s after the new one was ready", got)
 	}
-	w.endInstance(1, childproc.Exit{})
+	w.endInstance(1, Exit{})
 	if len(w.said("generation ended")) != 1 || len(w.m.generations) != 1 {
 		t.Errorf("the old generation has not ended: %v", w)
 	}
@@ -66,7 +64,7 @@ func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
 
 func TestCandidateThatExitsFailsTheUpgrade(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.endInstance(candidate.id, childproc.Exit{Code: 3})
+	w.endInstance(candidate.id, Exit{Code: 3})
 	failed := w.said("upgrade failed, generation 1 still serves")
 	if len(failed) != 1 || !strings.Contains(failed[0].why, "exit status 3") {
 		t.Fatalf("reports: %+v", failed)
@@ -101,7 +99,7 @@ func TestCandidateReplacesADeadCurrent(t *testing.T) {
 	w.happen(upgradeRequested{})
 	w.answerPrepare(2, true)
 	w.answerStart(2, true)
-	w.endInstance(1, childproc.Exit{Code: 1})
+	w.endInstance(1, Exit{Code: 1})
 	if w.finished {
 		t.Fatal("grace ended while a candidate starts")
 	}
@@ -116,7 +114,7 @@ func TestDeadCurrentAndFailedCandidateEndGrace(t *testing.T) {
 	p.Restart = RestartNever
 	w := servingWith(t, p)
 	w.happen(upgradeRequested{})
-	w.endInstance(1, childproc.Exit{Code: 9})
+	w.endInstance(1, Exit{Code: 9})
 	w.answerPrepare(2, false)
 	if !w.finished || w.status != 9 {
 		t.Errorf("finished %v with %d", w.finished, w.status)
@@ -142,7 +140,7 @@ func TestMaxDraining(t *testing.T) {
 	if w.m.candidate != nil || len(w.said("upgrade waits")) != 1 {
 		t.Fatalf("the third upgrade does not wait: %v", w)
 	}
-	w.endInstance(2, childproc.Exit{})
+	w.endInstance(2, Exit{})
 	if w.m.candidate == nil {
 		t.Error("it still waits after a generation has ended")
 	}
@@ -182,12 +180,12 @@ func TestFirstGenerationThatFailsEndsGraceWithItsStatus(t *testing.T) {
 		want int
 		ran  bool
 	}{
-		"exit 3":      {func(w *world) { w.ready1(); w.endInstance(1, childproc.Exit{Code: 3}) }, 3, true},
-		"exit 0":      {func(w *world) { w.ready1(); w.endInstance(1, childproc.Exit{}) }, 0, true},
-		"signal":      {func(w *world) { w.ready1(); w.endInstance(1, childproc.Exit{Signal: syscall.SIGSEGV}) }, 139, true},
+		"exit 3":      {func(w *world) { w.ready1(); w.endInstance(1, Exit{Code: 3}) }, 3, true},
+		"exit 0":      {func(w *world) { w.ready1(); w.endInstance(1, Exit{}) }, 0, true},
+		"signal":      {func(w *world) { w.ready1(); w.endInstance(1, Exit{Signal: syscall.SIGSEGV}) }, 139, true},
 		"fork fails":  {func(w *world) { w.answerPrepare(1, true); w.answerStart(1, false) }, 1, false},
 		"not found":   {func(w *world) { delete(w.preparing, 1); w.happen(prepareFailed{1, "cannot find", 127}) }, 127, false},
-		"never ready": {func(w *world) { w.ready1(); w.expirePhase(1); w.endInstance(1, childproc.Exit{}) }, 124, true},
+		"never ready": {func(w *world) { w.ready1(); w.expirePhase(1); w.endInstance(1, Exit{}) }, 124, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, testPolicy())
@@ -226,7 +224,7 @@ func TestWaitForReadinessEndsWithTheStart(t *testing.T) {
 	for name, end := range map[string]func(w *world){
 		"ready":   func(w *world) { w.readiness(1, true) },
 		"stopped": func(w *world) { w.happen(stopRequested{}) },
-		"exited":  func(w *world) { w.end(w.processes[1], childproc.Exit{Code: 1}) },
+		"exited":  func(w *world) { w.end(w.processes[1], Exit{Code: 1}) },
 		"late":    func(w *world) { w.expirePhase(1) },
 	} {
 		w := newWorld(t, testPolicy())
@@ -244,7 +242,7 @@ func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
 	w := newWorld(t, testPolicy())
 	w.ready1()
 	w.happen(touched{1})
-	w.endInstance(1, childproc.Exit{Code: 1})
+	w.endInstance(1, Exit{Code: 1})
 	if r := w.said("first generation failed")[0]; strings.Contains(r.why, "not seen to use") {
 		t.Errorf("why: %q", r.why)
 	}
@@ -257,7 +255,7 @@ func TestObstacleIsTheReason(t *testing.T) {
 		why  string
 	}{
 		"late":   {func(w *world) { w.expirePhase(1) }, ": it does not wait; it is stopped"},
-		"exited": {func(w *world) { w.endInstance(1, childproc.Exit{Code: 1}) }, "exit status 1; it is stopped"},
+		"exited": {func(w *world) { w.endInstance(1, Exit{Code: 1}) }, "exit status 1; it is stopped"},
 	} {
 		w := newWorld(t, testPolicy())
 		w.ready1()
@@ -271,17 +269,17 @@ func TestObstacleIsTheReason(t *testing.T) {
 	}
 	w := replaced(t)
 	w.happen(obstructed{2, "it is stopped"})
-	w.endInstance(2, childproc.Exit{Code: 1})
+	w.endInstance(2, Exit{Code: 1})
 	if r := w.said("upgrade undone, generation 1 serves again")[0]; r.why != "instance ended: exit status 1" {
 		t.Errorf("of one that served: %q", r.why)
 	}
 }
 
 func TestRestartPolicies(t *testing.T) {
-	crash, clean, term := childproc.Exit{Code: 1}, childproc.Exit{}, childproc.Exit{Signal: syscall.SIGTERM}
+	crash, clean, term := Exit{Code: 1}, Exit{}, Exit{Signal: syscall.SIGTERM}
 	for _, test := range []struct {
 		policy Restart
-		exit   childproc.Exit
+		exit   Exit
 		status int // -1: a restart
 	}{
 		{RestartOnFailure, crash, -1}, {RestartOnFailure, clean, 0}, {RestartOnFailure, term, 143},
@@ -339,8 +337,8 @@ func TestStopStatuses(t *testing.T) {
 		stop func(w *world)
 		want int
 	}{
-		"drained":     {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, childproc.Exit{Signal: syscall.SIGTERM}) }, 0},
-		"exited 1":    {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, childproc.Exit{Code: 1}) }, 0},
+		"drained":     {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, Exit{Signal: syscall.SIGTERM}) }, 0},
+		"exited 1":    {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, Exit{Code: 1}) }, 0},
 		"over time":   {func(w *world) { w.happen(stopRequested{}); w.expirePhase(1); w.unwind() }, 137},
 		"second TERM": {func(w *world) { w.stopTwice(2 * sameStop); w.unwind() }, 137},
 		"QUIT":        {func(w *world) { w.happen(killRequested{}); w.unwind() }, 137},
@@ -393,7 +391,7 @@ func TestFirstStopAfterTheEndOfTheAppIsNoSecondOne(t *testing.T) {
 	p.Restart = RestartNever
 	w := servingWith(t, p)
 	w.upgrade(t)
-	w.endInstance(2, childproc.Exit{})
+	w.endInstance(2, Exit{})
 	w.happen(stopRequested{})
 	if phase := w.m.instances[1].phase; phase != Draining {
 		t.Errorf("the old generation's instance is %s", phase)
@@ -453,7 +451,7 @@ func TestWatchdog(t *testing.T) {
 		t.Fatal("a late timer killed it")
 	}
 	w.expire(w.m.instances[1].watchdog.number)
-	w.endInstance(1, childproc.Exit{Signal: syscall.SIGKILL})
+	w.endInstance(1, Exit{Signal: syscall.SIGKILL})
 	if w.m.instances[2].phase != Backoff {
 		t.Error("a hung app is not restarted")
 	}
@@ -496,7 +494,7 @@ func TestMainProcessThatMoved(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	launcher := w.processes[candidate.pid]
 	w.move(candidate.id)
-	w.end(launcher, childproc.Exit{})
+	w.end(launcher, Exit{})
 	w.happen(emptied{candidate.id, launcher.pid})
 	if candidate.phase != Starting {
 		t.Fatalf("the launcher's end made the instance %s", candidate.phase)
@@ -510,9 +508,9 @@ func TestMainProcessThatMoved(t *testing.T) {
 func TestMainProcessThatComesAfterTheEndIsToldToStop(t *testing.T) {
 	w := serving(t)
 	i := w.m.instances[1]
-	w.end(w.processes[i.pid], childproc.Exit{Code: 1})
+	w.end(w.processes[i.pid], Exit{Code: 1})
 	w.move(1)
-	w.end(w.processes[i.pid], childproc.Exit{Code: 1})
+	w.end(w.processes[i.pid], Exit{Code: 1})
 	told := slices.ContainsFunc(w.seen, func(a action) bool { return a == tell{1, syscall.SIGTERM} })
 	if !told || len(w.said("restarting")) != 1 {
 		t.Errorf("told %v, restarted %d times", told, len(w.said("restarting")))
@@ -559,7 +557,7 @@ func TestDrainTellsHowItGoes(t *testing.T) {
 		t.Errorf("reports %+v", w.said("draining"))
 	}
 	w.expirePhase(1)
-	w.endInstance(1, childproc.Exit{Signal: syscall.SIGKILL})
+	w.endInstance(1, Exit{Signal: syscall.SIGKILL})
 	if r := w.said("generation ended"); len(r) != 1 || !strings.Contains(r[0].why, "12 connections") || r[0].level != warn {
 		t.Errorf("reports %+v", r)
 	}
@@ -576,9 +574,9 @@ func TestReplacedListenerGoesToANewGeneration(t *testing.T) {
 func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
 	for why, happens := range map[string]func(w *world){
 		"generation 1, which drains,":         func(*world) {},
-		"generation 1, which has just ended,": func(w *world) { w.endInstance(1, childproc.Exit{}) },
+		"generation 1, which has just ended,": func(w *world) { w.endInstance(1, Exit{}) },
 		"an app": func(w *world) {
-			w.endInstance(1, childproc.Exit{})
+			w.endInstance(1, Exit{})
 			w.at = w.at.Add(justEnded)
 		},
 	} {
@@ -603,7 +601,7 @@ func TestDrainTellsWhatTheAppSaysIsInFlight(t *testing.T) {
 	w.happen(tallied{1, 2})
 	w.happen(counted{generation: 1, inFlight: 12})
 	w.happen(counted{generation: 1, why: "no right"})
-	w.end(w.processes[1], childproc.Exit{})
+	w.end(w.processes[1], Exit{})
 	w.happen(counted{generation: 1, inFlight: 11})
 	for _, want := range []string{
 		"draining (12 connections, 5 requests in flight)", "draining (5 requests in flight)", "draining (11 connections, 3 requests in flight)",
@@ -626,14 +624,14 @@ func TestInstanceThatStopsByItself(t *testing.T) {
 		restarts bool
 		status   int
 	}{
-		"well":             {RestartOnFailure, func(w *world) { w.endInstance(1, childproc.Exit{}) }, false, 0},
-		"well, for always": {RestartAlways, func(w *world) { w.endInstance(1, childproc.Exit{}) }, true, 0},
-		"badly":            {RestartOnFailure, func(w *world) { w.endInstance(1, childproc.Exit{Code: 1}) }, true, 0},
+		"well":             {RestartOnFailure, func(w *world) { w.endInstance(1, Exit{}) }, false, 0},
+		"well, for always": {RestartAlways, func(w *world) { w.endInstance(1, Exit{}) }, true, 0},
+		"badly":            {RestartOnFailure, func(w *world) { w.endInstance(1, Exit{Code: 1}) }, true, 0},
 		"not in time": {RestartOnFailure, func(w *world) {
 			w.expirePhase(1)
-			w.endInstance(1, childproc.Exit{Signal: syscall.SIGKILL})
+			w.endInstance(1, Exit{Signal: syscall.SIGKILL})
 		}, true, 0},
-		"badly, for never": {RestartNever, func(w *world) { w.endInstance(1, childproc.Exit{Code: 3}) }, false, 3},
+		"badly, for never": {RestartNever, func(w *world) { w.endInstance(1, Exit{Code: 3}) }, false, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := testPolicy()
@@ -669,7 +667,7 @@ func TestInstanceThatStopsByItselfIsNotToldTo(t *testing.T) {
 		if i := w.m.instances[1]; slices.Contains(w.seen, action(tell{1, syscall.SIGTERM})) || i.deadline != deadline {
 			t.Errorf("%s: it was told, or got more time: %v", name, w.seen)
 		}
-		w.endInstance(1, childproc.Exit{})
+		w.endInstance(1, Exit{})
 		if len(w.said("restarting")) > 0 || name == "stop" && !w.finished {
 			t.Errorf("%s: %v", name, w)
 		}
@@ -683,7 +681,7 @@ func TestCandidateThatStopsByItselfIsNotPromoted(t *testing.T) {
 	if w.m.current.number != 1 || w.m.instances[1].phase != Ready {
 		t.Fatalf("generation %d is current", w.m.current.number)
 	}
-	w.endInstance(candidate.id, childproc.Exit{})
+	w.endInstance(candidate.id, Exit{})
 	if len(w.said("upgrade failed, generation 1 still serves")) != 1 {
 		t.Errorf("the upgrade has not failed: %v", w)
 	}
@@ -691,16 +689,14 @@ func TestCandidateThatStopsByItselfIsNotPromoted(t *testing.T) {
 
 // What grace itself was short of is no crash of the app, and no reason to wait longer each time.
 func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
-	short := func(errno syscall.Errno) childproc.Exit {
-		return childproc.Exit{Err: &childproc.StartError{Step: "fork", Errno: errno}}
-	}
+	short := func(why string) Exit { return Exit{Code: 1, NotRun: why, Shortage: true} }
 	w := serving(t)
 	w.crash(1)
 	crashes, told := w.m.crashes, len(w.said("restarting"))
 	for instance := 2; instance < 12; instance++ {
 		w.expire(w.m.instances[instance].timer.number)
 		delete(w.starting, instance)
-		w.happen(startFailed{instance, short(syscall.EAGAIN)})
+		w.happen(startFailed{instance, short("no process is left")})
 		next := w.m.instances[instance+1]
 		if next == nil || next.phase != Backoff || next.failures != 1 {
 			t.Fatalf("after %d: %+v", instance, next)
@@ -711,7 +707,7 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 	}
 	w.expire(w.m.instances[12].timer.number)
 	delete(w.starting, 12)
-	w.happen(startFailed{12, short(syscall.ENOSPC)})
+	w.happen(startFailed{12, short("no room is left")})
 	if got := len(w.said("restarting")) - told; got != 2 || w.m.crashes != crashes {
 		t.Errorf("told %d times of two shortages, %d crashes", got, w.m.crashes-crashes)
 	}
@@ -724,7 +720,7 @@ func TestShortageInTheShimIsNoCrash(t *testing.T) {
 	w.expire(w.m.instances[2].timer.number)
 	w.answerStart(2, true)
 	crashes := w.m.crashes
-	w.endInstance(2, childproc.Exit{Err: &childproc.StartError{Step: "exec", Errno: syscall.EAGAIN}})
+	w.endInstance(2, Exit{Code: 126, NotRun: "no process is left", Shortage: true})
 	if next := w.m.instances[3]; next == nil || next.failures != 1 || w.m.crashes != crashes {
 		t.Errorf("%+v, %d crashes", next, w.m.crashes-crashes)
 	}

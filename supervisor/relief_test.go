@@ -5,8 +5,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 func stageOf(w *world, generation int) Stage {
@@ -29,7 +27,7 @@ func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 	if w.m.instances[1].phase != Draining {
 		t.Fatalf("instance 1 is %s", w.m.instances[1].phase)
 	}
-	w.endInstance(1, childproc.Exit{})
+	w.endInstance(1, Exit{})
 	if stageOf(w, 1) != StageEnded || len(w.said("generation told to stop")) != 1 {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}
@@ -69,9 +67,9 @@ func TestSteeredGenerationThatStaysBusyIsToldToStopInTheEnd(t *testing.T) {
 
 func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 	for name, die := range map[string]func(w *world){
-		"it crashes":         func(w *world) { w.endInstance(2, childproc.Exit{Code: 3}) },
-		"it ends":            func(w *world) { w.endInstance(2, childproc.Exit{}) },
-		"the watchdog barks": func(w *world) { w.expire(w.m.instances[2].watchdog.number); w.endInstance(2, childproc.Exit{Code: 3}) },
+		"it crashes":         func(w *world) { w.endInstance(2, Exit{Code: 3}) },
+		"it ends":            func(w *world) { w.endInstance(2, Exit{}) },
+		"the watchdog barks": func(w *world) { w.expire(w.m.instances[2].watchdog.number); w.endInstance(2, Exit{Code: 3}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := replaced(t)
@@ -95,13 +93,13 @@ func TestGenerationThatTakesOverAgainIsMadeWhole(t *testing.T) {
 	p := steeredPolicy()
 	p.Instances = 2
 	for name, lose := range map[string]func(w *world){
-		"an instance has crashed while it settled": func(w *world) { w.upgrade(t); w.endInstance(1, childproc.Exit{Code: 3}) },
-		"an instance was to be started again":      func(w *world) { w.endInstance(1, childproc.Exit{Code: 3}); w.upgrade(t) },
+		"an instance has crashed while it settled": func(w *world) { w.upgrade(t); w.endInstance(1, Exit{Code: 3}) },
+		"an instance was to be started again":      func(w *world) { w.endInstance(1, Exit{Code: 3}); w.upgrade(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := servingWith(t, p)
 			lose(w)
-			w.endInstance(w.m.current.instances[0].id, childproc.Exit{Code: 3})
+			w.endInstance(w.m.current.instances[0].id, Exit{Code: 3})
 			if w.m.current.number != 1 || len(w.m.current.instances) != 2 {
 				t.Fatalf("generation %d is current, with %d instances", w.m.current.number, len(w.m.current.instances))
 			}
@@ -121,7 +119,7 @@ func TestGenerationThatTakesOverAgainIsMadeWhole(t *testing.T) {
 func TestGenerationThatStopsByItselfCannotTakeOver(t *testing.T) {
 	w := replaced(t)
 	w.happen(withdrawn{1})
-	w.endInstance(2, childproc.Exit{Code: 3})
+	w.endInstance(2, Exit{Code: 3})
 	if w.m.current.number != 2 || w.steered != 2 || len(w.said("restarting")) != 1 {
 		t.Errorf("generation %d is current, connections go to %d", w.m.current.number, w.steered)
 	}
@@ -187,7 +185,7 @@ func TestWhoWaitsForACrashedGenerationIsAnsweredByIt(t *testing.T) {
 	if w.quiet(1); i.phase != Draining {
 		t.Fatalf("instance 2 is %s", i.phase)
 	}
-	w.endInstance(i.id, childproc.Exit{})
+	w.endInstance(i.id, Exit{})
 	if stageOf(w, 1) != StageEnded || w.m.current.number != 2 || w.steered != 2 {
 		t.Errorf("generation 1 is %s, %d is current", stageOf(w, 1), w.m.current.number)
 	}
@@ -288,7 +286,7 @@ func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
 	if left, all := i.deadline.Sub(w.at), w.m.policy.DrainTimeout; left > all-10*time.Second || left < all-11*time.Second {
 		t.Errorf("it has %s to end", left)
 	}
-	w.endInstance(1, childproc.Exit{Signal: syscall.SIGTERM})
+	w.endInstance(1, Exit{Signal: syscall.SIGTERM})
 	if !w.finished || w.status != 0 {
 		t.Errorf("finished %v with status %d", w.finished, w.status)
 	}
@@ -370,7 +368,7 @@ func TestStopEmptiesAfterTheDrainDelay(t *testing.T) {
 
 func TestInstanceThatEndsWhileGraceStopsIsNotStartedAgain(t *testing.T) {
 	w := toldToStop(t, steeredPolicy())
-	w.endInstance(1, childproc.Exit{Code: 3})
+	w.endInstance(1, Exit{Code: 3})
 	if !w.finished || w.status != 0 || len(w.said("restarting")) > 0 {
 		t.Errorf("finished %v with status %d", w.finished, w.status)
 	}

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -68,14 +67,14 @@ func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
 		"it exits": {func(w *world) string {
 			w.answerPrepare(2, true)
 			w.answerStart(2, true)
-			w.endInstance(2, childproc.Exit{Code: 3})
+			w.endInstance(2, Exit{Code: 3})
 			return "exit status 3"
 		}, true},
-		"it cannot be started": {func(w *world) string { w.answerPrepare(2, true); w.answerStart(2, false); return "fork" }, false},
+		"it cannot be started": {func(w *world) string { w.answerPrepare(2, true); w.answerStart(2, false); return "no process is left" }, false},
 		"it cannot be executed": {func(w *world) string {
 			w.answerPrepare(2, true)
 			w.answerStart(2, true)
-			w.endInstance(2, childproc.Exit{Err: &childproc.StartError{Step: "permission denied"}})
+			w.endInstance(2, Exit{Code: 1, NotRun: "cannot start /app: permission denied"})
 			return "permission denied"
 		}, false},
 		"it is never ready": {func(w *world) string {
@@ -117,7 +116,7 @@ func TestWhoAsksLearnsThatItWasUndone(t *testing.T) {
 	w := servingWith(t, steeredPolicy())
 	request := w.request("app", "new")
 	w.bring(t)
-	w.endInstance(2, childproc.Exit{Code: 3})
+	w.endInstance(2, Exit{Code: 3})
 	if r := w.results()[request]; r.outcome != control.Undone || r.serving != 1 || !strings.Contains(r.why, "exit status 3") {
 		t.Errorf("answer: %+v", r)
 	}
@@ -203,7 +202,7 @@ func TestRollbackThatWaitedCanFindNothing(t *testing.T) {
 	w := servingWith(t, p)
 	w.upgrade(t)
 	request := w.rollback()
-	w.endInstance(2, childproc.Exit{Code: 3})
+	w.endInstance(2, Exit{Code: 3})
 	if r := w.results()[request]; r.outcome != control.Refused || r.serving != 1 {
 		t.Errorf("answer: %+v", r)
 	}
@@ -237,7 +236,7 @@ func TestSecondStopByRequestWaitsAlong(t *testing.T) {
 	if len(w.said("stopping at once")) > 0 || w.m.instances[1].phase != Draining {
 		t.Fatalf("instance 1 is %s", w.m.instances[1].phase)
 	}
-	w.endInstance(1, childproc.Exit{})
+	w.endInstance(1, Exit{})
 	for _, request := range []int{first, second} {
 		if r := w.results()[request]; r.outcome != control.Stopped {
 			t.Errorf("answer to request %d: %+v", request, r)
@@ -249,7 +248,7 @@ func TestHistoryKeepsTheLast(t *testing.T) {
 	w := serving(t)
 	for range historyLength + 3 {
 		w.upgrade(t)
-		w.endInstance(w.m.generations[0].instances[0].id, childproc.Exit{})
+		w.endInstance(w.m.generations[0].instances[0].id, Exit{})
 	}
 	h := w.m.history
 	if len(h) != historyLength || h[len(h)-1].Generation != historyLength+4 || h[0].From != h[0].Generation-1 || h[0].Outcome != control.Upgraded {

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 // machineState is a machine in a form that another grace can read, when no upgrade is
@@ -163,7 +161,7 @@ func (m *machine) restoreInstance(g *generation, s instanceState) error {
 		id: s.ID, slot: s.Slot, generation: g, phase: Phase(phase), since: s.Since, pid: s.PID, processes: s.Processes,
 		failures: s.Failures, deadline: s.Deadline, inFlight: s.InFlight, says: s.Says, ended: s.Ended, fault: s.Fault,
 		signDue: s.Watchdog, told: s.Told, searched: s.Searched, rest: s.Rest,
-		exit: childproc.Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
+		exit: Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
 	}
 	m.instances[i.id] = i
 	g.instances = append(g.instances, i)

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 // travel takes the machine to another grace, if it is calm. Timers of the old one are
@@ -180,7 +178,7 @@ func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
 // TestForeignState: what a newer grace knows is not guessed.
 func TestForeignState(t *testing.T) {
 	w := serving(t)
-	w.end(w.processes[w.m.instances[1].pid], childproc.Exit{Code: 3})
+	w.end(w.processes[w.m.instances[1].pid], Exit{Code: 3})
 	never := func(timer) time.Time { return time.Time{} }
 	for why, change := range map[string]func(s *machineState){
 		"levitating":             func(s *machineState) { s.Generations[0].Stage = "levitating" },

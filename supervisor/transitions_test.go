@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 var update = flag.Bool("update", false, "write the generated documents")
@@ -59,7 +57,7 @@ var situations = []situation{
 	{StageCurrent, Draining, "ended, with processes left", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		i := w.m.instances[1]
-		w.end(w.processes[i.pid], childproc.Exit{Code: 1})
+		w.end(w.processes[i.pid], Exit{Code: 1})
 		return w, i
 	}},
 	{StageCurrent, Killing, "hung", func(t *testing.T) (*world, *instance) {
@@ -160,7 +158,7 @@ func candidateStarted(t *testing.T) (*world, *instance) {
 
 func (w *world) crash(instance int) {
 	p := w.processes[w.m.instances[instance].pid]
-	w.end(p, childproc.Exit{Code: 1})
+	w.end(p, Exit{Code: 1})
 	w.happen(emptied{instance, p.pid})
 }
 
@@ -182,8 +180,8 @@ var occurrences = []occurrence{
 	{"readied", func(w *world, i *instance) bool {
 		return w.hasProcess(i.id) && w.then(func() { w.happen(readied{i.id}) })
 	}},
-	{"exited with 0", exitedWith(childproc.Exit{})},
-	{"exited with 1", exitedWith(childproc.Exit{Code: 1})},
+	{"exited with 0", exitedWith(Exit{})},
+	{"exited with 1", exitedWith(Exit{Code: 1})},
 	{"emptied", func(w *world, i *instance) bool {
 		return i.ended && w.then(func() { w.happen(emptied{i.id, i.pid}) })
 	}},
@@ -219,7 +217,7 @@ var occurrences = []occurrence{
 	}},
 }
 
-func exitedWith(exit childproc.Exit) func(*world, *instance) bool {
+func exitedWith(exit Exit) func(*world, *instance) bool {
 	return func(w *world, i *instance) bool {
 		p := w.processes[i.pid]
 		return p != nil && !p.ended && w.then(func() { w.end(p, exit) })

@@ -237,7 +237,7 @@ func TestCallOfAKilledAppIsLeftOut(t *testing.T) {
 func TestListenerEndsWithTheWholeTree(t *testing.T) {
 	a := startRole(t, "orphan", "127.0.0.1:0")
 	bind := a.next(t, capture.Bind)
-	if exit, err := a.Wait(); err != nil || exit.Failed() {
+	if exit, err := a.Wait(); err != nil || exit.Status() != 0 {
 		t.Fatalf("%v, %v", exit, err)
 	}
 	ended := make(chan error, 1)
