@@ -3,8 +3,6 @@ package supervisor
 import (
 	"syscall"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 // action is one thing for the shell to do; the types below are all there are.
@@ -51,12 +49,6 @@ type (
 		signal   syscall.Signal
 		told     bool // the process group was
 		crashed  bool // nobody has told the main process
-	}
-	// follow makes a process an instance's main one; it is answered as started
-	// is.
-	follow struct {
-		instance int
-		process  *childproc.Process
 	}
 	// kill ends all processes of an instance's groups, and what ended ones have left
 	// behind.
@@ -132,7 +124,6 @@ func (dismiss) action()   {}
 func (tell) action()      {}
 func (tellGroup) action() {}
 func (tellRest) action()  {}
-func (follow) action()    {}
 func (kill) action()      {}
 func (reap) action()      {}
 func (release) action()   {}

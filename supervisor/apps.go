@@ -43,15 +43,15 @@ func (a *apps) tellGroup(t tellGroup) { a.attempt(a.running[t.instance].main().S
 
 func (a *apps) dismiss(instance int) { a.running[instance].dismiss() }
 
-func (a *apps) follow(f follow) {
-	late, ok := a.running[f.instance]
+func (a *apps) follow(instance int, main *childproc.Process) {
+	late, ok := a.running[instance]
 	if !ok {
-		late = &app{processes: []*childproc.Process{f.process}}
-		go func() { a.attempt(late.kill()) }()
+		late = &app{processes: []*childproc.Process{main}}
+		a.reaping.Go(func() { a.attempt(late.kill()) })
 		return
 	}
-	late.processes = append(late.processes, f.process)
-	a.follows(late, f.process)
+	late.processes = append(late.processes, main)
+	a.follows(late, main)
 }
 
 func (a *apps) kill(instance int) {

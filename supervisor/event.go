@@ -3,8 +3,6 @@ package supervisor
 import (
 	"syscall"
 	"time"
-
-	"github.com/gracerun/grace/childproc"
 )
 
 // event is one fact from outside; the types below are all there are.
@@ -78,7 +76,6 @@ type (
 	moved struct {
 		instance int
 		pid      int
-		process  *childproc.Process
 	}
 	// exited says that a process has ended, and emptied, which always follows,
 	// that nothing of its process group is left.

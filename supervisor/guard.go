@@ -34,13 +34,15 @@ func guarded(work func()) (err error) {
 	return nil
 }
 
+const ownCode = "github.com/gracerun/grace/"
+
 // origin is where the panic that is being recovered from began.
 func origin() string {
 	calls := make([]uintptr, 64)
 	frames := runtime.CallersFrames(calls[:runtime.Callers(0, calls)])
 	for panicked := false; ; {
 		frame, more := frames.Next()
-		if panicked && !strings.HasPrefix(frame.Function, "runtime.") {
+		if panicked && strings.HasPrefix(frame.Function, ownCode) {
 			return fmt.Sprintf("%s, %s:%d", filepath.Base(frame.Function), filepath.Base(frame.File), frame.Line)
 		}
 		panicked = panicked || frame.Function == "runtime.gopanic"

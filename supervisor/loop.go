@@ -3,6 +3,7 @@ package supervisor
 import (
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -16,7 +17,7 @@ type host interface {
 	tell(tell)
 	tellGroup(tellGroup)
 	tellRest(tellRest)
-	follow(follow)
+	follow(instance int, main *childproc.Process)
 	kill(instance int)
 	reap(reap)
 	release(instance int)
@@ -135,6 +136,12 @@ func (l *loop) leave() {
 	l.part(l.machine.state(l.timers.due))
 }
 
+// adopted is a moved with the process, which the host follows from then on, as one that was started.
+type adopted struct {
+	moved
+	process *childproc.Process
+}
+
 // parting is what the loop and the handover agree by: either an event is taken, or the other grace is let go on.
 type parting struct {
 	cut    chan struct{} // closed when there is something else to do
@@ -206,6 +213,9 @@ func (l *loop) take(ev event) {
 	switch e := ev.(type) {
 	case asked:
 		ev = l.callers.admit(e)
+	case adopted:
+		l.host.follow(e.instance, e.process)
+		ev = e.moved
 	case timerExpired:
 		l.timers.disarm(e.timer.number)
 	}
@@ -234,8 +244,6 @@ func (l *loop) perform(a action) {
 		l.host.tellGroup(a)
 	case tellRest:
 		l.host.tellRest(a)
-	case follow:
-		l.host.follow(a)
 	case kill:
 		l.host.kill(a.instance)
 	case reap:

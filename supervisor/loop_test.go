@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/rs/zerolog"
 )
 
@@ -59,7 +60,8 @@ func (f *fakeHost) letGo(int)           {}
 func (f *fakeHost) observe(observe)     {}
 func (f *fakeHost) tellGroup(tellGroup) {}
 func (f *fakeHost) tellRest(tellRest)   {}
-func (f *fakeHost) follow(follow)       {}
+
+func (f *fakeHost) follow(int, *childproc.Process) {}
 
 func (f *fakeHost) kill(instance int) {
 	f.kills[instance]++

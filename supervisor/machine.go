@@ -115,9 +115,6 @@ func (m *machine) step(at time.Time, ev event) []action {
 // stepInstance takes the events of one instance. One that is unknown has exited,
 // and nothing that comes late matters any more.
 func (m *machine) stepInstance(ev instanceEvent) {
-	if ev, ok := ev.(moved); ok {
-		m.do(follow{ev.instance, ev.process})
-	}
 	i := m.instances[ev.of()]
 	if i == nil {
 		return

@@ -263,7 +263,6 @@ func (w *world) take(a action) {
 		w.need(w.hasProcess(a.instance) && w.m.policy.StopGroup, a)
 	case tellRest:
 		w.need(w.hasProcess(a.instance) && w.m.instances[a.instance].ended, a)
-	case follow:
 	case kill:
 		w.need(w.hasProcess(a.instance), a)
 		w.markKilled(a.instance)

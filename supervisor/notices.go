@@ -173,5 +173,5 @@ func (e *ear) move(pid int) {
 	}
 	e.mains = append(e.mains, pid)
 	e.main.Store(int64(pid))
-	e.apps.post(moved{e.instance, pid, p})
+	e.apps.post(adopted{moved{e.instance, pid}, p})
 }

@@ -312,8 +312,6 @@ func describe(a action, i *instance) string {
 		return fmt.Sprintf("signal its group%s %s", other(a.instance), name(a.signal))
 	case tellRest:
 		return fmt.Sprintf("signal what it left %s", name(a.signal))
-	case follow:
-		return "follow the new main process"
 	case kill:
 		return "kill" + other(a.instance)
 	case reap:
