@@ -4,13 +4,25 @@ import (
 	"fmt"
 	"slices"
 	"time"
+)
 
-	"github.com/gracerun/grace/supervisor/control"
+// Outcome is how a request ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeUpgraded   Outcome = "upgraded"   // the new generation serves
+	OutcomeFailed     Outcome = "failed"     // it does not, and the old one was not touched
+	OutcomeUndone     Outcome = "undone"     // it did, and failed while the old one could take over again
+	OutcomeSuperseded Outcome = "superseded" // a later request took its place
+	OutcomeRefused    Outcome = "refused"    // nothing was begun
+	OutcomeStopped    Outcome = "stopped"    // the app has ended, and grace ends
+	OutcomeReexeced   Outcome = "reexeced"   // another grace has taken over
 )
 
 // result is the answer to a request.
 type result struct {
-	outcome    control.Outcome
+	outcome    Outcome
 	generation int
 	serving    int  // the generation that serves now, 0 if there is none
 	ran        bool // the app was executed
@@ -24,7 +36,7 @@ type attempt struct {
 	Generation, From int
 	Began            time.Time
 	Took             time.Duration
-	Outcome          control.Outcome
+	Outcome          Outcome
 	Why              string
 	Command          []string
 	Rollback         bool
@@ -36,7 +48,7 @@ const historyLength = 10
 
 // conclude gives an attempt its result. The first generation is started, and is
 // no upgrade of anything.
-func (m *machine) conclude(g *generation, outcome control.Outcome, why string) {
+func (m *machine) conclude(g *generation, outcome Outcome, why string) {
 	a := g.attempt
 	if a == nil {
 		return
@@ -50,7 +62,7 @@ func (m *machine) conclude(g *generation, outcome control.Outcome, why string) {
 }
 
 func (m *machine) remember(a attempt, r recipe) {
-	if a.Outcome == control.Upgraded {
+	if a.Outcome == OutcomeUpgraded {
 		m.say(report{level: info, text: "upgraded", fact: FactUpgraded, generation: a.Generation, took: a.Took, why: a.sameness(r)})
 	}
 	a.requests = nil

@@ -39,7 +39,7 @@ func (c *callers) admit(a asked) event {
 func (c *callers) hear(at time.Time, r report) {
 	for _, lines := range c.waiting {
 		if len(lines) < cap(lines)-1 {
-			lines <- control.Line{Report: r.message(at)}
+			lines <- control.Line{Report: reportMessage(r, at)}
 		}
 	}
 }
@@ -49,7 +49,7 @@ func (c *callers) answer(a answer) {
 	if !ok {
 		return
 	}
-	lines <- control.Line{Result: a.result.message(c.output)}
+	lines <- control.Line{Result: resultMessage(a.result, c.output)}
 	c.hangUp(a.request)
 }
 
@@ -65,7 +65,7 @@ func (c *callers) close() {
 	}
 }
 
-func (r report) message(at time.Time) *control.Report {
+func reportMessage(r report, at time.Time) *control.Report {
 	return &control.Report{
 		Time: at, Level: levels[r.level].String(), Text: r.text, Fact: string(r.fact),
 		Generation: r.generation, Instance: r.instance, PID: r.pid,
@@ -73,9 +73,9 @@ func (r report) message(at time.Time) *control.Report {
 	}
 }
 
-func (r result) message(output string) *control.Result {
-	m := &control.Result{Outcome: r.outcome, Generation: r.generation, Serving: r.serving, Took: r.took.Seconds(), Why: r.why, Unchanged: r.unchanged}
-	if r.ran && r.outcome != control.Upgraded {
+func resultMessage(r result, output string) *control.Result {
+	m := &control.Result{Outcome: control.Outcome(r.outcome), Generation: r.generation, Serving: r.serving, Took: r.took.Seconds(), Why: r.why, Unchanged: r.unchanged}
+	if r.ran && r.outcome != OutcomeUpgraded {
 		m.Output = output
 	}
 	return m

@@ -17,8 +17,8 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	for range 10 {
 		c.hear(time.Unix(1, 0), report{level: warn, text: "hello", fact: FactCrashed, generation: 3, took: time.Second})
 	}
-	c.answer(answer{1, result{outcome: control.Failed, why: "because", took: time.Second, ran: true}})
-	c.answer(answer{1, result{outcome: control.Upgraded}}) // nobody waits any more
+	c.answer(answer{1, result{outcome: OutcomeFailed, why: "because", took: time.Second, ran: true}})
+	c.answer(answer{1, result{outcome: OutcomeUpgraded}}) // nobody waits any more
 	var got []control.Line
 	for line := range lines {
 		got = append(got, line)
@@ -39,12 +39,12 @@ func TestOutputIsNamedWhereThereCanBeSome(t *testing.T) {
 		result result
 		want   string
 	}{
-		{result{outcome: control.Failed, ran: true}, "a file"},
-		{result{outcome: control.Undone, ran: true}, "a file"},
-		{result{outcome: control.Failed}, ""},
-		{result{outcome: control.Upgraded, ran: true}, ""},
+		{result{outcome: OutcomeFailed, ran: true}, "a file"},
+		{result{outcome: OutcomeUndone, ran: true}, "a file"},
+		{result{outcome: OutcomeFailed}, ""},
+		{result{outcome: OutcomeUpgraded, ran: true}, ""},
 	} {
-		if m := c.result.message("a file"); m.Output != c.want {
+		if m := resultMessage(c.result, "a file"); m.Output != c.want {
 			t.Errorf("%+v: %q", c.result, m.Output)
 		}
 	}

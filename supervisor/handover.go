@@ -99,7 +99,7 @@ func (a *app) resume() error {
 }
 
 // handOver gives everything away; if nobody takes it, this grace has it all still.
-func (h *handover) handOver(m machineState, p *parting) event {
+func (h *handover) handOver(m Snapshot, p *parting) event {
 	s := h.service
 	if s.hooks.open.Load() > 0 {
 		return reexecDelayed{}
@@ -181,7 +181,7 @@ func (h *handover) takeBack(d *document) {
 }
 
 // describe suspends the steering, if it gives a document.
-func (h *handover) describe(m machineState) (*document, error) {
+func (h *handover) describe(m Snapshot) (*document, error) {
 	s := h.service
 	d := &document{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
 	d.Host = hostState{

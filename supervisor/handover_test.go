@@ -17,7 +17,7 @@ func anyDocument(t *testing.T) *document {
 	t.Helper()
 	w := serving(t)
 	return &document{
-		Version: stateVersion, Grace: "v1", PID: 7, Machine: w.m.state(func(timer) time.Time { return time.Time{} }),
+		Version: stateVersion, Grace: "v1", PID: 7, Machine: w.m.snapshot(func(timer) time.Time { return time.Time{} }),
 		Host: hostState{
 			Launches: map[int]launchState{1: (&launch{path: "/app", env: []string{"SECRET=1"}}).state()},
 			Apps:     []appState{{Generation: 1, Instance: 1, Calls: -1}},
@@ -117,7 +117,7 @@ func (f *fakeSuccessor) suspend() <-chan struct{} {
 
 func (f *fakeSuccessor) resume() { f.resumed++ }
 
-func (f *fakeSuccessor) handOver(_ machineState, p *parting) event {
+func (f *fakeSuccessor) handOver(_ Snapshot, p *parting) event {
 	if f.hangs {
 		<-p.cut
 		f.cuts = append(f.cuts, time.Now())

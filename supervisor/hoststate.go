@@ -23,7 +23,7 @@ type document struct {
 	Version int
 	Grace   string // the program's version
 	PID     int
-	Machine machineState
+	Machine Snapshot
 	Host    hostState
 }
 

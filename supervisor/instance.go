@@ -292,7 +292,7 @@ func (m *machine) fill(i *instance) {
 // failed by no fault of the app's is tried again soon, always.
 func (m *machine) succeed(i *instance) (*instance, time.Duration) {
 	next := m.newInstance(i.generation, i.slot, i.failures+1)
-	delay := backoff(i.failures)
+	delay := backoffAfter(i.failures)
 	if i.exit.Shortage {
 		next.failures, next.shortage, delay = i.failures, i.exit.String(), shortageRetry
 	}

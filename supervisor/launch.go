@@ -61,7 +61,7 @@ func resolveOrder(o Options, order prepare, kept program) (*launch, error) {
 	if order.again == nil {
 		return resolveAnew(o, order.current)
 	}
-	if err := order.again.possible(kept); err != nil {
+	if err := possible(*order.again, kept); err != nil {
 		return nil, err
 	}
 	o.Dir = order.again.Dir

@@ -47,8 +47,8 @@ func linksIn(dir string) []string {
 	return links
 }
 
-// moved says which link leads to another directory now than when the recipe was made, or nothing.
-func (r recipe) moved() string {
+// movedLink says which link leads to another directory now than when the recipe was made, or nothing.
+func movedLink(r recipe) string {
 	for _, link := range slices.Sorted(maps.Keys(r.Links)) {
 		to, err := filepath.EvalSymlinks(link)
 		if err != nil || to == r.Links[link] {
@@ -68,7 +68,7 @@ func (l *launch) heedLinks(current *recipe) error {
 	if current == nil || current.Dir != l.dir {
 		return nil
 	}
-	moved := current.moved()
+	moved := movedLink(*current)
 	if moved != "" && current.runsLike(l.recipe()) {
 		return fmt.Errorf("it would start what runs already: %s", moved)
 	}

@@ -62,7 +62,7 @@ type successor interface {
 	suspend() <-chan struct{}
 	resume()
 	// handOver gives away what there is. The loop stands still meanwhile.
-	handOver(machineState, *parting) event
+	handOver(Snapshot, *parting) event
 }
 
 // audience hears every report, in the loop's goroutine, and does not block.
@@ -111,7 +111,7 @@ func (l *loop) next(end <-chan struct{}) bool {
 	case ev := <-l.events:
 		l.take(ev)
 	case picture := <-l.pictures:
-		picture <- l.machine.picture()
+		picture <- statusMessage(l.machine.snapshot(l.timers.due))
 	case <-l.pulse:
 		l.beat()
 	case <-end:
@@ -133,7 +133,7 @@ func (l *loop) leave() {
 			return
 		}
 	}
-	l.part(l.machine.state(l.timers.due))
+	l.part(l.machine.snapshot(l.timers.due))
 }
 
 // adopted is a moved with the process, which the host follows from then on, as one that was started.
@@ -166,7 +166,7 @@ const (
 )
 
 // part stands still while another grace gets ready, but not for longer than deadlines can wait.
-func (l *loop) part(state machineState) {
+func (l *loop) part(state Snapshot) {
 	p := &parting{make(chan struct{}), make(chan struct{})}
 	outcome := make(chan event, 1)
 	go func() { outcome <- l.successor.handOver(state, p) }()
@@ -175,7 +175,7 @@ func (l *loop) part(state machineState) {
 	for {
 		select {
 		case picture := <-l.pictures:
-			picture <- l.machine.picture()
+			picture <- statusMessage(l.machine.snapshot(l.timers.due))
 		case <-l.pulse:
 			l.beat()
 		case <-patience:

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 // mode is what all of grace is about to do.
@@ -193,7 +191,7 @@ func (m *machine) discardUnwanted() {
 
 func (m *machine) end() {
 	m.mode = done
-	m.answerAll(m.stoppers, result{outcome: control.Stopped})
+	m.answerAll(m.stoppers, result{outcome: OutcomeStopped})
 	m.do(finish{m.status})
 }
 

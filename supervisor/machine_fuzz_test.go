@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 // world is what a machine acts on, with all that could happen in it, and the
@@ -331,7 +329,7 @@ func (w *world) checkFinish() {
 
 // plausible: who is told that a generation serves can rely on it.
 func (w *world) plausible(r result) bool {
-	if r.outcome != control.Upgraded {
+	if r.outcome != OutcomeUpgraded {
 		return true
 	}
 	serves := w.m.current != nil && r.generation == w.m.current.number || r.generation == w.steered // until the next action

@@ -327,8 +327,8 @@ func TestBackoffDoublesAndIsForgottenAfterAHealthyMinute(t *testing.T) {
 	if got := w.said("restarting")[4].within; got != want[0] {
 		t.Errorf("after a healthy minute: %s", got)
 	}
-	if backoff(100) != longBackoff {
-		t.Errorf("the longest is %s", backoff(100))
+	if backoffAfter(100) != longBackoff {
+		t.Errorf("the longest is %s", backoffAfter(100))
 	}
 }
 

@@ -60,8 +60,8 @@ const (
 	besideShared = 5 * time.Second
 )
 
-// backoff doubles with each failure in a row; the shell adds the jitter.
-func backoff(failures int) time.Duration {
+// backoffAfter doubles with each failure in a row; the shell adds the jitter.
+func backoffAfter(failures int) time.Duration {
 	d := firstBackoff
 	for range failures {
 		d = min(2*d, longBackoff)

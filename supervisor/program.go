@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
@@ -62,6 +63,14 @@ func (p program) close() {
 	if p != 0 {
 		unix.Close(int(p)) // which cannot fail: nothing is written through it
 	}
+}
+
+func identify(path string) (file, error) {
+	var s unix.Stat_t
+	if err := unix.Stat(path, &s); err != nil {
+		return file{}, err
+	}
+	return file{Device: uint64(s.Dev), Inode: s.Ino, Size: s.Size, Modified: time.Unix(s.Mtim.Unix())}, nil
 }
 
 // is reports whether it is the file that ran, and was not written over.
@@ -150,6 +159,24 @@ func (a *apps) takeOverPrograms(programs map[int]int, files handoff.Descriptors)
 		} else {
 			a.programs[generation] = program(here)
 		}
+	}
+	return nil
+}
+
+// possible gives the reason why a recipe cannot be followed any more. p is its executable, if that was kept.
+func possible(r recipe, p program) error {
+	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
+		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)
+	}
+	if p.is(r.File) {
+		return nil
+	}
+	now, err := identify(r.Executable)
+	if err != nil {
+		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
+	}
+	if !r.File.same(now) {
+		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, r.File.difference(now))
 	}
 	return nil
 }

@@ -2,11 +2,8 @@ package supervisor
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // recipe is what a generation runs: the command as it was written, and what was
@@ -33,14 +30,6 @@ type file struct {
 	Modified      time.Time
 }
 
-func identify(path string) (file, error) {
-	var s unix.Stat_t
-	if err := unix.Stat(path, &s); err != nil {
-		return file{}, err
-	}
-	return file{Device: uint64(s.Dev), Inode: s.Ino, Size: s.Size, Modified: time.Unix(s.Mtim.Unix())}, nil
-}
-
 // same does not ask for the build id: PyInstaller, Deno, Bun and Node's single executables put the program behind or into
 // a finished runtime, whose build id it keeps.
 func (f file) same(now file) bool {
@@ -53,22 +42,4 @@ func (f file) difference(now file) string {
 		return fmt.Sprintf("inode %d, was %d", now.Inode, f.Inode)
 	}
 	return "changed at " + now.Modified.Format(time.DateTime)
-}
-
-// possible gives the reason why a recipe cannot be followed any more. p is its executable, if that was kept.
-func (r recipe) possible(p program) error {
-	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)
-	}
-	if p.is(r.File) {
-		return nil
-	}
-	now, err := identify(r.Executable)
-	if err != nil {
-		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
-	}
-	if !r.File.same(now) {
-		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, r.File.difference(now))
-	}
-	return nil
 }

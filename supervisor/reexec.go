@@ -2,8 +2,6 @@ package supervisor
 
 import (
 	"time"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 // relay is the replacement of grace itself, which is wanted.
@@ -28,7 +26,7 @@ func (m *machine) onReexecRequested(ev reexecRequested) {
 func (m *machine) refuseReexec(requests []int) {
 	const why = "grace is stopping"
 	m.say(report{level: warn, text: "reexec refused", why: why})
-	m.answerAll(requests, result{outcome: control.Refused, why: why})
+	m.answerAll(requests, result{outcome: OutcomeRefused, why: why})
 }
 
 // tryReexec waits for the end of what cannot travel.
@@ -61,14 +59,14 @@ func (m *machine) watchAnew() {
 
 func (m *machine) onReexecFailed(ev reexecFailed) {
 	m.say(report{level: failure, text: "reexec failed, this grace goes on", why: ev.why})
-	m.answerReexec(result{outcome: control.Failed, why: ev.why})
+	m.answerReexec(result{outcome: OutcomeFailed, why: ev.why})
 	m.watchAnew()
 }
 
 // onReexeced leaves everything as it is: it is another grace's now.
 func (m *machine) onReexeced(ev reexeced) {
 	m.say(report{level: info, text: "another grace takes over", pid: ev.pid})
-	m.answerReexec(result{outcome: control.Reexeced})
+	m.answerReexec(result{outcome: OutcomeReexeced})
 	m.mode = done
 	m.do(finish{})
 }

@@ -2,8 +2,6 @@ package supervisor
 
 import (
 	"testing"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 func (w *world) answered(request int) *result {
@@ -26,7 +24,7 @@ func TestReexecHandsOverOnceAtACalmMoment(t *testing.T) {
 	w.leaving = false
 	w.happen(reexecFailed{"it is broken"})
 	for _, request := range []int{first, second} {
-		if r := w.answered(request); r == nil || r.outcome != control.Failed || r.why != "it is broken" || r.serving != 1 {
+		if r := w.answered(request); r == nil || r.outcome != OutcomeFailed || r.why != "it is broken" || r.serving != 1 {
 			t.Errorf("%d: %+v", request, r)
 		}
 	}
@@ -81,7 +79,7 @@ func TestReexecedMachineDoesNothingMore(t *testing.T) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case answer:
-			if a.request != request || a.result.outcome != control.Reexeced || a.result.serving != 1 {
+			if a.request != request || a.result.outcome != OutcomeReexeced || a.result.serving != 1 {
 				t.Errorf("%+v", a)
 			}
 		case report, finish:
@@ -105,7 +103,7 @@ func TestReexecIsRefusedWhenGraceStops(t *testing.T) {
 	w.happen(stopRequested{})
 	w.happen(reexecRequested{late})
 	for _, request := range []int{waiting, late} {
-		if r := w.answered(request); r == nil || r.outcome != control.Refused {
+		if r := w.answered(request); r == nil || r.outcome != OutcomeRefused {
 			t.Errorf("%d: %+v", request, r)
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 // relieve is for the generation whose successor serves. It is told to end, unless
@@ -65,7 +63,7 @@ func (m *machine) giveBack(g, before *generation, why string) {
 	m.do(steer{before.number})
 	g.failure = why
 	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), fact: FactUndone, generation: g.number, took: m.at.Sub(g.since), why: why})
-	m.conclude(g, control.Undone, why)
+	m.conclude(g, OutcomeUndone, why)
 	m.startHeld(before, "its generation serves again")
 	m.drainGeneration(g)
 }
@@ -73,7 +71,7 @@ func (m *machine) giveBack(g, before *generation, why string) {
 // endSettling is for a generation that takes over no more.
 func (m *machine) endSettling(g *generation) {
 	m.empty(g)
-	m.conclude(m.current, control.Upgraded, "")
+	m.conclude(m.current, OutcomeUpgraded, "")
 }
 
 // empty waits until nothing goes on in a generation that gets nothing new.
@@ -196,6 +194,6 @@ func (m *machine) dwindle(i *instance) {
 		m.empty(g)
 	}
 	if settled && g.stage != StageSettling {
-		m.conclude(m.current, control.Upgraded, "")
+		m.conclude(m.current, OutcomeUpgraded, "")
 	}
 }

@@ -3,8 +3,6 @@ package supervisor
 import (
 	"slices"
 	"time"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 func (m *machine) onUpgradeRequested(ev upgradeRequested) {
@@ -23,7 +21,7 @@ func (m *machine) onUpgradeRequested(ev upgradeRequested) {
 	}
 	const why = "a later request asks for something else"
 	m.say(report{level: info, text: "upgrade superseded", fact: FactSuperseded, why: why})
-	m.answerAll(m.wish.requests, result{outcome: control.Superseded, why: why})
+	m.answerAll(m.wish.requests, result{outcome: OutcomeSuperseded, why: why})
 	m.wish = newer
 }
 
@@ -53,7 +51,7 @@ func (m *machine) hasPrevious() bool { return m.current != nil && m.current.befo
 
 func (m *machine) refuse(requests []int, why string) {
 	m.say(report{level: warn, text: "upgrade refused", fact: FactRefused, why: why})
-	m.answerAll(requests, result{outcome: control.Refused, why: why})
+	m.answerAll(requests, result{outcome: OutcomeRefused, why: why})
 }
 
 // forget refuses what waits.
@@ -100,7 +98,7 @@ func (m *machine) linger() {
 	m.mode = lingering
 	m.forget()
 	if m.candidate != nil {
-		m.conclude(m.candidate, control.Failed, "grace is stopping")
+		m.conclude(m.candidate, OutcomeFailed, "grace is stopping")
 		m.drainGeneration(m.candidate)
 	}
 	m.delay = m.arm(timer{}, m.policy.DrainDelay)
@@ -135,10 +133,10 @@ func (m *machine) beginEnd() {
 // cutShort answers who waits for a generation when all of grace stops.
 func (m *machine) cutShort(g *generation) {
 	if g.stage == StageCurrent {
-		m.conclude(g, control.Upgraded, "")
+		m.conclude(g, OutcomeUpgraded, "")
 		return
 	}
-	m.conclude(g, control.Failed, "grace is stopping")
+	m.conclude(g, OutcomeFailed, "grace is stopping")
 }
 
 func (m *machine) onKillRequested(ev killRequested) {

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 // results are the answers so far, by request.
@@ -53,7 +51,7 @@ func TestWhoAsksLearnsThatTheNewGenerationServes(t *testing.T) {
 		t.Fatalf("answered %+v before the new generation serves", r)
 	}
 	w.bring(t)
-	if r := w.results()[request]; r.outcome != control.Upgraded || r.generation != 2 || r.serving != 2 || r.took <= 0 {
+	if r := w.results()[request]; r.outcome != OutcomeUpgraded || r.generation != 2 || r.serving != 2 || r.took <= 0 {
 		t.Errorf("answer: %+v", r)
 	}
 }
@@ -89,10 +87,10 @@ func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
 			request := w.request()
 			why := c.fail(w)
 			r := w.results()[request]
-			if r.outcome != control.Failed || r.generation != 2 || r.serving != 1 || r.ran != c.ran || !strings.Contains(r.why, why) {
+			if r.outcome != OutcomeFailed || r.generation != 2 || r.serving != 1 || r.ran != c.ran || !strings.Contains(r.why, why) {
 				t.Errorf("answer: %+v, and the reason is %q", r, why)
 			}
-			if h := w.m.history; len(h) != 1 || h[0].Outcome != control.Failed || h[0].From != 1 || h[0].Why != r.why {
+			if h := w.m.history; len(h) != 1 || h[0].Outcome != OutcomeFailed || h[0].From != 1 || h[0].Why != r.why {
 				t.Errorf("history: %+v", h)
 			}
 		})
@@ -107,7 +105,7 @@ func TestAnswerWaitsUntilTheUpgradeCannotBeUndone(t *testing.T) {
 		t.Fatalf("answered %+v while the old generation can take over again", r)
 	}
 	w.expireRelief(1)
-	if r := w.results()[request]; r.outcome != control.Upgraded || r.serving != 2 {
+	if r := w.results()[request]; r.outcome != OutcomeUpgraded || r.serving != 2 {
 		t.Errorf("answer: %+v", r)
 	}
 }
@@ -117,7 +115,7 @@ func TestWhoAsksLearnsThatItWasUndone(t *testing.T) {
 	request := w.request("app", "new")
 	w.bring(t)
 	w.endInstance(2, Exit{Code: 3})
-	if r := w.results()[request]; r.outcome != control.Undone || r.serving != 1 || !strings.Contains(r.why, "exit status 3") {
+	if r := w.results()[request]; r.outcome != OutcomeUndone || r.serving != 1 || !strings.Contains(r.why, "exit status 3") {
 		t.Errorf("answer: %+v", r)
 	}
 	w.happen(upgradeRequested{})
@@ -132,7 +130,7 @@ func TestRequestsForTheSameAreOneUpgrade(t *testing.T) {
 	w.readiness(2, false)
 	g := w.bring(t)
 	for _, request := range requests {
-		if r := w.results()[request]; r.outcome != control.Upgraded || r.generation != g.number {
+		if r := w.results()[request]; r.outcome != OutcomeUpgraded || r.generation != g.number {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
 	}
@@ -144,11 +142,11 @@ func TestRequestsForTheSameAreOneUpgrade(t *testing.T) {
 func TestLaterCommandSupersedes(t *testing.T) {
 	w, _ := candidateStarted(t)
 	older, newer := w.request("b"), w.request("c")
-	if r := w.results()[older]; r.outcome != control.Superseded || r.serving != 1 {
+	if r := w.results()[older]; r.outcome != OutcomeSuperseded || r.serving != 1 {
 		t.Errorf("answer to the older request: %+v", r)
 	}
 	w.readiness(2, false)
-	if g := w.bring(t); g.recipe.Command[0] != "c" || w.results()[newer].outcome != control.Upgraded {
+	if g := w.bring(t); g.recipe.Command[0] != "c" || w.results()[newer].outcome != OutcomeUpgraded {
 		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
 	}
 	if len(w.said("upgrade superseded")) != 1 {
@@ -175,7 +173,7 @@ func TestCommandThatServesIsTheOneToUpgrade(t *testing.T) {
 func TestRollbackRunsWhatRanBefore(t *testing.T) {
 	w := serving(t)
 	nothing := w.rollback()
-	if r := w.results()[nothing]; r.outcome != control.Refused || r.why != noPrevious {
+	if r := w.results()[nothing]; r.outcome != OutcomeRefused || r.why != noPrevious {
 		t.Errorf("answer with nothing to go back to: %+v", r)
 	}
 	first := w.m.current.recipe
@@ -186,7 +184,7 @@ func TestRollbackRunsWhatRanBefore(t *testing.T) {
 		t.Fatalf("to be run again: %+v", again)
 	}
 	w.bring(t)
-	if r := w.results()[request]; r.outcome != control.Upgraded || !w.m.history[1].Rollback {
+	if r := w.results()[request]; r.outcome != OutcomeUpgraded || !w.m.history[1].Rollback {
 		t.Errorf("answer: %+v, history %+v", r, w.m.history)
 	}
 	w.rollback()
@@ -203,7 +201,7 @@ func TestRollbackThatWaitedCanFindNothing(t *testing.T) {
 	w.upgrade(t)
 	request := w.rollback()
 	w.endInstance(2, Exit{Code: 3})
-	if r := w.results()[request]; r.outcome != control.Refused || r.serving != 1 {
+	if r := w.results()[request]; r.outcome != OutcomeRefused || r.serving != 1 {
 		t.Errorf("answer: %+v", r)
 	}
 }
@@ -214,7 +212,7 @@ func TestStopAnswersEverybody(t *testing.T) {
 	stop := w.ask()
 	w.happen(stopRequested{stop})
 	late := w.request()
-	for request, want := range map[int]control.Outcome{waiting: control.Refused, late: control.Refused} {
+	for request, want := range map[int]Outcome{waiting: OutcomeRefused, late: OutcomeRefused} {
 		if r := w.results()[request]; r.outcome != want || r.why != "grace is stopping" || r.serving != 0 {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
@@ -223,7 +221,7 @@ func TestStopAnswersEverybody(t *testing.T) {
 		t.Error("a stop was answered before the end")
 	}
 	w.unwind()
-	if r := w.results()[stop]; r.outcome != control.Stopped {
+	if r := w.results()[stop]; r.outcome != OutcomeStopped {
 		t.Errorf("answer to the stop: %+v", r)
 	}
 }
@@ -238,7 +236,7 @@ func TestSecondStopByRequestWaitsAlong(t *testing.T) {
 	}
 	w.endInstance(1, Exit{})
 	for _, request := range []int{first, second} {
-		if r := w.results()[request]; r.outcome != control.Stopped {
+		if r := w.results()[request]; r.outcome != OutcomeStopped {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
 	}
@@ -251,7 +249,7 @@ func TestHistoryKeepsTheLast(t *testing.T) {
 		w.endInstance(w.m.generations[0].instances[0].id, Exit{})
 	}
 	h := w.m.history
-	if len(h) != historyLength || h[len(h)-1].Generation != historyLength+4 || h[0].From != h[0].Generation-1 || h[0].Outcome != control.Upgraded {
+	if len(h) != historyLength || h[len(h)-1].Generation != historyLength+4 || h[0].From != h[0].Generation-1 || h[0].Outcome != OutcomeUpgraded {
 		t.Errorf("history: %+v", h)
 	}
 }

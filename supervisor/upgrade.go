@@ -2,8 +2,6 @@ package supervisor
 
 import (
 	"fmt"
-
-	"github.com/gracerun/grace/supervisor/control"
 )
 
 func (m *machine) tryUpgrade() {
@@ -104,7 +102,7 @@ func (m *machine) fail(g *generation, why string, status int) {
 		text = fmt.Sprintf("upgrade failed, generation %d still serves", m.current.number)
 	}
 	m.say(report{level: failure, text: text, fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
-	m.conclude(g, control.Failed, why)
+	m.conclude(g, OutcomeFailed, why)
 	m.drainGeneration(g)
 	m.endIfDeserted()
 }
@@ -118,7 +116,7 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 		why += "; if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET"
 	}
 	m.status = status
-	m.conclude(g, control.Failed, why)
+	m.conclude(g, OutcomeFailed, why)
 	m.say(report{level: failure, text: "first generation failed", fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
 	m.stop()
 }
@@ -145,6 +143,6 @@ func (m *machine) promote(g *generation) {
 		m.relieve(old)
 	}
 	if m.settling() == nil {
-		m.conclude(g, control.Upgraded, "")
+		m.conclude(g, OutcomeUpgraded, "")
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// machineState is a machine in a form that another grace can read, when no upgrade is
-// under way and nobody waits for an answer.
-type machineState struct {
-	Generation, Instance int // the numbers given last
+// Snapshot is a machine in a form that everybody can read. Another grace can go on from one, where no upgrade is under way
+// and nobody waits for an answer.
+type Snapshot struct {
+	State                string `json:"-"` // starting, serving, upgrading, stopping
+	Generation, Instance int    // the numbers given last
 	Current              int
 	Steered              bool // for a grace before this one, where it changed with NoUpgrade
 	NoUpgrade            string
@@ -19,10 +20,10 @@ type machineState struct {
 	Status               int
 	Restarts, Crashes    int
 	History              []attempt
-	Generations          []generationState
+	Generations          []GenerationSnapshot
 }
 
-type generationState struct {
+type GenerationSnapshot struct {
 	Number               int
 	Stage                string
 	Since, Born          time.Time
@@ -33,10 +34,10 @@ type generationState struct {
 	Failure              string
 	Status, InFlight     int
 	Progress, Relief     time.Time // when the timers are due; zero: not armed
-	Instances            []instanceState
+	Instances            []InstanceSnapshot
 }
 
-type instanceState struct {
+type InstanceSnapshot struct {
 	ID, Slot       int
 	Phase          string
 	Since          time.Time
@@ -67,34 +68,49 @@ func (m *machine) calm() bool {
 	return !slices.ContainsFunc(m.generations, func(g *generation) bool { return g.preparing })
 }
 
-// state gives a calm machine's. The timers' owner knows when each is due.
-func (m *machine) state(due func(timer) time.Time) machineState {
-	s := machineState{
-		Generation: m.generation, Instance: m.instance, Current: m.current.number,
+// snapshot is the machine of this moment. The timers' owner knows when each is due.
+func (m *machine) snapshot(due func(timer) time.Time) Snapshot {
+	s := Snapshot{
+		State: m.condition(), Generation: m.generation, Instance: m.instance,
 		Steered: m.policy.Steered, NoUpgrade: m.policy.NoUpgrade,
 		Notifying: slices.Sorted(maps.Keys(m.notifying)), Status: m.status,
 		Restarts: m.restarts, Crashes: m.crashes, History: m.history,
 	}
+	if m.current != nil {
+		s.Current = m.current.number
+	}
 	for _, g := range m.generations {
-		s.Generations = append(s.Generations, g.state(due))
+		s.Generations = append(s.Generations, g.snapshot(due))
 	}
 	return s
 }
 
-func (g *generation) state(due func(timer) time.Time) generationState {
-	s := generationState{
+func (m *machine) condition() string {
+	switch {
+	case m.mode != running:
+		return "stopping"
+	case m.candidate != nil && m.candidate.attempt.From != 0, m.current != nil && m.current.attempt != nil:
+		return "upgrading"
+	case m.current == nil:
+		return "starting"
+	}
+	return "serving"
+}
+
+func (g *generation) snapshot(due func(timer) time.Time) GenerationSnapshot {
+	s := GenerationSnapshot{
 		Number: g.number, Stage: g.stage.String(), Since: g.since, Born: g.born, Recipe: g.recipe, Before: g.before,
 		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: g.failure, Status: g.status, InFlight: g.inFlight,
 		Progress: due(g.progress), Relief: due(g.relief),
 	}
 	for _, i := range g.instances {
-		s.Instances = append(s.Instances, i.state(due))
+		s.Instances = append(s.Instances, i.snapshot(due))
 	}
 	return s
 }
 
-func (i *instance) state(due func(timer) time.Time) instanceState {
-	return instanceState{
+func (i *instance) snapshot(due func(timer) time.Time) InstanceSnapshot {
+	return InstanceSnapshot{
 		ID: i.id, Slot: i.slot, Phase: i.phase.String(), Since: i.since, PID: i.pid, Processes: i.processes,
 		Failures: i.failures, Deadline: due(i.timer), Watchdog: due(i.watchdog), InFlight: i.inFlight, Says: i.says,
 		Told: i.told, Searched: i.searched, Rest: i.rest,
@@ -104,7 +120,7 @@ func (i *instance) state(due func(timer) time.Time) instanceState {
 
 // restore gives the machine of a state, and what is to be done first: to arm the timers
 // with what is left of their time, and to look at those that empty.
-func restore(p Policy, s machineState, at time.Time) (*machine, []action, error) {
+func restore(p Policy, s Snapshot, at time.Time) (*machine, []action, error) {
 	p.NoUpgrade = s.NoUpgrade
 	m := newMachine(p)
 	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
@@ -130,7 +146,7 @@ func restore(p Policy, s machineState, at time.Time) (*machine, []action, error)
 	return m, m.actions, nil
 }
 
-func (m *machine) restoreGeneration(s generationState) (*generation, error) {
+func (m *machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
 	stage := slices.Index(stageNames[:], s.Stage)
 	if stage < 0 {
 		return nil, fmt.Errorf("the state has a generation that is %q, which is not known here", s.Stage)
@@ -152,7 +168,7 @@ func (m *machine) restoreGeneration(s generationState) (*generation, error) {
 	return g, nil
 }
 
-func (m *machine) restoreInstance(g *generation, s instanceState) error {
+func (m *machine) restoreInstance(g *generation, s InstanceSnapshot) error {
 	phase := slices.Index(phaseNames[:], s.Phase)
 	if phase < 0 {
 		return fmt.Errorf("the state has an instance that is %q, which is not known here", s.Phase)

@@ -51,7 +51,7 @@ func TestRecipeIsFollowedOnlyWithTheSameFile(t *testing.T) {
 			writeFile(t, path, "#!/bin/sh\n")
 			r := recipeOf(t, path)
 			c.change(t, path)
-			err := r.possible(0)
+			err := possible(r, 0)
 			if c.why == "" && err != nil || c.why != "" && (err == nil || !strings.Contains(err.Error(), c.why)) {
 				t.Errorf("%v", err)
 			}
@@ -76,7 +76,7 @@ func TestRuntimeWithAnotherPayload(t *testing.T) {
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	if r.possible(0) == nil || r.runsLike(recipeOf(t, path)) {
+	if possible(r, 0) == nil || r.runsLike(recipeOf(t, path)) {
 		t.Error("another version of the program is taken for the one that ran")
 	}
 }

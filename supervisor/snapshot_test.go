@@ -20,11 +20,11 @@ func (w *world) travel() {
 		}
 		return w.at.Add(time.Minute)
 	}
-	text, err := json.Marshal(w.m.state(due))
+	text, err := json.Marshal(w.m.snapshot(due))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var s machineState
+	var s Snapshot
 	if err := json.Unmarshal(text, &s); err != nil {
 		w.t.Fatal(err)
 	}
@@ -78,13 +78,13 @@ func TestMachineTravels(t *testing.T) {
 			if !w.m.calm() {
 				t.Fatal("it is not calm")
 			}
-			before := asJSON(t, w.m.picture())
+			before := asJSON(t, w.m.snapshot(never))
 			old := w.m
 			w.travel()
 			if w.m == old {
 				t.Fatal("it is the same machine")
 			}
-			if after := asJSON(t, w.m.picture()); before != after {
+			if after := asJSON(t, w.m.snapshot(never)); before != after {
 				t.Errorf("it was %s\nand is  %s", before, after)
 			}
 			w.upgrade(t)
@@ -98,12 +98,14 @@ func TestRefusalToCaptureTravels(t *testing.T) {
 	p.Held = false
 	w := servingWith(t, p)
 	w.happen(uncaptured{"no right"})
-	s := w.m.state(func(timer) time.Time { return time.Time{} })
+	s := w.m.snapshot(never)
 	m, _, err := restore(p, s, w.at)
 	if err != nil || m.policy != w.m.policy || m.policy.NoUpgrade == "" {
 		t.Errorf("policy %+v, was %+v, %v", m.policy, w.m.policy, err)
 	}
 }
+
+func never(timer) time.Time { return time.Time{} }
 
 func asJSON(t *testing.T, v any) string {
 	t.Helper()
@@ -117,7 +119,7 @@ func asJSON(t *testing.T, v any) string {
 func TestTimersTravelWithWhatIsLeft(t *testing.T) {
 	w := serving(t)
 	w.upgrade(t)
-	s := w.m.state(func(of timer) time.Time {
+	s := w.m.snapshot(func(of timer) time.Time {
 		if of == w.m.instances[1].timer {
 			return w.at.Add(-time.Hour)
 		}
@@ -179,19 +181,18 @@ func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
 func TestForeignState(t *testing.T) {
 	w := serving(t)
 	w.end(w.processes[w.m.instances[1].pid], Exit{Code: 3})
-	never := func(timer) time.Time { return time.Time{} }
-	for why, change := range map[string]func(s *machineState){
-		"levitating":             func(s *machineState) { s.Generations[0].Stage = "levitating" },
-		"dreaming":               func(s *machineState) { s.Generations[0].Instances[0].Phase = "dreaming" },
-		"has no generation 4711": func(s *machineState) { s.Current = 4711 },
+	for why, change := range map[string]func(s *Snapshot){
+		"levitating":             func(s *Snapshot) { s.Generations[0].Stage = "levitating" },
+		"dreaming":               func(s *Snapshot) { s.Generations[0].Instances[0].Phase = "dreaming" },
+		"has no generation 4711": func(s *Snapshot) { s.Current = 4711 },
 	} {
-		s := w.m.state(never)
+		s := w.m.snapshot(never)
 		change(&s)
 		if _, _, err := restore(w.m.policy, s, w.at); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v", why, err)
 		}
 	}
-	m, _, err := restore(w.m.policy, w.m.state(never), w.at)
+	m, _, err := restore(w.m.policy, w.m.snapshot(never), w.at)
 	if err != nil || m.instances[1].exit.Code != 3 || !m.instances[1].ended {
 		t.Errorf("%+v, %v", m.instances[1], err)
 	}

@@ -1,0 +1,42 @@
+package supervisor
+
+import (
+	"github.com/gracerun/grace/supervisor/control"
+)
+
+func statusMessage(s Snapshot) control.Status {
+	status := control.Status{
+		Version: control.Protocol, State: s.State, Current: s.Current, Restarts: s.Restarts, Crashes: s.Crashes,
+		Generations: []control.Generation{}, Upgrades: []control.Attempt{},
+	}
+	for _, g := range s.Generations {
+		status.Generations = append(status.Generations, generationMessage(g))
+	}
+	for _, a := range s.History {
+		status.Upgrades = append(status.Upgrades, control.Attempt{
+			Generation: a.Generation, From: a.From, Began: a.Began, Took: a.Took.Seconds(),
+			Outcome: control.Outcome(a.Outcome), Why: a.Why, Command: a.Command, Rollback: a.Rollback, Unchanged: a.Unchanged,
+		})
+	}
+	return status
+}
+
+func generationMessage(g GenerationSnapshot) control.Generation {
+	status := control.Generation{
+		Number: g.Number, Phase: g.Stage, Since: g.Since, Born: g.Born,
+		Command: g.Recipe.Command, Executable: g.Recipe.Executable, Dir: g.Recipe.Dir,
+		Instances: []control.Instance{},
+	}
+	for _, i := range g.Instances {
+		status.Instances = append(status.Instances, instanceMessage(i))
+	}
+	return status
+}
+
+func instanceMessage(i InstanceSnapshot) control.Instance {
+	status := control.Instance{ID: i.ID, Slot: i.Slot, PID: i.PID, Phase: i.Phase, Since: i.Since, Requests: i.InFlight, Says: i.Says}
+	for _, r := range i.Rest {
+		status.Rest = append(status.Rest, control.Remnant{PID: r.PID, Command: r.Command})
+	}
+	return status
+}
