@@ -15,14 +15,27 @@ import (
 
 func anyDocument(t *testing.T) *document {
 	t.Helper()
-	w := serving(t)
+	m := newMachine(testPolicy())
+	m.begin(time.Now())
+	for _, ev := range []event{prepared{1, recipe{Executable: "/app"}}, started{1, 1}, readied{1}} {
+		m.step(time.Now(), ev)
+	}
 	return &document{
-		Version: stateVersion, Grace: "v1", PID: 7, Machine: w.m.snapshot(func(timer) time.Time { return time.Time{} }),
+		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.snapshot(func(timer) time.Time { return time.Time{} }),
 		Host: hostState{
 			Launches: map[int]launchState{1: (&launch{path: "/app", env: []string{"SECRET=1"}}).state()},
 			Apps:     []appState{{Generation: 1, Instance: 1, Calls: -1}},
 		},
 	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestDocumentTravels(t *testing.T) {

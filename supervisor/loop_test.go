@@ -14,6 +14,17 @@ import (
 	"github.com/rs/zerolog"
 )
 
+func testPolicy() Policy {
+	return Policy{
+		Instances: 1, MaxDraining: 3, Restart: RestartOnFailure, StopSignal: syscall.SIGTERM,
+		ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, Watchdog: 10 * time.Second, Held: true,
+	}
+}
+
+func recipeOfApp(p prepare) recipe {
+	return recipe{Command: p.command, Path: "/app", Executable: "/app", Dir: "/"}
+}
+
 // fakeHost answers at once: every preparation and start succeeds, every app is
 // ready after startTime, and ends drainTime after it is told to, or at KILL.
 type fakeHost struct {
@@ -29,7 +40,7 @@ func (f *fakeHost) answer(after time.Duration, ev event) {
 	time.AfterFunc(after, func() { f.post(ev) })
 }
 
-func (f *fakeHost) prepare(p prepare) { f.answer(0, prepared{p.generation, appRecipe(p)}) }
+func (f *fakeHost) prepare(p prepare) { f.answer(0, prepared{p.generation, recipeOfApp(p)}) }
 func (f *fakeHost) abandon(int)       {}
 
 func (f *fakeHost) start(s start) {

@@ -343,8 +343,8 @@ func (w *world) ask() int {
 	return w.requests
 }
 
-// appRecipe is what the fakes find.
-func appRecipe(p prepare) recipe {
+// found is what the fakes find.
+func found(p prepare) recipe {
 	if p.again != nil {
 		return *p.again
 	}
@@ -375,7 +375,7 @@ func (w *world) answerPrepare(generation int, ok bool) {
 	delete(w.preparing, generation)
 	if ok {
 		w.prepared[generation] = true
-		w.happen(prepared{generation, appRecipe(order)})
+		w.happen(prepared{generation, found(order)})
 		return
 	}
 	w.happen(prepareFailed{generation, "check failed", 1})

@@ -93,7 +93,7 @@ func TestNotReadyInTimeSaysWhy(t *testing.T) {
 }
 
 func TestCandidateReplacesADeadCurrent(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.Restart = RestartNever
 	w := servingWith(t, p)
 	w.happen(upgradeRequested{})
@@ -110,7 +110,7 @@ func TestCandidateReplacesADeadCurrent(t *testing.T) {
 }
 
 func TestDeadCurrentAndFailedCandidateEndGrace(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.Restart = RestartNever
 	w := servingWith(t, p)
 	w.happen(upgradeRequested{})
@@ -131,7 +131,7 @@ func TestUpgradeDoesNotWaitForBackoff(t *testing.T) {
 }
 
 func TestMaxDraining(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.MaxDraining = 2
 	w := servingWith(t, p)
 	w.upgrade(t)
@@ -147,7 +147,7 @@ func TestMaxDraining(t *testing.T) {
 }
 
 func TestInstanceIsReplacedInItsGeneration(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.Instances = 2
 	w := servingWith(t, p)
 	w.crash(2)
@@ -161,7 +161,7 @@ func TestInstanceIsReplacedInItsGeneration(t *testing.T) {
 }
 
 func TestOneFailedInstanceFailsTheWholeCandidate(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.Instances = 2
 	w := servingWith(t, p)
 	w.happen(upgradeRequested{})
@@ -188,7 +188,7 @@ func TestFirstGenerationThatFailsEndsGraceWithItsStatus(t *testing.T) {
 		"never ready": {func(w *world) { w.ready1(); w.expirePhase(1); w.endInstance(1, Exit{}) }, 124, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, testPolicy())
+			w := newWorld(t, anyPolicy())
 			test.fail(w)
 			if !w.finished || w.status != test.want {
 				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.want)
@@ -227,7 +227,7 @@ func TestWaitForReadinessEndsWithTheStart(t *testing.T) {
 		"exited":  func(w *world) { w.end(w.processes[1], Exit{Code: 1}) },
 		"late":    func(w *world) { w.expirePhase(1) },
 	} {
-		w := newWorld(t, testPolicy())
+		w := newWorld(t, anyPolicy())
 		w.ready1()
 		if slices.Contains(w.seen, action(dismiss{1})) {
 			t.Fatalf("%s: dismissed before", name)
@@ -239,7 +239,7 @@ func TestWaitForReadinessEndsWithTheStart(t *testing.T) {
 }
 
 func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
-	w := newWorld(t, testPolicy())
+	w := newWorld(t, anyPolicy())
 	w.ready1()
 	w.happen(touched{1})
 	w.endInstance(1, Exit{Code: 1})
@@ -257,7 +257,7 @@ func TestObstacleIsTheReason(t *testing.T) {
 		"late":   {func(w *world) { w.expirePhase(1) }, ": it does not wait; it is stopped"},
 		"exited": {func(w *world) { w.endInstance(1, Exit{Code: 1}) }, "exit status 1; it is stopped"},
 	} {
-		w := newWorld(t, testPolicy())
+		w := newWorld(t, anyPolicy())
 		w.ready1()
 		w.happen(unreadied{1, "it does not wait"})
 		w.happen(obstructed{1, "it is stopped"})
@@ -286,7 +286,7 @@ func TestRestartPolicies(t *testing.T) {
 		{RestartAlways, crash, -1}, {RestartAlways, clean, -1}, {RestartAlways, term, -1},
 		{RestartNever, crash, 1}, {RestartNever, clean, 0}, {RestartNever, term, 143},
 	} {
-		p := testPolicy()
+		p := anyPolicy()
 		p.Restart = test.policy
 		w := servingWith(t, p)
 		w.endInstance(1, test.exit)
@@ -376,7 +376,7 @@ func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
 }
 
 func TestDrainDelayIsNotCutByAStopThatComesTwice(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.DrainDelay = 5 * time.Second
 	w := servingWith(t, p)
 	w.stopTwice(sameStop / 2)
@@ -387,7 +387,7 @@ func TestDrainDelayIsNotCutByAStopThatComesTwice(t *testing.T) {
 
 // An app that has ended is no reason to take the first stop signal for a second one.
 func TestFirstStopAfterTheEndOfTheAppIsNoSecondOne(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.Restart = RestartNever
 	w := servingWith(t, p)
 	w.upgrade(t)
@@ -399,7 +399,7 @@ func TestFirstStopAfterTheEndOfTheAppIsNoSecondOne(t *testing.T) {
 }
 
 func TestStopInEveryPhaseOfAStart(t *testing.T) {
-	w := newWorld(t, testPolicy())
+	w := newWorld(t, anyPolicy())
 	w.happen(stopRequested{})
 	if !slices.ContainsFunc(w.seen, func(a action) bool { return a == action(abandon{1}) }) {
 		t.Error("the preparation goes on")
@@ -408,7 +408,7 @@ func TestStopInEveryPhaseOfAStart(t *testing.T) {
 	if !w.finished || w.status != 0 {
 		t.Errorf("finished %v with %d", w.finished, w.status)
 	}
-	w = newWorld(t, testPolicy())
+	w = newWorld(t, anyPolicy())
 	w.answerPrepare(1, true)
 	w.happen(stopRequested{})
 	w.answerStart(1, true)
@@ -418,7 +418,7 @@ func TestStopInEveryPhaseOfAStart(t *testing.T) {
 }
 
 func TestDrainDelayServesOn(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.DrainDelay = 5 * time.Second
 	w := servingWith(t, p)
 	w.happen(stopRequested{})
@@ -529,7 +529,7 @@ func TestWhoOnceNotifiedHasToNotifyAgain(t *testing.T) {
 }
 
 func TestUpgradeIsRefusedWithTheReason(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.NoUpgrade = "no socket is held"
 	w := servingWith(t, p)
 	w.happen(upgradeRequested{})
@@ -591,7 +591,7 @@ func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
 }
 
 func TestDrainTellsWhatTheAppSaysIsInFlight(t *testing.T) {
-	p := testPolicy()
+	p := anyPolicy()
 	p.Instances = 2
 	w := servingWith(t, p)
 	w.happen(tallied{1, 4})
@@ -634,7 +634,7 @@ func TestInstanceThatStopsByItself(t *testing.T) {
 		"badly, for never": {RestartNever, func(w *world) { w.endInstance(1, Exit{Code: 3}) }, false, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := testPolicy()
+			p := anyPolicy()
 			p.Restart = test.policy
 			w := servingWith(t, p)
 			w.happen(withdrawn{1})

@@ -34,7 +34,7 @@ func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 }
 
 func TestIdleConnectionsAreWaitedForAsLongAsIsWanted(t *testing.T) {
-	for _, empty := range []time.Duration{0, time.Second, testPolicy().DrainTimeout} {
+	for _, empty := range []time.Duration{0, time.Second, anyPolicy().DrainTimeout} {
 		t.Run(empty.String(), func(t *testing.T) {
 			p := steeredPolicy()
 			p.Empty = empty

@@ -78,13 +78,13 @@ func TestMachineTravels(t *testing.T) {
 			if !w.m.calm() {
 				t.Fatal("it is not calm")
 			}
-			before := asJSON(t, w.m.snapshot(never))
+			before := jsonOf(t, w.m.snapshot(never))
 			old := w.m
 			w.travel()
 			if w.m == old {
 				t.Fatal("it is the same machine")
 			}
-			if after := asJSON(t, w.m.snapshot(never)); before != after {
+			if after := jsonOf(t, w.m.snapshot(never)); before != after {
 				t.Errorf("it was %s\nand is  %s", before, after)
 			}
 			w.upgrade(t)
@@ -107,7 +107,7 @@ func TestRefusalToCaptureTravels(t *testing.T) {
 
 func never(timer) time.Time { return time.Time{} }
 
-func asJSON(t *testing.T, v any) string {
+func jsonOf(t *testing.T, v any) string {
 	t.Helper()
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -146,7 +146,7 @@ func TestTimersTravelWithWhatIsLeft(t *testing.T) {
 
 func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
 	for name, reach := range map[string]func(t *testing.T) *world{
-		"the first start": func(t *testing.T) *world { return newWorld(t, testPolicy()) },
+		"the first start": func(t *testing.T) *world { return newWorld(t, anyPolicy()) },
 		"an upgrade":      func(t *testing.T) *world { w, _ := candidateStarted(t); return w },
 		"it settles":      replaced,
 		"a restart": func(t *testing.T) *world {
@@ -161,7 +161,7 @@ func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
 			return w
 		},
 		"a preparation that was cut short": func(t *testing.T) *world {
-			p := testPolicy()
+			p := anyPolicy()
 			p.DrainDelay = time.Minute
 			w := servingWith(t, p)
 			w.happen(upgradeRequested{})

@@ -108,7 +108,7 @@ var situations = []situation{
 	}},
 }
 
-func testPolicy() Policy {
+func anyPolicy() Policy {
 	return Policy{
 		Instances: 1, MaxDraining: 3, Restart: RestartOnFailure, StopSignal: syscall.SIGTERM,
 		ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, Watchdog: 10 * time.Second, Held: true,
@@ -116,7 +116,7 @@ func testPolicy() Policy {
 }
 
 // serving has generation 1 with instance 1 in service.
-func serving(t *testing.T) *world { return servingWith(t, testPolicy()) }
+func serving(t *testing.T) *world { return servingWith(t, anyPolicy()) }
 
 func servingWith(t *testing.T, p Policy) *world {
 	w := newWorld(t, p)
@@ -129,7 +129,7 @@ func servingWith(t *testing.T, p Policy) *world {
 }
 
 func steeredPolicy() Policy {
-	p := testPolicy()
+	p := anyPolicy()
 	p.Held, p.Steered, p.Settle, p.Empty = false, true, 2*time.Second, p.DrainTimeout
 	return p
 }
