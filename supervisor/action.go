@@ -6,7 +6,7 @@ import (
 )
 
 // action is one thing for the shell to do; the types below are all there are.
-type action interface{ action() }
+type action interface{ isAction() }
 
 type (
 	// prepare resolves a generation's command and runs its check. It is
@@ -117,29 +117,29 @@ type (
 	}
 )
 
-func (prepare) action()   {}
-func (abandon) action()   {}
-func (start) action()     {}
-func (dismiss) action()   {}
-func (tell) action()      {}
-func (tellGroup) action() {}
-func (tellRest) action()  {}
-func (kill) action()      {}
-func (reap) action()      {}
-func (release) action()   {}
-func (retire) action()    {}
-func (discard) action()   {}
-func (count) action()     {}
-func (steer) action()     {}
-func (turnAway) action()  {}
-func (letGo) action()     {}
-func (observe) action()   {}
-func (arm) action()       {}
-func (disarm) action()    {}
-func (handOver) action()  {}
-func (answer) action()    {}
-func (finish) action()    {}
-func (report) action()    {}
+func (prepare) isAction()   {}
+func (abandon) isAction()   {}
+func (start) isAction()     {}
+func (dismiss) isAction()   {}
+func (tell) isAction()      {}
+func (tellGroup) isAction() {}
+func (tellRest) isAction()  {}
+func (kill) isAction()      {}
+func (reap) isAction()      {}
+func (release) isAction()   {}
+func (retire) isAction()    {}
+func (discard) isAction()   {}
+func (count) isAction()     {}
+func (steer) isAction()     {}
+func (turnAway) isAction()  {}
+func (letGo) isAction()     {}
+func (observe) isAction()   {}
+func (arm) isAction()       {}
+func (disarm) isAction()    {}
+func (handOver) isAction()  {}
+func (answer) isAction()    {}
+func (finish) isAction()    {}
+func (report) isAction()    {}
 
 // level is how much a report matters.
 type level int

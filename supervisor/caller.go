@@ -8,11 +8,10 @@ import (
 
 // asked is an event that somebody waits for the answer to. The loop numbers it.
 type asked struct {
+	event // none before it has its number
 	as    func(request int) event
 	lines chan<- control.Line
 }
-
-func (asked) event() {}
 
 // linesKept is how many lines a caller can be behind before it misses some.
 const linesKept = 256

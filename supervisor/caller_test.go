@@ -13,7 +13,7 @@ import (
 func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	c := newCallers("a file")
 	lines := make(chan control.Line, 3)
-	c.admit(asked{func(request int) event { return upgradeRequested{request: request} }, lines})
+	c.admit(asked{as: func(request int) event { return upgradeRequested{request: request} }, lines: lines})
 	for range 10 {
 		c.hear(time.Unix(1, 0), report{level: warn, text: "hello", fact: FactCrashed, generation: 3, took: time.Second})
 	}

@@ -31,7 +31,7 @@ func (d *desk) Ask(ctx context.Context, r control.Request) (<-chan control.Line,
 	}
 	lines := make(chan control.Line, linesKept)
 	select {
-	case d.loop.events <- asked{as, lines}:
+	case d.loop.events <- asked{as: as, lines: lines}:
 		return lines, nil
 	case <-d.loop.done:
 		return nil, control.ErrLeaving

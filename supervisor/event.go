@@ -6,7 +6,7 @@ import (
 )
 
 // event is one fact from outside; the types below are all there are.
-type event interface{ event() }
+type event interface{ isEvent() }
 
 type (
 	// upgradeRequested asks for a new generation: of the command, or of what the
@@ -158,42 +158,42 @@ type (
 	timerExpired struct{ timer timer }
 )
 
-func (upgradeRequested) event() {}
-func (stopRequested) event()    {}
-func (killRequested) event()    {}
-func (reexecRequested) event()  {}
-func (reexecDelayed) event()    {}
-func (reexecFailed) event()     {}
-func (reexeced) event()         {}
-func (signalReceived) event()   {}
-func (prepared) event()         {}
-func (prepareFailed) event()    {}
-func (started) event()          {}
-func (startFailed) event()      {}
-func (touched) event()          {}
-func (opened) event()           {}
-func (unreadied) event()        {}
-func (obstructed) event()       {}
-func (readied) event()          {}
-func (notified) event()         {}
-func (moved) event()            {}
-func (exited) event()           {}
-func (emptied) event()          {}
-func (left) event()             {}
-func (extended) event()         {}
-func (pinged) event()           {}
-func (withdrawn) event()        {}
-func (tallied) event()          {}
-func (described) event()        {}
-func (counted) event()          {}
-func (quieted) event()          {}
-func (awaited) event()          {}
-func (revived) event()          {}
-func (uncaptured) event()       {}
-func (closed) event()           {}
-func (noticed) event()          {}
-func (fellBack) event()         {}
-func (timerExpired) event()     {}
+func (upgradeRequested) isEvent() {}
+func (stopRequested) isEvent()    {}
+func (killRequested) isEvent()    {}
+func (reexecRequested) isEvent()  {}
+func (reexecDelayed) isEvent()    {}
+func (reexecFailed) isEvent()     {}
+func (reexeced) isEvent()         {}
+func (signalReceived) isEvent()   {}
+func (prepared) isEvent()         {}
+func (prepareFailed) isEvent()    {}
+func (started) isEvent()          {}
+func (startFailed) isEvent()      {}
+func (touched) isEvent()          {}
+func (opened) isEvent()           {}
+func (unreadied) isEvent()        {}
+func (obstructed) isEvent()       {}
+func (readied) isEvent()          {}
+func (notified) isEvent()         {}
+func (moved) isEvent()            {}
+func (exited) isEvent()           {}
+func (emptied) isEvent()          {}
+func (left) isEvent()             {}
+func (extended) isEvent()         {}
+func (pinged) isEvent()           {}
+func (withdrawn) isEvent()        {}
+func (tallied) isEvent()          {}
+func (described) isEvent()        {}
+func (counted) isEvent()          {}
+func (quieted) isEvent()          {}
+func (awaited) isEvent()          {}
+func (revived) isEvent()          {}
+func (uncaptured) isEvent()       {}
+func (closed) isEvent()           {}
+func (noticed) isEvent()          {}
+func (fellBack) isEvent()         {}
+func (timerExpired) isEvent()     {}
 
 // instanceEvent is an event in one instance's life.
 type instanceEvent interface {
