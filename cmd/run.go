@@ -13,6 +13,7 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -117,7 +118,7 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.empty, "empty", 0, "how long the old generation of a captured app may finish its connections undisturbed before it gets the stop signal; 0s for an app that finishes them after it (default --drain-timeout)")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to serve on after grace was told to stop")
 	flags.IntVar(&f.maxDraining, "max-draining", 3, "old generations that may drain at once; a further upgrade waits")
-	flags.StringVar(&f.restart, "restart", string(supervisor.RestartOnFailure), "when an instance that served is started again: on-failure, always, never")
+	flags.StringVar(&f.restart, "restart", string(machine.RestartOnFailure), "when an instance that served is started again: on-failure, always, never")
 	flags.DurationVar(&f.watchdog, "watchdog", 0, "restart an instance that has not sent WATCHDOG=1 for so long")
 }
 
@@ -129,7 +130,7 @@ func (f *runFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVar(&f.noNewPrivs, "no-new-privs", "auto", "keep setuid programs and file capabilities from giving the app rights: auto (where capturing needs it), on, off")
 	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
 	flags.StringVar(&f.name, "name", "", "what grace upgrade, status and stop call this grace (default: the working directory's name)")
-	flags.StringArrayVar(&f.on, "on", nil, "run a shell command when something has happened, as `EVENT=COMMAND`: "+strings.Join(supervisor.FactNames(), ", ")+"; repeatable")
+	flags.StringArrayVar(&f.on, "on", nil, "run a shell command when something has happened, as `EVENT=COMMAND`: "+strings.Join(machine.FactNames(), ", ")+"; repeatable")
 	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics, /healthz and /readyz by HTTP at an `ADDR`: 127.0.0.1:9090, unix:///path")
 	flags.StringVar(&f.pidFile, "pid-file", "", "file to write grace's pid to")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "auto, json or text")
@@ -197,11 +198,11 @@ func also[In, Out any](before error, parse func(In) (Out, error), in In) (Out, e
 	return out, errors.Join(before, err)
 }
 
-func (f *runFlags) policy(o supervisor.Options) (supervisor.Policy, error) {
+func (f *runFlags) policy(o supervisor.Options) (machine.Policy, error) {
 	held := len(o.Listen) > 0
 	stop, err := parseSignal(f.stopSignal)
-	p := supervisor.Policy{
-		Instances: f.instances, MaxDraining: f.maxDraining, Restart: supervisor.Restart(f.restart),
+	p := machine.Policy{
+		Instances: f.instances, MaxDraining: f.maxDraining, Restart: machine.Restart(f.restart),
 		StopSignal: stop, StopGroup: f.stopGroup, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
 		DrainDelay: f.drainDelay, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog, Held: held,
 	}
@@ -253,10 +254,10 @@ func parseHooks(written []string) ([]supervisor.Hook, error) {
 	var hooks []supervisor.Hook
 	for _, w := range written {
 		event, command, _ := strings.Cut(w, "=")
-		if !slices.Contains(supervisor.FactNames(), event) || strings.TrimSpace(command) == "" {
-			return nil, fmt.Errorf("--on %q: write EVENT=COMMAND, with one of the events %s", w, strings.Join(supervisor.FactNames(), ", "))
+		if !slices.Contains(machine.FactNames(), event) || strings.TrimSpace(command) == "" {
+			return nil, fmt.Errorf("--on %q: write EVENT=COMMAND, with one of the events %s", w, strings.Join(machine.FactNames(), ", "))
 		}
-		hooks = append(hooks, supervisor.Hook{On: supervisor.Fact(event), Command: command})
+		hooks = append(hooks, supervisor.Hook{On: machine.Fact(event), Command: command})
 	}
 	return hooks, nil
 }

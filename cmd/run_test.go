@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/spf13/cobra"
 )
 
@@ -111,7 +112,7 @@ func TestOptions(t *testing.T) {
 	}{
 		"default stop signal": {nil, func(o supervisor.Options) (any, any) { return o.Policy.StopSignal, syscall.SIGTERM }},
 		"default umask":       {nil, func(o supervisor.Options) (any, any) { return o.Umask, -1 }},
-		"default restart":     {nil, func(o supervisor.Options) (any, any) { return o.Policy.Restart, supervisor.RestartOnFailure }},
+		"default restart":     {nil, func(o supervisor.Options) (any, any) { return o.Policy.Restart, machine.RestartOnFailure }},
 		"upgrades need sockets": {[]string{"--capture=off"}, func(o supervisor.Options) (any, any) {
 			return strings.Contains(o.Policy.NoUpgrade, "--listen"), true
 		}},

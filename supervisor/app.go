@@ -13,11 +13,12 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // app is what belongs to one instance.
 type app struct {
-	start   start
+	start   machine.Start
 	ctx     context.Context // ends with the instance
 	cancel  context.CancelFunc
 	launch  *launch
@@ -62,29 +63,29 @@ func (a *app) errand(do func()) {
 }
 
 func (a *app) member() handoff.Member {
-	return handoff.Member{Generation: a.start.generation, Instance: a.start.slot}
+	return handoff.Member{Generation: a.start.Generation, Instance: a.start.Slot}
 }
 
-func (a *apps) start(s start) {
+func (a *apps) start(s machine.Start) {
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting, dismiss := context.WithCancel(ctx)
-	app := &app{start: s, ctx: ctx, launch: a.launches[s.generation].launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
-	if before, ok := a.launches[s.predecessor]; ok {
+	app := &app{start: s, ctx: ctx, launch: a.launches[s.Generation].launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
+	if before, ok := a.launches[s.Predecessor]; ok {
 		app.predecessor = before.ctx
 	}
 	if last := a.holder(s); last != nil {
 		a.vacate(last) // now, as what is left of it may stay for longer
 	}
-	a.running[s.instance] = app
-	launch := a.launches[s.generation].launch
+	a.running[s.Instance] = app
+	launch := a.launches[s.Generation].launch
 	go func() {
 		if err := a.bring(app, launch); err != nil {
-			a.post(startFailed{s.instance, failedExit(launch.path, err)})
+			a.post(machine.StartFailed{Instance: s.Instance, Exit: failedExit(launch.path, err)})
 			return
 		}
 		p := app.main() // once started is posted, the processes are the loop's
-		app.ear = newEar(a, s.instance, app.notify, p.PID)
-		a.post(started{s.instance, p.PID})
+		app.ear = newEar(a, s.Instance, app.notify, p.PID)
+		a.post(machine.Started{Instance: s.Instance, PID: p.PID})
 		a.follows(app, p)
 		app.hear()
 		a.lookAfter(app)
@@ -129,7 +130,7 @@ func (a *apps) bring(app *app, l *launch) (err error) {
 
 func (a *apps) bringUnguarded(app *app, l *launch) error {
 	spec := l.spec()
-	spec.Path, spec.Program = a.locate(app.start.generation, l)
+	spec.Path, spec.Program = a.locate(app.start.Generation, l)
 	spec.Args, spec.Env = l.filled(app.start)
 	if err := a.equip(app, &spec); err != nil {
 		return err
@@ -148,7 +149,7 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 		return err
 	}
 	if why != nil {
-		a.post(noticed{"the app has an abstract NOTIFY_SOCKET", why.Error()})
+		a.post(machine.Noticed{Text: "the app has an abstract NOTIFY_SOCKET", Why: why.Error()})
 	}
 	if err = a.own(app); err != nil {
 		return err
@@ -156,7 +157,7 @@ func (a *apps) equip(app *app, spec *childproc.Spec) error {
 	app.grant, err = a.options.Dialects.Issue(handoff.Issue{
 		Listeners:  app.sockets,
 		Command:    spec.Args,
-		Generation: app.start.generation,
+		Generation: app.start.Generation,
 		Parent:     os.Getpid(),
 	})
 	if err != nil {
@@ -189,7 +190,7 @@ func (a *apps) own(app *app) error {
 		app.sockets = append(app.sockets, l)
 	}
 	if len(app.owned) > 0 {
-		a.post(opened{app.start.instance})
+		a.post(machine.Opened{Instance: app.start.Instance})
 	}
 	return nil
 }
@@ -206,8 +207,8 @@ func (a *app) disown() error {
 func (a *apps) variables(app *app) []string {
 	env := []string{
 		"NOTIFY_SOCKET=" + app.notify.Path(),
-		"GRACE_GENERATION=" + strconv.Itoa(app.start.generation),
-		"GRACE_INSTANCE=" + strconv.Itoa(app.start.slot),
+		"GRACE_GENERATION=" + strconv.Itoa(app.start.Generation),
+		"GRACE_INSTANCE=" + strconv.Itoa(app.start.Slot),
 		"GRACE_KILL_AFTER=" + a.options.Policy.DrainTimeout.String(),
 	}
 	if d := a.options.Policy.Watchdog; d > 0 {
@@ -229,7 +230,7 @@ func (a *app) tellOfPredecessor() error {
 	return nil
 }
 
-func failedExit(path string, err error) Exit {
+func failedExit(path string, err error) machine.Exit {
 	failed := (*childproc.StartError)(nil)
 	if errors.As(err, &failed) {
 		return exitOf(childproc.Exit{Err: failed})
@@ -241,38 +242,38 @@ func failedExit(path string, err error) Exit {
 	return exitOf(childproc.Exit{Err: failed})
 }
 
-func exitOf(e childproc.Exit) Exit {
+func exitOf(e childproc.Exit) machine.Exit {
 	if e.Err != nil {
-		return Exit{Code: e.Status(), NotRun: e.Err.Error(), Shortage: e.Shortage()}
+		return machine.Exit{Code: e.Status(), NotRun: e.Err.Error(), Shortage: e.Shortage()}
 	}
-	return Exit{Code: e.Code, Signal: e.Signal, Unknown: e.Unknown}
+	return machine.Exit{Code: e.Code, Signal: e.Signal, Unknown: e.Unknown}
 }
 
 // watch turns the end of one process into events.
 func (a *apps) watch(app *app, p *childproc.Process) {
-	instance, pid := app.start.instance, p.PID
+	instance, pid := app.start.Instance, p.PID
 	exit, err := p.Wait()
 	if err != nil {
 		a.loseSight(app, p, err.Error())
 		return
 	}
 	if err := app.ear.catchUp(app.ctx); err != nil {
-		a.post(noticed{"the app's last words may be lost", err.Error()})
+		a.post(machine.Noticed{Text: "the app's last words may be lost", Why: err.Error()})
 	}
 	if app.waiting.Err() == nil {
-		if why := joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
-			a.post(obstructed{instance, why})
+		if why := machine.Joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
+			a.post(machine.Obstructed{Instance: instance, Why: why})
 		}
 	}
-	a.post(exited{instance, pid, exitOf(exit)})
+	a.post(machine.Exited{Instance: instance, PID: pid, Exit: exitOf(exit)})
 	a.awaitRest(app, p)
-	a.post(emptied{instance, pid})
+	a.post(machine.Emptied{Instance: instance, PID: pid})
 }
 
 // awaitRest returns when nothing is left of a process, or nothing can be known of that for another reason than a shortage.
 func (a *apps) awaitRest(app *app, p *childproc.Process) {
 	err := a.insist(app, "cannot watch what the app left behind yet", func() error { return p.WaitRest(app.ctx.Done()) })
 	if err != nil {
-		a.post(noticed{"cannot watch what the app left behind", err.Error()})
+		a.post(machine.Noticed{Text: "cannot watch what the app left behind", Why: err.Error()})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func TestVariablesOfAnInstance(t *testing.T) {
@@ -14,8 +15,8 @@ func TestVariablesOfAnInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	a := &apps{options: Options{Policy: Policy{DrainTimeout: 90 * time.Second, Watchdog: time.Second}}}
-	got := a.variables(&app{start: start{generation: 4, slot: 2}, notify: socket})
+	a := &apps{options: Options{Policy: machine.Policy{DrainTimeout: 90 * time.Second, Watchdog: time.Second}}}
+	got := a.variables(&app{start: machine.Start{Generation: 4, Slot: 2}, notify: socket})
 	want := []string{
 		"NOTIFY_SOCKET=" + socket.Path(), "GRACE_GENERATION=4", "GRACE_INSTANCE=2", "GRACE_KILL_AFTER=1m30s",
 		"WATCHDOG_USEC=1000000",

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // apps is the host of real processes. Its maps belong to the loop; a goroutine
@@ -22,7 +23,7 @@ type apps struct {
 	// uncapturable is set when the system has refused to capture.
 	uncapturable atomic.Bool
 	runtime      runtimeDir
-	post         func(event)
+	post         func(machine.Event)
 	launches     map[int]*preparation
 	running      map[int]*app
 	programs     map[int]program // of generations that have ended, for a rollback
@@ -31,15 +32,17 @@ type apps struct {
 	reaping      sync.WaitGroup
 }
 
-func (a *apps) tell(t tell) {
-	app := a.running[t.instance]
-	a.attempt(app.main().Signal(t.signal))
-	if t.signal == a.options.Policy.StopSignal {
-		a.bypass(app, t.signal)
+func (a *apps) tell(t machine.Tell) {
+	app := a.running[t.Instance]
+	a.attempt(app.main().Signal(t.Signal))
+	if t.Signal == a.options.Policy.StopSignal {
+		a.bypass(app, t.Signal)
 	}
 }
 
-func (a *apps) tellGroup(t tellGroup) { a.attempt(a.running[t.instance].main().SignalGroup(t.signal)) }
+func (a *apps) tellGroup(t machine.TellGroup) {
+	a.attempt(a.running[t.Instance].main().SignalGroup(t.Signal))
+}
 
 func (a *apps) dismiss(instance int) { a.running[instance].dismiss() }
 
@@ -60,9 +63,9 @@ func (a *apps) kill(instance int) {
 	a.killRest(app)
 }
 
-func (a *apps) reap(r reap) {
-	app := a.running[r.instance]
-	i := slices.IndexFunc(app.processes, func(p *childproc.Process) bool { return p.PID == r.pid })
+func (a *apps) reap(r machine.Reap) {
+	app := a.running[r.Instance]
+	i := slices.IndexFunc(app.processes, func(p *childproc.Process) bool { return p.PID == r.PID })
 	p := app.processes[i]
 	app.processes = slices.Delete(app.processes, i, i+1)
 	errands := slices.Clone(app.errands)
@@ -103,9 +106,9 @@ func (a *apps) release(instance int) {
 
 // holder is the instance in a place that is to be filled again, while something of
 // it is left, or the one that has filled it.
-func (a *apps) holder(s start) *app {
+func (a *apps) holder(s machine.Start) *app {
 	for _, app := range a.running {
-		if app.start.generation == s.generation && app.start.slot == s.slot {
+		if app.start.Generation == s.Generation && app.start.Slot == s.Slot {
 			return app
 		}
 	}
@@ -115,23 +118,23 @@ func (a *apps) holder(s start) *app {
 // attempt tells of an error that stops nothing. The loop cannot post to itself.
 func (a *apps) attempt(err error) {
 	if err != nil {
-		go a.post(noticed{"something did not work", err.Error()})
+		go a.post(machine.Noticed{Text: "something did not work", Why: err.Error()})
 	}
 }
 
-func (a *apps) count(c count) {
-	failed := func(why string) { a.post(counted{generation: c.generation, why: why}) }
+func (a *apps) count(c machine.Count) {
+	failed := func(why string) { a.post(machine.Counted{Generation: c.Generation, Why: why}) }
 	go guard(func() {
-		pids, err := a.treesOf(c.pids)
+		pids, err := a.treesOf(c.PIDs)
 		n := 0
 		if err == nil {
-			n, err = a.inFlight(c.generation, pids)
+			n, err = a.inFlight(c.Generation, pids)
 		}
 		if err != nil {
 			failed(err.Error())
 			return
 		}
-		a.post(counted{generation: c.generation, inFlight: n})
+		a.post(machine.Counted{Generation: c.Generation, InFlight: n})
 	}, failed)()
 }
 

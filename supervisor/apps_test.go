@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // sleeper starts a process that does nothing until it is told to end, or for ten seconds.
@@ -36,17 +37,17 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	launcher, main := sleeper(t, family), sleeper(t, family)
-	a := &apps{family: family, running: map[int]*app{1: {ctx: t.Context(), processes: []*childproc.Process{launcher, main}}}, post: func(ev event) { t.Errorf("%+v", ev) }}
+	a := &apps{family: family, running: map[int]*app{1: {ctx: t.Context(), processes: []*childproc.Process{launcher, main}}}, post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
 	if err := main.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	endedBy(t, main, syscall.SIGKILL)
-	a.reap(reap{1, main.PID})
+	a.reap(machine.Reap{Instance: 1, PID: main.PID})
 	other := sleeper(t, family) // its pidfd has the number that the main process's had
-	a.tellRest(tellRest{instance: 1, signal: syscall.SIGTERM})
+	a.tellRest(machine.TellRest{Instance: 1, Signal: syscall.SIGTERM})
 	endedBy(t, launcher, syscall.SIGTERM)
 	a.kill(1)
-	a.reap(reap{1, launcher.PID})
+	a.reap(machine.Reap{Instance: 1, PID: launcher.PID})
 	if err := other.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -64,12 +65,12 @@ func TestAllIsReapedAtTheEnd(t *testing.T) {
 	}
 	main, looked := sleeper(t, family), make(chan struct{})
 	one := &app{processes: []*childproc.Process{main}}
-	a := &apps{family: family, running: map[int]*app{1: one}, post: func(ev event) { t.Errorf("%+v", ev) }}
+	a := &apps{family: family, running: map[int]*app{1: one}, post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
 	one.errand(func() {
 		<-looked
 		endedBy(t, main, syscall.SIGKILL)
 	})
-	a.reap(reap{1, main.PID})
+	a.reap(machine.Reap{Instance: 1, PID: main.PID})
 	if err := main.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,14 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // asked is an event that somebody waits for the answer to. The loop numbers it.
 type asked struct {
-	event // none before it has its number
-	as    func(request int) event
-	lines chan<- control.Line
+	machine.Event // none before it has its number
+	as            func(request int) machine.Event
+	lines         chan<- control.Line
 }
 
 // linesKept is how many lines a caller can be behind before it misses some.
@@ -28,14 +29,14 @@ func newCallers(output string) *callers {
 	return &callers{waiting: map[int]chan<- control.Line{}, output: output}
 }
 
-func (c *callers) admit(a asked) event {
+func (c *callers) admit(a asked) machine.Event {
 	c.last++
 	c.waiting[c.last] = a.lines
 	return a.as(c.last)
 }
 
 // hear leaves the last place to the result.
-func (c *callers) hear(at time.Time, r report) {
+func (c *callers) hear(at time.Time, r machine.Report) {
 	for _, lines := range c.waiting {
 		if len(lines) < cap(lines)-1 {
 			lines <- control.Line{Report: reportMessage(r, at)}
@@ -43,13 +44,13 @@ func (c *callers) hear(at time.Time, r report) {
 	}
 }
 
-func (c *callers) answer(a answer) {
-	lines, ok := c.waiting[a.request]
+func (c *callers) answer(a machine.Answer) {
+	lines, ok := c.waiting[a.Request]
 	if !ok {
 		return
 	}
-	lines <- control.Line{Result: resultMessage(a.result, c.output)}
-	c.hangUp(a.request)
+	lines <- control.Line{Result: resultMessage(a.Result, c.output)}
+	c.hangUp(a.Request)
 }
 
 func (c *callers) hangUp(request int) {
@@ -64,17 +65,17 @@ func (c *callers) close() {
 	}
 }
 
-func reportMessage(r report, at time.Time) *control.Report {
+func reportMessage(r machine.Report, at time.Time) *control.Report {
 	return &control.Report{
-		Time: at, Level: levels[r.level].String(), Text: r.text, Fact: string(r.fact),
-		Generation: r.generation, Instance: r.instance, PID: r.pid,
-		Took: r.took.Seconds(), Within: r.within.Seconds(), Why: r.why,
+		Time: at, Level: levels[r.Level].String(), Text: r.Text, Fact: string(r.Fact),
+		Generation: r.Generation, Instance: r.Instance, PID: r.PID,
+		Took: r.Took.Seconds(), Within: r.Within.Seconds(), Why: r.Why,
 	}
 }
 
-func resultMessage(r result, output string) *control.Result {
-	m := &control.Result{Outcome: control.Outcome(r.outcome), Generation: r.generation, Serving: r.serving, Took: r.took.Seconds(), Why: r.why, Unchanged: r.unchanged}
-	if r.ran && r.outcome != OutcomeUpgraded {
+func resultMessage(r machine.Result, output string) *control.Result {
+	m := &control.Result{Outcome: control.Outcome(r.Outcome), Generation: r.Generation, Serving: r.Serving, Took: r.Took.Seconds(), Why: r.Why, Unchanged: r.Unchanged}
+	if r.Ran && r.Outcome != machine.OutcomeUpgraded {
 		m.Output = output
 	}
 	return m

@@ -7,18 +7,19 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // TestSlowCallerLosesReportsAndNotTheResult: the loop never waits for one.
 func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	c := newCallers("a file")
 	lines := make(chan control.Line, 3)
-	c.admit(asked{as: func(request int) event { return upgradeRequested{request: request} }, lines: lines})
+	c.admit(asked{as: func(request int) machine.Event { return machine.UpgradeRequested{Request: request} }, lines: lines})
 	for range 10 {
-		c.hear(time.Unix(1, 0), report{level: warn, text: "hello", fact: FactCrashed, generation: 3, took: time.Second})
+		c.hear(time.Unix(1, 0), machine.Report{Level: machine.Warn, Text: "hello", Fact: machine.FactCrashed, Generation: 3, Took: time.Second})
 	}
-	c.answer(answer{1, result{outcome: OutcomeFailed, why: "because", took: time.Second, ran: true}})
-	c.answer(answer{1, result{outcome: OutcomeUpgraded}}) // nobody waits any more
+	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeFailed, Why: "because", Took: time.Second, Ran: true}})
+	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeUpgraded}}) // nobody waits any more
 	var got []control.Line
 	for line := range lines {
 		got = append(got, line)
@@ -36,13 +37,13 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 
 func TestOutputIsNamedWhereThereCanBeSome(t *testing.T) {
 	for _, c := range []struct {
-		result result
+		result machine.Result
 		want   string
 	}{
-		{result{outcome: OutcomeFailed, ran: true}, "a file"},
-		{result{outcome: OutcomeUndone, ran: true}, "a file"},
-		{result{outcome: OutcomeFailed}, ""},
-		{result{outcome: OutcomeUpgraded, ran: true}, ""},
+		{machine.Result{Outcome: machine.OutcomeFailed, Ran: true}, "a file"},
+		{machine.Result{Outcome: machine.OutcomeUndone, Ran: true}, "a file"},
+		{machine.Result{Outcome: machine.OutcomeFailed}, ""},
+		{machine.Result{Outcome: machine.OutcomeUpgraded, Ran: true}, ""},
 	} {
 		if m := resultMessage(c.result, "a file"); m.Output != c.want {
 			t.Errorf("%+v: %q", c.result, m.Output)

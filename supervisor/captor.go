@@ -13,6 +13,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,12 +56,12 @@ func (c *captor) answerAll() {
 		}
 		if err != nil {
 			c.forget()
-			c.apps.post(noticed{"cannot see the app's sockets any more", err.Error()})
+			c.apps.post(machine.Noticed{Text: "cannot see the app's sockets any more", Why: err.Error()})
 			return
 		}
 		c.asked = &call
 		if err := c.answer(call); err != nil && !errors.Is(err, capture.ErrGone) {
-			c.apps.post(noticed{"cannot answer the app", err.Error()})
+			c.apps.post(machine.Noticed{Text: "cannot answer the app", Why: err.Error()})
 		}
 	}
 }
@@ -75,7 +76,7 @@ func (c *captor) forget() {
 // giveUp leaves all to the kernel from now on: for this instance it is as if nothing was
 // captured, and it goes on.
 func (c *captor) giveUp(why string) {
-	c.apps.post(noticed{"the app is not captured any more", why})
+	c.apps.post(machine.Noticed{Text: "the app is not captured any more", Why: why})
 	c.broken = true
 	if err := guarded(c.passAll); err != nil {
 		c.apps.attempt(errors.Join(err, c.calls.Close()))
@@ -148,7 +149,7 @@ func (c *captor) bind(call capture.Call) error {
 // tellInUse says it once more where the instance is not ready in time, or ends.
 func (c *captor) tellInUse(err error) {
 	c.tell("the app binds an address that is in use", err)
-	c.apps.post(obstructed{c.app.start.instance, err.Error()})
+	c.apps.post(machine.Obstructed{Instance: c.app.start.Instance, Why: err.Error()})
 }
 
 // passing tells at little cost what is no TCP listener-to-be. Apps that bind before they
@@ -280,7 +281,7 @@ func (c *captor) listen(call capture.Call) error {
 	}
 	err = c.apps.steering.Listen(c.member, fd, call.Backlog())
 	if err == nil {
-		c.apps.post(opened{c.app.start.instance})
+		c.apps.post(machine.Opened{Instance: c.app.start.Instance})
 	}
 	if err == nil || errors.Is(err, handoff.ErrNotSteered) {
 		return call.Continue()
@@ -309,7 +310,7 @@ func (c *captor) pass(call capture.Call, why error) error {
 	case !errors.Is(why, capture.ErrNotPermitted):
 		return call.Continue()
 	}
-	c.apps.post(uncaptured{why: why.Error()})
+	c.apps.post(machine.Uncaptured{Why: why.Error()})
 	if c.apps.options.Capture == CaptureOn {
 		return call.Return(syscall.EPERM)
 	}
@@ -323,7 +324,7 @@ func (c *captor) tell(text string, err error) {
 	}
 	if !c.told[text+why] {
 		c.told[text+why] = true
-		c.apps.post(noticed{text, why})
+		c.apps.post(machine.Noticed{Text: text, Why: why})
 	}
 }
 
@@ -401,7 +402,7 @@ func (a *apps) launch(app *app, spec childproc.Spec) error {
 	a.attempt(p.Reap())
 	app.processes = nil
 	a.uncapturable.Store(true)
-	go a.post(uncaptured{err.Error()})
+	go a.post(machine.Uncaptured{Why: err.Error()})
 	spec.Capture, spec.NoNewPrivs = false, a.options.NoNewPrivs.wanted(false)
 	return a.launch(app, spec)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // Whatever captured apps do with their sockets, in an order that the printed seed gives, their calls are answered and
@@ -20,9 +21,9 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	a := capturing(t, s, func(ev event) {
-		if notice, ok := ev.(noticed); ok && notice.text == "the app is not captured any more" {
-			t.Error(notice.why)
+	a := capturing(t, s, func(ev machine.Event) {
+		if notice, ok := ev.(machine.Noticed); ok && notice.Text == "the app is not captured any more" {
+			t.Error(notice.Why)
 		}
 	})
 	port := freeport.Address(t)[len("127.0.0.1:"):]

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // openControl makes the control socket. Without a place for one the app is served all
@@ -90,7 +91,7 @@ func (c *counter) look() {
 		text, why = "no control socket: grace upgrade, status and stop cannot reach this grace", err.Error()
 	}
 	if err == nil || why != c.told {
-		c.desk.loop.post(noticed{text, why})
+		c.desk.loop.post(machine.Noticed{Text: text, Why: why})
 	}
 	c.told = why
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // desk takes the requests of the control socket to the loop. What the machine does
@@ -40,19 +41,19 @@ func (d *desk) Ask(ctx context.Context, r control.Request) (<-chan control.Line,
 	}
 }
 
-func eventFor(r control.Request) (func(request int) event, error) {
+func eventFor(r control.Request) (func(request int) machine.Event, error) {
 	switch r.Do {
 	case control.Upgrade:
-		return func(request int) event { return upgradeRequested{request: request, command: r.Command} }, nil
+		return func(request int) machine.Event { return machine.UpgradeRequested{Request: request, Command: r.Command} }, nil
 	case control.Rollback:
-		return func(request int) event { return upgradeRequested{request: request, rollback: true} }, nil
+		return func(request int) machine.Event { return machine.UpgradeRequested{Request: request, Rollback: true} }, nil
 	case control.Reexec:
-		return func(request int) event { return reexecRequested{request} }, nil
+		return func(request int) machine.Event { return machine.ReexecRequested{Request: request} }, nil
 	case control.Stop:
 		if r.Now {
-			return func(request int) event { return killRequested{request} }, nil
+			return func(request int) machine.Event { return machine.KillRequested{Request: request} }, nil
 		}
-		return func(request int) event { return stopRequested{request} }, nil
+		return func(request int) machine.Event { return machine.StopRequested{Request: request} }, nil
 	}
 	return nil, errors.New("this grace cannot do that")
 }

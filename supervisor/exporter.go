@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/metrics"
 )
 
@@ -51,20 +52,20 @@ func openExporter(socket *handoff.Listener, l *loop, d *desk) (*exporter, error)
 	return e, nil
 }
 
-func (e *exporter) hear(_ time.Time, r report) {
-	if r.fact == FactFailed && r.generation == 1 {
+func (e *exporter) hear(_ time.Time, r machine.Report) {
+	if r.Fact == machine.FactFailed && r.Generation == 1 {
 		return // the first one is no upgrade
 	}
-	switch r.fact {
-	case FactUpgraded, FactFailed, FactUndone, FactRefused, FactSuperseded:
-		e.counters.Upgrade(control.Outcome(r.fact), r.took)
-	case FactDrained:
-		e.counters.Drain(r.took)
-	case FactCrashed:
+	switch r.Fact {
+	case machine.FactUpgraded, machine.FactFailed, machine.FactUndone, machine.FactRefused, machine.FactSuperseded:
+		e.counters.Upgrade(control.Outcome(r.Fact), r.Took)
+	case machine.FactDrained:
+		e.counters.Drain(r.Took)
+	case machine.FactCrashed:
 		e.counters.Crash()
-	case FactRestarting:
+	case machine.FactRestarting:
 		e.counters.Restart()
-	case FactKilled:
+	case machine.FactKilled:
 		e.counters.Kill()
 	}
 }

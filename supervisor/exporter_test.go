@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
 
@@ -30,8 +31,8 @@ func TestFirstGenerationIsNoUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.close()
-	e.hear(time.Now(), report{fact: FactFailed, generation: 1})
-	e.hear(time.Now(), report{fact: FactFailed, generation: 2})
+	e.hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 1})
+	e.hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 2})
 	response, err := http.Get("http://" + socket.Bound() + "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // guard is how each goroutine begins that works for one instance or generation: a
@@ -54,7 +55,7 @@ func origin() string {
 
 // notice is what there is to do where nothing depends on the work.
 func (a *apps) notice(text string) func(why string) {
-	return func(why string) { a.post(noticed{text, why}) }
+	return func(why string) { a.post(machine.Noticed{Text: text, Why: why}) }
 }
 
 // kill ends what was started of an instance that never came to be one.
@@ -71,21 +72,21 @@ func (a *app) kill() error {
 // loseSight is for a process that cannot be watched any more: it is ended, as grace
 // would never learn of its end.
 func (a *apps) loseSight(app *app, p *childproc.Process, why string) {
-	a.post(noticed{"cannot watch the app, so that it is killed", why})
+	a.post(machine.Noticed{Text: "cannot watch the app, so that it is killed", Why: why})
 	if err := p.SignalGroup(syscall.SIGKILL); err != nil {
-		a.post(noticed{"something did not work", err.Error()})
+		a.post(machine.Noticed{Text: "something did not work", Why: err.Error()})
 	}
 	exit := childproc.Exit{Unknown: true}
 	if err := guarded(func() { exit, _ = p.Wait() }); err != nil {
-		a.post(noticed{"something did not work", err.Error()})
+		a.post(machine.Noticed{Text: "something did not work", Why: err.Error()})
 	}
-	a.post(exited{app.start.instance, p.PID, exitOf(exit)})
+	a.post(machine.Exited{Instance: app.start.Instance, PID: p.PID, Exit: exitOf(exit)})
 	err := guarded(func() {
 		a.attempt(a.insist(app, "cannot kill what the app left behind yet", p.KillRest))
 		a.awaitRest(app, p)
 	})
 	if err != nil {
-		a.post(noticed{"something did not work", err.Error()})
+		a.post(machine.Noticed{Text: "something did not work", Why: err.Error()})
 	}
-	a.post(emptied{app.start.instance, p.PID})
+	a.post(machine.Emptied{Instance: app.start.Instance, PID: p.PID})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,7 +85,7 @@ func startCaptured(t *testing.T, a *apps, m handoff.Member) *capturedApp {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &capturedApp{t, &app{start: start{generation: m.Generation, slot: m.Instance}, ctx: ctx, cancel: cancel}, in, bufio.NewReader(out)}
+	c := &capturedApp{t, &app{start: machine.Start{Generation: m.Generation, Slot: m.Instance}, ctx: ctx, cancel: cancel}, in, bufio.NewReader(out)}
 	err = a.launch(c.app, childproc.Spec{
 		Path: "/proc/self/exe", Args: []string{"app"}, Env: append(childEnv(), roleVariable+"=sockets"),
 		Stdin: int(theirIn.Fd()), Stdout: int(theirOut.Fd()), Stderr: 2, Umask: -1, Capture: true, NoNewPrivs: capture.NeedsNoNewPrivs(),
@@ -134,7 +135,7 @@ func (c *capturedApp) do(format string, args ...any) (int, syscall.Errno) {
 	return fd, syscall.Errno(errno)
 }
 
-func capturing(t *testing.T, steering *handoff.Steering, post func(event)) *apps {
+func capturing(t *testing.T, steering *handoff.Steering, post func(machine.Event)) *apps {
 	t.Helper()
 	family, err := childproc.NewFamily()
 	if err != nil {
@@ -146,8 +147,8 @@ func capturing(t *testing.T, steering *handoff.Steering, post func(event)) *apps
 // What goes wrong in grace while it works for one app ends that app's capture: its calls
 // do from then on what they do without grace.
 func TestPanicEndsTheCaptureOfOneApp(t *testing.T) {
-	told := make(chan event, 10)
-	broken := capturing(t, nil, func(ev event) { told <- ev }) // without a steering no bind can be answered
+	told := make(chan machine.Event, 10)
+	broken := capturing(t, nil, func(ev machine.Event) { told <- ev }) // without a steering no bind can be answered
 	c := startCaptured(t, broken, handoff.Member{Generation: 1})
 	fd, _ := c.do("socket")
 	port := freeport.Address(t)[len("127.0.0.1:"):]
@@ -159,8 +160,8 @@ func TestPanicEndsTheCaptureOfOneApp(t *testing.T) {
 		}
 		fd, _ = c.do("socket")
 	}
-	notice, _ := (<-told).(noticed)
-	if notice.text != "the app is not captured any more" || !strings.Contains(notice.why, "nil pointer") || !strings.Contains(notice.why, "handoff.(*Steering)") {
+	notice, _ := (<-told).(machine.Noticed)
+	if notice.Text != "the app is not captured any more" || !strings.Contains(notice.Why, "nil pointer") || !strings.Contains(notice.Why, "handoff.(*Steering)") {
 		t.Errorf("told %+v", notice)
 	}
 	c.end()

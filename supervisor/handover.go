@@ -11,6 +11,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/succession"
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +47,7 @@ func (h *handover) suspend() <-chan struct{} {
 		defer close(still)
 		s.counter.rest()
 		if err := s.patrol.close(); err != nil {
-			s.loop.post(noticed{"cannot end the watch of the listeners", err.Error()})
+			s.loop.post(machine.Noticed{Text: "cannot end the watch of the listeners", Why: err.Error()})
 		}
 		for _, app := range waited {
 			app.attending.Wait()
@@ -99,14 +100,14 @@ func (a *app) resume() error {
 }
 
 // handOver gives everything away; if nobody takes it, this grace has it all still.
-func (h *handover) handOver(m Snapshot, p *parting) event {
+func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 	s := h.service
 	if s.hooks.open.Load() > 0 {
-		return reexecDelayed{}
+		return machine.ReexecDelayed{}
 	}
 	for _, app := range s.apps.running {
 		if !app.suspended {
-			return reexecDelayed{}
+			return machine.ReexecDelayed{}
 		}
 	}
 	s.family.Suspend()
@@ -120,21 +121,21 @@ func (h *handover) handOver(m Snapshot, p *parting) event {
 		return h.failed(err, time.Since(began), p)
 	}
 	h.legacy = d
-	return reexeced{h.pid}
+	return machine.Reexeced{PID: h.pid}
 }
 
 // failed has a handover that was cut begun again, until it has had its time.
-func (h *handover) failed(err error, took time.Duration, p *parting) event {
+func (h *handover) failed(err error, took time.Duration, p *parting) machine.Event {
 	select {
 	case <-p.cut:
 		if h.spent += took; h.spent < succession.Patience {
-			return reexecDelayed{}
+			return machine.ReexecDelayed{}
 		}
 		err = fmt.Errorf("%s has not taken over within %s", h.service.place.Program, succession.Patience)
 	default:
 	}
 	h.spent = 0
-	return reexecFailed{err.Error()}
+	return machine.ReexecFailed{Why: err.Error()}
 }
 
 var errCut = errors.New("grace had something else to do")
@@ -181,7 +182,7 @@ func (h *handover) takeBack(d *document) {
 }
 
 // describe suspends the steering, if it gives a document.
-func (h *handover) describe(m Snapshot) (*document, error) {
+func (h *handover) describe(m machine.Snapshot) (*document, error) {
 	s := h.service
 	d := &document{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
 	d.Host = hostState{
@@ -298,7 +299,7 @@ func (s *service) succeed(before *succession.Predecessor) (int, error) {
 	if err != nil {
 		err = fmt.Errorf("cannot take over from the running grace: %w", err)
 		before.Refuse(err)
-		return statusFailure, err
+		return machine.StatusFailure, err
 	}
 	if err := before.Accept(); err != nil || before.Trial() {
 		return 0, err
@@ -409,15 +410,15 @@ func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors)
 			return err
 		}
 	}
-	m, actions, err := restore(s.options.Policy, d.Machine, time.Now())
+	m, actions, err := machine.Restore(s.options.Policy, d.Machine, time.Now())
 	if err != nil {
 		return err
 	}
 	s.loop.machine = m
-	s.loop.begin = func() []action {
+	s.loop.begin = func() []machine.Action {
 		s.apps.carryOn(m)
 		why := fmt.Sprintf("from grace %s, pid %d", d.Grace, d.PID)
-		return append([]action{report{level: info, text: "taken over", generation: d.Machine.Current, pid: os.Getpid(), why: why}}, actions...)
+		return append([]machine.Action{machine.Report{Level: machine.Info, Text: "taken over", Generation: d.Machine.Current, PID: os.Getpid(), Why: why}}, actions...)
 	}
 	return nil
 }

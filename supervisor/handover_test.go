@@ -11,17 +11,18 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func anyDocument(t *testing.T) *document {
 	t.Helper()
-	m := newMachine(testPolicy())
-	m.begin(time.Now())
-	for _, ev := range []event{prepared{1, recipe{Executable: "/app"}}, started{1, 1}, readied{1}} {
-		m.step(time.Now(), ev)
+	m := machine.NewMachine(testPolicy())
+	m.Begin(time.Now())
+	for _, ev := range []machine.Event{machine.Prepared{Generation: 1, Recipe: machine.Recipe{Executable: "/app"}}, machine.Started{Instance: 1, PID: 1}, machine.Readied{Instance: 1}} {
+		m.Step(time.Now(), ev)
 	}
 	return &document{
-		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.snapshot(func(timer) time.Time { return time.Time{} }),
+		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.Snapshot(func(machine.Timer) time.Time { return time.Time{} }),
 		Host: hostState{
 			Launches: map[int]launchState{1: (&launch{path: "/app", env: []string{"SECRET=1"}}).state()},
 			Apps:     []appState{{Generation: 1, Instance: 1, Calls: -1}},
@@ -106,7 +107,7 @@ func TestFilesAreEachOnce(t *testing.T) {
 type fakeSuccessor struct {
 	hangs                     bool // until it is cut
 	cuts                      []time.Time
-	outcomes                  []event
+	outcomes                  []machine.Event
 	still, suspended, resumed int
 	meanwhile                 func() // when the apps are suspended
 }
@@ -130,7 +131,7 @@ func (f *fakeSuccessor) suspend() <-chan struct{} {
 
 func (f *fakeSuccessor) resume() { f.resumed++ }
 
-func (f *fakeSuccessor) handOver(_ Snapshot, p *parting) event {
+func (f *fakeSuccessor) handOver(_ machine.Snapshot, p *parting) machine.Event {
 	if f.hangs {
 		<-p.cut
 		f.cuts = append(f.cuts, time.Now())
@@ -161,13 +162,13 @@ func askReexec(t *testing.T, l *loop) *control.Result {
 func TestLoopHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
-		f := &fakeSuccessor{outcomes: []event{reexecFailed{"no"}, reexecDelayed{}, reexeced{8}}}
+		f := &fakeSuccessor{outcomes: []machine.Event{machine.ReexecFailed{Why: "no"}, machine.ReexecDelayed{}, machine.Reexeced{PID: 8}}}
 		l.successor = f
 		time.Sleep(2 * time.Second)
 		if r := askReexec(t, l); r == nil || r.Outcome != control.Failed || r.Why != "no" || r.Serving != 1 {
 			t.Errorf("%+v", r)
 		}
-		l.post(noticed{"the loop goes on", ""})
+		l.post(machine.Noticed{Text: "the loop goes on", Why: ""})
 		if r := askReexec(t, l); r == nil || r.Outcome != control.Reexeced || r.Took < 60 {
 			t.Errorf("%+v", r)
 		}
@@ -182,9 +183,9 @@ func TestLoopHandsOver(t *testing.T) {
 func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
-		l.successor = &fakeSuccessor{outcomes: []event{reexeced{8}}}
+		l.successor = &fakeSuccessor{outcomes: []machine.Event{machine.Reexeced{PID: 8}}}
 		time.Sleep(2 * time.Second)
-		l.post(reexecRequested{})
+		l.post(machine.ReexecRequested{})
 		time.Sleep(30 * time.Second) // of a minute
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -206,8 +207,8 @@ func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 func TestLoopDoesNotHandOverAnUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
-		f := &fakeSuccessor{outcomes: []event{reexeced{8}}}
-		f.meanwhile = func() { f.meanwhile = nil; l.post(upgradeRequested{}) }
+		f := &fakeSuccessor{outcomes: []machine.Event{machine.Reexeced{PID: 8}}}
+		f.meanwhile = func() { f.meanwhile = nil; l.post(machine.UpgradeRequested{}) }
 		l.successor = f
 		time.Sleep(2 * time.Second)
 		if r := askReexec(t, l); r == nil || r.Outcome != control.Reexeced || r.Serving != 2 {
@@ -224,7 +225,7 @@ func TestStopComesBeforeAHandover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
 		f := &fakeSuccessor{}
-		f.meanwhile = func() { l.post(stopRequested{}) }
+		f.meanwhile = func() { l.post(machine.StopRequested{}) }
 		l.successor = f
 		time.Sleep(2 * time.Second)
 		if r := askReexec(t, l); r == nil || r.Outcome != control.Refused {
@@ -239,22 +240,22 @@ func TestLoopServesDeadlinesWhileAHandoverHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := &fakeHost{startTime: time.Second}
 		l := startLoop(host, testPolicy())
-		f := &fakeSuccessor{hangs: true, outcomes: []event{reexecDelayed{}, reexecDelayed{}, reexecDelayed{}, reexecDelayed{}, reexecFailed{"it hangs"}}}
+		f := &fakeSuccessor{hangs: true, outcomes: []machine.Event{machine.ReexecDelayed{}, machine.ReexecDelayed{}, machine.ReexecDelayed{}, machine.ReexecDelayed{}, machine.ReexecFailed{Why: "it hangs"}}}
 		for range 100 {
-			f.outcomes = append([]event{reexecDelayed{}}, f.outcomes...)
+			f.outcomes = append([]machine.Event{machine.ReexecDelayed{}}, f.outcomes...)
 		}
 		l.successor = f
 		time.Sleep(2 * time.Second)
-		l.post(upgradeRequested{})
+		l.post(machine.UpgradeRequested{})
 		time.Sleep(2 * time.Second)
-		l.post(reexecRequested{})
+		l.post(machine.ReexecRequested{})
 		time.Sleep(40 * time.Second)
 		synctest.Wait()
 		if host.kills[1] == 0 || len(f.cuts) == 0 {
 			t.Errorf("kills %v, cut %v", host.kills, f.cuts)
 		}
 		f.hangs = false
-		l.post(killRequested{})
+		l.post(machine.KillRequested{})
 		<-l.done
 	})
 }

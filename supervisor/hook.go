@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // Hook is a shell command that is run when something has happened.
 type Hook struct {
-	On      Fact
+	On      machine.Fact
 	Command string
 }
 
@@ -33,7 +34,7 @@ type hooks struct {
 	launch   *launch
 	family   *childproc.Family
 	name     string
-	post     func(event)
+	post     func(machine.Event)
 	waiting  chan occasion
 	open     atomic.Int64  // that have not ended
 	idle     chan struct{} // gets one when the last of them has
@@ -47,7 +48,7 @@ type occasion struct {
 	env  []string
 }
 
-func newHooks(o Options, l *launch, family *childproc.Family, post func(event)) *hooks {
+func newHooks(o Options, l *launch, family *childproc.Family, post func(machine.Event)) *hooks {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &hooks{
 		commands: o.Hooks, launch: l, family: family, name: o.Name, post: post,
@@ -58,9 +59,9 @@ func newHooks(o Options, l *launch, family *childproc.Family, post func(event)) 
 }
 
 // hear does not wait: who floods the hooks loses some.
-func (h *hooks) hear(_ time.Time, r report) {
+func (h *hooks) hear(_ time.Time, r machine.Report) {
 	for _, hook := range h.commands {
-		if r.fact != hook.On {
+		if r.Fact != hook.On {
 			continue
 		}
 		h.open.Add(1)
@@ -68,16 +69,16 @@ func (h *hooks) hear(_ time.Time, r report) {
 		case h.waiting <- occasion{hook, h.facts(r)}:
 		default:
 			h.leave()
-			go h.post(noticed{"hook left out", fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
+			go h.post(machine.Noticed{Text: "hook left out", Why: fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
 		}
 	}
 }
 
-func (h *hooks) facts(r report) []string {
+func (h *hooks) facts(r machine.Report) []string {
 	facts := map[string]string{
-		"EVENT": string(r.fact), "NAME": h.name, "TEXT": r.text, "WHY": r.why,
-		"GENERATION": number(r.generation), "INSTANCE": number(r.instance), "PID": number(r.pid),
-		"TOOK": seconds(r.took), "WITHIN": seconds(r.within),
+		"EVENT": string(r.Fact), "NAME": h.name, "TEXT": r.Text, "WHY": r.Why,
+		"GENERATION": number(r.Generation), "INSTANCE": number(r.Instance), "PID": number(r.PID),
+		"TOOK": seconds(r.Took), "WITHIN": seconds(r.Within),
 	}
 	var env []string
 	for _, name := range slices.Sorted(maps.Keys(facts)) {
@@ -118,7 +119,7 @@ func (h *hooks) run(ctx context.Context) {
 	defer close(h.ended)
 	for o := range h.waiting {
 		if err := h.runOne(ctx, o); err != nil {
-			h.post(noticed{fmt.Sprintf("hook failed: --on %s", o.hook.On), err.Error()})
+			h.post(machine.Noticed{Text: fmt.Sprintf("hook failed: --on %s", o.hook.On), Why: err.Error()})
 		}
 		h.leave()
 	}

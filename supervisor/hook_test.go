@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
-func testHooks(t *testing.T, list ...Hook) (h *hooks, said chan event, dir string) {
+func testHooks(t *testing.T, list ...Hook) (h *hooks, said chan machine.Event, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	l, err := resolve(Options{Command: []string{"/bin/sh"}, Dir: dir, Umask: -1})
@@ -21,17 +22,17 @@ func testHooks(t *testing.T, list ...Hook) (h *hooks, said chan event, dir strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	said = make(chan event, 100)
-	return newHooks(Options{Hooks: list, Name: "web"}, l, family, func(ev event) { said <- ev }), said, dir
+	said = make(chan machine.Event, 100)
+	return newHooks(Options{Hooks: list, Name: "web"}, l, family, func(ev machine.Event) { said <- ev }), said, dir
 }
 
 func TestHooksAreToldTheFacts(t *testing.T) {
 	h, said, dir := testHooks(t,
-		Hook{FactUpgraded, `echo "$GRACE_EVENT $GRACE_NAME $GRACE_GENERATION $GRACE_TOOK ${GRACE_WHY-no reason}" >> facts`},
-		Hook{FactFailed, `echo "$GRACE_EVENT: $GRACE_WHY" >> facts`})
-	h.hear(time.Now(), report{text: "nothing for programs"})
-	h.hear(time.Now(), report{fact: FactUpgraded, generation: 2, took: 1500 * time.Millisecond})
-	h.hear(time.Now(), report{fact: FactFailed, generation: 3, why: "it's \"$(broken)\""})
+		Hook{machine.FactUpgraded, `echo "$GRACE_EVENT $GRACE_NAME $GRACE_GENERATION $GRACE_TOOK ${GRACE_WHY-no reason}" >> facts`},
+		Hook{machine.FactFailed, `echo "$GRACE_EVENT: $GRACE_WHY" >> facts`})
+	h.hear(time.Now(), machine.Report{Text: "nothing for programs"})
+	h.hear(time.Now(), machine.Report{Fact: machine.FactUpgraded, Generation: 2, Took: 1500 * time.Millisecond})
+	h.hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 3, Why: "it's \"$(broken)\""})
 	h.close()
 	got, err := os.ReadFile(filepath.Join(dir, "facts"))
 	want := "upgraded web 2 1.500 no reason\nfailed: it's \"$(broken)\"\n"
@@ -44,26 +45,26 @@ func TestHooksAreToldTheFacts(t *testing.T) {
 }
 
 func TestHookThatFailsIsTold(t *testing.T) {
-	h, said, _ := testHooks(t, Hook{FactCrashed, "echo oh no >&2; exit 3"}, Hook{FactKilled, "exit 3"})
-	h.hear(time.Now(), report{fact: FactCrashed})
-	h.hear(time.Now(), report{fact: FactKilled})
+	h, said, _ := testHooks(t, Hook{machine.FactCrashed, "echo oh no >&2; exit 3"}, Hook{machine.FactKilled, "exit 3"})
+	h.hear(time.Now(), machine.Report{Fact: machine.FactCrashed})
+	h.hear(time.Now(), machine.Report{Fact: machine.FactKilled})
 	h.close()
-	if n, ok := (<-said).(noticed); !ok || n.text != "hook failed: --on crashed" || n.why != "exit status 3: oh no" {
+	if n, ok := (<-said).(machine.Noticed); !ok || n.Text != "hook failed: --on crashed" || n.Why != "exit status 3: oh no" {
 		t.Errorf("%+v", n)
 	}
-	if n, ok := (<-said).(noticed); !ok || n.text != "hook failed: --on killed" || n.why != "exit status 3" {
+	if n, ok := (<-said).(machine.Noticed); !ok || n.Text != "hook failed: --on killed" || n.Why != "exit status 3" {
 		t.Errorf("%+v", n)
 	}
 }
 
 func TestHooksRestWhenAllHaveEnded(t *testing.T) {
-	h, _, dir := testHooks(t, Hook{FactUpgraded, "cat gate > told"})
+	h, _, dir := testHooks(t, Hook{machine.FactUpgraded, "cat gate > told"})
 	gate := filepath.Join(dir, "gate")
 	if err := unix.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	<-h.rest() // there is none
-	h.hear(time.Now(), report{fact: FactUpgraded})
+	h.hear(time.Now(), machine.Report{Fact: machine.FactUpgraded})
 	rested := h.rest()
 	f, err := os.OpenFile(gate, os.O_WRONLY, 0) // returns when the hook has opened it too
 	if err != nil {
@@ -81,15 +82,15 @@ func TestHooksRestWhenAllHaveEnded(t *testing.T) {
 
 // TestHooksDoNotBlock: the queue of one that hangs is full at some time.
 func TestHooksDoNotBlock(t *testing.T) {
-	h, said, dir := testHooks(t, Hook{FactCrashed, "cat gate > /dev/null"})
+	h, said, dir := testHooks(t, Hook{machine.FactCrashed, "cat gate > /dev/null"})
 	gate := filepath.Join(dir, "gate")
 	if err := unix.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range hooksWaiting + 10 {
-		h.hear(time.Now(), report{fact: FactCrashed})
+		h.hear(time.Now(), machine.Report{Fact: machine.FactCrashed})
 	}
-	if n, ok := (<-said).(noticed); !ok || n.text != "hook left out" {
+	if n, ok := (<-said).(machine.Noticed); !ok || n.Text != "hook left out" {
 		t.Errorf("%+v", n)
 	}
 	if err := os.Remove(gate); err != nil {

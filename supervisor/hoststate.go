@@ -11,6 +11,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // stateVersion counts the forms of a document. A grace reads its own and all before;
@@ -23,7 +24,7 @@ type document struct {
 	Version int
 	Grace   string // the program's version
 	PID     int
-	Machine Snapshot
+	Machine machine.Snapshot
 	Host    hostState
 }
 
@@ -52,7 +53,7 @@ type controlState struct {
 
 type launchState struct {
 	Path, Real string
-	File       file
+	File       machine.File
 	Args       []string
 	Dir        string
 	Env        []string
@@ -88,8 +89,8 @@ type appState struct {
 // state describes an app that is suspended.
 func (a *app) state() (appState, error) {
 	s := appState{
-		Generation: a.start.generation, Instance: a.start.instance, Slot: a.start.slot,
-		MustNotify: a.start.mustNotify, Predecessor: a.start.predecessor, Strange: a.ear.strange,
+		Generation: a.start.Generation, Instance: a.start.Instance, Slot: a.start.Slot,
+		MustNotify: a.start.MustNotify, Predecessor: a.start.Predecessor, Strange: a.ear.strange,
 		Main: a.main().State(), Calls: -1, Predecessors: a.grant.State(),
 		Mains: a.ear.mains, Told: a.ear.told, Said: a.ear.said,
 	}
@@ -144,7 +145,7 @@ func (s hostState) files() []int {
 func (a *apps) takeOver(s appState, before int, strange bool, files handoff.Descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	app := &app{
-		start: start{generation: s.Generation, instance: s.Instance, slot: s.Slot, mustNotify: s.MustNotify, predecessor: s.Predecessor},
+		start: machine.Start{Generation: s.Generation, Instance: s.Instance, Slot: s.Slot, MustNotify: s.MustNotify, Predecessor: s.Predecessor},
 		ctx:   ctx, cancel: cancel,
 	}
 	if before, ok := a.launches[s.Predecessor]; ok {
@@ -195,19 +196,19 @@ func (a *apps) takeOverCalls(app *app, s appState, files handoff.Descriptors) er
 
 // carryOn begins to follow the apps that were taken over. Of an end that the machine knows
 // already it is told once more.
-func (a *apps) carryOn(m *machine) {
+func (a *apps) carryOn(m *machine.Machine) {
 	for id, app := range a.running {
-		i := m.instances[id]
+		i := m.Instances[id]
 		waiting, dismiss := context.WithCancel(app.ctx)
-		app.launch, app.waiting, app.dismiss = a.launches[app.start.generation].launch, waiting, dismiss
+		app.launch, app.waiting, app.dismiss = a.launches[app.start.Generation].launch, waiting, dismiss
 		app.attend()
 		a.lookAfter(app)
 		a.attempt(app.tellOfPredecessor())
 		for _, p := range app.processes {
 			a.follows(app, p)
 		}
-		if i.phase == Starting {
-			a.await(app, waiting, a.launches[app.start.generation].launch, i.since)
+		if i.Phase == machine.PhaseStarting {
+			a.await(app, waiting, a.launches[app.start.Generation].launch, i.Since)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"time"
 
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
 
@@ -10,33 +11,33 @@ import (
 type journal struct{ log zerolog.Logger }
 
 var levels = [...]zerolog.Level{
-	debug:   zerolog.DebugLevel,
-	info:    zerolog.InfoLevel,
-	warn:    zerolog.WarnLevel,
-	failure: zerolog.ErrorLevel,
+	machine.Debug:   zerolog.DebugLevel,
+	machine.Info:    zerolog.InfoLevel,
+	machine.Warn:    zerolog.WarnLevel,
+	machine.Failure: zerolog.ErrorLevel,
 }
 
-func (j *journal) hear(_ time.Time, r report) {
-	e := j.log.WithLevel(levels[r.level])
-	if r.generation != 0 {
-		e = e.Int("generation", r.generation)
+func (j *journal) hear(_ time.Time, r machine.Report) {
+	e := j.log.WithLevel(levels[r.Level])
+	if r.Generation != 0 {
+		e = e.Int("generation", r.Generation)
 	}
-	if r.instance != 0 {
-		e = e.Int("instance", r.instance)
+	if r.Instance != 0 {
+		e = e.Int("instance", r.Instance)
 	}
-	if r.pid != 0 {
-		e = e.Int("pid", r.pid)
+	if r.PID != 0 {
+		e = e.Int("pid", r.PID)
 	}
-	if r.took != 0 {
-		e = e.Float64("took_ms", milliseconds(r.took))
+	if r.Took != 0 {
+		e = e.Float64("took_ms", milliseconds(r.Took))
 	}
-	if r.within != 0 {
-		e = e.Float64("within_ms", milliseconds(r.within))
+	if r.Within != 0 {
+		e = e.Float64("within_ms", milliseconds(r.Within))
 	}
-	if r.why != "" {
-		e = e.Str("why", r.why)
+	if r.Why != "" {
+		e = e.Str("why", r.Why)
 	}
-	e.Msg(r.text)
+	e.Msg(r.Text)
 }
 
 // milliseconds has one digit after the point.

@@ -9,15 +9,16 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // launch is what a generation resolved when it was made. All its starts, a crash
 // restart too, use it: a link that was moved in between must not bring in code
 // that no upgrade has checked.
 type launch struct {
-	path     string // the executable as the app is to see it
-	real     string // the file behind it
-	file     file   // what that was then
+	path     string       // the executable as the app is to see it
+	real     string       // the file behind it
+	file     machine.File // what that was then
 	program  program
 	args     []string
 	dir      string // the directory behind the one that was written
@@ -54,29 +55,29 @@ func resolve(o Options) (*launch, error) {
 
 // resolveOrder does it for one generation, whose command may be a new one or one
 // that ran before. kept is the executable of that, and belongs to the launch then.
-func resolveOrder(o Options, order prepare, kept program) (*launch, error) {
-	if order.command != nil {
-		o.Command = order.command
+func resolveOrder(o Options, order machine.Prepare, kept program) (*launch, error) {
+	if order.Command != nil {
+		o.Command = order.Command
 	}
-	if order.again == nil {
-		return resolveAnew(o, order.current)
+	if order.Again == nil {
+		return resolveAnew(o, order.Current)
 	}
-	if err := possible(*order.again, kept); err != nil {
+	if err := possible(*order.Again, kept); err != nil {
 		return nil, err
 	}
-	o.Dir = order.again.Dir
+	o.Dir = order.Again.Dir
 	l, err := surroundings(o)
 	if err != nil {
 		return nil, err
 	}
-	l.path, l.real, l.file, l.program = order.again.Path, order.again.Executable, order.again.File, kept
+	l.path, l.real, l.file, l.program = order.Again.Path, order.Again.Executable, order.Again.File, kept
 	if kept == 0 {
 		l.program, _, err = openProgram(l.real)
 	}
 	return l, err
 }
 
-func resolveAnew(o Options, current *recipe) (*launch, error) {
+func resolveAnew(o Options, current *machine.Recipe) (*launch, error) {
 	l, err := resolve(o)
 	if err != nil {
 		return nil, err
@@ -105,8 +106,8 @@ func surroundings(o Options) (*launch, error) {
 	return l, l.addEnvFile(o.EnvFile)
 }
 
-func (l *launch) recipe() recipe {
-	return recipe{Command: l.args, Path: l.path, Executable: l.real, Dir: l.dir, File: l.file, Links: l.links}
+func (l *launch) recipe() machine.Recipe {
+	return machine.Recipe{Command: l.args, Path: l.path, Executable: l.real, Dir: l.dir, File: l.file, Links: l.links}
 }
 
 func (l *launch) addEnvFile(path string) error {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func TestEnvFile(t *testing.T) {
@@ -241,7 +242,7 @@ func TestStopSignalHint(t *testing.T) {
 	for program, want := range map[string]string{
 		"/usr/sbin/nginx": "QUIT", "php-fpm8.2": "QUIT", "haproxy": "USR1", "node": "", "nginx-proxy": "",
 	} {
-		hint := stopSignalHint(Options{Command: []string{program}, Policy: Policy{StopSignal: syscall.SIGTERM}})
+		hint := stopSignalHint(Options{Command: []string{program}, Policy: machine.Policy{StopSignal: syscall.SIGTERM}})
 		if (hint == "") != (want == "") || !strings.Contains(hint, want) {
 			t.Errorf("%s: %q", program, hint)
 		}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // Whoever starts grace without a shell, such as systemd by WorkingDirectory=, leaves no PWD, and the kernel tells real
@@ -48,7 +50,7 @@ func linksIn(dir string) []string {
 }
 
 // movedLink says which link leads to another directory now than when the recipe was made, or nothing.
-func movedLink(r recipe) string {
+func movedLink(r machine.Recipe) string {
 	for _, link := range slices.Sorted(maps.Keys(r.Links)) {
 		to, err := filepath.EvalSymlinks(link)
 		if err != nil || to == r.Links[link] {
@@ -64,12 +66,12 @@ func movedLink(r recipe) string {
 
 // heedLinks refuses an upgrade that would start what runs already because nobody has told grace of a link that was
 // moved. If it starts something new the log warns of the directory.
-func (l *launch) heedLinks(current *recipe) error {
+func (l *launch) heedLinks(current *machine.Recipe) error {
 	if current == nil || current.Dir != l.dir {
 		return nil
 	}
 	moved := movedLink(*current)
-	if moved != "" && current.runsLike(l.recipe()) {
+	if moved != "" && current.RunsLike(l.recipe()) {
 		return fmt.Errorf("it would start what runs already: %s", moved)
 	}
 	l.stays = moved

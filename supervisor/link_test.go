@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // releases has two of them, and the link current to the first.
@@ -61,13 +63,13 @@ func TestMovedLinkThatNobodyHasNamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := releases(t)
 			o := Options{Command: []string{c.command}, Dir: dir + "/releases/1", unnamed: c.unnamed}
-			first, err := resolveOrder(o, prepare{generation: 1}, 0)
+			first, err := resolveOrder(o, machine.Prepare{Generation: 1}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			current := first.recipe()
 			c.move(t, dir)
-			second, err := resolveOrder(o, prepare{generation: 2, current: &current}, 0)
+			second, err := resolveOrder(o, machine.Prepare{Generation: 2, Current: &current}, 0)
 			if c.fails {
 				if err == nil || !strings.Contains(err.Error(), "--chdir "+dir+"/current to follow this one") {
 					t.Errorf("%v", err)

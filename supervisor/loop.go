@@ -5,35 +5,36 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // host does what the machine decides about processes. Its methods are called by
 // the loop alone and do not block; each posts what comes of it.
 type host interface {
-	prepare(prepare)
+	prepare(machine.Prepare)
 	abandon(generation int)
-	start(start)
+	start(machine.Start)
 	dismiss(instance int)
-	tell(tell)
-	tellGroup(tellGroup)
-	tellRest(tellRest)
+	tell(machine.Tell)
+	tellGroup(machine.TellGroup)
+	tellRest(machine.TellRest)
 	follow(instance int, main *childproc.Process)
 	kill(instance int)
-	reap(reap)
+	reap(machine.Reap)
 	release(instance int)
 	retire(generation int)
 	discard(generation int)
-	count(count)
+	count(machine.Count)
 	steer(generation int)
 	turnAway()
 	letGo(generation int)
-	observe(observe)
+	observe(machine.Observe)
 }
 
 // loop is the one goroutine that owns the machine.
 type loop struct {
-	machine *machine
-	events  chan event
+	machine *machine.Machine
+	events  chan machine.Event
 	// pictures has those who want to see the machine. They are no events: they change
 	// nothing, and are served while grace is handed over too.
 	pictures chan chan<- control.Status
@@ -46,7 +47,7 @@ type loop struct {
 	// pulse is when beat is to show that the loop does not hang; nil is never.
 	pulse <-chan time.Time
 	beat  func()
-	begin func() []action // what is done first
+	begin func() []machine.Action // what is done first
 	// successor is who takes over when that is asked for; nil if nobody can.
 	successor successor
 	leaving   bool
@@ -62,26 +63,28 @@ type successor interface {
 	suspend() <-chan struct{}
 	resume()
 	// handOver gives away what there is. The loop stands still meanwhile.
-	handOver(Snapshot, *parting) event
+	handOver(machine.Snapshot, *parting) machine.Event
 }
 
 // audience hears every report, in the loop's goroutine, and does not block.
-type audience interface{ hear(at time.Time, r report) }
+type audience interface {
+	hear(at time.Time, r machine.Report)
+}
 
-func newLoop(p Policy, output string, a ...audience) *loop {
-	l := &loop{machine: newMachine(p), events: make(chan event), pictures: make(chan chan<- control.Status), done: make(chan struct{}), callers: newCallers(output)}
+func newLoop(p machine.Policy, output string, a ...audience) *loop {
+	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), pictures: make(chan chan<- control.Status), done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
-	l.begin = func() []action { return l.machine.begin(time.Now()) }
+	l.begin = func() []machine.Action { return l.machine.Begin(time.Now()) }
 	l.audience = append(a, l.callers)
 	return l
 }
 
 // post hands an event to the loop. It may be called from any goroutine but the
 // loop's own, and returns at once when the loop has ended.
-func (l *loop) post(ev event) { l.offer(ev) }
+func (l *loop) post(ev machine.Event) { l.offer(ev) }
 
 // offer is a post that reports whether the event was taken.
-func (l *loop) offer(ev event) bool {
+func (l *loop) offer(ev machine.Event) bool {
 	select {
 	case l.events <- ev:
 		return true
@@ -111,7 +114,7 @@ func (l *loop) next(end <-chan struct{}) bool {
 	case ev := <-l.events:
 		l.take(ev)
 	case picture := <-l.pictures:
-		picture <- statusMessage(l.machine.snapshot(l.timers.due))
+		picture <- statusMessage(l.machine.Snapshot(l.timers.due))
 	case <-l.pulse:
 		l.beat()
 	case <-end:
@@ -128,17 +131,17 @@ func (l *loop) leave() {
 	for _, still := range []func() <-chan struct{}{l.successor.rest, l.successor.suspend} {
 		for end := still(); !l.next(end); {
 		}
-		if !l.machine.calm() {
-			l.take(reexecDelayed{})
+		if !l.machine.Calm() {
+			l.take(machine.ReexecDelayed{})
 			return
 		}
 	}
-	l.part(l.machine.snapshot(l.timers.due))
+	l.part(l.machine.Snapshot(l.timers.due))
 }
 
 // adopted is a moved with the process, which the host follows from then on, as one that was started.
 type adopted struct {
-	moved
+	machine.Moved
 	process *childproc.Process
 }
 
@@ -166,16 +169,16 @@ const (
 )
 
 // part stands still while another grace gets ready, but not for longer than deadlines can wait.
-func (l *loop) part(state Snapshot) {
+func (l *loop) part(state machine.Snapshot) {
 	p := &parting{make(chan struct{}), make(chan struct{})}
-	outcome := make(chan event, 1)
+	outcome := make(chan machine.Event, 1)
 	go func() { outcome <- l.successor.handOver(state, p) }()
-	patience, agreed, events := time.After(partPatience), p.agreed, chan event(nil)
-	var held event
+	patience, agreed, events := time.After(partPatience), p.agreed, chan machine.Event(nil)
+	var held machine.Event
 	for {
 		select {
 		case picture := <-l.pictures:
-			picture <- statusMessage(l.machine.snapshot(l.timers.due))
+			picture <- statusMessage(l.machine.Snapshot(l.timers.due))
 		case <-l.pulse:
 			l.beat()
 		case <-patience:
@@ -209,77 +212,77 @@ func (l *loop) catchUp() {
 }
 
 // take has the machine decide, but for what is about the loop alone.
-func (l *loop) take(ev event) {
+func (l *loop) take(ev machine.Event) {
 	switch e := ev.(type) {
 	case asked:
 		ev = l.callers.admit(e)
 	case adopted:
-		l.host.follow(e.instance, e.process)
-		ev = e.moved
-	case timerExpired:
-		l.timers.disarm(e.timer.number)
+		l.host.follow(e.Instance, e.process)
+		ev = e.Moved
+	case machine.TimerExpired:
+		l.timers.disarm(e.Timer.Number)
 	}
-	l.performAll(l.machine.step(time.Now(), ev))
+	l.performAll(l.machine.Step(time.Now(), ev))
 }
 
-func (l *loop) performAll(actions []action) {
+func (l *loop) performAll(actions []machine.Action) {
 	for _, a := range actions {
 		l.perform(a)
 	}
 }
 
-func (l *loop) perform(a action) {
+func (l *loop) perform(a machine.Action) {
 	switch a := a.(type) {
-	case prepare:
+	case machine.Prepare:
 		l.host.prepare(a)
-	case abandon:
-		l.host.abandon(a.generation)
-	case start:
+	case machine.Abandon:
+		l.host.abandon(a.Generation)
+	case machine.Start:
 		l.host.start(a)
-	case dismiss:
-		l.host.dismiss(a.instance)
-	case tell:
+	case machine.Dismiss:
+		l.host.dismiss(a.Instance)
+	case machine.Tell:
 		l.host.tell(a)
-	case tellGroup:
+	case machine.TellGroup:
 		l.host.tellGroup(a)
-	case tellRest:
+	case machine.TellRest:
 		l.host.tellRest(a)
-	case kill:
-		l.host.kill(a.instance)
-	case reap:
+	case machine.Kill:
+		l.host.kill(a.Instance)
+	case machine.Reap:
 		l.host.reap(a)
-	case release:
-		l.host.release(a.instance)
-	case retire:
-		l.host.retire(a.generation)
-	case discard:
-		l.host.discard(a.generation)
-	case count:
+	case machine.Release:
+		l.host.release(a.Instance)
+	case machine.Retire:
+		l.host.retire(a.Generation)
+	case machine.Discard:
+		l.host.discard(a.Generation)
+	case machine.Count:
 		l.host.count(a)
-	case steer:
-		l.host.steer(a.generation)
-	case turnAway:
+	case machine.Steer:
+		l.host.steer(a.Generation)
+	case machine.TurnAway:
 		l.host.turnAway()
-	case letGo:
-		l.host.letGo(a.generation)
-	case observe:
+	case machine.LetGo:
+		l.host.letGo(a.Generation)
+	case machine.Observe:
 		l.host.observe(a)
-	case arm:
+	case machine.Arm:
 		l.timers.arm(a)
-	case disarm:
-		l.timers.disarm(a.timer.number)
-	case handOver:
+	case machine.Disarm:
+		l.timers.disarm(a.Timer.Number)
+	case machine.HandOver:
 		l.leaving = true
-	case answer:
+	case machine.Answer:
 		l.callers.answer(a)
-	case report:
+	case machine.Report:
 		l.tell(a)
-	case finish:
-		l.status, l.over = a.status, true
+	case machine.Finish:
+		l.status, l.over = a.Status, true
 	}
 }
 
-func (l *loop) tell(r report) {
+func (l *loop) tell(r machine.Report) {
 	now := time.Now()
 	for _, a := range l.audience {
 		a.hear(now, r)

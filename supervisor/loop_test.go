@@ -11,24 +11,25 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
 
-func testPolicy() Policy {
-	return Policy{
-		Instances: 1, MaxDraining: 3, Restart: RestartOnFailure, StopSignal: syscall.SIGTERM,
+func testPolicy() machine.Policy {
+	return machine.Policy{
+		Instances: 1, MaxDraining: 3, Restart: machine.RestartOnFailure, StopSignal: syscall.SIGTERM,
 		ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, Watchdog: 10 * time.Second, Held: true,
 	}
 }
 
-func recipeOfApp(p prepare) recipe {
-	return recipe{Command: p.command, Path: "/app", Executable: "/app", Dir: "/"}
+func recipeOfApp(p machine.Prepare) machine.Recipe {
+	return machine.Recipe{Command: p.Command, Path: "/app", Executable: "/app", Dir: "/"}
 }
 
 // fakeHost answers at once: every preparation and start succeeds, every app is
 // ready after startTime, and ends drainTime after it is told to, or at KILL.
 type fakeHost struct {
-	post                 func(event)
+	post                 func(machine.Event)
 	startTime, drainTime time.Duration
 	crashAfter           time.Duration // of the first instance only
 	begun                map[int]time.Time
@@ -36,57 +37,61 @@ type fakeHost struct {
 	told                 map[int]time.Time
 }
 
-func (f *fakeHost) answer(after time.Duration, ev event) {
+func (f *fakeHost) answer(after time.Duration, ev machine.Event) {
 	time.AfterFunc(after, func() { f.post(ev) })
 }
 
-func (f *fakeHost) prepare(p prepare) { f.answer(0, prepared{p.generation, recipeOfApp(p)}) }
-func (f *fakeHost) abandon(int)       {}
+func (f *fakeHost) prepare(p machine.Prepare) {
+	f.answer(0, machine.Prepared{Generation: p.Generation, Recipe: recipeOfApp(p)})
+}
+func (f *fakeHost) abandon(int) {}
 
-func (f *fakeHost) start(s start) {
-	f.begun[s.instance] = time.Now()
-	f.answer(time.Nanosecond, started{s.instance, s.instance})
-	f.answer(f.startTime, readied{s.instance})
-	if s.instance == 1 && f.crashAfter > 0 {
-		f.end(1, f.crashAfter, Exit{Code: 1})
+func (f *fakeHost) start(s machine.Start) {
+	f.begun[s.Instance] = time.Now()
+	f.answer(time.Nanosecond, machine.Started{Instance: s.Instance, PID: s.Instance})
+	f.answer(f.startTime, machine.Readied{Instance: s.Instance})
+	if s.Instance == 1 && f.crashAfter > 0 {
+		f.end(1, f.crashAfter, machine.Exit{Code: 1})
 	}
 }
 
-func (f *fakeHost) end(instance int, after time.Duration, exit Exit) {
-	f.answer(after, exited{instance, instance, exit})
-	f.answer(after+time.Nanosecond, emptied{instance, instance})
+func (f *fakeHost) end(instance int, after time.Duration, exit machine.Exit) {
+	f.answer(after, machine.Exited{Instance: instance, PID: instance, Exit: exit})
+	f.answer(after+time.Nanosecond, machine.Emptied{Instance: instance, PID: instance})
 }
 
-func (f *fakeHost) tell(t tell) {
-	f.told[t.instance] = time.Now()
+func (f *fakeHost) tell(t machine.Tell) {
+	f.told[t.Instance] = time.Now()
 	if f.drainTime > 0 {
-		f.end(t.instance, f.drainTime, Exit{})
+		f.end(t.Instance, f.drainTime, machine.Exit{})
 	}
 }
 
-func (f *fakeHost) dismiss(int)         {}
-func (f *fakeHost) steer(int)           {}
-func (f *fakeHost) turnAway()           {}
-func (f *fakeHost) letGo(int)           {}
-func (f *fakeHost) observe(observe)     {}
-func (f *fakeHost) tellGroup(tellGroup) {}
-func (f *fakeHost) tellRest(tellRest)   {}
+func (f *fakeHost) dismiss(int)                 {}
+func (f *fakeHost) steer(int)                   {}
+func (f *fakeHost) turnAway()                   {}
+func (f *fakeHost) letGo(int)                   {}
+func (f *fakeHost) observe(machine.Observe)     {}
+func (f *fakeHost) tellGroup(machine.TellGroup) {}
+func (f *fakeHost) tellRest(machine.TellRest)   {}
 
 func (f *fakeHost) follow(int, *childproc.Process) {}
 
 func (f *fakeHost) kill(instance int) {
 	f.kills[instance]++
-	f.end(instance, time.Nanosecond, Exit{Signal: syscall.SIGKILL})
+	f.end(instance, time.Nanosecond, machine.Exit{Signal: syscall.SIGKILL})
 }
 
-func (f *fakeHost) reap(reap)     {}
-func (f *fakeHost) release(int)   {}
-func (f *fakeHost) retire(int)    {}
-func (f *fakeHost) discard(int)   {}
-func (f *fakeHost) count(c count) { f.answer(0, counted{generation: c.generation, inFlight: 7}) }
+func (f *fakeHost) reap(machine.Reap) {}
+func (f *fakeHost) release(int)       {}
+func (f *fakeHost) retire(int)        {}
+func (f *fakeHost) discard(int)       {}
+func (f *fakeHost) count(c machine.Count) {
+	f.answer(0, machine.Counted{Generation: c.Generation, InFlight: 7})
+}
 
 // startLoop runs one in a goroutine of its own.
-func startLoop(f *fakeHost, p Policy) *loop {
+func startLoop(f *fakeHost, p machine.Policy) *loop {
 	l := newLoop(p, "nowhere")
 	f.post, l.host = l.post, f
 	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
@@ -95,10 +100,10 @@ func startLoop(f *fakeHost, p Policy) *loop {
 }
 
 // schedule is what happens when, counted from the start of the loop.
-type schedule map[time.Duration]event
+type schedule map[time.Duration]machine.Event
 
 // runLoop runs a loop over f until what happens makes it end.
-func runLoop(f *fakeHost, p Policy, happens schedule) (l *loop, status int, lines []string) {
+func runLoop(f *fakeHost, p machine.Policy, happens schedule) (l *loop, status int, lines []string) {
 	var log bytes.Buffer
 	l = newLoop(p, "nowhere", &journal{zerolog.New(&log)})
 	f.post, l.host = l.post, f
@@ -127,7 +132,7 @@ func messages(t *testing.T, lines []string) []string {
 func TestLoopUpgradesAndStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{startTime: 400 * time.Millisecond, drainTime: 2 * time.Second}
-		_, status, lines := runLoop(f, testPolicy(), schedule{time.Second: upgradeRequested{}, 2 * time.Second: stopRequested{}})
+		_, status, lines := runLoop(f, testPolicy(), schedule{time.Second: machine.UpgradeRequested{}, 2 * time.Second: machine.StopRequested{}})
 		if status != 0 {
 			t.Errorf("status %d", status)
 		}
@@ -150,7 +155,7 @@ func TestLoopKillsAtTheDrainDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
 		f := &fakeHost{}
-		_, status, lines := runLoop(f, testPolicy(), schedule{time.Second: stopRequested{}})
+		_, status, lines := runLoop(f, testPolicy(), schedule{time.Second: machine.StopRequested{}})
 		if status != 137 || f.kills[1] != 1 {
 			t.Errorf("status %d, kills %v", status, f.kills)
 		}
@@ -173,9 +178,9 @@ func TestLoopRestartsWithJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{startTime: time.Millisecond, drainTime: time.Millisecond, crashAfter: time.Second}
 		begun := time.Now()
-		runLoop(f, testPolicy(), schedule{10 * time.Second: stopRequested{}})
+		runLoop(f, testPolicy(), schedule{10 * time.Second: machine.StopRequested{}})
 		waited := f.begun[2].Sub(begun) - time.Second
-		if waited < firstBackoff || waited > firstBackoff*3/2+time.Millisecond {
+		if waited < machine.FirstBackoff || waited > machine.FirstBackoff*3/2+time.Millisecond {
 			t.Errorf("restarted after %s", waited)
 		}
 	})
@@ -183,7 +188,7 @@ func TestLoopRestartsWithJitter(t *testing.T) {
 
 func TestPostAfterTheEndDoesNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, _, _ := runLoop(&fakeHost{drainTime: time.Millisecond}, testPolicy(), schedule{time.Second: stopRequested{}})
-		l.post(upgradeRequested{})
+		l, _, _ := runLoop(&fakeHost{drainTime: time.Millisecond}, testPolicy(), schedule{time.Second: machine.StopRequested{}})
+		l.post(machine.UpgradeRequested{})
 	})
 }

@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
 // manager is grace's own service manager, systemd, as one that hears what
 // happens: by sd_notify(3). It belongs to the loop, but for speak.
 type manager struct {
-	policy   Policy
+	policy   machine.Policy
 	messages chan string
 	said     chan struct{} // closed when no more is sent
 
@@ -38,7 +39,7 @@ const (
 )
 
 // lease is how long after one sign of progress another one comes.
-const lease = 3 * nextProgress
+const lease = 3 * machine.NextProgress
 
 const (
 	// unsent is room for messages while the service manager is busy.
@@ -49,7 +50,7 @@ const (
 
 // openManager opens the way to the service manager that NOTIFY_SOCKET names. If
 // there is none, nothing is said.
-func openManager(p Policy, post func(event)) *manager {
+func openManager(p machine.Policy, post func(machine.Event)) *manager {
 	m := &manager{policy: p, messages: make(chan string, unsent), said: make(chan struct{}), lines: map[int]string{}}
 	go m.speak(post)
 	return m
@@ -72,7 +73,7 @@ func (m *manager) begin() {
 
 // resume tells that grace serves already.
 func (m *manager) resume(generation int) {
-	m.hear(time.Time{}, report{fact: FactServing, generation: generation})
+	m.hear(time.Time{}, machine.Report{Fact: machine.FactServing, Generation: generation})
 }
 
 // close returns when all has been said, or nobody listens.
@@ -85,30 +86,30 @@ func (m *manager) close() {
 }
 
 // hear tells of what has happened.
-func (m *manager) hear(_ time.Time, r report) {
+func (m *manager) hear(_ time.Time, r machine.Report) {
 	m.remember(r)
 	message, within := m.turn(r)
-	m.tell(message, max(within, r.within))
+	m.tell(message, max(within, r.Within))
 }
 
 // turn changes the stage, and gives what is to be said of that, and how long the
 // next stage may take before there is progress to report.
-func (m *manager) turn(r report) (message string, within time.Duration) {
+func (m *manager) turn(r machine.Report) (message string, within time.Duration) {
 	if m.stage == unitStopping {
 		return "", 0
 	}
-	switch r.fact {
-	case FactServing, FactUpgraded:
-		m.stage, m.serving = unitServing, r.generation
+	switch r.Fact {
+	case machine.FactServing, machine.FactUpgraded:
+		m.stage, m.serving = unitServing, r.Generation
 		return "READY=1", 0
-	case FactUpgrading:
+	case machine.FactUpgrading:
 		m.stage, m.outcome = unitUpgrading, ""
 		return reloading(), m.policy.ReadyTimeout
-	case FactFailed, FactUndone:
+	case machine.FactFailed, machine.FactUndone:
 		return m.endUpgrade(r), 0
-	case FactRefused:
+	case machine.FactRefused:
 		return m.endRefused(r), 0
-	case FactStopping:
+	case machine.FactStopping:
 		m.stage = unitStopping
 		return "STOPPING=1", m.policy.DrainDelay
 	}
@@ -116,23 +117,23 @@ func (m *manager) turn(r report) (message string, within time.Duration) {
 }
 
 // endUpgrade: of the first start the exit status tells.
-func (m *manager) endUpgrade(r report) string {
+func (m *manager) endUpgrade(r machine.Report) string {
 	if m.stage == unitStarting {
-		m.stage, m.outcome = unitStopping, r.text+": "+r.why
+		m.stage, m.outcome = unitStopping, r.Text+": "+r.Why
 		return ""
 	}
-	m.stage, m.outcome = unitServing, fmt.Sprintf("upgrade to generation %d %s: %s", r.generation, r.fact, r.why)
+	m.stage, m.outcome = unitServing, fmt.Sprintf("upgrade to generation %d %s: %s", r.Generation, r.Fact, r.Why)
 	return "READY=1"
 }
 
 // endRefused answers systemd's Type=notify-reload, which waits for both words
 // after its signal, and has none for a refusal. Together they say that it was over
 // at once (service_notify_message in systemd's src/core/service.c).
-func (m *manager) endRefused(r report) string {
+func (m *manager) endRefused(r machine.Report) string {
 	if m.stage != unitServing {
 		return ""
 	}
-	m.outcome = "upgrade refused: " + r.why
+	m.outcome = "upgrade refused: " + r.Why
 	return reloading() + "\nREADY=1"
 }
 
@@ -145,27 +146,27 @@ func reloading() string {
 
 // remember keeps one line about each generation, from its beginning until it has
 // ended or failed.
-func (m *manager) remember(r report) {
-	_, known := m.lines[r.generation]
-	name := fmt.Sprintf("generation %d", r.generation)
-	what := strings.TrimPrefix(r.text, "generation ")
+func (m *manager) remember(r machine.Report) {
+	_, known := m.lines[r.Generation]
+	name := fmt.Sprintf("generation %d", r.Generation)
+	what := strings.TrimPrefix(r.Text, "generation ")
 	switch {
-	case r.generation == 0:
-	case r.fact == FactDrained, r.fact == FactFailed, r.fact == FactUndone:
-		delete(m.lines, r.generation)
-	case r.fact == FactServing, r.fact == FactUpgraded, m.well(r):
-		m.lines[r.generation] = name + " serves"
-	case !known && r.fact != FactUpgrading && m.stage != unitStarting:
-	case r.why == "":
-		m.lines[r.generation] = name + ": " + what
+	case r.Generation == 0:
+	case r.Fact == machine.FactDrained, r.Fact == machine.FactFailed, r.Fact == machine.FactUndone:
+		delete(m.lines, r.Generation)
+	case r.Fact == machine.FactServing, r.Fact == machine.FactUpgraded, m.well(r):
+		m.lines[r.Generation] = name + " serves"
+	case !known && r.Fact != machine.FactUpgrading && m.stage != unitStarting:
+	case r.Why == "":
+		m.lines[r.Generation] = name + ": " + what
 	default:
-		m.lines[r.generation] = name + ": " + what + ": " + r.why
+		m.lines[r.Generation] = name + ": " + what + ": " + r.Why
 	}
 }
 
 // well: of the instances that serve only trouble is news.
-func (m *manager) well(r report) bool {
-	return r.generation == m.serving && r.instance != 0 && r.level <= info && m.stage != unitStopping
+func (m *manager) well(r machine.Report) bool {
+	return r.Generation == m.serving && r.Instance != 0 && r.Level <= machine.Info && m.stage != unitStopping
 }
 
 // tell adds to the message what state grace is in, and how long it may take to
@@ -218,13 +219,13 @@ func (m *manager) send(message string) {
 }
 
 // speak sends what there is to say. That it cannot is told once.
-func (m *manager) speak(post func(event)) {
+func (m *manager) speak(post func(machine.Event)) {
 	defer close(m.said)
 	told := false
 	for message := range m.messages {
 		if err := handoff.Notify(message); err != nil && !told {
 			told = true
-			post(noticed{"cannot tell grace's own service manager", err.Error()})
+			post(machine.Noticed{Text: "cannot tell grace's own service manager", Why: err.Error()})
 		}
 	}
 }

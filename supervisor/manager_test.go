@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,9 +57,9 @@ func (s *systemd) next() string {
 func socketPath(t *testing.T) string { return filepath.Join(t.TempDir(), "notify") }
 
 // manage gives a manager that has nobody to complain to.
-func manage(t *testing.T, p Policy) *manager {
+func manage(t *testing.T, p machine.Policy) *manager {
 	t.Helper()
-	m := openManager(p, func(ev event) { t.Errorf("it complains: %v", ev) })
+	m := openManager(p, func(ev machine.Event) { t.Errorf("it complains: %v", ev) })
 	t.Cleanup(m.close)
 	return m
 }
@@ -67,52 +68,52 @@ var moment = regexp.MustCompile(`MONOTONIC_USEC=\d+`)
 
 // Each message is awaited before the next report.
 func TestServiceManagerIsTold(t *testing.T) {
-	policy := Policy{ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, DrainDelay: 40 * time.Second}
+	policy := machine.Policy{ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, DrainDelay: 40 * time.Second}
 	type told struct {
-		report report
+		report machine.Report
 		want   string
 	}
 	start := []told{
-		{report{text: "the terminal is gone", level: warn}, "EXTEND_TIMEOUT_USEC=15000000"},
-		{report{text: "instance started", level: info, generation: 1, instance: 1}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: instance started"},
-		{report{text: "not ready yet", level: info, generation: 1, instance: 1, why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: not ready yet: nothing waits"},
-		{report{text: "not ready yet", level: info, generation: 1, instance: 1, why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000"},
-		{report{fact: FactServing, text: "generation ready", level: info, generation: 1}, "READY=1\nSTATUS=generation 1 serves"},
+		{machine.Report{Text: "the terminal is gone", Level: machine.Warn}, "EXTEND_TIMEOUT_USEC=15000000"},
+		{machine.Report{Text: "instance started", Level: machine.Info, Generation: 1, Instance: 1}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: instance started"},
+		{machine.Report{Text: "not ready yet", Level: machine.Info, Generation: 1, Instance: 1, Why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: not ready yet: nothing waits"},
+		{machine.Report{Text: "not ready yet", Level: machine.Info, Generation: 1, Instance: 1, Why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000"},
+		{machine.Report{Fact: machine.FactServing, Text: "generation ready", Level: machine.Info, Generation: 1}, "READY=1\nSTATUS=generation 1 serves"},
 	}
 	begin := []told{
-		{report{fact: FactUpgrading, text: "upgrade begins", level: info, generation: 2}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 2: upgrade begins; generation 1 serves"},
-		{report{text: "instance started", level: info, generation: 2, instance: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: instance started; generation 1 serves"},
+		{machine.Report{Fact: machine.FactUpgrading, Text: "upgrade begins", Level: machine.Info, Generation: 2}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 2: upgrade begins; generation 1 serves"},
+		{machine.Report{Text: "instance started", Level: machine.Info, Generation: 2, Instance: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: instance started; generation 1 serves"},
 	}
 	for name, reports := range map[string][]told{
 		"upgraded": append(begin,
-			told{report{text: "generation ready", level: info, generation: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: ready; generation 1 serves"},
-			told{report{fact: FactDraining, text: "generation draining", level: info, generation: 1, within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=upgrading; generation 2: ready; generation 1: draining"},
-			told{report{fact: FactUpgraded, text: "upgraded", level: info, generation: 2}, "READY=1\nSTATUS=generation 2 serves; generation 1: draining"},
-			told{report{text: "draining (12 connections in flight)", level: info, generation: 1}, "STATUS=generation 2 serves; generation 1: draining (12 connections in flight)"},
-			told{report{fact: FactDrained, text: "generation ended", level: info, generation: 1, why: "drained"}, "STATUS=generation 2 serves"},
+			told{machine.Report{Text: "generation ready", Level: machine.Info, Generation: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: ready; generation 1 serves"},
+			told{machine.Report{Fact: machine.FactDraining, Text: "generation draining", Level: machine.Info, Generation: 1, Within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=upgrading; generation 2: ready; generation 1: draining"},
+			told{machine.Report{Fact: machine.FactUpgraded, Text: "upgraded", Level: machine.Info, Generation: 2}, "READY=1\nSTATUS=generation 2 serves; generation 1: draining"},
+			told{machine.Report{Text: "draining (12 connections in flight)", Level: machine.Info, Generation: 1}, "STATUS=generation 2 serves; generation 1: draining (12 connections in flight)"},
+			told{machine.Report{Fact: machine.FactDrained, Text: "generation ended", Level: machine.Info, Generation: 1, Why: "drained"}, "STATUS=generation 2 serves"},
 		),
 		"failed": append(begin,
-			told{report{fact: FactFailed, text: "upgrade failed, generation 1 still serves", level: failure, generation: 2, why: "exit\nstatus  7"}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 failed: exit status 7"},
-			told{report{text: "generation ended", level: info, generation: 2, why: "failed"}, ""},
-			told{report{fact: FactUpgrading, text: "upgrade begins", level: info, generation: 3}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 3: upgrade begins; generation 1 serves"},
+			told{machine.Report{Fact: machine.FactFailed, Text: "upgrade failed, generation 1 still serves", Level: machine.Failure, Generation: 2, Why: "exit\nstatus  7"}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 failed: exit status 7"},
+			told{machine.Report{Text: "generation ended", Level: machine.Info, Generation: 2, Why: "failed"}, ""},
+			told{machine.Report{Fact: machine.FactUpgrading, Text: "upgrade begins", Level: machine.Info, Generation: 3}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 3: upgrade begins; generation 1 serves"},
 		),
 		"undone": append(begin,
-			told{report{fact: FactUndone, text: "upgrade undone, generation 1 serves again", level: failure, generation: 2, why: "killed"}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 undone: killed"},
+			told{machine.Report{Fact: machine.FactUndone, Text: "upgrade undone, generation 1 serves again", Level: machine.Failure, Generation: 2, Why: "killed"}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 undone: killed"},
 		),
 		"refused": {
-			{report{fact: FactRefused, text: "upgrade refused", level: warn, why: "there is no way"}, "RELOADING=1\nMONOTONIC_USEC=0\nREADY=1\nSTATUS=generation 1 serves; upgrade refused: there is no way"},
+			{machine.Report{Fact: machine.FactRefused, Text: "upgrade refused", Level: machine.Warn, Why: "there is no way"}, "RELOADING=1\nMONOTONIC_USEC=0\nREADY=1\nSTATUS=generation 1 serves; upgrade refused: there is no way"},
 		},
 		"crashed": {
-			{report{fact: FactCrashed, text: "instance ended", level: warn, generation: 1, instance: 1, why: "signal 9"}, "STATUS=generation 1: instance ended: signal 9"},
-			{report{fact: FactRestarting, text: "restarting", level: warn, generation: 1, instance: 2, why: "signal 9"}, "STATUS=generation 1: restarting: signal 9"},
-			{report{text: "instance started", level: info, generation: 1, instance: 2}, "STATUS=generation 1 serves"},
+			{machine.Report{Fact: machine.FactCrashed, Text: "instance ended", Level: machine.Warn, Generation: 1, Instance: 1, Why: "signal 9"}, "STATUS=generation 1: instance ended: signal 9"},
+			{machine.Report{Fact: machine.FactRestarting, Text: "restarting", Level: machine.Warn, Generation: 1, Instance: 2, Why: "signal 9"}, "STATUS=generation 1: restarting: signal 9"},
+			{machine.Report{Text: "instance started", Level: machine.Info, Generation: 1, Instance: 2}, "STATUS=generation 1 serves"},
 		},
 		"stopped": {
-			{report{fact: FactStopping, text: "stopping", level: info, within: 30 * time.Second}, "STOPPING=1\nEXTEND_TIMEOUT_USEC=55000000\nSTATUS=stopping; generation 1 serves"},
-			{report{fact: FactRefused, text: "upgrade refused", level: warn, why: "grace is stopping"}, "EXTEND_TIMEOUT_USEC=15000000"},
-			{report{text: "serving on", level: info, within: 40 * time.Second}, "EXTEND_TIMEOUT_USEC=55000000"},
-			{report{fact: FactDraining, text: "generation draining", level: info, generation: 1, within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=stopping; generation 1: draining"},
-			{report{text: "instance ended", level: info, generation: 1, instance: 1, why: "exit status 0"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; generation 1: instance ended: exit status 0"},
+			{machine.Report{Fact: machine.FactStopping, Text: "stopping", Level: machine.Info, Within: 30 * time.Second}, "STOPPING=1\nEXTEND_TIMEOUT_USEC=55000000\nSTATUS=stopping; generation 1 serves"},
+			{machine.Report{Fact: machine.FactRefused, Text: "upgrade refused", Level: machine.Warn, Why: "grace is stopping"}, "EXTEND_TIMEOUT_USEC=15000000"},
+			{machine.Report{Text: "serving on", Level: machine.Info, Within: 40 * time.Second}, "EXTEND_TIMEOUT_USEC=55000000"},
+			{machine.Report{Fact: machine.FactDraining, Text: "generation draining", Level: machine.Info, Generation: 1, Within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=stopping; generation 1: draining"},
+			{machine.Report{Text: "instance ended", Level: machine.Info, Generation: 1, Instance: 1, Why: "exit status 0"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; generation 1: instance ended: exit status 0"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -130,10 +131,10 @@ func TestServiceManagerIsTold(t *testing.T) {
 }
 
 func TestServiceManagerIsToldOfAFailedStart(t *testing.T) {
-	s, m := newSystemd(t, socketPath(t)), manage(t, Policy{})
+	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
 	m.begin()
-	m.hear(time.Time{}, report{text: "instance ended", level: warn, generation: 1, instance: 1})
-	m.hear(time.Time{}, report{fact: FactFailed, text: "first generation failed", level: failure, generation: 1, why: "exit status 7"})
+	m.hear(time.Time{}, machine.Report{Text: "instance ended", Level: machine.Warn, Generation: 1, Instance: 1})
+	m.hear(time.Time{}, machine.Report{Fact: machine.FactFailed, Text: "first generation failed", Level: machine.Failure, Generation: 1, Why: "exit status 7"})
 	s.next()
 	s.next()
 	s.hears("EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; first generation failed: exit status 7")
@@ -154,7 +155,7 @@ func TestReloadingHasTheTime(t *testing.T) {
 }
 
 func TestServiceManagerAtAnAbstractAddress(t *testing.T) {
-	s, m := newSystemd(t, "@grace-test-"+strconv.Itoa(os.Getpid())), manage(t, Policy{})
+	s, m := newSystemd(t, "@grace-test-"+strconv.Itoa(os.Getpid())), manage(t, machine.Policy{})
 	m.resume(3)
 	s.hears("READY=1\nSTATUS=generation 3 serves")
 	m.follow(4711)
@@ -163,9 +164,9 @@ func TestServiceManagerAtAnAbstractAddress(t *testing.T) {
 
 // A loop that hangs sends no sign of life.
 func TestServiceManagerSeesThatTheLoopLives(t *testing.T) {
-	s, m := newSystemd(t, socketPath(t)), manage(t, Policy{})
+	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
 	t.Setenv("WATCHDOG_USEC", "20000")
-	l := newLoop(Policy{}, "nowhere")
+	l := newLoop(machine.Policy{}, "nowhere")
 	l.host = &fakeHost{post: l.post}
 	m.attend(l)
 	go l.run()
@@ -179,7 +180,7 @@ func TestServiceManagerSeesThatTheLoopLives(t *testing.T) {
 	}
 	<-picture
 	s.hears("WATCHDOG=1")
-	l.post(killRequested{})
+	l.post(machine.KillRequested{})
 	<-l.done
 }
 
@@ -199,7 +200,7 @@ func (s *systemd) untilSilent() (n int) {
 // What was said before grace ends is sent.
 func TestLastWordsAreSent(t *testing.T) {
 	s := newSystemd(t, socketPath(t))
-	m := openManager(Policy{}, nil)
+	m := openManager(machine.Policy{}, nil)
 	for n := range 9 {
 		m.follow(n)
 	}
@@ -210,8 +211,8 @@ func TestLastWordsAreSent(t *testing.T) {
 }
 
 func TestStatusIsShort(t *testing.T) {
-	s, m := newSystemd(t, socketPath(t)), manage(t, Policy{})
-	m.hear(time.Time{}, report{fact: FactRefused, why: strings.Repeat("ö", longestStatus)})
+	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
+	m.hear(time.Time{}, machine.Report{Fact: machine.FactRefused, Why: strings.Repeat("ö", longestStatus)})
 	_, status, _ := strings.Cut(s.next(), "STATUS=")
 	if len(status) > longestStatus || len(status) < longestStatus-1 || strings.ToValidUTF8(status, "") != status {
 		t.Errorf("%d bytes: %q", len(status), status)
@@ -220,13 +221,13 @@ func TestStatusIsShort(t *testing.T) {
 
 func TestWithoutServiceManagerNothingIsSaid(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	manage(t, Policy{}).begin()
+	manage(t, machine.Policy{}).begin()
 }
 
 func TestDeafServiceManagerIsToldOfOnce(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", socketPath(t))
-	complaints := make(chan event, 9)
-	m := openManager(Policy{}, func(ev event) { complaints <- ev })
+	complaints := make(chan machine.Event, 9)
+	m := openManager(machine.Policy{}, func(ev machine.Event) { complaints <- ev })
 	for range 5 {
 		m.send("WATCHDOG=1")
 	}
@@ -239,7 +240,7 @@ func TestDeafServiceManagerIsToldOfOnce(t *testing.T) {
 // Nothing waits for one that does not read.
 func TestBusyServiceManagerHoldsNobodyUp(t *testing.T) {
 	newSystemd(t, socketPath(t))
-	m := openManager(Policy{}, func(event) {})
+	m := openManager(machine.Policy{}, func(machine.Event) {})
 	for range 2000 { // more than the kernel and the manager have room for
 		m.send("WATCHDOG=1")
 	}

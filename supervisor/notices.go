@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // ear listens to what one instance says on its NOTIFY_SOCKET. It belongs to one
@@ -72,7 +73,7 @@ func (e *ear) listen() {
 			return
 		}
 		if err != nil {
-			e.apps.post(noticed{"cannot read NOTIFY_SOCKET", err.Error()})
+			e.apps.post(machine.Noticed{Text: "cannot read NOTIFY_SOCKET", Why: err.Error()})
 			return
 		}
 		e.heed(m)
@@ -83,7 +84,7 @@ func (e *ear) listen() {
 func (e *ear) refuse(why string) {
 	if !e.told {
 		e.told = true
-		e.apps.post(noticed{"NOTIFY_SOCKET message refused", why + "; more of them are not told"})
+		e.apps.post(machine.Noticed{Text: "NOTIFY_SOCKET message refused", Why: why + "; more of them are not told"})
 	}
 }
 
@@ -102,24 +103,24 @@ func (e *ear) heed(m childproc.Message) {
 		e.move(m.MainPID)
 	}
 	if m.Extend > 0 {
-		e.apps.post(extended{e.instance, m.Extend})
+		e.apps.post(machine.Extended{Instance: e.instance, By: m.Extend})
 	}
 	if m.Watchdog {
-		e.apps.post(pinged{e.instance})
+		e.apps.post(machine.Pinged{Instance: e.instance})
 	}
 	if m.Stopping && m.PID == e.mains[len(e.mains)-1] { // a helper's end is not the app's
-		e.apps.post(withdrawn{e.instance})
+		e.apps.post(machine.Withdrawn{Instance: e.instance})
 	}
 	if m.InFlight != nil {
-		e.apps.post(tallied{e.instance, *m.InFlight})
+		e.apps.post(machine.Tallied{Instance: e.instance, InFlight: *m.InFlight})
 	}
 	if m.Status != nil {
-		e.apps.post(described{e.instance, *m.Status})
+		e.apps.post(machine.Described{Instance: e.instance, Text: *m.Status})
 	}
 	if m.Ready && !e.said {
 		e.said = true
 		close(e.ready)
-		e.apps.post(notified{e.instance})
+		e.apps.post(machine.Notified{Instance: e.instance})
 	}
 }
 
@@ -163,15 +164,15 @@ func (e *ear) inherited(pid int) bool {
 func (e *ear) move(pid int) {
 	p, err := e.apps.family.Adopt(pid)
 	if err != nil {
-		e.apps.post(noticed{"MAINPID= refused", err.Error()})
+		e.apps.post(machine.Noticed{Text: "MAINPID= refused", Why: err.Error()})
 		return
 	}
 	if !e.belongs(pid) {
-		e.apps.post(noticed{"MAINPID= refused", fmt.Sprintf("process %d does not belong to instance %d", pid, e.instance)})
+		e.apps.post(machine.Noticed{Text: "MAINPID= refused", Why: fmt.Sprintf("process %d does not belong to instance %d", pid, e.instance)})
 		p.Release()
 		return
 	}
 	e.mains = append(e.mains, pid)
 	e.main.Store(int64(pid))
-	e.apps.post(adopted{moved{e.instance, pid}, p})
+	e.apps.post(adopted{machine.Moved{Instance: e.instance, PID: pid}, p})
 }

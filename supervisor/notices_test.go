@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func TestWhatAnAppSaysOfItsEnd(t *testing.T) {
@@ -12,16 +13,16 @@ func TestWhatAnAppSaysOfItsEnd(t *testing.T) {
 	three := 3
 	for name, test := range map[string]struct {
 		message childproc.Message
-		want    []event
+		want    []machine.Event
 	}{
-		"the main process stops":  {childproc.Message{PID: main, Stopping: true}, []event{withdrawn{7}}},
+		"the main process stops":  {childproc.Message{PID: main, Stopping: true}, []machine.Event{machine.Withdrawn{Instance: 7}}},
 		"its launcher stops":      {childproc.Message{PID: launcher, Stopping: true}, nil},
 		"a helper of it stops":    {childproc.Message{PID: helper, Stopping: true}, nil},
-		"a worker has requests":   {childproc.Message{PID: helper, InFlight: &three}, []event{tallied{7, 3}}},
-		"it stops, with requests": {childproc.Message{PID: main, Stopping: true, InFlight: &three}, []event{withdrawn{7}, tallied{7, 3}}},
+		"a worker has requests":   {childproc.Message{PID: helper, InFlight: &three}, []machine.Event{machine.Tallied{Instance: 7, InFlight: 3}}},
+		"it stops, with requests": {childproc.Message{PID: main, Stopping: true, InFlight: &three}, []machine.Event{machine.Withdrawn{Instance: 7}, machine.Tallied{Instance: 7, InFlight: 3}}},
 	} {
-		var posted []event
-		e := newEar(&apps{post: func(ev event) { posted = append(posted, ev) }}, 7, nil, launcher)
+		var posted []machine.Event
+		e := newEar(&apps{post: func(ev machine.Event) { posted = append(posted, ev) }}, 7, nil, launcher)
 		e.mains = append(e.mains, main)
 		if e.heed(test.message); !slices.Equal(posted, test.want) {
 			t.Errorf("%s: %+v, not %+v", name, posted, test.want)

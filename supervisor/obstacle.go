@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // obstacleHolds is how long an obstacle is told of after it was seen last: a wrapper whose server has ended goes on for a
@@ -24,7 +25,7 @@ func (v *vigil) watchObstacles() {
 		}
 		if alive && now != last && (now != "" || time.Since(seen) >= obstacleHolds) {
 			last = now
-			v.apps.post(obstructed{v.instance, now})
+			v.apps.post(machine.Obstructed{Instance: v.instance, Why: now})
 		}
 	}
 }

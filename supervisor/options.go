@@ -12,12 +12,13 @@ import (
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
 
 // Options is what one supervisor is told. Run reads it and changes nothing.
 type Options struct {
-	Policy  Policy
+	Policy  machine.Policy
 	Command []string // the app and its arguments
 	Listen  []handoff.Address
 	// Capture says whether grace takes part in the sockets that the app binds itself.
@@ -151,7 +152,7 @@ func (o Options) Validate() error {
 		return errors.New("--capture-unix needs --instances 1: a path leads to one process")
 	case o.NoNewPrivs != NoNewPrivsAuto && o.NoNewPrivs != NoNewPrivsOn && o.NoNewPrivs != NoNewPrivsOff:
 		return fmt.Errorf("--no-new-privs %q: use auto, on or off", o.NoNewPrivs)
-	case p.Restart != RestartOnFailure && p.Restart != RestartAlways && p.Restart != RestartNever:
+	case p.Restart != machine.RestartOnFailure && p.Restart != machine.RestartAlways && p.Restart != machine.RestartNever:
 		return fmt.Errorf("--restart %q: use on-failure, always or never", p.Restart)
 	}
 	return errors.Join(o.validateName(), o.validateMetrics(), o.validateProbe())

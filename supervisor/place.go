@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // places are {generation} and {instance}. With a $ in front they are a shell's variables, and not ours.
@@ -12,14 +14,14 @@ var places = regexp.MustCompile(`\$?\{(generation|instance)\}`)
 
 // filled are the command and the environment as one instance gets them: in the command and in the values of the
 // environment file the places have its numbers.
-func (l *launch) filled(s start) (args, env []string) {
+func (l *launch) filled(s machine.Start) (args, env []string) {
 	fill := func(text string) string {
 		return places.ReplaceAllStringFunc(text, func(place string) string {
 			switch place {
 			case "{generation}":
-				return strconv.Itoa(s.generation)
+				return strconv.Itoa(s.Generation)
 			case "{instance}":
-				return strconv.Itoa(s.slot)
+				return strconv.Itoa(s.Slot)
 			}
 			return place
 		})

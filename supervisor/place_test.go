@@ -3,6 +3,8 @@ package supervisor
 import (
 	"slices"
 	"testing"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func TestPlaces(t *testing.T) {
@@ -11,7 +13,7 @@ func TestPlaces(t *testing.T) {
 		env:      []string{"A={generation}", "B={generation}", "A=x{instance}=${instance}"},
 		fromFile: 1,
 	}
-	args, env := l.filled(start{generation: 3, instance: 7, slot: 1})
+	args, env := l.filled(machine.Start{Generation: 3, Instance: 7, Slot: 1})
 	if want := []string{"app", "--pid=/run/app.3.1", "${generation} {generations} {1} {fd}", `{"a":"b"}`}; !slices.Equal(args, want) {
 		t.Errorf("command %q", args)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // preparation is a generation's launch, or the way to it.
@@ -19,25 +21,25 @@ func newPreparation(l *launch) *preparation {
 	return &preparation{launch: l, ctx: ctx, cancel: cancel}
 }
 
-func (a *apps) prepare(order prepare) {
+func (a *apps) prepare(order machine.Prepare) {
 	p := newPreparation(nil)
-	a.launches[order.generation] = p
+	a.launches[order.Generation] = p
 	kept, err := program(0), error(nil)
-	if order.again != nil {
-		kept, err = a.kept(order.again.Generation)
+	if order.Again != nil {
+		kept, err = a.kept(order.Again.Generation)
 		a.attempt(err) // the file may be where it was
 	}
 	go func() {
 		l, err := a.resolve(p.ctx, order, kept)
 		if err != nil {
-			a.post(prepareFailed{order.generation, err.Error(), statusOf(err)})
+			a.post(machine.PrepareFailed{Generation: order.Generation, Why: err.Error(), Status: statusOf(err)})
 			return
 		}
 		if l.stays != "" {
-			a.post(noticed{"the working directory stays what it was", l.stays})
+			a.post(machine.Noticed{Text: "the working directory stays what it was", Why: l.stays})
 		}
 		p.launch = l
-		a.post(prepared{order.generation, l.recipe()})
+		a.post(machine.Prepared{Generation: order.Generation, Recipe: l.recipe()})
 	}()
 }
 
@@ -54,11 +56,11 @@ func (a *apps) retire(generation int) {
 	a.retireSockets(generation)
 }
 
-func (a *apps) resolve(ctx context.Context, order prepare, kept program) (*launch, error) {
+func (a *apps) resolve(ctx context.Context, order machine.Prepare, kept program) (*launch, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.options.Policy.ReadyTimeout)
 	defer cancel()
 	l, err := a.lookUp(ctx, order, kept)
-	if err != nil || a.options.Check == "" || order.generation == 1 {
+	if err != nil || a.options.Check == "" || order.Generation == 1 {
 		return l, err
 	}
 	if err := a.check(ctx, l); err != nil {
@@ -70,7 +72,7 @@ func (a *apps) resolve(ctx context.Context, order prepare, kept program) (*launc
 
 // lookUp gives up when ctx ends, as a file can be a pipe that nobody writes to, or far away: who
 // waits for it in the kernel cannot be called back, and is left there.
-func (a *apps) lookUp(ctx context.Context, order prepare, kept program) (*launch, error) {
+func (a *apps) lookUp(ctx context.Context, order machine.Prepare, kept program) (*launch, error) {
 	select {
 	case a.lookUps <- struct{}{}:
 	default:
@@ -125,5 +127,5 @@ func statusOf(err error) int {
 	if e := (*launchError)(nil); errors.As(err, &e) {
 		return e.status
 	}
-	return statusFailure
+	return machine.StatusFailure
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,16 +25,16 @@ func TestPreparationEndsThoughAFileCannotBeRead(t *testing.T) {
 		"when it is stopped": {time.Hour, "canceled"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			said := make(chan event, 1)
+			said := make(chan machine.Event, 1)
 			a := &apps{
-				options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: Policy{ReadyTimeout: c.timeout}},
-				launches: map[int]*preparation{}, lookUps: make(gate, 1), post: func(ev event) { said <- ev },
+				options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: c.timeout}},
+				launches: map[int]*preparation{}, lookUps: make(gate, 1), post: func(ev machine.Event) { said <- ev },
 			}
-			a.prepare(prepare{generation: 2})
+			a.prepare(machine.Prepare{Generation: 2})
 			if c.want == "canceled" {
 				a.abandon(2)
 			}
-			if failed, ok := (<-said).(prepareFailed); !ok || !strings.Contains(failed.why, c.want) || !strings.Contains(failed.why, "--env-file") {
+			if failed, ok := (<-said).(machine.PrepareFailed); !ok || !strings.Contains(failed.Why, c.want) || !strings.Contains(failed.Why, "--env-file") {
 				t.Errorf("%+v", failed)
 			}
 			writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // lets go of the reader
@@ -51,14 +52,14 @@ func TestLookUpsThatHangAreBounded(t *testing.T) {
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	said := make(chan event, 1)
+	said := make(chan machine.Event, 1)
 	a := &apps{
-		options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: Policy{ReadyTimeout: time.Millisecond}},
-		launches: map[int]*preparation{}, lookUps: make(gate, 2), post: func(ev event) { said <- ev },
+		options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: time.Millisecond}},
+		launches: map[int]*preparation{}, lookUps: make(gate, 2), post: func(ev machine.Event) { said <- ev },
 	}
 	for generation, want := range []string{"deadline exceeded", "deadline exceeded", "2 look-ups before this one still wait", "2 look-ups before this one still wait"} {
-		a.prepare(prepare{generation: generation})
-		if failed, ok := (<-said).(prepareFailed); !ok || !strings.Contains(failed.why, want) {
+		a.prepare(machine.Prepare{Generation: generation})
+		if failed, ok := (<-said).(machine.PrepareFailed); !ok || !strings.Contains(failed.Why, want) {
 			t.Errorf("%d: %+v", generation, failed)
 		}
 	}

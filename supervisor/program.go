@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,10 +19,10 @@ import (
 type program int
 
 // openProgram opens what is at a path, and says what it is.
-func openProgram(path string) (program, file, error) {
+func openProgram(path string) (program, machine.File, error) {
 	fd, err := childproc.OpenExecutable(path)
 	if err != nil {
-		return 0, file{}, err
+		return 0, machine.File{}, err
 	}
 	p := program(fd)
 	f, err := identify(p.path())
@@ -65,21 +66,21 @@ func (p program) close() {
 	}
 }
 
-func identify(path string) (file, error) {
+func identify(path string) (machine.File, error) {
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil {
-		return file{}, err
+		return machine.File{}, err
 	}
-	return file{Device: uint64(s.Dev), Inode: s.Ino, Size: s.Size, Modified: time.Unix(s.Mtim.Unix())}, nil
+	return machine.File{Device: uint64(s.Dev), Inode: s.Ino, Size: s.Size, Modified: time.Unix(s.Mtim.Unix())}, nil
 }
 
 // is reports whether it is the file that ran, and was not written over.
-func (p program) is(f file) bool {
+func (p program) is(f machine.File) bool {
 	if p == 0 {
 		return false
 	}
 	now, err := identify(p.path())
-	return err == nil && f.same(now)
+	return err == nil && f.Same(now)
 }
 
 // locate gives what a start executes: the path as long as it leads to the file that the generation was started from,
@@ -87,7 +88,7 @@ func (p program) is(f file) bool {
 func (l *launch) locate() (path string, p program, departure string) {
 	path = l.executable()
 	now, err := identify(path)
-	if err == nil && l.file.same(now) {
+	if err == nil && l.file.Same(now) {
 		return path, 0, ""
 	}
 	p = l.program
@@ -96,7 +97,7 @@ func (l *launch) locate() (path string, p program, departure string) {
 	}
 	switch {
 	case err == nil:
-		return path, p, fmt.Sprintf("%s is another file now (%s)", path, l.file.difference(now))
+		return path, p, fmt.Sprintf("%s is another file now (%s)", path, l.file.Difference(now))
 	case p != 0:
 		return path, p, fmt.Sprintf("cannot find %s any more: %v", path, err)
 	}
@@ -109,11 +110,11 @@ func (a *apps) locate(generation int, l *launch) (string, int) {
 	switch {
 	case departure == "":
 	case p != 0:
-		a.post(noticed{fmt.Sprintf("generation %d is started from its own executable", generation),
-			departure + " (run grace upgrade once the next version is there)"})
+		a.post(machine.Noticed{Text: fmt.Sprintf("generation %d is started from its own executable", generation),
+			Why: departure + " (run grace upgrade once the next version is there)"})
 	default:
-		a.post(noticed{fmt.Sprintf("generation %d is started from another file than before, which no upgrade has checked", generation),
-			departure + ", and a script, or a file that was written over, cannot be kept (run grace upgrade to have it checked; give each release a path of its own)"})
+		a.post(machine.Noticed{Text: fmt.Sprintf("generation %d is started from another file than before, which no upgrade has checked", generation),
+			Why: departure + ", and a script, or a file that was written over, cannot be kept (run grace upgrade to have it checked; give each release a path of its own)"})
 	}
 	return path, int(p)
 }
@@ -164,7 +165,7 @@ func (a *apps) takeOverPrograms(programs map[int]int, files handoff.Descriptors)
 }
 
 // possible gives the reason why a recipe cannot be followed any more. p is its executable, if that was kept.
-func possible(r recipe, p program) error {
+func possible(r machine.Recipe, p program) error {
 	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
 		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)
 	}
@@ -175,8 +176,8 @@ func possible(r recipe, p program) error {
 	if err != nil {
 		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
 	}
-	if !r.File.same(now) {
-		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, r.File.difference(now))
+	if !r.File.Same(now) {
+		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, r.File.Difference(now))
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func writeFile(t *testing.T, path, text string) {
@@ -15,7 +17,7 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
-func recipeOf(t *testing.T, path string) recipe {
+func recipeOf(t *testing.T, path string) machine.Recipe {
 	t.Helper()
 	l, err := resolve(Options{Command: []string{path}, Dir: filepath.Dir(path)})
 	if err != nil {
@@ -76,7 +78,7 @@ func TestRuntimeWithAnotherPayload(t *testing.T) {
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	if possible(r, 0) == nil || r.runsLike(recipeOf(t, path)) {
+	if possible(r, 0) == nil || r.RunsLike(recipeOf(t, path)) {
 		t.Error("another version of the program is taken for the one that ran")
 	}
 }
@@ -108,7 +110,7 @@ func TestRollbackFollowsNoLinks(t *testing.T) {
 	}
 	flip("2")
 	r := first.recipe()
-	l, err := resolveOrder(o, prepare{generation: 3, command: r.Command, again: &r}, 0)
+	l, err := resolveOrder(o, machine.Prepare{Generation: 3, Command: r.Command, Again: &r}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

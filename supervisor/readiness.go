@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // heeds reports whether the app's own word counts.
@@ -27,7 +28,7 @@ type vigil struct {
 }
 
 func newVigil(a *apps, app *app, ctx context.Context, l *launch, begun time.Time) *vigil {
-	return &vigil{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.instance, begun: begun, closed: newClosedSockets(a)}
+	return &vigil{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a)}
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
@@ -41,14 +42,14 @@ func (v *vigil) awaitReady() {
 	go guard(watch.watchObstacles, v.apps.notice("cannot see what keeps the app from serving"))()
 	if v.served() {
 		v.apps.confirm(v.app)
-		v.apps.post(readied{v.instance})
+		v.apps.post(machine.Readied{Instance: v.instance})
 	}
 }
 
 // giveUp leaves the instance to its time to get ready.
 func (v *vigil) giveUp(why string) {
-	v.apps.post(noticed{"cannot see whether the app is ready", why})
-	v.apps.post(unreadied{v.instance, why})
+	v.apps.post(machine.Noticed{Text: "cannot see whether the app is ready", Why: why})
+	v.apps.post(machine.Unreadied{Instance: v.instance, Why: why})
 }
 
 // served returns true when the instance serves, and false when nobody waits for
@@ -59,8 +60,8 @@ func (v *vigil) served() bool {
 	case v.app.grant.TellsReady() && r.heeds():
 		return v.saidByPipe()
 	case r.Mode == ReadyAuto && (len(v.apps.listeners) > 0 || v.apps.steering != nil):
-		return v.seen() && (!v.app.start.mustNotify || v.saidSo())
-	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.mustNotify:
+		return v.seen() && (!v.app.start.MustNotify || v.saidSo())
+	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.MustNotify:
 		return v.saidSo()
 	case r.Mode == ReadyAuto:
 		return v.lived(v.app.ear.ready)
@@ -77,7 +78,7 @@ func (v *vigil) pid() int { return int(v.app.ear.main.Load()) }
 func (v *vigil) say(why string) {
 	if why != v.told {
 		v.told = why
-		v.apps.post(unreadied{v.instance, why})
+		v.apps.post(machine.Unreadied{Instance: v.instance, Why: why})
 	}
 }
 
@@ -135,10 +136,10 @@ func (v *vigil) fallsBack(err error) bool {
 	if v.hasSaidSo() {
 		return true
 	}
-	if v.app.start.mustNotify || time.Since(v.begun) < v.apps.options.Readiness.Delay {
+	if v.app.start.MustNotify || time.Since(v.begun) < v.apps.options.Readiness.Delay {
 		return false
 	}
-	v.apps.post(fellBack{v.instance, err.Error()})
+	v.apps.post(machine.FellBack{Instance: v.instance, Why: err.Error()})
 	return true
 }
 
@@ -146,14 +147,14 @@ func (v *vigil) fallsBack(err error) bool {
 // sake of a better message when it fails.
 func (v *vigil) awaitTouch() {
 	all := len(v.apps.listeners)
-	if v.app.start.generation != 1 || all == 0 {
+	if v.app.start.Generation != 1 || all == 0 {
 		return
 	}
 	v.look(func(unseen []string, err error) bool {
 		if err != nil || len(unseen) >= all {
 			return false
 		}
-		v.apps.post(touched{v.instance})
+		v.apps.post(machine.Touched{Instance: v.instance})
 		return true
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // restPause is how long those are given to close their listeners that a main process has passed the stop signal on to
@@ -17,24 +18,24 @@ const restPause = 250 * time.Millisecond
 
 // tellRest leaves out who was told already, as far as one can see: many programs cut what they finish when the
 // signal comes again. The sockets of one that has crashed are for whoever comes.
-func (a *apps) tellRest(t tellRest) {
-	app := a.running[t.instance]
-	if t.signal == syscall.SIGKILL {
+func (a *apps) tellRest(t machine.TellRest) {
+	app := a.running[t.Instance]
+	if t.Signal == syscall.SIGKILL {
 		a.killRest(app)
 		return
 	}
 	processes, listening := slices.Clone(app.processes), a.listening(app)
-	if t.crashed {
+	if t.Crashed {
 		a.vacate(app)
 	}
 	for _, p := range processes { // who has only launched the main process may live
-		a.attempt(p.Signal(t.signal))
+		a.attempt(p.Signal(t.Signal))
 	}
 	app.errand(func() {
 		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
 			return
 		}
-		var rest []remnant
+		var rest []machine.Remnant
 		for _, p := range processes {
 			a.attempt(a.insist(app, "cannot tell what the app left behind to stop yet", func() error {
 				told, err := tellRestOf(p, t, listening)
@@ -43,7 +44,7 @@ func (a *apps) tellRest(t tellRest) {
 			}))
 		}
 		if len(rest) > 0 {
-			a.post(left{t.instance, rest})
+			a.post(machine.Left{Instance: t.Instance, Rest: rest})
 		}
 	})
 }
@@ -74,12 +75,12 @@ func (a *apps) bypass(app *app, signal syscall.Signal) {
 }
 
 func (a *apps) tellBypassed(text string, by int, children []childproc.Remnant) {
-	var told []remnant
+	var told []machine.Remnant
 	for _, c := range children {
-		told = append(told, remnant{PID: c.PID, Command: c.Command, Told: true})
+		told = append(told, machine.Remnant{PID: c.PID, Command: c.Command, Told: true})
 	}
 	if len(told) > 0 {
-		a.post(noticed{text, fmt.Sprintf("process %d ignores or blocks it: %s", by, listRest(told))})
+		a.post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d ignores or blocks it: %s", by, machine.ListRest(told))})
 	}
 }
 
@@ -97,7 +98,7 @@ func (a *apps) insist(app *app, text string, do func() error) error {
 		err := do()
 		if childproc.Shortage(err) && !told {
 			told = true
-			a.post(noticed{text, err.Error()})
+			a.post(machine.Noticed{Text: text, Why: err.Error()})
 		}
 		return err
 	})
@@ -128,16 +129,16 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // tellRestOf looks at all before it tells one: it may be called again after an error.
-func tellRestOf(p *childproc.Process, t tellRest, listening []uint64) ([]remnant, error) {
+func tellRestOf(p *childproc.Process, t machine.TellRest, listening []uint64) ([]machine.Remnant, error) {
 	processes, err := p.Rest()
 	if err != nil {
 		return nil, err
 	}
 	defer childproc.CloseRest(processes)
-	var rest []remnant
+	var rest []machine.Remnant
 	var untold []childproc.Remnant
 	for _, r := range processes {
-		told := t.told && r.Group
+		told := t.Told && r.Group
 		if !told {
 			finishing, err := finishes(r, listening)
 			if err != nil {
@@ -147,10 +148,10 @@ func tellRestOf(p *childproc.Process, t tellRest, listening []uint64) ([]remnant
 				untold = append(untold, r)
 			}
 		}
-		rest = append(rest, remnant{PID: r.PID, Command: r.Command, Told: told})
+		rest = append(rest, machine.Remnant{PID: r.PID, Command: r.Command, Told: told})
 	}
 	for _, r := range untold {
-		err = errors.Join(err, r.Signal(t.signal))
+		err = errors.Join(err, r.Signal(t.Signal))
 	}
 	return rest, err
 }
@@ -177,7 +178,7 @@ func (a *apps) listening(app *app) []uint64 {
 	if a.steering == nil {
 		return inodes
 	}
-	for _, s := range a.steering.Sockets(app.start.generation) {
+	for _, s := range a.steering.Sockets(app.start.Generation) {
 		inodes = append(inodes, s.Inode)
 	}
 	return inodes

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,19 +93,19 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 	}
 	defer socket.Close()
 	var killed atomic.Bool
-	events := make(chan event, 10)
+	events := make(chan machine.Event, 10)
 	endShortage := withoutDescriptors(t)
-	a := &apps{family: family, post: func(ev event) {
-		if _, ok := ev.(emptied); ok && !killed.Load() {
+	a := &apps{family: family, post: func(ev machine.Event) {
+		if _, ok := ev.(machine.Emptied); ok && !killed.Load() {
 			t.Errorf("process %d is left, and its instance counts as ended", left)
 		}
 		events <- ev
 	}}
-	app := &app{start: start{instance: 1}, ctx: t.Context(), launch: &launch{}, waiting: canceled(), notify: socket, processes: []*childproc.Process{p}}
+	app := &app{start: machine.Start{Instance: 1}, ctx: t.Context(), launch: &launch{}, waiting: canceled(), notify: socket, processes: []*childproc.Process{p}}
 	app.ear = newEar(a, 1, socket, p.PID)
 	go a.watch(app, p)
-	for notice := (noticed{}); !strings.HasPrefix(notice.text, "cannot watch what the app left behind"); {
-		notice, _ = (<-events).(noticed)
+	for notice := (machine.Noticed{}); !strings.HasPrefix(notice.Text, "cannot watch what the app left behind"); {
+		notice, _ = (<-events).(machine.Noticed)
 	}
 	endShortage()
 	for end := time.Now().Add(patience); !pidfdOpen(t, left) && !t.Failed(); time.Sleep(time.Millisecond) {
@@ -115,13 +116,13 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 	killed.Store(true)
 	a.running = only(app)
 	a.kill(1)
-	for ev := event(nil); ev != (emptied{1, p.PID}); {
+	for ev := machine.Event(nil); ev != (machine.Emptied{Instance: 1, PID: p.PID}); {
 		ev = <-events
 	}
 	if childproc.Living(left) {
 		t.Errorf("process %d still lives", left)
 	}
-	a.reap(reap{1, p.PID})
+	a.reap(machine.Reap{Instance: 1, PID: p.PID})
 }
 
 // Who kills what an instance has left behind does so when the shortage is over that has kept him from it.
@@ -131,12 +132,12 @@ func TestShortageIsNoPardon(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, left := leaver(t, family)
-	events := make(chan event, 10)
+	events := make(chan machine.Event, 10)
 	endShortage := withoutDescriptors(t)
-	a := &apps{family: family, post: func(ev event) { events <- ev }}
+	a := &apps{family: family, post: func(ev machine.Event) { events <- ev }}
 	a.running = only(&app{ctx: t.Context(), processes: []*childproc.Process{p}})
 	a.kill(1)
-	if notice, _ := (<-events).(noticed); !strings.Contains(notice.why, "too many open files") {
+	if notice, _ := (<-events).(machine.Noticed); !strings.Contains(notice.Why, "too many open files") {
 		t.Errorf("told %+v", notice)
 	}
 	endShortage()
@@ -145,7 +146,7 @@ func TestShortageIsNoPardon(t *testing.T) {
 			t.Fatalf("process %d still lives", left)
 		}
 	}
-	a.reap(reap{1, p.PID})
+	a.reap(machine.Reap{Instance: 1, PID: p.PID})
 }
 
 func only(one *app) map[int]*app { return map[int]*app{1: one} }

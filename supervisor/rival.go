@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // evict ends who has an address, with --evict, so that it can be bound after all. Its error says who that is, and what
@@ -27,7 +28,7 @@ func (a *apps) evict(inUse *handoff.InUseError) error {
 	case !a.options.Evict:
 		return fmt.Errorf("%w (%s)", inUse, inUseRemedy)
 	}
-	a.post(noticed{"evicting", inUse.Error()})
+	a.post(machine.Noticed{Text: "evicting", Why: inUse.Error()})
 	return handoff.Evict(inUse, evictGrace)
 }
 
@@ -49,7 +50,7 @@ func (a *apps) withEviction(bind func() error) error {
 // rivals says where the generation that is to be replaced listens without grace: no other can bind there beside it,
 // which is why a candidate may have ended.
 func (a *apps) rivals(app *app) string {
-	if app.start.predecessor == 0 {
+	if app.start.Predecessor == 0 {
 		return ""
 	}
 	pids, err := childproc.Tree(os.Getpid())
@@ -65,7 +66,7 @@ func (a *apps) rivals(app *app) string {
 		delete(listening, l.Inode())
 	}
 	if a.steering != nil {
-		for _, s := range append(a.steering.Sockets(app.start.predecessor), a.steering.Sockets(app.start.generation)...) {
+		for _, s := range append(a.steering.Sockets(app.start.Predecessor), a.steering.Sockets(app.start.Generation)...) {
 			delete(listening, s.Inode)
 		}
 	}
@@ -78,5 +79,5 @@ func (a *apps) rivals(app *app) string {
 	}
 	slices.Sort(addresses)
 	return fmt.Sprintf("generation %d listens by itself on %s, where grace has no part, so that no other generation can beside it (have grace take part by --capture on, or hold it by --listen)",
-		app.start.predecessor, strings.Join(slices.Compact(addresses), ", "))
+		app.start.Predecessor, strings.Join(slices.Compact(addresses), ", "))
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,7 @@ type signals struct {
 	incoming []chan os.Signal
 	caught   []os.Signal
 	terminal bool // there was one at the start
-	post     func(event) bool
+	post     func(machine.Event) bool
 	reap     func() (int, error)
 	heeding  sync.WaitGroup
 	late     chan syscall.Signal // what nobody took
@@ -67,7 +68,7 @@ func (s *signals) catch(which ...os.Signal) {
 
 // listen begins to hand events on. It ends with the process: a second QUIT that
 // finds nobody any more would end grace by a dump of its stacks.
-func (s *signals) listen(post func(event) bool, reap func() (int, error)) {
+func (s *signals) listen(post func(machine.Event) bool, reap func() (int, error)) {
 	s.post, s.reap = post, reap
 	for _, c := range s.incoming {
 		s.heeding.Go(func() {
@@ -105,7 +106,7 @@ func (s *signals) catches(sig os.Signal) bool { return slices.Contains(s.caught,
 func (s *signals) heed(sig syscall.Signal) {
 	if sig == syscall.SIGCHLD {
 		if _, err := s.reap(); err != nil {
-			s.post(noticed{"cannot reap orphans", err.Error()})
+			s.post(machine.Noticed{Text: "cannot reap orphans", Why: err.Error()})
 		}
 		return
 	}
@@ -118,27 +119,27 @@ func (s *signals) heed(sig syscall.Signal) {
 	}
 }
 
-func (s *signals) meaning(sig syscall.Signal) event {
+func (s *signals) meaning(sig syscall.Signal) machine.Event {
 	switch sig {
 	case syscall.SIGHUP:
 		return s.hangUp()
 	case syscall.SIGTERM, syscall.SIGINT:
-		return stopRequested{}
+		return machine.StopRequested{}
 	case syscall.SIGQUIT:
-		return killRequested{}
+		return machine.KillRequested{}
 	case syscall.SIGUSR2:
-		return reexecRequested{}
+		return machine.ReexecRequested{}
 	}
-	return signalReceived{sig}
+	return machine.SignalReceived{Signal: sig}
 }
 
 // hangUp tells a closed terminal from somebody who wants an upgrade.
-func (s *signals) hangUp() event {
+func (s *signals) hangUp() machine.Event {
 	if s.terminal && !hasTerminal() {
-		s.post(noticed{"the terminal is gone", "stopping as its shell would"})
-		return stopRequested{}
+		s.post(machine.Noticed{Text: "the terminal is gone", Why: "stopping as its shell would"})
+		return machine.StopRequested{}
 	}
-	return upgradeRequested{}
+	return machine.UpgradeRequested{}
 }
 
 // hasTerminal: opening /dev/tty gives ENXIO to a process without a controlling

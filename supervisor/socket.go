@@ -30,8 +30,8 @@ func (v *vigil) sockets() []socket {
 	if v.apps.steering == nil {
 		return all
 	}
-	for _, s := range v.apps.steering.Sockets(v.app.start.generation) {
-		if s.Instance == v.app.start.slot {
+	for _, s := range v.apps.steering.Sockets(v.app.start.Generation) {
+		if s.Instance == v.app.start.Slot {
 			all = append(all, steeredSocket(s))
 		}
 	}
@@ -49,7 +49,7 @@ func steeredSocket(s handoff.SteeredSocket) socket {
 // before are the sockets of the generation that is to be replaced.
 func (v *vigil) before() []socket {
 	var all []socket
-	for _, s := range v.apps.steering.Sockets(v.app.start.predecessor) {
+	for _, s := range v.apps.steering.Sockets(v.app.start.Predecessor) {
 		all = append(all, steeredSocket(s))
 	}
 	return all
@@ -69,9 +69,9 @@ func (v *vigil) unopened(opened []socket) []string {
 	if v.apps.steering == nil || v.apps.options.capturesBeside() && v.opensNoMore() {
 		return nil
 	}
-	before := v.app.start.predecessor
+	before := v.app.start.Predecessor
 	if before == 0 {
-		before = v.app.start.generation
+		before = v.app.start.Generation
 	}
 	known := map[string]bool{}
 	for _, s := range opened {
@@ -83,7 +83,7 @@ func (v *vigil) unopened(opened []socket) []string {
 // elsewhere is for the report of an instance that listens where those that came
 // before did not.
 func (v *vigil) elsewhere() string {
-	before := v.app.start.predecessor
+	before := v.app.start.Predecessor
 	if v.apps.steering == nil || before == 0 {
 		return ""
 	}

@@ -2,9 +2,10 @@ package supervisor
 
 import (
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
-func statusMessage(s Snapshot) control.Status {
+func statusMessage(s machine.Snapshot) control.Status {
 	status := control.Status{
 		Version: control.Protocol, State: s.State, Current: s.Current, Restarts: s.Restarts, Crashes: s.Crashes,
 		Generations: []control.Generation{}, Upgrades: []control.Attempt{},
@@ -21,7 +22,7 @@ func statusMessage(s Snapshot) control.Status {
 	return status
 }
 
-func generationMessage(g GenerationSnapshot) control.Generation {
+func generationMessage(g machine.GenerationSnapshot) control.Generation {
 	status := control.Generation{
 		Number: g.Number, Phase: g.Stage, Since: g.Since, Born: g.Born,
 		Command: g.Recipe.Command, Executable: g.Recipe.Executable, Dir: g.Recipe.Dir,
@@ -33,7 +34,7 @@ func generationMessage(g GenerationSnapshot) control.Generation {
 	return status
 }
 
-func instanceMessage(i InstanceSnapshot) control.Instance {
+func instanceMessage(i machine.InstanceSnapshot) control.Instance {
 	status := control.Instance{ID: i.ID, Slot: i.Slot, PID: i.PID, Phase: i.Phase, Since: i.Since, Requests: i.InFlight, Says: i.Says}
 	for _, r := range i.Rest {
 		status.Rest = append(status.Rest, control.Remnant{PID: r.PID, Command: r.Command})

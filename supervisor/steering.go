@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func (a *apps) steer(generation int) {
@@ -21,7 +22,7 @@ func (a *apps) steer(generation int) {
 		}
 	}
 	for _, address := range kept {
-		go a.post(noticed{"an address stays with the old generation", fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
+		go a.post(machine.Noticed{Text: "an address stays with the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
 	}
 }
 
@@ -50,12 +51,12 @@ const (
 
 // observe posts quieted once nothing goes on in the generation any more, and until then awaited
 // as often as connections are seen that nobody is there to accept.
-func (a *apps) observe(o observe) {
-	ctx, patience := a.launches[o.generation].ctx, time.Now().Add(o.idle)
+func (a *apps) observe(o machine.Observe) {
+	ctx, patience := a.launches[o.Generation].ctx, time.Now().Add(o.Idle)
 	go guard(func() {
-		for !a.accepted(o.generation) || time.Now().Before(patience) && !a.quiet(o.generation, o.pids) {
-			if a.awaited(o.generation) {
-				a.post(awaited{o.generation})
+		for !a.accepted(o.Generation) || time.Now().Before(patience) && !a.quiet(o.Generation, o.PIDs) {
+			if a.awaited(o.Generation) {
+				a.post(machine.Awaited{Generation: o.Generation})
 			}
 			timer := time.NewTimer(observePause)
 			select {
@@ -65,7 +66,7 @@ func (a *apps) observe(o observe) {
 				return
 			}
 		}
-		a.post(quieted{o.generation, o.pids})
+		a.post(machine.Quieted{Generation: o.Generation, PIDs: o.PIDs})
 	}, a.notice("cannot see whether connections are idle"))()
 }
 
@@ -156,17 +157,17 @@ func closeSteering(s *handoff.Steering) error {
 }
 
 // watchSteering ends when the steering is closed.
-func watchSteering(s *handoff.Steering, post func(event)) {
+func watchSteering(s *handoff.Steering, post func(machine.Event)) {
 	for s != nil {
 		left, err := s.Wait()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			post(noticed{"cannot watch the app's sockets", err.Error()})
+			post(machine.Noticed{Text: "cannot watch the app's sockets", Why: err.Error()})
 			return
 		}
-		post(closed{left.Generation, left.At()})
+		post(machine.Closed{Generation: left.Generation, Address: left.At()})
 	}
 }
 

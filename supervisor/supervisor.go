@@ -12,6 +12,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/succession"
 )
 
@@ -32,7 +33,7 @@ func Run(o Options) (int, error) {
 	s := &service{signals: catchSignals()}
 	place, before, err := succession.Find()
 	if err != nil {
-		return statusFailure, err
+		return machine.StatusFailure, err
 	}
 	s.place = place
 	if before == nil || !before.Trial() {
@@ -40,7 +41,7 @@ func Run(o Options) (int, error) {
 	}
 	closeInheritedOnExec()
 	if s.options, err = o.settled(); err != nil {
-		return statusFailure, err
+		return machine.StatusFailure, err
 	}
 	if before != nil {
 		return s.succeed(before)
@@ -129,7 +130,7 @@ func (s *service) assemble() {
 // begins, greet tells the world.
 func (s *service) serve(greet func()) (int, error) {
 	if err := s.openServers(); err != nil {
-		return statusFailure, errors.Join(err, s.closeServers())
+		return machine.StatusFailure, errors.Join(err, s.closeServers())
 	}
 	s.signals.listen(s.loop.offer, s.family.ReapOrphans)
 	steered := make(chan struct{})
@@ -253,7 +254,7 @@ type patrol struct {
 	ended chan struct{}
 }
 
-func openPatrol(listeners []*handoff.Listener, post func(event)) (*patrol, error) {
+func openPatrol(listeners []*handoff.Listener, post func(machine.Event)) (*patrol, error) {
 	watch, err := handoff.NewHangupWatch(sharedOf(listeners))
 	if err != nil {
 		return nil, err
@@ -277,23 +278,23 @@ func (p *patrol) close() error {
 }
 
 // reviveAll ends when the watch is closed.
-func reviveAll(watch *handoff.HangupWatch, post func(event)) {
+func reviveAll(watch *handoff.HangupWatch, post func(machine.Event)) {
 	for {
 		l, err := watch.Wait()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			post(noticed{"cannot watch the listeners", err.Error()})
+			post(machine.Noticed{Text: "cannot watch the listeners", Why: err.Error()})
 			return
 		}
 		switch err := l.Revive(); {
 		case err == nil:
-			post(revived{listener: l.Name()})
+			post(machine.Revived{Listener: l.Name()})
 		case errors.Is(err, handoff.ErrReplaced):
-			post(revived{listener: l.Name(), replaced: true})
+			post(machine.Revived{Listener: l.Name(), Replaced: true})
 		default:
-			post(revived{listener: l.Name(), why: err.Error()})
+			post(machine.Revived{Listener: l.Name(), Why: err.Error()})
 		}
 	}
 }

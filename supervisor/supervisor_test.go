@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
 
@@ -28,7 +29,7 @@ func TestServeThatCannotBeginLeavesNothing(t *testing.T) {
 	}
 	s.assemble()
 	defer s.hooks.close()
-	if status, err := s.serve(func() { t.Error("it begins") }); status != statusFailure || err == nil {
+	if status, err := s.serve(func() { t.Error("it begins") }); status != machine.StatusFailure || err == nil {
 		t.Errorf("status %d: %v", status, err)
 	}
 	if err := s.close(); err != nil {

@@ -3,12 +3,14 @@ package supervisor
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // timers are the armed timers of the machine. They belong to the loop.
 type timers struct {
 	armed map[int]alarm
-	post  func(event)
+	post  func(machine.Event)
 }
 
 type alarm struct {
@@ -16,16 +18,16 @@ type alarm struct {
 	due time.Time
 }
 
-func newTimers(post func(event)) *timers {
+func newTimers(post func(machine.Event)) *timers {
 	return &timers{armed: map[int]alarm{}, post: post}
 }
 
-func (t *timers) arm(a arm) {
-	after := a.after
-	if a.jittered {
+func (t *timers) arm(a machine.Arm) {
+	after := a.After
+	if a.Jittered {
 		after += rand.N(after/2 + 1)
 	}
-	t.armed[a.timer.number] = alarm{time.AfterFunc(after, func() { t.post(timerExpired{a.timer}) }), time.Now().Add(after)}
+	t.armed[a.Timer.Number] = alarm{time.AfterFunc(after, func() { t.post(machine.TimerExpired{Timer: a.Timer}) }), time.Now().Add(after)}
 }
 
 func (t *timers) disarm(number int) {
@@ -36,7 +38,7 @@ func (t *timers) disarm(number int) {
 }
 
 // due is when a timer expires, and zero for one that is not armed.
-func (t *timers) due(of timer) time.Time { return t.armed[of.number].due }
+func (t *timers) due(of machine.Timer) time.Time { return t.armed[of.Number].due }
 
 func (t *timers) stop() {
 	for number := range t.armed {

@@ -1,6 +1,10 @@
 package supervisor
 
-import "time"
+import (
+	"time"
+
+	"github.com/gracerun/grace/supervisor/machine"
+)
 
 // lookAfter sees until the end of an instance that it can be heard, and that the watchdog does not take it for hanging
 // where it cannot.
@@ -28,7 +32,7 @@ func (a *apps) keepHeard(app *app, interval time.Duration) {
 		}
 		told = a.renewNotify(app, told)
 		if a.options.Policy.Watchdog > 0 {
-			a.post(pinged{app.start.instance})
+			a.post(machine.Pinged{Instance: app.start.Instance})
 		}
 	}
 }
@@ -38,11 +42,11 @@ func (a *apps) renewNotify(app *app, told string) string {
 	removed := app.notify.Path() + " was removed"
 	err := a.runtime.renewNotify(app.notify, app.launch.identity)
 	if err == nil {
-		a.post(noticed{"the app's NOTIFY_SOCKET was made anew", removed})
+		a.post(machine.Noticed{Text: "the app's NOTIFY_SOCKET was made anew", Why: removed})
 		return ""
 	}
 	if err.Error() != told {
-		a.post(noticed{"the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade", removed + ": " + err.Error()})
+		a.post(machine.Noticed{Text: "the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade", Why: removed + ": " + err.Error()})
 	}
 	return err.Error()
 }

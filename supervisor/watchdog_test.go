@@ -8,13 +8,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // listened is an app whose NOTIFY_SOCKET is kept.
 type listened struct {
 	app    *app
 	dir    runtimeDir
-	posted chan event
+	posted chan machine.Event
 }
 
 func keepHeard(t *testing.T) listened {
@@ -25,8 +27,8 @@ func keepHeard(t *testing.T) listened {
 		t.Fatal(why, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := listened{&app{start: start{instance: 3}, ctx: ctx, notify: socket, launch: &launch{}}, d, make(chan event)}
-	a := &apps{runtime: d, post: func(ev event) {
+	l := listened{&app{start: machine.Start{Instance: 3}, ctx: ctx, notify: socket, launch: &launch{}}, d, make(chan machine.Event)}
+	a := &apps{runtime: d, post: func(ev machine.Event) {
 		select {
 		case l.posted <- ev:
 		case <-ctx.Done():
@@ -47,7 +49,7 @@ func keepHeard(t *testing.T) listened {
 	return l
 }
 
-func (l listened) next(t *testing.T) event {
+func (l listened) next(t *testing.T) machine.Event {
 	t.Helper()
 	select {
 	case ev := <-l.posted:
@@ -60,10 +62,10 @@ func (l listened) next(t *testing.T) event {
 
 func (l listened) tells(t *testing.T, text string) {
 	t.Helper()
-	if told, ok := l.next(t).(noticed); !ok || told.text != text || !strings.HasPrefix(told.why, l.app.notify.Path()+" was removed") {
+	if told, ok := l.next(t).(machine.Noticed); !ok || told.Text != text || !strings.HasPrefix(told.Why, l.app.notify.Path()+" was removed") {
 		t.Errorf("it tells %+v", told)
 	}
-	if ev := l.next(t); ev != (pinged{3}) {
+	if ev := l.next(t); ev != (machine.Pinged{Instance: 3}) {
 		t.Errorf("then it posts %+v", ev)
 	}
 }
@@ -99,7 +101,7 @@ func TestWatchdogSparesWhoCannotBeHeard(t *testing.T) {
 	}
 	l.tells(t, "the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade")
 	for range 3 {
-		if ev := l.next(t); ev != (pinged{3}) {
+		if ev := l.next(t); ev != (machine.Pinged{Instance: 3}) {
 			t.Errorf("then it posts %+v", ev)
 		}
 	}

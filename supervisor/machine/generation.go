@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"slices"
@@ -29,8 +29,8 @@ type generation struct {
 	stage     Stage
 	since     time.Time // of the stage
 	born      time.Time
-	recipe    recipe
-	before    *recipe  // what served when it came to serve
+	recipe    Recipe
+	before    *Recipe  // what served when it came to serve
 	attempt   *attempt // to bring it into service; nil once that has a result
 	preparing bool     // the answer to prepare is still to come
 	ran       bool     // the app was executed
@@ -39,8 +39,8 @@ type generation struct {
 	forced    bool // its drain needed KILL
 	failure   string
 	status    int // of the instance that ended last while it served
-	progress  timer
-	relief    timer // ends StageSettling or StageEmptying
+	progress  Timer
+	relief    Timer // ends StageSettling or StageEmptying
 	inFlight  int
 	instances []*instance // all that are not exited, oldest first
 }
@@ -52,22 +52,22 @@ func (g *generation) enter(stage Stage, at time.Time) time.Duration {
 }
 
 func (g *generation) ready() bool {
-	waits := func(i *instance) bool { return i.phase != Ready }
+	waits := func(i *instance) bool { return i.Phase != PhaseReady }
 	return len(g.instances) > 0 && !slices.ContainsFunc(g.instances, waits)
 }
 
 // serves reports whether any instance is ready.
 func (g *generation) serves() bool {
-	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.phase == Ready })
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.Phase == PhaseReady })
 }
 
 func (g *generation) backoffs() []*instance {
-	return slices.DeleteFunc(slices.Clone(g.instances), func(i *instance) bool { return i.phase != Backoff })
+	return slices.DeleteFunc(slices.Clone(g.instances), func(i *instance) bool { return i.Phase != PhaseBackoff })
 }
 
 // starts reports whether any instance is to be ready yet.
 func (g *generation) starts() bool {
-	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.phase < Ready && !i.ended })
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.Phase < PhaseReady && !i.ended })
 }
 
 // leaving reports whether it was replaced or failed, and something of it is left.

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -16,14 +16,14 @@ const (
 	done
 )
 
-// machine decides. It is plain data and has no clock, log, channel or goroutine:
+// Machine decides. It is plain data and has no clock, log, channel or goroutine:
 // step takes one event and says what is to be done about it.
-type machine struct {
+type Machine struct {
 	policy      Policy
 	mode        mode
 	at          time.Time
 	generations []*generation // all that are not ended, oldest first
-	instances   map[int]*instance
+	Instances   map[int]*instance
 	current     *generation // nil until a generation was ready
 	candidate   *generation
 	wish        *wish // the upgrade that is wanted and not begun
@@ -36,7 +36,7 @@ type machine struct {
 	notifying   map[string]bool
 	ended       int // the generation that has ended last
 	endedAt     time.Time
-	delay       timer
+	delay       Timer
 	stopBy      time.Time // when the time of a stop is over
 	restarts    int
 	crashes     int
@@ -44,63 +44,63 @@ type machine struct {
 	generation  int // the numbers given last
 	instance    int
 	timers      int
-	actions     []action
+	actions     []Action
 }
 
-func newMachine(p Policy) *machine {
-	return &machine{policy: p, instances: map[int]*instance{}, notifying: map[string]bool{}}
+func NewMachine(p Policy) *Machine {
+	return &Machine{policy: p, Instances: map[int]*instance{}, notifying: map[string]bool{}}
 }
 
-// begin starts the first generation.
-func (m *machine) begin(at time.Time) []action {
+// Begin starts the first generation.
+func (m *Machine) Begin(at time.Time) []Action {
 	m.at, m.actions = at, nil
 	m.upgrade(&wish{})
 	return m.actions
 }
 
-// step decides what follows from ev, which happened at the given time.
-func (m *machine) step(at time.Time, ev event) []action {
+// Step decides what follows from ev, which happened at the given time.
+func (m *Machine) Step(at time.Time, ev Event) []Action {
 	m.at, m.actions = at, nil
 	if m.mode == done {
 		return nil
 	}
 	switch ev := ev.(type) {
-	case upgradeRequested:
+	case UpgradeRequested:
 		m.onUpgradeRequested(ev)
-	case stopRequested:
+	case StopRequested:
 		m.onStopRequested(ev)
-	case killRequested:
+	case KillRequested:
 		m.onKillRequested(ev)
-	case reexecRequested:
+	case ReexecRequested:
 		m.onReexecRequested(ev)
-	case reexecDelayed:
+	case ReexecDelayed:
 		m.onReexecDelayed()
-	case reexecFailed:
+	case ReexecFailed:
 		m.onReexecFailed(ev)
-	case reexeced:
+	case Reexeced:
 		m.onReexeced(ev)
-	case signalReceived:
+	case SignalReceived:
 		m.onSignalReceived(ev)
-	case prepared:
+	case Prepared:
 		m.onPrepared(ev)
-	case prepareFailed:
+	case PrepareFailed:
 		m.onPrepareFailed(ev)
-	case counted:
+	case Counted:
 		m.onCounted(ev)
-	case quieted:
+	case Quieted:
 		m.onQuieted(ev)
-	case awaited:
+	case Awaited:
 		m.onAwaited(ev)
-	case revived:
+	case Revived:
 		m.onRevived(ev)
-	case uncaptured:
+	case Uncaptured:
 		m.onUncaptured(ev)
-	case closed:
+	case Closed:
 		m.onClosed(ev)
-	case noticed:
-		m.say(report{level: warn, text: ev.text, why: ev.why})
-	case timerExpired:
-		m.onTimerExpired(ev.timer)
+	case Noticed:
+		m.say(Report{Level: Warn, Text: ev.Text, Why: ev.Why})
+	case TimerExpired:
+		m.onTimerExpired(ev.Timer)
 	case instanceEvent:
 		m.stepInstance(ev)
 	default:
@@ -112,56 +112,56 @@ func (m *machine) step(at time.Time, ev event) []action {
 
 // stepInstance takes the events of one instance. One that is unknown has exited,
 // and nothing that comes late matters any more.
-func (m *machine) stepInstance(ev instanceEvent) {
-	i := m.instances[ev.of()]
+func (m *Machine) stepInstance(ev instanceEvent) {
+	i := m.Instances[ev.of()]
 	if i == nil {
 		return
 	}
 	switch ev := ev.(type) {
-	case started:
+	case Started:
 		m.onStarted(i, ev)
-	case startFailed:
+	case StartFailed:
 		m.onStartFailed(i, ev)
-	case touched:
+	case Touched:
 		i.generation.touched = true
-	case opened:
+	case Opened:
 		i.generation.opened = true
-	case unreadied:
-		i.unready = ev.why
-	case obstructed:
+	case Unreadied:
+		i.unready = ev.Why
+	case Obstructed:
 		m.onObstructed(i, ev)
-	case readied:
+	case Readied:
 		m.onReadied(i)
-	case notified:
+	case Notified:
 		m.notifying[i.generation.recipe.Executable] = true
-	case moved:
+	case Moved:
 		m.onMoved(i, ev)
-	case exited:
+	case Exited:
 		m.onExited(i, ev)
-	case emptied:
+	case Emptied:
 		m.onEmptied(i, ev)
-	case left:
+	case Left:
 		m.onLeft(i, ev)
-	case extended:
+	case Extended:
 		m.onExtended(i, ev)
-	case pinged:
+	case Pinged:
 		m.onPinged(i)
-	case withdrawn:
+	case Withdrawn:
 		m.onWithdrawn(i)
-	case tallied:
-		i.inFlight = &ev.inFlight
-	case fellBack:
-		m.say(report{level: warn, text: "cannot see readiness: taken for ready after --ready-delay", generation: i.generation.number, instance: i.id, why: ev.why})
-	case described:
-		i.says = ev.text
-		m.say(report{level: debug, text: "app says", generation: i.generation.number, instance: i.id, why: ev.text})
+	case Tallied:
+		i.inFlight = &ev.InFlight
+	case FellBack:
+		m.say(Report{Level: Warn, Text: "cannot see readiness: taken for ready after --ready-delay", Generation: i.generation.number, Instance: i.id, Why: ev.Why})
+	case Described:
+		i.says = ev.Text
+		m.say(Report{Level: Debug, Text: "app says", Generation: i.generation.number, Instance: i.id, Why: ev.Text})
 	default:
 		panic(fmt.Sprintf("supervisor: event %T is not decided", ev))
 	}
 }
 
 // settle does what may have become possible: the upgrade that waited, the end.
-func (m *machine) settle() {
+func (m *Machine) settle() {
 	if m.mode == running && m.wish != nil && m.candidate == nil && (m.relay == nil || !m.relay.begun) {
 		m.tryUpgrade()
 	}
@@ -176,7 +176,7 @@ func (m *machine) settle() {
 }
 
 // discardUnwanted: an executable is kept as long as a rollback can ask for it.
-func (m *machine) discardUnwanted() {
+func (m *Machine) discardUnwanted() {
 	wanted := func(number int) bool {
 		return slices.ContainsFunc(m.generations, func(g *generation) bool { return g.before != nil && g.before.Generation == number })
 	}
@@ -184,18 +184,18 @@ func (m *machine) discardUnwanted() {
 		if wanted(number) {
 			return false
 		}
-		m.do(discard{number})
+		m.do(Discard{number})
 		return true
 	})
 }
 
-func (m *machine) end() {
+func (m *Machine) end() {
 	m.mode = done
-	m.answerAll(m.stoppers, result{outcome: OutcomeStopped})
-	m.do(finish{m.status})
+	m.answerAll(m.stoppers, Result{Outcome: OutcomeStopped})
+	m.do(Finish{m.status})
 }
 
-func (m *machine) find(generation int) *generation {
+func (m *Machine) find(generation int) *generation {
 	for _, g := range m.generations {
 		if g.number == generation {
 			return g
@@ -204,6 +204,6 @@ func (m *machine) find(generation int) *generation {
 	return nil
 }
 
-func (m *machine) do(a action) { m.actions = append(m.actions, a) }
+func (m *Machine) do(a Action) { m.actions = append(m.actions, a) }
 
-func (m *machine) say(r report) { m.do(r) }
+func (m *Machine) say(r Report) { m.do(r) }

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -6,38 +6,38 @@ import (
 	"time"
 )
 
-// recipe is what a generation runs: the command as it was written, and what was
+// Recipe is what a generation runs: the command as it was written, and what was
 // found under its names.
-type recipe struct {
+type Recipe struct {
 	Generation int // that it was resolved for, whose executable is kept; 0 after an old grace that kept none
 	Command    []string
 	Path       string            // the executable as the app is to see it
 	Executable string            // the file behind it
 	Dir        string            // the directory behind the one that was written
-	File       file              // what Executable was then
+	File       File              // what Executable was then
 	Links      map[string]string // by which Dir could be meant, and where they led, if nobody has named it
 }
 
-// runsLike reports whether another recipe leads to the same file, in the same directory, with the same arguments.
-func (r recipe) runsLike(other recipe) bool {
-	return r.Executable == other.Executable && r.File.same(other.File) && r.Dir == other.Dir && slices.Equal(r.Command, other.Command)
+// RunsLike reports whether another recipe leads to the same file, in the same directory, with the same arguments.
+func (r Recipe) RunsLike(other Recipe) bool {
+	return r.Executable == other.Executable && r.File.Same(other.File) && r.Dir == other.Dir && slices.Equal(r.Command, other.Command)
 }
 
-// file tells whether a path leads to the same program as before.
-type file struct {
+// File tells whether a path leads to the same program as before.
+type File struct {
 	Device, Inode uint64
 	Size          int64
 	Modified      time.Time
 }
 
-// same does not ask for the build id: PyInstaller, Deno, Bun and Node's single executables put the program behind or into
+// Same does not ask for the build id: PyInstaller, Deno, Bun and Node's single executables put the program behind or into
 // a finished runtime, whose build id it keeps.
-func (f file) same(now file) bool {
+func (f File) Same(now File) bool {
 	return f.Device == now.Device && f.Inode == now.Inode && f.Size == now.Size && f.Modified.Equal(now.Modified)
 }
 
-// difference tells two files apart for people.
-func (f file) difference(now file) string {
+// Difference tells two files apart for people.
+func (f File) Difference(now File) string {
 	if f.Device != now.Device || f.Inode != now.Inode {
 		return fmt.Sprintf("inode %d, was %d", now.Inode, f.Inode)
 	}

@@ -1,10 +1,8 @@
-package supervisor
+package machine
 
-import (
-	"fmt"
-)
+import "fmt"
 
-func (m *machine) tryUpgrade() {
+func (m *Machine) tryUpgrade() {
 	if m.wish.rollback && !m.hasPrevious() {
 		m.refuse(m.wish.requests, noPrevious)
 		m.wish = nil
@@ -23,36 +21,36 @@ func (m *machine) tryUpgrade() {
 	m.wish.explain(m, fmt.Sprintf("%d generations still drain (--max-draining)", draining))
 }
 
-func (m *machine) upgrade(w *wish) {
+func (m *Machine) upgrade(w *wish) {
 	m.wish = nil
 	m.generation++
 	g := &generation{number: m.generation, stage: StagePreparing, since: m.at, born: m.at, preparing: true}
 	g.attempt = &attempt{Generation: g.number, Began: m.at, Rollback: w.rollback, requests: w.requests}
-	a := prepare{generation: g.number, command: w.command}
+	a := Prepare{Generation: g.number, Command: w.command}
 	if m.current != nil {
 		g.attempt.From = m.current.number
 		current := m.current.recipe
-		a.current = &current
+		a.Current = &current
 		if w.command == nil {
-			a.command = m.current.recipe.Command
+			a.Command = m.current.recipe.Command
 		}
 	}
 	if w.rollback {
-		a.again = m.current.before
-		a.command = a.again.Command
+		a.Again = m.current.before
+		a.Command = a.Again.Command
 	}
-	g.recipe.Command = a.command
+	g.recipe.Command = a.Command
 	m.generations = append(m.generations, g)
 	m.candidate = g
 	m.do(a)
 	if g.attempt.From != 0 {
-		m.say(report{level: info, text: "upgrade begins", fact: FactUpgrading, generation: g.number})
+		m.say(Report{Level: Info, Text: "upgrade begins", Fact: FactUpgrading, Generation: g.number})
 	}
 }
 
 // endPreparing gives the generation whose preparation was answered, or nil if it
 // is no candidate any more.
-func (m *machine) endPreparing(number int) *generation {
+func (m *Machine) endPreparing(number int) *generation {
 	g := m.find(number)
 	if g == nil || !g.preparing {
 		return nil
@@ -65,33 +63,33 @@ func (m *machine) endPreparing(number int) *generation {
 	return g
 }
 
-func (m *machine) onPrepared(ev prepared) {
-	g := m.endPreparing(ev.generation)
+func (m *Machine) onPrepared(ev Prepared) {
+	g := m.endPreparing(ev.Generation)
 	if g == nil {
 		return
 	}
-	g.recipe = ev.recipe
+	g.recipe = ev.Recipe
 	g.recipe.Generation = g.number
 	if before := m.find(g.attempt.From); before != nil {
-		g.attempt.Unchanged = g.recipe.runsLike(before.recipe)
+		g.attempt.Unchanged = g.recipe.RunsLike(before.recipe)
 	}
 	g.enter(StageCandidate, m.at)
-	g.progress = m.arm(timer{generation: g.number}, slowStart)
+	g.progress = m.arm(Timer{generation: g.number}, slowStart)
 	for slot := range m.policy.Instances {
 		i := m.newInstance(g, slot, 0)
 		m.startInstance(i)
 	}
 }
 
-func (m *machine) onPrepareFailed(ev prepareFailed) {
-	if g := m.endPreparing(ev.generation); g != nil {
-		m.fail(g, ev.why, ev.status)
+func (m *Machine) onPrepareFailed(ev PrepareFailed) {
+	if g := m.endPreparing(ev.Generation); g != nil {
+		m.fail(g, ev.Why, ev.Status)
 	}
 }
 
 // fail ends a candidate. What it may have accepted already it can finish: it is
 // told to drain, as any other, and can never be promoted after that.
-func (m *machine) fail(g *generation, why string, status int) {
+func (m *Machine) fail(g *generation, why string, status int) {
 	g.failure = why
 	if !m.served {
 		m.failFirst(g, why, status)
@@ -101,14 +99,14 @@ func (m *machine) fail(g *generation, why string, status int) {
 	if m.current != nil {
 		text = fmt.Sprintf("upgrade failed, generation %d still serves", m.current.number)
 	}
-	m.say(report{level: failure, text: text, fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
+	m.say(Report{Level: Failure, Text: text, Fact: FactFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why})
 	m.conclude(g, OutcomeFailed, why)
 	m.drainGeneration(g)
 	m.endIfDeserted()
 }
 
 // failFirst: a service manager has to see at once that nothing works.
-func (m *machine) failFirst(g *generation, why string, status int) {
+func (m *Machine) failFirst(g *generation, why string, status int) {
 	if m.policy.Held && !g.touched && g.ran && !g.obstructed() {
 		why += "; it was not seen to use the --listen sockets (leave --listen out if the app binds by itself, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)"
 	}
@@ -117,11 +115,11 @@ func (m *machine) failFirst(g *generation, why string, status int) {
 	}
 	m.status = status
 	m.conclude(g, OutcomeFailed, why)
-	m.say(report{level: failure, text: "first generation failed", fact: FactFailed, generation: g.number, took: m.at.Sub(g.born), why: why})
+	m.say(Report{Level: Failure, Text: "first generation failed", Fact: FactFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why})
 	m.stop()
 }
 
-func (m *machine) promote(g *generation) {
+func (m *Machine) promote(g *generation) {
 	if before := m.settling(); before != nil {
 		m.endSettling(before)
 	}
@@ -130,11 +128,11 @@ func (m *machine) promote(g *generation) {
 	g.enter(StageCurrent, m.at)
 	m.disarm(&g.progress)
 	if m.policy.Steered {
-		m.do(steer{g.number})
+		m.do(Steer{g.number})
 	}
-	r := report{level: info, text: "generation ready", generation: g.number, took: m.at.Sub(g.born)}
+	r := Report{Level: Info, Text: "generation ready", Generation: g.number, Took: m.at.Sub(g.born)}
 	if first {
-		r.fact = FactServing
+		r.Fact = FactServing
 	}
 	m.say(r)
 	if old != nil {

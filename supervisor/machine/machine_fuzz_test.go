@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -13,14 +13,14 @@ import (
 // oracle of the invariants in doc.go.
 type world struct {
 	t         *testing.T
-	m         *machine
+	m         *Machine
 	at        time.Time
-	preparing map[int]prepare
+	preparing map[int]Prepare
 	starting  map[int]bool
 	processes map[int]*process // by pid
 	instances map[int]bool     // started and not released
-	armed     map[int]timer
-	stale     []timer
+	armed     map[int]Timer
+	stale     []Timer
 	told      map[int]bool // generations that were told to drain
 	asked     map[int]bool // requests that have no answer
 	leaving   bool         // a handover has no answer
@@ -33,7 +33,7 @@ type world struct {
 	steered   int  // the generation that gets new connections
 	closed    bool // nobody gets any more
 	pids      int
-	seen      []action
+	seen      []Action
 	finished  bool
 	status    int
 }
@@ -45,20 +45,20 @@ type process struct {
 
 func newWorld(t *testing.T, p Policy) *world {
 	w := &world{
-		t: t, m: newMachine(p), at: time.Unix(1e9, 0),
-		preparing: map[int]prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
-		instances: map[int]bool{}, armed: map[int]timer{}, told: map[int]bool{}, asked: map[int]bool{},
+		t: t, m: NewMachine(p), at: time.Unix(1e9, 0),
+		preparing: map[int]Prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
+		instances: map[int]bool{}, armed: map[int]Timer{}, told: map[int]bool{}, asked: map[int]bool{},
 		prepared: map[int]bool{}, observed: map[int]bool{}, lookedAt: map[int][]int{}, patience: map[int]time.Duration{},
 	}
-	w.takeAll(w.m.begin(w.at))
+	w.takeAll(w.m.Begin(w.at))
 	return w
 }
 
-func (w *world) happen(ev event) {
+func (w *world) happen(ev Event) {
 	w.t.Helper()
 	serving, answering := w.serving(), w.answering()
 	w.at = w.at.Add(time.Millisecond)
-	actions := w.m.step(w.at, ev)
+	actions := w.m.Step(w.at, ev)
 	w.checkServing(serving, actions)
 	w.checkStop(serving, actions)
 	w.checkStarts(ev, actions)
@@ -74,7 +74,7 @@ func (w *world) serving() map[int]bool {
 		return ready
 	}
 	for _, i := range w.m.current.instances {
-		if i.phase == Ready {
+		if i.Phase == PhaseReady {
 			ready[i.id] = true
 		}
 	}
@@ -83,42 +83,42 @@ func (w *world) serving() map[int]bool {
 
 // checkServing is invariant 2: who serves is told to stop only for a successor,
 // for the end of all, or because the watchdog found it dead.
-func (w *world) checkServing(serving map[int]bool, actions []action) {
+func (w *world) checkServing(serving map[int]bool, actions []Action) {
 	w.t.Helper()
 	for _, a := range actions {
-		stop, ok := a.(tell)
-		if !ok || !serving[stop.instance] || stop.signal != w.m.policy.StopSignal {
+		stop, ok := a.(Tell)
+		if !ok || !serving[stop.Instance] || stop.Signal != w.m.policy.StopSignal {
 			continue
 		}
-		i := w.m.instances[stop.instance]
+		i := w.m.Instances[stop.Instance]
 		if w.m.mode != stopping && (w.m.current == nil || w.m.current == i.generation) {
-			w.t.Fatalf("instance %d serves and was told to stop without a successor", stop.instance)
+			w.t.Fatalf("instance %d serves and was told to stop without a successor", stop.Instance)
 		}
 	}
 }
 
 // checkStop is invariant 10: who serves on sockets of his own is not told to stop in the moment
 // in which grace is.
-func (w *world) checkStop(serving map[int]bool, actions []action) {
+func (w *world) checkStop(serving map[int]bool, actions []Action) {
 	w.t.Helper()
 	for _, a := range actions {
-		stop, ok := a.(tell)
-		if ok && serving[stop.instance] && slices.Contains(actions, action(turnAway{})) && !w.m.policy.Shared {
-			w.t.Fatalf("instance %d was told to stop with all that waits for it", stop.instance)
+		stop, ok := a.(Tell)
+		if ok && serving[stop.Instance] && slices.Contains(actions, Action(TurnAway{})) && !w.m.policy.Shared {
+			w.t.Fatalf("instance %d was told to stop with all that waits for it", stop.Instance)
 		}
 	}
 }
 
 // checkStarts is half of invariant 11: what was replaced is started again only for who waits.
-func (w *world) checkStarts(ev event, actions []action) {
+func (w *world) checkStarts(ev Event, actions []Action) {
 	w.t.Helper()
 	for _, a := range actions {
-		again, ok := a.(start)
-		if !ok || !w.m.find(again.generation).leaving() {
+		again, ok := a.(Start)
+		if !ok || !w.m.find(again.Generation).leaving() {
 			continue
 		}
-		if ev != (awaited{again.generation}) {
-			w.t.Fatalf("instance %d of generation %d, which was replaced, is started for %T", again.instance, again.generation, ev)
+		if ev != (Awaited{again.Generation}) {
+			w.t.Fatalf("instance %d of generation %d, which was replaced, is started for %T", again.Instance, again.Generation, ev)
 		}
 	}
 }
@@ -136,7 +136,7 @@ func (w *world) answering() map[int]bool {
 
 // checkAnswering is the other half: it is not told to stop as long as somebody may wait, unless
 // its time is over or nobody is to be started again.
-func (w *world) checkAnswering(answering map[int]bool, ev event) {
+func (w *world) checkAnswering(answering map[int]bool, ev Event) {
 	w.t.Helper()
 	for generation, answers := range answering {
 		if answers && w.draining(generation) && !w.endsAnswering(generation, ev) {
@@ -145,26 +145,26 @@ func (w *world) checkAnswering(answering map[int]bool, ev event) {
 	}
 }
 
-func (w *world) endsAnswering(generation int, ev event) bool {
+func (w *world) endsAnswering(generation int, ev Event) bool {
 	if w.m.mode >= stopping {
 		return true
 	}
 	switch ev := ev.(type) {
-	case quieted:
-		return ev.generation == generation && w.allLookedAt(ev)
-	case timerExpired:
-		return ev.timer.relief == generation
-	case exited: // one that is killed for a fault is started again whatever its status
-		return !w.m.policy.Restart.wants(ev.exit.Failed())
-	case startFailed:
+	case Quieted:
+		return ev.Generation == generation && w.allLookedAt(ev)
+	case TimerExpired:
+		return ev.Timer.relief == generation
+	case Exited: // one that is killed for a fault is started again whatever its status
+		return !w.m.policy.Restart.wants(ev.Exit.Failed())
+	case StartFailed:
 		return !w.m.policy.Restart.wants(true)
 	}
 	return false
 }
 
-func (w *world) allLookedAt(ev quieted) bool {
-	g := w.m.find(ev.generation)
-	return g == nil || !slices.ContainsFunc(g.pids(), func(pid int) bool { return !slices.Contains(ev.pids, pid) })
+func (w *world) allLookedAt(ev Quieted) bool {
+	g := w.m.find(ev.Generation)
+	return g == nil || !slices.ContainsFunc(g.pids(), func(pid int) bool { return !slices.Contains(ev.PIDs, pid) })
 }
 
 func (w *world) draining(generation int) bool {
@@ -211,7 +211,7 @@ func (w *world) checkPlaces() {
 	w.t.Helper()
 	type place struct{ generation, slot int }
 	taken := map[place]int{}
-	for _, i := range w.m.instances {
+	for _, i := range w.m.Instances {
 		at := place{i.generation.number, i.slot}
 		if other := taken[at]; other != 0 && !i.ended {
 			w.t.Fatalf("instances %d and %d have the same place", other, i.id)
@@ -231,7 +231,7 @@ func (w *world) checkSteering() {
 	}
 }
 
-func (w *world) takeAll(actions []action) {
+func (w *world) takeAll(actions []Action) {
 	w.t.Helper()
 	for _, a := range actions {
 		if w.finished {
@@ -242,76 +242,76 @@ func (w *world) takeAll(actions []action) {
 	}
 }
 
-func (w *world) take(a action) {
+func (w *world) take(a Action) {
 	w.t.Helper()
 	switch a := a.(type) {
-	case prepare:
-		w.need(a.again == nil || w.prepared[a.again.Generation], a)
-		w.preparing[a.generation] = a
-	case abandon:
-		w.need(w.preparing[a.generation].generation != 0, a)
-	case start:
-		w.need(!w.instances[a.instance], a)
-		w.starting[a.instance], w.instances[a.instance] = true, true
-	case dismiss:
-		w.need(w.instances[a.instance], a)
-	case tell:
-		w.need(w.hasProcess(a.instance), a)
-	case tellGroup:
-		w.need(w.hasProcess(a.instance) && w.m.policy.StopGroup, a)
-	case tellRest:
-		w.need(w.hasProcess(a.instance) && w.m.instances[a.instance].ended, a)
-	case kill:
-		w.need(w.hasProcess(a.instance), a)
-		w.markKilled(a.instance)
-	case reap:
-		p := w.processes[a.pid]
-		w.need(p != nil && p.ended && p.instance == a.instance, a)
-		delete(w.processes, a.pid)
-	case release:
-		w.need(!w.hasProcess(a.instance) && !w.starting[a.instance], a)
-		delete(w.instances, a.instance)
-	case steer:
-		g := w.m.find(a.generation)
+	case Prepare:
+		w.need(a.Again == nil || w.prepared[a.Again.Generation], a)
+		w.preparing[a.Generation] = a
+	case Abandon:
+		w.need(w.preparing[a.Generation].Generation != 0, a)
+	case Start:
+		w.need(!w.instances[a.Instance], a)
+		w.starting[a.Instance], w.instances[a.Instance] = true, true
+	case Dismiss:
+		w.need(w.instances[a.Instance], a)
+	case Tell:
+		w.need(w.hasProcess(a.Instance), a)
+	case TellGroup:
+		w.need(w.hasProcess(a.Instance) && w.m.policy.StopGroup, a)
+	case TellRest:
+		w.need(w.hasProcess(a.Instance) && w.m.Instances[a.Instance].ended, a)
+	case Kill:
+		w.need(w.hasProcess(a.Instance), a)
+		w.markKilled(a.Instance)
+	case Reap:
+		p := w.processes[a.PID]
+		w.need(p != nil && p.ended && p.instance == a.Instance, a)
+		delete(w.processes, a.PID)
+	case Release:
+		w.need(!w.hasProcess(a.Instance) && !w.starting[a.Instance], a)
+		delete(w.instances, a.Instance)
+	case Steer:
+		g := w.m.find(a.Generation)
 		w.need(g != nil && g.stage == StageCurrent && w.m.policy.Steered && !w.closed, a)
-		w.steered = a.generation
-	case turnAway:
+		w.steered = a.Generation
+	case TurnAway:
 		w.need(!w.closed && w.m.mode >= stopping && w.m.policy.Steered, a)
 		w.closed = true
-	case letGo:
-		w.need(w.m.mode >= stopping && w.draining(a.generation), a)
-	case observe:
-		w.need(!w.observed[a.generation], a)
-		w.observed[a.generation], w.lookedAt[a.generation], w.patience[a.generation] = true, a.pids, a.idle
-	case retire:
-		w.need(!w.retired[a.generation], a)
-		w.retired[a.generation] = true
-		delete(w.observed, a.generation)
-	case discard:
-		w.need(w.retired[a.generation], a)
-		delete(w.prepared, a.generation)
-	case count, report:
-	case arm:
-		w.need(a.after > 0 && w.armed[a.timer.number] == timer{}, a)
-		w.armed[a.timer.number] = a.timer
-	case disarm:
-		w.stale = append(w.stale, a.timer)
-		delete(w.armed, a.timer.number)
-	case handOver:
-		w.need(!w.leaving && w.m.calm(), a)
+	case LetGo:
+		w.need(w.m.mode >= stopping && w.draining(a.Generation), a)
+	case Observe:
+		w.need(!w.observed[a.Generation], a)
+		w.observed[a.Generation], w.lookedAt[a.Generation], w.patience[a.Generation] = true, a.PIDs, a.Idle
+	case Retire:
+		w.need(!w.retired[a.Generation], a)
+		w.retired[a.Generation] = true
+		delete(w.observed, a.Generation)
+	case Discard:
+		w.need(w.retired[a.Generation], a)
+		delete(w.prepared, a.Generation)
+	case Count, Report:
+	case Arm:
+		w.need(a.After > 0 && w.armed[a.Timer.Number] == Timer{}, a)
+		w.armed[a.Timer.Number] = a.Timer
+	case Disarm:
+		w.stale = append(w.stale, a.Timer)
+		delete(w.armed, a.Timer.Number)
+	case HandOver:
+		w.need(!w.leaving && w.m.Calm(), a)
 		w.leaving = true
-	case answer:
-		w.need(w.asked[a.request] && w.plausible(a.result), a)
-		delete(w.asked, a.request)
-	case finish:
+	case Answer:
+		w.need(w.asked[a.Request] && w.plausible(a.Result), a)
+		delete(w.asked, a.Request)
+	case Finish:
 		w.checkFinish()
-		w.finished, w.status = true, a.status
+		w.finished, w.status = true, a.Status
 	default:
 		w.t.Fatalf("unknown action %T", a)
 	}
 }
 
-func (w *world) need(ok bool, a action) {
+func (w *world) need(ok bool, a Action) {
 	w.t.Helper()
 	if !ok {
 		w.t.Fatalf("impossible action %T%+v", a, a)
@@ -328,12 +328,12 @@ func (w *world) checkFinish() {
 }
 
 // plausible: who is told that a generation serves can rely on it.
-func (w *world) plausible(r result) bool {
-	if r.outcome != OutcomeUpgraded {
+func (w *world) plausible(r Result) bool {
+	if r.Outcome != OutcomeUpgraded {
 		return true
 	}
-	serves := w.m.current != nil && r.generation == w.m.current.number || r.generation == w.steered // until the next action
-	return w.m.mode == stopping || serves && r.serving == r.generation
+	serves := w.m.current != nil && r.Generation == w.m.current.number || r.Generation == w.steered // until the next action
+	return w.m.mode == stopping || serves && r.Serving == r.Generation
 }
 
 // ask gives a request its number.
@@ -344,11 +344,11 @@ func (w *world) ask() int {
 }
 
 // found is what the fakes find.
-func found(p prepare) recipe {
-	if p.again != nil {
-		return *p.again
+func found(p Prepare) Recipe {
+	if p.Again != nil {
+		return *p.Again
 	}
-	return recipe{Command: p.command, Path: "/app", Executable: "/app", Dir: "/"}
+	return Recipe{Command: p.Command, Path: "/app", Executable: "/app", Dir: "/"}
 }
 
 func (w *world) hasProcess(instance int) bool {
@@ -375,46 +375,46 @@ func (w *world) answerPrepare(generation int, ok bool) {
 	delete(w.preparing, generation)
 	if ok {
 		w.prepared[generation] = true
-		w.happen(prepared{generation, found(order)})
+		w.happen(Prepared{generation, found(order)})
 		return
 	}
-	w.happen(prepareFailed{generation, "check failed", 1})
+	w.happen(PrepareFailed{generation, "check failed", 1})
 }
 
 func (w *world) answerStart(instance int, ok bool) {
 	delete(w.starting, instance)
 	if !ok {
-		w.happen(startFailed{instance, Exit{Code: 1, NotRun: "no process is left", Shortage: true}})
+		w.happen(StartFailed{instance, Exit{Code: 1, NotRun: "no process is left", Shortage: true}})
 		return
 	}
 	w.pids++
 	w.processes[w.pids] = &process{pid: w.pids, instance: instance}
-	w.happen(started{instance, w.pids})
+	w.happen(Started{instance, w.pids})
 }
 
 func (w *world) move(instance int) {
 	w.pids++
 	w.processes[w.pids] = &process{pid: w.pids, instance: instance}
-	w.happen(moved{instance: instance, pid: w.pids})
+	w.happen(Moved{Instance: instance, PID: w.pids})
 }
 
 func (w *world) end(p *process, exit Exit) {
 	p.ended = true
-	w.happen(exited{p.instance, p.pid, exit})
+	w.happen(Exited{p.instance, p.pid, exit})
 }
 
 func (w *world) expire(number int) {
 	t := w.armed[number]
 	delete(w.armed, number)
-	w.happen(timerExpired{t})
+	w.happen(TimerExpired{t})
 }
 
 func (w *world) readiness(instance int, said bool) {
 	if w.hasProcess(instance) {
 		if said {
-			w.happen(notified{instance})
+			w.happen(Notified{instance})
 		}
-		w.happen(readied{instance})
+		w.happen(Readied{instance})
 	}
 }
 
@@ -455,15 +455,15 @@ func (w *world) chance(what, which byte) {
 		}
 	case 11:
 		if len(w.stale) > 0 {
-			w.happen(timerExpired{w.stale[n%len(w.stale)]})
+			w.happen(TimerExpired{w.stale[n%len(w.stale)]})
 		}
 	case 12:
 		w.chanceNotice(n)
 	case 13:
-		w.happen(signalReceived{syscall.SIGUSR1})
+		w.happen(SignalReceived{syscall.SIGUSR1})
 	case 14:
 		if n%8 == 0 {
-			w.happen(stopRequested{w.ask()})
+			w.happen(StopRequested{w.ask()})
 		}
 	case 17:
 		w.chanceReexec(n)
@@ -475,7 +475,7 @@ func (w *world) chance(what, which byte) {
 		}
 	case 15:
 		if n%32 == 0 {
-			w.happen(killRequested{w.ask()})
+			w.happen(KillRequested{w.ask()})
 		}
 	}
 }
@@ -485,25 +485,25 @@ func (w *world) chanceLook(generation int, quiet bool) {
 		w.quiet(generation)
 		return
 	}
-	w.happen(awaited{generation})
+	w.happen(Awaited{generation})
 }
 
 // quiet has nothing go on in the processes that are looked at.
 func (w *world) quiet(generation int) {
 	delete(w.observed, generation)
-	w.happen(quieted{generation, w.lookedAt[generation]})
+	w.happen(Quieted{generation, w.lookedAt[generation]})
 }
 
 func (w *world) chanceReexec(n int) {
 	switch {
-	case w.leaving && (n%2 == 0 || !w.m.calm()):
+	case w.leaving && (n%2 == 0 || !w.m.Calm()):
 		w.leaving = false
-		w.happen(reexecDelayed{})
+		w.happen(ReexecDelayed{})
 	case w.leaving:
 		w.leaving = false
-		w.happen(reexecFailed{"it did not"})
+		w.happen(ReexecFailed{"it did not"})
 	case n%4 == 3:
-		w.happen(reexecRequested{w.ask()})
+		w.happen(ReexecRequested{w.ask()})
 	case w.m.relay == nil:
 		w.travel()
 	}
@@ -512,13 +512,13 @@ func (w *world) chanceReexec(n int) {
 func (w *world) chanceUpgrade(n int) {
 	switch n % 4 {
 	case 0:
-		w.happen(upgradeRequested{})
+		w.happen(UpgradeRequested{})
 	case 1:
-		w.happen(upgradeRequested{request: w.ask()})
+		w.happen(UpgradeRequested{Request: w.ask()})
 	case 2:
-		w.happen(upgradeRequested{request: w.ask(), command: []string{"app", fmt.Sprint(n)}})
+		w.happen(UpgradeRequested{Request: w.ask(), Command: []string{"app", fmt.Sprint(n)}})
 	case 3:
-		w.happen(upgradeRequested{request: w.ask(), rollback: true})
+		w.happen(UpgradeRequested{Request: w.ask(), Rollback: true})
 	}
 }
 
@@ -529,7 +529,7 @@ func (w *world) chanceProcess(n int) {
 	}
 	p := w.processes[pid]
 	if p.ended {
-		w.happen(emptied{p.instance, p.pid})
+		w.happen(Emptied{p.instance, p.pid})
 		return
 	}
 	w.end(p, exits[n%len(exits)])
@@ -542,30 +542,30 @@ func (w *world) chanceNotice(n int) {
 	}
 	switch n % 12 {
 	case 11:
-		w.happen(left{i, []remnant{{PID: n, Command: "sleep", Told: n%2 == 0}}})
+		w.happen(Left{i, []Remnant{{PID: n, Command: "sleep", Told: n%2 == 0}}})
 	case 10:
-		w.happen(obstructed{i, "it is stopped"})
+		w.happen(Obstructed{i, "it is stopped"})
 	case 0:
-		w.happen(extended{i, time.Duration(n) * time.Second})
+		w.happen(Extended{i, time.Duration(n) * time.Second})
 	case 1:
-		w.happen(pinged{i})
+		w.happen(Pinged{i})
 	case 2:
 		w.move(i)
 	case 3:
-		w.happen(touched{i})
-		w.happen(opened{i})
+		w.happen(Touched{i})
+		w.happen(Opened{i})
 	case 4:
-		w.happen(unreadied{i, "not yet"})
+		w.happen(Unreadied{i, "not yet"})
 	case 5:
-		w.happen(described{i, "hello"})
+		w.happen(Described{i, "hello"})
 	case 6:
-		w.happen(fellBack{i, "cannot look"})
+		w.happen(FellBack{i, "cannot look"})
 	case 7:
-		w.happen(counted{generation: w.m.generation, inFlight: n})
+		w.happen(Counted{Generation: w.m.generation, InFlight: n})
 	case 8:
-		w.happen(withdrawn{i})
+		w.happen(Withdrawn{i})
 	case 9:
-		w.happen(tallied{i, n})
+		w.happen(Tallied{i, n})
 	}
 }
 
@@ -573,22 +573,22 @@ func (w *world) chanceNotice(n int) {
 func (w *world) chanceTrouble(n int) {
 	switch n % 16 {
 	case 0:
-		w.happen(uncaptured{"not permitted"})
+		w.happen(Uncaptured{"not permitted"})
 	case 1:
-		w.happen(revived{listener: "web"})
+		w.happen(Revived{Listener: "web"})
 	case 2:
-		w.happen(revived{listener: "web", replaced: true})
+		w.happen(Revived{Listener: "web", Replaced: true})
 	case 3:
-		w.happen(revived{listener: "web", why: "it is gone"})
+		w.happen(Revived{Listener: "web", Why: "it is gone"})
 	case 4:
-		w.happen(closed{generation: w.m.generation, address: "127.0.0.1:80"})
+		w.happen(Closed{Generation: w.m.generation, Address: "127.0.0.1:80"})
 	case 5:
-		w.happen(noticed{"trouble", "some"})
+		w.happen(Noticed{"trouble", "some"})
 	case 6:
-		w.happen(stopRequested{})
+		w.happen(StopRequested{})
 	case 7:
 		if n%32 == 7 {
-			w.happen(killRequested{})
+			w.happen(KillRequested{})
 		}
 	}
 }
@@ -598,7 +598,7 @@ func (w *world) chanceTrouble(n int) {
 func (w *world) unwind() {
 	w.t.Helper()
 	if !w.finished {
-		w.happen(stopRequested{})
+		w.happen(StopRequested{})
 	}
 	for range 1000 {
 		if w.finished {
@@ -621,7 +621,7 @@ func (w *world) unwindStep() {
 	for _, pid := range slices.Sorted(maps.Keys(w.processes)) {
 		p := w.processes[pid]
 		if p.ended {
-			w.happen(emptied{p.instance, p.pid})
+			w.happen(Emptied{p.instance, p.pid})
 			return
 		}
 		if p.killed {

@@ -1,13 +1,11 @@
-package supervisor
+package machine
 
-import (
-	"testing"
-)
+import "testing"
 
-func (w *world) answered(request int) *result {
+func (w *world) answered(request int) *Result {
 	for _, a := range w.seen {
-		if a, ok := a.(answer); ok && a.request == request {
-			return &a.result
+		if a, ok := a.(Answer); ok && a.Request == request {
+			return &a.Result
 		}
 	}
 	return nil
@@ -16,15 +14,15 @@ func (w *world) answered(request int) *result {
 func TestReexecHandsOverOnceAtACalmMoment(t *testing.T) {
 	w := serving(t)
 	first, second := w.ask(), w.ask()
-	w.happen(reexecRequested{first})
-	w.happen(reexecRequested{second})
+	w.happen(ReexecRequested{first})
+	w.happen(ReexecRequested{second})
 	if !w.leaving {
 		t.Fatal("nothing is handed over")
 	}
 	w.leaving = false
-	w.happen(reexecFailed{"it is broken"})
+	w.happen(ReexecFailed{"it is broken"})
 	for _, request := range []int{first, second} {
-		if r := w.answered(request); r == nil || r.outcome != OutcomeFailed || r.why != "it is broken" || r.serving != 1 {
+		if r := w.answered(request); r == nil || r.Outcome != OutcomeFailed || r.Why != "it is broken" || r.Serving != 1 {
 			t.Errorf("%d: %+v", request, r)
 		}
 	}
@@ -33,13 +31,13 @@ func TestReexecHandsOverOnceAtACalmMoment(t *testing.T) {
 
 func TestReexecWaitsForAnUpgrade(t *testing.T) {
 	w, _ := candidateStarted(t)
-	w.happen(reexecRequested{w.ask()})
+	w.happen(ReexecRequested{w.ask()})
 	if w.leaving {
 		t.Fatal("it has not waited")
 	}
-	for id, i := range w.m.instances {
-		if i.phase == Starting {
-			w.happen(readied{id})
+	for id, i := range w.m.Instances {
+		if i.Phase == PhaseStarting {
+			w.happen(Readied{id})
 		}
 	}
 	if !w.leaving {
@@ -50,20 +48,20 @@ func TestReexecWaitsForAnUpgrade(t *testing.T) {
 // An upgrade that is asked for while grace prepares to leave comes first, if it is in time.
 func TestReexecIsDelayed(t *testing.T) {
 	w := serving(t)
-	w.happen(reexecRequested{w.ask()})
-	w.happen(upgradeRequested{})
+	w.happen(ReexecRequested{w.ask()})
+	w.happen(UpgradeRequested{})
 	if w.m.candidate != nil {
 		t.Fatal("an upgrade has begun while grace leaves")
 	}
 	w.leaving = false
-	w.happen(reexecDelayed{})
+	w.happen(ReexecDelayed{})
 	if w.m.candidate == nil || w.leaving {
 		t.Fatal("the upgrade has not begun")
 	}
 	w.answerPrepare(2, true)
 	for id := range w.starting {
 		w.answerStart(id, true)
-		w.happen(readied{id})
+		w.happen(Readied{id})
 	}
 	if !w.leaving {
 		t.Fatal("the reexec was forgotten")
@@ -73,25 +71,25 @@ func TestReexecIsDelayed(t *testing.T) {
 func TestReexecedMachineDoesNothingMore(t *testing.T) {
 	w := serving(t)
 	request := w.ask()
-	w.happen(reexecRequested{request})
-	actions := w.m.step(w.at, reexeced{4711})
-	var last action
+	w.happen(ReexecRequested{request})
+	actions := w.m.Step(w.at, Reexeced{4711})
+	var last Action
 	for _, a := range actions {
 		switch a := a.(type) {
-		case answer:
-			if a.request != request || a.result.outcome != OutcomeReexeced || a.result.serving != 1 {
+		case Answer:
+			if a.Request != request || a.Result.Outcome != OutcomeReexeced || a.Result.Serving != 1 {
 				t.Errorf("%+v", a)
 			}
-		case report, finish:
+		case Report, Finish:
 		default:
 			t.Errorf("%T is done", a)
 		}
 		last = a
 	}
-	if f, ok := last.(finish); !ok || f.status != 0 {
+	if f, ok := last.(Finish); !ok || f.Status != 0 {
 		t.Errorf("it ends with %+v", last)
 	}
-	if more := w.m.step(w.at, stopRequested{}); more != nil {
+	if more := w.m.Step(w.at, StopRequested{}); more != nil {
 		t.Errorf("then %v", more)
 	}
 }
@@ -99,11 +97,11 @@ func TestReexecedMachineDoesNothingMore(t *testing.T) {
 func TestReexecIsRefusedWhenGraceStops(t *testing.T) {
 	w, _ := candidateStarted(t)
 	waiting, late := w.ask(), w.ask()
-	w.happen(reexecRequested{waiting})
-	w.happen(stopRequested{})
-	w.happen(reexecRequested{late})
+	w.happen(ReexecRequested{waiting})
+	w.happen(StopRequested{})
+	w.happen(ReexecRequested{late})
 	for _, request := range []int{waiting, late} {
-		if r := w.answered(request); r == nil || r.outcome != OutcomeRefused {
+		if r := w.answered(request); r == nil || r.Outcome != OutcomeRefused {
 			t.Errorf("%d: %+v", request, r)
 		}
 	}

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 // Fact is what a report says to programs: to hooks, metrics and the service
 // manager.

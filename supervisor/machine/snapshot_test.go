@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"encoding/json"
@@ -11,16 +11,16 @@ import (
 // armed no more, and its observations do not come.
 func (w *world) travel() {
 	w.t.Helper()
-	if w.finished || !w.m.calm() {
+	if w.finished || !w.m.Calm() {
 		return
 	}
-	due := func(t timer) time.Time {
-		if w.armed[t.number] != t || t.number == 0 {
+	due := func(t Timer) time.Time {
+		if w.armed[t.Number] != t || t.Number == 0 {
 			return time.Time{}
 		}
 		return w.at.Add(time.Minute)
 	}
-	text, err := json.Marshal(w.m.snapshot(due))
+	text, err := json.Marshal(w.m.Snapshot(due))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -28,12 +28,12 @@ func (w *world) travel() {
 	if err := json.Unmarshal(text, &s); err != nil {
 		w.t.Fatal(err)
 	}
-	m, actions, err := restore(w.m.policy, s, w.at)
+	m, actions, err := Restore(w.m.policy, s, w.at)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	armed := len(w.armed)
-	w.m, w.armed, w.stale, w.observed = m, map[int]timer{}, nil, map[int]bool{}
+	w.m, w.armed, w.stale, w.observed = m, map[int]Timer{}, nil, map[int]bool{}
 	w.takeAll(actions)
 	if len(w.armed) != armed {
 		w.t.Fatalf("%d timers were armed, and now %d are", armed, len(w.armed))
@@ -73,18 +73,18 @@ func TestMachineTravels(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := reach(t)
-			w.happen(described{1, "hello"})
-			w.happen(tallied{1, 7})
-			if !w.m.calm() {
+			w.happen(Described{1, "hello"})
+			w.happen(Tallied{1, 7})
+			if !w.m.Calm() {
 				t.Fatal("it is not calm")
 			}
-			before := jsonOf(t, w.m.snapshot(never))
+			before := jsonOf(t, w.m.Snapshot(never))
 			old := w.m
 			w.travel()
 			if w.m == old {
 				t.Fatal("it is the same machine")
 			}
-			if after := jsonOf(t, w.m.snapshot(never)); before != after {
+			if after := jsonOf(t, w.m.Snapshot(never)); before != after {
 				t.Errorf("it was %s\nand is  %s", before, after)
 			}
 			w.upgrade(t)
@@ -97,15 +97,15 @@ func TestRefusalToCaptureTravels(t *testing.T) {
 	p := steeredPolicy()
 	p.Held = false
 	w := servingWith(t, p)
-	w.happen(uncaptured{"no right"})
-	s := w.m.snapshot(never)
-	m, _, err := restore(p, s, w.at)
+	w.happen(Uncaptured{"no right"})
+	s := w.m.Snapshot(never)
+	m, _, err := Restore(p, s, w.at)
 	if err != nil || m.policy != w.m.policy || m.policy.NoUpgrade == "" {
 		t.Errorf("policy %+v, was %+v, %v", m.policy, w.m.policy, err)
 	}
 }
 
-func never(timer) time.Time { return time.Time{} }
+func never(Timer) time.Time { return time.Time{} }
 
 func jsonOf(t *testing.T, v any) string {
 	t.Helper()
@@ -119,27 +119,27 @@ func jsonOf(t *testing.T, v any) string {
 func TestTimersTravelWithWhatIsLeft(t *testing.T) {
 	w := serving(t)
 	w.upgrade(t)
-	s := w.m.snapshot(func(of timer) time.Time {
-		if of == w.m.instances[1].timer {
+	s := w.m.Snapshot(func(of Timer) time.Time {
+		if of == w.m.Instances[1].timer {
 			return w.at.Add(-time.Hour)
 		}
 		return w.at.Add(5 * time.Second)
 	})
-	_, actions, err := restore(w.m.policy, s, w.at)
+	_, actions, err := Restore(w.m.policy, s, w.at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range actions {
-		a, ok := a.(arm)
+		a, ok := a.(Arm)
 		if !ok {
 			continue
 		}
 		want := 5 * time.Second
-		if a.timer.instance == 1 {
+		if a.Timer.Instance == 1 {
 			want = time.Nanosecond // overdue
 		}
-		if a.after != want {
-			t.Errorf("timer %+v is armed for %s", a.timer, a.after)
+		if a.After != want {
+			t.Errorf("timer %+v is armed for %s", a.Timer, a.After)
 		}
 	}
 }
@@ -157,20 +157,20 @@ func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
 		},
 		"it stops": func(t *testing.T) *world {
 			w := serving(t)
-			w.happen(stopRequested{})
+			w.happen(StopRequested{})
 			return w
 		},
 		"a preparation that was cut short": func(t *testing.T) *world {
 			p := anyPolicy()
 			p.DrainDelay = time.Minute
 			w := servingWith(t, p)
-			w.happen(upgradeRequested{})
-			w.happen(stopRequested{})
+			w.happen(UpgradeRequested{})
+			w.happen(StopRequested{})
 			return w
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if reach(t).m.calm() {
+			if reach(t).m.Calm() {
 				t.Error("it is calm")
 			}
 		})
@@ -180,20 +180,20 @@ func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
 // TestForeignState: what a newer grace knows is not guessed.
 func TestForeignState(t *testing.T) {
 	w := serving(t)
-	w.end(w.processes[w.m.instances[1].pid], Exit{Code: 3})
+	w.end(w.processes[w.m.Instances[1].pid], Exit{Code: 3})
 	for why, change := range map[string]func(s *Snapshot){
 		"levitating":             func(s *Snapshot) { s.Generations[0].Stage = "levitating" },
 		"dreaming":               func(s *Snapshot) { s.Generations[0].Instances[0].Phase = "dreaming" },
 		"has no generation 4711": func(s *Snapshot) { s.Current = 4711 },
 	} {
-		s := w.m.snapshot(never)
+		s := w.m.Snapshot(never)
 		change(&s)
-		if _, _, err := restore(w.m.policy, s, w.at); err == nil || !strings.Contains(err.Error(), why) {
+		if _, _, err := Restore(w.m.policy, s, w.at); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v", why, err)
 		}
 	}
-	m, _, err := restore(w.m.policy, w.m.snapshot(never), w.at)
-	if err != nil || m.instances[1].exit.Code != 3 || !m.instances[1].ended {
-		t.Errorf("%+v, %v", m.instances[1], err)
+	m, _, err := Restore(w.m.policy, w.m.Snapshot(never), w.at)
+	if err != nil || m.Instances[1].exit.Code != 3 || !m.Instances[1].ended {
+		t.Errorf("%+v, %v", m.Instances[1], err)
 	}
 }

@@ -1,16 +1,16 @@
-package supervisor
+package machine
 
 import (
 	"slices"
 	"time"
 )
 
-func (m *machine) onUpgradeRequested(ev upgradeRequested) {
+func (m *Machine) onUpgradeRequested(ev UpgradeRequested) {
 	if why := m.refusal(ev); why != "" {
-		m.refuse(asker(ev.request), why)
+		m.refuse(asker(ev.Request), why)
 		return
 	}
-	newer := &wish{requests: asker(ev.request), command: ev.command, rollback: ev.rollback}
+	newer := &wish{requests: asker(ev.Request), command: ev.Command, rollback: ev.Rollback}
 	if m.wish == nil {
 		m.wish = newer
 		return
@@ -20,8 +20,8 @@ func (m *machine) onUpgradeRequested(ev upgradeRequested) {
 		return
 	}
 	const why = "a later request asks for something else"
-	m.say(report{level: info, text: "upgrade superseded", fact: FactSuperseded, why: why})
-	m.answerAll(m.wish.requests, result{outcome: OutcomeSuperseded, why: why})
+	m.say(Report{Level: Info, Text: "upgrade superseded", Fact: FactSuperseded, Why: why})
+	m.answerAll(m.wish.requests, Result{Outcome: OutcomeSuperseded, Why: why})
 	m.wish = newer
 }
 
@@ -33,13 +33,13 @@ func asker(request int) []int {
 	return []int{request}
 }
 
-func (m *machine) refusal(ev upgradeRequested) string {
+func (m *Machine) refusal(ev UpgradeRequested) string {
 	switch {
 	case m.mode != running:
 		return "grace is stopping"
 	case m.policy.NoUpgrade != "":
 		return m.policy.NoUpgrade
-	case ev.rollback && !m.hasPrevious():
+	case ev.Rollback && !m.hasPrevious():
 		return noPrevious
 	}
 	return ""
@@ -47,15 +47,15 @@ func (m *machine) refusal(ev upgradeRequested) string {
 
 const noPrevious = "nothing else has served before the current generation"
 
-func (m *machine) hasPrevious() bool { return m.current != nil && m.current.before != nil }
+func (m *Machine) hasPrevious() bool { return m.current != nil && m.current.before != nil }
 
-func (m *machine) refuse(requests []int, why string) {
-	m.say(report{level: warn, text: "upgrade refused", fact: FactRefused, why: why})
-	m.answerAll(requests, result{outcome: OutcomeRefused, why: why})
+func (m *Machine) refuse(requests []int, why string) {
+	m.say(Report{Level: Warn, Text: "upgrade refused", Fact: FactRefused, Why: why})
+	m.answerAll(requests, Result{Outcome: OutcomeRefused, Why: why})
 }
 
 // forget refuses what waits.
-func (m *machine) forget() {
+func (m *Machine) forget() {
 	if m.relay != nil {
 		m.refuseReexec(m.relay.requests)
 		m.relay = nil
@@ -70,27 +70,27 @@ func (m *machine) forget() {
 // terminal, or they themselves, have sent to the whole process group.
 const sameStop = 500 * time.Millisecond
 
-func (m *machine) onStopRequested(ev stopRequested) {
-	m.stoppers = append(m.stoppers, asker(ev.request)...)
+func (m *Machine) onStopRequested(ev StopRequested) {
+	m.stoppers = append(m.stoppers, asker(ev.Request)...)
 	again := !m.told.IsZero()
 	if !again {
 		m.told = m.at
 	}
 	switch {
 	case m.mode == running:
-		m.say(report{level: info, text: "stopping", fact: FactStopping, within: m.policy.DrainTimeout})
+		m.say(Report{Level: Info, Text: "stopping", Fact: FactStopping, Within: m.policy.DrainTimeout})
 		m.linger()
-	case ev.request != 0:
+	case ev.Request != 0:
 		// Who asks waits along; only a signal that is sent twice is impatient.
 	case again && m.at.Sub(m.told) >= sameStop:
-		m.say(report{level: warn, text: "stopping at once", why: "told to stop a second time"})
+		m.say(Report{Level: Warn, Text: "stopping at once", Why: "told to stop a second time"})
 		m.killAll()
 	}
 }
 
 // linger serves on for load balancers that are slow to notice. Before the first
 // generation is ready there is nothing to go on with.
-func (m *machine) linger() {
+func (m *Machine) linger() {
 	if m.policy.DrainDelay == 0 || m.current == nil {
 		m.stop()
 		return
@@ -101,16 +101,16 @@ func (m *machine) linger() {
 		m.conclude(m.candidate, OutcomeFailed, "grace is stopping")
 		m.drainGeneration(m.candidate)
 	}
-	m.delay = m.arm(timer{}, m.policy.DrainDelay)
-	m.say(report{level: info, text: "serving on before the drain", within: m.policy.DrainDelay})
+	m.delay = m.arm(Timer{}, m.policy.DrainDelay)
+	m.say(Report{Level: Info, Text: "serving on before the drain", Within: m.policy.DrainDelay})
 }
 
 // stop has every generation finish what it has, and end. Who has sockets of his own gets
 // nothing new from now on, and is told to stop once he has accepted and answered what he got.
-func (m *machine) stop() {
+func (m *Machine) stop() {
 	m.beginEnd()
 	if m.policy.Steered {
-		m.do(turnAway{})
+		m.do(TurnAway{})
 	}
 	for _, g := range slices.Clone(m.generations) {
 		m.cutShort(g)
@@ -124,14 +124,14 @@ func (m *machine) stop() {
 	}
 }
 
-func (m *machine) beginEnd() {
+func (m *Machine) beginEnd() {
 	m.mode, m.stopBy = stopping, m.at.Add(m.policy.DrainTimeout)
 	m.forget()
 	m.disarm(&m.delay)
 }
 
 // cutShort answers who waits for a generation when all of grace stops.
-func (m *machine) cutShort(g *generation) {
+func (m *Machine) cutShort(g *generation) {
 	if g.stage == StageCurrent {
 		m.conclude(g, OutcomeUpgraded, "")
 		return
@@ -139,13 +139,13 @@ func (m *machine) cutShort(g *generation) {
 	m.conclude(g, OutcomeFailed, "grace is stopping")
 }
 
-func (m *machine) onKillRequested(ev killRequested) {
-	m.stoppers = append(m.stoppers, asker(ev.request)...)
-	m.say(report{level: warn, text: "stopping at once", fact: FactStopping})
+func (m *Machine) onKillRequested(ev KillRequested) {
+	m.stoppers = append(m.stoppers, asker(ev.Request)...)
+	m.say(Report{Level: Warn, Text: "stopping at once", Fact: FactStopping})
 	m.killAll()
 }
 
-func (m *machine) killAll() {
+func (m *Machine) killAll() {
 	m.beginEnd()
 	for _, g := range slices.Clone(m.generations) {
 		for _, i := range slices.Clone(g.instances) {
@@ -162,7 +162,7 @@ func (m *machine) killAll() {
 
 // A signal that grace does not know is the app's: of the generation in service,
 // or of the first one before that.
-func (m *machine) onSignalReceived(ev signalReceived) {
+func (m *Machine) onSignalReceived(ev SignalReceived) {
 	g := m.current
 	if g == nil {
 		g = m.candidate
@@ -172,7 +172,7 @@ func (m *machine) onSignalReceived(ev signalReceived) {
 	}
 	for _, i := range g.instances {
 		if i.pid != 0 && !i.ended {
-			m.do(tell{i.id, ev.signal})
+			m.do(Tell{i.id, ev.Signal})
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"slices"
@@ -7,11 +7,11 @@ import (
 )
 
 // results are the answers so far, by request.
-func (w *world) results() map[int]result {
-	found := map[int]result{}
+func (w *world) results() map[int]Result {
+	found := map[int]Result{}
 	for _, a := range w.seen {
-		if a, ok := a.(answer); ok {
-			found[a.request] = a.result
+		if a, ok := a.(Answer); ok {
+			found[a.Request] = a.Result
 		}
 	}
 	return found
@@ -34,13 +34,13 @@ func (w *world) bring(t *testing.T) *generation {
 
 func (w *world) request(command ...string) int {
 	request := w.ask()
-	w.happen(upgradeRequested{request: request, command: command})
+	w.happen(UpgradeRequested{Request: request, Command: command})
 	return request
 }
 
 func (w *world) rollback() int {
 	request := w.ask()
-	w.happen(upgradeRequested{request: request, rollback: true})
+	w.happen(UpgradeRequested{Request: request, Rollback: true})
 	return request
 }
 
@@ -51,7 +51,7 @@ func TestWhoAsksLearnsThatTheNewGenerationServes(t *testing.T) {
 		t.Fatalf("answered %+v before the new generation serves", r)
 	}
 	w.bring(t)
-	if r := w.results()[request]; r.outcome != OutcomeUpgraded || r.generation != 2 || r.serving != 2 || r.took <= 0 {
+	if r := w.results()[request]; r.Outcome != OutcomeUpgraded || r.Generation != 2 || r.Serving != 2 || r.Took <= 0 {
 		t.Errorf("answer: %+v", r)
 	}
 }
@@ -87,10 +87,10 @@ func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
 			request := w.request()
 			why := c.fail(w)
 			r := w.results()[request]
-			if r.outcome != OutcomeFailed || r.generation != 2 || r.serving != 1 || r.ran != c.ran || !strings.Contains(r.why, why) {
+			if r.Outcome != OutcomeFailed || r.Generation != 2 || r.Serving != 1 || r.Ran != c.ran || !strings.Contains(r.Why, why) {
 				t.Errorf("answer: %+v, and the reason is %q", r, why)
 			}
-			if h := w.m.history; len(h) != 1 || h[0].Outcome != OutcomeFailed || h[0].From != 1 || h[0].Why != r.why {
+			if h := w.m.history; len(h) != 1 || h[0].Outcome != OutcomeFailed || h[0].From != 1 || h[0].Why != r.Why {
 				t.Errorf("history: %+v", h)
 			}
 		})
@@ -105,7 +105,7 @@ func TestAnswerWaitsUntilTheUpgradeCannotBeUndone(t *testing.T) {
 		t.Fatalf("answered %+v while the old generation can take over again", r)
 	}
 	w.expireRelief(1)
-	if r := w.results()[request]; r.outcome != OutcomeUpgraded || r.serving != 2 {
+	if r := w.results()[request]; r.Outcome != OutcomeUpgraded || r.Serving != 2 {
 		t.Errorf("answer: %+v", r)
 	}
 }
@@ -115,10 +115,10 @@ func TestWhoAsksLearnsThatItWasUndone(t *testing.T) {
 	request := w.request("app", "new")
 	w.bring(t)
 	w.endInstance(2, Exit{Code: 3})
-	if r := w.results()[request]; r.outcome != OutcomeUndone || r.serving != 1 || !strings.Contains(r.why, "exit status 3") {
+	if r := w.results()[request]; r.Outcome != OutcomeUndone || r.Serving != 1 || !strings.Contains(r.Why, "exit status 3") {
 		t.Errorf("answer: %+v", r)
 	}
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	if g := w.m.candidate; g == nil || slices.Equal(g.recipe.Command, []string{"app", "new"}) {
 		t.Error("the next upgrade runs the command that was undone")
 	}
@@ -130,7 +130,7 @@ func TestRequestsForTheSameAreOneUpgrade(t *testing.T) {
 	w.readiness(2, false)
 	g := w.bring(t)
 	for _, request := range requests {
-		if r := w.results()[request]; r.outcome != OutcomeUpgraded || r.generation != g.number {
+		if r := w.results()[request]; r.Outcome != OutcomeUpgraded || r.Generation != g.number {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
 	}
@@ -142,11 +142,11 @@ func TestRequestsForTheSameAreOneUpgrade(t *testing.T) {
 func TestLaterCommandSupersedes(t *testing.T) {
 	w, _ := candidateStarted(t)
 	older, newer := w.request("b"), w.request("c")
-	if r := w.results()[older]; r.outcome != OutcomeSuperseded || r.serving != 1 {
+	if r := w.results()[older]; r.Outcome != OutcomeSuperseded || r.Serving != 1 {
 		t.Errorf("answer to the older request: %+v", r)
 	}
 	w.readiness(2, false)
-	if g := w.bring(t); g.recipe.Command[0] != "c" || w.results()[newer].outcome != OutcomeUpgraded {
+	if g := w.bring(t); g.recipe.Command[0] != "c" || w.results()[newer].Outcome != OutcomeUpgraded {
 		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
 	}
 	if len(w.said("upgrade superseded")) != 1 {
@@ -158,13 +158,13 @@ func TestCommandThatServesIsTheOneToUpgrade(t *testing.T) {
 	w := serving(t)
 	w.request("b")
 	w.answerPrepare(2, false)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	if g := w.bring(t); slices.Equal(g.recipe.Command, []string{"b"}) {
 		t.Error("a command that failed was taken over")
 	}
 	w.request("c")
 	w.bring(t)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	if g := w.bring(t); !slices.Equal(g.recipe.Command, []string{"c"}) {
 		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
 	}
@@ -173,18 +173,18 @@ func TestCommandThatServesIsTheOneToUpgrade(t *testing.T) {
 func TestRollbackRunsWhatRanBefore(t *testing.T) {
 	w := serving(t)
 	nothing := w.rollback()
-	if r := w.results()[nothing]; r.outcome != OutcomeRefused || r.why != noPrevious {
+	if r := w.results()[nothing]; r.Outcome != OutcomeRefused || r.Why != noPrevious {
 		t.Errorf("answer with nothing to go back to: %+v", r)
 	}
 	first := w.m.current.recipe
 	w.request("b")
 	w.bring(t)
 	request := w.rollback()
-	if again := w.preparing[3].again; again == nil || !slices.Equal(again.Command, first.Command) {
+	if again := w.preparing[3].Again; again == nil || !slices.Equal(again.Command, first.Command) {
 		t.Fatalf("to be run again: %+v", again)
 	}
 	w.bring(t)
-	if r := w.results()[request]; r.outcome != OutcomeUpgraded || !w.m.history[1].Rollback {
+	if r := w.results()[request]; r.Outcome != OutcomeUpgraded || !w.m.history[1].Rollback {
 		t.Errorf("answer: %+v, history %+v", r, w.m.history)
 	}
 	w.rollback()
@@ -201,7 +201,7 @@ func TestRollbackThatWaitedCanFindNothing(t *testing.T) {
 	w.upgrade(t)
 	request := w.rollback()
 	w.endInstance(2, Exit{Code: 3})
-	if r := w.results()[request]; r.outcome != OutcomeRefused || r.serving != 1 {
+	if r := w.results()[request]; r.Outcome != OutcomeRefused || r.Serving != 1 {
 		t.Errorf("answer: %+v", r)
 	}
 }
@@ -210,10 +210,10 @@ func TestStopAnswersEverybody(t *testing.T) {
 	w, _ := candidateStarted(t)
 	waiting := w.request("b")
 	stop := w.ask()
-	w.happen(stopRequested{stop})
+	w.happen(StopRequested{stop})
 	late := w.request()
 	for request, want := range map[int]Outcome{waiting: OutcomeRefused, late: OutcomeRefused} {
-		if r := w.results()[request]; r.outcome != want || r.why != "grace is stopping" || r.serving != 0 {
+		if r := w.results()[request]; r.Outcome != want || r.Why != "grace is stopping" || r.Serving != 0 {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
 	}
@@ -221,7 +221,7 @@ func TestStopAnswersEverybody(t *testing.T) {
 		t.Error("a stop was answered before the end")
 	}
 	w.unwind()
-	if r := w.results()[stop]; r.outcome != OutcomeStopped {
+	if r := w.results()[stop]; r.Outcome != OutcomeStopped {
 		t.Errorf("answer to the stop: %+v", r)
 	}
 }
@@ -229,14 +229,14 @@ func TestStopAnswersEverybody(t *testing.T) {
 func TestSecondStopByRequestWaitsAlong(t *testing.T) {
 	w := serving(t)
 	first, second := w.ask(), w.ask()
-	w.happen(stopRequested{first})
-	w.happen(stopRequested{second})
-	if len(w.said("stopping at once")) > 0 || w.m.instances[1].phase != Draining {
-		t.Fatalf("instance 1 is %s", w.m.instances[1].phase)
+	w.happen(StopRequested{first})
+	w.happen(StopRequested{second})
+	if len(w.said("stopping at once")) > 0 || w.m.Instances[1].Phase != PhaseDraining {
+		t.Fatalf("instance 1 is %s", w.m.Instances[1].Phase)
 	}
 	w.endInstance(1, Exit{})
 	for _, request := range []int{first, second} {
-		if r := w.results()[request]; r.outcome != OutcomeStopped {
+		if r := w.results()[request]; r.Outcome != OutcomeStopped {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
 	}

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -20,15 +20,15 @@ const (
 	OutcomeReexeced   Outcome = "reexeced"   // another grace has taken over
 )
 
-// result is the answer to a request.
-type result struct {
-	outcome    Outcome
-	generation int
-	serving    int  // the generation that serves now, 0 if there is none
-	ran        bool // the app was executed
-	took       time.Duration
-	why        string
-	unchanged  bool // it runs what ran before
+// Result is the answer to a request.
+type Result struct {
+	Outcome    Outcome
+	Generation int
+	Serving    int  // the generation that serves now, 0 if there is none
+	Ran        bool // the app was executed
+	Took       time.Duration
+	Why        string
+	Unchanged  bool // it runs what ran before
 }
 
 // attempt is one upgrade on its way to a result, and then a line of the history.
@@ -48,7 +48,7 @@ const historyLength = 10
 
 // conclude gives an attempt its result. The first generation is started, and is
 // no upgrade of anything.
-func (m *machine) conclude(g *generation, outcome Outcome, why string) {
+func (m *Machine) conclude(g *generation, outcome Outcome, why string) {
 	a := g.attempt
 	if a == nil {
 		return
@@ -58,12 +58,12 @@ func (m *machine) conclude(g *generation, outcome Outcome, why string) {
 	if a.From != 0 {
 		m.remember(*a, g.recipe)
 	}
-	m.answerAll(a.requests, result{outcome: outcome, generation: g.number, took: a.Took, why: why, ran: g.executed(), unchanged: a.Unchanged})
+	m.answerAll(a.requests, Result{Outcome: outcome, Generation: g.number, Took: a.Took, Why: why, Ran: g.executed(), Unchanged: a.Unchanged})
 }
 
-func (m *machine) remember(a attempt, r recipe) {
+func (m *Machine) remember(a attempt, r Recipe) {
 	if a.Outcome == OutcomeUpgraded {
-		m.say(report{level: info, text: "upgraded", fact: FactUpgraded, generation: a.Generation, took: a.Took, why: a.sameness(r)})
+		m.say(Report{Level: Info, Text: "upgraded", Fact: FactUpgraded, Generation: a.Generation, Took: a.Took, Why: a.sameness(r)})
 	}
 	a.requests = nil
 	m.history = append(m.history, a)
@@ -71,19 +71,19 @@ func (m *machine) remember(a attempt, r recipe) {
 }
 
 // sameness is for who has deployed something and would not see that it was not found.
-func (a attempt) sameness(r recipe) string {
+func (a attempt) sameness(r Recipe) string {
 	if !a.Unchanged {
 		return ""
 	}
 	return fmt.Sprintf("it runs the same executable in the same directory as generation %d: %s in %s", a.From, r.Executable, r.Dir)
 }
 
-func (m *machine) answerAll(requests []int, r result) {
+func (m *Machine) answerAll(requests []int, r Result) {
 	if m.current != nil && m.mode <= lingering {
-		r.serving = m.current.number
+		r.Serving = m.current.number
 	}
 	for _, request := range requests {
-		m.do(answer{request, r})
+		m.do(Answer{request, r})
 	}
 }
 
@@ -104,9 +104,9 @@ func (w *wish) joins(older *wish) bool {
 	return w.rollback == older.rollback && slices.Equal(w.command, older.command)
 }
 
-func (w *wish) explain(m *machine, why string) {
+func (w *wish) explain(m *Machine, why string) {
 	if !w.told {
 		w.told = true
-		m.say(report{level: info, text: "upgrade waits", why: why})
+		m.say(Report{Level: Info, Text: "upgrade waits", Why: why})
 	}
 }

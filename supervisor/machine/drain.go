@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -7,7 +7,7 @@ import (
 )
 
 // drainGeneration asks all of a generation to end.
-func (m *machine) drainGeneration(g *generation) {
+func (m *Machine) drainGeneration(g *generation) {
 	emptied := g.stage == StageEmptying
 	g.enter(StageDraining, m.at)
 	m.disarm(&g.progress)
@@ -19,24 +19,24 @@ func (m *machine) drainGeneration(g *generation) {
 		m.current = nil
 	}
 	if g.preparing {
-		m.do(abandon{g.number})
+		m.do(Abandon{g.number})
 	}
 	for _, i := range slices.Clone(g.instances) {
 		m.drainInstance(i)
 	}
 	if m.mode == stopping && m.policy.Steered {
-		m.do(letGo{g.number})
+		m.do(LetGo{g.number})
 	}
 	if g.alive() {
-		m.say(report{level: info, text: drainingText(emptied), fact: FactDraining, generation: g.number, within: m.drainTime()})
-		g.progress = m.arm(timer{generation: g.number}, firstProgress)
+		m.say(Report{Level: Info, Text: drainingText(emptied), Fact: FactDraining, Generation: g.number, Within: m.drainTime()})
+		g.progress = m.arm(Timer{generation: g.number}, firstProgress)
 	}
 	m.endIfEmpty(g)
 }
 
 // drainTime is what an instance has to end in: --drain-timeout, or what is left of it where
 // all of grace stops and the generation was emptied first.
-func (m *machine) drainTime() time.Duration {
+func (m *Machine) drainTime() time.Duration {
 	if m.mode != stopping {
 		return m.policy.DrainTimeout
 	}
@@ -50,7 +50,7 @@ func drainingText(emptied bool) string {
 	return "generation draining"
 }
 
-func (m *machine) endIfEmpty(g *generation) {
+func (m *Machine) endIfEmpty(g *generation) {
 	if !g.leaving() || g.preparing || len(g.instances) > 0 {
 		return
 	}
@@ -62,24 +62,24 @@ func (m *machine) endIfEmpty(g *generation) {
 		m.current = nil
 	}
 	m.ended, m.endedAt = g.number, m.at
-	m.do(retire{g.number})
+	m.do(Retire{g.number})
 	m.retired = append(m.retired, g.number)
 	m.reportEnd(g, spent)
 }
 
-func (m *machine) reportEnd(g *generation, spent time.Duration) {
-	r := report{level: info, text: "generation ended", fact: FactDrained, generation: g.number, took: spent, why: "drained"}
+func (m *Machine) reportEnd(g *generation, spent time.Duration) {
+	r := Report{Level: Info, Text: "generation ended", Fact: FactDrained, Generation: g.number, Took: spent, Why: "drained"}
 	if g.failure != "" {
-		r.why, r.fact = "failed", ""
+		r.Why, r.Fact = "failed", ""
 	}
 	if g.forced {
-		r.level, r.why = warn, fmt.Sprintf("killed, with %d connections in flight when last counted", g.inFlight)
+		r.Level, r.Why = Warn, fmt.Sprintf("killed, with %d connections in flight when last counted", g.inFlight)
 	}
 	m.say(r)
 }
 
 // endIfDeserted ends grace when nothing serves, starts or is going to.
-func (m *machine) endIfDeserted() {
+func (m *Machine) endIfDeserted() {
 	if m.mode > lingering || m.candidate != nil || m.wish != nil || m.current == nil {
 		return
 	}
@@ -87,41 +87,41 @@ func (m *machine) endIfDeserted() {
 		return
 	}
 	m.status = m.current.status
-	m.say(report{level: info, text: "the app has ended", fact: FactStopping, generation: m.current.number, why: "--restart " + string(m.policy.Restart)})
+	m.say(Report{Level: Info, Text: "the app has ended", Fact: FactStopping, Generation: m.current.number, Why: "--restart " + string(m.policy.Restart)})
 	m.stop()
 }
 
 // tellProgress says how far a generation has come that takes its time.
-func (m *machine) tellProgress(g *generation) {
+func (m *Machine) tellProgress(g *generation) {
 	if g.leaving() {
-		m.do(count{g.number, g.pids()})
+		m.do(Count{g.number, g.pids()})
 		return
 	}
 	for _, i := range g.instances {
-		if i.phase == Starting {
-			m.say(report{level: info, text: "not ready yet", generation: g.number, instance: i.id, pid: i.pid, took: m.at.Sub(i.since), why: i.unreadiness()})
+		if i.Phase == PhaseStarting {
+			m.say(Report{Level: Info, Text: "not ready yet", Generation: g.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.unreadiness()})
 		}
 	}
 }
 
-func (m *machine) onCounted(ev counted) {
-	g := m.find(ev.generation)
+func (m *Machine) onCounted(ev Counted) {
+	g := m.find(ev.Generation)
 	if g == nil {
 		return
 	}
-	g.inFlight = ev.inFlight
-	m.say(report{level: info, text: g.drainProgress(ev), generation: g.number, took: m.at.Sub(g.since), why: ev.why})
+	g.inFlight = ev.InFlight
+	m.say(Report{Level: Info, Text: g.drainProgress(ev), Generation: g.number, Took: m.at.Sub(g.since), Why: ev.Why})
 }
 
-func (g *generation) drainProgress(ev counted) string {
+func (g *generation) drainProgress(ev Counted) string {
 	requests, told := g.requests()
 	switch {
-	case told && ev.why != "":
+	case told && ev.Why != "":
 		return fmt.Sprintf("draining (%d requests in flight)", requests)
 	case told:
-		return fmt.Sprintf("draining (%d connections, %d requests in flight)", ev.inFlight, requests)
-	case ev.why != "":
+		return fmt.Sprintf("draining (%d connections, %d requests in flight)", ev.InFlight, requests)
+	case ev.Why != "":
 		return "draining (connections in flight cannot be counted)"
 	}
-	return fmt.Sprintf("draining (%d connections in flight)", ev.inFlight)
+	return fmt.Sprintf("draining (%d connections in flight)", ev.InFlight)
 }

@@ -1,18 +1,18 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
 	"strings"
 )
 
-// remnant is a process that an ended instance has left behind.
-type remnant struct {
+// Remnant is a process that an ended instance has left behind.
+type Remnant struct {
 	PID     int
 	Command string
 	Told    bool // to stop
 }
 
-func (r remnant) String() string {
+func (r Remnant) String() string {
 	if r.Told {
 		return fmt.Sprintf("pid %d (%s)", r.PID, r.Command)
 	}
@@ -22,7 +22,7 @@ func (r remnant) String() string {
 // restListed is how many of them a line of the log has room for.
 const restListed = 10
 
-func listRest(rest []remnant) string {
+func ListRest(rest []Remnant) string {
 	var names []string
 	for _, r := range rest[:min(len(rest), restListed)] {
 		names = append(names, r.String())
@@ -34,11 +34,11 @@ func listRest(rest []remnant) string {
 }
 
 // tellRest tells what a main process has left behind to stop: a shell that was told ends, and tells nobody.
-func (m *machine) tellRest(i *instance) {
-	m.do(tellRest{instance: i.id, signal: m.policy.StopSignal, told: i.told && m.policy.StopGroup})
+func (m *Machine) tellRest(i *instance) {
+	m.do(TellRest{Instance: i.id, Signal: m.policy.StopSignal, Told: i.told && m.policy.StopGroup})
 }
 
-func (m *machine) onLeft(i *instance, ev left) {
-	i.rest, i.searched = ev.rest, true
-	m.say(report{level: info, text: "processes left behind are told to stop", generation: i.generation.number, instance: i.id, pid: i.pid, why: listRest(i.rest)})
+func (m *Machine) onLeft(i *instance, ev Left) {
+	i.rest, i.searched = ev.Rest, true
+	m.say(Report{Level: Info, Text: "processes left behind are told to stop", Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: ListRest(i.rest)})
 }

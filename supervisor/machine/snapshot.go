@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -27,8 +27,8 @@ type GenerationSnapshot struct {
 	Number               int
 	Stage                string
 	Since, Born          time.Time
-	Recipe               recipe
-	Before               *recipe
+	Recipe               Recipe
+	Before               *Recipe
 	Ran, Touched, Forced bool
 	Opened               bool
 	Failure              string
@@ -49,27 +49,27 @@ type InstanceSnapshot struct {
 	Says           string
 	Ended, Fault   bool
 	Told, Searched bool
-	Rest           []remnant
+	Rest           []Remnant
 	Code           int // of the main process, once it has ended
 	Signal         int
 	ExitKnown      bool
 }
 
-// calm reports whether the machine can travel: what is under way would be cut.
-func (m *machine) calm() bool {
+// Calm reports whether the machine can travel: what is under way would be cut.
+func (m *Machine) Calm() bool {
 	if m.mode != running || m.candidate != nil || m.wish != nil || m.current == nil || m.current.attempt != nil {
 		return false
 	}
-	for _, i := range m.instances {
-		if i.phase != Backoff && i.pid == 0 {
+	for _, i := range m.Instances {
+		if i.Phase != PhaseBackoff && i.pid == 0 {
 			return false // its start has no answer yet
 		}
 	}
 	return !slices.ContainsFunc(m.generations, func(g *generation) bool { return g.preparing })
 }
 
-// snapshot is the machine of this moment. The timers' owner knows when each is due.
-func (m *machine) snapshot(due func(timer) time.Time) Snapshot {
+// Snapshot is the machine of this moment. The timers' owner knows when each is due.
+func (m *Machine) Snapshot(due func(Timer) time.Time) Snapshot {
 	s := Snapshot{
 		State: m.condition(), Generation: m.generation, Instance: m.instance,
 		Steered: m.policy.Steered, NoUpgrade: m.policy.NoUpgrade,
@@ -85,7 +85,7 @@ func (m *machine) snapshot(due func(timer) time.Time) Snapshot {
 	return s
 }
 
-func (m *machine) condition() string {
+func (m *Machine) condition() string {
 	switch {
 	case m.mode != running:
 		return "stopping"
@@ -97,7 +97,7 @@ func (m *machine) condition() string {
 	return "serving"
 }
 
-func (g *generation) snapshot(due func(timer) time.Time) GenerationSnapshot {
+func (g *generation) snapshot(due func(Timer) time.Time) GenerationSnapshot {
 	s := GenerationSnapshot{
 		Number: g.number, Stage: g.stage.String(), Since: g.since, Born: g.born, Recipe: g.recipe, Before: g.before,
 		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: g.failure, Status: g.status, InFlight: g.inFlight,
@@ -109,20 +109,20 @@ func (g *generation) snapshot(due func(timer) time.Time) GenerationSnapshot {
 	return s
 }
 
-func (i *instance) snapshot(due func(timer) time.Time) InstanceSnapshot {
+func (i *instance) snapshot(due func(Timer) time.Time) InstanceSnapshot {
 	return InstanceSnapshot{
-		ID: i.id, Slot: i.slot, Phase: i.phase.String(), Since: i.since, PID: i.pid, Processes: i.processes,
+		ID: i.id, Slot: i.slot, Phase: i.Phase.String(), Since: i.Since, PID: i.pid, Processes: i.processes,
 		Failures: i.failures, Deadline: due(i.timer), Watchdog: due(i.watchdog), InFlight: i.inFlight, Says: i.says,
 		Told: i.told, Searched: i.searched, Rest: i.rest,
 		Ended: i.ended, Fault: i.fault, Code: i.exit.Code, Signal: int(i.exit.Signal), ExitKnown: !i.exit.Unknown,
 	}
 }
 
-// restore gives the machine of a state, and what is to be done first: to arm the timers
+// Restore gives the machine of a state, and what is to be done first: to arm the timers
 // with what is left of their time, and to look at those that empty.
-func restore(p Policy, s Snapshot, at time.Time) (*machine, []action, error) {
+func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 	p.NoUpgrade = s.NoUpgrade
-	m := newMachine(p)
+	m := NewMachine(p)
 	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
 	m.restarts, m.crashes, m.history = s.Restarts, s.Crashes, s.History
 	for _, executable := range s.Notifying {
@@ -146,7 +146,7 @@ func restore(p Policy, s Snapshot, at time.Time) (*machine, []action, error) {
 	return m, m.actions, nil
 }
 
-func (m *machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
+func (m *Machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
 	stage := slices.Index(stageNames[:], s.Stage)
 	if stage < 0 {
 		return nil, fmt.Errorf("the state has a generation that is %q, which is not known here", s.Stage)
@@ -160,39 +160,39 @@ func (m *machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
 			return nil, err
 		}
 	}
-	g.progress = m.rearm(timer{generation: g.number}, s.Progress)
-	g.relief = m.rearm(timer{relief: g.number}, s.Relief)
+	g.progress = m.rearm(Timer{generation: g.number}, s.Progress)
+	g.relief = m.rearm(Timer{relief: g.number}, s.Relief)
 	if g.stage == StageEmptying {
 		m.observe(g)
 	}
 	return g, nil
 }
 
-func (m *machine) restoreInstance(g *generation, s InstanceSnapshot) error {
+func (m *Machine) restoreInstance(g *generation, s InstanceSnapshot) error {
 	phase := slices.Index(phaseNames[:], s.Phase)
 	if phase < 0 {
 		return fmt.Errorf("the state has an instance that is %q, which is not known here", s.Phase)
 	}
 	i := &instance{
-		id: s.ID, slot: s.Slot, generation: g, phase: Phase(phase), since: s.Since, pid: s.PID, processes: s.Processes,
+		id: s.ID, slot: s.Slot, generation: g, Phase: Phase(phase), Since: s.Since, pid: s.PID, processes: s.Processes,
 		failures: s.Failures, deadline: s.Deadline, inFlight: s.InFlight, says: s.Says, ended: s.Ended, fault: s.Fault,
 		signDue: s.Watchdog, told: s.Told, searched: s.Searched, rest: s.Rest,
 		exit: Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
 	}
-	m.instances[i.id] = i
+	m.Instances[i.id] = i
 	g.instances = append(g.instances, i)
-	i.timer = m.rearm(timer{instance: i.id}, s.Deadline)
-	i.watchdog = m.rearm(timer{watchdog: i.id}, s.Watchdog)
-	if i.ended && i.phase == Draining && !i.searched {
+	i.timer = m.rearm(Timer{Instance: i.id}, s.Deadline)
+	i.watchdog = m.rearm(Timer{watchdog: i.id}, s.Watchdog)
+	if i.ended && i.Phase == PhaseDraining && !i.searched {
 		m.tellRest(i)
 	}
 	return nil
 }
 
 // rearm lets a timer that is overdue expire at once.
-func (m *machine) rearm(t timer, due time.Time) timer {
+func (m *Machine) rearm(t Timer, due time.Time) Timer {
 	if due.IsZero() {
-		return timer{}
+		return Timer{}
 	}
 	return m.arm(t, max(due.Sub(m.at), time.Nanosecond))
 }

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 // while the successor settles, and after that it finishes what it has, which an
 // app that dies of its stop signal would cut. One that has both goes on accepting what is its
 // successor's, so it is told as soon as nothing waits in the queues that are its own.
-func (m *machine) relieve(g *generation) {
+func (m *Machine) relieve(g *generation) {
 	if !m.emptiesFirst(g) {
 		m.drainGeneration(g)
 		return
@@ -22,22 +22,22 @@ func (m *machine) relieve(g *generation) {
 		return
 	}
 	g.enter(StageSettling, m.at)
-	m.say(report{level: info, text: "generation replaced", generation: g.number, within: m.policy.Settle, why: "it takes over again if its successor fails by then"})
-	g.relief = m.arm(timer{relief: g.number}, m.policy.Settle)
+	m.say(Report{Level: Info, Text: "generation replaced", Generation: g.number, Within: m.policy.Settle, Why: "it takes over again if its successor fails by then"})
+	g.relief = m.arm(Timer{relief: g.number}, m.policy.Settle)
 }
 
 // hold: what was to be started again has a successor now. It is kept, to be started at
 // once when it is wanted.
-func (m *machine) hold(g *generation) {
+func (m *Machine) hold(g *generation) {
 	for _, i := range g.backoffs() {
 		m.disarm(&i.timer)
 	}
 }
 
 // startHeld starts what is held, but for what has crashed so often that it is to wait still.
-func (m *machine) startHeld(g *generation, why string) {
+func (m *Machine) startHeld(g *generation, why string) {
 	for _, i := range g.backoffs() {
-		if i.timer == (timer{}) {
+		if i.timer == (Timer{}) {
 			m.tellRestart(i, 0, why)
 			m.startInstance(i)
 		}
@@ -45,7 +45,7 @@ func (m *machine) startHeld(g *generation, why string) {
 }
 
 // settling is the generation that can take over again, or nil.
-func (m *machine) settling() *generation {
+func (m *Machine) settling() *generation {
 	for _, g := range m.generations {
 		if g.stage == StageSettling {
 			return g
@@ -56,29 +56,29 @@ func (m *machine) settling() *generation {
 
 // giveBack undoes an upgrade whose generation has lost an instance while it
 // settled.
-func (m *machine) giveBack(g, before *generation, why string) {
+func (m *Machine) giveBack(g, before *generation, why string) {
 	m.disarm(&before.relief)
 	before.enter(StageCurrent, m.at)
 	m.current = before
-	m.do(steer{before.number})
+	m.do(Steer{before.number})
 	g.failure = why
-	m.say(report{level: failure, text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), fact: FactUndone, generation: g.number, took: m.at.Sub(g.since), why: why})
+	m.say(Report{Level: Failure, Text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), Fact: FactUndone, Generation: g.number, Took: m.at.Sub(g.since), Why: why})
 	m.conclude(g, OutcomeUndone, why)
 	m.startHeld(before, "its generation serves again")
 	m.drainGeneration(g)
 }
 
 // endSettling is for a generation that takes over no more.
-func (m *machine) endSettling(g *generation) {
+func (m *Machine) endSettling(g *generation) {
 	m.empty(g)
 	m.conclude(m.current, OutcomeUpgraded, "")
 }
 
 // empty waits until nothing goes on in a generation that gets nothing new.
-func (m *machine) empty(g *generation) {
+func (m *Machine) empty(g *generation) {
 	m.disarm(&g.relief)
 	g.enter(StageEmptying, m.at)
-	g.relief = m.arm(timer{relief: g.number}, m.emptyTime())
+	g.relief = m.arm(Timer{relief: g.number}, m.emptyTime())
 	m.observe(g)
 	why := "it is told to stop when its connections are idle"
 	if m.policy.Shared {
@@ -89,25 +89,25 @@ func (m *machine) empty(g *generation) {
 	if !g.serves() {
 		why = "no instance of it is ready: one is started again only if connections wait at its addresses"
 	}
-	m.say(report{level: info, text: "generation draining", fact: FactDraining, generation: g.number, within: m.policy.DrainTimeout, why: why})
-	g.progress = m.arm(timer{generation: g.number}, firstProgress)
+	m.say(Report{Level: Info, Text: "generation draining", Fact: FactDraining, Generation: g.number, Within: m.policy.DrainTimeout, Why: why})
+	g.progress = m.arm(Timer{generation: g.number}, firstProgress)
 }
 
 // emptiesFirst reports whether the generation has sockets that nobody else serves, so that it
 // can finish what it has before it is told to stop.
-func (m *machine) emptiesFirst(g *generation) bool {
+func (m *Machine) emptiesFirst(g *generation) bool {
 	return m.policy.Steered && (!m.policy.Shared || g.opened) && m.answers(g)
 }
 
 // answers reports whether the generation accepts what waits in its queues, or can be started again
 // to do so: that is not done at a stop.
-func (m *machine) answers(g *generation) bool {
+func (m *Machine) answers(g *generation) bool {
 	return g.serves() || g.starts() && m.mode < stopping
 }
 
 // emptyToStop empties a generation that has no successor. What empties already goes on, in the
 // time that is left.
-func (m *machine) emptyToStop(g *generation) {
+func (m *Machine) emptyToStop(g *generation) {
 	if m.current == g {
 		m.current = nil
 	}
@@ -120,12 +120,12 @@ func (m *machine) emptyToStop(g *generation) {
 	}
 	left := g.since.Add(m.policy.DrainTimeout).Sub(m.at)
 	m.disarm(&g.relief)
-	g.relief = m.arm(timer{relief: g.number}, min(m.emptyTime(), max(left, time.Nanosecond)))
+	g.relief = m.arm(Timer{relief: g.number}, min(m.emptyTime(), max(left, time.Nanosecond)))
 }
 
 // emptyTime is how long a generation may take to get quiet. At a stop there is only one
 // --drain-timeout for all, of which the app keeps a quarter to end in.
-func (m *machine) emptyTime() time.Duration {
+func (m *Machine) emptyTime() time.Duration {
 	limit := m.policy.DrainTimeout
 	if m.mode == stopping {
 		limit -= m.policy.DrainTimeout / 4
@@ -138,21 +138,21 @@ func (m *machine) emptyTime() time.Duration {
 
 // observe: what waits in a queue is waited for also when --empty is over, as an app
 // that closes its listener resets it.
-func (m *machine) observe(g *generation) {
+func (m *Machine) observe(g *generation) {
 	idle := max(0, m.policy.Empty-m.at.Sub(g.since))
 	if m.policy.Shared {
 		idle = 0
 	}
-	m.do(observe{g.number, g.pids(), idle})
+	m.do(Observe{g.number, g.pids(), idle})
 }
 
 // onQuieted looks again where processes have come that were not looked at.
-func (m *machine) onQuieted(ev quieted) {
-	g := m.find(ev.generation)
+func (m *Machine) onQuieted(ev Quieted) {
+	g := m.find(ev.Generation)
 	if g == nil || g.stage != StageEmptying {
 		return
 	}
-	unseen := func(pid int) bool { return !slices.Contains(ev.pids, pid) }
+	unseen := func(pid int) bool { return !slices.Contains(ev.PIDs, pid) }
 	if slices.ContainsFunc(g.pids(), unseen) {
 		m.observe(g)
 		return
@@ -162,18 +162,18 @@ func (m *machine) onQuieted(ev quieted) {
 
 // onAwaited: who waits is answered by the generation that he has come to, as no other can
 // accept what is in its queues.
-func (m *machine) onAwaited(ev awaited) {
-	if g := m.find(ev.generation); g != nil && g.stage == StageEmptying && m.mode < stopping {
+func (m *Machine) onAwaited(ev Awaited) {
+	if g := m.find(ev.Generation); g != nil && g.stage == StageEmptying && m.mode < stopping {
 		m.startHeld(g, "connections wait that came before it was replaced")
 	}
 }
 
-func (m *machine) expireRelief(g *generation) {
+func (m *Machine) expireRelief(g *generation) {
 	switch g.stage {
 	case StageSettling:
 		m.endSettling(g)
 	case StageEmptying:
-		m.say(report{level: warn, text: "gave up waiting for idle connections", generation: g.number, took: m.at.Sub(g.since), why: fmt.Sprintf("%d connections in flight when last counted", g.inFlight)})
+		m.say(Report{Level: Warn, Text: "gave up waiting for idle connections", Generation: g.number, Took: m.at.Sub(g.since), Why: fmt.Sprintf("%d connections in flight when last counted", g.inFlight)})
 		m.drainGeneration(g)
 	case StagePreparing, StageCandidate, StageCurrent, StageDraining, StageEnded:
 	}
@@ -181,7 +181,7 @@ func (m *machine) expireRelief(g *generation) {
 
 // dwindle: nothing is started again in a generation that has a successor, unless it takes over
 // again, or somebody waits for it.
-func (m *machine) dwindle(i *instance) {
+func (m *Machine) dwindle(i *instance) {
 	g := i.generation
 	if m.mode < stopping && m.wantsRestart(i) {
 		m.succeed(i)

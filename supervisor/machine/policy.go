@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"syscall"
@@ -47,7 +47,7 @@ type Policy struct {
 }
 
 const (
-	firstBackoff  = 100 * time.Millisecond
+	FirstBackoff  = 100 * time.Millisecond
 	longBackoff   = 30 * time.Second
 	shortageRetry = time.Second
 	healthyAfter  = time.Minute
@@ -55,14 +55,14 @@ const (
 	heldUp        = time.Second // by so much a timer is late where grace itself was frozen
 	slowStart     = 2 * time.Second
 	firstProgress = time.Second
-	nextProgress  = 5 * time.Second
+	NextProgress  = 5 * time.Second
 	// besideShared is longer than a handshake that has begun is waited for.
 	besideShared = 5 * time.Second
 )
 
 // backoffAfter doubles with each failure in a row; the shell adds the jitter.
 func backoffAfter(failures int) time.Duration {
-	d := firstBackoff
+	d := FirstBackoff
 	for range failures {
 		d = min(2*d, longBackoff)
 	}
@@ -71,6 +71,6 @@ func backoffAfter(failures int) time.Duration {
 
 // The exit statuses that are grace's own; any other is the app's.
 const (
-	statusFailure  = 1
+	StatusFailure  = 1
 	statusNotReady = 124
 )

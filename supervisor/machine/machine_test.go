@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"slices"
@@ -9,10 +9,10 @@ import (
 )
 
 // said gives the reports of the whole run that begin with text.
-func (w *world) said(text string) []report {
-	var found []report
+func (w *world) said(text string) []Report {
+	var found []Report
 	for _, a := range w.seen {
-		if r, ok := a.(report); ok && strings.HasPrefix(r.text, text) {
+		if r, ok := a.(Report); ok && strings.HasPrefix(r.Text, text) {
 			found = append(found, r)
 		}
 	}
@@ -21,25 +21,25 @@ func (w *world) said(text string) []report {
 
 func (w *world) upgrade(t *testing.T) {
 	t.Helper()
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	if g := w.bring(t); w.m.current != g {
 		t.Fatalf("generation %d is not current", g.number)
 	}
 }
 
 func (w *world) endInstance(id int, exit Exit) {
-	p := w.processes[w.m.instances[id].pid]
+	p := w.processes[w.m.Instances[id].pid]
 	w.end(p, exit)
-	w.happen(emptied{id, p.pid})
+	w.happen(Emptied{id, p.pid})
 }
 
 func TestUpgradeTellsTheOldGenerationOnlyWhenTheNewOneIsReady(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	if got := w.m.instances[1].phase; got != Ready {
+	if got := w.m.Instances[1].Phase; got != PhaseReady {
 		t.Fatalf("the old instance is %s while the new one starts", got)
 	}
 	w.readiness(candidate.id, false)
-	if got := w.m.instances[1].phase; got != Draining {
+	if got := w.m.Instances[1].Phase; got != PhaseDraining {
 		t.Fatalf("the old instance is %s after the new one was ready", got)
 	}
 	w.endInstance(1, Exit{})
@@ -51,7 +51,7 @@ func TestUpgradeTellsTheOldGenerationOnlyWhenTheNewOneIsReady(t *testing.T) {
 func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	for range 1000 {
-		w.happen(upgradeRequested{})
+		w.happen(UpgradeRequested{})
 	}
 	w.readiness(candidate.id, false)
 	if w.m.candidate == nil || w.m.candidate.number != 3 || w.m.wish != nil {
@@ -66,7 +66,7 @@ func TestCandidateThatExitsFailsTheUpgrade(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	w.endInstance(candidate.id, Exit{Code: 3})
 	failed := w.said("upgrade failed, generation 1 still serves")
-	if len(failed) != 1 || !strings.Contains(failed[0].why, "exit status 3") {
+	if len(failed) != 1 || !strings.Contains(failed[0].Why, "exit status 3") {
 		t.Fatalf("reports: %+v", failed)
 	}
 	if w.m.candidate != nil || w.m.current.number != 1 || len(w.starting) > 0 {
@@ -78,17 +78,17 @@ func TestFailedCandidateIsNeverPromoted(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	w.expirePhase(candidate.id)
 	w.readiness(candidate.id, true)
-	if w.m.current.number != 1 || candidate.phase != Draining {
-		t.Errorf("generation %d is current, the candidate is %s", w.m.current.number, candidate.phase)
+	if w.m.current.number != 1 || candidate.Phase != PhaseDraining {
+		t.Errorf("generation %d is current, the candidate is %s", w.m.current.number, candidate.Phase)
 	}
 }
 
 func TestNotReadyInTimeSaysWhy(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.happen(unreadied{candidate.id, "nothing in it waits on web"})
+	w.happen(Unreadied{candidate.id, "nothing in it waits on web"})
 	w.expirePhase(candidate.id)
-	if r := w.said("upgrade failed")[0]; !strings.Contains(r.why, "nothing in it waits on web") {
-		t.Errorf("why: %q", r.why)
+	if r := w.said("upgrade failed")[0]; !strings.Contains(r.Why, "nothing in it waits on web") {
+		t.Errorf("why: %q", r.Why)
 	}
 }
 
@@ -96,7 +96,7 @@ func TestCandidateReplacesADeadCurrent(t *testing.T) {
 	p := anyPolicy()
 	p.Restart = RestartNever
 	w := servingWith(t, p)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	w.answerPrepare(2, true)
 	w.answerStart(2, true)
 	w.endInstance(1, Exit{Code: 1})
@@ -113,7 +113,7 @@ func TestDeadCurrentAndFailedCandidateEndGrace(t *testing.T) {
 	p := anyPolicy()
 	p.Restart = RestartNever
 	w := servingWith(t, p)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	w.endInstance(1, Exit{Code: 9})
 	w.answerPrepare(2, false)
 	if !w.finished || w.status != 9 {
@@ -125,7 +125,7 @@ func TestUpgradeDoesNotWaitForBackoff(t *testing.T) {
 	w := serving(t)
 	w.crash(1)
 	w.upgrade(t)
-	if _, waits := w.m.instances[2]; waits {
+	if _, waits := w.m.Instances[2]; waits {
 		t.Error("the replaced generation still waits for its restart")
 	}
 }
@@ -136,7 +136,7 @@ func TestMaxDraining(t *testing.T) {
 	w := servingWith(t, p)
 	w.upgrade(t)
 	w.upgrade(t)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	if w.m.candidate != nil || len(w.said("upgrade waits")) != 1 {
 		t.Fatalf("the third upgrade does not wait: %v", w)
 	}
@@ -154,8 +154,8 @@ func TestInstanceIsReplacedInItsGeneration(t *testing.T) {
 	w.expirePhase(3)
 	w.answerStart(3, true)
 	w.readiness(3, false)
-	i := w.m.instances[3]
-	if i.generation.number != 1 || i.slot != 1 || i.phase != Ready || w.m.instances[1].phase != Ready {
+	i := w.m.Instances[3]
+	if i.generation.number != 1 || i.slot != 1 || i.Phase != PhaseReady || w.m.Instances[1].Phase != PhaseReady {
 		t.Errorf("replacement %+v", i)
 	}
 }
@@ -164,12 +164,12 @@ func TestOneFailedInstanceFailsTheWholeCandidate(t *testing.T) {
 	p := anyPolicy()
 	p.Instances = 2
 	w := servingWith(t, p)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	w.answerPrepare(2, true)
 	w.answerStart(3, true)
 	w.readiness(3, false)
 	w.answerStart(4, false)
-	if w.m.current.number != 1 || w.m.instances[3].phase != Draining {
+	if w.m.current.number != 1 || w.m.Instances[3].Phase != PhaseDraining {
 		t.Errorf("generation %d is current; %v", w.m.current.number, w)
 	}
 }
@@ -184,7 +184,7 @@ func TestFirstGenerationThatFailsEndsGraceWithItsStatus(t *testing.T) {
 		"exit 0":      {func(w *world) { w.ready1(); w.endInstance(1, Exit{}) }, 0, true},
 		"signal":      {func(w *world) { w.ready1(); w.endInstance(1, Exit{Signal: syscall.SIGSEGV}) }, 139, true},
 		"fork fails":  {func(w *world) { w.answerPrepare(1, true); w.answerStart(1, false) }, 1, false},
-		"not found":   {func(w *world) { delete(w.preparing, 1); w.happen(prepareFailed{1, "cannot find", 127}) }, 127, false},
+		"not found":   {func(w *world) { delete(w.preparing, 1); w.happen(PrepareFailed{1, "cannot find", 127}) }, 127, false},
 		"never ready": {func(w *world) { w.ready1(); w.expirePhase(1); w.endInstance(1, Exit{}) }, 124, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,7 +193,7 @@ func TestFirstGenerationThatFailsEndsGraceWithItsStatus(t *testing.T) {
 			if !w.finished || w.status != test.want {
 				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.want)
 			}
-			if r := w.said("first generation failed"); len(r) != 1 || strings.Contains(r[0].why, "not seen to use the --listen sockets") != test.ran {
+			if r := w.said("first generation failed"); len(r) != 1 || strings.Contains(r[0].Why, "not seen to use the --listen sockets") != test.ran {
 				t.Errorf("reports %+v", r)
 			}
 		})
@@ -208,13 +208,13 @@ func (w *world) ready1() {
 
 func TestSlowStartSaysWhatItWaitsFor(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.happen(unreadied{candidate.id, "nothing in it waits on web"})
-	w.expire(candidate.generation.progress.number)
-	if r := w.said("not ready yet"); len(r) != 1 || r[0].why != "nothing in it waits on web" {
+	w.happen(Unreadied{candidate.id, "nothing in it waits on web"})
+	w.expire(candidate.generation.progress.Number)
+	if r := w.said("not ready yet"); len(r) != 1 || r[0].Why != "nothing in it waits on web" {
 		t.Errorf("reports %+v", r)
 	}
 	w.readiness(candidate.id, false)
-	if candidate.generation.progress.number != 0 {
+	if candidate.generation.progress.Number != 0 {
 		t.Error("it goes on saying so")
 	}
 }
@@ -223,16 +223,16 @@ func TestSlowStartSaysWhatItWaitsFor(t *testing.T) {
 func TestWaitForReadinessEndsWithTheStart(t *testing.T) {
 	for name, end := range map[string]func(w *world){
 		"ready":   func(w *world) { w.readiness(1, true) },
-		"stopped": func(w *world) { w.happen(stopRequested{}) },
+		"stopped": func(w *world) { w.happen(StopRequested{}) },
 		"exited":  func(w *world) { w.end(w.processes[1], Exit{Code: 1}) },
 		"late":    func(w *world) { w.expirePhase(1) },
 	} {
 		w := newWorld(t, anyPolicy())
 		w.ready1()
-		if slices.Contains(w.seen, action(dismiss{1})) {
+		if slices.Contains(w.seen, Action(Dismiss{1})) {
 			t.Fatalf("%s: dismissed before", name)
 		}
-		if end(w); !slices.Contains(w.seen, action(dismiss{1})) {
+		if end(w); !slices.Contains(w.seen, Action(Dismiss{1})) {
 			t.Errorf("%s: it is still looked at", name)
 		}
 	}
@@ -241,10 +241,10 @@ func TestWaitForReadinessEndsWithTheStart(t *testing.T) {
 func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
 	w := newWorld(t, anyPolicy())
 	w.ready1()
-	w.happen(touched{1})
+	w.happen(Touched{1})
 	w.endInstance(1, Exit{Code: 1})
-	if r := w.said("first generation failed")[0]; strings.Contains(r.why, "not seen to use") {
-		t.Errorf("why: %q", r.why)
+	if r := w.said("first generation failed")[0]; strings.Contains(r.Why, "not seen to use") {
+		t.Errorf("why: %q", r.Why)
 	}
 }
 
@@ -259,19 +259,19 @@ func TestObstacleIsTheReason(t *testing.T) {
 	} {
 		w := newWorld(t, anyPolicy())
 		w.ready1()
-		w.happen(unreadied{1, "it does not wait"})
-		w.happen(obstructed{1, "it is stopped"})
+		w.happen(Unreadied{1, "it does not wait"})
+		w.happen(Obstructed{1, "it is stopped"})
 		c.fail(w)
 		r := w.said("first generation failed")[0]
-		if !strings.HasSuffix(r.why, c.why) {
-			t.Errorf("%s: %q", name, r.why)
+		if !strings.HasSuffix(r.Why, c.why) {
+			t.Errorf("%s: %q", name, r.Why)
 		}
 	}
 	w := replaced(t)
-	w.happen(obstructed{2, "it is stopped"})
+	w.happen(Obstructed{2, "it is stopped"})
 	w.endInstance(2, Exit{Code: 1})
-	if r := w.said("upgrade undone, generation 1 serves again")[0]; r.why != "instance ended: exit status 1" {
-		t.Errorf("of one that served: %q", r.why)
+	if r := w.said("upgrade undone, generation 1 serves again")[0]; r.Why != "instance ended: exit status 1" {
+		t.Errorf("of one that served: %q", r.Why)
 	}
 }
 
@@ -291,7 +291,7 @@ func TestRestartPolicies(t *testing.T) {
 		w := servingWith(t, p)
 		w.endInstance(1, test.exit)
 		switch {
-		case test.status < 0 && (w.finished || w.m.instances[2].phase != Backoff):
+		case test.status < 0 && (w.finished || w.m.Instances[2].Phase != PhaseBackoff):
 			t.Errorf("%s, %s: no restart", test.policy, test.exit)
 		case test.status >= 0 && (!w.finished || w.status != test.status):
 			t.Errorf("%s, %s: finished %v with %d", test.policy, test.exit, w.finished, w.status)
@@ -302,7 +302,7 @@ func TestRestartPolicies(t *testing.T) {
 func TestStopDoesNotWaitForBackoff(t *testing.T) {
 	w := serving(t)
 	w.crash(1)
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 	if !w.finished || len(w.said("generation ended")) != 1 {
 		t.Errorf("finished %v, and said %v", w.finished, w.said("generation ended"))
 	}
@@ -313,7 +313,7 @@ func TestBackoffDoublesAndIsForgottenAfterAHealthyMinute(t *testing.T) {
 	var waits []time.Duration
 	for id := 1; id <= 4; id++ {
 		w.crash(id)
-		waits = append(waits, w.said("restarting")[id-1].within)
+		waits = append(waits, w.said("restarting")[id-1].Within)
 		w.expirePhase(id + 1)
 		w.answerStart(id+1, true)
 		w.readiness(id+1, false)
@@ -324,7 +324,7 @@ func TestBackoffDoublesAndIsForgottenAfterAHealthyMinute(t *testing.T) {
 	}
 	w.expirePhase(5) // the healthy minute
 	w.crash(5)
-	if got := w.said("restarting")[4].within; got != want[0] {
+	if got := w.said("restarting")[4].Within; got != want[0] {
 		t.Errorf("after a healthy minute: %s", got)
 	}
 	if backoffAfter(100) != longBackoff {
@@ -337,11 +337,11 @@ func TestStopStatuses(t *testing.T) {
 		stop func(w *world)
 		want int
 	}{
-		"drained":     {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, Exit{Signal: syscall.SIGTERM}) }, 0},
-		"exited 1":    {func(w *world) { w.happen(stopRequested{}); w.endInstance(1, Exit{Code: 1}) }, 0},
-		"over time":   {func(w *world) { w.happen(stopRequested{}); w.expirePhase(1); w.unwind() }, 137},
+		"drained":     {func(w *world) { w.happen(StopRequested{}); w.endInstance(1, Exit{Signal: syscall.SIGTERM}) }, 0},
+		"exited 1":    {func(w *world) { w.happen(StopRequested{}); w.endInstance(1, Exit{Code: 1}) }, 0},
+		"over time":   {func(w *world) { w.happen(StopRequested{}); w.expirePhase(1); w.unwind() }, 137},
 		"second TERM": {func(w *world) { w.stopTwice(2 * sameStop); w.unwind() }, 137},
-		"QUIT":        {func(w *world) { w.happen(killRequested{}); w.unwind() }, 137},
+		"QUIT":        {func(w *world) { w.happen(KillRequested{}); w.unwind() }, 137},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := serving(t)
@@ -355,9 +355,9 @@ func TestStopStatuses(t *testing.T) {
 
 // stopTwice sends the second of two stop signals so long after the first one.
 func (w *world) stopTwice(apart time.Duration) {
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 	w.at = w.at.Add(apart)
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 }
 
 // timeout of coreutils signals its child and then its whole process group, npm sends on what a terminal has sent to
@@ -365,12 +365,12 @@ func (w *world) stopTwice(apart time.Duration) {
 func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
 	w := serving(t)
 	w.stopTwice(sameStop / 2)
-	if phase := w.m.instances[1].phase; phase != Draining {
+	if phase := w.m.Instances[1].Phase; phase != PhaseDraining {
 		t.Fatalf("the instance is %s after one stop that was sent twice", phase)
 	}
 	w.at = w.at.Add(sameStop)
-	w.happen(stopRequested{})
-	if phase := w.m.instances[1].phase; phase != Killing {
+	w.happen(StopRequested{})
+	if phase := w.m.Instances[1].Phase; phase != PhaseKilling {
 		t.Errorf("the instance is %s after a second stop", phase)
 	}
 }
@@ -380,7 +380,7 @@ func TestDrainDelayIsNotCutByAStopThatComesTwice(t *testing.T) {
 	p.DrainDelay = 5 * time.Second
 	w := servingWith(t, p)
 	w.stopTwice(sameStop / 2)
-	if w.m.mode != lingering || w.m.instances[1].phase != Ready {
+	if w.m.mode != lingering || w.m.Instances[1].Phase != PhaseReady {
 		t.Errorf("it does not serve on: %v", w)
 	}
 }
@@ -392,16 +392,16 @@ func TestFirstStopAfterTheEndOfTheAppIsNoSecondOne(t *testing.T) {
 	w := servingWith(t, p)
 	w.upgrade(t)
 	w.endInstance(2, Exit{})
-	w.happen(stopRequested{})
-	if phase := w.m.instances[1].phase; phase != Draining {
+	w.happen(StopRequested{})
+	if phase := w.m.Instances[1].Phase; phase != PhaseDraining {
 		t.Errorf("the old generation's instance is %s", phase)
 	}
 }
 
 func TestStopInEveryPhaseOfAStart(t *testing.T) {
 	w := newWorld(t, anyPolicy())
-	w.happen(stopRequested{})
-	if !slices.ContainsFunc(w.seen, func(a action) bool { return a == action(abandon{1}) }) {
+	w.happen(StopRequested{})
+	if !slices.ContainsFunc(w.seen, func(a Action) bool { return a == Action(Abandon{1}) }) {
 		t.Error("the preparation goes on")
 	}
 	w.answerPrepare(1, true)
@@ -410,9 +410,9 @@ func TestStopInEveryPhaseOfAStart(t *testing.T) {
 	}
 	w = newWorld(t, anyPolicy())
 	w.answerPrepare(1, true)
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 	w.answerStart(1, true)
-	if !slices.Contains(w.seen, action(tell{1, syscall.SIGTERM})) {
+	if !slices.Contains(w.seen, Action(Tell{1, syscall.SIGTERM})) {
 		t.Error("an instance that was being forked was never told to stop")
 	}
 }
@@ -421,19 +421,19 @@ func TestDrainDelayServesOn(t *testing.T) {
 	p := anyPolicy()
 	p.DrainDelay = 5 * time.Second
 	w := servingWith(t, p)
-	w.happen(stopRequested{})
-	if w.m.instances[1].phase != Ready {
+	w.happen(StopRequested{})
+	if w.m.Instances[1].Phase != PhaseReady {
 		t.Fatal("it stopped at once")
 	}
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	if len(w.said("upgrade refused")) != 1 {
 		t.Error("an upgrade was taken")
 	}
 	w.crash(1)
-	if w.m.instances[2].phase != Backoff {
+	if w.m.Instances[2].Phase != PhaseBackoff {
 		t.Error("a crash is not followed by a restart")
 	}
-	w.expire(w.m.delay.number)
+	w.expire(w.m.delay.Number)
 	if !w.finished || w.status != 0 {
 		t.Errorf("finished %v with %d", w.finished, w.status)
 	}
@@ -441,22 +441,22 @@ func TestDrainDelayServesOn(t *testing.T) {
 
 func TestWatchdog(t *testing.T) {
 	w := serving(t)
-	first := w.m.instances[1].watchdog
-	w.happen(pinged{1})
-	if w.m.instances[1].watchdog == first {
+	first := w.m.Instances[1].watchdog
+	w.happen(Pinged{1})
+	if w.m.Instances[1].watchdog == first {
 		t.Error("a sign of life does not count")
 	}
-	w.happen(timerExpired{first})
-	if w.m.instances[1].phase != Ready {
+	w.happen(TimerExpired{first})
+	if w.m.Instances[1].Phase != PhaseReady {
 		t.Fatal("a late timer killed it")
 	}
-	w.expire(w.m.instances[1].watchdog.number)
+	w.expire(w.m.Instances[1].watchdog.Number)
 	w.endInstance(1, Exit{Signal: syscall.SIGKILL})
-	if w.m.instances[2].phase != Backoff {
+	if w.m.Instances[2].Phase != PhaseBackoff {
 		t.Error("a hung app is not restarted")
 	}
 	w.upgrade(t)
-	if r := w.said("generation ended"); len(r) != 1 || r[0].why != "drained" {
+	if r := w.said("generation ended"); len(r) != 1 || r[0].Why != "drained" {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -464,27 +464,27 @@ func TestWatchdog(t *testing.T) {
 // A frozen container has apps that cannot give a sign of life, and a grace that cannot see it.
 func TestWatchdogThatIsLateItselfWaitsOnceMore(t *testing.T) {
 	w := serving(t)
-	i := w.m.instances[1]
+	i := w.m.Instances[1]
 	w.at = w.at.Add(time.Hour)
-	w.expire(i.watchdog.number)
-	if i.phase != Ready || i.watchdog.number == 0 || len(w.said("watchdog: grace was held up itself")) != 1 {
-		t.Fatalf("the instance is %s", i.phase)
+	w.expire(i.watchdog.Number)
+	if i.Phase != PhaseReady || i.watchdog.Number == 0 || len(w.said("watchdog: grace was held up itself")) != 1 {
+		t.Fatalf("the instance is %s", i.Phase)
 	}
 	w.at = w.at.Add(w.m.policy.Watchdog)
-	w.expire(i.watchdog.number)
-	if i.phase != Killing {
-		t.Errorf("an app that gives no sign of life then either is %s", i.phase)
+	w.expire(i.watchdog.Number)
+	if i.Phase != PhaseKilling {
+		t.Errorf("an app that gives no sign of life then either is %s", i.Phase)
 	}
 }
 
 func TestExtendOnlyLengthens(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	before := candidate.deadline
-	w.happen(extended{candidate.id, time.Second})
+	w.happen(Extended{candidate.id, time.Second})
 	if candidate.deadline != before {
 		t.Error("the deadline was brought forward")
 	}
-	w.happen(extended{candidate.id, 2 * time.Minute})
+	w.happen(Extended{candidate.id, 2 * time.Minute})
 	if !candidate.deadline.After(before) {
 		t.Error("the deadline was not moved")
 	}
@@ -495,9 +495,9 @@ func TestMainProcessThatMoved(t *testing.T) {
 	launcher := w.processes[candidate.pid]
 	w.move(candidate.id)
 	w.end(launcher, Exit{})
-	w.happen(emptied{candidate.id, launcher.pid})
-	if candidate.phase != Starting {
-		t.Fatalf("the launcher's end made the instance %s", candidate.phase)
+	w.happen(Emptied{candidate.id, launcher.pid})
+	if candidate.Phase != PhaseStarting {
+		t.Fatalf("the launcher's end made the instance %s", candidate.Phase)
 	}
 	w.readiness(candidate.id, true)
 	if w.m.current.number != 2 {
@@ -507,11 +507,11 @@ func TestMainProcessThatMoved(t *testing.T) {
 
 func TestMainProcessThatComesAfterTheEndIsToldToStop(t *testing.T) {
 	w := serving(t)
-	i := w.m.instances[1]
+	i := w.m.Instances[1]
 	w.end(w.processes[i.pid], Exit{Code: 1})
 	w.move(1)
 	w.end(w.processes[i.pid], Exit{Code: 1})
-	told := slices.ContainsFunc(w.seen, func(a action) bool { return a == tell{1, syscall.SIGTERM} })
+	told := slices.ContainsFunc(w.seen, func(a Action) bool { return a == Tell{1, syscall.SIGTERM} })
 	if !told || len(w.said("restarting")) != 1 {
 		t.Errorf("told %v, restarted %d times", told, len(w.said("restarting")))
 	}
@@ -519,11 +519,11 @@ func TestMainProcessThatComesAfterTheEndIsToldToStop(t *testing.T) {
 
 func TestWhoOnceNotifiedHasToNotifyAgain(t *testing.T) {
 	w := serving(t)
-	w.happen(notified{1})
-	w.happen(upgradeRequested{})
+	w.happen(Notified{1})
+	w.happen(UpgradeRequested{})
 	w.answerPrepare(2, true)
-	last := w.seen[slices.IndexFunc(w.seen, func(a action) bool { s, ok := a.(start); return ok && s.generation == 2 })]
-	if !last.(start).mustNotify {
+	last := w.seen[slices.IndexFunc(w.seen, func(a Action) bool { s, ok := a.(Start); return ok && s.Generation == 2 })]
+	if !last.(Start).MustNotify {
 		t.Error("the successor may be taken for ready without its word")
 	}
 }
@@ -532,8 +532,8 @@ func TestUpgradeIsRefusedWithTheReason(t *testing.T) {
 	p := anyPolicy()
 	p.NoUpgrade = "no socket is held"
 	w := servingWith(t, p)
-	w.happen(upgradeRequested{})
-	if r := w.said("upgrade refused"); len(r) != 1 || r[0].why != p.NoUpgrade || w.m.candidate != nil {
+	w.happen(UpgradeRequested{})
+	if r := w.said("upgrade refused"); len(r) != 1 || r[0].Why != p.NoUpgrade || w.m.candidate != nil {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -541,8 +541,8 @@ func TestUpgradeIsRefusedWithTheReason(t *testing.T) {
 func TestSignalsGoToTheGenerationInService(t *testing.T) {
 	w, _ := candidateStarted(t)
 	w.seen = nil
-	w.happen(signalReceived{syscall.SIGUSR1})
-	if !slices.Equal(w.seen, []action{tell{1, syscall.SIGUSR1}}) {
+	w.happen(SignalReceived{syscall.SIGUSR1})
+	if !slices.Equal(w.seen, []Action{Tell{1, syscall.SIGUSR1}}) {
 		t.Errorf("actions %v", w.seen)
 	}
 }
@@ -551,21 +551,21 @@ func TestDrainTellsHowItGoes(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	w.readiness(candidate.id, false)
 	old := w.m.find(1)
-	w.expire(old.progress.number)
-	w.happen(counted{generation: 1, inFlight: 12})
+	w.expire(old.progress.Number)
+	w.happen(Counted{Generation: 1, InFlight: 12})
 	if len(w.said("draining (12 connections in flight)")) != 1 {
 		t.Errorf("reports %+v", w.said("draining"))
 	}
 	w.expirePhase(1)
 	w.endInstance(1, Exit{Signal: syscall.SIGKILL})
-	if r := w.said("generation ended"); len(r) != 1 || !strings.Contains(r[0].why, "12 connections") || r[0].level != warn {
+	if r := w.said("generation ended"); len(r) != 1 || !strings.Contains(r[0].Why, "12 connections") || r[0].Level != Warn {
 		t.Errorf("reports %+v", r)
 	}
 }
 
 func TestReplacedListenerGoesToANewGeneration(t *testing.T) {
 	w := serving(t)
-	w.happen(revived{listener: "web", replaced: true})
+	w.happen(Revived{Listener: "web", Replaced: true})
 	if w.m.candidate == nil || w.m.candidate.number != 2 {
 		t.Errorf("nobody gets the new socket: %v", w)
 	}
@@ -583,8 +583,8 @@ func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
 		w, candidate := candidateStarted(t)
 		w.readiness(candidate.id, false)
 		happens(w)
-		w.happen(revived{listener: "web"})
-		if r := w.said("listener web revived"); len(r) != 1 || !strings.HasPrefix(r[0].why, why) {
+		w.happen(Revived{Listener: "web"})
+		if r := w.said("listener web revived"); len(r) != 1 || !strings.HasPrefix(r[0].Why, why) {
 			t.Errorf("%s: reports %+v", why, r)
 		}
 	}
@@ -594,15 +594,15 @@ func TestDrainTellsWhatTheAppSaysIsInFlight(t *testing.T) {
 	p := anyPolicy()
 	p.Instances = 2
 	w := servingWith(t, p)
-	w.happen(tallied{1, 4})
+	w.happen(Tallied{1, 4})
 	w.upgrade(t)
 	old := w.m.find(1)
-	w.happen(tallied{2, 3})
-	w.happen(tallied{1, 2})
-	w.happen(counted{generation: 1, inFlight: 12})
-	w.happen(counted{generation: 1, why: "no right"})
+	w.happen(Tallied{2, 3})
+	w.happen(Tallied{1, 2})
+	w.happen(Counted{Generation: 1, InFlight: 12})
+	w.happen(Counted{Generation: 1, Why: "no right"})
 	w.end(w.processes[1], Exit{})
-	w.happen(counted{generation: 1, inFlight: 11})
+	w.happen(Counted{Generation: 1, InFlight: 11})
 	for _, want := range []string{
 		"draining (12 connections, 5 requests in flight)", "draining (5 requests in flight)", "draining (11 connections, 3 requests in flight)",
 	} {
@@ -611,7 +611,7 @@ func TestDrainTellsWhatTheAppSaysIsInFlight(t *testing.T) {
 		}
 	}
 	w.expirePhase(old.instances[1].id)
-	if r := w.said("gave up draining"); len(r) != 1 || r[0].why != "3 requests in flight when it last said" {
+	if r := w.said("gave up draining"); len(r) != 1 || r[0].Why != "3 requests in flight when it last said" {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -637,11 +637,11 @@ func TestInstanceThatStopsByItself(t *testing.T) {
 			p := anyPolicy()
 			p.Restart = test.policy
 			w := servingWith(t, p)
-			w.happen(withdrawn{1})
-			w.happen(withdrawn{1})
-			i := w.m.instances[1]
-			if i.phase != Draining || i.watchdog.number != 0 || len(w.said("instance stops by itself")) != 1 {
-				t.Fatalf("it is %s, watchdog %v, reports %+v", i.phase, i.watchdog, w.said("instance"))
+			w.happen(Withdrawn{1})
+			w.happen(Withdrawn{1})
+			i := w.m.Instances[1]
+			if i.Phase != PhaseDraining || i.watchdog.Number != 0 || len(w.said("instance stops by itself")) != 1 {
+				t.Fatalf("it is %s, watchdog %v, reports %+v", i.Phase, i.watchdog, w.said("instance"))
 			}
 			test.end(w)
 			if restarts := len(w.said("restarting")) > 0; restarts != test.restarts {
@@ -658,13 +658,13 @@ func TestInstanceThatStopsByItself(t *testing.T) {
 func TestInstanceThatStopsByItselfIsNotToldTo(t *testing.T) {
 	for name, replace := range map[string]func(w *world){
 		"upgrade": func(w *world) { w.upgrade(t) },
-		"stop":    func(w *world) { w.happen(stopRequested{}) },
+		"stop":    func(w *world) { w.happen(StopRequested{}) },
 	} {
 		w := serving(t)
-		w.happen(withdrawn{1})
-		deadline := w.m.instances[1].deadline
+		w.happen(Withdrawn{1})
+		deadline := w.m.Instances[1].deadline
 		replace(w)
-		if i := w.m.instances[1]; slices.Contains(w.seen, action(tell{1, syscall.SIGTERM})) || i.deadline != deadline {
+		if i := w.m.Instances[1]; slices.Contains(w.seen, Action(Tell{1, syscall.SIGTERM})) || i.deadline != deadline {
 			t.Errorf("%s: it was told, or got more time: %v", name, w.seen)
 		}
 		w.endInstance(1, Exit{})
@@ -676,9 +676,9 @@ func TestInstanceThatStopsByItselfIsNotToldTo(t *testing.T) {
 
 func TestCandidateThatStopsByItselfIsNotPromoted(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.happen(withdrawn{candidate.id})
+	w.happen(Withdrawn{candidate.id})
 	w.readiness(candidate.id, true)
-	if w.m.current.number != 1 || w.m.instances[1].phase != Ready {
+	if w.m.current.number != 1 || w.m.Instances[1].Phase != PhaseReady {
 		t.Fatalf("generation %d is current", w.m.current.number)
 	}
 	w.endInstance(candidate.id, Exit{})
@@ -694,20 +694,20 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 	w.crash(1)
 	crashes, told := w.m.crashes, len(w.said("restarting"))
 	for instance := 2; instance < 12; instance++ {
-		w.expire(w.m.instances[instance].timer.number)
+		w.expire(w.m.Instances[instance].timer.Number)
 		delete(w.starting, instance)
-		w.happen(startFailed{instance, short("no process is left")})
-		next := w.m.instances[instance+1]
-		if next == nil || next.phase != Backoff || next.failures != 1 {
+		w.happen(StartFailed{instance, short("no process is left")})
+		next := w.m.Instances[instance+1]
+		if next == nil || next.Phase != PhaseBackoff || next.failures != 1 {
 			t.Fatalf("after %d: %+v", instance, next)
 		}
-		if a := w.seen[slices.IndexFunc(w.seen, func(a action) bool { a2, ok := a.(arm); return ok && a2.timer == next.timer })].(arm); a.after != shortageRetry {
-			t.Errorf("tried again after %s", a.after)
+		if a := w.seen[slices.IndexFunc(w.seen, func(a Action) bool { a2, ok := a.(Arm); return ok && a2.Timer == next.timer })].(Arm); a.After != shortageRetry {
+			t.Errorf("tried again after %s", a.After)
 		}
 	}
-	w.expire(w.m.instances[12].timer.number)
+	w.expire(w.m.Instances[12].timer.Number)
 	delete(w.starting, 12)
-	w.happen(startFailed{12, short("no room is left")})
+	w.happen(StartFailed{12, short("no room is left")})
 	if got := len(w.said("restarting")) - told; got != 2 || w.m.crashes != crashes {
 		t.Errorf("told %d times of two shortages, %d crashes", got, w.m.crashes-crashes)
 	}
@@ -717,11 +717,11 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 func TestShortageInTheShimIsNoCrash(t *testing.T) {
 	w := serving(t)
 	w.crash(1)
-	w.expire(w.m.instances[2].timer.number)
+	w.expire(w.m.Instances[2].timer.Number)
 	w.answerStart(2, true)
 	crashes := w.m.crashes
 	w.endInstance(2, Exit{Code: 126, NotRun: "no process is left", Shortage: true})
-	if next := w.m.instances[3]; next == nil || next.failures != 1 || w.m.crashes != crashes {
+	if next := w.m.Instances[3]; next == nil || next.failures != 1 || w.m.crashes != crashes {
 		t.Errorf("%+v, %d crashes", next, w.m.crashes-crashes)
 	}
 }
@@ -729,7 +729,7 @@ func TestShortageInTheShimIsNoCrash(t *testing.T) {
 // A grace that was held up itself has not seen what has become of those it killed.
 func TestLateTimerOfAKillIsNoSurvivor(t *testing.T) {
 	w := serving(t)
-	w.happen(killRequested{})
+	w.happen(KillRequested{})
 	w.at = w.at.Add(killPatience + 5*time.Second)
 	w.expirePhase(1)
 	if len(w.said("killed, but still there")) > 0 {

@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"strings"
@@ -20,12 +20,12 @@ func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 		t.Fatalf("generation 1 is %s, connections go to %d", stageOf(w, 1), w.steered)
 	}
 	w.expireRelief(1)
-	if !w.observed[1] || w.m.instances[1].phase != Ready {
-		t.Fatalf("observed %v, instance 1 is %s", w.observed, w.m.instances[1].phase)
+	if !w.observed[1] || w.m.Instances[1].Phase != PhaseReady {
+		t.Fatalf("observed %v, instance 1 is %s", w.observed, w.m.Instances[1].Phase)
 	}
 	w.quiet(1)
-	if w.m.instances[1].phase != Draining {
-		t.Fatalf("instance 1 is %s", w.m.instances[1].phase)
+	if w.m.Instances[1].Phase != PhaseDraining {
+		t.Fatalf("instance 1 is %s", w.m.Instances[1].Phase)
 	}
 	w.endInstance(1, Exit{})
 	if stageOf(w, 1) != StageEnded || len(w.said("generation told to stop")) != 1 {
@@ -45,7 +45,7 @@ func TestIdleConnectionsAreWaitedForAsLongAsIsWanted(t *testing.T) {
 				t.Errorf("idle connections of a generation that is %s are waited for %s", stageOf(w, 1), w.patience[1])
 			}
 			told := w.said("generation draining")
-			if len(told) != 1 || strings.Contains(told[0].why, "--empty") != (empty < p.DrainTimeout) {
+			if len(told) != 1 || strings.Contains(told[0].Why, "--empty") != (empty < p.DrainTimeout) {
 				t.Errorf("%+v", told)
 			}
 			w.expireRelief(1)
@@ -60,8 +60,8 @@ func TestSteeredGenerationThatStaysBusyIsToldToStopInTheEnd(t *testing.T) {
 	w := replaced(t)
 	w.expireRelief(1)
 	w.expireRelief(1)
-	if w.m.instances[1].phase != Draining || len(w.said("gave up waiting for idle connections")) != 1 {
-		t.Errorf("instance 1 is %s", w.m.instances[1].phase)
+	if w.m.Instances[1].Phase != PhaseDraining || len(w.said("gave up waiting for idle connections")) != 1 {
+		t.Errorf("instance 1 is %s", w.m.Instances[1].Phase)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 	for name, die := range map[string]func(w *world){
 		"it crashes":         func(w *world) { w.endInstance(2, Exit{Code: 3}) },
 		"it ends":            func(w *world) { w.endInstance(2, Exit{}) },
-		"the watchdog barks": func(w *world) { w.expire(w.m.instances[2].watchdog.number); w.endInstance(2, Exit{Code: 3}) },
+		"the watchdog barks": func(w *world) { w.expire(w.m.Instances[2].watchdog.Number); w.endInstance(2, Exit{Code: 3}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := replaced(t)
@@ -78,7 +78,7 @@ func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 				t.Fatalf("generation 1 is %s, 2 is %s, connections go to %d", stageOf(w, 1), stageOf(w, 2), w.steered)
 			}
 			undone := w.said("upgrade undone, generation 1 serves again")
-			if len(undone) != 1 || !strings.Contains(undone[0].why, "exit") && !strings.Contains(undone[0].why, "status") {
+			if len(undone) != 1 || !strings.Contains(undone[0].Why, "exit") && !strings.Contains(undone[0].Why, "status") {
 				t.Errorf("reports: %+v", undone)
 			}
 			w.upgrade(t)
@@ -104,12 +104,12 @@ func TestGenerationThatTakesOverAgainIsMadeWhole(t *testing.T) {
 				t.Fatalf("generation %d is current, with %d instances", w.m.current.number, len(w.m.current.instances))
 			}
 			next := w.m.current.instances[1]
-			if next.phase == Backoff {
+			if next.Phase == PhaseBackoff {
 				w.expirePhase(next.id)
 			}
 			w.answerStart(next.id, true)
 			w.readiness(next.id, false)
-			if next.phase != Ready || next.slot != 0 {
+			if next.Phase != PhaseReady || next.slot != 0 {
 				t.Errorf("%+v", next)
 			}
 		})
@@ -118,7 +118,7 @@ func TestGenerationThatTakesOverAgainIsMadeWhole(t *testing.T) {
 
 func TestGenerationThatStopsByItselfCannotTakeOver(t *testing.T) {
 	w := replaced(t)
-	w.happen(withdrawn{1})
+	w.happen(Withdrawn{1})
 	w.endInstance(2, Exit{Code: 3})
 	if w.m.current.number != 2 || w.steered != 2 || len(w.said("restarting")) != 1 {
 		t.Errorf("generation %d is current, connections go to %d", w.m.current.number, w.steered)
@@ -166,9 +166,9 @@ func awaitedAgain(t *testing.T) (*world, *instance) {
 	w := servingWith(t, steeredPolicy())
 	w.crash(1)
 	w.upgrade(t)
-	w.happen(awaited{1})
-	i := w.m.instances[2]
-	if i == nil || i.phase != Starting || stageOf(w, 1) != StageEmptying {
+	w.happen(Awaited{1})
+	i := w.m.Instances[2]
+	if i == nil || i.Phase != PhaseStarting || stageOf(w, 1) != StageEmptying {
 		t.Fatalf("instance 2 is %+v, generation 1 is %s", i, stageOf(w, 1))
 	}
 	return w, i
@@ -177,13 +177,13 @@ func awaitedAgain(t *testing.T) (*world, *instance) {
 func TestWhoWaitsForACrashedGenerationIsAnsweredByIt(t *testing.T) {
 	w, i := awaitedAgain(t)
 	w.answerStart(i.id, true)
-	w.happen(awaited{1})
+	w.happen(Awaited{1})
 	w.readiness(i.id, false)
-	if w.quiet(1); i.phase != Ready || !w.observed[1] {
-		t.Fatalf("instance 2, which was not looked at, is %s", i.phase)
+	if w.quiet(1); i.Phase != PhaseReady || !w.observed[1] {
+		t.Fatalf("instance 2, which was not looked at, is %s", i.Phase)
 	}
-	if w.quiet(1); i.phase != Draining {
-		t.Fatalf("instance 2 is %s", i.phase)
+	if w.quiet(1); i.Phase != PhaseDraining {
+		t.Fatalf("instance 2 is %s", i.Phase)
 	}
 	w.endInstance(i.id, Exit{})
 	if stageOf(w, 1) != StageEnded || w.m.current.number != 2 || w.steered != 2 {
@@ -197,14 +197,14 @@ func TestWhatCrashesAgainIsStartedAgainForWhoWaits(t *testing.T) {
 	w.answerStart(i.id, true)
 	w.crash(i.id)
 	next := w.m.find(1).instances[0]
-	if w.happen(awaited{1}); next.phase != Backoff {
-		t.Fatalf("instance %d is %s at once", next.id, next.phase)
+	if w.happen(Awaited{1}); next.Phase != PhaseBackoff {
+		t.Fatalf("instance %d is %s at once", next.id, next.Phase)
 	}
-	if w.expirePhase(next.id); next.phase != Backoff {
-		t.Fatalf("instance %d is %s for nobody", next.id, next.phase)
+	if w.expirePhase(next.id); next.Phase != PhaseBackoff {
+		t.Fatalf("instance %d is %s for nobody", next.id, next.Phase)
 	}
-	if w.happen(awaited{1}); next.phase != Starting {
-		t.Fatalf("instance %d is %s", next.id, next.phase)
+	if w.happen(Awaited{1}); next.Phase != PhaseStarting {
+		t.Fatalf("instance %d is %s", next.id, next.Phase)
 	}
 	w.answerStart(next.id, false)
 	if w.expireRelief(1); stageOf(w, 1) != StageEnded {
@@ -218,20 +218,20 @@ func TestRestartThatIsUnderWayGoesOnForWhoWaits(t *testing.T) {
 	w.expirePhase(2)
 	w.answerStart(2, true)
 	w.upgrade(t)
-	i := w.m.instances[2]
-	if i.phase != Starting || stageOf(w, 1) != StageEmptying {
-		t.Fatalf("instance 2 is %s, generation 1 is %s", i.phase, stageOf(w, 1))
+	i := w.m.Instances[2]
+	if i.Phase != PhaseStarting || stageOf(w, 1) != StageEmptying {
+		t.Fatalf("instance 2 is %s, generation 1 is %s", i.Phase, stageOf(w, 1))
 	}
-	if w.quiet(1); i.phase != Draining {
-		t.Errorf("nobody waits, and instance 2 is %s", i.phase)
+	if w.quiet(1); i.Phase != PhaseDraining {
+		t.Errorf("nobody waits, and instance 2 is %s", i.Phase)
 	}
 }
 
 func TestStopStartsNothingForWhoWaits(t *testing.T) {
 	w, i := awaitedAgain(t)
-	w.happen(stopRequested{})
-	if i.phase != Draining || stageOf(w, 1) != StageDraining {
-		t.Errorf("instance 2 is %s, generation 1 is %s", i.phase, stageOf(w, 1))
+	w.happen(StopRequested{})
+	if i.Phase != PhaseDraining || stageOf(w, 1) != StageDraining {
+		t.Errorf("instance 2 is %s, generation 1 is %s", i.Phase, stageOf(w, 1))
 	}
 }
 
@@ -259,7 +259,7 @@ func TestGenerationsThatWereReplacedCountAsDraining(t *testing.T) {
 	p.MaxDraining = 1
 	w := servingWith(t, p)
 	w.upgrade(t)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	if w.m.candidate != nil || len(w.said("upgrade waits")) != 1 {
 		t.Error("the upgrade does not wait")
 	}
@@ -268,20 +268,20 @@ func TestGenerationsThatWereReplacedCountAsDraining(t *testing.T) {
 // toldToStop has generation 1 of its own sockets in service, and grace told to stop.
 func toldToStop(t *testing.T, p Policy) *world {
 	w := servingWith(t, p)
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 	return w
 }
 
 func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
 	w := toldToStop(t, steeredPolicy())
-	if stageOf(w, 1) != StageEmptying || !w.closed || !w.observed[1] || w.m.instances[1].phase != Ready {
+	if stageOf(w, 1) != StageEmptying || !w.closed || !w.observed[1] || w.m.Instances[1].Phase != PhaseReady {
 		t.Fatalf("generation 1 is %s, new connections are turned away: %v", stageOf(w, 1), w.closed)
 	}
 	w.at = w.at.Add(10 * time.Second)
 	w.quiet(1)
-	i := w.m.instances[1]
-	if i.phase != Draining {
-		t.Fatalf("instance 1 is %s", i.phase)
+	i := w.m.Instances[1]
+	if i.Phase != PhaseDraining {
+		t.Fatalf("instance 1 is %s", i.Phase)
 	}
 	if left, all := i.deadline.Sub(w.at), w.m.policy.DrainTimeout; left > all-10*time.Second || left < all-11*time.Second {
 		t.Errorf("it has %s to end", left)
@@ -296,11 +296,11 @@ func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
 func TestStopTakesNoLongerThanOneDrain(t *testing.T) {
 	w := toldToStop(t, steeredPolicy())
 	all := w.m.policy.DrainTimeout
-	w.at = w.at.Add(w.after(t, timer{relief: 1}))
+	w.at = w.at.Add(w.after(t, Timer{relief: 1}))
 	w.expireRelief(1)
-	i := w.m.instances[1]
-	if i.phase != Draining {
-		t.Fatalf("instance 1 is %s", i.phase)
+	i := w.m.Instances[1]
+	if i.Phase != PhaseDraining {
+		t.Fatalf("instance 1 is %s", i.Phase)
 	}
 	if end := i.deadline.Sub(w.m.stopBy); end > time.Second || i.deadline.Sub(w.at) < all/5 {
 		t.Errorf("it is killed %s after --drain-timeout, and has %s to end", end, i.deadline.Sub(w.at))
@@ -308,11 +308,11 @@ func TestStopTakesNoLongerThanOneDrain(t *testing.T) {
 }
 
 // after is how long the timer that was armed last for this runs.
-func (w *world) after(t *testing.T, which timer) (d time.Duration) {
+func (w *world) after(t *testing.T, which Timer) (d time.Duration) {
 	t.Helper()
 	for _, a := range w.seen {
-		if a, ok := a.(arm); ok && a.timer.relief == which.relief {
-			d = a.after
+		if a, ok := a.(Arm); ok && a.Timer.relief == which.relief {
+			d = a.After
 		}
 	}
 	if d == 0 {
@@ -324,22 +324,22 @@ func (w *world) after(t *testing.T, which timer) (d time.Duration) {
 func TestSecondSignalEndsTheEmptying(t *testing.T) {
 	w := toldToStop(t, steeredPolicy())
 	w.at = w.at.Add(time.Second)
-	w.happen(stopRequested{})
-	if w.m.instances[1].phase != Killing || stageOf(w, 1) != StageDraining {
-		t.Errorf("instance 1 is %s, generation 1 %s", w.m.instances[1].phase, stageOf(w, 1))
+	w.happen(StopRequested{})
+	if w.m.Instances[1].Phase != PhaseKilling || stageOf(w, 1) != StageDraining {
+		t.Errorf("instance 1 is %s, generation 1 %s", w.m.Instances[1].Phase, stageOf(w, 1))
 	}
 }
 
 func TestStopEmptiesAllGenerationsThatServe(t *testing.T) {
 	w := replaced(t)
 	w.upgrade(t) // 1 empties, 2 settles
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 	for generation := 1; generation <= 3; generation++ {
 		if stageOf(w, generation) != StageEmptying || !w.observed[generation] {
 			t.Errorf("generation %d is %s", generation, stageOf(w, generation))
 		}
 	}
-	if d := w.after(t, timer{relief: 1}); d >= w.m.policy.DrainTimeout {
+	if d := w.after(t, Timer{relief: 1}); d >= w.m.policy.DrainTimeout {
 		t.Errorf("generation 1 has %s more to get quiet", d)
 	}
 }
@@ -347,7 +347,7 @@ func TestStopEmptiesAllGenerationsThatServe(t *testing.T) {
 func TestStopEndsAtOnceWhatServesNobody(t *testing.T) {
 	w := servingWith(t, steeredPolicy())
 	w.crash(1)
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 	if !w.finished {
 		t.Error("grace waits for a generation without an instance")
 	}
@@ -360,7 +360,7 @@ func TestStopEmptiesAfterTheDrainDelay(t *testing.T) {
 	if stageOf(w, 1) != StageCurrent || w.closed {
 		t.Fatalf("generation 1 is %s", stageOf(w, 1))
 	}
-	w.expire(w.m.delay.number)
+	w.expire(w.m.delay.Number)
 	if stageOf(w, 1) != StageEmptying || !w.closed {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}
@@ -383,9 +383,9 @@ func sharedPolicy() Policy {
 // A held socket is accepted from by both, so the old generation is not to stay for long.
 func TestGenerationWithAPortBesideASharedSocketIsToldSoon(t *testing.T) {
 	w := servingWith(t, sharedPolicy())
-	w.happen(opened{1})
+	w.happen(Opened{1})
 	w.upgrade(t)
-	if stageOf(w, 1) != StageEmptying || w.patience[1] != 0 || w.after(t, timer{relief: 1}) != besideShared {
+	if stageOf(w, 1) != StageEmptying || w.patience[1] != 0 || w.after(t, Timer{relief: 1}) != besideShared {
 		t.Fatalf("generation 1 is %s, and waits %s for idle connections", stageOf(w, 1), w.patience[1])
 	}
 	w.quiet(1)
@@ -400,7 +400,7 @@ func TestGenerationWithoutAPortOfItsOwnIsToldAtOnce(t *testing.T) {
 	if stageOf(w, 1) != StageDraining {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}
-	w.happen(stopRequested{})
+	w.happen(StopRequested{})
 	if stageOf(w, 2) != StageDraining {
 		t.Errorf("generation 2 is %s", stageOf(w, 2))
 	}

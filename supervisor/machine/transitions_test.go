@@ -1,4 +1,4 @@
-package supervisor
+package machine
 
 import (
 	"flag"
@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "write the generated documents")
 
-const transitionsFile = "../docs/transitions.md"
+const transitionsFile = "../../docs/transitions.md"
 
 const transitionsHead = `# Transitions
 
@@ -32,79 +32,79 @@ type situation struct {
 }
 
 var situations = []situation{
-	{StageCandidate, Starting, "not forked yet", func(t *testing.T) (*world, *instance) {
+	{StageCandidate, PhaseStarting, "not forked yet", func(t *testing.T) (*world, *instance) {
 		w := upgrading(t)
 		w.answerPrepare(2, true)
-		return w, w.m.instances[2]
+		return w, w.m.Instances[2]
 	}},
-	{StageCandidate, Starting, "", candidateStarted},
-	{StageCurrent, Backoff, "", func(t *testing.T) (*world, *instance) {
+	{StageCandidate, PhaseStarting, "", candidateStarted},
+	{StageCurrent, PhaseBackoff, "", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		w.crash(1)
-		return w, w.m.instances[2]
+		return w, w.m.Instances[2]
 	}},
-	{StageCurrent, Starting, "after a crash", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, PhaseStarting, "after a crash", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		w.crash(1)
 		w.expirePhase(2)
 		w.answerStart(2, true)
-		return w, w.m.instances[2]
+		return w, w.m.Instances[2]
 	}},
-	{StageCurrent, Ready, "", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
-		return w, w.m.instances[1]
+		return w, w.m.Instances[1]
 	}},
-	{StageCurrent, Draining, "ended, with processes left", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, PhaseDraining, "ended, with processes left", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
-		i := w.m.instances[1]
+		i := w.m.Instances[1]
 		w.end(w.processes[i.pid], Exit{Code: 1})
 		return w, i
 	}},
-	{StageCurrent, Killing, "hung", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, PhaseKilling, "hung", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
-		i := w.m.instances[1]
-		w.expire(i.watchdog.number)
+		i := w.m.Instances[1]
+		w.expire(i.watchdog.Number)
 		return w, i
 	}},
-	{StageCurrent, Ready, "of its own sockets, its predecessor settling", func(t *testing.T) (*world, *instance) {
+	{StageCurrent, PhaseReady, "of its own sockets, its predecessor settling", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
-		return w, w.m.instances[2]
+		return w, w.m.Instances[2]
 	}},
-	{StageSettling, Ready, "", func(t *testing.T) (*world, *instance) {
+	{StageSettling, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
-		return w, w.m.instances[1]
+		return w, w.m.Instances[1]
 	}},
-	{StageEmptying, Ready, "", func(t *testing.T) (*world, *instance) {
+	{StageEmptying, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
 		w.expireRelief(1)
-		return w, w.m.instances[1]
+		return w, w.m.Instances[1]
 	}},
-	{StageEmptying, Backoff, "of its own sockets, replaced after a crash", func(t *testing.T) (*world, *instance) {
+	{StageEmptying, PhaseBackoff, "of its own sockets, replaced after a crash", func(t *testing.T) (*world, *instance) {
 		w := servingWith(t, steeredPolicy())
 		w.crash(1)
 		w.upgrade(t)
-		return w, w.m.instances[2]
+		return w, w.m.Instances[2]
 	}},
-	{StageEmptying, Starting, "of its own sockets, for who waits there", func(t *testing.T) (*world, *instance) {
+	{StageEmptying, PhaseStarting, "of its own sockets, for who waits there", func(t *testing.T) (*world, *instance) {
 		w, i := awaitedAgain(t)
 		w.answerStart(i.id, true)
 		return w, i
 	}},
-	{StageEmptying, Ready, "of its own sockets, grace stops", func(t *testing.T) (*world, *instance) {
+	{StageEmptying, PhaseReady, "of its own sockets, grace stops", func(t *testing.T) (*world, *instance) {
 		w := servingWith(t, steeredPolicy())
-		w.happen(stopRequested{})
-		return w, w.m.instances[1]
+		w.happen(StopRequested{})
+		return w, w.m.Instances[1]
 	}},
-	{StageDraining, Draining, "", func(t *testing.T) (*world, *instance) {
+	{StageDraining, PhaseDraining, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
 		w.readiness(i.id, false)
-		return w, w.m.instances[1]
+		return w, w.m.Instances[1]
 	}},
-	{StageDraining, Killing, "", func(t *testing.T) (*world, *instance) {
+	{StageDraining, PhaseKilling, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
 		w.readiness(i.id, false)
 		w.expirePhase(1)
-		return w, w.m.instances[1]
+		return w, w.m.Instances[1]
 	}},
 }
 
@@ -141,11 +141,11 @@ func replaced(t *testing.T) *world {
 	return w
 }
 
-func (w *world) expireRelief(generation int) { w.expire(w.m.find(generation).relief.number) }
+func (w *world) expireRelief(generation int) { w.expire(w.m.find(generation).relief.Number) }
 
 func upgrading(t *testing.T) *world {
 	w := serving(t)
-	w.happen(upgradeRequested{})
+	w.happen(UpgradeRequested{})
 	return w
 }
 
@@ -153,16 +153,16 @@ func candidateStarted(t *testing.T) (*world, *instance) {
 	w := upgrading(t)
 	w.answerPrepare(2, true)
 	w.answerStart(2, true)
-	return w, w.m.instances[2]
+	return w, w.m.Instances[2]
 }
 
 func (w *world) crash(instance int) {
-	p := w.processes[w.m.instances[instance].pid]
+	p := w.processes[w.m.Instances[instance].pid]
 	w.end(p, Exit{Code: 1})
-	w.happen(emptied{instance, p.pid})
+	w.happen(Emptied{instance, p.pid})
 }
 
-func (w *world) expirePhase(instance int) { w.expire(w.m.instances[instance].timer.number) }
+func (w *world) expirePhase(instance int) { w.expire(w.m.Instances[instance].timer.Number) }
 
 // occurrence is one event that can meet an instance.
 type occurrence struct {
@@ -178,25 +178,25 @@ var occurrences = []occurrence{
 		return w.starting[i.id] && w.then(func() { w.answerStart(i.id, false) })
 	}},
 	{"readied", func(w *world, i *instance) bool {
-		return w.hasProcess(i.id) && w.then(func() { w.happen(readied{i.id}) })
+		return w.hasProcess(i.id) && w.then(func() { w.happen(Readied{i.id}) })
 	}},
 	{"exited with 0", exitedWith(Exit{})},
 	{"exited with 1", exitedWith(Exit{Code: 1})},
 	{"emptied", func(w *world, i *instance) bool {
-		return i.ended && w.then(func() { w.happen(emptied{i.id, i.pid}) })
+		return i.ended && w.then(func() { w.happen(Emptied{i.id, i.pid}) })
 	}},
 	{"moved", func(w *world, i *instance) bool {
 		return w.hasProcess(i.id) && w.then(func() { w.move(i.id) })
 	}},
 	{"STOPPING=1", func(w *world, i *instance) bool {
-		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.happen(withdrawn{i.id}) })
+		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.happen(Withdrawn{i.id}) })
 	}},
 	{"the phase's time is over", func(w *world, i *instance) bool {
-		return i.timer.number != 0 && w.then(func() { w.expirePhase(i.id) })
+		return i.timer.Number != 0 && w.then(func() { w.expirePhase(i.id) })
 	}},
 	{"its generation's time is over", func(w *world, i *instance) bool {
 		g := i.generation
-		return g.relief.number != 0 && w.then(func() { w.expireRelief(g.number) })
+		return g.relief.Number != 0 && w.then(func() { w.expireRelief(g.number) })
 	}},
 	{"its generation is quiet", func(w *world, i *instance) bool {
 		g := i.generation.number
@@ -204,16 +204,16 @@ var occurrences = []occurrence{
 	}},
 	{"somebody waits where nobody accepts", func(w *world, i *instance) bool {
 		g := i.generation.number
-		return w.observed[g] && w.then(func() { w.happen(awaited{g}) })
+		return w.observed[g] && w.then(func() { w.happen(Awaited{g}) })
 	}},
 	{"watchdog expired", func(w *world, i *instance) bool {
-		return i.watchdog.number != 0 && w.then(func() { w.expire(i.watchdog.number) })
+		return i.watchdog.Number != 0 && w.then(func() { w.expire(i.watchdog.Number) })
 	}},
-	{"HUP", func(w *world, _ *instance) bool { return w.then(func() { w.happen(upgradeRequested{}) }) }},
-	{"TERM", func(w *world, _ *instance) bool { return w.then(func() { w.happen(stopRequested{}) }) }},
-	{"QUIT", func(w *world, _ *instance) bool { return w.then(func() { w.happen(killRequested{}) }) }},
+	{"HUP", func(w *world, _ *instance) bool { return w.then(func() { w.happen(UpgradeRequested{}) }) }},
+	{"TERM", func(w *world, _ *instance) bool { return w.then(func() { w.happen(StopRequested{}) }) }},
+	{"QUIT", func(w *world, _ *instance) bool { return w.then(func() { w.happen(KillRequested{}) }) }},
 	{"USR1", func(w *world, _ *instance) bool {
-		return w.then(func() { w.happen(signalReceived{syscall.SIGUSR1}) })
+		return w.then(func() { w.happen(SignalReceived{syscall.SIGUSR1}) })
 	}},
 }
 
@@ -251,8 +251,8 @@ func transitionsTable(t *testing.T) string {
 		fmt.Fprintf(&b, "## %s: %s%s\n\n| event | what follows |\n|---|---|\n", s.stage, s.phase, remark(s.remark))
 		for _, o := range occurrences {
 			w, i := s.reach(t)
-			if i.phase != s.phase || i.generation.stage != s.stage {
-				t.Fatalf("reached %s %s instead of %s %s", i.generation.stage, i.phase, s.stage, s.phase)
+			if i.Phase != s.phase || i.generation.stage != s.stage {
+				t.Fatalf("reached %s %s instead of %s %s", i.generation.stage, i.Phase, s.stage, s.phase)
 			}
 			w.seen = nil
 			if o.happen(w, i) {
@@ -273,8 +273,8 @@ func remark(text string) string {
 
 func consequence(w *world, i *instance, s situation) string {
 	var parts []string
-	if i.phase != s.phase {
-		parts = append(parts, "→ "+i.phase.String())
+	if i.Phase != s.phase {
+		parts = append(parts, "→ "+i.Phase.String())
 	}
 	if g := i.generation; g.stage != s.stage {
 		parts = append(parts, "its generation is "+g.stage.String())
@@ -290,7 +290,7 @@ func consequence(w *world, i *instance, s situation) string {
 	return strings.Join(parts, "; ")
 }
 
-func describe(a action, i *instance) string {
+func describe(a Action, i *instance) string {
 	other := func(instance int) string {
 		if instance == i.id {
 			return ""
@@ -298,36 +298,36 @@ func describe(a action, i *instance) string {
 		return " another instance"
 	}
 	switch a := a.(type) {
-	case report, arm, disarm, dismiss, release, retire, discard:
+	case Report, Arm, Disarm, Dismiss, Release, Retire, Discard:
 		return ""
-	case prepare:
+	case Prepare:
 		return "prepare a generation"
-	case abandon:
+	case Abandon:
 		return "abandon the preparation"
-	case start:
-		return "start" + other(a.instance)
-	case tell:
-		return fmt.Sprintf("signal%s %s", other(a.instance), name(a.signal))
-	case tellGroup:
-		return fmt.Sprintf("signal its group%s %s", other(a.instance), name(a.signal))
-	case tellRest:
-		return fmt.Sprintf("signal what it left %s", name(a.signal))
-	case kill:
-		return "kill" + other(a.instance)
-	case reap:
+	case Start:
+		return "start" + other(a.Instance)
+	case Tell:
+		return fmt.Sprintf("signal%s %s", other(a.Instance), name(a.Signal))
+	case TellGroup:
+		return fmt.Sprintf("signal its group%s %s", other(a.Instance), name(a.Signal))
+	case TellRest:
+		return fmt.Sprintf("signal what it left %s", name(a.Signal))
+	case Kill:
+		return "kill" + other(a.Instance)
+	case Reap:
 		return "reap"
-	case count:
+	case Count:
 		return "count connections"
-	case steer:
-		return fmt.Sprintf("connections go to generation %d", a.generation)
-	case turnAway:
+	case Steer:
+		return fmt.Sprintf("connections go to generation %d", a.Generation)
+	case TurnAway:
 		return "new connections are turned away"
-	case letGo:
+	case LetGo:
 		return "its sockets are left to it"
-	case observe:
+	case Observe:
 		return "watch its connections"
-	case finish:
-		return fmt.Sprintf("grace ends with %d", a.status)
+	case Finish:
+		return fmt.Sprintf("grace ends with %d", a.Status)
 	}
 	return fmt.Sprintf("%T", a)
 }

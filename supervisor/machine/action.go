@@ -1,0 +1,152 @@
+package machine
+
+import (
+	"syscall"
+	"time"
+)
+
+// Action is one thing for the shell to do; the types below are all there are.
+type Action interface{ isAction() }
+
+type (
+	// Prepare resolves a generation's command and runs its check. It is
+	// answered by prepared or prepareFailed, exactly once.
+	Prepare struct {
+		Generation int
+		Command    []string // nil: the one that grace was started with
+		Again      *Recipe  // to be run once more as it was, instead
+		Current    *Recipe  // what serves; nil: nothing
+	}
+	// Abandon cuts a prepare short; its answer still comes.
+	Abandon struct{ Generation int }
+	// Start starts one process. It is answered by started or startFailed; the
+	// first is followed by one exited and one emptied.
+	Start struct {
+		Generation int
+		Instance   int
+		Slot       int
+		// MustNotify says that the app's own READY=1 is needed too.
+		MustNotify bool
+		// Predecessor is the generation that this one replaces, or 0.
+		Predecessor int
+	}
+	// Dismiss ends the wait for a started instance's readiness.
+	Dismiss struct{ Instance int }
+	// Tell sends a signal to an instance's main process.
+	Tell struct {
+		Instance int
+		Signal   syscall.Signal
+	}
+	// TellGroup sends a signal to an instance's whole process group.
+	TellGroup struct {
+		Instance int
+		Signal   syscall.Signal
+	}
+	// TellRest sends a signal to what an ended instance has left behind, but for who
+	// was told already. It is answered by left, unless nothing is left.
+	TellRest struct {
+		Instance int
+		Signal   syscall.Signal
+		Told     bool // the process group was
+		Crashed  bool // nobody has told the main process
+	}
+	// Kill ends all processes of an instance's groups, and what ended ones have left
+	// behind.
+	Kill struct{ Instance int }
+	// Reap gives an ended process's pid back.
+	Reap struct {
+		Instance int
+		PID      int
+	}
+	// Release drops what the shell keeps for an instance.
+	Release struct{ Instance int }
+	// Retire drops what the shell keeps for a generation.
+	Retire struct{ Generation int }
+	// Discard drops what retire has left of a generation: the executable, which a rollback could want.
+	Discard struct{ Generation int }
+	// Count asks for the connections in flight of a generation's processes.
+	Count struct {
+		Generation int
+		PIDs       []int
+	}
+	// Steer sends new connections to a generation, from now on.
+	Steer struct{ Generation int }
+	// TurnAway keeps new connections from all sockets that generations have of their own,
+	// for good: they wait, and are refused once the sockets close.
+	TurnAway struct{}
+	// LetGo leaves a generation's sockets to its app alone: who comes is refused as soon
+	// as that has closed them.
+	LetGo struct{ Generation int }
+	// Observe looks at a generation's connections until they are idle and none waits
+	// to be accepted; after some time the second is enough. It is answered by quieted,
+	// unless the generation ends first, and awaited may come before.
+	Observe struct {
+		Generation int
+		PIDs       []int
+		Idle       time.Duration // how long idle connections are waited for
+	}
+	// Arm starts a timer, and disarm stops it. A jittered one may be up to half
+	// as long again, so that many restarts do not fall together.
+	Arm struct {
+		Timer    Timer
+		After    time.Duration
+		Jittered bool
+	}
+	Disarm struct{ Timer Timer }
+	// HandOver has another grace take over. It is answered by reexecDelayed, reexecFailed
+	// or reexeced.
+	HandOver struct{}
+	// Answer is for who waits for the result of a request.
+	Answer struct {
+		Request int
+		Result  Result
+	}
+	// Finish ends the supervisor with an exit status.
+	Finish struct{ Status int }
+	// Report is one line of the log.
+	Report struct {
+		Level      level
+		Text       string
+		Fact       Fact // what has happened, for programs; mostly nothing
+		Generation int
+		Instance   int
+		PID        int
+		Took       time.Duration
+		Within     time.Duration
+		Why        string
+	}
+)
+
+func (Prepare) isAction()   {}
+func (Abandon) isAction()   {}
+func (Start) isAction()     {}
+func (Dismiss) isAction()   {}
+func (Tell) isAction()      {}
+func (TellGroup) isAction() {}
+func (TellRest) isAction()  {}
+func (Kill) isAction()      {}
+func (Reap) isAction()      {}
+func (Release) isAction()   {}
+func (Retire) isAction()    {}
+func (Discard) isAction()   {}
+func (Count) isAction()     {}
+func (Steer) isAction()     {}
+func (TurnAway) isAction()  {}
+func (LetGo) isAction()     {}
+func (Observe) isAction()   {}
+func (Arm) isAction()       {}
+func (Disarm) isAction()    {}
+func (HandOver) isAction()  {}
+func (Answer) isAction()    {}
+func (Finish) isAction()    {}
+func (Report) isAction()    {}
+
+// level is how much a report matters.
+type level int
+
+const (
+	Debug level = iota
+	Info
+	Warn
+	Failure
+)

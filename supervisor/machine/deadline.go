@@ -1,0 +1,134 @@
+package machine
+
+import (
+	"fmt"
+	"time"
+)
+
+// Timer names what a timer was armed for. Its number is new at each arming.
+type Timer struct {
+	Number     int
+	Instance   int // the instance whose phase it ends, or
+	watchdog   int // the instance whose sign of life it waits for, or
+	generation int // the generation whose progress is due, or
+	relief     int // the generation that is given time to be relieved;
+	// all zero: the drain delay of everything
+}
+
+func (m *Machine) watch(i *instance) {
+	if m.policy.Watchdog > 0 && i.Phase == PhaseReady {
+		m.disarm(&i.watchdog)
+		i.watchdog = m.arm(Timer{watchdog: i.id}, m.policy.Watchdog)
+		i.signDue = m.at.Add(m.policy.Watchdog)
+	}
+}
+
+func (m *Machine) onPinged(i *instance) {
+	if i.watchdog.Number != 0 {
+		m.watch(i)
+	}
+}
+
+func (m *Machine) arm(t Timer, after time.Duration) Timer {
+	return m.armAs(Arm{Timer: t, After: after})
+}
+
+func (m *Machine) armJittered(t Timer, after time.Duration) Timer {
+	return m.armAs(Arm{Timer: t, After: after, Jittered: true})
+}
+
+func (m *Machine) armAs(a Arm) Timer {
+	m.timers++
+	a.Timer.Number = m.timers
+	m.do(a)
+	return a.Timer
+}
+
+func (m *Machine) disarm(t *Timer) {
+	if t.Number != 0 {
+		m.do(Disarm{*t})
+		*t = Timer{}
+	}
+}
+
+func (m *Machine) onTimerExpired(t Timer) {
+	switch {
+	case t.Instance != 0:
+		if i := m.Instances[t.Instance]; i != nil && i.timer == t {
+			i.timer = Timer{}
+			m.expire(i)
+		}
+	case t.watchdog != 0:
+		if i := m.Instances[t.watchdog]; i != nil && i.watchdog == t {
+			i.watchdog = Timer{}
+			m.hang(i)
+		}
+	case t.generation != 0:
+		if g := m.find(t.generation); g != nil && g.progress == t {
+			g.progress = m.arm(Timer{generation: g.number}, NextProgress)
+			m.tellProgress(g)
+		}
+	case t.relief != 0:
+		if g := m.find(t.relief); g != nil && g.relief == t {
+			g.relief = Timer{}
+			m.expireRelief(g)
+		}
+	case m.delay == t && m.mode == lingering:
+		m.delay = Timer{}
+		m.stop()
+	}
+}
+
+// expire acts on the end of a phase's time.
+func (m *Machine) expire(i *instance) {
+	switch i.Phase {
+	case PhaseBackoff:
+		if !i.generation.leaving() { // or it is held from now on
+			m.startInstance(i)
+		}
+	case PhaseStarting:
+		m.expireStart(i)
+	case PhaseReady:
+		i.failures = 0
+	case PhaseDraining:
+		m.say(Report{Level: Warn, Text: "gave up draining, killing", Fact: FactKilled, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.account()})
+		m.kill(i)
+	case PhaseKilling:
+		if m.at.Sub(i.deadline) > heldUp { // the end may wait to be told
+			m.enter(i, PhaseKilling, killPatience)
+			return
+		}
+		m.say(Report{Level: Failure, Text: "killed, but still there", Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since)})
+		m.enter(i, PhaseKilling, killPatience)
+		m.force(i)
+	case PhaseExited:
+	}
+}
+
+func (m *Machine) expireStart(i *instance) {
+	why := fmt.Sprintf("instance %d (pid %d) was not ready within %s", i.id, i.pid, m.policy.ReadyTimeout)
+	if more := i.unreadiness(); more != "" {
+		why += ": " + more
+	}
+	if i.generation.stage == StageCandidate {
+		i.generation.ran = true
+		m.fail(i.generation, why, statusNotReady)
+		return
+	}
+	m.say(Report{Level: Warn, Text: "restarted instance is not ready", Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: why})
+	i.fault = true
+	m.drainInstance(i)
+}
+
+// hang treats an app that gives no sign of life as a crashed one. Where the timer itself is
+// late, as after a freeze of the whole container, the app could give none.
+func (m *Machine) hang(i *instance) {
+	if late := m.at.Sub(i.signDue); late > m.policy.Watchdog/4 {
+		m.say(Report{Level: Warn, Text: "watchdog: grace was held up itself", Generation: i.generation.number, Instance: i.id, Took: late})
+		m.watch(i)
+		return
+	}
+	m.say(Report{Level: Failure, Text: "watchdog: no sign of life", Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: m.policy.Watchdog})
+	i.fault = true
+	m.kill(i)
+}

@@ -1,0 +1,59 @@
+// Package machine decides what happens to the generations of an app: it takes one event
+// and gives the actions that follow from it. It is a pure function over plain data, and imports
+// nothing of grace.
+//
+// # A generation
+//
+//	preparing ──prepared──> candidate ──all instances ready──> current
+//	    │                       │                                 │
+//	    └──────── failed ───────┴──> draining <─ successor ready ─┘
+//	                                    │
+//	                                    └── nothing is left ──> ended
+//
+// Where each generation has sockets of its own (Policy.Steered), one that has a
+// successor is not told to drain at once: connections can be sent back to it, and
+// it finishes what it has undisturbed.
+//
+//	current ──successor ready──> settling ──its time is over──> emptying ──quiet, or too late──> draining
+//	   ^                            │
+//	   └── the successor has lost an instance
+//
+// One that has lost all its instances empties at once: what waits in their queues is nobody
+// else's, so they are started again for it.
+//
+// When all of grace stops, one that serves empties too: new connections are turned
+// away, and --drain-timeout is for both, the emptying and the drain.
+//
+// # An instance
+//
+//	backoff ──> starting ──> ready ──> draining ──> killing ──> exited
+//
+// An instance may skip any phase but the last. docs/transitions.md has every
+// phase with every event, made by running the machine.
+//
+// # Invariants
+//
+//  1. There is at most one candidate. Requests that come during an upgrade
+//     together cause one more.
+//  2. The current generation is not told to drain before its successor is ready,
+//     unless all of grace stops.
+//  3. A generation that was told to drain is never promoted.
+//  4. Every start is followed by exactly one end, and grace never finishes with
+//     a live child.
+//  5. From any state a stop request and the passing of deadlines lead to the end.
+//  6. A candidate that exits is a failed upgrade and not restarted. If the current
+//     generation dies while a candidate starts, the candidate is promoted the
+//     moment it is ready. An upgrade does not wait for a restart's backoff; one
+//     beyond MaxDraining waits and says so.
+//  7. A signal is acted on in every phase.
+//  8. New connections go to the current generation, and never to one that was told
+//     to drain.
+//  9. A generation's executable is kept until it has ended and no rollback can
+//     ask for it.
+//  10. Who serves on sockets of its own is not told to stop with all that waits in
+//     them: its successor has them by then, or new connections are turned away, and it
+//     was quiet or its time was over, unless grace is to end at once.
+//  11. Nothing of a generation that was replaced is started again, unless connections
+//     wait in a queue that nobody else can accept from. As long as they do it is not
+//     told to stop before its time is over.
+package machine

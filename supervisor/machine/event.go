@@ -1,0 +1,221 @@
+package machine
+
+import (
+	"syscall"
+	"time"
+)
+
+// Event is one fact from outside; the types below are all there are.
+type Event interface{ isEvent() }
+
+type (
+	// UpgradeRequested asks for a new generation: of the command, or of what the
+	// current one runs if that is nil. A request that has a number is answered.
+	UpgradeRequested struct {
+		Request  int
+		Command  []string
+		Rollback bool // of what ran before the current one
+	}
+	// StopRequested asks for the end of everything; as a signal that comes again after
+	// a while, for an immediate one.
+	StopRequested struct{ Request int }
+	// KillRequested asks for an immediate end.
+	KillRequested struct{ Request int }
+	// ReexecRequested asks for another grace in place of this one.
+	ReexecRequested struct{ Request int }
+	// ReexecDelayed says that something has come in between that cannot travel.
+	ReexecDelayed struct{}
+	// ReexecFailed says that there is no other grace.
+	ReexecFailed struct{ Why string }
+	// Reexeced says that there is one, which waits for the end of this one.
+	Reexeced struct{ PID int }
+	// SignalReceived is a signal that is the app's business.
+	SignalReceived struct{ Signal syscall.Signal }
+
+	// Prepared answers a prepare action that found all that a start needs.
+	Prepared struct {
+		Generation int
+		Recipe     Recipe
+	}
+	// PrepareFailed answers one that did not.
+	PrepareFailed struct {
+		Generation int
+		Why        string
+		Status     int
+	}
+
+	// Started and startFailed answer a start action.
+	Started struct {
+		Instance int
+		PID      int
+	}
+	StartFailed struct {
+		Instance int
+		Exit     Exit
+	}
+	// Touched says that an instance was seen waiting on a held socket.
+	Touched struct{ Instance int }
+	// Opened says that an instance listens on a socket of its own.
+	Opened struct{ Instance int }
+	// Unreadied says why an instance is not ready yet.
+	Unreadied struct {
+		Instance int
+		Why      string
+	}
+	// Obstructed says what was seen to keep an instance from serving; nothing, when it is over.
+	Obstructed struct {
+		Instance int
+		Why      string
+	}
+	// Readied says that an instance serves.
+	Readied struct{ Instance int }
+	// Notified says that the app has sent READY=1.
+	Notified struct{ Instance int }
+	// Moved says that an instance's main process is another one now, which is
+	// followed from here on.
+	Moved struct {
+		Instance int
+		PID      int
+	}
+	// Exited says that a process has ended, and emptied, which always follows,
+	// that nothing of its process group is left.
+	Exited struct {
+		Instance int
+		PID      int
+		Exit     Exit
+	}
+	Emptied struct {
+		Instance int
+		PID      int
+	}
+
+	// Left says what an ended instance has left behind, after a tellRest action.
+	Left struct {
+		Instance int
+		Rest     []Remnant
+	}
+
+	// Extended asks for more time to start or to drain.
+	Extended struct {
+		Instance int
+		By       time.Duration
+	}
+	// Pinged is a sign of life for the watchdog.
+	Pinged struct{ Instance int }
+	// Withdrawn says that the app has sent STOPPING=1: it ends, whether or not it
+	// was told to.
+	Withdrawn struct{ Instance int }
+	// Tallied is how many requests an app says are in flight.
+	Tallied struct {
+		Instance int
+		InFlight int
+	}
+	// Described is what an app says about itself.
+	Described struct {
+		Instance int
+		Text     string
+	}
+
+	// Counted answers a count action.
+	Counted struct {
+		Generation int
+		InFlight   int
+		Why        string // why it could not be counted
+	}
+	// Quieted answers an observe action: nothing waits for the generation any more, and nothing goes on in these
+	// processes.
+	Quieted struct {
+		Generation int
+		PIDs       []int
+	}
+	// Awaited says, as often as it is seen during an observe action, that connections wait where an instance has left
+	// its socket.
+	Awaited struct{ Generation int }
+	// Revived says that a held listener had been shut down by an app.
+	Revived struct {
+		Listener string
+		Why      string // why it could not be revived
+		// Replaced says that it is another socket now, which the generation in
+		// service does not have.
+		Replaced bool
+	}
+	// Uncaptured says that the app's sockets cannot be captured here, and why.
+	Uncaptured struct{ Why string }
+	// Closed says that an app has shut down a captured listener.
+	Closed struct {
+		Generation int
+		Address    string
+	}
+	// Noticed is something that went wrong beside the course of things.
+	Noticed struct{ Text, Why string }
+	// FellBack says that an instance cannot be looked at.
+	FellBack struct {
+		Instance int
+		Why      string
+	}
+	// TimerExpired comes from an arm action. A timer that was armed for
+	// something that is over is known by its number.
+	TimerExpired struct{ Timer Timer }
+)
+
+func (UpgradeRequested) isEvent() {}
+func (StopRequested) isEvent()    {}
+func (KillRequested) isEvent()    {}
+func (ReexecRequested) isEvent()  {}
+func (ReexecDelayed) isEvent()    {}
+func (ReexecFailed) isEvent()     {}
+func (Reexeced) isEvent()         {}
+func (SignalReceived) isEvent()   {}
+func (Prepared) isEvent()         {}
+func (PrepareFailed) isEvent()    {}
+func (Started) isEvent()          {}
+func (StartFailed) isEvent()      {}
+func (Touched) isEvent()          {}
+func (Opened) isEvent()           {}
+func (Unreadied) isEvent()        {}
+func (Obstructed) isEvent()       {}
+func (Readied) isEvent()          {}
+func (Notified) isEvent()         {}
+func (Moved) isEvent()            {}
+func (Exited) isEvent()           {}
+func (Emptied) isEvent()          {}
+func (Left) isEvent()             {}
+func (Extended) isEvent()         {}
+func (Pinged) isEvent()           {}
+func (Withdrawn) isEvent()        {}
+func (Tallied) isEvent()          {}
+func (Described) isEvent()        {}
+func (Counted) isEvent()          {}
+func (Quieted) isEvent()          {}
+func (Awaited) isEvent()          {}
+func (Revived) isEvent()          {}
+func (Uncaptured) isEvent()       {}
+func (Closed) isEvent()           {}
+func (Noticed) isEvent()          {}
+func (FellBack) isEvent()         {}
+func (TimerExpired) isEvent()     {}
+
+// instanceEvent is an event in one instance's life.
+type instanceEvent interface {
+	Event
+	of() int
+}
+
+func (e Started) of() int     { return e.Instance }
+func (e StartFailed) of() int { return e.Instance }
+func (e Touched) of() int     { return e.Instance }
+func (e Opened) of() int      { return e.Instance }
+func (e Unreadied) of() int   { return e.Instance }
+func (e Obstructed) of() int  { return e.Instance }
+func (e Readied) of() int     { return e.Instance }
+func (e Notified) of() int    { return e.Instance }
+func (e Moved) of() int       { return e.Instance }
+func (e Exited) of() int      { return e.Instance }
+func (e Emptied) of() int     { return e.Instance }
+func (e Left) of() int        { return e.Instance }
+func (e Extended) of() int    { return e.Instance }
+func (e Pinged) of() int      { return e.Instance }
+func (e Withdrawn) of() int   { return e.Instance }
+func (e Tallied) of() int     { return e.Instance }
+func (e Described) of() int   { return e.Instance }
+func (e FellBack) of() int    { return e.Instance }

@@ -1,0 +1,78 @@
+package machine
+
+import "time"
+
+// relay is the replacement of grace itself, which is wanted.
+type relay struct {
+	requests []int
+	since    time.Time
+	begun    bool // the shell is at it
+	told     bool // the log says why it waits
+}
+
+func (m *Machine) onReexecRequested(ev ReexecRequested) {
+	switch {
+	case m.mode != running:
+		m.refuseReexec(asker(ev.Request))
+	case m.relay == nil:
+		m.relay = &relay{requests: asker(ev.Request), since: m.at}
+	default:
+		m.relay.requests = append(m.relay.requests, asker(ev.Request)...)
+	}
+}
+
+func (m *Machine) refuseReexec(requests []int) {
+	const why = "grace is stopping"
+	m.say(Report{Level: Warn, Text: "reexec refused", Why: why})
+	m.answerAll(requests, Result{Outcome: OutcomeRefused, Why: why})
+}
+
+// tryReexec waits for the end of what cannot travel.
+func (m *Machine) tryReexec() {
+	r := m.relay
+	switch {
+	case r == nil || r.begun:
+	case m.Calm():
+		r.begun = true
+		m.do(HandOver{})
+	case !r.told:
+		r.told = true
+		m.say(Report{Level: Info, Text: "reexec waits", Why: "an upgrade or a start is under way"})
+	}
+}
+
+func (m *Machine) onReexecDelayed() {
+	if m.relay != nil {
+		m.relay.begun = false
+	}
+	m.watchAnew()
+}
+
+// watchAnew is for the time in which no sign of life was heard.
+func (m *Machine) watchAnew() {
+	for _, i := range m.Instances {
+		m.onPinged(i)
+	}
+}
+
+func (m *Machine) onReexecFailed(ev ReexecFailed) {
+	m.say(Report{Level: Failure, Text: "reexec failed, this grace goes on", Why: ev.Why})
+	m.answerReexec(Result{Outcome: OutcomeFailed, Why: ev.Why})
+	m.watchAnew()
+}
+
+// onReexeced leaves everything as it is: it is another grace's now.
+func (m *Machine) onReexeced(ev Reexeced) {
+	m.say(Report{Level: Info, Text: "another grace takes over", PID: ev.PID})
+	m.answerReexec(Result{Outcome: OutcomeReexeced})
+	m.mode = done
+	m.do(Finish{})
+}
+
+func (m *Machine) answerReexec(r Result) {
+	if m.relay != nil {
+		r.Took = m.at.Sub(m.relay.since)
+		m.answerAll(m.relay.requests, r)
+		m.relay = nil
+	}
+}
