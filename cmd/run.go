@@ -168,10 +168,9 @@ func (f *runFlags) run(command []string) error {
 }
 
 func (f *runFlags) options(command []string) (supervisor.Options, error) {
-	o := supervisor.Options{
-		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir,
-		User: f.user, Group: f.group, PIDFile: f.pidFile,
-		Name: f.name, Version: version(),
+	o := supervisor.Options{PIDFile: f.pidFile, Name: f.name, Version: version()}
+	o.HostOptions = supervisor.HostOptions{
+		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir, User: f.user, Group: f.group,
 		Capture: supervisor.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: supervisor.NoNewPrivs(f.noNewPrivs),
 	}
 	var err error

@@ -15,7 +15,7 @@ func TestVariablesOfAnInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	a := &apps{options: Options{Policy: machine.Policy{DrainTimeout: 90 * time.Second, Watchdog: time.Second}}}
+	a := &apps{options: HostOptions{Policy: machine.Policy{DrainTimeout: 90 * time.Second, Watchdog: time.Second}}}
 	got := a.variables(&app{start: machine.Start{Generation: 4, Slot: 2}, notify: socket})
 	want := []string{
 		"NOTIFY_SOCKET=" + socket.Path(), "GRACE_GENERATION=4", "GRACE_INSTANCE=2", "GRACE_KILL_AFTER=1m30s",

@@ -14,7 +14,7 @@ import (
 // apps is the host of real processes. Its maps belong to the loop; a goroutine
 // that fills in one entry is done with it before it posts the event that says so.
 type apps struct {
-	options   Options
+	options   HostOptions
 	family    *childproc.Family
 	held      []*handoff.Listener             // all that the app is to get
 	listeners []*handoff.Listener             // those of them that all instances share

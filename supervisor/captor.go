@@ -346,29 +346,6 @@ func inTwoLooks(seen func() bool) bool {
 	return true
 }
 
-// unowned gives those of the sockets that no process of the app has open. Where one of them
-// cannot be looked into, it may have any.
-func (s *service) unowned(inodes []uint64) []uint64 {
-	self := os.Getpid()
-	others := func() ([]int, error) {
-		pids, err := s.kin(self)
-		return slices.DeleteFunc(pids, func(pid int) bool { return pid == self }), err
-	}
-	unowned, err := childproc.Unowned(inodes, others)
-	if err != nil {
-		return nil
-	}
-	return unowned
-}
-
-// kin are all who may belong to the app.
-func (s *service) kin(self int) ([]int, error) {
-	if s.strange {
-		return childproc.Everybody()
-	}
-	return childproc.Tree(self)
-}
-
 // refused reports whether the system does not let grace capture. A want of memory or
 // descriptors passes, and says nothing of the next start.
 func refused(err error) bool {

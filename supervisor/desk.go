@@ -21,6 +21,7 @@ type desk struct {
 	loop    *loop
 	apps    *apps
 	name    string
+	version string // of grace
 	started time.Time
 }
 
@@ -77,7 +78,7 @@ func (d *desk) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Grace, s.Name, s.PID, s.Started = d.apps.options.Version, d.name, os.Getpid(), d.started
+	s.Grace, s.Name, s.PID, s.Started = d.version, d.name, os.Getpid(), d.started
 	select {
 	case d.apps.looks <- struct{}{}:
 		defer d.apps.looks.leave()

@@ -2,13 +2,13 @@ package supervisor
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/metrics"
+	"github.com/rs/zerolog"
 )
 
 // privateMode is for a unix path that no mode was given for.
@@ -37,18 +37,18 @@ type exporter struct {
 }
 
 // openExporter leaves the socket to its caller.
-func openExporter(socket *handoff.Listener, l *loop, d *desk) (*exporter, error) {
+func openExporter(socket *handoff.Listener, l *loop, d *desk, log zerolog.Logger) (*exporter, error) {
 	if socket == nil {
 		return nil, nil
 	}
 	counters := metrics.NewCounters()
-	server, err := metrics.Serve(socket.FD(), d.apps.options.Version, counters, d)
+	server, err := metrics.Serve(socket.FD(), d.version, counters, d)
 	if err != nil {
 		return nil, err
 	}
 	e := &exporter{counters, server}
 	l.audience = append(l.audience, e)
-	d.apps.options.Log.Info().Str("network", socket.Network()).Str("address", socket.Bound()).Msg("serving metrics")
+	log.Info().Str("network", socket.Network()).Str("address", socket.Bound()).Msg("serving metrics")
 	return e, nil
 }
 
@@ -75,12 +75,4 @@ func (e *exporter) close() error {
 		return nil
 	}
 	return e.server.Close()
-}
-
-// validateMetrics: what is asked by HTTP has to be a stream.
-func (o Options) validateMetrics() error {
-	if o.Metrics == nil || !o.Metrics.Steer && slices.Contains([]string{"tcp", "tcp4", "tcp6", "unix"}, o.Metrics.Network) {
-		return nil
-	}
-	return fmt.Errorf("--metrics %s: cannot be asked by HTTP (write HOST:PORT or unix:///PATH)", o.Metrics.Written)
 }

@@ -26,7 +26,7 @@ func TestFirstGenerationIsNoUpgrade(t *testing.T) {
 	defer socket.Close()
 	l := newLoop(testPolicy(), "nowhere")
 	close(l.done) // so nobody waits for what it sees
-	e, err := openExporter(socket, l, &desk{loop: l, apps: &apps{family: new(childproc.Family), options: Options{Log: zerolog.Nop()}}})
+	e, err := openExporter(socket, l, &desk{loop: l, apps: &apps{family: new(childproc.Family)}}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

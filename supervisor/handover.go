@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -56,13 +55,6 @@ func (h *handover) suspend() <-chan struct{} {
 	return still
 }
 
-func (a *app) suspend() error {
-	if a.captor == nil {
-		return a.notify.Suspend()
-	}
-	return errors.Join(a.notify.Suspend(), a.calls.Suspend())
-}
-
 // resume comes too when nothing was suspended, and when another grace has taken over.
 func (h *handover) resume() {
 	s := h.service
@@ -90,13 +82,6 @@ func (h *handover) resume() {
 		s.patrol = patrol
 	default:
 	}
-}
-
-func (a *app) resume() error {
-	if a.captor == nil {
-		return a.notify.Resume()
-	}
-	return errors.Join(a.notify.Resume(), a.calls.Resume())
 }
 
 // handOver gives everything away; if nobody takes it, this grace has it all still.
@@ -221,14 +206,6 @@ func (h *handover) describe(m machine.Snapshot) (*document, error) {
 	return d, nil
 }
 
-func (d *document) estate() (succession.Estate, error) {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return succession.Estate{}, fmt.Errorf("cannot write down grace's state: %w", err)
-	}
-	return succession.Estate{Document: text, Files: d.Host.files()}, nil
-}
-
 // give returns when the next grace can take over.
 func (h *handover) give(d *document, p *parting) (pid int, err error) {
 	e, err := d.estate()
@@ -319,62 +296,43 @@ func (s *service) succeed(before *succession.Predecessor) (int, error) {
 
 func (s *service) left() bool { return s.handover.left() }
 
-// read refuses what only a newer grace understands.
-func read(text []byte) (*document, error) {
-	var version struct {
-		Version int
-		Grace   string
-	}
-	if err := json.Unmarshal(text, &version); err != nil {
-		return nil, fmt.Errorf("its state makes no sense: %w", err)
-	}
-	if version.Version < 1 || version.Version > stateVersion {
-		return nil, fmt.Errorf("its state has version %d (of grace %s), and this grace understands up to %d: use a grace that is not older", version.Version, version.Grace, stateVersion)
-	}
-	d := &document{}
-	if err := json.Unmarshal(text, d); err != nil {
-		return nil, fmt.Errorf("its state makes no sense: %w", err)
-	}
-	return d, d.check()
-}
-
 // inherit makes all parts anew from the state. It changes nothing that the old grace
 // has.
 func (s *service) inherit(d *document, before *succession.Predecessor) (err error) {
 	files := handoff.Descriptors(before.Files)
-	host := d.Host
-	s.strange = !before.Same() || host.Strange
+	left := d.Host
+	s.strange = !before.Same() || left.Strange
 	if s.family, err = childproc.NewFamily(); err != nil {
 		return err
 	}
-	for _, state := range host.Listeners {
+	for _, state := range left.Listeners {
 		l, err := handoff.TakeOverListener(state, files)
 		if err != nil {
 			return err
 		}
 		s.listeners = append(s.listeners, l)
 	}
-	if host.Metrics != nil {
-		if s.metrics, err = handoff.TakeOverListener(*host.Metrics, files); err != nil {
+	if left.Metrics != nil {
+		if s.metrics, err = handoff.TakeOverListener(*left.Metrics, files); err != nil {
 			return err
 		}
 	}
-	if host.Steering != nil {
-		if s.steering, err = handoff.TakeOverSteering(*host.Steering, files, live(s.unowned)); err != nil {
+	if left.Steering != nil {
+		if s.steering, err = handoff.TakeOverSteering(*left.Steering, files, live(s.unowned)); err != nil {
 			return err
 		}
-	} else if s.steering, err = openSteering(s.options, live(s.unowned)); err != nil { // a grace before captured less
+	} else if s.steering, err = openSteering(s.options.HostOptions, live(s.unowned)); err != nil { // a grace before captured less
 		return err
 	}
-	s.runtime.path = host.Runtime
-	if host.RuntimeLock > 0 { // a grace before had none
-		if s.runtime.lock, err = files.Take(host.RuntimeLock); err != nil {
+	s.runtime.path = left.Runtime
+	if left.RuntimeLock > 0 { // a grace before had none
+		if s.runtime.lock, err = files.Take(left.RuntimeLock); err != nil {
 			return err
 		}
 	}
-	s.first = host.Launches[d.Machine.Current].launch()
-	if host.Control != nil {
-		if err := host.Control.take(files); err != nil {
+	s.first = left.Launches[d.Machine.Current].launch()
+	if left.Control != nil {
+		if err := left.Control.take(files); err != nil {
 			return err
 		}
 	}
@@ -386,15 +344,6 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 		unix.Close(unknown)
 	}
 	return nil
-}
-
-// take leaves the socket to the old grace for the time being.
-func (c *controlState) take(files handoff.Descriptors) (err error) {
-	if c.Listener, err = files.Take(c.Listener); err != nil {
-		return err
-	}
-	c.Lock, err = files.Take(c.Lock)
-	return err
 }
 
 func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors) error {
@@ -416,7 +365,7 @@ func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors)
 	}
 	s.loop.machine = m
 	s.loop.begin = func() []machine.Action {
-		s.apps.carryOn(m)
+		s.apps.carryOn(d.Machine)
 		why := fmt.Sprintf("from grace %s, pid %d", d.Grace, d.PID)
 		return append([]machine.Action{machine.Report{Level: machine.Info, Text: "taken over", Generation: d.Machine.Current, PID: os.Getpid(), Why: why}}, actions...)
 	}
@@ -439,7 +388,7 @@ func (s *service) settleIn(d *document, same bool) {
 		if s.socket, err = control.Adopt(c.Path, c.Listener, c.Lock); err != nil {
 			errs = append(errs, err)
 		} else {
-			s.options.Name, s.apps.options.Name = s.socket.Name, s.socket.Name
+			s.options.Name = s.socket.Name
 			s.hooks.name = s.socket.Name
 		}
 	}

@@ -48,10 +48,10 @@ type occasion struct {
 	env  []string
 }
 
-func newHooks(o Options, l *launch, family *childproc.Family, post func(machine.Event)) *hooks {
+func newHooks(o HostOptions, name string, l *launch, family *childproc.Family, post func(machine.Event)) *hooks {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &hooks{
-		commands: o.Hooks, launch: l, family: family, name: o.Name, post: post,
+		commands: o.Hooks, launch: l, family: family, name: name, post: post,
 		waiting: make(chan occasion, hooksWaiting), idle: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{}),
 	}
 	go h.run(ctx)

@@ -14,7 +14,7 @@ import (
 func testHooks(t *testing.T, list ...Hook) (h *hooks, said chan machine.Event, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	l, err := resolve(Options{Command: []string{"/bin/sh"}, Dir: dir, Umask: -1})
+	l, err := resolve(HostOptions{Command: []string{"/bin/sh"}, Dir: dir, Umask: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func testHooks(t *testing.T, list ...Hook) (h *hooks, said chan machine.Event, d
 		t.Fatal(err)
 	}
 	said = make(chan machine.Event, 100)
-	return newHooks(Options{Hooks: list, Name: "web"}, l, family, func(ev machine.Event) { said <- ev }), said, dir
+	return newHooks(HostOptions{Hooks: list}, "web", l, family, func(ev machine.Event) { said <- ev }), said, dir
 }
 
 func TestHooksAreToldTheFacts(t *testing.T) {

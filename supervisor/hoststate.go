@@ -3,30 +3,13 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"slices"
-	"strconv"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/machine"
 )
-
-// stateVersion counts the forms of a document. A grace reads its own and all before;
-// a field that is added with a meaningful zero value makes no new one.
-const stateVersion = 1
-
-// document is what one grace leaves to the next. It has the app's environment, and is
-// never written to a disk.
-type document struct {
-	Version int
-	Grace   string // the program's version
-	PID     int
-	Machine machine.Snapshot
-	Host    hostState
-}
 
 // hostState is what belongs to the machine's state in the system. Descriptors in it are
 // numbers of the old process.
@@ -196,9 +179,10 @@ func (a *apps) takeOverCalls(app *app, s appState, files handoff.Descriptors) er
 
 // carryOn begins to follow the apps that were taken over. Of an end that the machine knows
 // already it is told once more.
-func (a *apps) carryOn(m *machine.Machine) {
+func (a *apps) carryOn(s machine.Snapshot) {
+	instances := s.Instances()
 	for id, app := range a.running {
-		i := m.Instances[id]
+		i := instances[id]
 		waiting, dismiss := context.WithCancel(app.ctx)
 		app.launch, app.waiting, app.dismiss = a.launches[app.start.Generation].launch, waiting, dismiss
 		app.attend()
@@ -207,39 +191,31 @@ func (a *apps) carryOn(m *machine.Machine) {
 		for _, p := range app.processes {
 			a.follows(app, p)
 		}
-		if i.Phase == machine.PhaseStarting {
+		if i.Phase == machine.PhaseStarting.String() {
 			a.await(app, waiting, a.launches[app.start.Generation].launch, i.Since)
 		}
 	}
 }
 
-// check compares the two halves of a document: each instance with a process has its app.
-func (d document) check() error {
-	apps := map[int]bool{}
-	for _, a := range d.Host.Apps {
-		apps[a.Instance] = true
+// take leaves the socket to the old grace for the time being.
+func (c *controlState) take(files handoff.Descriptors) (err error) {
+	if c.Listener, err = files.Take(c.Listener); err != nil {
+		return err
 	}
-	for _, g := range d.Machine.Generations {
-		if _, ok := d.Host.Launches[g.Number]; !ok {
-			return fmt.Errorf("the state does not say how generation %d is started", g.Number)
-		}
-		for _, i := range g.Instances {
-			if apps[i.ID] != (i.PID != 0) {
-				return fmt.Errorf("the state has instance %d without its process, or the other way round", i.ID)
-			}
-			delete(apps, i.ID)
-		}
-	}
-	if len(apps) > 0 {
-		return errors.New("the state has processes of no instance")
-	}
-	return nil
+	c.Lock, err = files.Take(c.Lock)
+	return err
 }
 
-// inheritWatchdog: systemd's watchdog was promised the signs of life of the old grace's pid.
-func inheritWatchdog(before int) error {
-	if os.Getenv("WATCHDOG_PID") != strconv.Itoa(before) {
-		return nil
+func (a *app) suspend() error {
+	if a.captor == nil {
+		return a.notify.Suspend()
 	}
-	return os.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
+	return errors.Join(a.notify.Suspend(), a.calls.Suspend())
+}
+
+func (a *app) resume() error {
+	if a.captor == nil {
+		return a.notify.Resume()
+	}
+	return errors.Join(a.notify.Resume(), a.calls.Resume())
 }

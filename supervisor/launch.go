@@ -38,7 +38,7 @@ type launchError struct {
 
 func (e *launchError) Error() string { return e.text }
 
-func resolve(o Options) (*launch, error) {
+func resolve(o HostOptions) (*launch, error) {
 	l, err := surroundings(o)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func resolve(o Options) (*launch, error) {
 
 // resolveOrder does it for one generation, whose command may be a new one or one
 // that ran before. kept is the executable of that, and belongs to the launch then.
-func resolveOrder(o Options, order machine.Prepare, kept program) (*launch, error) {
+func resolveOrder(o HostOptions, order machine.Prepare, kept program) (*launch, error) {
 	if order.Command != nil {
 		o.Command = order.Command
 	}
@@ -77,7 +77,7 @@ func resolveOrder(o Options, order machine.Prepare, kept program) (*launch, erro
 	return l, err
 }
 
-func resolveAnew(o Options, current *machine.Recipe) (*launch, error) {
+func resolveAnew(o HostOptions, current *machine.Recipe) (*launch, error) {
 	l, err := resolve(o)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func resolveAnew(o Options, current *machine.Recipe) (*launch, error) {
 }
 
 // surroundings is all of a launch but the executable.
-func surroundings(o Options) (*launch, error) {
+func surroundings(o HostOptions) (*launch, error) {
 	l := &launch{args: o.Command, umask: o.Umask}
 	var err error
 	if l.dir, err = filepath.EvalSymlinks(o.Dir); err != nil {

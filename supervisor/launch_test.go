@@ -138,7 +138,7 @@ func TestExecutableAfterALinkWasMoved(t *testing.T) {
 	if err := os.Symlink("1", link); err != nil {
 		t.Fatal(err)
 	}
-	o, err := Options{Dir: link, Command: []string{"./app"}}.settled()
+	o, err := HostOptions{Dir: link, Command: []string{"./app"}}.settled()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestSharedSocketHint(t *testing.T) {
 		"of datagrams":     {"puma", []string{"udp://127.0.0.1:80"}, false},
 		"one that is well": {"unicorn", []string{"127.0.0.1:80"}, false},
 	} {
-		o := Options{Command: strings.Fields(tt.program)}
+		o := HostOptions{Command: strings.Fields(tt.program)}
 		for _, written := range tt.listen {
 			address, err := handoff.ParseAddress(written)
 			if err != nil {
@@ -242,7 +242,7 @@ func TestStopSignalHint(t *testing.T) {
 	for program, want := range map[string]string{
 		"/usr/sbin/nginx": "QUIT", "php-fpm8.2": "QUIT", "haproxy": "USR1", "node": "", "nginx-proxy": "",
 	} {
-		hint := stopSignalHint(Options{Command: []string{program}, Policy: machine.Policy{StopSignal: syscall.SIGTERM}})
+		hint := stopSignalHint(HostOptions{Command: []string{program}, Policy: machine.Policy{StopSignal: syscall.SIGTERM}})
 		if (hint == "") != (want == "") || !strings.Contains(hint, want) {
 			t.Errorf("%s: %q", program, hint)
 		}

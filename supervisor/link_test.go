@@ -62,7 +62,7 @@ func TestMovedLinkThatNobodyHasNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := releases(t)
-			o := Options{Command: []string{c.command}, Dir: dir + "/releases/1", unnamed: c.unnamed}
+			o := HostOptions{Command: []string{c.command}, Dir: dir + "/releases/1", unnamed: c.unnamed}
 			first, err := resolveOrder(o, machine.Prepare{Generation: 1}, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -97,7 +97,7 @@ func TestDirectoryIsNamedByWhoStartsGrace(t *testing.T) {
 		{"", "../2", dir + "/releases/2", true},
 	} {
 		t.Setenv("PWD", c.pwd)
-		o, err := Options{Dir: c.chdir}.settled()
+		o, err := HostOptions{Dir: c.chdir}.settled()
 		if err != nil || o.Dir != c.dir || o.unnamed != c.unnamed {
 			t.Errorf("PWD %q, --chdir %q: %s, %v, %v", c.pwd, c.chdir, o.Dir, o.unnamed, err)
 		}

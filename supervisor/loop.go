@@ -8,9 +8,9 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-// host does what the machine decides about processes. Its methods are called by
+// performer does what the machine decides about processes. Its methods are called by
 // the loop alone and do not block; each posts what comes of it.
-type host interface {
+type performer interface {
 	prepare(machine.Prepare)
 	abandon(generation int)
 	start(machine.Start)
@@ -37,11 +37,11 @@ type loop struct {
 	events  chan machine.Event
 	// pictures has those who want to see the machine. They are no events: they change
 	// nothing, and are served while grace is handed over too.
-	pictures chan chan<- control.Status
-	done     chan struct{} // closed when nobody takes events any more
-	timers   *timers
-	host     host
-	callers  *callers
+	pictures  chan chan<- control.Status
+	done      chan struct{} // closed when nobody takes events any more
+	timers    *timers
+	performer performer
+	callers   *callers
 	// audience is told what happens.
 	audience []audience
 	// pulse is when beat is to show that the loop does not hang; nil is never.
@@ -217,7 +217,7 @@ func (l *loop) take(ev machine.Event) {
 	case asked:
 		ev = l.callers.admit(e)
 	case adopted:
-		l.host.follow(e.Instance, e.process)
+		l.performer.follow(e.Instance, e.process)
 		ev = e.Moved
 	case machine.TimerExpired:
 		l.timers.disarm(e.Timer.Number)
@@ -234,39 +234,39 @@ func (l *loop) performAll(actions []machine.Action) {
 func (l *loop) perform(a machine.Action) {
 	switch a := a.(type) {
 	case machine.Prepare:
-		l.host.prepare(a)
+		l.performer.prepare(a)
 	case machine.Abandon:
-		l.host.abandon(a.Generation)
+		l.performer.abandon(a.Generation)
 	case machine.Start:
-		l.host.start(a)
+		l.performer.start(a)
 	case machine.Dismiss:
-		l.host.dismiss(a.Instance)
+		l.performer.dismiss(a.Instance)
 	case machine.Tell:
-		l.host.tell(a)
+		l.performer.tell(a)
 	case machine.TellGroup:
-		l.host.tellGroup(a)
+		l.performer.tellGroup(a)
 	case machine.TellRest:
-		l.host.tellRest(a)
+		l.performer.tellRest(a)
 	case machine.Kill:
-		l.host.kill(a.Instance)
+		l.performer.kill(a.Instance)
 	case machine.Reap:
-		l.host.reap(a)
+		l.performer.reap(a)
 	case machine.Release:
-		l.host.release(a.Instance)
+		l.performer.release(a.Instance)
 	case machine.Retire:
-		l.host.retire(a.Generation)
+		l.performer.retire(a.Generation)
 	case machine.Discard:
-		l.host.discard(a.Generation)
+		l.performer.discard(a.Generation)
 	case machine.Count:
-		l.host.count(a)
+		l.performer.count(a)
 	case machine.Steer:
-		l.host.steer(a.Generation)
+		l.performer.steer(a.Generation)
 	case machine.TurnAway:
-		l.host.turnAway()
+		l.performer.turnAway()
 	case machine.LetGo:
-		l.host.letGo(a.Generation)
+		l.performer.letGo(a.Generation)
 	case machine.Observe:
-		l.host.observe(a)
+		l.performer.observe(a)
 	case machine.Arm:
 		l.timers.arm(a)
 	case machine.Disarm:

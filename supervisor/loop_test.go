@@ -93,7 +93,7 @@ func (f *fakeHost) count(c machine.Count) {
 // startLoop runs one in a goroutine of its own.
 func startLoop(f *fakeHost, p machine.Policy) *loop {
 	l := newLoop(p, "nowhere")
-	f.post, l.host = l.post, f
+	f.post, l.performer = l.post, f
 	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
 	go l.run()
 	return l
@@ -106,7 +106,7 @@ type schedule map[time.Duration]machine.Event
 func runLoop(f *fakeHost, p machine.Policy, happens schedule) (l *loop, status int, lines []string) {
 	var log bytes.Buffer
 	l = newLoop(p, "nowhere", &journal{zerolog.New(&log)})
-	f.post, l.host = l.post, f
+	f.post, l.performer = l.post, f
 	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
 	for at, ev := range happens {
 		f.answer(at, ev)

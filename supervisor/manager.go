@@ -242,3 +242,11 @@ func watchdogPeriod() time.Duration {
 	}
 	return time.Duration(limit) * time.Microsecond / 2
 }
+
+// inheritWatchdog: systemd's watchdog was promised the signs of life of the old grace's pid.
+func inheritWatchdog(before int) error {
+	if os.Getenv("WATCHDOG_PID") != strconv.Itoa(before) {
+		return nil
+	}
+	return os.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
+}

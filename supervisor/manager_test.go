@@ -167,7 +167,7 @@ func TestServiceManagerSeesThatTheLoopLives(t *testing.T) {
 	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
 	t.Setenv("WATCHDOG_USEC", "20000")
 	l := newLoop(machine.Policy{}, "nowhere")
-	l.host = &fakeHost{post: l.post}
+	l.performer = &fakeHost{post: l.post}
 	m.attend(l)
 	go l.run()
 	for range 3 {

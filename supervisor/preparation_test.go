@@ -27,7 +27,7 @@ func TestPreparationEndsThoughAFileCannotBeRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			said := make(chan machine.Event, 1)
 			a := &apps{
-				options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: c.timeout}},
+				options:  HostOptions{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: c.timeout}},
 				launches: map[int]*preparation{}, lookUps: make(gate, 1), post: func(ev machine.Event) { said <- ev },
 			}
 			a.prepare(machine.Prepare{Generation: 2})
@@ -54,7 +54,7 @@ func TestLookUpsThatHangAreBounded(t *testing.T) {
 	}
 	said := make(chan machine.Event, 1)
 	a := &apps{
-		options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: time.Millisecond}},
+		options:  HostOptions{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: time.Millisecond}},
 		launches: map[int]*preparation{}, lookUps: make(gate, 2), post: func(ev machine.Event) { said <- ev },
 	}
 	for generation, want := range []string{"deadline exceeded", "deadline exceeded", "2 look-ups before this one still wait", "2 look-ups before this one still wait"} {

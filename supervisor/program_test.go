@@ -19,7 +19,7 @@ func writeFile(t *testing.T, path, text string) {
 
 func recipeOf(t *testing.T, path string) machine.Recipe {
 	t.Helper()
-	l, err := resolve(Options{Command: []string{path}, Dir: filepath.Dir(path)})
+	l, err := resolve(HostOptions{Command: []string{path}, Dir: filepath.Dir(path)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestRollbackFollowsNoLinks(t *testing.T) {
 		}
 	}
 	flip("1")
-	o := Options{Command: []string{"./app", "x"}, Dir: link}
+	o := HostOptions{Command: []string{"./app", "x"}, Dir: link}
 	first, err := resolve(o)
 	if err != nil {
 		t.Fatal(err)

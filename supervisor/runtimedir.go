@@ -28,9 +28,9 @@ const (
 	unlockedPrefix = ".grace-new-"
 )
 
-// RuntimeDir makes the directory that a grace would keep its sockets in, and gives
+// NewRuntimeDir makes the directory that a grace would keep its sockets in, and gives
 // what removes it. The path is empty where none can be made.
-func RuntimeDir(identity *childproc.Identity) (path string, remove func() error) {
+func NewRuntimeDir(identity *childproc.Identity) (path string, remove func() error) {
 	d := openRuntimeDir(identity)
 	return d.path, d.close
 }

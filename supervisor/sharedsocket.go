@@ -14,7 +14,7 @@ var wasteful = []string{"puma", "uwsgi", "daphne", "waitress-serve", "waitress"}
 
 // sharedSocketHint is for a program that would lose some of a queue which it shares with its successor. Another one may
 // start it: bundle exec puma, python3 -m daphne.
-func sharedSocketHint(o Options) string {
+func sharedSocketHint(o HostOptions) string {
 	at := slices.IndexFunc(o.Command, isWasteful)
 	shares := slices.ContainsFunc(o.Listen, func(a handoff.Address) bool { return !a.Steer && strings.HasPrefix(a.Network, "tcp") })
 	if at < 0 || !shares {

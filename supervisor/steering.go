@@ -135,7 +135,7 @@ func steered(a handoff.Address) bool { return a.Steer }
 func shared(a handoff.Address) bool { return !a.Steer }
 
 // openSteering gives nil where nothing is steered.
-func openSteering(o Options, live func(handoff.Member, uint64) bool) (*handoff.Steering, error) {
+func openSteering(o HostOptions, live func(handoff.Member, uint64) bool) (*handoff.Steering, error) {
 	if !o.captures() && !slices.ContainsFunc(o.Listen, steered) {
 		return nil, nil
 	}

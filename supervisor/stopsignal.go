@@ -22,7 +22,7 @@ var graceful = map[string]syscall.Signal{
 	"unicorn":   syscall.SIGQUIT,
 }
 
-func stopSignalHint(o Options) string {
+func stopSignalHint(o HostOptions) string {
 	program := filepath.Base(o.Command[0])
 	for name, want := range graceful {
 		if isProgram(program, name) && want != o.Policy.StopSignal {

@@ -40,7 +40,8 @@ func Run(o Options) (int, error) {
 		reserveThreads()
 	}
 	closeInheritedOnExec()
-	if s.options, err = o.settled(); err != nil {
+	s.options = o
+	if s.options.HostOptions, err = o.settled(); err != nil {
 		return machine.StatusFailure, err
 	}
 	if before != nil {
@@ -84,7 +85,7 @@ type service struct {
 
 // open makes what a first grace needs.
 func (s *service) open() (err error) {
-	if s.first, err = resolve(s.options); err != nil {
+	if s.first, err = resolve(s.options.HostOptions); err != nil {
 		return err
 	}
 	s.first.program.close() // the hooks' shell needs none
@@ -104,7 +105,7 @@ func (s *service) open() (err error) {
 		return err
 	}
 	s.runtime = openRuntimeDir(s.first.identity)
-	s.steering, err = openSteering(s.options, live(s.unowned))
+	s.steering, err = openSteering(s.options.HostOptions, live(s.unowned))
 	return err
 }
 
@@ -113,15 +114,15 @@ func (s *service) assemble() {
 	s.options.Policy.Steered = s.steering != nil
 	s.options.Policy.Shared = slices.ContainsFunc(s.options.Listen, shared)
 	s.loop = newLoop(s.options.Policy, describeOutput(), &journal{s.options.Log})
-	s.hooks = newHooks(s.options, s.first, s.family, s.loop.post)
+	s.hooks = newHooks(s.options.HostOptions, s.options.Name, s.first, s.family, s.loop.post)
 	s.loop.audience = append(s.loop.audience, s.hooks)
 	s.apps = &apps{
-		options: s.options, family: s.family, held: s.listeners, listeners: sharedOf(s.listeners),
+		options: s.options.HostOptions, family: s.family, held: s.listeners, listeners: sharedOf(s.listeners),
 		steering: s.steering, unowned: s.unowned, runtime: s.runtime, post: s.loop.post,
 		launches: map[int]*preparation{}, running: map[int]*app{}, programs: map[int]program{},
 		looks: make(gate, mostLooks), lookUps: make(gate, mostLooks),
 	}
-	s.loop.host = s.apps
+	s.loop.performer = s.apps
 	s.handover = &handover{service: s}
 	s.loop.successor = s.handover
 }
@@ -154,11 +155,11 @@ func (s *service) serve(greet func()) (int, error) {
 
 // openServers makes those who ask, or look, while the loop runs.
 func (s *service) openServers() (err error) {
-	desk := &desk{loop: s.loop, apps: s.apps, name: s.options.Name, started: time.Now()}
+	desk := &desk{loop: s.loop, apps: s.apps, name: s.options.Name, version: s.options.Version, started: time.Now()}
 	if s.counter, err = openCounter(s.socket, desk); err != nil {
 		return err
 	}
-	if s.exporter, err = openExporter(s.metrics, s.loop, desk); err != nil {
+	if s.exporter, err = openExporter(s.metrics, s.loop, desk, s.options.Log); err != nil {
 		return err
 	}
 	s.patrol, err = openPatrol(s.listeners, s.loop.post)
@@ -240,7 +241,7 @@ func (s *service) announce() {
 	for _, l := range s.listeners {
 		s.options.Log.Info().Str("name", l.Name()).Str("network", l.Network()).Str("address", l.Bound()).Msg("listening")
 	}
-	for _, hint := range []string{stopSignalHint(s.options), sharedSocketHint(s.options)} {
+	for _, hint := range []string{stopSignalHint(s.options.HostOptions), sharedSocketHint(s.options.HostOptions)} {
 		if hint != "" {
 			s.options.Log.Warn().Msg(hint)
 		}
@@ -297,4 +298,27 @@ func reviveAll(watch *handoff.HangupWatch, post func(machine.Event)) {
 			post(machine.Revived{Listener: l.Name(), Why: err.Error()})
 		}
 	}
+}
+
+// unowned gives those of the sockets that no process of the app has open. Where one of them
+// cannot be looked into, it may have any.
+func (s *service) unowned(inodes []uint64) []uint64 {
+	self := os.Getpid()
+	others := func() ([]int, error) {
+		pids, err := s.kin(self)
+		return slices.DeleteFunc(pids, func(pid int) bool { return pid == self }), err
+	}
+	unowned, err := childproc.Unowned(inodes, others)
+	if err != nil {
+		return nil
+	}
+	return unowned
+}
+
+// kin are all who may belong to the app.
+func (s *service) kin(self int) ([]int, error) {
+	if s.strange {
+		return childproc.Everybody()
+	}
+	return childproc.Tree(self)
 }

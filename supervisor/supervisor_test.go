@@ -19,7 +19,7 @@ func TestServeThatCannotBeginLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{options: Options{Policy: testPolicy(), Name: "web", Log: zerolog.Nop()}, first: &launch{}}
+	s := &service{options: Options{HostOptions: HostOptions{Policy: testPolicy()}, Name: "web", Log: zerolog.Nop()}, first: &launch{}}
 	if s.metrics, err = handoff.Bind(address); err != nil {
 		t.Fatal(err)
 	}

@@ -55,6 +55,17 @@ type InstanceSnapshot struct {
 	ExitKnown      bool
 }
 
+// Instances are all that the snapshot has, by number.
+func (s Snapshot) Instances() map[int]InstanceSnapshot {
+	all := map[int]InstanceSnapshot{}
+	for _, g := range s.Generations {
+		for _, i := range g.Instances {
+			all[i.ID] = i
+		}
+	}
+	return all
+}
+
 // Calm reports whether the machine can travel: what is under way would be cut.
 func (m *Machine) Calm() bool {
 	if m.mode != running || m.candidate != nil || m.wish != nil || m.current == nil || m.current.attempt != nil {
