@@ -139,12 +139,6 @@ func (l *loop) leave() {
 	l.part(l.machine.Snapshot(l.timers.due))
 }
 
-// adopted is a moved with the process, which the host follows from then on, as one that was started.
-type adopted struct {
-	machine.Moved
-	process *childproc.Process
-}
-
 // parting is what the loop and the handover agree by: either an event is taken, or the other grace is let go on.
 type parting struct {
 	cut    chan struct{} // closed when there is something else to do

@@ -176,3 +176,9 @@ func (e *ear) move(pid int) {
 	e.main.Store(int64(pid))
 	e.apps.post(adopted{machine.Moved{Instance: e.instance, PID: pid}, p})
 }
+
+// adopted is a moved with the process, which the host follows from then on, as one that was started.
+type adopted struct {
+	machine.Moved
+	process *childproc.Process
+}

@@ -6,11 +6,15 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/machine"
 )
+
+// evictGrace is how long an evicted process has between TERM and KILL.
+const evictGrace = 5 * time.Second
 
 // evict ends who has an address, with --evict, so that it can be bound after all. Its error says who that is, and what
 // can be done.

@@ -16,9 +16,6 @@ import (
 	"github.com/gracerun/grace/supervisor/succession"
 )
 
-// evictGrace is how long an evicted process has between TERM and KILL.
-const evictGrace = 5 * time.Second
-
 // Run supervises the app until it has ended and returns grace's exit status. An
 // error means that it never came to start the app.
 //

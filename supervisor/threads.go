@@ -14,8 +14,6 @@ const (
 	// spareThreads are enough for that, for the runtime's own, for each place where grace waits in the kernel (a fork, a log
 	// that nobody reads, a slow file system, a reexec), and for short calls that the scheduler takes for long ones.
 	spareThreads = 24
-	// mostLooks bounds what may be slow in the kernel and may be asked for at once: a status, a look at an instance.
-	mostLooks = 4
 )
 
 // reserveThreads makes the threads that grace may need, as far as that leaves room for the app.
@@ -41,10 +39,3 @@ func makeThreads(n int) {
 	close(enough)
 	ended.Wait() // a thread that a goroutine is locked to is no idle one
 }
-
-// gate lets so many in at once as it has room for.
-type gate chan struct{}
-
-func (g gate) enter() { g <- struct{}{} }
-
-func (g gate) leave() { <-g }

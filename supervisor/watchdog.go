@@ -6,10 +6,14 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
+// heardInterval is between two looks at whether an app can be heard: the directory of its NOTIFY_SOCKET goes at a logout, or with
+// a cleaner of /tmp.
+const heardInterval = 5 * time.Second
+
 // lookAfter sees until the end of an instance that it can be heard, and that the watchdog does not take it for hanging
 // where it cannot.
 func (a *apps) lookAfter(app *app) {
-	interval := keepInterval
+	interval := heardInterval
 	if watchdog := a.options.Policy.Watchdog; watchdog > 0 {
 		interval = min(interval, watchdog/4)
 	}
