@@ -13,6 +13,7 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -169,9 +170,9 @@ func (f *runFlags) run(command []string) error {
 
 func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o := supervisor.Options{PIDFile: f.pidFile, Name: f.name, Version: version()}
-	o.HostOptions = supervisor.HostOptions{
+	o.Options = host.Options{
 		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir, User: f.user, Group: f.group,
-		Capture: supervisor.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: supervisor.NoNewPrivs(f.noNewPrivs),
+		Capture: host.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: host.NoNewPrivs(f.noNewPrivs),
 	}
 	var err error
 	for _, written := range f.listen {
@@ -205,7 +206,7 @@ func (f *runFlags) policy(o supervisor.Options) (machine.Policy, error) {
 		StopSignal: stop, StopGroup: f.stopGroup, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
 		DrainDelay: f.drainDelay, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog, Held: held,
 	}
-	if !held && o.Capture == supervisor.CaptureOff {
+	if !held && o.Capture == host.CaptureOff {
 		p.NoUpgrade = "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)"
 	}
 	return p, err
@@ -214,13 +215,13 @@ func (f *runFlags) policy(o supervisor.Options) (machine.Policy, error) {
 // firstSocket is for programs that take long to start, such as those in Java.
 const firstSocket = 10 * time.Second
 
-func (f *runFlags) readiness(written string) (supervisor.Readiness, error) {
-	r := supervisor.Readiness{Mode: supervisor.ReadyMode(written), Delay: f.readyDelay, FirstSocket: firstSocket}
+func (f *runFlags) readiness(written string) (host.Readiness, error) {
+	r := host.Readiness{Mode: host.ReadyMode(written), Delay: f.readyDelay, FirstSocket: firstSocket}
 	if f.delayGiven {
 		r.FirstSocket = f.readyDelay
 	}
 	if probe, ok := strings.CutPrefix(written, "cmd:"); ok {
-		r.Mode, r.Probe = supervisor.ReadyCommand, probe
+		r.Mode, r.Probe = host.ReadyCommand, probe
 		return r, nil
 	}
 	if strings.HasPrefix(written, "http://") {
@@ -228,11 +229,11 @@ func (f *runFlags) readiness(written string) (supervisor.Readiness, error) {
 		if err != nil || target.Hostname() == "" {
 			return r, fmt.Errorf("--ready %q: no such address (write http://HOST:PORT/PATH)", written)
 		}
-		r.Mode, r.URL = supervisor.ReadyHTTP, written
+		r.Mode, r.URL = host.ReadyHTTP, written
 		return r, nil
 	}
 	switch r.Mode {
-	case supervisor.ReadyAuto, supervisor.ReadyNotify, supervisor.ReadyDelay, supervisor.ReadyTCP:
+	case host.ReadyAuto, host.ReadyNotify, host.ReadyDelay, host.ReadyTCP:
 		return r, nil
 	}
 	return r, fmt.Errorf("--ready %q: use auto, notify, delay, tcp, http://HOST:PORT/PATH or cmd:COMMAND", written)
@@ -249,14 +250,14 @@ func parseMetrics(written string) (*handoff.Address, error) {
 	return &address, nil
 }
 
-func parseHooks(written []string) ([]supervisor.Hook, error) {
-	var hooks []supervisor.Hook
+func parseHooks(written []string) ([]host.Hook, error) {
+	var hooks []host.Hook
 	for _, w := range written {
 		event, command, _ := strings.Cut(w, "=")
 		if !slices.Contains(machine.FactNames(), event) || strings.TrimSpace(command) == "" {
 			return nil, fmt.Errorf("--on %q: write EVENT=COMMAND, with one of the events %s", w, strings.Join(machine.FactNames(), ", "))
 		}
-		hooks = append(hooks, supervisor.Hook{On: machine.Fact(event), Command: command})
+		hooks = append(hooks, host.Hook{On: machine.Fact(event), Command: command})
 	}
 	return hooks, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/spf13/cobra"
 )
@@ -131,12 +132,12 @@ func TestOptions(t *testing.T) {
 				[]time.Duration{2 * time.Minute, 3 * time.Second, 4 * time.Second, 5 * time.Second}
 		}},
 		"ready by http": {[]string{"--ready=http://127.0.0.1:80/ok"}, func(o supervisor.Options) (any, any) {
-			return o.Readiness, supervisor.Readiness{Mode: supervisor.ReadyHTTP, URL: "http://127.0.0.1:80/ok", Delay: time.Second, FirstSocket: 10 * time.Second}
+			return o.Readiness, host.Readiness{Mode: host.ReadyHTTP, URL: "http://127.0.0.1:80/ok", Delay: time.Second, FirstSocket: 10 * time.Second}
 		}},
 		"ready by command": {[]string{"--ready=cmd:curl -f localhost", "--ready-delay=2s"}, func(o supervisor.Options) (any, any) {
-			return o.Readiness, supervisor.Readiness{Mode: supervisor.ReadyCommand, Probe: "curl -f localhost", Delay: 2 * time.Second, FirstSocket: 10 * time.Second}
+			return o.Readiness, host.Readiness{Mode: host.ReadyCommand, Probe: "curl -f localhost", Delay: 2 * time.Second, FirstSocket: 10 * time.Second}
 		}},
-		"ready by notice": {[]string{"--ready=notify"}, func(o supervisor.Options) (any, any) { return o.Readiness.Mode, supervisor.ReadyNotify }},
+		"ready by notice": {[]string{"--ready=notify"}, func(o supervisor.Options) (any, any) { return o.Readiness.Mode, host.ReadyNotify }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := optionsOf(t, append(c.flags, "--", "./app", "--flag")...)

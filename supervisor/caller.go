@@ -36,7 +36,7 @@ func (c *callers) admit(a asked) machine.Event {
 }
 
 // hear leaves the last place to the result.
-func (c *callers) hear(at time.Time, r machine.Report) {
+func (c *callers) Hear(at time.Time, r machine.Report) {
 	for _, lines := range c.waiting {
 		if len(lines) < cap(lines)-1 {
 			lines <- control.Line{Report: reportMessage(r, at)}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -16,7 +17,7 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	lines := make(chan control.Line, 3)
 	c.admit(asked{as: func(request int) machine.Event { return machine.UpgradeRequested{Request: request} }, lines: lines})
 	for range 10 {
-		c.hear(time.Unix(1, 0), machine.Report{Level: machine.Warn, Text: "hello", Fact: machine.FactCrashed, Generation: 3, Took: time.Second})
+		c.Hear(time.Unix(1, 0), machine.Report{Level: machine.Warn, Text: "hello", Fact: machine.FactCrashed, Generation: 3, Took: time.Second})
 	}
 	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeFailed, Why: "because", Took: time.Second, Ran: true}})
 	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeUpgraded}}) // nobody waits any more
@@ -67,7 +68,7 @@ func TestDeskBringsTheResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{startTime: 400 * time.Millisecond, drainTime: 2 * time.Second}
 		l := startLoop(f, testPolicy())
-		d := &desk{loop: l, apps: &apps{family: new(childproc.Family), looks: make(gate, 1)}}
+		d := &desk{loop: l, apps: &host.Apps{Family: new(childproc.Family), Looks: make(host.Gate, 1)}}
 		time.Sleep(time.Second)
 		lines, err := d.Ask(t.Context(), control.Request{Do: control.Upgrade, Command: []string{"b"}})
 		if err != nil {

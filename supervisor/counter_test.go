@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 )
 
 // At a logout the directory goes, and with it the way to grace.
@@ -27,7 +28,7 @@ func TestControlSocketIsMadeAnew(t *testing.T) {
 			t.Setenv("XDG_RUNTIME_DIR", parent)
 			t.Setenv("RUNTIME_DIRECTORY", "")
 			l := startLoop(&fakeHost{}, testPolicy())
-			d := &desk{loop: l, apps: &apps{family: new(childproc.Family), looks: make(gate, 1)}, name: "web"}
+			d := &desk{loop: l, apps: &host.Apps{Family: new(childproc.Family), Looks: make(host.Gate, 1)}, name: "web"}
 			socket, err := control.Open("web")
 			if err != nil {
 				t.Fatal(err)

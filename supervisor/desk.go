@@ -12,6 +12,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -19,7 +20,7 @@ import (
 // not know it asks the system, outside the loop.
 type desk struct {
 	loop    *loop
-	apps    *apps
+	apps    *host.Apps
 	name    string
 	version string // of grace
 	started time.Time
@@ -80,8 +81,8 @@ func (d *desk) Status(ctx context.Context) (control.Status, error) {
 	}
 	s.Grace, s.Name, s.PID, s.Started = d.version, d.name, os.Getpid(), d.started
 	select {
-	case d.apps.looks <- struct{}{}:
-		defer d.apps.looks.leave()
+	case d.apps.Looks <- struct{}{}:
+		defer d.apps.Looks.Leave()
 	case <-ctx.Done():
 		return s, ctx.Err()
 	}
@@ -103,7 +104,7 @@ func (d *desk) count(g *control.Generation) (pids []int) {
 		if i.PID == 0 {
 			continue
 		}
-		tree, err := d.apps.family.Tree(i.PID)
+		tree, err := d.apps.Family.Tree(i.PID)
 		if err != nil {
 			whole = false
 			continue
@@ -115,7 +116,7 @@ func (d *desk) count(g *control.Generation) (pids []int) {
 	if !whole {
 		return pids
 	}
-	if connections, err := d.apps.inFlight(g.Number, pids); err == nil {
+	if connections, err := d.apps.InFlight(g.Number, pids); err == nil {
 		g.Connections = &connections
 	}
 	return pids
@@ -124,8 +125,8 @@ func (d *desk) count(g *control.Generation) (pids []int) {
 // listeners has the processes by generation.
 func (d *desk) listeners(generations []control.Generation, pids map[int][]int) []control.Listener {
 	all, everybody := []control.Listener{}, slices.Concat(slices.Collect(maps.Values(pids))...)
-	all = append(all, held(d.apps.listeners, everybody)...)
-	if d.apps.steering == nil {
+	all = append(all, held(d.apps.Listeners, everybody)...)
+	if d.apps.Steering == nil {
 		return all
 	}
 	for _, g := range generations {
@@ -154,14 +155,14 @@ func held(listeners []*handoff.Listener, pids []int) []control.Listener {
 
 // steered lists a generation's own sockets, those at the same address together.
 func (d *desk) steered(generation int, pids []int) []control.Listener {
-	queues := d.apps.steering.Queues(generation)
+	queues := d.apps.Steering.Queues(generation)
 	var addresses []netip.AddrPort
 	for _, queue := range queues {
 		addresses = append(addresses, queue.Bound)
 	}
 	open, err := handoff.OpenAt(pids, addresses)
 	names := map[string]string{}
-	for _, l := range d.apps.held {
+	for _, l := range d.apps.Held {
 		if l.Address().Steer {
 			names[l.Bound()] = l.Name()
 		}

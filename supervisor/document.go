@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/succession"
 )
@@ -20,7 +21,7 @@ type document struct {
 	Grace   string // the program's version
 	PID     int
 	Machine machine.Snapshot
-	Host    hostState
+	Host    host.HostState
 }
 
 func (d *document) estate() (succession.Estate, error) {
@@ -28,7 +29,7 @@ func (d *document) estate() (succession.Estate, error) {
 	if err != nil {
 		return succession.Estate{}, fmt.Errorf("cannot write down grace's state: %w", err)
 	}
-	return succession.Estate{Document: text, Files: d.Host.files()}, nil
+	return succession.Estate{Document: text, Files: d.Host.Files()}, nil
 }
 
 // read refuses what only a newer grace understands.

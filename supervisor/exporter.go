@@ -52,7 +52,7 @@ func openExporter(socket *handoff.Listener, l *loop, d *desk, log zerolog.Logger
 	return e, nil
 }
 
-func (e *exporter) hear(_ time.Time, r machine.Report) {
+func (e *exporter) Hear(_ time.Time, r machine.Report) {
 	if r.Fact == machine.FactFailed && r.Generation == 1 {
 		return // the first one is no upgrade
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
@@ -26,13 +27,13 @@ func TestFirstGenerationIsNoUpgrade(t *testing.T) {
 	defer socket.Close()
 	l := newLoop(testPolicy(), "nowhere")
 	close(l.done) // so nobody waits for what it sees
-	e, err := openExporter(socket, l, &desk{loop: l, apps: &apps{family: new(childproc.Family)}}, zerolog.Nop())
+	e, err := openExporter(socket, l, &desk{loop: l, apps: &host.Apps{Family: new(childproc.Family)}}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.close()
-	e.hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 1})
-	e.hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 2})
+	e.Hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 1})
+	e.Hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 2})
 	response, err := http.Get("http://" + socket.Bound() + "/metrics")
 	if err != nil {
 		t.Fatal(err)

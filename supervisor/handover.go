@@ -10,6 +10,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/succession"
 	"golang.org/x/sys/unix"
@@ -31,15 +32,15 @@ func inPlace() bool { return os.Getpid() == 1 || os.Getenv("NOTIFY_SOCKET") == "
 func (h *handover) left() bool { return h.legacy != nil }
 
 // rest waits for the hooks: their output is read here.
-func (h *handover) rest() <-chan struct{} { return h.service.hooks.rest() }
+func (h *handover) rest() <-chan struct{} { return h.service.hooks.Rest() }
 
 // suspend has the apps' messages and calls wait.
 func (h *handover) suspend() <-chan struct{} {
 	s, still := h.service, make(chan struct{})
-	var waited []*app
-	for _, app := range s.apps.running {
-		app.suspended = true
-		s.apps.attempt(app.suspend())
+	var waited []*host.App
+	for _, app := range s.apps.Running {
+		app.Suspended = true
+		s.apps.Attempt(app.Suspend())
 		waited = append(waited, app)
 	}
 	go func() {
@@ -49,7 +50,7 @@ func (h *handover) suspend() <-chan struct{} {
 			s.loop.post(machine.Noticed{Text: "cannot end the watch of the listeners", Why: err.Error()})
 		}
 		for _, app := range waited {
-			app.attending.Wait()
+			app.Attending.Wait()
 		}
 	}()
 	return still
@@ -61,13 +62,13 @@ func (h *handover) resume() {
 	if h.left() {
 		return
 	}
-	for _, app := range s.apps.running {
-		if !app.suspended {
+	for _, app := range s.apps.Running {
+		if !app.Suspended {
 			continue
 		}
-		app.suspended = false
-		s.apps.attempt(app.resume())
-		app.attend()
+		app.Suspended = false
+		s.apps.Attempt(app.Resume())
+		app.Attend()
 	}
 	if !s.loop.over { // or the rest may be under way still
 		s.counter.resume()
@@ -76,7 +77,7 @@ func (h *handover) resume() {
 	case <-s.patrol.ended:
 		patrol, err := openPatrol(s.listeners, s.loop.post)
 		if err != nil {
-			s.apps.attempt(err)
+			s.apps.Attempt(err)
 			return
 		}
 		s.patrol = patrol
@@ -87,11 +88,11 @@ func (h *handover) resume() {
 // handOver gives everything away; if nobody takes it, this grace has it all still.
 func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 	s := h.service
-	if s.hooks.open.Load() > 0 {
+	if s.hooks.Open.Load() > 0 {
 		return machine.ReexecDelayed{}
 	}
-	for _, app := range s.apps.running {
-		if !app.suspended {
+	for _, app := range s.apps.Running {
+		if !app.Suspended {
 			return machine.ReexecDelayed{}
 		}
 	}
@@ -132,10 +133,10 @@ func (h *handover) giveOrCut(d *document, p *parting) (pid int, err error) {
 	pid, err = h.give(d, p)
 	close(given)
 	if failed := <-swept; failed != nil {
-		h.service.apps.attempt(failed)
+		h.service.apps.Attempt(failed)
 	}
 	if err != nil {
-		h.service.apps.attempt(h.service.family.KillSuccessors(succession.Variable))
+		h.service.apps.Attempt(h.service.family.KillSuccessors(succession.Variable))
 	}
 	return pid, err
 }
@@ -170,9 +171,9 @@ func (h *handover) takeBack(d *document) {
 func (h *handover) describe(m machine.Snapshot) (*document, error) {
 	s := h.service
 	d := &document{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
-	d.Host = hostState{
-		Uncapturable: s.apps.uncapturable.Load(), Runtime: s.runtime.path, RuntimeLock: s.runtime.lock, Hangup: s.signals.catches(syscall.SIGHUP),
-		Strange: s.strange, Launches: map[int]launchState{}, Programs: s.apps.allPrograms(),
+	d.Host = host.HostState{
+		Uncapturable: s.apps.Uncapturable.Load(), Runtime: s.runtime.Path, RuntimeLock: s.runtime.Lock, Hangup: s.signals.catches(syscall.SIGHUP),
+		Strange: s.strange, Launches: map[int]host.LaunchState{}, Programs: s.apps.AllPrograms(),
 	}
 	for _, l := range s.listeners {
 		d.Host.Listeners = append(d.Host.Listeners, l.State())
@@ -183,13 +184,13 @@ func (h *handover) describe(m machine.Snapshot) (*document, error) {
 	}
 	if socket := s.counter.current(); socket != nil {
 		listener, lock := socket.Descriptors()
-		d.Host.Control = &controlState{socket.Path, listener, lock}
+		d.Host.Control = &host.ControlState{Path: socket.Path, Listener: listener, Lock: lock}
 	}
-	for generation, p := range s.apps.launches {
-		d.Host.Launches[generation] = p.launch.state()
+	for generation, p := range s.apps.Launches {
+		d.Host.Launches[generation] = p.Launch.State()
 	}
-	for _, app := range s.apps.running {
-		state, err := app.state()
+	for _, app := range s.apps.Running {
+		state, err := app.State()
 		if err != nil {
 			return nil, err
 		}
@@ -318,21 +319,21 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 		}
 	}
 	if left.Steering != nil {
-		if s.steering, err = handoff.TakeOverSteering(*left.Steering, files, live(s.unowned)); err != nil {
+		if s.steering, err = handoff.TakeOverSteering(*left.Steering, files, host.Live(s.unowned)); err != nil {
 			return err
 		}
-	} else if s.steering, err = openSteering(s.options.HostOptions, live(s.unowned)); err != nil { // a grace before captured less
+	} else if s.steering, err = host.OpenSteering(s.options.Options, host.Live(s.unowned)); err != nil { // a grace before captured less
 		return err
 	}
-	s.runtime.path = left.Runtime
+	s.runtime.Path = left.Runtime
 	if left.RuntimeLock > 0 { // a grace before had none
-		if s.runtime.lock, err = files.Take(left.RuntimeLock); err != nil {
+		if s.runtime.Lock, err = files.Take(left.RuntimeLock); err != nil {
 			return err
 		}
 	}
-	s.first = left.Launches[d.Machine.Current].launch()
+	s.first = left.Launches[d.Machine.Current].Launch()
 	if left.Control != nil {
-		if err := left.Control.take(files); err != nil {
+		if err := left.Control.Take(files); err != nil {
 			return err
 		}
 	}
@@ -347,15 +348,15 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 }
 
 func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors) error {
-	s.apps.uncapturable.Store(d.Host.Uncapturable)
+	s.apps.Uncapturable.Store(d.Host.Uncapturable)
 	for generation, state := range d.Host.Launches {
-		s.apps.launches[generation] = newPreparation(state.launch())
+		s.apps.Launches[generation] = host.NewPreparation(state.Launch())
 	}
-	if err := s.apps.takeOverPrograms(d.Host.Programs, files); err != nil {
+	if err := s.apps.TakeOverPrograms(d.Host.Programs, files); err != nil {
 		return err
 	}
 	for _, state := range d.Host.Apps {
-		if err := s.apps.takeOver(state, d.PID, !same, files); err != nil {
+		if err := s.apps.TakeOver(state, d.PID, !same, files); err != nil {
 			return err
 		}
 	}
@@ -365,7 +366,7 @@ func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors)
 	}
 	s.loop.machine = m
 	s.loop.begin = func() []machine.Action {
-		s.apps.carryOn(d.Machine)
+		s.apps.CarryOn(d.Machine)
 		why := fmt.Sprintf("from grace %s, pid %d", d.Grace, d.PID)
 		return append([]machine.Action{machine.Report{Level: machine.Info, Text: "taken over", Generation: d.Machine.Current, PID: os.Getpid(), Why: why}}, actions...)
 	}
@@ -389,7 +390,7 @@ func (s *service) settleIn(d *document, same bool) {
 			errs = append(errs, err)
 		} else {
 			s.options.Name = s.socket.Name
-			s.hooks.name = s.socket.Name
+			s.hooks.Name = s.socket.Name
 		}
 	}
 	errs = append(errs, inheritWatchdog(d.PID))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -23,9 +24,9 @@ func anyDocument(t *testing.T) *document {
 	}
 	return &document{
 		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.Snapshot(func(machine.Timer) time.Time { return time.Time{} }),
-		Host: hostState{
-			Launches: map[int]launchState{1: (&launch{path: "/app", env: []string{"SECRET=1"}}).state()},
-			Apps:     []appState{{Generation: 1, Instance: 1, Calls: -1}},
+		Host: host.HostState{
+			Launches: map[int]host.LaunchState{1: (&host.Launch{Path: "/app", Env: []string{"SECRET=1"}}).State()},
+			Apps:     []host.AppState{{Generation: 1, Instance: 1, Calls: -1}},
 		},
 	}
 }
@@ -52,7 +53,7 @@ func TestDocumentTravels(t *testing.T) {
 	if before, after := asJSON(t, d), asJSON(t, got); before != after {
 		t.Errorf("%s\ncame as\n%s", before, after)
 	}
-	if l := got.Host.Launches[1].launch(); l.path != "/app" || l.env[0] != "SECRET=1" {
+	if l := got.Host.Launches[1].Launch(); l.Path != "/app" || l.Env[0] != "SECRET=1" {
 		t.Errorf("%+v", l)
 	}
 }
@@ -64,7 +65,7 @@ func TestForeignDocumentIsRefused(t *testing.T) {
 		"version 0":                          func(d *document) { d.Version = 0 },
 		"how generation 1 is started":        func(d *document) { d.Host.Launches = nil },
 		"instance 1 without its process":     func(d *document) { d.Host.Apps = nil },
-		"processes of no instance":           func(d *document) { d.Host.Apps = append(d.Host.Apps, appState{Instance: 9}) },
+		"processes of no instance":           func(d *document) { d.Host.Apps = append(d.Host.Apps, host.AppState{Instance: 9}) },
 		"instance 1 without its process, or": func(d *document) { d.Machine.Generations[0].Instances[0].PID = 0 },
 	} {
 		d := anyDocument(t)
@@ -93,12 +94,12 @@ func TestUnknownFieldsArePassedOver(t *testing.T) {
 }
 
 func TestFilesAreEachOnce(t *testing.T) {
-	h := hostState{
-		Control: &controlState{Listener: 9, Lock: 4}, RuntimeLock: 8,
-		Apps: []appState{{Calls: -1, Fresh: map[uint64]int{7: 9}}},
+	h := host.HostState{
+		Control: &host.ControlState{Listener: 9, Lock: 4}, RuntimeLock: 8,
+		Apps: []host.AppState{{Calls: -1, Fresh: map[uint64]int{7: 9}}},
 	}
 	h.Apps[0].Main.PIDFD, h.Apps[0].Notify.FD, h.Apps[0].Predecessors.Predecessor = 5, 6, -1
-	if got := asJSON(t, h.files()); got != "[4,5,6,8,9]" {
+	if got := asJSON(t, h.Files()); got != "[4,5,6,8,9]" {
 		t.Error(got)
 	}
 }
@@ -189,7 +190,7 @@ func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 		time.Sleep(30 * time.Second) // of a minute
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		d := &desk{loop: l, apps: &apps{family: new(childproc.Family), looks: make(gate, 1)}}
+		d := &desk{loop: l, apps: &host.Apps{Family: new(childproc.Family), Looks: make(host.Gate, 1)}}
 		if s, err := d.Status(short); err != nil || s.Current != 1 || s.State != "serving" {
 			t.Errorf("%+v, %v", s, err)
 		}

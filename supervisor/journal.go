@@ -17,7 +17,7 @@ var levels = [...]zerolog.Level{
 	machine.Failure: zerolog.ErrorLevel,
 }
 
-func (j *journal) hear(_ time.Time, r machine.Report) {
+func (j *journal) Hear(_ time.Time, r machine.Report) {
 	e := j.log.WithLevel(levels[r.Level])
 	if r.Generation != 0 {
 		e = e.Int("generation", r.Generation)

@@ -5,30 +5,31 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // performer does what the machine decides about processes. Its methods are called by
 // the loop alone and do not block; each posts what comes of it.
 type performer interface {
-	prepare(machine.Prepare)
-	abandon(generation int)
-	start(machine.Start)
-	dismiss(instance int)
-	tell(machine.Tell)
-	tellGroup(machine.TellGroup)
-	tellRest(machine.TellRest)
-	follow(instance int, main *childproc.Process)
-	kill(instance int)
-	reap(machine.Reap)
-	release(instance int)
-	retire(generation int)
-	discard(generation int)
-	count(machine.Count)
-	steer(generation int)
-	turnAway()
-	letGo(generation int)
-	observe(machine.Observe)
+	Prepare(machine.Prepare)
+	Abandon(generation int)
+	Start(machine.Start)
+	Dismiss(instance int)
+	Tell(machine.Tell)
+	TellGroup(machine.TellGroup)
+	TellRest(machine.TellRest)
+	Follow(instance int, main *childproc.Process)
+	Kill(instance int)
+	Reap(machine.Reap)
+	Release(instance int)
+	Retire(generation int)
+	Discard(generation int)
+	Count(machine.Count)
+	Steer(generation int)
+	TurnAway()
+	LetGo(generation int)
+	Observe(machine.Observe)
 }
 
 // loop is the one goroutine that owns the machine.
@@ -68,7 +69,7 @@ type successor interface {
 
 // audience hears every report, in the loop's goroutine, and does not block.
 type audience interface {
-	hear(at time.Time, r machine.Report)
+	Hear(at time.Time, r machine.Report)
 }
 
 func newLoop(p machine.Policy, output string, a ...audience) *loop {
@@ -210,8 +211,8 @@ func (l *loop) take(ev machine.Event) {
 	switch e := ev.(type) {
 	case asked:
 		ev = l.callers.admit(e)
-	case adopted:
-		l.performer.follow(e.Instance, e.process)
+	case host.Adopted:
+		l.performer.Follow(e.Instance, e.Process)
 		ev = e.Moved
 	case machine.TimerExpired:
 		l.timers.disarm(e.Timer.Number)
@@ -228,39 +229,39 @@ func (l *loop) performAll(actions []machine.Action) {
 func (l *loop) perform(a machine.Action) {
 	switch a := a.(type) {
 	case machine.Prepare:
-		l.performer.prepare(a)
+		l.performer.Prepare(a)
 	case machine.Abandon:
-		l.performer.abandon(a.Generation)
+		l.performer.Abandon(a.Generation)
 	case machine.Start:
-		l.performer.start(a)
+		l.performer.Start(a)
 	case machine.Dismiss:
-		l.performer.dismiss(a.Instance)
+		l.performer.Dismiss(a.Instance)
 	case machine.Tell:
-		l.performer.tell(a)
+		l.performer.Tell(a)
 	case machine.TellGroup:
-		l.performer.tellGroup(a)
+		l.performer.TellGroup(a)
 	case machine.TellRest:
-		l.performer.tellRest(a)
+		l.performer.TellRest(a)
 	case machine.Kill:
-		l.performer.kill(a.Instance)
+		l.performer.Kill(a.Instance)
 	case machine.Reap:
-		l.performer.reap(a)
+		l.performer.Reap(a)
 	case machine.Release:
-		l.performer.release(a.Instance)
+		l.performer.Release(a.Instance)
 	case machine.Retire:
-		l.performer.retire(a.Generation)
+		l.performer.Retire(a.Generation)
 	case machine.Discard:
-		l.performer.discard(a.Generation)
+		l.performer.Discard(a.Generation)
 	case machine.Count:
-		l.performer.count(a)
+		l.performer.Count(a)
 	case machine.Steer:
-		l.performer.steer(a.Generation)
+		l.performer.Steer(a.Generation)
 	case machine.TurnAway:
-		l.performer.turnAway()
+		l.performer.TurnAway()
 	case machine.LetGo:
-		l.performer.letGo(a.Generation)
+		l.performer.LetGo(a.Generation)
 	case machine.Observe:
-		l.performer.observe(a)
+		l.performer.Observe(a)
 	case machine.Arm:
 		l.timers.arm(a)
 	case machine.Disarm:
@@ -279,6 +280,6 @@ func (l *loop) perform(a machine.Action) {
 func (l *loop) tell(r machine.Report) {
 	now := time.Now()
 	for _, a := range l.audience {
-		a.hear(now, r)
+		a.Hear(now, r)
 	}
 }

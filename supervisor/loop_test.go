@@ -41,12 +41,12 @@ func (f *fakeHost) answer(after time.Duration, ev machine.Event) {
 	time.AfterFunc(after, func() { f.post(ev) })
 }
 
-func (f *fakeHost) prepare(p machine.Prepare) {
+func (f *fakeHost) Prepare(p machine.Prepare) {
 	f.answer(0, machine.Prepared{Generation: p.Generation, Recipe: recipeOfApp(p)})
 }
-func (f *fakeHost) abandon(int) {}
+func (f *fakeHost) Abandon(int) {}
 
-func (f *fakeHost) start(s machine.Start) {
+func (f *fakeHost) Start(s machine.Start) {
 	f.begun[s.Instance] = time.Now()
 	f.answer(time.Nanosecond, machine.Started{Instance: s.Instance, PID: s.Instance})
 	f.answer(f.startTime, machine.Readied{Instance: s.Instance})
@@ -60,33 +60,33 @@ func (f *fakeHost) end(instance int, after time.Duration, exit machine.Exit) {
 	f.answer(after+time.Nanosecond, machine.Emptied{Instance: instance, PID: instance})
 }
 
-func (f *fakeHost) tell(t machine.Tell) {
+func (f *fakeHost) Tell(t machine.Tell) {
 	f.told[t.Instance] = time.Now()
 	if f.drainTime > 0 {
 		f.end(t.Instance, f.drainTime, machine.Exit{})
 	}
 }
 
-func (f *fakeHost) dismiss(int)                 {}
-func (f *fakeHost) steer(int)                   {}
-func (f *fakeHost) turnAway()                   {}
-func (f *fakeHost) letGo(int)                   {}
-func (f *fakeHost) observe(machine.Observe)     {}
-func (f *fakeHost) tellGroup(machine.TellGroup) {}
-func (f *fakeHost) tellRest(machine.TellRest)   {}
+func (f *fakeHost) Dismiss(int)                 {}
+func (f *fakeHost) Steer(int)                   {}
+func (f *fakeHost) TurnAway()                   {}
+func (f *fakeHost) LetGo(int)                   {}
+func (f *fakeHost) Observe(machine.Observe)     {}
+func (f *fakeHost) TellGroup(machine.TellGroup) {}
+func (f *fakeHost) TellRest(machine.TellRest)   {}
 
-func (f *fakeHost) follow(int, *childproc.Process) {}
+func (f *fakeHost) Follow(int, *childproc.Process) {}
 
-func (f *fakeHost) kill(instance int) {
+func (f *fakeHost) Kill(instance int) {
 	f.kills[instance]++
 	f.end(instance, time.Nanosecond, machine.Exit{Signal: syscall.SIGKILL})
 }
 
-func (f *fakeHost) reap(machine.Reap) {}
-func (f *fakeHost) release(int)       {}
-func (f *fakeHost) retire(int)        {}
-func (f *fakeHost) discard(int)       {}
-func (f *fakeHost) count(c machine.Count) {
+func (f *fakeHost) Reap(machine.Reap) {}
+func (f *fakeHost) Release(int)       {}
+func (f *fakeHost) Retire(int)        {}
+func (f *fakeHost) Discard(int)       {}
+func (f *fakeHost) Count(c machine.Count) {
 	f.answer(0, machine.Counted{Generation: c.Generation, InFlight: 7})
 }
 

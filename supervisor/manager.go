@@ -73,7 +73,7 @@ func (m *manager) begin() {
 
 // resume tells that grace serves already.
 func (m *manager) resume(generation int) {
-	m.hear(time.Time{}, machine.Report{Fact: machine.FactServing, Generation: generation})
+	m.Hear(time.Time{}, machine.Report{Fact: machine.FactServing, Generation: generation})
 }
 
 // close returns when all has been said, or nobody listens.
@@ -86,7 +86,7 @@ func (m *manager) close() {
 }
 
 // hear tells of what has happened.
-func (m *manager) hear(_ time.Time, r machine.Report) {
+func (m *manager) Hear(_ time.Time, r machine.Report) {
 	m.remember(r)
 	message, within := m.turn(r)
 	m.tell(message, max(within, r.Within))

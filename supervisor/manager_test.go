@@ -121,7 +121,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 			m.begin()
 			s.hears("EXTEND_TIMEOUT_USEC=75000000\nSTATUS=starting")
 			for _, told := range append(start, reports...) {
-				m.hear(time.Time{}, told.report)
+				m.Hear(time.Time{}, told.report)
 				if told.want != "" {
 					s.hears(told.want)
 				}
@@ -133,8 +133,8 @@ func TestServiceManagerIsTold(t *testing.T) {
 func TestServiceManagerIsToldOfAFailedStart(t *testing.T) {
 	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
 	m.begin()
-	m.hear(time.Time{}, machine.Report{Text: "instance ended", Level: machine.Warn, Generation: 1, Instance: 1})
-	m.hear(time.Time{}, machine.Report{Fact: machine.FactFailed, Text: "first generation failed", Level: machine.Failure, Generation: 1, Why: "exit status 7"})
+	m.Hear(time.Time{}, machine.Report{Text: "instance ended", Level: machine.Warn, Generation: 1, Instance: 1})
+	m.Hear(time.Time{}, machine.Report{Fact: machine.FactFailed, Text: "first generation failed", Level: machine.Failure, Generation: 1, Why: "exit status 7"})
 	s.next()
 	s.next()
 	s.hears("EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; first generation failed: exit status 7")
@@ -212,7 +212,7 @@ func TestLastWordsAreSent(t *testing.T) {
 
 func TestStatusIsShort(t *testing.T) {
 	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
-	m.hear(time.Time{}, machine.Report{Fact: machine.FactRefused, Why: strings.Repeat("ö", longestStatus)})
+	m.Hear(time.Time{}, machine.Report{Fact: machine.FactRefused, Why: strings.Repeat("ö", longestStatus)})
 	_, status, _ := strings.Cut(s.next(), "STATUS=")
 	if len(status) > longestStatus || len(status) < longestStatus-1 || strings.ToValidUTF8(status, "") != status {
 		t.Errorf("%d bytes: %q", len(status), status)

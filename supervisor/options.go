@@ -7,12 +7,13 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/rs/zerolog"
 )
 
 // Options is what one supervisor is told. Run reads it and changes nothing.
 type Options struct {
-	HostOptions
+	host.Options
 	PIDFile string
 	Metrics *handoff.Address // where metrics and health are asked for; nil: nowhere
 	Name    string           // of the control socket; "" is the working directory's
@@ -22,7 +23,7 @@ type Options struct {
 
 // Validate says what cannot work before anything is touched.
 func (o Options) Validate() error {
-	return errors.Join(o.HostOptions.Validate(), o.validateName(), o.validateMetrics())
+	return errors.Join(o.Options.Validate(), o.validateName(), o.validateMetrics())
 }
 
 func (o Options) validateName() error {

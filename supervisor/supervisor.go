@@ -12,6 +12,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/succession"
 )
@@ -38,14 +39,14 @@ func Run(o Options) (int, error) {
 	}
 	closeInheritedOnExec()
 	s.options = o
-	if s.options.HostOptions, err = o.settled(); err != nil {
+	if s.options.Options, err = o.Settled(); err != nil {
 		return machine.StatusFailure, err
 	}
 	if before != nil {
 		return s.succeed(before)
 	}
 	if err := s.open(); err != nil {
-		return statusOf(err), errors.Join(err, s.close())
+		return host.StatusOf(err), errors.Join(err, s.close())
 	}
 	s.assemble()
 	status, err := s.serve(s.announce)
@@ -61,18 +62,18 @@ type service struct {
 	place     *succession.Succession
 	strange   bool // apps may have parents that are no grace
 	signals   *signals
-	first     *launch // whose environment the hooks have
+	first     *host.Launch // whose environment the hooks have
 	family    *childproc.Family
 	listeners []*handoff.Listener
 	metrics   *handoff.Listener
 	steering  *handoff.Steering
 	pidFile   pidFile
 	socket    *control.Socket
-	runtime   runtimeDir
+	runtime   host.RuntimeDir
 
 	loop     *loop
-	apps     *apps
-	hooks    *hooks
+	apps     *host.Apps
+	hooks    *host.Hooks
 	manager  *manager
 	counter  *counter
 	exporter *exporter
@@ -82,10 +83,10 @@ type service struct {
 
 // open makes what a first grace needs.
 func (s *service) open() (err error) {
-	if s.first, err = resolve(s.options.HostOptions); err != nil {
+	if s.first, err = host.Resolve(s.options.Options); err != nil {
 		return err
 	}
-	s.first.program.close() // the hooks' shell needs none
+	s.first.Program.Close() // the hooks' shell needs none
 	if s.family, err = childproc.NewFamily(); err != nil {
 		return err
 	}
@@ -101,23 +102,23 @@ func (s *service) open() (err error) {
 	if s.socket, err = openControl(&s.options); err != nil {
 		return err
 	}
-	s.runtime = openRuntimeDir(s.first.identity)
-	s.steering, err = openSteering(s.options.HostOptions, live(s.unowned))
+	s.runtime = host.OpenRuntimeDir(s.first.Identity)
+	s.steering, err = host.OpenSteering(s.options.Options, host.Live(s.unowned))
 	return err
 }
 
 // assemble makes the parts that work with what was opened.
 func (s *service) assemble() {
 	s.options.Policy.Steered = s.steering != nil
-	s.options.Policy.Shared = slices.ContainsFunc(s.options.Listen, shared)
+	s.options.Policy.Shared = slices.ContainsFunc(s.options.Listen, host.Shared)
 	s.loop = newLoop(s.options.Policy, describeOutput(), &journal{s.options.Log})
-	s.hooks = newHooks(s.options.HostOptions, s.options.Name, s.first, s.family, s.loop.post)
+	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.family, s.loop.post)
 	s.loop.audience = append(s.loop.audience, s.hooks)
-	s.apps = &apps{
-		options: s.options.HostOptions, family: s.family, held: s.listeners, listeners: sharedOf(s.listeners),
-		steering: s.steering, unowned: s.unowned, runtime: s.runtime, post: s.loop.post,
-		launches: map[int]*preparation{}, running: map[int]*app{}, programs: map[int]program{},
-		looks: make(gate, mostLooks), lookUps: make(gate, mostLooks),
+	s.apps = &host.Apps{
+		Options: s.options.Options, Family: s.family, Held: s.listeners, Listeners: sharedOf(s.listeners),
+		Steering: s.steering, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
+		Launches: map[int]*host.Preparation{}, Running: map[int]*host.App{}, Programs: map[int]host.Program{},
+		Looks: make(host.Gate, host.MostLooks), LookUps: make(host.Gate, host.MostLooks),
 	}
 	s.loop.performer = s.apps
 	s.handover = &handover{service: s}
@@ -134,7 +135,7 @@ func (s *service) serve(greet func()) (int, error) {
 	steered := make(chan struct{})
 	go func() {
 		defer close(steered)
-		guard(func() { watchSteering(s.steering, s.loop.post) }, s.apps.notice("cannot watch the app's sockets any more"))()
+		host.Guard(func() { host.WatchSteering(s.steering, s.loop.post) }, s.apps.Notice("cannot watch the app's sockets any more"))()
 	}()
 	s.manager = openManager(s.options.Policy, s.loop.post)
 	s.manager.attend(s.loop)
@@ -144,8 +145,8 @@ func (s *service) serve(greet func()) (int, error) {
 		return 0, s.handover.leave()
 	}
 	s.manager.close()
-	err := errors.Join(s.apps.close(), s.closeServers(), closeSteering(s.steering))
-	s.hooks.close()
+	err := errors.Join(s.apps.Close(), s.closeServers(), host.CloseSteering(s.steering))
+	s.hooks.Close()
 	<-steered
 	return status, err
 }
@@ -177,7 +178,7 @@ func (s *service) close() error {
 	if s.socket != nil && s.counter == nil {
 		err = s.socket.Close()
 	}
-	return errors.Join(err, s.runtime.close(), s.pidFile.remove())
+	return errors.Join(err, s.runtime.Close(), s.pidFile.remove())
 }
 
 // closeInheritedOnExec: what a service manager gave to grace is not the app's.
@@ -214,10 +215,10 @@ func bind(address handoff.Address, o Options) (*handoff.Listener, error) {
 		return l, err
 	}
 	if !o.Evict {
-		return nil, fmt.Errorf("%w (%s)", err, inUseRemedy)
+		return nil, fmt.Errorf("%w (%s)", err, host.InUseRemedy)
 	}
 	o.Log.Warn().Str("address", address.Addr).Str("why", err.Error()).Msg("evicting")
-	if err := handoff.Evict(inUse, evictGrace); err != nil {
+	if err := handoff.Evict(inUse, host.EvictGrace); err != nil {
 		return nil, err
 	}
 	return handoff.Bind(address)
@@ -238,7 +239,7 @@ func (s *service) announce() {
 	for _, l := range s.listeners {
 		s.options.Log.Info().Str("name", l.Name()).Str("network", l.Network()).Str("address", l.Bound()).Msg("listening")
 	}
-	for _, hint := range []string{stopSignalHint(s.options.HostOptions), sharedSocketHint(s.options.HostOptions)} {
+	for _, hint := range []string{host.StopSignalHint(s.options.Options), host.SharedSocketHint(s.options.Options)} {
 		if hint != "" {
 			s.options.Log.Warn().Msg(hint)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
@@ -19,7 +20,7 @@ func TestServeThatCannotBeginLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{options: Options{HostOptions: HostOptions{Policy: testPolicy()}, Name: "web", Log: zerolog.Nop()}, first: &launch{}}
+	s := &service{options: Options{Options: host.Options{Policy: testPolicy()}, Name: "web", Log: zerolog.Nop()}, first: &host.Launch{}}
 	if s.metrics, err = handoff.Bind(address); err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func TestServeThatCannotBeginLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.assemble()
-	defer s.hooks.close()
+	defer s.hooks.Close()
 	if status, err := s.serve(func() { t.Error("it begins") }); status != machine.StatusFailure || err == nil {
 		t.Errorf("status %d: %v", status, err)
 	}

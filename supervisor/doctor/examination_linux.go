@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/supervisor"
+	"github.com/gracerun/grace/supervisor/host"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,7 +74,7 @@ func (e *examination) prepare() bool {
 	if err != nil {
 		return false
 	}
-	if e.identity, err = supervisor.FindIdentity(e.options.User, e.options.Group); err != nil {
+	if e.identity, err = host.FindIdentity(e.options.User, e.options.Group); err != nil {
 		e.add(Finding{Mechanism: "app's user", State: Missing, serves: holding, Means: err.Error(), Do: "make the user, or give another --user or --group"})
 	}
 	return err == nil

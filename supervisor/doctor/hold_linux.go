@@ -10,7 +10,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
-	"github.com/gracerun/grace/supervisor"
+	"github.com/gracerun/grace/supervisor/host"
 )
 
 // hold starts a patient with a socket of ours, and reports whether apps can be
@@ -166,7 +166,7 @@ type notices struct {
 
 // openNotify gives a finding with an error.
 func (e *examination) openNotify() (*notices, error) {
-	dir, remove := supervisor.NewRuntimeDir(e.identity)
+	dir, remove := host.NewRuntimeDir(e.identity)
 	n := &notices{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in a directory of its own"}}
 	if dir == "" {
 		n.finding.Means = "no directory can be written, so apps reach grace at an abstract address: their network namespace has to be grace's"

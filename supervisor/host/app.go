@@ -1,0 +1,279 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/childproc/capture"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// App is what belongs to one instance.
+type App struct {
+	start   machine.Start
+	ctx     context.Context // ends with the instance
+	cancel  context.CancelFunc
+	launch  *Launch
+	waiting context.Context    // ends with the wait for its readiness
+	dismiss context.CancelFunc // ends that wait
+	// predecessor ends when the generation that this one replaces has; nil if
+	// there is none.
+	predecessor context.Context
+	processes   []*childproc.Process // not reaped: the main one last, before it those that were it before
+	notify      *childproc.NotifySocket
+	calls       *capture.Listener // of a captured app
+	sockets     []*handoff.Listener
+	owned       []*handoff.Listener // those of them that are this instance's own
+	captor      *captor
+	ear         *ear
+	Attending   sync.WaitGroup // those who listen to the app
+	Suspended   bool
+	errands     []<-chan struct{} // closed when nobody looks for what its processes have left behind
+	grant       *handoff.Grant
+}
+
+// main is the process that its instance is watched by. Where that has been reaped it is one
+// that came before it and lives on.
+func (a *App) main() *childproc.Process { return a.processes[len(a.processes)-1] }
+
+func (a *App) signalAll(signal syscall.Signal) error {
+	var errs []error
+	for _, p := range a.processes {
+		errs = append(errs, p.SignalGroup(signal))
+	}
+	return errors.Join(errs...)
+}
+
+// errand does what takes time with the processes, none of which is reaped before it is over.
+func (a *App) errand(do func()) {
+	done := make(chan struct{})
+	a.errands = append(a.errands, done)
+	go func() {
+		defer close(done)
+		do()
+	}()
+}
+
+func (a *App) member() handoff.Member {
+	return handoff.Member{Generation: a.start.Generation, Instance: a.start.Slot}
+}
+
+func (a *Apps) Start(s machine.Start) {
+	ctx, cancel := context.WithCancel(context.Background())
+	waiting, dismiss := context.WithCancel(ctx)
+	app := &App{start: s, ctx: ctx, launch: a.Launches[s.Generation].Launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
+	if before, ok := a.Launches[s.Predecessor]; ok {
+		app.predecessor = before.ctx
+	}
+	if last := a.holder(s); last != nil {
+		a.vacate(last) // now, as what is left of it may stay for longer
+	}
+	a.Running[s.Instance] = app
+	launch := a.Launches[s.Generation].Launch
+	go func() {
+		if err := a.bring(app, launch); err != nil {
+			a.Post(machine.StartFailed{Instance: s.Instance, Exit: failedExit(launch.Path, err)})
+			return
+		}
+		p := app.main() // once started is posted, the processes are the loop's
+		app.ear = newEar(a, s.Instance, app.notify, p.PID)
+		a.Post(machine.Started{Instance: s.Instance, PID: p.PID})
+		a.follows(app, p)
+		app.hear()
+		a.lookAfter(app)
+		a.await(app, waiting, launch, time.Now())
+	}()
+}
+
+// await looks for the instance to be ready.
+func (a *Apps) await(app *App, waiting context.Context, l *Launch, since time.Time) {
+	v := newVigil(a, app, waiting, l, since)
+	go Guard(v.awaitReady, v.giveUp)()
+}
+
+func (a *Apps) follows(app *App, p *childproc.Process) {
+	go Guard(func() { a.watch(app, p) }, func(why string) { a.loseSight(app, p, why) })()
+}
+
+// Attend listens to what the app says and calls.
+func (a *App) Attend() {
+	a.hear()
+	if a.captor != nil {
+		a.answer()
+	}
+}
+
+func (a *App) hear() {
+	a.Attending.Go(Guard(a.ear.listen, a.ear.apps.Notice("cannot read NOTIFY_SOCKET any more")))
+}
+
+func (a *App) answer() { a.Attending.Go(Guard(a.captor.answerAll, a.captor.giveUp)) }
+
+// bring starts the process with all that the contract promises it.
+func (a *Apps) bring(app *App, l *Launch) (err error) {
+	if broken := guarded(func() { err = a.bringUnguarded(app, l) }); broken != nil {
+		err = broken
+	}
+	if err != nil {
+		return errors.Join(err, app.kill())
+	}
+	return nil
+}
+
+func (a *Apps) bringUnguarded(app *App, l *Launch) error {
+	spec := l.spec()
+	spec.Path, spec.Program = a.locate(app.start.Generation, l)
+	spec.Args, spec.Env = l.filled(app.start)
+	if err := a.equip(app, &spec); err != nil {
+		return err
+	}
+	err := a.launch(app, spec)
+	a.Attempt(errors.Join(app.grant.Started(), app.disown()))
+	if err == nil {
+		a.Attempt(app.tellOfPredecessor())
+	}
+	return err
+}
+
+func (a *Apps) equip(app *App, spec *childproc.Spec) error {
+	var why, err error
+	if app.notify, why, err = a.Runtime.openNotify(spec.Identity); err != nil {
+		return err
+	}
+	if why != nil {
+		a.Post(machine.Noticed{Text: "the app has an abstract NOTIFY_SOCKET", Why: why.Error()})
+	}
+	if err = a.own(app); err != nil {
+		return err
+	}
+	app.grant, err = a.Options.Dialects.Issue(handoff.Issue{
+		Listeners:  app.sockets,
+		Command:    spec.Args,
+		Generation: app.start.Generation,
+		Parent:     os.Getpid(),
+	})
+	if err != nil {
+		return err
+	}
+	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
+	spec.Capture = a.Steering != nil && a.Options.captures() && !a.Uncapturable.Load()
+	spec.CaptureUnlink = len(a.Options.CaptureUnix) > 0
+	spec.NoNewPrivs = a.Options.NoNewPrivs.wanted(spec.Capture)
+	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
+	return nil
+}
+
+// own collects the instance's sockets: those that all share, and its own of the
+// steered addresses.
+func (a *Apps) own(app *App) error {
+	for _, l := range a.Held {
+		if l.Address().Steer {
+			var own *handoff.Listener
+			err := a.withEviction(func() (err error) {
+				own, err = a.Steering.Own(app.member(), l)
+				return err
+			})
+			if err != nil {
+				return errors.Join(err, app.disown())
+			}
+			app.owned = append(app.owned, own)
+			l = own
+		}
+		app.sockets = append(app.sockets, l)
+	}
+	if len(app.owned) > 0 {
+		a.Post(machine.Opened{Instance: app.start.Instance})
+	}
+	return nil
+}
+
+// disown leaves its own sockets to the instance, and to the steering.
+func (a *App) disown() error {
+	var errs []error
+	for _, l := range a.owned {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Apps) variables(app *App) []string {
+	env := []string{
+		"NOTIFY_SOCKET=" + app.notify.Path(),
+		"GRACE_GENERATION=" + strconv.Itoa(app.start.Generation),
+		"GRACE_INSTANCE=" + strconv.Itoa(app.start.Slot),
+		"GRACE_KILL_AFTER=" + a.Options.Policy.DrainTimeout.String(),
+	}
+	if d := a.Options.Policy.Watchdog; d > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(d.Microseconds(), 10))
+	}
+	return env
+}
+
+// tellOfPredecessor lets the app know, if its dialect has a way, when it is alone.
+func (a *App) tellOfPredecessor() error {
+	gone := a.grant.Predecessor
+	if gone == nil {
+		return nil
+	}
+	if a.predecessor == nil {
+		return gone.Close()
+	}
+	context.AfterFunc(a.predecessor, func() { _ = gone.Close() }) // the grant may have closed it
+	return nil
+}
+
+func failedExit(path string, err error) machine.Exit {
+	failed := (*childproc.StartError)(nil)
+	if errors.As(err, &failed) {
+		return exitOf(childproc.Exit{Err: failed})
+	}
+	failed = &childproc.StartError{Step: err.Error(), Path: path}
+	if errors.As(err, &failed.Errno) {
+		failed.Step = strings.TrimSuffix(failed.Step, ": "+failed.Errno.Error())
+	}
+	return exitOf(childproc.Exit{Err: failed})
+}
+
+func exitOf(e childproc.Exit) machine.Exit {
+	if e.Err != nil {
+		return machine.Exit{Code: e.Status(), NotRun: e.Err.Error(), Shortage: e.Shortage()}
+	}
+	return machine.Exit{Code: e.Code, Signal: e.Signal, Unknown: e.Unknown}
+}
+
+// watch turns the end of one process into events.
+func (a *Apps) watch(app *App, p *childproc.Process) {
+	instance, pid := app.start.Instance, p.PID
+	exit, err := p.Wait()
+	if err != nil {
+		a.loseSight(app, p, err.Error())
+		return
+	}
+	if err := app.ear.catchUp(app.ctx); err != nil {
+		a.Post(machine.Noticed{Text: "the app's last words may be lost", Why: err.Error()})
+	}
+	if app.waiting.Err() == nil {
+		if why := machine.Joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
+			a.Post(machine.Obstructed{Instance: instance, Why: why})
+		}
+	}
+	a.Post(machine.Exited{Instance: instance, PID: pid, Exit: exitOf(exit)})
+	a.awaitRest(app, p)
+	a.Post(machine.Emptied{Instance: instance, PID: pid})
+}
+
+// awaitRest returns when nothing is left of a process, or nothing can be known of that for another reason than a shortage.
+func (a *Apps) awaitRest(app *App, p *childproc.Process) {
+	err := a.insist(app, "cannot watch what the app left behind yet", func() error { return p.WaitRest(app.ctx.Done()) })
+	if err != nil {
+		a.Post(machine.Noticed{Text: "cannot watch what the app left behind", Why: err.Error()})
+	}
+}

@@ -1,0 +1,156 @@
+package host
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// Apps is the host of real processes. Its maps belong to the loop; a goroutine
+// that fills in one entry is done with it before it posts the event that says so.
+type Apps struct {
+	Options   Options
+	Family    *childproc.Family
+	Held      []*handoff.Listener             // all that the app is to get
+	Listeners []*handoff.Listener             // those of them that all instances share
+	Steering  *handoff.Steering               // nil if nothing is captured
+	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
+	// Uncapturable is set when the system has refused to capture.
+	Uncapturable atomic.Bool
+	Runtime      RuntimeDir
+	Post         func(machine.Event)
+	Launches     map[int]*Preparation
+	Running      map[int]*App
+	Programs     map[int]Program // of generations that have ended, for a rollback
+	Looks        Gate            // into /proc and at sockets, at once
+	LookUps      Gate            // of a command and its files
+	reaping      sync.WaitGroup
+}
+
+func (a *Apps) Tell(t machine.Tell) {
+	app := a.Running[t.Instance]
+	a.Attempt(app.main().Signal(t.Signal))
+	if t.Signal == a.Options.Policy.StopSignal {
+		a.bypass(app, t.Signal)
+	}
+}
+
+func (a *Apps) TellGroup(t machine.TellGroup) {
+	a.Attempt(a.Running[t.Instance].main().SignalGroup(t.Signal))
+}
+
+func (a *Apps) Dismiss(instance int) { a.Running[instance].dismiss() }
+
+func (a *Apps) Follow(instance int, main *childproc.Process) {
+	late, ok := a.Running[instance]
+	if !ok {
+		late = &App{processes: []*childproc.Process{main}}
+		a.reaping.Go(func() { a.Attempt(late.kill()) })
+		return
+	}
+	late.processes = append(late.processes, main)
+	a.follows(late, main)
+}
+
+func (a *Apps) Kill(instance int) {
+	app := a.Running[instance]
+	a.Attempt(app.signalAll(syscall.SIGKILL))
+	a.killRest(app)
+}
+
+func (a *Apps) Reap(r machine.Reap) {
+	app := a.Running[r.Instance]
+	i := slices.IndexFunc(app.processes, func(p *childproc.Process) bool { return p.PID == r.PID })
+	p := app.processes[i]
+	app.processes = slices.Delete(app.processes, i, i+1)
+	errands := slices.Clone(app.errands)
+	a.reaping.Go(func() {
+		for _, done := range errands {
+			<-done
+		}
+		a.Attempt(p.Reap())
+	})
+}
+
+// Close reaps what has ended: PID 1 gets the zombies that grace leaves, and in many containers it does not reap.
+func (a *Apps) Close() error {
+	a.reaping.Wait()
+	_, err := a.Family.ReapOrphans()
+	return err
+}
+
+func (a *Apps) Release(instance int) {
+	app, ok := a.Running[instance]
+	if !ok {
+		return // it never came to a start: its backoff was cut short
+	}
+	app.cancel()
+	if app.grant != nil {
+		a.Attempt(app.grant.Close())
+	}
+	if app.notify != nil {
+		a.Attempt(app.notify.Close())
+	}
+	if app.calls != nil {
+		a.Attempt(app.calls.Close())
+	}
+	a.Attempt(app.disown())
+	a.vacate(app)
+	delete(a.Running, instance)
+}
+
+// holder is the instance in a place that is to be filled again, while something of
+// it is left, or the one that has filled it.
+func (a *Apps) holder(s machine.Start) *App {
+	for _, app := range a.Running {
+		if app.start.Generation == s.Generation && app.start.Slot == s.Slot {
+			return app
+		}
+	}
+	return nil
+}
+
+// Attempt tells of an error that stops nothing. The loop cannot post to itself.
+func (a *Apps) Attempt(err error) {
+	if err != nil {
+		go a.Post(machine.Noticed{Text: "something did not work", Why: err.Error()})
+	}
+}
+
+func (a *Apps) Count(c machine.Count) {
+	failed := func(why string) { a.Post(machine.Counted{Generation: c.Generation, Why: why}) }
+	go Guard(func() {
+		pids, err := a.treesOf(c.PIDs)
+		n := 0
+		if err == nil {
+			n, err = a.InFlight(c.Generation, pids)
+		}
+		if err != nil {
+			failed(err.Error())
+			return
+		}
+		a.Post(machine.Counted{Generation: c.Generation, InFlight: n})
+	}, failed)()
+}
+
+// InFlight counts the connections of a generation's processes: those that came by sockets
+// which all share, and those that came to the generation's own addresses and paths.
+func (a *Apps) InFlight(generation int, pids []int) (n int, err error) {
+	if a.Steering == nil || len(a.Listeners) > 0 {
+		n, err = handoff.Connections(pids, a.Listeners)
+	}
+	if err != nil || a.Steering == nil {
+		return n, err
+	}
+	traffic, err := handoff.Look(pids, a.Steering.Addresses(generation), quietFor)
+	if err != nil {
+		return 0, err
+	}
+	accepted, err := a.Steering.Accepted(generation, pids)
+	return n + traffic.Open + accepted, err
+}

@@ -1,0 +1,164 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// Hook is a shell command that is run when something has happened.
+type Hook struct {
+	On      machine.Fact
+	Command string
+}
+
+const (
+	hooksWaiting = 64
+	hookLimit    = 30 * time.Second // for one
+	hooksLimit   = 10 * time.Second // for all that are left at the end
+	hookOutput   = 4096
+)
+
+// Hooks run one after another, in the order of what has happened, as the app's user
+// and with its environment.
+type Hooks struct {
+	commands []Hook
+	launch   *Launch
+	family   *childproc.Family
+	Name     string
+	post     func(machine.Event)
+	waiting  chan occasion
+	Open     atomic.Int64  // that have not ended
+	idle     chan struct{} // gets one when the last of them has
+	cancel   context.CancelFunc
+	ended    chan struct{}
+}
+
+// occasion is one run of a hook.
+type occasion struct {
+	hook Hook
+	env  []string
+}
+
+func NewHooks(o Options, name string, l *Launch, family *childproc.Family, post func(machine.Event)) *Hooks {
+	ctx, cancel := context.WithCancel(context.Background())
+	h := &Hooks{
+		commands: o.Hooks, launch: l, family: family, Name: name, post: post,
+		waiting: make(chan occasion, hooksWaiting), idle: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{}),
+	}
+	go h.run(ctx)
+	return h
+}
+
+// Hear does not wait: who floods the hooks loses some.
+func (h *Hooks) Hear(_ time.Time, r machine.Report) {
+	for _, hook := range h.commands {
+		if r.Fact != hook.On {
+			continue
+		}
+		h.Open.Add(1)
+		select {
+		case h.waiting <- occasion{hook, h.facts(r)}:
+		default:
+			h.leave()
+			go h.post(machine.Noticed{Text: "hook left out", Why: fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
+		}
+	}
+}
+
+func (h *Hooks) facts(r machine.Report) []string {
+	facts := map[string]string{
+		"EVENT": string(r.Fact), "NAME": h.Name, "TEXT": r.Text, "WHY": r.Why,
+		"GENERATION": number(r.Generation), "INSTANCE": number(r.Instance), "PID": number(r.PID),
+		"TOOK": seconds(r.Took), "WITHIN": seconds(r.Within),
+	}
+	var env []string
+	for _, name := range slices.Sorted(maps.Keys(facts)) {
+		if facts[name] != "" {
+			env = append(env, "GRACE_"+name+"="+facts[name])
+		}
+	}
+	return env
+}
+
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+func seconds(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
+}
+
+// Rest tells when none waits or runs.
+func (h *Hooks) Rest() <-chan struct{} {
+	rested := make(chan struct{})
+	go func() {
+		defer close(rested)
+		for h.Open.Load() > 0 {
+			<-h.idle
+		}
+	}()
+	return rested
+}
+
+func (h *Hooks) run(ctx context.Context) {
+	defer close(h.ended)
+	for o := range h.waiting {
+		if err := h.runOne(ctx, o); err != nil {
+			h.post(machine.Noticed{Text: fmt.Sprintf("hook failed: --on %s", o.hook.On), Why: err.Error()})
+		}
+		h.leave()
+	}
+}
+
+func (h *Hooks) leave() {
+	if h.Open.Add(-1) > 0 {
+		return
+	}
+	select {
+	case h.idle <- struct{}{}:
+	default: // nobody has taken the last one: it will do
+	}
+}
+
+func (h *Hooks) runOne(ctx context.Context, o occasion) error {
+	ctx, cancel := context.WithTimeout(ctx, hookLimit)
+	defer cancel()
+	spec := h.launch.shell(o.hook.Command)
+	spec.Env = append(spec.Env, o.env...)
+	output, exit, err := h.family.Output(ctx, spec, hookOutput)
+	said := ""
+	if text := strings.TrimSpace(string(output)); text != "" {
+		said = ": " + text
+	}
+	if err != nil {
+		return fmt.Errorf("cannot run it to its end: %w%s", err, said)
+	}
+	if exit.Status() != 0 {
+		return fmt.Errorf("%s%s", exit, said)
+	}
+	return nil
+}
+
+// Close comes after the loop's end, and lets what waits run for a while.
+func (h *Hooks) Close() {
+	close(h.waiting)
+	late := time.AfterFunc(hooksLimit, h.cancel)
+	<-h.ended
+	late.Stop()
+	h.cancel()
+}

@@ -1,0 +1,221 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/childproc/capture"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// HostState is what belongs to the machine's state in the system. Descriptors in it are
+// numbers of the old process.
+type HostState struct {
+	Uncapturable bool
+	Strange      bool // apps may have parents that are no grace
+	Listeners    []handoff.ListenerState
+	Metrics      *handoff.ListenerState
+	Steering     *handoff.SteeringState
+	Launches     map[int]LaunchState // by generation
+	Programs     map[int]int         // descriptors of executables, by generation, of ended ones too
+	Apps         []AppState
+	Runtime      string
+	RuntimeLock  int // 0 if it has none
+	Control      *ControlState
+	Hangup       bool  // HUP is heeded
+	Signals      []int // that came too late for the old grace
+}
+
+type ControlState struct {
+	Path           string
+	Listener, Lock int
+}
+
+type LaunchState struct {
+	Path, Real string
+	File       machine.File
+	Args       []string
+	Dir        string
+	Env        []string
+	FromFile   int
+	Identity   *childproc.Identity
+	Umask      int
+}
+
+func (l *Launch) State() LaunchState {
+	return LaunchState{l.Path, l.real, l.file, l.args, l.dir, l.Env, l.fromFile, l.Identity, l.umask}
+}
+
+func (s LaunchState) Launch() *Launch {
+	return &Launch{Path: s.Path, real: s.Real, file: s.File, args: s.Args, dir: s.Dir, Env: s.Env, fromFile: s.FromFile, Identity: s.Identity, umask: s.Umask}
+}
+
+// AppState is one instance with its processes.
+type AppState struct {
+	Generation, Instance, Slot int
+	MustNotify                 bool
+	Predecessor                int
+	Strange                    bool // it was started by another process than the old grace
+	Main                       childproc.ProcessState
+	Launchers                  []childproc.ProcessState
+	Notify                     childproc.NotifyState
+	Calls                      int            // -1 if it is not captured
+	Fresh                      map[uint64]int // sockets of grace's own in place of the app's, by inode
+	Predecessors               handoff.GrantState
+	Mains                      []int
+	Told, Said                 bool
+}
+
+// State describes an app that is suspended.
+func (a *App) State() (AppState, error) {
+	s := AppState{
+		Generation: a.start.Generation, Instance: a.start.Instance, Slot: a.start.Slot,
+		MustNotify: a.start.MustNotify, Predecessor: a.start.Predecessor, Strange: a.ear.strange,
+		Main: a.main().State(), Calls: -1, Predecessors: a.grant.State(),
+		Mains: a.ear.mains, Told: a.ear.told, Said: a.ear.said,
+	}
+	for _, p := range a.processes[:len(a.processes)-1] {
+		s.Launchers = append(s.Launchers, p.State())
+	}
+	if a.calls != nil {
+		s.Calls, s.Fresh = a.calls.FD(), a.captor.fresh
+	}
+	var err error
+	s.Notify, err = a.notify.State()
+	return s, err
+}
+
+// Files are the descriptors in the state, each once.
+func (s HostState) Files() []int {
+	files := []int{}
+	add := func(fds ...int) { files = append(files, fds...) }
+	for _, l := range s.Listeners {
+		add(l.FD)
+	}
+	if s.Metrics != nil {
+		add(s.Metrics.FD)
+	}
+	if s.Steering != nil {
+		add(s.Steering.FDs()...)
+	}
+	if s.Control != nil {
+		add(s.Control.Listener, s.Control.Lock)
+	}
+	if s.RuntimeLock > 0 {
+		add(s.RuntimeLock)
+	}
+	for _, fd := range s.Programs {
+		add(fd)
+	}
+	for _, a := range s.Apps {
+		add(a.Main.PIDFD, a.Notify.FD, a.Calls, a.Predecessors.Predecessor)
+		add(a.Notify.Former...)
+		for _, p := range a.Launchers {
+			add(p.PIDFD)
+		}
+		for _, fd := range a.Fresh {
+			add(fd)
+		}
+	}
+	slices.Sort(files)
+	return slices.DeleteFunc(slices.Compact(files), func(fd int) bool { return fd < 0 })
+}
+
+// TakeOver makes the app of a state. Nothing of it is begun before carryOn.
+func (a *Apps) TakeOver(s AppState, before int, strange bool, files handoff.Descriptors) (err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	app := &App{
+		start: machine.Start{Generation: s.Generation, Instance: s.Instance, Slot: s.Slot, MustNotify: s.MustNotify, Predecessor: s.Predecessor},
+		ctx:   ctx, cancel: cancel,
+	}
+	if before, ok := a.Launches[s.Predecessor]; ok {
+		app.predecessor = before.ctx
+	}
+	a.Running[s.Instance] = app
+	for _, process := range append(s.Launchers, s.Main) {
+		p, err := a.Family.TakeOver(process, files)
+		if err != nil {
+			return err
+		}
+		app.processes = append(app.processes, p)
+	}
+	if app.notify, err = childproc.TakeOverNotify(s.Notify, files); err != nil {
+		return err
+	}
+	app.ear = newEar(a, s.Instance, app.notify, s.Main.PID)
+	app.ear.mains, app.ear.told, app.ear.before, app.ear.strange = s.Mains, s.Told, before, s.Strange || strange
+	if s.Said {
+		app.ear.said = true
+		close(app.ear.ready)
+	}
+	if app.grant, err = handoff.TakeOverGrant(s.Predecessors, files); err != nil {
+		return err
+	}
+	return a.takeOverCalls(app, s, files)
+}
+
+func (a *Apps) takeOverCalls(app *App, s AppState, files handoff.Descriptors) error {
+	if s.Calls < 0 {
+		return nil
+	}
+	fd, err := files.Take(s.Calls)
+	if err != nil {
+		return err
+	}
+	if app.calls, err = capture.NewListener(fd); err != nil {
+		return err
+	}
+	app.captor = newCaptor(a, app)
+	for inode, there := range s.Fresh {
+		if app.captor.fresh[inode], err = files.Take(there); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CarryOn begins to follow the apps that were taken over. Of an end that the machine knows
+// already it is told once more.
+func (a *Apps) CarryOn(s machine.Snapshot) {
+	instances := s.Instances()
+	for id, app := range a.Running {
+		i := instances[id]
+		waiting, dismiss := context.WithCancel(app.ctx)
+		app.launch, app.waiting, app.dismiss = a.Launches[app.start.Generation].Launch, waiting, dismiss
+		app.Attend()
+		a.lookAfter(app)
+		a.Attempt(app.tellOfPredecessor())
+		for _, p := range app.processes {
+			a.follows(app, p)
+		}
+		if i.Phase == machine.PhaseStarting.String() {
+			a.await(app, waiting, a.Launches[app.start.Generation].Launch, i.Since)
+		}
+	}
+}
+
+// Take leaves the socket to the old grace for the time being.
+func (c *ControlState) Take(files handoff.Descriptors) (err error) {
+	if c.Listener, err = files.Take(c.Listener); err != nil {
+		return err
+	}
+	c.Lock, err = files.Take(c.Lock)
+	return err
+}
+
+func (a *App) Suspend() error {
+	if a.captor == nil {
+		return a.notify.Suspend()
+	}
+	return errors.Join(a.notify.Suspend(), a.calls.Suspend())
+}
+
+func (a *App) Resume() error {
+	if a.captor == nil {
+		return a.notify.Resume()
+	}
+	return errors.Join(a.notify.Resume(), a.calls.Resume())
+}

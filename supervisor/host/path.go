@@ -1,0 +1,64 @@
+package host
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc/capture"
+	"golang.org/x/sys/unix"
+)
+
+// path is the declared one that a bind is for, or empty.
+func (c *captor) path(call capture.Call) string {
+	if len(c.apps.Options.CaptureUnix) == 0 {
+		return ""
+	}
+	path, err := call.Path()
+	if err != nil || !c.apps.Steering.Declared(path) {
+		return ""
+	}
+	return path
+}
+
+// bindPath binds the app's socket beside the path that another generation has.
+func (c *captor) bindPath(call capture.Call, path string) error {
+	fd, err := call.Duplicate()
+	if err != nil {
+		return c.pass(call, err)
+	}
+	defer unix.Close(fd)
+	take := func() (int, error) { return c.apps.Steering.TakePath(c.member, fd, path) }
+	if succeeded, err := c.succeed(call, take); succeeded || err != nil {
+		return err
+	}
+	umask, err := call.Umask()
+	if err != nil {
+		return c.pass(call, err)
+	}
+	bound := false
+	err = c.apps.withEviction(func() (err error) {
+		bound, err = c.apps.Steering.BindPath(c.member, fd, path, umask)
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		c.tellInUse(err)
+	case err != nil:
+		c.tell("the app cannot bind", err)
+	}
+	errno := syscall.Errno(0)
+	if bound || errors.As(err, &errno) {
+		return call.Return(errno)
+	}
+	return call.Continue()
+}
+
+// unlink keeps the paths that clients use: servers remove theirs before they bind,
+// and when they end.
+func (c *captor) unlink(call capture.Call) error {
+	path, err := call.Path()
+	if err == nil && path != "" && c.apps.Steering.Keeps(path) {
+		return call.Return(0)
+	}
+	return call.Continue()
+}

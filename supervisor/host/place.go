@@ -1,0 +1,38 @@
+package host
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// places are {generation} and {instance}. With a $ in front they are a shell's variables, and not ours.
+var places = regexp.MustCompile(`\$?\{(generation|instance)\}`)
+
+// filled are the command and the environment as one instance gets them: in the command and in the values of the
+// environment file the places have its numbers.
+func (l *Launch) filled(s machine.Start) (args, env []string) {
+	fill := func(text string) string {
+		return places.ReplaceAllStringFunc(text, func(place string) string {
+			switch place {
+			case "{generation}":
+				return strconv.Itoa(s.Generation)
+			case "{instance}":
+				return strconv.Itoa(s.Slot)
+			}
+			return place
+		})
+	}
+	for _, word := range l.args {
+		args = append(args, fill(word))
+	}
+	env = slices.Clone(l.Env)
+	for i := len(env) - l.fromFile; i < len(env); i++ {
+		name, value, _ := strings.Cut(env[i], "=")
+		env[i] = name + "=" + fill(value)
+	}
+	return args, unique(env)
+}

@@ -1,0 +1,131 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// Preparation is a generation's launch, or the way to it.
+type Preparation struct {
+	Launch *Launch
+	ctx    context.Context // ends with the generation
+	cancel context.CancelFunc
+}
+
+func NewPreparation(l *Launch) *Preparation {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Preparation{Launch: l, ctx: ctx, cancel: cancel}
+}
+
+func (a *Apps) Prepare(order machine.Prepare) {
+	p := NewPreparation(nil)
+	a.Launches[order.Generation] = p
+	kept, err := Program(0), error(nil)
+	if order.Again != nil {
+		kept, err = a.kept(order.Again.Generation)
+		a.Attempt(err) // the file may be where it was
+	}
+	go func() {
+		l, err := a.resolve(p.ctx, order, kept)
+		if err != nil {
+			a.Post(machine.PrepareFailed{Generation: order.Generation, Why: err.Error(), Status: StatusOf(err)})
+			return
+		}
+		if l.stays != "" {
+			a.Post(machine.Noticed{Text: "the working directory stays what it was", Why: l.stays})
+		}
+		p.Launch = l
+		a.Post(machine.Prepared{Generation: order.Generation, Recipe: l.recipe()})
+	}()
+}
+
+func (a *Apps) Abandon(generation int) { a.Launches[generation].cancel() }
+
+// Retire keeps the executable, until discard.
+func (a *Apps) Retire(generation int) {
+	p := a.Launches[generation]
+	p.cancel()
+	if p.Launch != nil {
+		a.Programs[generation] = p.Launch.Program
+	}
+	delete(a.Launches, generation)
+	a.retireSockets(generation)
+}
+
+func (a *Apps) resolve(ctx context.Context, order machine.Prepare, kept Program) (*Launch, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.Options.Policy.ReadyTimeout)
+	defer cancel()
+	l, err := a.lookUp(ctx, order, kept)
+	if err != nil || a.Options.Check == "" || order.Generation == 1 {
+		return l, err
+	}
+	if err := a.check(ctx, l); err != nil {
+		l.Program.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// lookUp gives up when ctx ends, as a file can be a pipe that nobody writes to, or far away: who
+// waits for it in the kernel cannot be called back, and is left there.
+func (a *Apps) lookUp(ctx context.Context, order machine.Prepare, kept Program) (*Launch, error) {
+	select {
+	case a.LookUps <- struct{}{}:
+	default:
+		kept.Close()
+		return nil, fmt.Errorf("cannot look up the command and its files: %d look-ups before this one still wait (see whether the --env-file, or a file system, keeps its readers waiting)", cap(a.LookUps))
+	}
+	type finding struct {
+		launch *Launch
+		err    error
+	}
+	found := make(chan finding)
+	go func() {
+		defer a.LookUps.Leave()
+		l, err := resolveOrder(a.Options, order, kept)
+		if err != nil {
+			kept.Close()
+		}
+		select {
+		case found <- finding{l, err}:
+		case <-ctx.Done():
+			if err == nil {
+				l.Program.Close()
+			}
+		}
+	}()
+	select {
+	case f := <-found:
+		return f.launch, f.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("cannot look up the command and its files: %w (see whether the --env-file, or a file system, keeps its readers waiting)", ctx.Err())
+	}
+}
+
+const checkOutput = 4096
+
+func (a *Apps) check(ctx context.Context, l *Launch) error {
+	output, exit, err := a.Family.Output(ctx, l.shell(a.Options.Check), checkOutput)
+	said := strings.TrimSpace(string(output))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("--check did not end within %s: %s", a.Options.Policy.ReadyTimeout, said)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot run --check: %w", err)
+	}
+	if exit.Status() != 0 {
+		return fmt.Errorf("--check failed (%s): %s", exit, said)
+	}
+	return nil
+}
+
+func StatusOf(err error) int {
+	if e := (*launchError)(nil); errors.As(err, &e) {
+		return e.status
+	}
+	return machine.StatusFailure
+}

@@ -1,0 +1,232 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// heeds reports whether the app's own word counts.
+func (r Readiness) heeds() bool { return r.Mode == ReadyAuto || r.Mode == ReadyNotify }
+
+// vigil waits for one instance to be ready. It belongs to one goroutine.
+type vigil struct {
+	apps     *Apps
+	app      *App
+	ctx      context.Context
+	launch   *Launch
+	instance int
+	begun    time.Time
+	told     string // the last reason that was posted
+	closed   *closedSockets
+}
+
+func newVigil(a *Apps, app *App, ctx context.Context, l *Launch, begun time.Time) *vigil {
+	return &vigil{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a)}
+}
+
+// awaitReady posts readied once the instance serves; the machine has the
+// deadline, and ctx ends with the wait.
+func (v *vigil) awaitReady() {
+	if v.apps.Options.Readiness.Mode != ReadyAuto {
+		touch := *v
+		go Guard(touch.awaitTouch, v.apps.Notice("cannot see whether the app uses its sockets"))()
+	}
+	watch := *v
+	go Guard(watch.watchObstacles, v.apps.Notice("cannot see what keeps the app from serving"))()
+	if v.served() {
+		v.apps.confirm(v.app)
+		v.apps.Post(machine.Readied{Instance: v.instance})
+	}
+}
+
+// giveUp leaves the instance to its time to get ready.
+func (v *vigil) giveUp(why string) {
+	v.apps.Post(machine.Noticed{Text: "cannot see whether the app is ready", Why: why})
+	v.apps.Post(machine.Unreadied{Instance: v.instance, Why: why})
+}
+
+// served returns true when the instance serves, and false when nobody waits for
+// that any more.
+func (v *vigil) served() bool {
+	r := v.apps.Options.Readiness
+	switch {
+	case v.app.grant.TellsReady() && r.heeds():
+		return v.saidByPipe()
+	case r.Mode == ReadyAuto && (len(v.apps.Listeners) > 0 || v.apps.Steering != nil):
+		return v.seen() && (!v.app.start.MustNotify || v.saidSo())
+	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.MustNotify:
+		return v.saidSo()
+	case r.Mode == ReadyAuto:
+		return v.lived(v.app.ear.ready)
+	case r.Mode == ReadyDelay:
+		return v.lived(nil)
+	}
+	return v.probed()
+}
+
+// pid is the main process as it is now: a daemon's is another one than was
+// started.
+func (v *vigil) pid() int { return int(v.app.ear.main.Load()) }
+
+func (v *vigil) say(why string) {
+	if why != v.told {
+		v.told = why
+		v.apps.Post(machine.Unreadied{Instance: v.instance, Why: why})
+	}
+}
+
+// saidByPipe waits for the word of an app on tableflip.
+func (v *vigil) saidByPipe() bool {
+	v.say("it has not called tableflip's Ready")
+	return v.app.grant.AwaitReady() == nil
+}
+
+// saidSo waits for the app's own word.
+func (v *vigil) saidSo() bool {
+	v.say("it has not sent READY=1 to NOTIFY_SOCKET")
+	select {
+	case <-v.app.ear.ready:
+		return true
+	case <-v.ctx.Done():
+		return false
+	}
+}
+
+func (v *vigil) hasSaidSo() bool {
+	select {
+	case <-v.app.ear.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// seen looks from outside until the instance waits on every socket. The app's own
+// word alone is not enough where one can look: gunicorn says READY=1 before a
+// worker has loaded the app, and an app that binds by itself would leave its
+// clients in a queue that nobody serves.
+func (v *vigil) seen() bool {
+	return v.look(func(unseen []string, err error) bool {
+		switch {
+		case errors.Is(err, childproc.ErrCannotLook):
+			return v.fallsBack(err)
+		case err != nil:
+			v.say(err.Error())
+		case len(unseen) == 0 && len(v.sockets()) == 0:
+			return v.livesWithoutSockets()
+		case len(unseen) > 0:
+			v.forgetClosed()
+			v.say("nothing in it waits for connections on " + listing(unseen) + v.elsewhere())
+		}
+		return err == nil && len(unseen) == 0
+	})
+}
+
+// fallsBack takes an instance that cannot be looked at by its word, or for ready
+// after the delay: another look may see more.
+func (v *vigil) fallsBack(err error) bool {
+	v.say(err.Error())
+	if v.hasSaidSo() {
+		return true
+	}
+	if v.app.start.MustNotify || time.Since(v.begun) < v.apps.Options.Readiness.Delay {
+		return false
+	}
+	v.apps.Post(machine.FellBack{Instance: v.instance, Why: err.Error()})
+	return true
+}
+
+// awaitTouch learns whether the app has anything to do with its sockets, for the
+// sake of a better message when it fails.
+func (v *vigil) awaitTouch() {
+	all := len(v.apps.Listeners)
+	if v.app.start.Generation != 1 || all == 0 {
+		return
+	}
+	v.look(func(unseen []string, err error) bool {
+		if err != nil || len(unseen) >= all {
+			return false
+		}
+		v.apps.Post(machine.Touched{Instance: v.instance})
+		return true
+	})
+}
+
+// look calls enough with the names of the sockets that nobody was seen to wait
+// on, or with why that cannot be told now, until it is satisfied, and returns
+// false if it never was.
+func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
+	var sockets []socket
+	var lookout *childproc.Lookout
+	for {
+		if now := v.sockets(); lookout == nil || !slices.Equal(now, sockets) {
+			sockets, lookout = now, childproc.NewLookout(inodes(now))
+		}
+		seen, err := v.lookOnce(lookout, len(sockets))
+		if enough(append(v.unopened(sockets), unseen(sockets, seen)...), err) {
+			return true
+		}
+		if v.pause(pauseAfter(time.Since(v.begun), len(sockets))) != nil {
+			return false
+		}
+	}
+}
+
+func (v *vigil) lookOnce(lookout *childproc.Lookout, sockets int) ([]bool, error) {
+	v.apps.Looks.enter()
+	defer v.apps.Looks.Leave()
+	pids, err := v.apps.Family.Tree(v.pid())
+	if errors.Is(err, os.ErrNotExist) {
+		return make([]bool, sockets), nil // it ends; the machine is told
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lookout.Look(pids)
+}
+
+// lookPause is for each socket of a look, which takes 5 to 10 µs for one: the app that
+// still opens its thousand sockets needs the CPU, and grace to answer it.
+const lookPause = 50 * time.Microsecond
+
+// pauseAfter makes a look late by one percent of the start at most, unless it looks for
+// many sockets: there is no event to wait for, and looking costs.
+func pauseAfter(elapsed time.Duration, sockets int) time.Duration {
+	share := min(max(elapsed/100, 500*time.Microsecond), 25*time.Millisecond)
+	return max(share, time.Duration(sockets)*lookPause)
+}
+
+func (v *vigil) pause(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-v.ctx.Done():
+		return v.ctx.Err()
+	}
+}
+
+// lived waits for the delay, which the app's word cuts short; a nil word never
+// comes.
+func (v *vigil) lived(word <-chan struct{}) bool {
+	d := v.apps.Options.Readiness.Delay
+	v.say(fmt.Sprintf("it has not lived for %s (--ready-delay)", d))
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-word:
+		return true
+	case <-v.ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,185 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// restPause is how long those are given to close their listeners that a main process has passed the stop signal on to
+// before it ended.
+const restPause = 250 * time.Millisecond
+
+// TellRest leaves out who was told already, as far as one can see: many programs cut what they finish when the
+// signal comes again. The sockets of one that has crashed are for whoever comes.
+func (a *Apps) TellRest(t machine.TellRest) {
+	app := a.Running[t.Instance]
+	if t.Signal == syscall.SIGKILL {
+		a.killRest(app)
+		return
+	}
+	processes, listening := slices.Clone(app.processes), a.listening(app)
+	if t.Crashed {
+		a.vacate(app)
+	}
+	for _, p := range processes { // who has only launched the main process may live
+		a.Attempt(p.Signal(t.Signal))
+	}
+	app.errand(func() {
+		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
+			return
+		}
+		var rest []machine.Remnant
+		for _, p := range processes {
+			a.Attempt(a.insist(app, "cannot tell what the app left behind to stop yet", func() error {
+				told, err := tellRestOf(p, t, listening)
+				rest = append(rest, told...)
+				return err
+			}))
+		}
+		if len(rest) > 0 {
+			a.Post(machine.Left{Instance: t.Instance, Rest: rest})
+		}
+	})
+}
+
+// bypassAfter is how long a stop signal may wait in a main process until that is known not to take it.
+const bypassAfter = time.Second
+
+// bypass has the children told to stop where the main process does not take the signal, and so tells nobody; and theirs
+// where they do not: a wrapper may have another one below it.
+func (a *Apps) bypass(app *App, signal syscall.Signal) {
+	main := app.main()
+	app.errand(func() {
+		if pause(app.ctx, bypassAfter) != nil {
+			return
+		}
+		told, err := main.Bypass(signal)
+		a.Attempt(err)
+		a.tellBypassed("the main process does not take the stop signal, so its children are told to stop", main.PID, told)
+		for len(told) > 0 && pause(app.ctx, bypassAfter) == nil {
+			above := told
+			told, err = childproc.BypassRest(above, signal)
+			a.Attempt(err)
+			a.tellBypassed("what the main process has started does not take the stop signal either, so its children are told to stop", above[0].PID, told)
+			childproc.CloseRest(above)
+		}
+		childproc.CloseRest(told)
+	})
+}
+
+func (a *Apps) tellBypassed(text string, by int, children []childproc.Remnant) {
+	var told []machine.Remnant
+	for _, c := range children {
+		told = append(told, machine.Remnant{PID: c.PID, Command: c.Command, Told: true})
+	}
+	if len(told) > 0 {
+		a.Post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d ignores or blocks it: %s", by, machine.ListRest(told))})
+	}
+}
+
+func (a *Apps) killRest(app *App) {
+	for _, p := range app.processes {
+		app.errand(func() { a.Attempt(a.insist(app, "cannot kill what the app left behind yet", p.KillRest)) })
+	}
+}
+
+// insist goes on while something is short that passes, and says so once. Otherwise nobody would end what an instance has
+// left behind, or wait for it.
+func (a *Apps) insist(app *App, text string, do func() error) error {
+	told := false
+	err := childproc.Retry(app.ctx.Done(), func() error {
+		err := do()
+		if childproc.Shortage(err) && !told {
+			told = true
+			a.Post(machine.Noticed{Text: text, Why: err.Error()})
+		}
+		return err
+	})
+	if errors.Is(err, childproc.ErrStopped) { // the instance has ended
+		return nil
+	}
+	return err
+}
+
+// someLeft is true also where that cannot be told.
+func someLeft(processes []*childproc.Process) bool {
+	return slices.ContainsFunc(processes, func(p *childproc.Process) bool {
+		rest, err := p.Rest()
+		childproc.CloseRest(rest)
+		return err != nil || len(rest) > 0
+	})
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tellRestOf looks at all before it tells one: it may be called again after an error.
+func tellRestOf(p *childproc.Process, t machine.TellRest, listening []uint64) ([]machine.Remnant, error) {
+	processes, err := p.Rest()
+	if err != nil {
+		return nil, err
+	}
+	defer childproc.CloseRest(processes)
+	var rest []machine.Remnant
+	var untold []childproc.Remnant
+	for _, r := range processes {
+		told := t.Told && r.Group
+		if !told {
+			finishing, err := finishes(r, listening)
+			if err != nil {
+				return nil, err
+			}
+			if told = !finishing; told {
+				untold = append(untold, r)
+			}
+		}
+		rest = append(rest, machine.Remnant{PID: r.PID, Command: r.Command, Told: told})
+	}
+	for _, r := range untold {
+		err = errors.Join(err, r.Signal(t.Signal))
+	}
+	return rest, err
+}
+
+// finishes reports whether a process has closed the listeners, as one does that was told to stop, and has connections
+// still. One that cannot be looked into for another reason than a shortage does not.
+func finishes(r childproc.Remnant, listening []uint64) (bool, error) {
+	has, err := r.Sockets()
+	if childproc.Shortage(err) {
+		return false, err
+	}
+	if err != nil || len(has) == 0 || len(listening) == 0 {
+		return false, nil
+	}
+	return !slices.ContainsFunc(has, func(inode uint64) bool { return slices.Contains(listening, inode) }), nil
+}
+
+// listening are the sockets on which an instance serves.
+func (a *Apps) listening(app *App) []uint64 {
+	var inodes []uint64
+	for _, l := range a.Listeners {
+		inodes = append(inodes, l.Inode())
+	}
+	if a.Steering == nil {
+		return inodes
+	}
+	for _, s := range a.Steering.Sockets(app.start.Generation) {
+		inodes = append(inodes, s.Inode)
+	}
+	return inodes
+}

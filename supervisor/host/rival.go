@@ -1,0 +1,87 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// EvictGrace is how long an evicted process has between TERM and KILL.
+const EvictGrace = 5 * time.Second
+
+// evict ends who has an address, with --evict, so that it can be bound after all. Its error says who that is, and what
+// can be done.
+func (a *Apps) evict(inUse *handoff.InUseError) error {
+	kin, err := childproc.Tree(os.Getpid())
+	if err != nil {
+		return errors.Join(inUse, err)
+	}
+	ours := func(h handoff.Holder) bool { return slices.Contains(kin, h.PID) }
+	switch {
+	case slices.ContainsFunc(inUse.Holders, func(h handoff.Holder) bool { return h.PID == os.Getpid() }):
+		return fmt.Errorf("%w (grace holds it for the app by --listen: have the app take that socket, see --dialect, or leave --listen out)", inUse)
+	case slices.ContainsFunc(inUse.Holders, ours):
+		return fmt.Errorf("%w (a process of this app, which --evict does not end: grace has no part in its socket; have grace capture it by --capture on, or hold it by --listen)", inUse)
+	case !a.Options.Evict:
+		return fmt.Errorf("%w (%s)", inUse, InUseRemedy)
+	}
+	a.Post(machine.Noticed{Text: "evicting", Why: inUse.Error()})
+	return handoff.Evict(inUse, EvictGrace)
+}
+
+const InUseRemedy = "stop it, choose another address, or have it ended by --evict"
+
+// withEviction tries a bind again when who had the address has gone.
+func (a *Apps) withEviction(bind func() error) error {
+	err := bind()
+	inUse := (*handoff.InUseError)(nil)
+	if !errors.As(err, &inUse) {
+		return err
+	}
+	if err := a.evict(inUse); err != nil {
+		return err
+	}
+	return bind()
+}
+
+// rivals says where the generation that is to be replaced listens without grace: no other can bind there beside it,
+// which is why a candidate may have ended.
+func (a *Apps) rivals(app *App) string {
+	if app.start.Predecessor == 0 {
+		return ""
+	}
+	pids, err := childproc.Tree(os.Getpid())
+	if err != nil {
+		return ""
+	}
+	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() })
+	listening, err := handoff.Listening(pids)
+	if err != nil {
+		return ""
+	}
+	for _, l := range a.Held {
+		delete(listening, l.Inode())
+	}
+	if a.Steering != nil {
+		for _, s := range append(a.Steering.Sockets(app.start.Predecessor), a.Steering.Sockets(app.start.Generation)...) {
+			delete(listening, s.Inode)
+		}
+	}
+	var addresses []string
+	for _, at := range listening {
+		addresses = append(addresses, at.String())
+	}
+	if len(addresses) == 0 {
+		return ""
+	}
+	slices.Sort(addresses)
+	return fmt.Sprintf("generation %d listens by itself on %s, where grace has no part, so that no other generation can beside it (have grace take part by --capture on, or hold it by --listen)",
+		app.start.Predecessor, strings.Join(slices.Compact(addresses), ", "))
+}

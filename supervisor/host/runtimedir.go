@@ -1,0 +1,208 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// RuntimeDir is where one grace keeps its sockets; the empty one stands for the
+// abstract namespace, where no directory can be written.
+type RuntimeDir struct {
+	Path string
+	// Lock is the directory, open and locked (flock(2)) as long as a grace has it; 0 for that of a grace which locked
+	// none. The kernel gives the lock free with its last owner. systemd-tmpfiles leaves alone what is locked so.
+	Lock int
+}
+
+// The name says that a living grace has the directory locked. It is made under another one, which nobody sweeps.
+const (
+	runtimePrefix  = "grace-run-"
+	unlockedPrefix = ".grace-new-"
+)
+
+// NewRuntimeDir makes the directory that a grace would keep its sockets in, and gives
+// what removes it. The path is empty where none can be made.
+func NewRuntimeDir(identity *childproc.Identity) (path string, remove func() error) {
+	d := OpenRuntimeDir(identity)
+	return d.Path, d.Close
+}
+
+// OpenRuntimeDir makes a directory that only grace and, for passing through, its
+// apps can enter. It removes what graces have left that were killed.
+func OpenRuntimeDir(identity *childproc.Identity) RuntimeDir {
+	for _, parent := range runtimeParents(false) {
+		sweepRuntimeDirs(parent)
+	}
+	for _, parent := range runtimeParents(identity != nil) {
+		if d, err := makeRuntimeDir(parent, runtimeMode(identity)); err == nil {
+			return d
+		}
+	}
+	return RuntimeDir{}
+}
+
+func makeRuntimeDir(parent string, mode fs.FileMode) (d RuntimeDir, err error) {
+	fresh, err := os.MkdirTemp(parent, unlockedPrefix)
+	if err != nil {
+		return RuntimeDir{}, err
+	}
+	d.Path = filepath.Join(parent, runtimePrefix+strings.TrimPrefix(filepath.Base(fresh), unlockedPrefix))
+	if err = os.Chmod(fresh, mode); err == nil { // whatever the umask is
+		d.Lock, err = lockDir(fresh)
+	}
+	if err == nil {
+		err = os.Rename(fresh, d.Path)
+	}
+	if err != nil {
+		return RuntimeDir{}, errors.Join(err, d.unlock(), os.Remove(fresh))
+	}
+	return d, nil
+}
+
+func runtimeMode(identity *childproc.Identity) fs.FileMode {
+	if identity == nil {
+		return 0o700
+	}
+	return 0o711
+}
+
+// sweepRuntimeDirs removes the directories of graces that were killed. Of those nobody reads the sockets, though an app
+// may run on that was told of one. What cannot be removed stays.
+func sweepRuntimeDirs(parent string) {
+	paths, _ := filepath.Glob(filepath.Join(parent, runtimePrefix+"*"))
+	for _, path := range paths {
+		d := RuntimeDir{Path: path}
+		if d.own() != nil {
+			continue
+		}
+		var err error
+		if d.Lock, err = lockDir(path); err != nil {
+			continue // it lives
+		}
+		_ = d.empty()
+		_ = d.unlock()
+	}
+}
+
+// empty removes the directory, if it holds nothing but sockets for apps.
+func (d RuntimeDir) empty() error {
+	entries, err := os.ReadDir(d.Path)
+	if err != nil {
+		return err
+	}
+	foreign := func(e fs.DirEntry) bool { return e.Type() != fs.ModeSocket || !strings.HasPrefix(e.Name(), "notify-") }
+	if slices.ContainsFunc(entries, foreign) {
+		return errors.New("something else is in it")
+	}
+	return os.RemoveAll(d.Path)
+}
+
+func (d *RuntimeDir) unlock() error {
+	if d.Lock == 0 {
+		return nil
+	}
+	fd := d.Lock
+	d.Lock = 0
+	return syscall.Close(fd)
+}
+
+// runtimeParents are the places to try. An app of another user cannot pass
+// through a directory that is private to grace's own.
+func runtimeParents(otherUser bool) []string {
+	parents := []string{"/run", os.TempDir()}
+	if otherUser {
+		return parents
+	}
+	var private []string
+	for _, variable := range []string{"RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"} {
+		if path := os.Getenv(variable); filepath.IsAbs(path) {
+			private = append(private, path)
+		}
+	}
+	return append(private, parents...)
+}
+
+// openNotify makes a socket for an app in the directory, or in the abstract namespace if it cannot be made there, and
+// then says why not: a directory that is full or gone is no reason not to start the app.
+func (d RuntimeDir) openNotify(identity *childproc.Identity) (s *childproc.NotifySocket, why, err error) {
+	uid, gid := senders(identity)
+	if why = d.restore(identity); why == nil {
+		if s, why = childproc.OpenNotify(d.Path, uid, gid); why == nil {
+			return s, nil, nil
+		}
+	}
+	s, err = childproc.OpenNotify("", uid, gid)
+	return s, fmt.Errorf("cannot use the runtime directory %s: %w", d.Path, why), err
+}
+
+// renewNotify makes a socket that was removed anew, at its path.
+func (d RuntimeDir) renewNotify(s *childproc.NotifySocket, identity *childproc.Identity) error {
+	if err := d.restore(identity); err != nil {
+		return fmt.Errorf("cannot use the runtime directory %s: %w", d.Path, err)
+	}
+	uid, gid := senders(identity)
+	return s.Renew(uid, gid)
+}
+
+// senders are the user and the group whose processes can send to an app's socket; -1 is grace's own.
+func senders(identity *childproc.Identity) (uid, gid int) {
+	if identity == nil {
+		return -1, -1
+	}
+	return identity.UID, identity.GID
+}
+
+// restore makes the directory again if it has gone, as at a logout, or with a cleaner of /tmp. What is at its path then may
+// be another user's.
+func (d RuntimeDir) restore(identity *childproc.Identity) error {
+	if d.Path == "" || d.own() == nil {
+		return nil
+	}
+	mode := runtimeMode(identity)
+	made := os.Mkdir(d.Path, mode)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return made
+	}
+	if err := d.own(); err != nil || made != nil {
+		return err
+	}
+	err := os.Chmod(d.Path, mode) // whatever the umask is
+	if err == nil {
+		err = d.relock()
+	}
+	if err != nil { // without its lock it would be swept
+		return errors.Join(err, os.Remove(d.Path))
+	}
+	return nil
+}
+
+// own fails unless the directory is grace's own, and nobody else can write to it.
+func (d RuntimeDir) own() error {
+	info, err := os.Lstat(d.Path)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return errors.New("something else is there, which others may have made")
+	}
+	return nil
+}
+
+func (d *RuntimeDir) Close() error {
+	if d.Path == "" || d.own() != nil {
+		return d.unlock()
+	}
+	if err := errors.Join(os.RemoveAll(d.Path), d.unlock()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot remove the runtime directory: %w", err)
+	}
+	return nil
+}

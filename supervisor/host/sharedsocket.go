@@ -1,0 +1,30 @@
+package host
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gracerun/grace/handoff"
+)
+
+// wasteful are programs that close connections which they have accepted, when they end. Measured: docs/recipes/README.md.
+var wasteful = []string{"puma", "uwsgi", "daphne", "waitress-serve", "waitress"}
+
+// SharedSocketHint is for a program that would lose some of a queue which it shares with its successor. Another one may
+// start it: bundle exec puma, python3 -m daphne.
+func SharedSocketHint(o Options) string {
+	at := slices.IndexFunc(o.Command, isWasteful)
+	shares := slices.ContainsFunc(o.Listen, func(a handoff.Address) bool { return !a.Steer && strings.HasPrefix(a.Network, "tcp") })
+	if at < 0 || !shares {
+		return ""
+	}
+	return fmt.Sprintf("%s may lose new connections of a socket that it shares with its successor "+
+		"(use --listen ADDR?steer=true, or leave --listen out)", filepath.Base(o.Command[at]))
+}
+
+func isWasteful(word string) bool {
+	program := filepath.Base(word)
+	return slices.ContainsFunc(wasteful, func(name string) bool { return isProgram(program, name) })
+}

@@ -1,0 +1,160 @@
+package host
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gracerun/grace/handoff"
+)
+
+// socket is one that an instance has to wait on before it is ready.
+type socket struct {
+	inode   uint64
+	place   string // of a captured one: address or path
+	address string // of a TCP one, as host:port
+	name    string
+}
+
+// sockets are the held ones and those that the instance has opened by now.
+func (v *vigil) sockets() []socket {
+	var all []socket
+	for _, l := range v.apps.Listeners {
+		s := socket{inode: l.Inode(), name: fmt.Sprintf("%s (%s)", l.Name(), l.Bound())}
+		if strings.HasPrefix(l.Network(), "tcp") {
+			s.address = l.Bound()
+		}
+		all = append(all, s)
+	}
+	if v.apps.Steering == nil {
+		return all
+	}
+	for _, s := range v.apps.Steering.Sockets(v.app.start.Generation) {
+		if s.Instance == v.app.start.Slot {
+			all = append(all, steeredSocket(s))
+		}
+	}
+	return all
+}
+
+func steeredSocket(s handoff.SteeredSocket) socket {
+	steered := socket{inode: s.Inode, place: s.At(), name: s.At()}
+	if s.Path == "" {
+		steered.address = s.At()
+	}
+	return steered
+}
+
+// before are the sockets of the generation that is to be replaced.
+func (v *vigil) before() []socket {
+	var all []socket
+	for _, s := range v.apps.Steering.Sockets(v.app.start.Predecessor) {
+		all = append(all, steeredSocket(s))
+	}
+	return all
+}
+
+func inodes(sockets []socket) []uint64 {
+	var numbers []uint64
+	for _, s := range sockets {
+		numbers = append(numbers, s.inode)
+	}
+	return numbers
+}
+
+// unopened are the addresses where those that came before have listened, and the
+// instance does not yet.
+func (v *vigil) unopened(opened []socket) []string {
+	if v.apps.Steering == nil || v.apps.Options.capturesBeside() && v.opensNoMore() {
+		return nil
+	}
+	before := v.app.start.Predecessor
+	if before == 0 {
+		before = v.app.start.Generation
+	}
+	known := map[string]bool{}
+	for _, s := range opened {
+		known[s.place] = true
+	}
+	return slices.DeleteFunc(v.apps.Steering.Places(before), func(place string) bool { return known[place] })
+}
+
+// elsewhere is for the report of an instance that listens where those that came
+// before did not.
+func (v *vigil) elsewhere() string {
+	before := v.app.start.Predecessor
+	if v.apps.Steering == nil || before == 0 {
+		return ""
+	}
+	known := map[string]bool{}
+	for _, place := range v.apps.Steering.Places(before) {
+		known[place] = true
+	}
+	var names []string
+	for _, s := range v.sockets() {
+		if s.place != "" && !known[s.place] {
+			names = append(names, s.name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", listing(names), before)
+}
+
+// forgetClosed gives up what the instance, or who comes before it, has opened and closed
+// again.
+func (v *vigil) forgetClosed() {
+	delay := v.apps.Options.Readiness.Delay
+	if v.apps.Steering == nil || time.Since(v.begun) < delay {
+		return
+	}
+	var opened []uint64
+	for _, s := range append(v.sockets(), v.before()...) {
+		if v.opened(s) {
+			opened = append(opened, s.inode)
+		}
+	}
+	v.closed.forget(opened, delay)
+}
+
+// opened reports whether the app has made the socket itself.
+func (v *vigil) opened(s socket) bool {
+	held := func(l *handoff.Listener) bool { return l.Bound() == s.place }
+	return s.place != "" && !slices.ContainsFunc(v.apps.Held, held)
+}
+
+// opensNoMore: what was opened beside the held sockets may have been for once, such as a
+// profiler's port, and the new version may be without it.
+func (v *vigil) opensNoMore() bool {
+	return v.hasSaidSo() || time.Since(v.begun) >= v.apps.Options.Readiness.FirstSocket
+}
+
+func unseen(sockets []socket, seen []bool) []string {
+	var names []string
+	for i, s := range sockets {
+		if i >= len(seen) || !seen[i] {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
+// livesWithoutSockets is for an app that opens none, such as one that works on a
+// queue. One that takes long to open its first must not replace one that serves.
+func (v *vigil) livesWithoutSockets() bool {
+	patience := v.apps.Options.Readiness.FirstSocket
+	v.say(fmt.Sprintf("it has opened no socket, and not lived for %s without one (--ready-delay)", patience))
+	return v.hasSaidSo() || time.Since(v.begun) >= patience
+}
+
+// namesAtMost is how many names one message lists.
+const namesAtMost = 10
+
+func listing(names []string) string {
+	if more := len(names) - namesAtMost; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:namesAtMost], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}

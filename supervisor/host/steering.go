@@ -1,0 +1,197 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+func (a *Apps) Steer(generation int) {
+	kept, err := a.Steering.Cutover(generation)
+	a.Attempt(err)
+	for replaced := range a.Launches {
+		if replaced != generation {
+			_, err := a.Steering.Queued(replaced) // counts the handshakes that are open now
+			a.Attempt(err)
+		}
+	}
+	for _, address := range kept {
+		go a.Post(machine.Noticed{Text: "an address stays with the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
+	}
+}
+
+// TurnAway counts the handshakes that are open now, as steer does.
+func (a *Apps) TurnAway() {
+	a.Attempt(a.Steering.TurnAway())
+	for generation := range a.Launches {
+		_, err := a.Steering.Queued(generation)
+		a.Attempt(err)
+	}
+}
+
+func (a *Apps) LetGo(generation int) { a.Attempt(a.Steering.LetGo(generation)) }
+
+const (
+	// quietFor is how long a connection must have been without a byte to be taken
+	// for idle.
+	quietFor = time.Second
+	// unclearFor is the same for all where it is unclear of one whether its client
+	// still waits: the time of a slow request.
+	unclearFor = 10 * time.Second
+	// observePause is between two looks, each of which takes up to 40 ms for 10,000
+	// connections.
+	observePause = 250 * time.Millisecond
+)
+
+// Observe posts quieted once nothing goes on in the generation any more, and until then awaited
+// as often as connections are seen that nobody is there to accept.
+func (a *Apps) Observe(o machine.Observe) {
+	ctx, patience := a.Launches[o.Generation].ctx, time.Now().Add(o.Idle)
+	go Guard(func() {
+		for !a.accepted(o.Generation) || time.Now().Before(patience) && !a.quiet(o.Generation, o.PIDs) {
+			if a.awaited(o.Generation) {
+				a.Post(machine.Awaited{Generation: o.Generation})
+			}
+			timer := time.NewTimer(observePause)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			}
+		}
+		a.Post(machine.Quieted{Generation: o.Generation, PIDs: o.PIDs})
+	}, a.Notice("cannot see whether connections are idle"))()
+}
+
+// accepted reports whether nothing waits in the generation's queues. It comes before
+// idle: what is accepted meanwhile is seen among the connections.
+func (a *Apps) accepted(generation int) bool {
+	queued, err := a.Steering.Queued(generation)
+	return err == nil && queued == 0
+}
+
+func (a *Apps) awaited(generation int) bool {
+	awaited, err := a.Steering.Awaited(generation)
+	return err == nil && awaited
+}
+
+// quiet takes two looks. One can miss a process that is just being born, with the
+// connection that its parent has accepted for it.
+func (a *Apps) quiet(generation int, pids []int) bool {
+	return inTwoLooks(func() bool { return a.idle(generation, pids) })
+}
+
+// idle looks at the connections. Of one at a path nobody can tell.
+func (a *Apps) idle(generation int, pids []int) bool {
+	trees, err := a.livingTrees(pids)
+	if err != nil {
+		return false
+	}
+	addresses := a.Steering.Addresses(generation)
+	if accepted, err := a.Steering.Accepted(generation, trees); err != nil || accepted > 0 {
+		return false
+	}
+	traffic, err := handoff.Look(trees, addresses, quietFor)
+	if err != nil || traffic.Busy > 0 || traffic.Unclear == 0 {
+		return err == nil && traffic.Busy == 0
+	}
+	traffic, err = handoff.Look(trees, addresses, unclearFor)
+	return err == nil && traffic.Busy == 0
+}
+
+// treesOf lists what can be listed, and gives the first error of what cannot.
+func (a *Apps) treesOf(roots []int) (pids []int, failed error) {
+	for _, root := range roots {
+		tree, err := a.Family.Tree(root)
+		if failed == nil {
+			failed = err
+		}
+		pids = append(pids, tree...)
+	}
+	return pids, failed
+}
+
+// livingTrees leaves out what has ended.
+func (a *Apps) livingTrees(roots []int) (pids []int, err error) {
+	for _, root := range roots {
+		tree, err := a.Family.Tree(root)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		pids = append(pids, tree...)
+	}
+	return pids, nil
+}
+
+func steered(a handoff.Address) bool { return a.Steer }
+
+func Shared(a handoff.Address) bool { return !a.Steer }
+
+// OpenSteering gives nil where nothing is steered.
+func OpenSteering(o Options, live func(handoff.Member, uint64) bool) (*handoff.Steering, error) {
+	if !o.captures() && !slices.ContainsFunc(o.Listen, steered) {
+		return nil, nil
+	}
+	s, err := handoff.NewSteering(live)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range o.CaptureUnix {
+		s.Declare(within(o.Dir, path))
+	}
+	return s, nil
+}
+
+func CloseSteering(s *handoff.Steering) error {
+	if s == nil {
+		return nil
+	}
+	return s.Close()
+}
+
+// WatchSteering ends when the steering is closed.
+func WatchSteering(s *handoff.Steering, post func(machine.Event)) {
+	for s != nil {
+		left, err := s.Wait()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			post(machine.Noticed{Text: "cannot watch the app's sockets", Why: err.Error()})
+			return
+		}
+		post(machine.Closed{Generation: left.Generation, Address: left.At()})
+	}
+}
+
+// vacate lets clients wait for the instance that takes the place of one that has
+// gone.
+func (a *Apps) vacate(app *App) {
+	if a.Steering == nil {
+		return
+	}
+	a.Attempt(a.Steering.Vacate(app.member()))
+}
+
+// confirm says that the instance serves: what it has taken up is its own.
+func (a *Apps) confirm(app *App) {
+	if a.Steering != nil {
+		a.Steering.Ready(app.member())
+	}
+}
+
+func (a *Apps) retireSockets(generation int) {
+	if a.Steering == nil {
+		return
+	}
+	for slot := range a.Options.Policy.Instances {
+		a.Attempt(a.Steering.Retire(handoff.Member{Generation: generation, Instance: slot}))
+	}
+}

@@ -1,0 +1,125 @@
+package host
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// listened is an app whose NOTIFY_SOCKET is kept.
+type listened struct {
+	app    *App
+	dir    RuntimeDir
+	posted chan machine.Event
+}
+
+func keepHeard(t *testing.T) listened {
+	t.Helper()
+	d := privateRuntimeDir(t)
+	socket, why, err := d.openNotify(nil)
+	if why != nil || err != nil {
+		t.Fatal(why, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := listened{&App{start: machine.Start{Instance: 3}, ctx: ctx, notify: socket, launch: &Launch{}}, d, make(chan machine.Event)}
+	a := &Apps{Runtime: d, Post: func(ev machine.Event) {
+		select {
+		case l.posted <- ev:
+		case <-ctx.Done():
+		}
+	}}
+	a.Options.Policy.Watchdog = time.Minute
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.keepHeard(l.app, 2*time.Millisecond)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		socket.Close()
+		d.Close()
+	})
+	return l
+}
+
+func (l listened) next(t *testing.T) machine.Event {
+	t.Helper()
+	select {
+	case ev := <-l.posted:
+		return ev
+	case <-time.After(30 * time.Second):
+		t.Fatal("it posts nothing")
+		return nil
+	}
+}
+
+func (l listened) tells(t *testing.T, text string) {
+	t.Helper()
+	if told, ok := l.next(t).(machine.Noticed); !ok || told.Text != text || !strings.HasPrefix(told.Why, l.app.notify.Path()+" was removed") {
+		t.Errorf("it tells %+v", told)
+	}
+	if ev := l.next(t); ev != (machine.Pinged{Instance: 3}) {
+		t.Errorf("then it posts %+v", ev)
+	}
+}
+
+// A running app is heard again after its NOTIFY_SOCKET was removed.
+func TestNotifySocketIsMadeAnew(t *testing.T) {
+	l := keepHeard(t)
+	for range 3 {
+		if err := os.RemoveAll(l.dir.Path); err != nil {
+			t.Fatal(err)
+		}
+		l.tells(t, "the app's NOTIFY_SOCKET was made anew")
+		conn, err := net.Dial("unixgram", l.app.notify.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("WATCHDOG=1")); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := l.app.notify.Receive(func(int) bool { return true }); err != nil || !m.Watchdog {
+			t.Errorf("%+v, %v", m, err)
+		}
+	}
+}
+
+// An app that cannot be heard, as its NOTIFY_SOCKET was removed and has no place any more, is no hanging one.
+func TestWatchdogSparesWhoCannotBeHeard(t *testing.T) {
+	l := keepHeard(t)
+	parent := filepath.Dir(l.dir.Path)
+	if err := os.Rename(parent, parent+".away"); err != nil {
+		t.Fatal(err)
+	}
+	l.tells(t, "the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade")
+	for range 3 {
+		if ev := l.next(t); ev != (machine.Pinged{Instance: 3}) {
+			t.Errorf("then it posts %+v", ev)
+		}
+	}
+	if err := os.Rename(parent+".away", parent); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One that can be heard and says nothing is a hanging one.
+func TestWatchdogSparesNobodyElse(t *testing.T) {
+	d := privateRuntimeDir(t)
+	defer d.Close()
+	socket, why, err := d.openNotify(nil)
+	if why != nil || err != nil {
+		t.Fatal(why, err)
+	}
+	defer socket.Close()
+	if !socket.There() {
+		t.Error("a socket that is there is taken for lost")
+	}
+}
