@@ -21,7 +21,7 @@ const module = "github.com/gracerun/grace"
 var mayImport = map[string][]string{
 	module:               {"cmd"},
 	"cmd":                {"cmd", "supervisor", "handoff", "childproc"},
-	"cmd/demo":           {"cmd/load", "handoff", "drain"},
+	"cmd/demo":           {"cmd/load", "handoff", "drain", "internal/gracelog"},
 	"cmd/load":           {},
 	"supervisor":         {"supervisor", "handoff", "childproc"},
 	"supervisor/control": {},
@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"examples":           {"handoff", "drain"},
 	"internal":           {},
 	"scripts":            {"cmd/load"},
-	"scripts/bench":      {"cmd/load", "childproc/shim"},
+	"scripts/bench":      {"cmd/load", "childproc/shim", "internal/gracelog"},
 	"scripts/bench/app":  {"handoff", "drain"},
 	"test":               {},
 	"test/harness":       {"cmd/load", "childproc", "internal", "supervisor/control"},

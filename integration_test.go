@@ -167,7 +167,7 @@ func TestNothingLeaksOverAThousandUpgrades(t *testing.T) {
 func descriptorsBesideOneChild(s *harness.Grace) int {
 	s.T.Helper()
 	harness.Until(s.T, "one child, no zombie beside it", func() bool { return childrenOf(s) == 1 })
-	entries, err := os.ReadDir("/proc/" + strconv.Itoa(s.Cmd.Process.Pid) + "/fd")
+	entries, err := os.ReadDir("/proc/" + strconv.Itoa(s.PID()) + "/fd")
 	if err != nil {
 		s.T.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func descriptorsBesideOneChild(s *harness.Grace) int {
 // children counts those of all threads, zombies too.
 func childrenOf(s *harness.Grace) (n int) {
 	s.T.Helper()
-	threads, err := filepath.Glob("/proc/" + strconv.Itoa(s.Cmd.Process.Pid) + "/task/*/children")
+	threads, err := filepath.Glob("/proc/" + strconv.Itoa(s.PID()) + "/task/*/children")
 	if err != nil {
 		s.T.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func TestPortInUseOfACapturedAppNamesItsHolder(t *testing.T) {
 			t.Errorf("%s: status 0", name)
 		}
 		<-second.Ended
-		for _, want := range []string{addr, strconv.Itoa(holder.Cmd.Process.Pid), "root", "grace", "--evict"} {
+		for _, want := range []string{addr, strconv.Itoa(holder.PID()), "root", "grace", "--evict"} {
 			if !strings.Contains(second.Output(), want) {
 				t.Errorf("%s: it does not say %q: %s", name, want, second.Output())
 			}

@@ -294,7 +294,7 @@ func TestAppBindsAgainAfterShutdown(t *testing.T) {
 							t.Fatal(err)
 						}
 						checkEcho(t, "tcp", "127.0.0.1:"+port) // accept has to return once
-						s.AwaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
+						s.AwaitLine(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
 					}
 					harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() { s.Upgrade(generation + 1) })
 				}
@@ -328,7 +328,7 @@ func rebind(s *harness.Grace, generation int) {
 		if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
 			s.T.Fatal(err)
 		}
-		s.AwaitText(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
+		s.AwaitLine(fmt.Sprintf("generation %d bound again: %d", generation, n+1))
 	}
 }
 

@@ -273,7 +273,7 @@ func TestNewVersionNeedNotListenWhereTheOldOneHasStopped(t *testing.T) {
 	s := harness.Start(t, append([]string{"--settle", "50ms", "--"}, compiled(t, "node leave.js PORT "+ownPort(t), port)...)...)
 	s.AwaitReady(1)
 	s.Signal(syscall.SIGUSR1)
-	s.AwaitText("closed")
+	s.AwaitLine("closed")
 	harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() { s.Upgrade(2) })
 	s.Stop()
 }
@@ -305,7 +305,7 @@ func TestKilledGraceLeavesItsAppServing(t *testing.T) {
 			if err := syscall.Kill(app, syscall.SIGUSR1); err != nil {
 				t.Fatal(err)
 			}
-			s.AwaitText(want)
+			s.AwaitLine(want)
 			if s.Cmd.ProcessState == nil {
 				s.Signal(syscall.SIGKILL)
 				s.Wait()
@@ -319,7 +319,7 @@ func TestSecondBindFailsAsItDoesWithoutGrace(t *testing.T) {
 	port := ownPort(t)
 	s := harness.Start(t, append([]string{"--"}, compiled(t, "twice.c PORT", port)...)...)
 	const want = "second bind: plain EADDRINUSE, reuseaddr EADDRINUSE, reuseport EADDRINUSE, 0.0.0.0 EADDRINUSE, [::] EADDRINUSE, other address 0"
-	s.AwaitText(want)
+	s.AwaitLine(want)
 	s.AwaitReady(1)
 	s.Upgrade(2)
 	s.Stop()

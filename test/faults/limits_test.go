@@ -143,7 +143,7 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 	})
 	s.Crash(3)
 	s.AwaitMessage("restarting")
-	s.AwaitLine("the restarted instance is ready", func(e harness.Entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 4 })
+	s.Await("the restarted instance is ready", func(e harness.Entry) bool { return e.Message == "instance ready" && e.Instance == 4 })
 	s.Stop()
 	if left, err := filepath.Glob(dir + "/*/*"); err != nil || left != nil {
 		t.Errorf("left: %v, %v", left, err)
@@ -167,10 +167,10 @@ func TestNotifySocketThatVanishes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	anew := func(e harness.Entry, _ string) bool { return e.Message == "the app's NOTIFY_SOCKET was made anew" }
+	anew := func(e harness.Entry) bool { return e.Message == "the app's NOTIFY_SOCKET was made anew" }
 	s.AwaitMessage("instance started")
 	vanish()
-	s.AwaitLine("the socket is made anew", anew)
+	s.Await("the socket is made anew", anew)
 	harness.Touch(t, dir+"/go")
 	s.AwaitReady(1)
 	if err := os.Remove(dir + "/go"); err != nil {
@@ -239,7 +239,7 @@ func TestRuntimeDirectoryOnAFileSystemThatIsFull(t *testing.T) {
 				s.AwaitGeneration("generation ended", 1)
 			})
 			s.Crash(2)
-			s.AwaitLine("the restarted instance is ready", func(e harness.Entry, _ string) bool { return e.Message == "instance ready" && e.Instance == 3 })
+			s.Await("the restarted instance is ready", func(e harness.Entry) bool { return e.Message == "instance ready" && e.Instance == 3 })
 			s.Signal(syscall.SIGTERM)
 			if status := s.Wait(); status != 0 {
 				t.Errorf("status %d", status)
@@ -332,6 +332,6 @@ func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *harness
 // runtimeDir is the directory of an instance's NOTIFY_SOCKET.
 func runtimeDir(s *harness.Grace, instance int) string {
 	s.T.Helper()
-	started := s.AwaitLine("the instance is started", func(e harness.Entry, _ string) bool { return e.Message == "instance started" && e.Instance == instance })
+	started := s.Await("the instance is started", func(e harness.Entry) bool { return e.Message == "instance started" && e.Instance == instance })
 	return filepath.Dir(notifySocket(s, started.PID))
 }

@@ -84,7 +84,7 @@ func TestAddressInUseNamesItsHolderWhoCanBeEvicted(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	<-second.Ended
-	for _, want := range []string{addr, strconv.Itoa(holder.Cmd.Process.Pid), "root", "grace", "--evict"} {
+	for _, want := range []string{addr, strconv.Itoa(holder.PID()), "root", "grace", "--evict"} {
 		if !strings.Contains(second.Output(), want) {
 			t.Errorf("it does not say %q: %s", want, second.Output())
 		}
@@ -386,7 +386,7 @@ func TestExhaustedLimits(t *testing.T) {
 // right to do it for another user.
 func setLimit(s *harness.Grace, name, soft string) {
 	s.T.Helper()
-	c := exec.Command("prlimit", "--pid", strconv.Itoa(s.Cmd.Process.Pid), "--"+name+"="+soft+":")
+	c := exec.Command("prlimit", "--pid", strconv.Itoa(s.PID()), "--"+name+"="+soft+":")
 	harness.AsNobody(c)
 	if out, err := c.CombinedOutput(); err != nil {
 		s.T.Fatalf("%v: %s", err, out)

@@ -3,109 +3,239 @@
 package harness
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
+	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/internal/requirement"
-	"golang.org/x/sys/unix"
+	"github.com/gracerun/grace/internal/gracelog"
+	"github.com/gracerun/grace/internal/processgroup"
 )
 
-// CheckGone looks for what lives of a process group. The dead wait for a moment until grace, or init after it, reaps them.
-func CheckGone(t *testing.T, pgid int) {
-	t.Helper()
-	if syscall.Kill(-pgid, 0) == syscall.ESRCH {
-		return
-	}
-	if members, err := childproc.Group(pgid); err != nil || len(members) > 0 {
-		t.Errorf("of process group %d there are still %v, %v", pgid, members, err)
-	}
+// Patience is for what has to come; nothing waits for its end in a test that passes.
+const Patience = 60 * time.Second
+
+// Entry is one line of a process's output.
+type Entry = gracelog.Entry
+
+// Process is a command whose output a test reads. It is ended with its test.
+type Process struct {
+	T        *testing.T
+	Cmd      *exec.Cmd
+	Patience time.Duration // of each wait
+	Ended    chan struct{} // closed at the end of the output
+
+	mu      sync.Mutex
+	log     []Entry
+	groups  []processgroup.Group // of all instances
+	changed chan struct{}        // closed and replaced at each line
 }
 
-func PIDsOf(t *testing.T, command string) (pids []int) {
+// StartProcess runs a command, and takes its stdout and stderr.
+func StartProcess(t *testing.T, cmd *exec.Cmd) *Process {
 	t.Helper()
-	all, err := childproc.Everybody()
+	p := &Process{T: t, Cmd: cmd, Patience: Patience, changed: make(chan struct{}), Ended: make(chan struct{})}
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range all {
-		if text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err == nil && string(text) == command {
-			pids = append(pids, pid)
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		r.Close()
+		t.Fatal(err)
+	}
+	go p.read(r)
+	t.Cleanup(p.cleanUp)
+	return p
+}
+
+func (p *Process) read(r *os.File) {
+	defer close(p.Ended)
+	defer r.Close()
+	_ = gracelog.Read(r, p.note) // a line that is too long ends it, and what the test waits for does not come
+}
+
+func (p *Process) note(e Entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = append(p.log, e)
+	if e.Message == instanceStarted {
+		p.groups = append(p.groups, processgroup.Seen(e.PID))
+	}
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+const instanceStarted = "instance started"
+
+// cleanUp leaves nothing behind, and shows the output of what failed.
+func (p *Process) cleanUp() {
+	if p.Cmd.ProcessState == nil {
+		p.Signal(syscall.SIGQUIT)
+		p.Wait()
+	}
+	for _, text := range []string{"DATA RACE", "panic:"} {
+		if strings.Contains(p.Output(), text) {
+			p.T.Errorf("%q is in the output", text)
 		}
 	}
-	return pids
-}
-
-func AsNobody(c *exec.Cmd) {
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	c.Dir = "/"
-}
-
-const Nobody = 65534
-
-func NeedRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		requirement.Check(t, "root", os.ErrPermission)
+	if p.T.Failed() {
+		lines := strings.Split(p.Output(), "\n")
+		p.T.Logf("the output:\n%s", strings.Join(lines[max(0, len(lines)-100):], "\n"))
 	}
 }
 
-func Need(t *testing.T, program string) {
-	t.Helper()
-	_, err := exec.LookPath(program)
-	requirement.Check(t, program, err)
+// PID is that of the command, which other processes of grace may have succeeded.
+func (p *Process) PID() int { return p.Cmd.Process.Pid }
+
+func (p *Process) Signal(sig syscall.Signal) {
+	p.T.Helper()
+	if err := p.Cmd.Process.Signal(sig); err != nil {
+		p.T.Fatalf("cannot send %s: %v", sig, err)
+	}
 }
 
-// OpenTerminal makes a pair of which the test closes what is left.
-func OpenTerminal(t *testing.T) (master, terminal *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
+// Wait gives the exit status.
+func (p *Process) Wait() int {
+	p.T.Helper()
+	ended := make(chan struct{})
+	go func() {
+		p.Cmd.Wait() // the status is what is asked for
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(p.Patience):
+		p.Cmd.Process.Kill()
+		<-ended
+		p.T.Error("the process did not end")
 	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { terminal.Close() })
-	return master, terminal
+	return p.Cmd.ProcessState.ExitCode()
 }
 
-// Until asks again until it is so.
-func Until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(Patience); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", Patience, what)
+// Stop ends the process as an operator does, and wants it to end well.
+func (p *Process) Stop() {
+	p.T.Helper()
+	p.Signal(syscall.SIGTERM)
+	p.EndsWell()
+}
+
+// EndsWell waits for the end of the process, and wants it to end with status 0 and to leave nothing.
+func (p *Process) EndsWell() {
+	p.T.Helper()
+	if status := p.Wait(); status != 0 {
+		p.T.Errorf("the process ended with status %d", status)
+	}
+	p.AwaitEndOfOutput()
+	p.CheckNothingLeft()
+}
+
+// AwaitEndOfOutput waits until no process has stdout or stderr any more.
+func (p *Process) AwaitEndOfOutput() {
+	p.T.Helper()
+	select {
+	case <-p.Ended:
+	case <-time.After(p.Patience):
+		p.T.Fatal("some process still has the stderr of one that has ended")
+	}
+}
+
+// CheckNothingLeft looks for every process that grace said it had started. The dead may wait for a moment until grace, or
+// init after it, reaps them.
+func (p *Process) CheckNothingLeft() {
+	p.T.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, group := range p.groups {
+		if !group.Remains() {
+			continue
+		}
+		if members, err := childproc.Group(group.ID); err != nil || len(members) > 0 {
+			p.T.Errorf("of process group %d there are still %v, %v", group.ID, members, err)
 		}
 	}
 }
 
-// RemoveCgroup removes a folder that holds nothing but folders and the kernel's files.
-func RemoveCgroup(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
+// Entries are those of grace's lines and all others so far.
+func (p *Process) Entries() []Entry {
+	entries, _ := p.state()
+	return slices.Clone(entries)
+}
+
+func (p *Process) state() (entries []Entry, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log, p.changed
+}
+
+// Output is the text so far; what JSON has escaped is as it was before.
+func (p *Process) Output() string {
+	var text strings.Builder
+	for _, e := range p.Entries() {
+		text.WriteString(e.Text + "\n")
 	}
-	for _, e := range entries {
-		if e.IsDir() {
-			err = errors.Join(err, RemoveCgroup(filepath.Join(dir, e.Name())))
+	return strings.ReplaceAll(text.String(), `\"`, `"`)
+}
+
+// Await waits for a line, among those that were written already too. It asks match about each line once, in order.
+func (p *Process) Await(what string, match func(Entry) bool) Entry {
+	p.T.Helper()
+	deadline := time.After(p.Patience)
+	for seen := 0; ; {
+		over := p.over() // before the look, as the line may be the last one
+		entries, changed := p.state()
+		if n := slices.IndexFunc(entries[seen:], match); n >= 0 {
+			return entries[seen+n]
+		}
+		seen = len(entries)
+		if over {
+			p.T.Fatalf("the process ended and never said: %s", what)
+		}
+		select {
+		case <-changed:
+		case <-p.Ended:
+		case <-deadline:
+			p.T.Fatalf("the process does not say: %s", what)
 		}
 	}
-	return errors.Join(err, syscall.Rmdir(dir))
+}
+
+// over reports whether all of the output was read.
+func (p *Process) over() bool {
+	select {
+	case <-p.Ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// AwaitTimes waits for the n-th line that matches.
+func (p *Process) AwaitTimes(what string, n int, match func(Entry) bool) Entry {
+	p.T.Helper()
+	return p.Await(what, func(e Entry) bool {
+		if match(e) {
+			n--
+		}
+		return n == 0
+	})
+}
+
+// AwaitLine waits for a line that is exactly this.
+func (p *Process) AwaitLine(want string) {
+	p.T.Helper()
+	p.Await(want, func(e Entry) bool { return e.Text == want })
+}
+
+// AwaitText waits for a line with this in it.
+func (p *Process) AwaitText(want string) {
+	p.T.Helper()
+	p.Await(want, func(e Entry) bool { return strings.Contains(e.Text, want) })
 }

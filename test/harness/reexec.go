@@ -65,7 +65,7 @@ func (d *ReexecGrace) listen(conn *net.UnixConn) {
 
 // CurrentPID is that of the last successor.
 func (d *ReexecGrace) CurrentPID() int {
-	pid := d.Cmd.Process.Pid
+	pid := d.PID()
 	for _, e := range d.Entries() {
 		if e.Message == "taken over" {
 			pid = e.PID
@@ -90,15 +90,10 @@ func (d *ReexecGrace) Reexec() {
 	d.AwaitNth("taken over", d.Reexecs)
 }
 
+// AwaitNth waits until grace and its successors have said this n times.
 func (d *ReexecGrace) AwaitNth(message string, n int) Entry {
 	d.T.Helper()
-	seen := 0
-	return d.Await(fmt.Sprintf("%s, for the %d. time", message, n), func(e Entry) bool {
-		if e.Message == message {
-			seen++
-		}
-		return e.Message == message && seen == n
-	})
+	return d.AwaitTimes(fmt.Sprintf("%s, for the %d. time", message, n), n, func(e Entry) bool { return e.Message == message })
 }
 
 func (d *ReexecGrace) Upgrade(generation int) {
@@ -117,23 +112,23 @@ func (d *ReexecGrace) End() {
 	d.CheckNothingLeft()
 }
 
-// Process is grace or one of its successors.
-type Process struct {
+// Successor is one process of grace.
+type Successor struct {
 	t     *testing.T
 	pidfd int
 }
 
-func (d *ReexecGrace) CurrentProcess() Process {
+func (d *ReexecGrace) CurrentProcess() Successor {
 	d.T.Helper()
 	pidfd, err := unix.PidfdOpen(d.CurrentPID(), 0)
 	if err != nil {
 		d.T.Fatal(err)
 	}
 	d.T.Cleanup(func() { unix.Close(pidfd) })
-	return Process{d.T, pidfd}
+	return Successor{d.T, pidfd}
 }
 
-func (r Process) AwaitEnd() {
+func (r Successor) AwaitEnd() {
 	r.t.Helper()
 	Until(r.t, "the grace has ended", func() bool {
 		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(r.pidfd), Events: unix.POLLIN}}, 0)
@@ -155,8 +150,8 @@ func (d *ReexecGrace) Count(message string) int {
 func (d *ReexecGrace) CheckFollowed() {
 	d.T.Helper()
 	if d.told == nil {
-		if d.CurrentPID() != d.Cmd.Process.Pid {
-			d.T.Errorf("grace had pid %d, and has %d", d.Cmd.Process.Pid, d.CurrentPID())
+		if d.CurrentPID() != d.PID() {
+			d.T.Errorf("grace had pid %d, and has %d", d.PID(), d.CurrentPID())
 		}
 		return
 	}

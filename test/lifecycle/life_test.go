@@ -231,10 +231,10 @@ while :; do sleep 0.01; done
 `, 0o755)
 	s := harness.StartWith(t, func(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }, "--ready-delay", "1ms", "--", program)
 	s.AwaitReady(1)
-	s.AwaitText("trapped")
+	s.AwaitLine("trapped")
 	for name, sig := range map[string]syscall.Signal{"USR1": syscall.SIGUSR1, "ALRM": syscall.SIGALRM, "WINCH": syscall.SIGWINCH, "40": 40} {
 		s.Signal(sig)
-		s.AwaitText("got " + name)
+		s.AwaitLine("got " + name)
 	}
 	s.Stop()
 }
@@ -281,7 +281,7 @@ exit 42
 	if status := s.Wait(); status != 42 {
 		t.Errorf("status %d", status)
 	}
-	s.AwaitText("pid 1 is grace")
+	s.AwaitLine("pid 1 is grace")
 }
 
 func TestUserGroupUmaskAndPIDFile(t *testing.T) {
@@ -298,9 +298,9 @@ exec sleep 1000
 	}
 	s := harness.Start(t, "--ready-delay", "1ms", "--user", "nobody", "--group", "12345", "--umask", "027", "--pid-file", pidFile, "--", program)
 	s.AwaitReady(1)
-	s.AwaitText("65534:12345:12345 0027 /nonexistent nobody")
+	s.AwaitLine("65534:12345:12345 0027 /nonexistent nobody")
 	text, err := os.ReadFile(pidFile)
-	if err != nil || strings.TrimSpace(string(text)) != strconv.Itoa(s.Cmd.Process.Pid) {
+	if err != nil || strings.TrimSpace(string(text)) != strconv.Itoa(s.PID()) {
 		t.Errorf("pid file %q, %v", text, err)
 	}
 	s.Stop()
@@ -359,7 +359,7 @@ func TestAppHasNoOtherDescriptors(t *testing.T) {
 	defer extra.Close()
 	s := harness.StartWith(t, func(c *exec.Cmd) { c.ExtraFiles = []*os.File{extra} },
 		"--listen", "a=127.0.0.1:0", "--listen", "b=127.0.0.1:0", "--ready", "delay", "--ready-delay", "1ms", "--", program)
-	s.AwaitText("end")
+	s.AwaitLine("end")
 	want := map[string]string{"0": "/dev/null", "1": "pipe:", "2": "pipe:", "3": "socket:", "4": "socket:"}
 	for _, line := range strings.Split(s.Output(), "\n") {
 		before, target, listed := strings.Cut(line, " -> ")
@@ -405,9 +405,9 @@ func TestAppHasPlainSignalsAndLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := harness.Start(t, "--ready-delay", "1ms", "--", "/bin/sh", "-c", facts+"; echo end; exec sleep 1000")
-	s.AwaitText("end")
+	s.AwaitLine("end")
 	for _, line := range strings.Split(strings.TrimSpace(string(plain)), "\n") {
-		s.AwaitText(line)
+		s.AwaitLine(line)
 	}
 	s.Stop()
 }

@@ -156,7 +156,7 @@ func TestMetricsSocketIsNotTheApps(t *testing.T) {
 	defer conn.Close()
 	m.readyz(http.StatusOK)
 	s.Upgrade(2)
-	own := socketsOf(t, s.Cmd.Process.Pid)
+	own := socketsOf(t, s.PID())
 	shared := 0
 	for inode := range socketsOf(t, s.AwaitGeneration("instance started", 2).PID) {
 		if own[inode] {

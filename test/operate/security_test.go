@@ -82,7 +82,7 @@ func TestAppOfAnotherUserHasNoCapability(t *testing.T) {
 			s := harness.StartWith(t, func(c *exec.Cmd) { c.SysProcAttr, c.Dir = who, "/" },
 				"--capture", "off", "--ready", "delay", "--ready-delay", "1ms", "--stop-signal", "KILL", "--user", "12345", "--", program)
 			for _, set := range []string{"Prm", "Eff", "Amb"} {
-				s.AwaitText("Cap" + set + ":\t0000000000000000")
+				s.AwaitLine("Cap" + set + ":\t0000000000000000")
 			}
 			s.Signal(syscall.SIGQUIT)
 			s.Wait()
@@ -155,7 +155,7 @@ func TestAppOfAnotherUserHasNoTerminal(t *testing.T) {
 			c.Stdin = terminal
 			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 		}, append(user, "--ready-delay", "1ms", "--", "/bin/sh", "-c", "if ( : </dev/tty ); then echo it has a terminal; else echo it has none; fi 2>/dev/null; exec sleep 1000")...)
-		s.AwaitText(said)
+		s.AwaitLine(said)
 		s.Stop()
 	}
 }

@@ -70,8 +70,8 @@ func TestUnitOfTheReadme(t *testing.T) {
 	})
 	b.do("systemctl", "stop", "app")
 	s.AwaitGeneration("generation ended", 1+reloads)
-	s.AwaitText("app.service: Deactivated successfully.")
-	s.AwaitText("Stopped app.service.")
+	s.AwaitLine("app.service: Deactivated successfully.")
+	s.AwaitLine("Stopped app.service.")
 	for name, want := range map[string]string{"ActiveState": "inactive", "Result": "success"} {
 		if got := b.property("app", name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)

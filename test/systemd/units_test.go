@@ -112,7 +112,7 @@ func TestServiceUnit(t *testing.T) {
 func (b *box) stopUnit(s *harness.Grace) {
 	b.t.Helper()
 	b.do("systemctl", "stop", shop)
-	s.AwaitText(shop + ": Deactivated successfully.")
+	s.AwaitLine(shop + ": Deactivated successfully.")
 	if result := b.property(shop, "Result"); result != "success" {
 		b.t.Errorf("the result is %s", result)
 	}
@@ -201,7 +201,7 @@ func TestHungGraceIsReplaced(t *testing.T) {
 	harness.Until(t, "it is replaced", func() bool {
 		return b.property(shop, "NRestarts") == "1" && b.property(shop, "ActiveState") == "active"
 	})
-	b.follow(shop).AwaitText(shop + ": Watchdog timeout (limit 3s)!")
+	b.follow(shop).AwaitLine(shop + ": Watchdog timeout (limit 3s)!")
 	b.do("systemctl", "stop", shop)
 }
 

@@ -1,0 +1,111 @@
+//go:build linux
+
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/internal/requirement"
+	"golang.org/x/sys/unix"
+)
+
+// CheckGone looks for what lives of a process group. The dead wait for a moment until grace, or init after it, reaps them.
+func CheckGone(t *testing.T, pgid int) {
+	t.Helper()
+	if syscall.Kill(-pgid, 0) == syscall.ESRCH {
+		return
+	}
+	if members, err := childproc.Group(pgid); err != nil || len(members) > 0 {
+		t.Errorf("of process group %d there are still %v, %v", pgid, members, err)
+	}
+}
+
+func PIDsOf(t *testing.T, command string) (pids []int) {
+	t.Helper()
+	all, err := childproc.Everybody()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range all {
+		if text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err == nil && string(text) == command {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func AsNobody(c *exec.Cmd) {
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	c.Dir = "/"
+}
+
+const Nobody = 65534
+
+func NeedRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		requirement.Check(t, "root", os.ErrPermission)
+	}
+}
+
+func Need(t *testing.T, program string) {
+	t.Helper()
+	_, err := exec.LookPath(program)
+	requirement.Check(t, program, err)
+}
+
+// OpenTerminal makes a pair of which the test closes what is left.
+func OpenTerminal(t *testing.T) (master, terminal *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return master, terminal
+}
+
+// Until asks again until it is so.
+func Until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Patience); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %s: %s", Patience, what)
+		}
+	}
+}
+
+// RemoveCgroup removes a folder that holds nothing but folders and the kernel's files.
+func RemoveCgroup(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			err = errors.Join(err, RemoveCgroup(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(err, syscall.Rmdir(dir))
+}
