@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/gracelog"
 )
 
 // perform does a short demo with a pretended grace.
@@ -122,8 +123,8 @@ func TestCalmReturnsWhenNoUpgradeIsUnderWay(t *testing.T) {
 }
 
 func TestLastWordsAreHeard(t *testing.T) {
-	log := make(chan entry, 1)
-	log <- entry{Level: "error", Message: "panic: oops"}
+	log := make(chan gracelog.Entry, 1)
+	log <- gracelog.Entry{Level: "error", Message: "panic: oops"}
 	close(log)
 	s := &show{record: sample(), grace: &grace{log: log}}
 	s.lastWords()
@@ -186,11 +187,12 @@ func TestDivideUsesEveryClient(t *testing.T) {
 }
 
 func TestLogLines(t *testing.T) {
-	e := parseEntry([]byte(`{"level":"info","generation":3,"took_ms":12.3,"message":"generation ready","why":"x"}`))
-	if e != (entry{Level: "info", Message: "generation ready", Generation: 3, Why: "x"}) || e.String() != "generation ready: x" {
+	log := make(chan gracelog.Entry, 2)
+	readLog(io.NopCloser(strings.NewReader(`{"level":"info","generation":3,"message":"generation ready"}`+"\npanic: oops\n")), log)
+	if e := <-log; e.Level != "info" || e.Message != "generation ready" || e.Generation != 3 {
 		t.Errorf("%+v", e)
 	}
-	if e := parseEntry([]byte("panic: oops")); e.Level != "error" || e.String() != "panic: oops" {
+	if e := <-log; e.Level != "error" || e.String() != "panic: oops" {
 		t.Errorf("%+v", e)
 	}
 }

@@ -1,8 +1,6 @@
 package demo
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,30 +9,16 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gracerun/grace/internal/gracelog"
 )
-
-// entry is one line of grace's log, or a line of something else as its message.
-type entry struct {
-	Level      string `json:"level"`
-	Message    string `json:"message"`
-	Generation int    `json:"generation"`
-	Address    string `json:"address"`
-	Why        string `json:"why"`
-}
-
-func (e entry) String() string {
-	if e.Why == "" {
-		return e.Message
-	}
-	return e.Message + ": " + e.Why
-}
 
 // grace is a running `grace run`, in a process group of its own: a Ctrl-C in the terminal reaches the demo alone.
 type grace struct {
 	cmd   *exec.Cmd
-	log   <-chan entry  // closed when grace and all that it started have closed their stderr
-	ended chan struct{} // closed when grace has exited
-	exit  error         // how, from then on
+	log   <-chan gracelog.Entry // closed when grace and all that it started have closed their stderr
+	ended chan struct{}         // closed when grace has exited
+	exit  error                 // how, from then on
 }
 
 const stopPatience = 15 * time.Second
@@ -59,7 +43,7 @@ func startGrace() (*grace, error) {
 		stderr.Close()
 		return nil, fmt.Errorf("cannot start grace: %w", err)
 	}
-	log := make(chan entry, 100)
+	log := make(chan gracelog.Entry, 100)
 	go readLog(stderr, log)
 	g := &grace{cmd: cmd, log: log, ended: make(chan struct{})}
 	go func() {
@@ -69,22 +53,16 @@ func startGrace() (*grace, error) {
 	return g, nil
 }
 
-// readLog owns the pipe.
-func readLog(stderr io.ReadCloser, log chan<- entry) {
+// readLog owns the pipe. A line that is no entry is told as an error: grace and its app write none when all is well.
+func readLog(stderr io.ReadCloser, log chan<- gracelog.Entry) {
 	defer stderr.Close()
 	defer close(log)
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() {
-		log <- parseEntry(lines.Bytes())
-	}
-}
-
-func parseEntry(line []byte) entry {
-	var e entry
-	if json.Unmarshal(line, &e) != nil {
-		return entry{Level: "error", Message: string(line)}
-	}
-	return e
+	_ = gracelog.Read(stderr, func(e gracelog.Entry) {
+		if e.Message == "" {
+			e.Level = "error"
+		}
+		log <- e
+	})
 }
 
 func (g *grace) upgrade() error { return g.cmd.Process.Signal(syscall.SIGHUP) }

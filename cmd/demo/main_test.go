@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/gracerun/grace/internal/gracelog"
 )
 
 // TestMain lets the test binary be the `grace run` that a demo starts: one that acts by the variable behaviour.
@@ -27,7 +29,7 @@ const behaviour = "DEMO_TEST_GRACE"
 // pretendGrace serves by itself and only logs what grace would: a generation is a number in its responses.
 func pretendGrace(behaviour string) {
 	if behaviour == "ends at start" {
-		say(entry{Level: "error", Message: "first generation failed", Why: "no luck"})
+		say(gracelog.Entry{Level: "error", Message: "first generation failed", Why: "no luck"})
 		os.Exit(1)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -46,8 +48,8 @@ func pretendGrace(behaviour string) {
 		}
 		Handler(n).ServeHTTP(w, r)
 	}))
-	say(entry{Message: "listening", Address: ln.Addr().String()})
-	say(entry{Message: "generation ready", Generation: 1})
+	say(gracelog.Entry{Message: "listening", Address: ln.Addr().String()})
+	say(gracelog.Entry{Message: "generation ready", Generation: 1})
 	for sig := range signals {
 		if sig == syscall.SIGTERM {
 			return
@@ -62,18 +64,18 @@ func pretendUpgrade(behaviour string, generation *atomic.Int64) {
 		fmt.Fprintln(os.Stderr, "panic: out of luck")
 		os.Exit(7)
 	case "fails upgrades":
-		say(entry{Level: "error", Message: "upgrade failed, generation 1 still serves", Why: "no luck"})
+		say(gracelog.Entry{Level: "error", Message: "upgrade failed, generation 1 still serves", Why: "no luck"})
 		return
 	case "refuses upgrades":
-		say(entry{Level: "warn", Message: "upgrade refused", Why: "no luck"})
+		say(gracelog.Entry{Level: "warn", Message: "upgrade refused", Why: "no luck"})
 		return
 	}
 	n := int(generation.Add(1))
-	say(entry{Message: "generation ready", Generation: n})
-	say(entry{Message: "generation ended", Generation: n - 1})
+	say(gracelog.Entry{Message: "generation ready", Generation: n})
+	say(gracelog.Entry{Message: "generation ended", Generation: n - 1})
 }
 
-func say(e entry) {
+func say(e gracelog.Entry) {
 	line, _ := json.Marshal(e)
 	fmt.Fprintf(os.Stderr, "%s\n", line)
 }

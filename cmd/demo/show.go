@@ -10,6 +10,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/gracelog"
 )
 
 // show drives one demo: one goroutine that waits for what happens, writes it into the record, and has it drawn.
@@ -87,7 +88,7 @@ func (s *show) awaitStart(ctx context.Context) (addr string, err error) {
 }
 
 // heed keeps what a line of the log complains about.
-func (s *show) heed(e entry) {
+func (s *show) heed(e gracelog.Entry) {
 	if e.Level == "error" {
 		s.complaints = append(s.complaints, e.String())
 	}
@@ -177,7 +178,7 @@ func (s *show) advance() error {
 }
 
 // note takes in one line of grace's log.
-func (s *show) note(ctx context.Context, e entry) {
+func (s *show) note(ctx context.Context, e gracelog.Entry) {
 	s.heed(e)
 	switch {
 	case e.Message == "generation ready":

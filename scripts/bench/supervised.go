@@ -3,24 +3,20 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os/exec"
 	"syscall"
 	"time"
+
+	"github.com/gracerun/grace/internal/gracelog"
 )
 
 // entry is one line of grace's log, and when it was read.
 type entry struct {
-	Message    string
-	Generation int
-	Address    string
-	PID        int     `json:"pid"`
-	Took       float64 `json:"took_ms"`
-	at         time.Time
+	gracelog.Entry
+	at time.Time
 }
 
 // supervised is a running `grace run`; whoever started it stops it.
@@ -67,12 +63,9 @@ func (b bench) begin(flags []string, app ...string) (*supervised, error) {
 
 func (s *supervised) read(log io.Reader) {
 	defer close(s.lines)
-	for text := bufio.NewScanner(log); text.Scan(); {
-		e := entry{at: time.Now()}
-		if json.Unmarshal(text.Bytes(), &e) == nil {
-			s.lines <- e
-		}
-	}
+	_ = gracelog.Read(log, func(e gracelog.Entry) { // at an error too there is nothing more to come
+		s.lines <- entry{e, time.Now()}
+	})
 }
 
 // await passes over the lines before the one that it waits for.

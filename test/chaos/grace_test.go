@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/gracelog"
 	"github.com/gracerun/grace/supervisor/control"
 	"golang.org/x/sys/unix"
 )
@@ -250,8 +251,8 @@ func (g *grace) look(line []byte) {
 			g.find("the log has: %s", bytes.TrimSpace(line))
 		}
 	}
-	var entry struct{ Message string }
-	if json.Unmarshal(line[max(0, bytes.Index(line, []byte(`{"level":`))):], &entry) != nil {
+	entry := gracelog.Parse(line)
+	if entry.Message == "" {
 		return
 	}
 	g.mu.Lock()
