@@ -6,7 +6,6 @@ package examples
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"go/parser"
 	"go/token"
@@ -26,6 +25,7 @@ import (
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // example is one that serves the routes of everyKind.
@@ -60,24 +60,15 @@ var everyKind = map[load.Kind]int{
 
 const upgrades = 5
 
-// under runs do while clients that never retry send load, and wants not one request to fail.
+// under runs do while clients that never retry send load, and wants not one request to fail and each kind to be sent.
 func under(t *testing.T, addr string, clients map[load.Kind]int, do func()) load.Tally {
 	t.Helper()
-	l, err := load.Start(context.Background(), load.Config{Addr: addr, Clients: clients, ThinkMax: 4 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	do()
-	tally := l.Stop()
+	tally := harness.UnderLoad(t, load.Config{Addr: addr, Clients: clients, Paths: map[load.Kind]string{load.Slow: "/slow"}}, do)
 	for kind := range clients {
 		if tally.Requests(kind) == 0 {
 			t.Errorf("no %s was sent", kind)
 		}
 	}
-	if tally.Failures() > 0 {
-		t.Errorf("requests failed: %v", tally)
-	}
-	t.Logf("%d requests", tally.Requests())
 	return tally
 }
 
@@ -85,8 +76,8 @@ func TestUpgrades(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
 			addr, flags := e.flags(t)
-			command := append([]string{"--", binaries.Path(e.name)}, flags...)
-			g := binaries.Grace(t, append(listens(flags), command...)...)
+			command := append([]string{"--", harness.Program(e.name)}, flags...)
+			g := supervised.Grace(t, append(listens(flags), command...)...)
 			tally := under(t, addr, everyKind, func() { upgrade(g) })
 			if tally.Kinds[load.KeepAlivePost].Reconnects == 0 {
 				t.Error("no client was asked to leave")
@@ -98,15 +89,15 @@ func TestUpgrades(t *testing.T) {
 
 func TestMinimalUpgrades(t *testing.T) {
 	addr := buildMinimal(t)
-	g := binaries.Grace(t, "--listen", addr, "--", binaries.Path("minimal"))
+	g := supervised.Grace(t, "--listen", addr, "--", harness.Program("minimal"))
 	under(t, addr, map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 8}, func() { upgrade(g) })
 	g.Stop()
 }
 
 // upgrade replaces the app again and again, one right after the other.
-func upgrade(g *supervised.Grace) {
+func upgrade(g *harness.Grace) {
 	for range upgrades {
-		g.Upgrade()
+		g.UpgradeNext()
 	}
 }
 
@@ -116,7 +107,7 @@ func TestEndAlone(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
 			addr, flags := e.flags(t)
-			p := binaries.Start(t, binaries.Path(e.name), flags...)
+			p := supervised.Start(t, harness.Program(e.name), flags...)
 			endUnderLoad(t, p, addr)
 		})
 	}
@@ -132,15 +123,15 @@ func TestEndUnderSocketActivation(t *testing.T) {
 			for n := 1; n < len(flags); n += 2 {
 				arguments = append(arguments, "--listen", flags[n])
 			}
-			arguments = append(arguments, binaries.Path(e.name))
-			p := binaries.Start(t, activate, append(arguments, flags...)...)
+			arguments = append(arguments, harness.Program(e.name))
+			p := supervised.Start(t, activate, append(arguments, flags...)...)
 			endUnderLoad(t, p, addr)
 		})
 	}
 }
 
 // endUnderLoad stops a server while one request waits in it for the end of its body, and others come.
-func endUnderLoad(t *testing.T, p *supervised.Process, addr string) {
+func endUnderLoad(t *testing.T, p *harness.Process, addr string) {
 	t.Helper()
 	held := hold(t, addr)
 	clients := &clients{addr: addr}
@@ -258,7 +249,7 @@ func TestEndWithAQueue(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
 			addr, flags := e.flags(t)
-			p := binaries.Start(t, binaries.Path(e.name), flags...)
+			p := supervised.Start(t, harness.Program(e.name), flags...)
 			hold(t, addr).finish(t)
 			p.Signal(syscall.SIGSTOP)
 			waiting := make([]net.Conn, 300)
@@ -282,7 +273,7 @@ func TestEndWithAQueue(t *testing.T) {
 // A download that has begun is complete, whoever serves it.
 func TestMinimalEndAlone(t *testing.T) {
 	addr := buildMinimal(t)
-	big := binaries.Path("big")
+	big := harness.Program("big")
 	const size = 64 << 20
 	if err := os.WriteFile(big, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -290,7 +281,7 @@ func TestMinimalEndAlone(t *testing.T) {
 	if err := os.Truncate(big, size); err != nil {
 		t.Fatal(err)
 	}
-	p := binaries.Start(t, binaries.Path("minimal"))
+	p := supervised.Start(t, harness.Program("minimal"))
 	conn := dial(t, addr)
 	fmt.Fprint(conn, "GET /big HTTP/1.1\r\nHost: client\r\n\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -14,14 +14,13 @@ import (
 
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
-const patience = supervised.Patience
-
-var binaries supervised.Binaries
+const patience = harness.Patience
 
 func TestMain(m *testing.M) {
-	os.Exit(binaries.Run(m.Run, "./worker", "./http", "./echo", "./gin", "./chi", "./fiber"))
+	os.Exit(supervised.Run(m.Run, "./worker", "./http", "./echo", "./gin", "./chi", "./fiber"))
 }
 
 // buildMinimal puts a free address in the place of minimal's own: it has no line to spare for a flag.
@@ -45,7 +44,7 @@ func buildMinimal(t *testing.T) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := binaries.Build("-overlay", write(t, "overlay.json", overlay), "./minimal"); err != nil {
+	if err := supervised.Build("-overlay", write(t, "overlay.json", overlay), "./minimal"); err != nil {
 		t.Fatal(err)
 	}
 	return addr

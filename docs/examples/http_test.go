@@ -16,12 +16,13 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // What the requests use is closed after them.
 func TestStoreIsClosedLast(t *testing.T) {
 	addr, flags := example{name: "http", admin: true}.flags(t)
-	p := binaries.Start(t, binaries.Path("http"), flags...)
+	p := supervised.Start(t, harness.Program("http"), flags...)
 	conn := dial(t, addr)
 	fmt.Fprint(conn, "GET /slow HTTP/1.1\r\nHost: client\r\n\r\n")
 	awaitInFlight(t, flags)
@@ -62,10 +63,10 @@ func TestHTTPS(t *testing.T) {
 	client, cert, key := certified(t)
 	client.Transport.(*http.Transport).DisableKeepAlives = true // the second request goes to the successor
 	_, flags := example{name: "http", admin: true}.flags(t)
-	command := append([]string{"--", binaries.Path("http"), "-cert", cert, "-key", key}, flags...)
-	g := binaries.Grace(t, append(listens(flags), command...)...)
+	command := append([]string{"--", harness.Program("http"), "-cert", cert, "-key", key}, flags...)
+	g := supervised.Grace(t, append(listens(flags), command...)...)
 	spans(t, client, flags, func() {
-		g.Upgrade()
+		g.UpgradeNext()
 		awaitTimes(g, 1, "start draining (1 in flight)")
 	})
 	spans(t, client, flags, func() {
@@ -76,14 +77,8 @@ func TestHTTPS(t *testing.T) {
 }
 
 // awaitTimes waits for the nth line with a text.
-func awaitTimes(g *supervised.Grace, n int, text string) {
-	said := 0
-	g.Await(fmt.Sprintf("%s (%d times)", text, n), func(l supervised.Line) bool {
-		if strings.Contains(l.Text, text) {
-			said++
-		}
-		return said == n
-	})
+func awaitTimes(g *harness.Grace, n int, text string) {
+	g.AwaitTimes(fmt.Sprintf("%s (%d times)", text, n), n, func(e harness.Entry) bool { return strings.Contains(e.Text, text) })
 }
 
 // spans does something while a request waits in the server for the second half of its body.

@@ -10,20 +10,22 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 func TestWebSocketsAreToldOnceByEachUpgrade(t *testing.T) {
 	for _, name := range []string{"websocket", "gorilla"} {
 		t.Run(name, func(t *testing.T) {
-			if err := binaries.Build("./" + name); err != nil {
+			if err := supervised.Build("./" + name); err != nil {
 				t.Fatal(err)
 			}
 			addr := freeport.Address(t)
-			g := binaries.Grace(t, "--listen", addr, "--", binaries.Path(name), "-addr", addr)
+			g := supervised.Grace(t, "--listen", addr, "--", harness.Program(name), "-addr", addr)
 			clients := openSockets(t, addr)
 			for generation := 2; generation <= upgrades+1; generation++ {
-				g.Upgrade()
+				g.UpgradeNext()
 				clients.awaitOpened(t, generation)
 			}
 			clients.leave()

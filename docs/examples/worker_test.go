@@ -11,10 +11,11 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
+	"github.com/gracerun/grace/test/harness"
 )
 
 func TestWorkerFinishesItsJob(t *testing.T) {
-	p := binaries.Start(t, binaries.Path("worker"))
+	p := supervised.Start(t, harness.Program("worker"))
 	p.AwaitText("job begins")
 	p.Signal(syscall.SIGTERM)
 	p.EndsWell()
@@ -25,10 +26,10 @@ func TestWorkerFinishesItsJob(t *testing.T) {
 }
 
 func TestWorkerFinishesItsJobAfterItsReplacement(t *testing.T) {
-	g := binaries.Grace(t, "--ready", "notify", "--listen", "unix://"+filepath.Join(t.TempDir(), "unused"), "--", binaries.Path("worker"))
+	g := supervised.Grace(t, "--ready", "notify", "--listen", "unix://"+filepath.Join(t.TempDir(), "unused"), "--", harness.Program("worker"))
 	old := g.Instance()
 	awaitOf(g, old, "job begins")
-	g.Upgrade()
+	g.UpgradeNext()
 	awaitOf(g, old, "queue closed")
 	saysInOrder(t, g.Process, old, "job begins", "start draining", "job done", "queue closed")
 	g.Stop()
@@ -36,18 +37,18 @@ func TestWorkerFinishesItsJobAfterItsReplacement(t *testing.T) {
 }
 
 // awaitOf waits until an instance has said a text.
-func awaitOf(g *supervised.Grace, pid int, text string) {
-	g.Await(fmt.Sprintf("%s (process %d)", text, pid), func(l supervised.Line) bool { return isOf(l, pid, text) })
+func awaitOf(g *harness.Grace, pid int, text string) {
+	g.Await(fmt.Sprintf("%s (process %d)", text, pid), func(l harness.Entry) bool { return isOf(l, pid, text) })
 }
 
 // isOf tells whether a process has said a text.
-func isOf(l supervised.Line, pid int, text string) bool {
+func isOf(l harness.Entry, pid int, text string) bool {
 	return strings.Contains(l.Text, text) && strings.Contains(l.Text+" ", fmt.Sprintf(" pid=%d ", pid))
 }
 
-func count(p *supervised.Process, pid int, text string) int {
+func count(p *harness.Process, pid int, text string) int {
 	n := 0
-	for _, l := range p.Output() {
+	for _, l := range p.Entries() {
 		if isOf(l, pid, text) {
 			n++
 		}
@@ -55,11 +56,11 @@ func count(p *supervised.Process, pid int, text string) int {
 	return n
 }
 
-func saysInOrder(t *testing.T, p *supervised.Process, pid int, texts ...string) {
+func saysInOrder(t *testing.T, p *harness.Process, pid int, texts ...string) {
 	t.Helper()
-	lines := p.Output()
+	lines := p.Entries()
 	for _, text := range texts {
-		n := slices.IndexFunc(lines, func(l supervised.Line) bool { return isOf(l, pid, text) })
+		n := slices.IndexFunc(lines, func(l harness.Entry) bool { return isOf(l, pid, text) })
 		if n < 0 {
 			t.Errorf("%q is missing, or comes too early", text)
 			return

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Grace is a running `grace run`. Its output is also that of the app.
@@ -138,4 +139,20 @@ func (s *Grace) FailOnce(broken string, generation int) {
 	if err := os.Remove(broken); err != nil {
 		s.T.Fatal(err)
 	}
+}
+
+// Instance is the pid of the one instance of the generation that serves.
+func (s *Grace) Instance() int {
+	s.T.Helper()
+	return s.AwaitGeneration(instanceStarted, s.serves).PID
+}
+
+// ReadySince is by grace's own clock. It is zero for a generation that never was ready.
+func (s *Grace) ReadySince(generation int) time.Time {
+	for _, e := range s.Entries() {
+		if e.Generation == generation && isReady(e) {
+			return e.Time
+		}
+	}
+	return time.Time{}
 }

@@ -88,7 +88,7 @@ func (p *Process) cleanUp() {
 	}
 	if p.T.Failed() {
 		lines := strings.Split(p.Output(), "\n")
-		p.T.Logf("the output:\n%s", strings.Join(lines[max(0, len(lines)-100):], "\n"))
+		p.T.Logf("the output:\n%s", strings.Join(lines[max(0, len(lines)-200):], "\n"))
 	}
 }
 
@@ -113,9 +113,10 @@ func (p *Process) Wait() int {
 	select {
 	case <-ended:
 	case <-time.After(p.Patience):
-		p.Cmd.Process.Kill()
+		p.T.Error("the process did not end; where its goroutines are is in the output")
+		p.Cmd.Process.Signal(syscall.SIGABRT)
+		defer time.AfterFunc(p.Patience, func() { p.Cmd.Process.Kill() }).Stop()
 		<-ended
-		p.T.Error("the process did not end")
 	}
 	return p.Cmd.ProcessState.ExitCode()
 }

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/docs/examples/internal/events"
+	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 var upgrades = flag.Int("upgrades", 20, "how often the program is replaced")
@@ -32,8 +34,8 @@ func TestNothingIsLost(t *testing.T) {
 
 func everything(t *testing.T) figures {
 	addr, rpc, folder := freeport.Address(t), freeport.Address(t), t.TempDir()
-	app := []string{binaries.Path("everything"), "-addr", addr, "-grpc", rpc, "-data", folder}
-	g := binaries.Grace(t, append([]string{"--listen", addr, "--listen", rpc, "--"}, app...)...)
+	app := []string{harness.Program("everything"), "-addr", addr, "-grpc", rpc, "-data", folder}
+	g := supervised.Grace(t, append([]string{"--listen", addr, "--listen", rpc, "--"}, app...)...)
 
 	followers := events.Follow(8, addr, "/events", "0")
 	posts := startKeepAlive(t, addr)
@@ -53,7 +55,7 @@ func everything(t *testing.T) figures {
 	settle(0)
 	begun := time.Now()
 	for n := range *upgrades {
-		g.Upgrade()
+		g.UpgradeNext()
 		g.AwaitDrained()
 		settle(n + 1)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
-	"github.com/gracerun/grace/docs/examples/internal/supervised"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // startGets is GETs on new connections and on those that are kept.
@@ -32,7 +32,7 @@ func checkTally(t *testing.T, name string, tally load.Tally) {
 }
 
 // checkSpan wants most generations to have answered slow requests when their successors served already.
-func checkSpan(t *testing.T, tally load.Tally, g *supervised.Grace) {
+func checkSpan(t *testing.T, tally load.Tally, g *harness.Grace) {
 	t.Helper()
 	spanned := 0
 	for source, answers := range tally.Answers {

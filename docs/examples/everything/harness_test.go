@@ -7,15 +7,14 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
+	"github.com/gracerun/grace/test/harness"
 )
 
-const patience = supervised.Patience
-
-var binaries supervised.Binaries
+const patience = harness.Patience
 
 func TestMain(m *testing.M) {
 	if os.Getenv(plainVariable) != "" {
 		os.Exit(servePlainly(os.Args[1]))
 	}
-	os.Exit(binaries.Run(m.Run, "."))
+	os.Exit(supervised.Run(m.Run, "."))
 }

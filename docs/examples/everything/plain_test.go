@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/internal/freeport"
 )
@@ -56,11 +57,11 @@ func plainFigures(t *testing.T) figures {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := binaries.Grace(t, "--listen", addr, "--", app, addr)
+	g := supervised.Grace(t, "--listen", addr, "--", app, addr)
 	clients := startKeepAlive(t, addr)
 	clients.settle(t)
 	for range plainUpgrades {
-		g.Upgrade()
+		g.UpgradeNext()
 		g.AwaitDrained()
 		clients.settle(t)
 	}

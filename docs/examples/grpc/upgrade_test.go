@@ -22,6 +22,7 @@ import (
 
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
 const (
@@ -29,11 +30,9 @@ const (
 	callers  = 20 // of each kind
 )
 
-const patience = supervised.Patience
+const patience = harness.Patience
 
-var binaries supervised.Binaries
-
-func TestMain(m *testing.M) { os.Exit(binaries.Run(m.Run, ".")) }
+func TestMain(m *testing.M) { os.Exit(supervised.Run(m.Run, ".")) }
 
 // watching is the configuration of a client that sends RPCs to healthy servers only.
 const watching = `{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}`
@@ -174,11 +173,11 @@ func (l *load) await(t *testing.T, pid int) {
 
 func TestUpgradesLoseNoRPC(t *testing.T) {
 	addr := freeport.Address(t)
-	g := binaries.Grace(t, "--listen", addr, "--", binaries.Path("grpc"), "-addr", addr)
+	g := supervised.Grace(t, "--listen", addr, "--", harness.Program("grpc"), "-addr", addr)
 	l := startLoad(t, addr)
 	l.await(t, g.Instance())
 	for range upgrades {
-		g.Upgrade()
+		g.UpgradeNext()
 		l.await(t, g.Instance())
 		g.AwaitDrained()
 	}

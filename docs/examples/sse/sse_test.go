@@ -18,13 +18,12 @@ import (
 	"github.com/gracerun/grace/docs/examples/internal/events"
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
 )
 
-const patience = supervised.Patience
+const patience = harness.Patience
 
-var binaries supervised.Binaries
-
-func TestMain(m *testing.M) { os.Exit(binaries.Run(m.Run, ".")) }
+func TestMain(m *testing.M) { os.Exit(supervised.Run(m.Run, ".")) }
 
 const (
 	upgrades  = 20
@@ -35,7 +34,7 @@ const (
 func TestEachLineComesOnceOverUpgrades(t *testing.T) {
 	addr := freeport.Address(t)
 	path := filepath.Join(t.TempDir(), "board.txt")
-	g := binaries.Grace(t, "--listen", addr, "--", binaries.Path("sse"), "-addr", addr, "-board", path)
+	g := supervised.Grace(t, "--listen", addr, "--", harness.Program("sse"), "-addr", addr, "-board", path)
 	following := events.Follow(followers, addr, "/", "")
 	following.AwaitPlaces(t)
 	var posting sync.WaitGroup
@@ -48,7 +47,7 @@ func TestEachLineComesOnceOverUpgrades(t *testing.T) {
 		})
 	}
 	for range upgrades {
-		g.Upgrade()
+		g.UpgradeNext()
 		g.AwaitDrained()
 	}
 	close(stop)

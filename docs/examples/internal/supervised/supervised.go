@@ -1,0 +1,64 @@
+//go:build linux
+
+// Package supervised runs the examples for their tests as their users do: alone, and under `grace run`.
+package supervised
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/gracerun/grace/test/harness"
+)
+
+// Run is for TestMain: it builds grace and the packages, which are named as for go build, all with the race detector.
+func Run(run func() (status int), packages ...string) (status int) {
+	return harness.Run(run, func() error { return Build(packages...) })
+}
+
+// Build builds more of them.
+func Build(arguments ...string) error {
+	return harness.Build(append([]string{"-race"}, arguments...)...)
+}
+
+// Start runs a command in the folder of the programs.
+func Start(t *testing.T, command string, arguments ...string) (p *harness.Process) {
+	t.Helper()
+	t.Cleanup(func() { // when the process has ended
+		if p != nil {
+			checkCalm(p)
+		}
+	})
+	return harness.StartProcess(t, inFolder(exec.Command(command, arguments...)))
+}
+
+// Grace returns when the first generation is ready.
+func Grace(t *testing.T, arguments ...string) (g *harness.Grace) {
+	t.Helper()
+	t.Cleanup(func() {
+		if g != nil {
+			checkCalm(g.Process)
+		}
+	})
+	g = harness.StartWith(t, func(c *exec.Cmd) { inFolder(c) }, arguments...)
+	g.AwaitReady(1)
+	return g
+}
+
+func inFolder(c *exec.Cmd) *exec.Cmd {
+	c.Dir = harness.Program("")
+	c.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	return c
+}
+
+// trouble is what nobody says who ends well.
+var trouble = []string{"gave up with", "did not end in time", "too late", "with an error", "not end well", "KILL"}
+
+func checkCalm(p *harness.Process) {
+	for _, text := range trouble {
+		if strings.Contains(p.Output(), text) {
+			p.T.Errorf("%q is in the output:\n%s", text, p.Output())
+		}
+	}
+}
