@@ -185,7 +185,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o.Dialects, err = also(err, handoff.ParseDialects, f.dialect)
 	o.Readiness, err = also(err, f.readiness, f.ready)
 	o.Umask, err = also(err, parseUmask, f.umask)
-	o.Policy, err = also(err, f.policy, o)
+	o.Policy, err = also(err, f.policy, f.stopSignal)
 	if err == nil {
 		err = o.Validate()
 	}
@@ -198,18 +198,13 @@ func also[In, Out any](before error, parse func(In) (Out, error), in In) (Out, e
 	return out, errors.Join(before, err)
 }
 
-func (f *runFlags) policy(o supervisor.Options) (machine.Policy, error) {
-	held := len(o.Listen) > 0
-	stop, err := parseSignal(f.stopSignal)
-	p := machine.Policy{
+func (f *runFlags) policy(stopSignal string) (machine.Policy, error) {
+	stop, err := parseSignal(stopSignal)
+	return machine.Policy{
 		Instances: f.instances, MaxDraining: f.maxDraining, Restart: machine.Restart(f.restart),
 		StopSignal: stop, StopGroup: f.stopGroup, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
-		DrainDelay: f.drainDelay, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog, Held: held,
-	}
-	if !held && o.Capture == host.CaptureOff {
-		p.NoUpgrade = "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)"
-	}
-	return p, err
+		DrainDelay: f.drainDelay, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog,
+	}, err
 }
 
 // firstSocket is for programs that take long to start, such as those in Java.

@@ -114,11 +114,6 @@ func TestOptions(t *testing.T) {
 		"default stop signal": {nil, func(o supervisor.Options) (any, any) { return o.Policy.StopSignal, syscall.SIGTERM }},
 		"default umask":       {nil, func(o supervisor.Options) (any, any) { return o.Umask, -1 }},
 		"default restart":     {nil, func(o supervisor.Options) (any, any) { return o.Policy.Restart, machine.RestartOnFailure }},
-		"upgrades need sockets": {[]string{"--capture=off"}, func(o supervisor.Options) (any, any) {
-			return strings.Contains(o.Policy.NoUpgrade, "--listen"), true
-		}},
-		"upgrades with captured sockets": {nil, func(o supervisor.Options) (any, any) { return o.Policy.NoUpgrade, "" }},
-		"upgrades with sockets":          {[]string{"--listen=8080"}, func(o supervisor.Options) (any, any) { return o.Policy.NoUpgrade, "" }},
 		"listen": {[]string{"--listen=8080", "--listen=web=127.0.0.1:80"}, func(o supervisor.Options) (any, any) {
 			return []string{o.Listen[0].Addr, o.Listen[1].Name}, []string{":8080", "web"}
 		}},

@@ -28,6 +28,9 @@ import (
 // with its app instead. And it may return when another one has taken over: with
 // status 0, or with a *Replacement for one in this process.
 func Run(o Options) (int, error) {
+	if err := o.Validate(); err != nil {
+		return machine.StatusFailure, err
+	}
 	s := &service{signals: catchSignals()}
 	place, before, err := succession.Find()
 	if err != nil {
@@ -109,8 +112,7 @@ func (s *service) open() (err error) {
 
 // assemble makes the parts that work with what was opened.
 func (s *service) assemble() {
-	s.options.Policy.Steered = s.steering != nil
-	s.options.Policy.Shared = slices.ContainsFunc(s.options.Listen, host.Shared)
+	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
 	s.loop = newLoop(s.options.Policy, describeOutput(), &journal{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.family, s.loop.post)
 	s.loop.audience = append(s.loop.audience, s.hooks)

@@ -14,7 +14,7 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-// HostOptions is what there is to know of the app.
+// Options is what there is to know of the app.
 type Options struct {
 	Policy  machine.Policy
 	Command []string // the app and its arguments
@@ -114,8 +114,26 @@ func (o Options) Settled() (Options, error) {
 	}
 	o.unnamed = !filepath.IsAbs(o.Dir) && dir != os.Getenv("PWD")
 	o.Dir = within(dir, o.Dir)
+	o.Policy = o.policy()
 	return o, nil
 }
+
+// policy is what was told of it, with what follows from the sockets. Only who has opened the steering knows whether it is Steered.
+func (o Options) policy() machine.Policy {
+	p := o.Policy
+	p.Held = len(o.Listen) > 0
+	p.Shared = slices.ContainsFunc(o.Listen, shared)
+	if !p.Held && o.Capture == CaptureOff {
+		p.NoUpgrade = "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)"
+	}
+	return p
+}
+
+func (o Options) steers() bool { return o.captures() || slices.ContainsFunc(o.Listen, steered) }
+
+func steered(a handoff.Address) bool { return a.Steer }
+
+func shared(a handoff.Address) bool { return !a.Steer }
 
 // mostInstances is beyond any machine's use, and below what would keep grace busy
 // with starting alone.

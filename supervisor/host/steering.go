@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/gracerun/grace/handoff"
@@ -130,13 +129,9 @@ func (a *Apps) livingTrees(roots []int) (pids []int, err error) {
 	return pids, nil
 }
 
-func steered(a handoff.Address) bool { return a.Steer }
-
-func Shared(a handoff.Address) bool { return !a.Steer }
-
 // OpenSteering gives nil where nothing is steered.
 func OpenSteering(o Options, live func(handoff.Member, uint64) bool) (*handoff.Steering, error) {
-	if !o.captures() && !slices.ContainsFunc(o.Listen, steered) {
+	if !o.steers() {
 		return nil, nil
 	}
 	s, err := handoff.NewSteering(live)
