@@ -14,12 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// procStat is what is needed of /proc/PID/stat.
+// procStat is what is needed of /proc/PID/stat (proc_pid_stat(5)).
 type procStat struct {
-	state   byte
-	parent  int
-	group   int
-	threads int
+	state    byte
+	parent   int
+	group    int
+	threads  int
+	ticks    int64 // of processor time, in clockTicks
+	resident int64 // pages
+	// exitCode is, of a stopped process, the signal that has stopped it (do_task_stat in fs/proc/array.c), for who may trace it.
+	exitCode int
 }
 
 // living is false for a zombie; but a main thread that has ended before the
@@ -47,24 +51,38 @@ func readStat(pid int) (procStat, error) {
 	return parseStat(text)
 }
 
-// statFields begin behind the last parenthesis: a program's name may contain
-// blanks and parentheses, what follows it does not.
-func statFields(text []byte) []string {
-	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-}
+// The fields of proc_pid_stat(5), counted from the state on.
+const (
+	statParent   = 1
+	statGroup    = 2
+	statUserTime = 11
+	statSysTime  = 12
+	statThreads  = 17
+	statResident = 21
+	statExitCode = 49
+	statLength   = 50
+)
 
+// parseStat begins behind the last parenthesis: a program's name may contain blanks and parentheses, what follows it does not.
 func parseStat(text []byte) (procStat, error) {
-	fields := statFields(text)
-	if len(fields) < 18 {
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < statLength {
 		return procStat{}, fmt.Errorf("cannot understand the kernel's process status %q", text)
 	}
-	parent, err1 := strconv.Atoi(fields[1])
-	group, err2 := strconv.Atoi(fields[2])
-	threads, err3 := strconv.Atoi(fields[17])
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return procStat{}, fmt.Errorf("cannot understand the kernel's process status %q: %w", text, err)
+	var failed error
+	number := func(field int) int64 {
+		n, err := strconv.ParseInt(fields[field], 10, 64)
+		failed = errors.Join(failed, err)
+		return n
 	}
-	return procStat{state: fields[0][0], parent: parent, group: group, threads: threads}, nil
+	stat := procStat{
+		state: fields[0][0], parent: int(number(statParent)), group: int(number(statGroup)), threads: int(number(statThreads)),
+		ticks: number(statUserTime) + number(statSysTime), resident: number(statResident), exitCode: int(number(statExitCode)),
+	}
+	if failed != nil {
+		return procStat{}, fmt.Errorf("cannot understand the kernel's process status %q: %w", text, failed)
+	}
+	return stat, nil
 }
 
 // eachProcess calls visit for every process there is; those that end meanwhile

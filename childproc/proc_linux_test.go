@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// statRest is what follows the first three fields; 4 threads.
-const statRest = " 3 4 5 6 7 8 9 10 11 12 -13 14 15 16 4 0 99"
+// statRest is what follows the first three fields, from the session on: 11 and 12 ticks, 4 threads, 21 pages, signal 19.
+const statRest = " 3 4 5 6 7 8 9 10 11 12 -13 14 15 16 4 0 99 20 21 18446744073709551615" +
+	" 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 19"
 
 func TestParseStat(t *testing.T) {
 	for _, c := range []struct {
@@ -16,9 +17,9 @@ func TestParseStat(t *testing.T) {
 		want procStat
 		ok   bool
 	}{
-		{"7 (sh) S 5 6" + statRest, procStat{'S', 5, 6, 4}, true},
-		{"7 (a) Z 9 (b c)) R 5 6" + statRest, procStat{'R', 5, 6, 4}, true},
-		{"7 (\n) S 5 6" + statRest, procStat{'S', 5, 6, 4}, true},
+		{"7 (sh) S 5 6" + statRest, procStat{'S', 5, 6, 4, 23, 21, 19}, true},
+		{"7 (a) Z 9 (b c)) R 5 6" + statRest, procStat{'R', 5, 6, 4, 23, 21, 19}, true},
+		{"7 (\n) S 5 6" + statRest, procStat{'S', 5, 6, 4, 23, 21, 19}, true},
 		{"7 (sh) S 5 6", procStat{}, false},
 		{"7 (sh) S x 6" + statRest, procStat{}, false},
 		{"", procStat{}, false},

@@ -2,7 +2,6 @@ package childproc
 
 import (
 	"os"
-	"strconv"
 	"time"
 )
 
@@ -14,33 +13,17 @@ const clockTicks = 100
 func Used(pids []int) Usage {
 	var sum Usage
 	for _, pid := range pids {
-		u, ok := usedBy(pid)
-		if ok {
-			sum.Resident += u.Resident
-			sum.CPU += u.CPU
+		if stat, err := readStat(pid); err == nil {
+			sum.Resident += stat.usage().Resident
+			sum.CPU += stat.usage().CPU
 		}
 	}
 	return sum
 }
 
-// usedBy reads the fields utime, stime and rss of proc_pid_stat(5).
-func usedBy(pid int) (Usage, bool) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return Usage{}, false
-	}
-	fields := statFields(text)
-	if len(fields) < 22 {
-		return Usage{}, false
-	}
-	var numbers [3]int64
-	for n, field := range []int{11, 12, 21} {
-		if numbers[n], err = strconv.ParseInt(fields[field], 10, 64); err != nil {
-			return Usage{}, false
-		}
-	}
+func (s procStat) usage() Usage {
 	return Usage{
-		Resident: numbers[2] * int64(os.Getpagesize()),
-		CPU:      time.Duration(numbers[0]+numbers[1]) * time.Second / clockTicks,
-	}, true
+		Resident: s.resident * int64(os.Getpagesize()),
+		CPU:      time.Duration(s.ticks) * time.Second / clockTicks,
+	}
 }
