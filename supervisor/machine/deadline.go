@@ -117,7 +117,7 @@ func (m *Machine) expireStart(i *instance) {
 	}
 	m.say(Report{Level: Warn, Text: "restarted instance is not ready", Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: why})
 	i.fault = true
-	m.drainInstance(i)
+	m.drainInstance(i, m.drainTime(i.generation))
 }
 
 // hang treats an app that gives no sign of life as a crashed one. Where the timer itself is

@@ -21,8 +21,9 @@
 // One that has lost all its instances empties at once: what waits in their queues is nobody
 // else's, so they are started again for it.
 //
-// When all of grace stops, one that serves empties too: new connections are turned
-// away, and --drain-timeout is for both, the emptying and the drain.
+// Emptying and draining together have one --drain-timeout, of which the last quarter is kept
+// for draining. When all of grace stops, a generation that serves empties too: new connections
+// are turned away.
 //
 // # An instance
 //
@@ -56,4 +57,6 @@
 //  11. Nothing of a generation that was replaced is started again, unless connections
 //     wait in a queue that nobody else can accept from. As long as they do it is not
 //     told to stop before its time is over.
+//  12. An instance is killed at the latest --drain-timeout after its generation began to
+//     empty or, where it does not empty, to drain, unless it asks for more time.
 package machine

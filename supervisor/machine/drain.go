@@ -8,7 +8,7 @@ import (
 
 // drainGeneration asks all of a generation to end.
 func (m *Machine) drainGeneration(g *generation) {
-	emptied := g.stage == StageEmptying
+	emptied, within := g.stage == StageEmptying, m.drainTime(g)
 	g.enter(StageDraining, m.at)
 	m.disarm(&g.progress)
 	m.disarm(&g.relief)
@@ -22,25 +22,26 @@ func (m *Machine) drainGeneration(g *generation) {
 		m.do(Abandon{g.number})
 	}
 	for _, i := range slices.Clone(g.instances) {
-		m.drainInstance(i)
+		m.drainInstance(i, within)
 	}
 	if m.mode == stopping && m.policy.Steered {
 		m.do(LetGo{g.number})
 	}
 	if g.alive() {
-		m.say(Report{Level: Info, Text: drainingText(emptied), Fact: FactDraining, Generation: g.number, Within: m.drainTime()})
+		m.say(Report{Level: Info, Text: drainingText(emptied), Fact: FactDraining, Generation: g.number, Within: within})
 		g.progress = m.arm(Timer{generation: g.number}, firstProgress)
 	}
 	m.endIfEmpty(g)
 }
 
-// drainTime is what an instance has to end in: --drain-timeout, or what is left of it where
-// all of grace stops and the generation was emptied first.
-func (m *Machine) drainTime() time.Duration {
-	if m.mode != stopping {
+// drainTime is what an instance has to end in: --drain-timeout, or what emptying its generation
+// has left of it.
+func (m *Machine) drainTime(g *generation) time.Duration {
+	if g.stage != StageEmptying {
 		return m.policy.DrainTimeout
 	}
-	return max(m.stopBy.Sub(m.at), m.policy.DrainTimeout-m.emptyTime())
+	left := g.since.Add(m.policy.DrainTimeout).Sub(m.at)
+	return max(left, m.policy.DrainTimeout-m.emptyTime())
 }
 
 func drainingText(emptied bool) string {

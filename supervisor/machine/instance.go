@@ -80,12 +80,12 @@ func (m *Machine) enter(i *instance, phase Phase, limit time.Duration) {
 }
 
 // drainInstance asks an instance to end.
-func (m *Machine) drainInstance(i *instance) {
+func (m *Machine) drainInstance(i *instance, within time.Duration) {
 	switch i.Phase {
 	case PhaseBackoff:
 		m.exit(i)
 	case PhaseStarting, PhaseReady:
-		m.enter(i, PhaseDraining, m.drainTime())
+		m.enter(i, PhaseDraining, within)
 		if i.pid != 0 {
 			m.tellToStop(i)
 		}
@@ -110,9 +110,10 @@ func (m *Machine) onWithdrawn(i *instance) {
 	if i.Phase != PhaseStarting && i.Phase != PhaseReady {
 		return
 	}
-	m.enter(i, PhaseDraining, m.drainTime())
+	within := m.drainTime(i.generation)
+	m.enter(i, PhaseDraining, within)
 	m.disarm(&i.watchdog)
-	m.say(Report{Level: Warn, Text: "instance stops by itself", Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: m.drainTime(), Why: "it sent STOPPING=1"})
+	m.say(Report{Level: Warn, Text: "instance stops by itself", Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: within, Why: "it sent STOPPING=1"})
 }
 
 // account is what an instance says that it works on still, and what it has left behind.
@@ -215,7 +216,7 @@ func (m *Machine) onExited(i *instance, ev Exited) {
 	m.reportExit(i)
 	switch i.Phase {
 	case PhaseStarting, PhaseReady:
-		m.enter(i, PhaseDraining, m.drainTime())
+		m.enter(i, PhaseDraining, m.drainTime(i.generation))
 		m.do(TellRest{Instance: i.id, Signal: m.policy.StopSignal, Crashed: true})
 	case PhaseDraining: // what it has left behind has what is left of the time
 		m.tellRest(i)

@@ -37,7 +37,6 @@ type Machine struct {
 	ended       int // the generation that has ended last
 	endedAt     time.Time
 	delay       Timer
-	stopBy      time.Time // when the time of a stop is over
 	restarts    int
 	crashes     int
 	status      int // what to finish with

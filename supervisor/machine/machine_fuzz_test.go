@@ -20,10 +20,13 @@ type world struct {
 	processes map[int]*process // by pid
 	instances map[int]bool     // started and not released
 	armed     map[int]Timer
+	due       map[int]time.Time // of the timers
 	stale     []Timer
-	told      map[int]bool // generations that were told to drain
-	asked     map[int]bool // requests that have no answer
-	leaving   bool         // a handover has no answer
+	told      map[int]bool      // generations that were told to drain
+	extended  map[int]bool      // instances that have asked for more time
+	began     map[int]time.Time // when they began to empty or drain
+	asked     map[int]bool      // requests that have no answer
+	leaving   bool              // a handover has no answer
 	requests  int
 	observed  map[int]bool  // generations that are observed
 	lookedAt  map[int][]int // their processes that are
@@ -47,7 +50,7 @@ func newWorld(t *testing.T, p Policy) *world {
 	w := &world{
 		t: t, m: NewMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]Prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
-		instances: map[int]bool{}, armed: map[int]Timer{}, told: map[int]bool{}, asked: map[int]bool{},
+		instances: map[int]bool{}, armed: map[int]Timer{}, due: map[int]time.Time{}, told: map[int]bool{}, began: map[int]time.Time{}, extended: map[int]bool{}, asked: map[int]bool{},
 		prepared: map[int]bool{}, observed: map[int]bool{}, lookedAt: map[int][]int{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.Begin(w.at))
@@ -201,8 +204,31 @@ func (w *world) checkGenerations() {
 	}
 	w.checkSteering()
 	w.checkPlaces()
+	w.checkBudget()
 	if candidates > 1 {
 		w.t.Fatalf("%d candidates at once", candidates)
+	}
+}
+
+// checkBudget is invariant 12, as long as no timer is late.
+func (w *world) checkBudget() {
+	w.t.Helper()
+	for _, g := range w.m.generations {
+		if g.stage < StageEmptying {
+			continue
+		}
+		if w.began[g.number].IsZero() {
+			w.began[g.number] = w.at
+		}
+		if w.at.Sub(w.began[g.number]) > w.m.emptyTime() {
+			continue
+		}
+		end := w.began[g.number].Add(w.m.policy.DrainTimeout)
+		for _, i := range g.instances {
+			if i.Phase == PhaseDraining && !w.extended[i.id] && i.deadline.After(end) {
+				w.t.Fatalf("instance %d is killed %s after --drain-timeout", i.id, i.deadline.Sub(end))
+			}
+		}
 	}
 }
 
@@ -293,7 +319,7 @@ func (w *world) take(a Action) {
 	case Count, Report:
 	case Arm:
 		w.need(a.After > 0 && w.armed[a.Timer.Number] == Timer{}, a)
-		w.armed[a.Timer.Number] = a.Timer
+		w.armed[a.Timer.Number], w.due[a.Timer.Number] = a.Timer, w.at.Add(a.After)
 	case Disarm:
 		w.stale = append(w.stale, a.Timer)
 		delete(w.armed, a.Timer.Number)
@@ -546,6 +572,7 @@ func (w *world) chanceNotice(n int) {
 	case 10:
 		w.happen(Obstructed{i, "it is stopped"})
 	case 0:
+		w.extended[i] = true
 		w.happen(Extended{i, time.Duration(n) * time.Second})
 	case 1:
 		w.happen(Pinged{i})

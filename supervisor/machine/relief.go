@@ -105,8 +105,7 @@ func (m *Machine) answers(g *generation) bool {
 	return g.serves() || g.starts() && m.mode < stopping
 }
 
-// emptyToStop empties a generation that has no successor. What empties already goes on, in the
-// time that is left.
+// emptyToStop empties a generation that has no successor, unless it is emptying already.
 func (m *Machine) emptyToStop(g *generation) {
 	if m.current == g {
 		m.current = nil
@@ -116,20 +115,13 @@ func (m *Machine) emptyToStop(g *generation) {
 	}
 	if g.stage != StageEmptying {
 		m.empty(g)
-		return
 	}
-	left := g.since.Add(m.policy.DrainTimeout).Sub(m.at)
-	m.disarm(&g.relief)
-	g.relief = m.arm(Timer{relief: g.number}, min(m.emptyTime(), max(left, time.Nanosecond)))
 }
 
-// emptyTime is how long a generation may take to get quiet. At a stop there is only one
-// --drain-timeout for all, of which the app keeps a quarter to end in.
+// emptyTime is how long a generation may take to become quiet. There is one --drain-timeout for
+// emptying and draining, of which the app keeps a quarter to end in.
 func (m *Machine) emptyTime() time.Duration {
-	limit := m.policy.DrainTimeout
-	if m.mode == stopping {
-		limit -= m.policy.DrainTimeout / 4
-	}
+	limit := m.policy.DrainTimeout - m.policy.DrainTimeout/4
 	if m.policy.Shared {
 		limit = min(limit, besideShared)
 	}

@@ -293,17 +293,49 @@ func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
 }
 
 // A service manager kills after --drain-timeout.
-func TestStopTakesNoLongerThanOneDrain(t *testing.T) {
-	w := toldToStop(t, steeredPolicy())
-	all := w.m.policy.DrainTimeout
-	w.at = w.at.Add(w.after(t, Timer{relief: 1}))
-	w.expireRelief(1)
-	i := w.m.Instances[1]
-	if i.Phase != PhaseDraining {
-		t.Fatalf("instance 1 is %s", i.Phase)
+func TestEmptyingAndDrainingHaveOneDrainTimeout(t *testing.T) {
+	for name, leave := range map[string]func(t *testing.T, w *world){
+		"an upgrade": func(t *testing.T, w *world) {
+			w.upgrade(t)
+			w.expireRelief(1) // the end of --settle
+		},
+		"a stop": func(t *testing.T, w *world) { w.happen(StopRequested{}) },
+		"a stop while it empties": func(t *testing.T, w *world) {
+			w.upgrade(t)
+			w.expireRelief(1)
+			w.at = w.at.Add(time.Second)
+			w.happen(StopRequested{})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := servingWith(t, steeredPolicy())
+			leave(t, w)
+			g := w.m.find(1)
+			if g.stage != StageEmptying {
+				t.Fatalf("generation 1 is %s", g.stage)
+			}
+			all := w.m.policy.DrainTimeout
+			end := g.since.Add(all)
+			w.at = g.since.Add(w.after(t, Timer{relief: 1}))
+			w.expireRelief(1)
+			i := w.m.Instances[1]
+			if i.Phase != PhaseDraining {
+				t.Fatalf("instance 1 is %s", i.Phase)
+			}
+			if late := i.deadline.Sub(end); late > time.Second || i.deadline.Sub(w.at) < all/5 {
+				t.Errorf("it is killed %s after --drain-timeout, and has %s to end", late, i.deadline.Sub(w.at))
+			}
+		})
 	}
-	if end := i.deadline.Sub(w.m.stopBy); end > time.Second || i.deadline.Sub(w.at) < all/5 {
-		t.Errorf("it is killed %s after --drain-timeout, and has %s to end", end, i.deadline.Sub(w.at))
+}
+
+func TestInstanceThatStopsByItselfWhileItsGenerationEmptiesHasWhatIsLeft(t *testing.T) {
+	w := replaced(t)
+	w.expireRelief(1)
+	w.at = w.at.Add(10 * time.Second)
+	w.happen(Withdrawn{1})
+	if left := w.m.Instances[1].deadline.Sub(w.at); left > w.m.policy.DrainTimeout-10*time.Second {
+		t.Errorf("it has %s to end", left)
 	}
 }
 

@@ -125,7 +125,7 @@ func (m *Machine) stop() {
 }
 
 func (m *Machine) beginEnd() {
-	m.mode, m.stopBy = stopping, m.at.Add(m.policy.DrainTimeout)
+	m.mode = stopping
 	m.forget()
 	m.disarm(&m.delay)
 }

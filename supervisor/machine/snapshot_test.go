@@ -18,7 +18,7 @@ func (w *world) travel() {
 		if w.armed[t.Number] != t || t.Number == 0 {
 			return time.Time{}
 		}
-		return w.at.Add(time.Minute)
+		return w.due[t.Number]
 	}
 	text, err := json.Marshal(w.m.Snapshot(due))
 	if err != nil {
