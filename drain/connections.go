@@ -41,7 +41,7 @@ func (c *connection) streaming() bool { return c.state == http.StateActive && !c
 // endRequest is for HTTP/2, where the state stays as it is while there are other requests.
 func (c *connection) endRequest() {
 	c.requests.Add(-1)
-	c.of.changed.ring()
+	c.of.changed.wake()
 }
 
 func (c *connection) staying() bool { return !c.leaving.Load() }
@@ -61,11 +61,11 @@ func (c *connection) endless() int { return int(c.streams.Load()) }
 type connections struct {
 	mu      sync.Mutex
 	all     map[net.Conn]*connection
-	changed bell
+	changed wakeup
 }
 
 func newConnections() *connections {
-	return &connections{all: map[net.Conn]*connection{}, changed: newBell()}
+	return &connections{all: map[net.Conn]*connection{}, changed: newWakeup()}
 }
 
 // add is called by net/http before the first note of a connection.
@@ -87,7 +87,7 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 	case known != nil:
 		known.state = state
 	}
-	c.changed.ring()
+	c.changed.wake()
 }
 
 // count tells how many connections there are of a kind.

@@ -23,11 +23,11 @@ type http2Conns struct {
 	mu      sync.Mutex
 	leaving bool
 	unaware map[*http2Conn]struct{} // those whose clients are not known to have read a GOAWAY
-	changed bell                    // rung when unaware has shrunk
+	changed wakeup                  // when unaware has shrunk
 }
 
 func newHTTP2Conns() *http2Conns {
-	return &http2Conns{own: &http.Server{}, unaware: map[*http2Conn]struct{}{}, changed: newBell()}
+	return &http2Conns{own: &http.Server{}, unaware: map[*http2Conn]struct{}{}, changed: newWakeup()}
 }
 
 const (
@@ -186,7 +186,7 @@ func (c *http2Conns) remove(conn *http2Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.unaware, conn)
-	c.changed.ring()
+	c.changed.wake()
 }
 
 const (

@@ -148,11 +148,11 @@ func (c *nodeClient) tell(order string) {
 func replaceUnderNode(t *testing.T, end func(*http2Server)) (lost int) {
 	recorder := &streamRecorder{begun: map[int]map[uint32]bool{}}
 	client := startNode(t)
-	progress := newBell()
+	progress := newWakeup()
 	start := func() *http2Server {
 		s := serveHTTP2(t, false, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			echo(w, r)
-			progress.ring()
+			progress.wake()
 		})}, recordedListener{listen(t), recorder})
 		_, port, _ := net.SplitHostPort(s.addr)
 		client.tell(port)

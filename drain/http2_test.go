@@ -121,7 +121,7 @@ type http2Load struct {
 	stopped          atomic.Bool
 	answered, failed atomic.Int64
 	unsent           atomic.Int64
-	progress         bell
+	progress         wakeup
 	lastFailure      atomic.Value
 }
 
@@ -136,7 +136,7 @@ func (l *http2Load) run() {
 			l.failed.Add(1)
 			l.lastFailure.Store(err.Error())
 		}
-		l.progress.ring()
+		l.progress.wake()
 	}
 }
 
@@ -151,7 +151,7 @@ func (l *http2Load) await(t *testing.T, n int64) {
 // replaceHTTP2 replaces a server 20 times, or until a request has failed.
 func replaceHTTP2(t *testing.T, encrypted bool, end func(*http2Server)) (failed int64) {
 	start := func() *http2Server { return startHTTP2(t, encrypted, &http.Server{Handler: http.HandlerFunc(echo)}) }
-	l := &http2Load{http2Client: newHTTP2Client(encrypted), progress: newBell()}
+	l := &http2Load{http2Client: newHTTP2Client(encrypted), progress: newWakeup()}
 	l.http2Client.current.Store(start())
 	var posting sync.WaitGroup
 	for range 50 {

@@ -145,7 +145,7 @@ type load struct {
 	addr     net.Addr
 	stopped  atomic.Bool
 	answered atomic.Int64
-	progress bell
+	progress wakeup
 	clients  sync.WaitGroup
 
 	mu       sync.Mutex
@@ -154,7 +154,7 @@ type load struct {
 }
 
 func startLoad(addr net.Addr) *load {
-	l := &load{addr: addr, progress: newBell(), failures: map[string]int{}, pids: map[string]bool{}}
+	l := &load{addr: addr, progress: newWakeup(), failures: map[string]int{}, pids: map[string]bool{}}
 	for n := range *clients {
 		l.clients.Go(func() { l.run(fmt.Sprint("request of client ", n)) })
 	}
@@ -197,7 +197,7 @@ func (l *load) request(c *client, body string) bool {
 	l.pids[pid] = true
 	l.mu.Unlock()
 	l.answered.Add(1)
-	l.progress.ring()
+	l.progress.wake()
 	return !last
 }
 

@@ -23,10 +23,10 @@ func Stream(ctx context.Context) (ending <-chan struct{}, ended func()) {
 		return Draining(ctx), func() {}
 	}
 	c.streams.Add(1)
-	c.of.changed.ring()
+	c.of.changed.wake()
 	return c.ending, sync.OnceFunc(func() {
 		c.streams.Add(-1)
-		c.of.changed.ring()
+		c.of.changed.wake()
 	})
 }
 

@@ -1,14 +1,15 @@
 package drain
 
-// bell wakes the one that waits for it: there is something to receive if it has rung since the last receive.
-type bell chan struct{}
+// wakeup wakes the one goroutine that receives from it. A wake that comes while none waits is kept for the next receive,
+// and several are one: the receiver looks at the state anew.
+type wakeup chan struct{}
 
-func newBell() bell { return make(bell, 1) }
+func newWakeup() wakeup { return make(wakeup, 1) }
 
-// ring does not wait.
-func (b bell) ring() {
+// wake does not block.
+func (w wakeup) wake() {
 	select {
-	case b <- struct{}{}:
+	case w <- struct{}{}:
 	default:
 	}
 }

@@ -384,11 +384,11 @@ type hijacks struct {
 	leaving context.Context // nil as long as they may stay
 	overdue int
 	mute    int // clients that have not answered
-	changed bell
+	changed wakeup
 }
 
 func newHijacks() *hijacks {
-	return &hijacks{conns: map[*hijacked]struct{}{}, changed: newBell()}
+	return &hijacks{conns: map[*hijacked]struct{}{}, changed: newWakeup()}
 }
 
 // hijack takes the connection from w. The reader keeps what it holds already, and reads and writes go to the connection
@@ -413,7 +413,7 @@ func (h *hijacks) take(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.taking += n
-	h.changed.ring()
+	h.changed.wake()
 }
 
 func (h *hijacks) add(conn net.Conn, websocket, preamble bool) *hijacked {
@@ -431,7 +431,7 @@ func (h *hijacks) remove(conn *hijacked) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, conn)
-	h.changed.ring()
+	h.changed.wake()
 }
 
 func (h *hijacks) count() int {

@@ -90,11 +90,11 @@ type workers struct {
 	mu      sync.Mutex
 	running map[string]int
 	over    bool
-	ended   bell
+	ended   wakeup
 }
 
 func newWorkers(parent context.Context) *workers {
-	w := &workers{running: map[string]int{}, ended: newBell()}
+	w := &workers{running: map[string]int{}, ended: newWakeup()}
 	w.late, w.tooLate = context.WithCancel(parent)
 	w.ctx, w.cancel = context.WithCancel(w.late)
 	return w
@@ -116,7 +116,7 @@ func (w *workers) end(name string) {
 	if w.running[name]--; w.running[name] == 0 {
 		delete(w.running, name)
 	}
-	w.ended.ring()
+	w.ended.wake()
 }
 
 func (w *workers) busy() bool {
