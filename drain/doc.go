@@ -10,18 +10,17 @@
 //		"net/http"
 //
 //		"github.com/gracerun/grace/drain"
-//		"github.com/gracerun/grace/handoff"
 //	)
 //
 //	func main() {
-//		ln, err := handoff.Listen("tcp", ":8080")
-//		if err == nil {
-//			err = drain.Serve(&http.Server{Handler: http.FileServer(http.Dir("."))}, ln)
-//		}
+//		err := drain.ListenAndServe(&http.Server{Addr: ":8080", Handler: http.FileServer(http.Dir("."))})
 //		if err != nil {
 //			log.Fatal(err)
 //		}
 //	}
+//
+// [ListenAndServe] takes the socket that a supervisor has left for the address, or binds one. [Serve] takes a listener,
+// such as one of handoff.ListenNamed.
 //
 // # What Shutdown loses
 //
@@ -52,8 +51,12 @@
 //	d.Go("mailer", mailer.Run)
 //	d.Every("cleaner", time.Hour, cleaner.Clean)
 //	drain.Consume(d, "orders", queue.Receive, handleOrder)
-//	d.Serve(web, webListener)
-//	d.Serve(metrics, metricsListener)
+//	if err := d.Start(web, webListener); err != nil {
+//		return err
+//	}
+//	if err := d.Start(metrics, metricsListener); err != nil {
+//		return err
+//	}
 //	return d.Wait()
 //
 // Whatever has an end of its own takes part by [Drain.On]. A framework that owns its server does so with its Shutdown,
@@ -69,7 +72,7 @@
 //
 // An event stream does not end by itself. The drain does not cancel the contexts of requests, for that would cut
 // ordinary ones. The package drain/sse writes event streams that end well. A handler of your own declares its [Stream],
-// and returns when it has to end; one that heeds its context alone is put into [Cancel], route by route.
+// and returns when it has to end; one that heeds its context alone is put into [CancelOnDrain], route by route.
 //
 // The client of a WebSocket is told 1001 (going away), without a change in the handler and whatever library it uses: the
 // connection that Hijack returns follows what is written to it, and the drain waits for the handler to close it when the

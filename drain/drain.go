@@ -16,7 +16,7 @@ import (
 	"github.com/gracerun/grace/handoff"
 )
 
-// Drain is the life of a program, of which the end is a drain: Serve, Go, On and Close say what the program consists
+// Drain is the life of a program, of which the end is a drain: Start, Go, On and Close say what the program consists
 // of, a signal begins the end, and Wait returns after it. All methods may be called from any goroutine.
 //
 // The drain goes through the phases in order, each of which is awaited. A phase may use what is left of the Timeout
@@ -130,7 +130,7 @@ func (d *Drain) Err() error {
 	return errors.Join(d.errs...)
 }
 
-// Wait calls handoff.Ready when each server that was given to Serve accepts connections, waits until the drain has
+// Wait calls handoff.Ready when each server that was given to Start accepts connections, waits until the drain has
 // ended, and returns Err. Call it last, when the program is complete: there may be no server at all.
 func (d *Drain) Wait() error {
 	d.ready()
@@ -142,6 +142,7 @@ func (d *Drain) sayReady() {
 	for _, s := range d.served() {
 		select {
 		case <-s.ln.accepting:
+		case <-s.ended:
 		case <-d.draining:
 		}
 	}
@@ -161,42 +162,66 @@ func (d *Drain) served() []*server {
 	return d.servers
 }
 
-// Serve serves HTTP on ln until the drain, and returns at once. There may be several servers; Wait returns their errors.
-// An error of Accept begins the drain.
+// Start serves HTTP on ln until the drain. It returns when srv accepts connections, or with the error why it cannot. A
+// later error of Accept begins the drain, and Wait returns it. There may be several servers, each an http.Server of its
+// own. If the drain has begun already, ln is closed, the log says so, and the error is nil: the program goes on to Wait.
 //
 // From the beginning of the drain on, requests that come in are answered with Connection: close. In Accepting,
 // connections that wait in the queue are accepted still, then ln is closed. Requests lasts until no connection is left,
 // or until all that are left have been idle for the Linger. Shutdown comes last. What remains at the end of the phase is
 // cut.
 //
-// Serve owns srv and ln from the call on. It puts itself in front of srv's Handler, ConnState and BaseContext, which
-// still do their work, so a server can be served once. A server without ReadTimeout gets a ReadHeaderTimeout of one
-// minute and an IdleTimeout of eleven, where these are not set; a negative value means none. A client of HTTP/2 that
-// takes no byte for ten seconds is cut, unless srv.HTTP2 says otherwise.
+// Start owns srv and ln from the call on, and closes ln in any case. It puts itself in front of srv's Handler, ConnState
+// and BaseContext, which still do their work. A server without ReadTimeout gets a ReadHeaderTimeout of one minute and an
+// IdleTimeout of eleven, where these are not set; a negative value means none. A client of HTTP/2 that takes no byte for
+// ten seconds is cut, unless srv.HTTP2 says otherwise.
 //
-// Serve closes ln. A ln without SetDeadline, such as tls.NewListener gives, is closed as it stands: what waits in its
-// queue is lost unless another process has the socket too. Use ServeTLS instead.
-func (d *Drain) Serve(srv *http.Server, ln net.Listener) { d.serve(srv, ln, srv.Serve) }
+// A ln without SetDeadline, such as tls.NewListener gives, is closed as it stands: what waits in its queue is lost unless
+// another process has the socket too. Use StartTLS instead.
+func (d *Drain) Start(srv *http.Server, ln net.Listener) error { return d.start(srv, ln, srv.Serve) }
 
-// ServeTLS is Serve for HTTPS. The files are as in http.Server.ServeTLS: empty if srv.TLSConfig has certificates.
-func (d *Drain) ServeTLS(srv *http.Server, ln net.Listener, certFile, keyFile string) {
-	d.serve(srv, ln, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
+// StartTLS is Start for HTTPS. The files are as in http.Server.ServeTLS: empty if srv.TLSConfig has certificates.
+func (d *Drain) StartTLS(srv *http.Server, ln net.Listener, certFile, keyFile string) error {
+	return d.start(srv, ln, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
 }
 
-func (d *Drain) serve(srv *http.Server, ln net.Listener, serve func(net.Listener) error) {
+func (d *Drain) start(srv *http.Server, ln net.Listener, serve func(net.Listener) error) error {
 	s := newServer(srv, ln)
+	if d.hasServer(srv) {
+		ln.Close()
+		return fmt.Errorf("cannot start %s: its http.Server was started before: make one for each listener", s.name)
+	}
 	if !d.addServer(s) {
 		ln.Close()
 		d.tooLate(s.name)
-		return
+		return nil
 	}
 	s.attach(d, ln)
-	go func() {
-		defer close(s.ended)
-		defer s.ln.Close() // ServeTLS does not, if it has no certificate
-		d.fail(acceptError(serve(s.ln)))
-		d.Drain()
-	}()
+	failed := make(chan error, 1)
+	go func() { failed <- d.serve(s, serve) }()
+	select {
+	case <-s.ln.accepting:
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// serve returns an error if the server has ended before it accepted. After that an error is the drain's.
+func (d *Drain) serve(s *server, serve func(net.Listener) error) error {
+	defer close(s.ended)
+	defer s.ln.Close() // ServeTLS does not, if it has no certificate
+	err := serve(s.ln)
+	if !s.ln.stopped() && !s.ln.accepted() {
+		return fmt.Errorf("cannot start %s: %w", s.name, err)
+	}
+	d.fail(acceptError(err))
+	d.Drain()
+	return nil
+}
+
+func (d *Drain) hasServer(srv *http.Server) bool {
+	return slices.ContainsFunc(d.served(), func(s *server) bool { return s.srv == srv })
 }
 
 // addServer puts a server into its phases, or into none. What it does in Streams is brief without streams, so it is no
@@ -229,22 +254,10 @@ func (d *Drain) On(p Phase, name string, f func(ctx context.Context) error) {
 	}
 }
 
-// Close has a resource closed in the phase Resources, after those that were registered later. The resource is an
-// io.Closer, a func(context.Context) error, a func() error or a func(); Close panics for any other.
-func (d *Drain) Close(name string, resource any) { d.On(Resources, name, closing(resource)) }
-
-func closing(resource any) func(context.Context) error {
-	switch r := resource.(type) {
-	case io.Closer:
-		return func(context.Context) error { return r.Close() }
-	case func(context.Context) error:
-		return r
-	case func() error:
-		return func(context.Context) error { return r() }
-	case func():
-		return func(context.Context) error { r(); return nil }
-	}
-	panic(fmt.Sprintf("drain: a %T cannot be closed: it is no io.Closer and no function that Close knows", resource))
+// Close has a resource closed in the phase Resources, after those that were registered later. What is ended by a
+// function takes part by On(Resources, name, function).
+func (d *Drain) Close(name string, resource io.Closer) {
+	d.On(Resources, name, func(context.Context) error { return resource.Close() })
 }
 
 func (d *Drain) add(p Phase, s step) bool {

@@ -59,6 +59,14 @@ func mustSay(t *testing.T, err error, want ...string) {
 	}
 }
 
+// mustStart fails the test if the server does not serve.
+func mustStart(t *testing.T, d *Drain, srv *http.Server, ln net.Listener) {
+	t.Helper()
+	if err := d.Start(srv, ln); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // newQuiet handles no signals and writes its log into a buffer, which is complete when the drain has ended.
 func newQuiet(opts ...Option) (*Drain, *bytes.Buffer) {
 	var b bytes.Buffer
@@ -89,27 +97,21 @@ func TestResourcesAreClosedInReverse(t *testing.T) {
 	d, _ := newQuiet()
 	near, far := net.Pipe()
 	d.Close("connection", near)
-	d.Close("a function that knows a context", order.step("first"))
-	d.Close("a function that can fail", func() error { order.note("second"); return errors.New("disk full") })
-	d.Close("a plain function", func() { order.note("third") })
+	d.On(Resources, "a function", order.step("first"))
+	d.Close("a file", closer(func() error { order.note("second"); return errors.New("disk full") }))
+	d.On(Resources, "another function", order.step("third"))
 	d.Drain()
-	mustSay(t, d.Wait(), "cannot end a function that can fail: disk full")
+	mustSay(t, d.Wait(), "cannot end a file: disk full")
 	order.mustRead(t, "third", "second", "first")
 	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is not closed: %v", err)
 	}
 }
 
-func TestCloseRefusesWhatItCannotClose(t *testing.T) {
-	d, _ := newQuiet()
-	defer d.Drain()
-	defer func() {
-		if recover() == nil {
-			t.Error("it takes a number")
-		}
-	}()
-	d.Close("number", 3)
-}
+// closer is an io.Closer of a function.
+type closer func() error
+
+func (c closer) Close() error { return c() }
 
 func TestDrainIsIdempotentAndErrWaits(t *testing.T) {
 	d, _ := newQuiet()
@@ -150,7 +152,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			func(t *testing.T, d *Drain, order *diary) {
 				d.On(Requests, "api", hangs(t))
 				d.On(Streams, "rooms", order.step("rooms"))
-				d.Close("database", order.step("database"))
+				d.On(Resources, "database", order.step("database"))
 			},
 			8 * time.Second,
 			[]string{"cannot end api: it had not ended: its share of the time, 8s, is over"},
@@ -169,9 +171,9 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 		"resources share alike": {
 			[]Option{Timeout(9 * time.Second)},
 			func(t *testing.T, d *Drain, order *diary) {
-				d.Close("first", order.step("first"))
-				d.Close("second", hangs(t))
-				d.Close("third", hangs(t))
+				d.On(Resources, "first", order.step("first"))
+				d.On(Resources, "second", hangs(t))
+				d.On(Resources, "third", hangs(t))
 			},
 			6 * time.Second,
 			[]string{
@@ -187,7 +189,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.Go("ticker", hangs(t))
 				d.Go("ticker", hangs(t))
 				d.Go("obedient", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-				d.Close("database", order.step("database"))
+				d.On(Resources, "database", order.step("database"))
 			},
 			18 * time.Second,
 			[]string{"cannot end the workers mailer, ticker (2 of them): they go on still: its share of the time, 18s, is over"},
@@ -247,7 +249,7 @@ func TestWorkerFinishesWhatItHas(t *testing.T) {
 			order.note("first job")
 			return nil
 		})
-		d.Close("database", order.step("database"))
+		d.On(Resources, "database", order.step("database"))
 		d.Drain()
 		if err := d.Wait(); err != nil {
 			t.Error(err)
@@ -288,7 +290,10 @@ func TestSecondSignalBeginsNothingMore(t *testing.T) {
 	d := New(Log(slog.New(slog.NewTextHandler(&b, nil))))
 	hanging, hang := make(chan struct{}), hangs(t)
 	d.On(Requests, "api", func(ctx context.Context) error { close(hanging); return hang(ctx) })
-	d.Close("database", func() { t.Error("the database was closed, though everything had to end at once") })
+	d.Close("database", closer(func() error {
+		t.Error("the database was closed, though everything had to end at once")
+		return nil
+	}))
 	raise(t, syscall.SIGTERM)
 	receive(t, hanging)
 	raise(t, syscall.SIGINT)
@@ -304,10 +309,10 @@ func TestWhatComesTooLateDoesNotBegin(t *testing.T) {
 	receive(t, d.Done())
 	ln := listen(t)
 	never := func(context.Context) error { t.Error("it was called"); return nil }
-	d.Serve(&http.Server{}, ln)
+	mustStart(t, d, &http.Server{}, ln)
 	d.Go("worker", never)
 	d.On(Requests, "api", never)
-	d.Close("database", never)
+	d.Close("database", closer(func() error { return never(t.Context()) }))
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener is open: %v", err)
 	}
@@ -324,7 +329,7 @@ func TestSeveralServersDrainTogether(t *testing.T) {
 	var clients []*client
 	for range 2 {
 		ln := listen(t)
-		d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, ln)
+		mustStart(t, d, &http.Server{Handler: http.HandlerFunc(echo)}, ln)
 		c := connect(t, ln.Addr())
 		c.mustPost(t, "before", false)
 		clients = append(clients, c)
@@ -343,8 +348,8 @@ func TestSeveralServersDrainTogether(t *testing.T) {
 func TestOneBrokenServerEndsTheOthers(t *testing.T) {
 	d, _ := newQuiet(Linger(forever))
 	good, broken := listen(t), listen(t)
-	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, good)
-	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, broken)
+	mustStart(t, d, &http.Server{Handler: http.HandlerFunc(echo)}, good)
+	mustStart(t, d, &http.Server{Handler: http.HandlerFunc(echo)}, broken)
 	c := connect(t, good.Addr())
 	c.mustPost(t, "before", false)
 	broken.Close()
@@ -359,7 +364,7 @@ func TestCutRequestsNameTheirServer(t *testing.T) {
 	d, log := newQuiet(PhaseTimeout(Requests, time.Millisecond))
 	working := make(chan struct{})
 	ln := listen(t)
-	d.Serve(&http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	mustStart(t, d, &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(working)
 		<-r.Context().Done()
 	})}, ln)
@@ -381,7 +386,7 @@ func TestHandlerThatWasCutIsNotWaitedFor(t *testing.T) {
 	working, finish := make(chan struct{}), make(chan struct{})
 	defer close(finish)
 	ln := listen(t)
-	d.Serve(&http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	mustStart(t, d, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		close(working)
 		<-finish
 	})}, ln)
@@ -397,7 +402,7 @@ func TestReadyIsSaidByWait(t *testing.T) {
 	notify := notifySocket(t)
 	d, _ := newQuiet(Linger(time.Millisecond))
 	ln := listen(t)
-	d.Serve(&http.Server{Handler: http.HandlerFunc(echo)}, ln)
+	mustStart(t, d, &http.Server{Handler: http.HandlerFunc(echo)}, ln)
 	connect(t, ln.Addr()).mustPost(t, "before", false)
 	message := make([]byte, 100)
 	notify.SetReadDeadline(time.Now())
@@ -406,9 +411,7 @@ func TestReadyIsSaidByWait(t *testing.T) {
 	}
 	go d.Wait()
 	notify.SetReadDeadline(time.Now().Add(patience))
-	if n, err := notify.Read(message); string(message[:n]) != "READY=1" {
-		t.Errorf("instead of READY=1 came %q, %v", message[:n], err)
-	}
+	mustHear(t, notify, "READY=1")
 	d.Drain()
 	receive(t, d.Done())
 }
@@ -418,8 +421,8 @@ func TestReadyIsNotSaidBeforeEachServerAccepts(t *testing.T) {
 	notify := notifySocket(t)
 	d, _ := newQuiet()
 	looked := make(chan struct{})
-	d.Serve(&http.Server{}, listen(t))
-	d.Serve(&http.Server{BaseContext: func(net.Listener) context.Context {
+	mustStart(t, d, &http.Server{}, listen(t))
+	mustStart(t, d, &http.Server{BaseContext: func(net.Listener) context.Context {
 		go d.Wait()
 		message := make([]byte, 100)
 		notify.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
@@ -431,10 +434,7 @@ func TestReadyIsNotSaidBeforeEachServerAccepts(t *testing.T) {
 		return context.Background()
 	}}, listen(t))
 	receive(t, looked)
-	message := make([]byte, 100)
-	if n, err := notify.Read(message); string(message[:n]) != "READY=1" {
-		t.Errorf("instead of READY=1 came %q, %v", message[:n], err)
-	}
+	mustHear(t, notify, "READY=1")
 	d.Drain()
 	receive(t, d.Done())
 }

@@ -73,7 +73,10 @@ func ExampleDraining() {
 func ExampleDrain() {
 	d := drain.New()
 	jobs := make(chan string, 10)
-	d.Close("database", func() { fmt.Println("database closed") })
+	d.On(drain.Resources, "database", func(context.Context) error {
+		fmt.Println("database closed")
+		return nil
+	})
 	d.Go("mailer", func(ctx context.Context) error {
 		for {
 			select {

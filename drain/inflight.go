@@ -12,8 +12,8 @@ import (
 // InFlight counts the requests whose handlers have not returned, those that hijacked their connections included.
 func (d *Drain) InFlight() int { return int(d.inFlight.Load()) }
 
-// Begin counts a request of a server of another kind as one in flight, until end is called.
-func (d *Drain) Begin() (end func()) {
+// TrackRequest counts a request of a server of another kind as one in flight, until end is called.
+func (d *Drain) TrackRequest() (end func()) {
 	d.inFlight.Add(1)
 	return sync.OnceFunc(func() { d.inFlight.Add(-1) })
 }

@@ -85,7 +85,7 @@ func TestLogTellsWhatWasGivenUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d, log := newQuiet(PhaseTimeout(tt.short, time.Millisecond))
 			ln, begun := listen(t), make(chan struct{})
-			d.Serve(&http.Server{Handler: endless(begun)}, ln)
+			mustStart(t, d, &http.Server{Handler: endless(begun)}, ln)
 			for _, path := range tt.paths {
 				if err := connect(t, ln.Addr()).send(path, ""); err != nil {
 					t.Fatal(err)
@@ -191,9 +191,19 @@ func notifySocket(t *testing.T) *net.UnixConn {
 	return notify
 }
 
+// mustHear checks what the supervisor is told next.
+func mustHear(t *testing.T, notify *net.UnixConn, want string) {
+	t.Helper()
+	message := make([]byte, 100)
+	n, err := notify.Read(message)
+	if got := string(message[:n]); got != want {
+		t.Errorf("instead of %s came %q, %v", want, got, err)
+	}
+}
+
 func TestRequestOfAnotherServerIsInFlight(t *testing.T) {
 	d, _ := newQuiet()
-	end := d.Begin()
+	end := d.TrackRequest()
 	if n := d.InFlight(); n != 1 {
 		t.Errorf("%d are in flight", n)
 	}
@@ -253,7 +263,7 @@ func TestSilenceIsBoundedWhereTheServerSaysNothing(t *testing.T) {
 func TestServeBoundsTheSilence(t *testing.T) {
 	d, _ := newQuiet()
 	srv := &http.Server{}
-	d.Serve(srv, listen(t))
+	mustStart(t, d, srv, listen(t))
 	if srv.IdleTimeout != idlePatience || srv.HTTP2.WriteByteTimeout != bytePatience {
 		t.Errorf("it is %v, and %v for a byte", srv.IdleTimeout, srv.HTTP2.WriteByteTimeout)
 	}

@@ -107,9 +107,13 @@ func (l *Listener) setDeadline(at time.Time) bool {
 	return ok && ln.SetDeadline(at) == nil
 }
 
-func (l *Listener) stopped() bool {
+func (l *Listener) stopped() bool { return closed(l.stopping) }
+
+func (l *Listener) accepted() bool { return closed(l.accepting) }
+
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-l.stopping:
+	case <-c:
 		return true
 	default:
 		return false

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -298,19 +297,9 @@ func TestNoSignals(t *testing.T) {
 }
 
 func TestServeIsReadyWhenItAccepts(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notify")
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer notify.Close()
-	notify.SetReadDeadline(time.Now().Add(patience))
-	t.Setenv("NOTIFY_SOCKET", path)
+	notify := notifySocket(t)
 	s := serveEcho(t)
-	message := make([]byte, 100)
-	if n, err := notify.Read(message); string(message[:n]) != "READY=1" {
-		t.Errorf("instead of READY=1 came %q, %v", message[:n], err)
-	}
+	mustHear(t, notify, "READY=1")
 	s.cancel()
 	s.end("")
 }
@@ -424,10 +413,12 @@ func TestHTTPSClientsLeave(t *testing.T) {
 			protocols(transport.Protocols)
 			ln := listen(t)
 			d, _ := newQuiet(Linger(forever))
-			d.ServeTLS(&http.Server{
+			if err := d.StartTLS(&http.Server{
 				Handler:   http.HandlerFunc(echo),
 				TLSConfig: &tls.Config{Certificates: trusted.TLS.Certificates},
-			}, ln, "", "")
+			}, ln, "", ""); err != nil {
+				t.Fatal(err)
+			}
 			post := func(body string) {
 				t.Helper()
 				resp, err := transport.RoundTrip(httptest.NewRequest(http.MethodPost, fmt.Sprintf("https://%v/", ln.Addr()), strings.NewReader(body)))
@@ -490,5 +481,115 @@ func TestServeTLSWithoutACertificateEndsAtOnce(t *testing.T) {
 	}
 	if conn, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener gives %v, %v", conn, err)
+	}
+}
+
+// What cannot start is an error at once. It is no end of the other servers, and does not keep Wait from saying Ready.
+func TestServerThatCannotStartIsAnError(t *testing.T) {
+	closed := &http.Server{}
+	closed.Close()
+	for name, tt := range map[string]struct {
+		start func(*Drain, net.Listener) error
+		want  string
+	}{
+		"a server that was closed": {
+			func(d *Drain, ln net.Listener) error { return d.Start(closed, ln) },
+			"http: Server closed",
+		},
+		"a server that was started before": {
+			func(d *Drain, ln net.Listener) error {
+				srv := &http.Server{}
+				mustStart(t, d, srv, listen(t))
+				return d.Start(srv, ln)
+			},
+			"its http.Server was started before",
+		},
+		"no certificate": {
+			func(d *Drain, ln net.Listener) error { return d.StartTLS(&http.Server{}, ln, "none.crt", "none.key") },
+			"open none.crt: no such file or directory",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			notify := notifySocket(t)
+			d, _ := newQuiet(Linger(time.Millisecond))
+			ln := listen(t)
+			err := tt.start(d, ln)
+			if want := "cannot start server " + ln.Addr().String() + ": "; err == nil || !strings.HasPrefix(err.Error(), want+tt.want) {
+				t.Errorf("the error is %v", err)
+			}
+			if conn, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("the listener gives %v, %v", conn, err)
+			}
+			other := listen(t)
+			mustStart(t, d, &http.Server{Handler: http.HandlerFunc(echo)}, other)
+			ended := make(chan error, 1)
+			go func() { ended <- d.Wait() }()
+			mustHear(t, notify, "READY=1")
+			connect(t, other.Addr()).mustPost(t, "served", false)
+			d.Drain()
+			if err := receive(t, ended); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestListenAndServeTakesTheServersAddress(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	bound := make(chan net.Addr, 1)
+	srv := &http.Server{
+		Addr:        "127.0.0.1:0",
+		Handler:     http.HandlerFunc(echo),
+		BaseContext: func(ln net.Listener) context.Context { bound <- ln.Addr(); return context.Background() },
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- ListenAndServe(srv, Context(ctx), Signals(), Linger(time.Millisecond)) }()
+	addr := receive(t, bound)
+	if host, _, err := net.SplitHostPort(addr.String()); host != "127.0.0.1" || err != nil {
+		t.Fatalf("it listens on %v", addr)
+	}
+	c := connect(t, addr)
+	c.mustPost(t, "before", false)
+	cancel()
+	c.mustEnd(t)
+	if err := receive(t, ended); err != nil {
+		t.Error(err)
+	}
+}
+
+// The ports may be free here or not, and allowed or not: in each case it is they that are asked for.
+func TestListenAndServeHasTheDefaultsOfNetHTTP(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for port, listenAndServe := range map[string]func(*http.Server) error{
+		":80": func(srv *http.Server) error { return ListenAndServe(srv, Context(ctx), Signals()) },
+		":443": func(srv *http.Server) error {
+			return ListenAndServeTLS(srv, "none.crt", "none.key", Context(ctx), Signals())
+		},
+	} {
+		var bound string
+		err := listenAndServe(&http.Server{BaseContext: func(ln net.Listener) context.Context {
+			bound = ln.Addr().String()
+			return context.Background()
+		}})
+		if err != nil {
+			bound = err.Error()
+		}
+		if !strings.Contains(bound, port) {
+			t.Errorf("instead of %s it is %s", port, bound)
+		}
+	}
+}
+
+func TestListenAndServeThatCannotListenIsAnError(t *testing.T) {
+	ln := listen(t)
+	defer ln.Close()
+	srv := &http.Server{Addr: ln.Addr().String()}
+	if err := ListenAndServe(srv, Signals()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the error is %v", err)
+	}
+	if err := ListenAndServeTLS(srv, "none.crt", "none.key", Signals()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the error is %v", err)
 	}
 }

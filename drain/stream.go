@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// ErrDraining is the context.Cause of what Cancel ended, what a message comes to on a WebSocket whose client was told
+// ErrDraining is the context.Cause of what CancelOnDrain ended, what a message comes to on a WebSocket whose client was told
 // to leave, and the last that a Listener's Accept says.
 var ErrDraining = errors.New("the drain has begun")
 
@@ -30,10 +30,10 @@ func Stream(ctx context.Context) (ending <-chan struct{}, ended func()) {
 	})
 }
 
-// Cancel is for routes whose handlers would not end by themselves and heed nothing but the context of their requests:
+// CancelOnDrain is for routes whose handlers would not end by themselves and heed nothing but the context of their requests:
 // they are streams (see Stream), and the context is cancelled when they have to end. All other routes are finished.
-// Where Draining(r.Context()) is nil, Cancel does nothing.
-func Cancel(next http.Handler) http.Handler {
+// Where Draining(r.Context()) is nil, CancelOnDrain does nothing.
+func CancelOnDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ending, ended := Stream(r.Context())
 		defer ended()

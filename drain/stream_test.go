@@ -13,7 +13,7 @@ import (
 func TestCancelledRouteEndsWhileAnOrdinaryOneIsFinished(t *testing.T) {
 	begun, finish := make(chan struct{}, 2), make(chan struct{})
 	mux := http.NewServeMux()
-	mux.Handle("/stream", Cancel(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("/stream", CancelOnDrain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun <- struct{}{}
 		<-r.Context().Done()
 		fmt.Fprint(w, context.Cause(r.Context()))
@@ -56,7 +56,7 @@ func TestStreamOfAServerThatIsNotServesEndsWithTheBeginning(t *testing.T) {
 
 func TestCancelWithoutServeLeavesTheRequestAlone(t *testing.T) {
 	called := false
-	Cancel(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	CancelOnDrain(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		called = true
 		if err := r.Context().Err(); err != nil {
 			t.Error(err)
@@ -69,7 +69,7 @@ func TestCancelWithoutServeLeavesTheRequestAlone(t *testing.T) {
 
 func TestCancelPassesOnThatTheClientLeft(t *testing.T) {
 	begun, cause := make(chan struct{}), make(chan error, 1)
-	s := serve(t, &http.Server{Handler: Cancel(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	s := serve(t, &http.Server{Handler: CancelOnDrain(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(begun)
 		<-r.Context().Done()
 		cause <- context.Cause(r.Context())
@@ -90,7 +90,7 @@ func TestCancelPassesOnThatTheClientLeft(t *testing.T) {
 // Where it stays open, a client that comes back at once sends its next request to a process that has come to its end.
 func TestConnectionEndsWithItsStream(t *testing.T) {
 	begun := make(chan struct{})
-	s := serve(t, &http.Server{Handler: Cancel(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, &http.Server{Handler: CancelOnDrain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).Flush()
 		close(begun)
 		<-r.Context().Done()
@@ -122,7 +122,7 @@ func TestConnectionOfAnEndedStreamIsUsedAgain(t *testing.T) {
 // With HTTP/2 the request's connection goes on with the stream, so its state does not tell that the request has ended.
 func TestStreamEndsAfterARequestBesideItThatOutlastsTheLinger(t *testing.T) {
 	mux, begun := http.NewServeMux(), make(chan struct{})
-	mux.Handle("/stream", Cancel(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("/stream", CancelOnDrain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})))
@@ -135,7 +135,7 @@ func TestStreamEndsAfterARequestBesideItThatOutlastsTheLinger(t *testing.T) {
 	plain.SetUnencryptedHTTP2(true)
 	d, _ := newQuiet(Linger(time.Millisecond), Timeout(forever))
 	ln := listen(t)
-	d.Serve(&http.Server{Handler: mux, Protocols: plain}, ln)
+	mustStart(t, d, &http.Server{Handler: mux, Protocols: plain}, ln)
 	client := http.Client{Transport: &http.Transport{Protocols: plain}, Timeout: patience}
 	defer client.CloseIdleConnections()
 	stream, err := client.Get("http://" + ln.Addr().String() + "/stream")

@@ -8,11 +8,13 @@
 //		d := drain.New()
 //		srv := grpcdrain.NewServer(d)
 //		pb.RegisterGreeterServer(srv, greeter{})
-//		srv.Serve(ln)
-//		if err := d.Wait(); err != nil {
+//		if err := srv.Serve(ln); err != nil {
 //			log.Fatal(err)
 //		}
 //	}
+//
+// [Server.Serve] returns after the drain. [Server.Start] is for a program that has other servers as well, and calls
+// Drain.Wait itself.
 //
 // # How clients leave
 //

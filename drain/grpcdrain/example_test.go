@@ -23,7 +23,10 @@ func ExampleServer() {
 	d := drain.New()
 	srv := grpcdrain.NewServer(d)
 	healthpb.RegisterHealthServer(srv, health.NewServer())
-	srv.Serve(ln)
+	if err := srv.Start(ln); err != nil {
+		fmt.Println(err)
+		return
+	}
 
 	client, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 // begin counts an RPC as one in flight. One that was cut stays so for the drain, which tells what it gave up.
 func (s *Server) begin() (end func()) {
-	ended := s.drain.Begin()
+	ended := s.drain.TrackRequest()
 	s.inFlight.Add(1)
 	return func() {
 		s.inFlight.Add(-1)

@@ -122,7 +122,7 @@ func replaceUnderLoad(t *testing.T, newServer func(*drain.Drain) *Server, opts .
 		s := newServer(d)
 		s.RegisterService(&echoService, newEcho())
 		healthpb.RegisterHealthServer(s, health.NewServer())
-		s.Serve(share(t, ln))
+		mustStart(t, s, share(t, ln))
 		return d
 	}
 	current := start()

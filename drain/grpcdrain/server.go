@@ -13,13 +13,13 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Server is a grpc.Server that ends with a Drain. Register services with it, then call its Serve.
+// Server is a grpc.Server that ends with a Drain. Register services with it, then call Start.
 type Server struct {
 	*grpc.Server
 
 	// Notice is how long the server goes on accepting after its health service has said NOT_SERVING, for balancers that
 	// have to see that first. It is a part of the time of drain.Accepting, and none unless set. Leave it so where a
-	// successor serves the same address. Set it before Serve.
+	// successor serves the same address. Set it before Start.
 	Notice time.Duration
 
 	drain    *drain.Drain
@@ -27,7 +27,7 @@ type Server struct {
 	stopped  atomic.Bool   // what is in flight was cut
 	leaving  chan struct{} // closed when the clients have been told to leave
 	health   shutdowner
-	once     sync.Once // for what is done at the first Serve
+	once     sync.Once // for what is done at the first Start
 }
 
 type shutdowner interface{ Shutdown() }
@@ -62,18 +62,19 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.Server.RegisterService(desc, impl)
 }
 
-// Serve serves on ln until the drain, and returns when it accepts connections. There may be several listeners; Drain.Wait
-// returns their errors. An error of Accept begins the drain.
+// Start serves on ln until the drain. It returns when the server accepts connections, or with the error why it cannot. A
+// later error of Accept begins the drain, and Drain.Wait returns it. There may be several listeners. If the drain has
+// begun already, ln is closed and the error is nil: the program goes on to Drain.Wait.
 //
 // In drain.Accepting, connections that wait in the queue are accepted still, then ln is closed. Those that have not said
 // hello within two seconds are closed; GracefulStop would let all others wait for them. In drain.Requests, clients are
 // told to leave, and what they have begun is finished. What remains shortly before the end of the phase is cut, and
 // counted in the error. The program does not call GracefulStop or Stop itself.
 //
-// Serve closes ln. With a ln without SetDeadline what waits in its queue is lost, unless another process has the socket
+// Start closes ln. With a ln without SetDeadline what waits in its queue is lost, unless another process has the socket
 // too. Do TLS by grpc.Creds, not by the listener. The connections that grpc gets are no *net.TCPConn, so it does not set
 // TCP_USER_TIMEOUT on them: a shorter keepalive.ServerParameters.Time than its two hours finds clients that are dead.
-func (s *Server) Serve(ln net.Listener) {
+func (s *Server) Start(ln net.Listener) error {
 	s.once.Do(func() { s.drain.On(drain.Requests, "gRPC server", s.finish) })
 	l := newListener(ln)
 	name := "gRPC server " + ln.Addr().String()
@@ -83,24 +84,41 @@ func (s *Server) Serve(ln net.Listener) {
 	})
 	if closed(s.drain.Draining()) {
 		l.Close()
-		return
+		return nil
 	}
-	s.drain.Go(name, func(context.Context) error { return s.accept(l) })
+	failed := make(chan error, 1)
+	s.drain.Go(name, func(context.Context) error { return s.accept(l, failed) })
 	select {
 	case <-l.accepting:
-	case <-s.drain.Done():
+		return nil
+	case <-s.drain.Draining():
+		return nil
+	case err := <-failed:
+		return fmt.Errorf("cannot start %s: %w", name, err)
 	}
 }
 
-func (s *Server) accept(l *listener) error {
-	defer s.drain.Drain()
-	defer l.accept() // Serve has ended before it may have accepted
+// Serve is Start and Drain.Wait in one, for the last server of a program: it returns after the drain.
+func (s *Server) Serve(ln net.Listener) error {
+	if err := s.Start(ln); err != nil {
+		return err
+	}
+	return s.drain.Wait()
+}
+
+// accept gives the error of a server that has ended before it accepted to Start. Later ones are the drain's.
+func (s *Server) accept(l *listener, failed chan<- error) error {
 	defer l.Close()
 	err := s.Server.Serve(l)
-	if errors.Is(err, drain.ErrDraining) || errors.Is(err, grpc.ErrServerStopped) {
-		return nil
+	switch {
+	case !closed(l.accepting) && !closed(s.drain.Draining()):
+		failed <- err
+	case err != nil && !errors.Is(err, drain.ErrDraining) && !errors.Is(err, grpc.ErrServerStopped):
+		return err // as a worker's, it begins the drain
+	default:
+		s.drain.Drain()
 	}
-	return err
+	return nil
 }
 
 func (s *Server) giveNotice(ctx context.Context) {

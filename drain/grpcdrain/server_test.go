@@ -28,8 +28,15 @@ func serve(t *testing.T, d *drain.Drain, service *echo, ln net.Listener) *Server
 	s := NewServer(d)
 	s.RegisterService(&echoService, service)
 	healthpb.RegisterHealthServer(s, health.NewServer())
-	s.Serve(ln)
+	mustStart(t, s, ln)
 	return s
+}
+
+func mustStart(t *testing.T, s *Server, ln net.Listener) {
+	t.Helper()
+	if err := s.Start(ln); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // held is a service whose RPCs say that they have begun, and end when they are told to, or at the end of their contexts.
@@ -241,7 +248,7 @@ func TestNoticeIsGivenWhileTheServerAccepts(t *testing.T) {
 	s.Notice = time.Hour
 	s.RegisterService(&echoService, newEcho())
 	healthpb.RegisterHealthServer(s, health.NewServer())
-	s.Serve(ln)
+	mustStart(t, s, ln)
 	watch := startWatch(t, ln.Addr())
 	d.Drain()
 	if said, err := watch.Recv(); err != nil || said.Status != healthpb.HealthCheckResponse_NOT_SERVING {
@@ -290,7 +297,7 @@ func TestServerThatIsStoppedBeginsTheDrain(t *testing.T) {
 	}
 }
 
-func TestServeThatComesTooLateClosesItsListener(t *testing.T) {
+func TestStartThatComesTooLateClosesItsListener(t *testing.T) {
 	d := newDrain(t)
 	d.Drain()
 	receive(t, d.Done())
@@ -305,7 +312,7 @@ func TestServerOfTwoListeners(t *testing.T) {
 	one, two := listen(t), listen(t)
 	d := newDrain(t)
 	s := serve(t, d, newEcho(), one)
-	s.Serve(struct{ net.Listener }{two}) // which has no deadlines
+	mustStart(t, s, struct{ net.Listener }{two}) // which has no deadlines
 	for _, ln := range []net.Listener{one, two} {
 		if err := say(t.Context(), connect(t, ln.Addr()), "hello"); err != nil {
 			t.Error(err)
@@ -319,5 +326,68 @@ func TestServerOfTwoListeners(t *testing.T) {
 		if _, err := net.Dial("tcp", ln.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("after the drain a connection gives %v", err)
 		}
+	}
+}
+
+// A server that cannot start is an error at once, and no end of the others.
+func TestServerThatCannotStartIsAnError(t *testing.T) {
+	d := newDrain(t)
+	s := NewServer(d)
+	s.Stop()
+	ln := listen(t)
+	err := s.Start(ln)
+	if want := "cannot start gRPC server " + ln.Addr().String(); !errors.Is(err, grpc.ErrServerStopped) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("the error is %v", err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept gives %v", err)
+	}
+	other := listen(t)
+	serve(t, d, newEcho(), other)
+	if err := say(t.Context(), connect(t, other.Addr()), "hello"); err != nil {
+		t.Error(err)
+	}
+	d.Drain()
+	if err := d.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServeReturnsAfterTheDrain(t *testing.T) {
+	service, begun, finish := held()
+	d := newDrain(t)
+	s := NewServer(d)
+	s.RegisterService(&echoService, service)
+	ln, ended := listen(t), make(chan error, 1)
+	d.On(drain.Resources, "held", func(context.Context) error {
+		select {
+		case err := <-ended:
+			t.Errorf("it returns before the end of the drain: %v", err)
+		default:
+		}
+		return errors.New("broken")
+	})
+	go func() { ended <- s.Serve(ln) }()
+	client := connect(t, ln.Addr())
+	said := make(chan error, 1)
+	go func() { said <- say(t.Context(), client, "hello") }()
+	receive(t, begun)
+	d.Drain()
+	close(finish)
+	if err := receive(t, said); err != nil {
+		t.Error(err)
+	}
+	if err := receive(t, ended); err == nil || err.Error() != "cannot end held: broken" {
+		t.Errorf("it returns %v", err)
+	}
+}
+
+func TestServeThatCannotStartReturns(t *testing.T) {
+	s := NewServer(newDrain(t))
+	s.Stop()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(listen(t)) }()
+	if err := receive(t, ended); !errors.Is(err, grpc.ErrServerStopped) {
+		t.Errorf("it returns %v", err)
 	}
 }

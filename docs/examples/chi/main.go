@@ -16,18 +16,13 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/gracerun/grace/drain"
-	"github.com/gracerun/grace/handoff"
 )
 
 var addr = flag.String("addr", ":8080", "where to listen")
 
 func main() {
 	flag.Parse()
-	ln, err := handoff.Listen("tcp", *addr)
-	if err == nil {
-		err = drain.Serve(&http.Server{Handler: routes()}, ln)
-	}
-	if err != nil {
+	if err := drain.ListenAndServe(&http.Server{Addr: *addr, Handler: routes()}); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -45,7 +40,7 @@ func routes() http.Handler {
 		events(r.Context(), w, drain.Draining(r.Context()))
 	})
 	// For a handler that heeds nothing but its context, such as one of somebody else's.
-	r.With(drain.Cancel).Get("/others/events", func(w http.ResponseWriter, r *http.Request) {
+	r.With(drain.CancelOnDrain).Get("/others/events", func(w http.ResponseWriter, r *http.Request) {
 		events(r.Context(), w, nil)
 	})
 	return r

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/drain"
-	"github.com/gracerun/grace/handoff"
 	"github.com/labstack/echo/v4"
 )
 
@@ -22,11 +21,7 @@ var addr = flag.String("addr", ":8080", "where to listen")
 
 func main() {
 	flag.Parse()
-	ln, err := handoff.Listen("tcp", *addr)
-	if err == nil {
-		err = drain.Serve(&http.Server{Handler: routes()}, ln)
-	}
-	if err != nil {
+	if err := drain.ListenAndServe(&http.Server{Addr: *addr, Handler: routes()}); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -71,11 +71,15 @@ func run() error {
 		drain.Consume(d, "jobs", jobs.receive, jobs.work)
 	}
 
-	d.Serve(&http.Server{Handler: routes(j, news, jobs), Protocols: protocols()}, web)
+	if err := d.Start(&http.Server{Handler: routes(j, news, jobs), Protocols: protocols()}, web); err != nil {
+		return err
+	}
 
 	calls := grpcdrain.NewServer(d)
 	testpb.RegisterTestServiceServer(calls, service{journal: j})
-	calls.Serve(rpc)
+	if err := calls.Start(rpc); err != nil {
+		return err
+	}
 
 	return d.Wait()
 }

@@ -67,7 +67,7 @@ func (c *clients) leave(ctx context.Context) error {
 // begun by the end of the handler. Handlers find drain.Draining in their UserContext.
 func (c *clients) count(ctx *fiber.Ctx) error {
 	ctx.SetUserContext(c.drain.WithDraining(ctx.UserContext()))
-	defer c.drain.Begin()()
+	defer c.drain.TrackRequest()()
 	err := ctx.Next()
 	select {
 	case <-c.drain.Draining():

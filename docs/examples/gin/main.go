@@ -16,18 +16,13 @@ import (
 	"github.com/gin-contrib/sse"
 	"github.com/gin-gonic/gin"
 	"github.com/gracerun/grace/drain"
-	"github.com/gracerun/grace/handoff"
 )
 
 var addr = flag.String("addr", ":8080", "where to listen")
 
 func main() {
 	flag.Parse()
-	ln, err := handoff.Listen("tcp", *addr)
-	if err == nil {
-		err = drain.Serve(&http.Server{Handler: routes()}, ln)
-	}
-	if err != nil {
+	if err := drain.ListenAndServe(&http.Server{Addr: *addr, Handler: routes()}); err != nil {
 		log.Fatal(err)
 	}
 }

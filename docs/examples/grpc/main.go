@@ -33,6 +33,5 @@ func run(addr string) error {
 	srv := grpcdrain.NewServer(d)
 	srv.RegisterService(&echoService, echo{})
 	healthpb.RegisterHealthServer(srv, health.NewServer())
-	srv.Serve(ln)
-	return d.Wait()
+	return srv.Serve(ln)
 }

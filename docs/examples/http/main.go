@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -53,13 +54,20 @@ func run() error {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 	}
-	if *cert == "" {
-		d.Serve(public, publicListener)
-	} else {
-		d.ServeTLS(public, publicListener, *cert, *key)
+	if err := start(d, public, publicListener); err != nil {
+		return err
 	}
-	d.Serve(&http.Server{Handler: adminRoutes(d, visits)}, adminListener)
+	if err := d.Start(&http.Server{Handler: adminRoutes(d, visits)}, adminListener); err != nil {
+		return err
+	}
 	return d.Wait()
+}
+
+func start(d *drain.Drain, srv *http.Server, ln net.Listener) error {
+	if *cert == "" {
+		return d.Start(srv, ln)
+	}
+	return d.StartTLS(srv, ln, *cert, *key)
 }
 
 func publicRoutes(visits *store) http.Handler {

@@ -5,18 +5,15 @@
 package main
 
 import (
+	"log"
 	"net/http"
 
 	"github.com/gracerun/grace/drain"
-	"github.com/gracerun/grace/handoff"
 )
 
 func main() {
-	ln, err := handoff.Listen("tcp", ":8080")
-	if err == nil {
-		err = drain.Serve(&http.Server{Handler: http.FileServer(http.Dir("."))}, ln)
-	}
+	err := drain.ListenAndServe(&http.Server{Addr: ":8080", Handler: http.FileServer(http.Dir("."))})
 	if err != nil {
-		panic(err)
+		log.Fatal(err)
 	}
 }

@@ -47,7 +47,9 @@ func run() error {
 	d := drain.New()
 	d.Close("board", b.file)
 	d.Go("news", func(ctx context.Context) error { return b.follow(ctx, news) })
-	d.Serve(&http.Server{Handler: routes(b, news)}, ln)
+	if err := d.Start(&http.Server{Handler: routes(b, news)}, ln); err != nil {
+		return err
+	}
 	return d.Wait()
 }
 

@@ -33,7 +33,7 @@ func main() {
 func run() error {
 	d := drain.New(drain.Timeout(25 * time.Second)) // longer than any job
 	q := &queue{}
-	d.Close("queue", q.close) // after all that uses it
+	d.Close("queue", q) // after all that uses it
 	drain.Consume(d, "mailer", q.receive, mail)
 	d.Every("report", 10*time.Second, q.report)
 	d.Go("cache", keepCache)
@@ -77,4 +77,7 @@ func (q *queue) report(context.Context) error {
 	return nil
 }
 
-func (q *queue) close() { slog.Info("queue closed", "taken", q.taken.Load()) }
+func (q *queue) Close() error {
+	slog.Info("queue closed", "taken", q.taken.Load())
+	return nil
+}

@@ -30,7 +30,9 @@ func main() {
 		fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
 	})
 	mux.HandleFunc("GET /leave", func(http.ResponseWriter, *http.Request) { d.Drain() })
-	d.Serve(&http.Server{Handler: mux}, ln)
+	if err := d.Start(&http.Server{Handler: mux}, ln); err != nil {
+		log.Fatal(err)
+	}
 	if err := d.Wait(); err != nil {
 		log.Fatal(err)
 	}
