@@ -3,12 +3,10 @@
 package recipes
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/redis"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // capturedUpgrades are few: the pages' servers get more of them in the tests of grace itself.
@@ -51,39 +50,29 @@ func testOwnSockets(t *testing.T, name string, page page, command string) {
 }
 
 func (r recipe) testOwnSockets(t *testing.T, name, command string) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	front, back := port(freeport.Address(t)), port(freeport.Address(t))
 	p := readPage(t, name, map[string]string{"8080": front, "6379": front, "9000": back})
 	dir := p.write(t)
 	build(t, dir)
-	link(t, dir, append(r.needs, grace))
+	link(t, dir, append(r.needs, harness.GraceBinary))
 	serveBackend(t, back)
 
 	server := start(t, dir, p.commands[command], "GRACE_SETTLE=50ms")
-	server.ready(ctx)
+	server.AwaitReady(1)
 	finish := r.loadCaptured(t, "127.0.0.1:"+front)
 	for range capturedUpgrades {
-		server.signal(syscall.SIGHUP)
-		server.ready(ctx)
-		if e := server.await(ctx, "generation ended"); e.Why != "drained" {
-			t.Errorf("generation %d: %s", e.Generation, e.Why)
-		}
+		server.UpgradeNext()
+		server.AwaitDrained()
 	}
 	if broken := p.paths(dir); r.alone && r.breaks != "" {
-		server.refuse(ctx, filepath.Join(dir, r.breaks))
+		refuse(server, filepath.Join(dir, r.breaks))
 	} else if len(broken) > 0 {
-		server.refuse(ctx, broken...)
+		refuse(server, broken...)
 	}
 	if err := finish(); err != nil {
 		t.Error(err)
 	}
-	if status := server.stop(ctx); status != 0 {
-		t.Errorf("grace ended with status %d", status)
-	}
-	if left := server.left(ctx); len(left) > 0 {
-		t.Errorf("processes are left in the groups %v", left)
-	}
+	server.Stop()
 	checkNoListener(t, front)
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // recipe is what a page's test has to know beside the page.
@@ -91,97 +92,72 @@ func (r recipe) test(t *testing.T, name string) {
 	p := readPage(t, name, map[string]string{"8080": front, "9000": back})
 	dir := p.write(t)
 	build(t, dir)
-	link(t, dir, append(r.needs, grace))
+	link(t, dir, append(r.needs, harness.GraceBinary))
 	held := front
 	if command, ok := p.commands["beside"]; ok {
 		held = back
 		beside := start(t, dir, command)
-		beside.ready(ctx)
-		defer beside.stop(ctx)
+		beside.AwaitReady(1)
+		defer beside.Stop()
 	} else {
 		serveBackend(t, back)
 	}
 
 	server := start(t, dir, p.commands["run"])
-	leader := server.ready(ctx)
+	server.AwaitReady(1)
 	clients, err := load.Start(ctx, load.Config{
 		Addr: "127.0.0.1:" + front, Clients: r.clients, ThinkMax: 10 * time.Millisecond, Foreign: true, Lingers: r.lingers,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.answers(ctx, clients, leader)
+	awaitAnswer(ctx, server, clients)
 	for range upgrades {
-		server.upgrade(ctx, clients)
+		upgrade(ctx, server, clients)
 	}
 	checkSoleListener(t, held)
-	server.refuse(ctx, filepath.Join(dir, r.breaks))
+	refuse(server, filepath.Join(dir, r.breaks))
 	checkTally(t, clients.Stop(), r.clients)
 
-	if status := server.stop(ctx); status != 0 {
-		t.Errorf("grace ended with status %d", status)
-	}
-	if left := server.left(ctx); len(left) > 0 {
-		t.Errorf("processes are left in the groups %v", left)
-	}
+	server.Stop()
 	checkNoListener(t, held)
 }
 
-func (s *server) upgrade(ctx context.Context, clients *load.Load) {
-	s.t.Helper()
+func upgrade(ctx context.Context, g *harness.Grace, clients *load.Load) {
+	g.T.Helper()
 	clients.Mark(load.During)
-	s.signal(syscall.SIGHUP)
-	leader := s.ready(ctx)
-	s.answers(ctx, clients, leader)
-	if e := s.await(ctx, "generation ended"); e.Why != "drained" {
-		s.t.Errorf("generation %d: %s", e.Generation, e.Why)
-	}
+	g.UpgradeNext()
+	awaitAnswer(ctx, g, clients)
+	g.AwaitDrained()
 	clients.Mark(load.Outside)
 }
 
-// ready waits for a generation and returns the pid, and so the process group, of its instance.
-func (s *server) ready(ctx context.Context) (leader int) {
-	s.t.Helper()
-	for {
-		switch e := s.await(ctx, "instance started", "generation ready", "upgrade failed", "first generation failed"); e.Message {
-		case "instance started":
-			leader = e.Pid
-		case "generation ready":
-			return leader
-		default:
-			s.t.Fatalf("%s: %s", e.Message, e.Why)
-		}
-	}
-}
-
-// answers waits until a process of the group has answered.
-func (s *server) answers(ctx context.Context, clients *load.Load, leader int) {
-	s.t.Helper()
+// awaitAnswer waits until a process of the instance that serves has answered.
+func awaitAnswer(ctx context.Context, g *harness.Grace, clients *load.Load) {
+	g.T.Helper()
+	leader := g.Instance()
 	_, err := clients.Await(ctx, func(source load.Source) bool {
 		group, err := syscall.Getpgid(source.Pid)
 		return err == nil && group == leader
 	})
 	if err != nil {
-		s.t.Fatalf("no process of group %d has answered: %v\n%s", leader, err, clients.Snapshot())
+		g.T.Fatalf("no process of group %d has answered: %v\n%s", leader, err, clients.Snapshot())
 	}
 }
 
 // refuse breaks the server's code: the upgrade has to fail, and the load that goes on shows that nobody is harmed.
-func (s *server) refuse(ctx context.Context, files ...string) {
-	s.t.Helper()
+func refuse(g *harness.Grace, files ...string) {
+	g.T.Helper()
 	for _, file := range files {
 		// The file is removed first since a program that runs cannot be written to.
 		if err := os.Remove(file); err != nil {
-			s.t.Fatal(err)
+			g.T.Fatal(err)
 		}
 		if err := os.WriteFile(file, []byte("this is no code {{{\n"), 0o755); err != nil {
-			s.t.Fatal(err)
+			g.T.Fatal(err)
 		}
 	}
-	s.signal(syscall.SIGHUP)
-	if e := s.await(ctx, "upgrade failed", "generation ready"); e.Message == "generation ready" {
-		s.t.Error("a broken version replaced one that works")
-	}
+	g.UpgradeNextFails()
 }
 
 // checkTally reports what clients met. Connections that the server closed while they were idle are its own doing.
@@ -309,24 +285,7 @@ func build(t *testing.T, dir string) {
 	}
 }
 
-var grace string // the program
-
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "recipes")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	grace = filepath.Join(dir, "grace")
-	if out, err := exec.Command("go", "build", "-o", grace, "github.com/gracerun/grace").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "cannot build grace: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(harness.Run(m.Run)) }
 
 func port(addr string) string {
 	_, port, _ := net.SplitHostPort(addr)

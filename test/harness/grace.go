@@ -54,14 +54,19 @@ func (s *Grace) AwaitGeneration(text string, generation int) Entry {
 // AwaitReady fails at once when the generation has failed.
 func (s *Grace) AwaitReady(generation int) Entry {
 	s.T.Helper()
-	e := s.Await(fmt.Sprintf("generation %d is ready, or has failed", generation), func(e Entry) bool {
-		return e.Generation == generation && (isReady(e) || isFailed(e))
-	})
+	e := s.awaitDecided(generation)
 	if isFailed(e) {
 		s.T.Fatalf("generation %d failed: %s", generation, e.Why)
 	}
 	s.serves = generation
 	return e
+}
+
+func (s *Grace) awaitDecided(generation int) Entry {
+	s.T.Helper()
+	return s.Await(fmt.Sprintf("generation %d is ready, or has failed", generation), func(e Entry) bool {
+		return e.Generation == generation && (isReady(e) || isFailed(e))
+	})
 }
 
 func isReady(e Entry) bool { return strings.HasPrefix(e.Message, "generation ready") }
@@ -155,4 +160,13 @@ func (s *Grace) ReadySince(generation int) time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// UpgradeNextFails asks for the next generation, which has to fail.
+func (s *Grace) UpgradeNextFails() {
+	s.T.Helper()
+	s.Signal(syscall.SIGHUP)
+	if e := s.awaitDecided(s.serves + 1); isReady(e) {
+		s.T.Error("a broken version replaced one that works")
+	}
 }
