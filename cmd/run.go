@@ -131,7 +131,7 @@ func (f *runFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVar(&f.noNewPrivs, "no-new-privs", "auto", "keep setuid programs and file capabilities from giving the app rights: auto (where capturing needs it), on, off")
 	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
 	flags.StringVar(&f.name, "name", "", "what grace upgrade, status and stop call this grace (default: the working directory's name)")
-	flags.StringArrayVar(&f.on, "on", nil, "run a shell command when something has happened, as `EVENT=COMMAND`: "+strings.Join(machine.FactNames(), ", ")+"; repeatable")
+	flags.StringArrayVar(&f.on, "on", nil, "run a shell command when something has happened, as `EVENT=COMMAND`: "+strings.Join(supervisor.EventNames(), ", ")+"; repeatable")
 	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics, /healthz and /readyz by HTTP at an `ADDR`: 127.0.0.1:9090, unix:///path")
 	flags.StringVar(&f.pidFile, "pid-file", "", "file to write grace's pid to")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "auto, json or text")
@@ -249,10 +249,10 @@ func parseHooks(written []string) ([]host.Hook, error) {
 	var hooks []host.Hook
 	for _, w := range written {
 		event, command, _ := strings.Cut(w, "=")
-		if !slices.Contains(machine.FactNames(), event) || strings.TrimSpace(command) == "" {
-			return nil, fmt.Errorf("--on %q: write EVENT=COMMAND, with one of the events %s", w, strings.Join(machine.FactNames(), ", "))
+		if !slices.Contains(supervisor.EventNames(), event) || strings.TrimSpace(command) == "" {
+			return nil, fmt.Errorf("--on %q: write EVENT=COMMAND, with one of the events %s", w, strings.Join(supervisor.EventNames(), ", "))
 		}
-		hooks = append(hooks, host.Hook{On: machine.Fact(event), Command: command})
+		hooks = append(hooks, host.Hook{On: event, Command: command})
 	}
 	return hooks, nil
 }

@@ -36,10 +36,10 @@ func (c *callers) admit(a asked) machine.Event {
 }
 
 // hear leaves the last place to the result.
-func (c *callers) Hear(at time.Time, r machine.Report) {
+func (c *callers) hear(at time.Time, said line) {
 	for _, lines := range c.waiting {
 		if len(lines) < cap(lines)-1 {
-			lines <- control.Line{Report: reportMessage(r, at)}
+			lines <- control.Line{Report: reportMessage(said, at)}
 		}
 	}
 }
@@ -65,16 +65,16 @@ func (c *callers) close() {
 	}
 }
 
-func reportMessage(r machine.Report, at time.Time) *control.Report {
+func reportMessage(l line, at time.Time) *control.Report {
 	return &control.Report{
-		Time: at, Level: levels[r.Level].String(), Text: r.Text, Fact: string(r.Fact),
-		Generation: r.Generation, Instance: r.Instance, PID: r.PID,
-		Took: r.Took.Seconds(), Within: r.Within.Seconds(), Why: r.Why,
+		Time: at, Level: l.level.String(), Text: l.text, Fact: string(l.event),
+		Generation: l.Generation, Instance: l.Instance, PID: l.PID,
+		Took: l.Took.Seconds(), Within: l.Within.Seconds(), Why: l.why,
 	}
 }
 
 func resultMessage(r machine.Result, output string) *control.Result {
-	m := &control.Result{Outcome: control.Outcome(r.Outcome), Generation: r.Generation, Serving: r.Serving, Took: r.Took.Seconds(), Why: r.Why, Unchanged: r.Unchanged}
+	m := &control.Result{Outcome: control.Outcome(r.Outcome), Generation: r.Generation, Serving: r.Serving, Took: r.Took.Seconds(), Why: reasonText(r.Why), Unchanged: r.Unchanged}
 	if r.Ran && r.Outcome != machine.OutcomeUpgraded {
 		m.Output = output
 	}

@@ -17,9 +17,9 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	lines := make(chan control.Line, 3)
 	c.admit(asked{as: func(request int) machine.Event { return machine.UpgradeRequested{Request: request} }, lines: lines})
 	for range 10 {
-		c.Hear(time.Unix(1, 0), machine.Report{Level: machine.Warn, Text: "hello", Fact: machine.FactCrashed, Generation: 3, Took: time.Second})
+		c.hear(time.Unix(1, 0), line{level: warn, text: "hello", event: eventCrashed, why: "so", Report: machine.Report{Generation: 3, Took: time.Second}})
 	}
-	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeFailed, Why: "because", Took: time.Second, Ran: true}})
+	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeFailed, Why: machine.Said("because"), Took: time.Second, Ran: true}})
 	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeUpgraded}}) // nobody waits any more
 	var got []control.Line
 	for line := range lines {
@@ -28,7 +28,7 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	if len(got) != 3 || got[0].Report == nil || got[2].Result == nil {
 		t.Fatalf("lines: %+v", got)
 	}
-	if r := *got[0].Report; r.Level != "warn" || r.Text != "hello" || r.Fact != "crashed" || r.Generation != 3 || r.Took != 1 {
+	if r := *got[0].Report; r.Level != "warn" || r.Text != "hello" || r.Fact != "crashed" || r.Why != "so" || r.Generation != 3 || r.Took != 1 {
 		t.Errorf("report: %+v", r)
 	}
 	if r := *got[2].Result; r.Outcome != control.Failed || r.Why != "because" || r.Output != "a file" || r.Took != 1 {

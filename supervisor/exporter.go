@@ -6,7 +6,6 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/control"
-	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/metrics"
 	"github.com/rs/zerolog"
 )
@@ -52,20 +51,20 @@ func openExporter(socket *handoff.Listener, l *loop, d *desk, log zerolog.Logger
 	return e, nil
 }
 
-func (e *exporter) Hear(_ time.Time, r machine.Report) {
-	if r.Fact == machine.FactFailed && r.Generation == 1 {
+func (e *exporter) hear(_ time.Time, l line) {
+	if l.event == eventFailed && l.Generation == 1 {
 		return // the first one is no upgrade
 	}
-	switch r.Fact {
-	case machine.FactUpgraded, machine.FactFailed, machine.FactUndone, machine.FactRefused, machine.FactSuperseded:
-		e.counters.Upgrade(control.Outcome(r.Fact), r.Took)
-	case machine.FactDrained:
-		e.counters.Drain(r.Took)
-	case machine.FactCrashed:
+	switch l.event {
+	case eventUpgraded, eventFailed, eventUndone, eventRefused, eventSuperseded:
+		e.counters.Upgrade(control.Outcome(l.event), l.Took)
+	case eventDrained:
+		e.counters.Drain(l.Took)
+	case eventCrashed:
 		e.counters.Crash()
-	case machine.FactRestarting:
+	case eventRestarting:
 		e.counters.Restart()
-	case machine.FactKilled:
+	case eventKilled:
 		e.counters.Kill()
 	}
 }

@@ -32,8 +32,8 @@ func TestFirstGenerationIsNoUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.close()
-	e.Hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 1})
-	e.Hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 2})
+	e.hear(time.Now(), worded(machine.Report{Fact: machine.FirstFailed, Generation: 1}))
+	e.hear(time.Now(), worded(machine.Report{Fact: machine.UpgradeFailed, Generation: 2}))
 	response, err := http.Get("http://" + socket.Bound() + "/metrics")
 	if err != nil {
 		t.Fatal(err)

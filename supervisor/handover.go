@@ -367,8 +367,8 @@ func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors)
 	s.loop.machine = m
 	s.loop.begin = func() []machine.Action {
 		s.apps.CarryOn(d.Machine)
-		why := fmt.Sprintf("from grace %s, pid %d", d.Grace, d.PID)
-		return append([]machine.Action{machine.Report{Level: machine.Info, Text: "taken over", Generation: d.Machine.Current, PID: os.Getpid(), Why: why}}, actions...)
+		why := machine.Said(fmt.Sprintf("from grace %s, pid %d", d.Grace, d.PID))
+		return append([]machine.Action{machine.Report{Fact: machine.TakenOver, Generation: d.Machine.Current, PID: os.Getpid(), Why: why}}, actions...)
 	}
 	return nil
 }

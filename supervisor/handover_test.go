@@ -23,7 +23,7 @@ func anyDocument(t *testing.T) *document {
 		m.Step(time.Now(), ev)
 	}
 	return &document{
-		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.Snapshot(func(machine.Timer) time.Time { return time.Time{} }),
+		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.Snapshot(func(machine.Timer) time.Time { return time.Time{} }, reasonText),
 		Host: host.HostState{
 			Launches: map[int]host.LaunchState{1: (&host.Launch{Path: "/app", Env: []string{"SECRET=1"}}).State()},
 			Apps:     []host.AppState{{Generation: 1, Instance: 1, Calls: -1}},

@@ -3,41 +3,44 @@ package supervisor
 import (
 	"time"
 
-	"github.com/gracerun/grace/supervisor/machine"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/rs/zerolog"
 )
 
 // journal writes the machine's reports: one line for each change of state.
 type journal struct{ log zerolog.Logger }
 
-var levels = [...]zerolog.Level{
-	machine.Debug:   zerolog.DebugLevel,
-	machine.Info:    zerolog.InfoLevel,
-	machine.Warn:    zerolog.WarnLevel,
-	machine.Failure: zerolog.ErrorLevel,
+func (j *journal) hear(_ time.Time, l line) {
+	e := j.log.WithLevel(l.level)
+	if l.Generation != 0 {
+		e = e.Int("generation", l.Generation)
+	}
+	if l.Instance != 0 {
+		e = e.Int("instance", l.Instance)
+	}
+	if l.PID != 0 {
+		e = e.Int("pid", l.PID)
+	}
+	if l.Took != 0 {
+		e = e.Float64("took_ms", milliseconds(l.Took))
+	}
+	if l.Within != 0 {
+		e = e.Float64("within_ms", milliseconds(l.Within))
+	}
+	if l.why != "" {
+		e = e.Str("why", l.why)
+	}
+	e.Msg(l.text)
 }
 
-func (j *journal) Hear(_ time.Time, r machine.Report) {
-	e := j.log.WithLevel(levels[r.Level])
-	if r.Generation != 0 {
-		e = e.Int("generation", r.Generation)
-	}
-	if r.Instance != 0 {
-		e = e.Int("instance", r.Instance)
-	}
-	if r.PID != 0 {
-		e = e.Int("pid", r.PID)
-	}
-	if r.Took != 0 {
-		e = e.Float64("took_ms", milliseconds(r.Took))
-	}
-	if r.Within != 0 {
-		e = e.Float64("within_ms", milliseconds(r.Within))
-	}
-	if r.Why != "" {
-		e = e.Str("why", r.Why)
-	}
-	e.Msg(r.Text)
+// hookRunner has the hooks hear what happens.
+type hookRunner struct{ hooks *host.Hooks }
+
+func (h hookRunner) hear(_ time.Time, l line) {
+	h.hooks.Run(host.HookFacts{
+		Event: string(l.event), Text: l.text, Why: l.why,
+		Generation: l.Generation, Instance: l.Instance, PID: l.PID, Took: l.Took, Within: l.Within,
+	})
 }
 
 // milliseconds has one digit after the point.

@@ -67,9 +67,9 @@ type successor interface {
 	handOver(machine.Snapshot, *parting) machine.Event
 }
 
-// audience hears every report, in the loop's goroutine, and does not block.
+// audience hears every line, in the loop's goroutine, and does not block.
 type audience interface {
-	Hear(at time.Time, r machine.Report)
+	hear(at time.Time, l line)
 }
 
 func newLoop(p machine.Policy, output string, a ...audience) *loop {
@@ -115,7 +115,7 @@ func (l *loop) next(end <-chan struct{}) bool {
 	case ev := <-l.events:
 		l.take(ev)
 	case picture := <-l.pictures:
-		picture <- statusMessage(l.machine.Snapshot(l.timers.due))
+		picture <- statusMessage(l.snapshot())
 	case <-l.pulse:
 		l.beat()
 	case <-end:
@@ -123,6 +123,8 @@ func (l *loop) next(end <-chan struct{}) bool {
 	}
 	return l.over
 }
+
+func (l *loop) snapshot() machine.Snapshot { return l.machine.Snapshot(l.timers.due, reasonText) }
 
 // leave hands over to another grace, unless something comes in between that cannot
 // travel: it is seen by the machine being calm no more.
@@ -137,7 +139,7 @@ func (l *loop) leave() {
 			return
 		}
 	}
-	l.part(l.machine.Snapshot(l.timers.due))
+	l.part(l.snapshot())
 }
 
 // parting is what the loop and the handover agree by: either an event is taken, or the other grace is let go on.
@@ -173,7 +175,7 @@ func (l *loop) part(state machine.Snapshot) {
 	for {
 		select {
 		case picture := <-l.pictures:
-			picture <- statusMessage(l.machine.Snapshot(l.timers.due))
+			picture <- statusMessage(l.snapshot())
 		case <-l.pulse:
 			l.beat()
 		case <-patience:
@@ -278,8 +280,8 @@ func (l *loop) perform(a machine.Action) {
 }
 
 func (l *loop) tell(r machine.Report) {
-	now := time.Now()
+	now, said := time.Now(), worded(r)
 	for _, a := range l.audience {
-		a.Hear(now, r)
+		a.hear(now, said)
 	}
 }

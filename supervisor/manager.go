@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/machine"
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -73,7 +74,7 @@ func (m *manager) begin() {
 
 // resume tells that grace serves already.
 func (m *manager) resume(generation int) {
-	m.Hear(time.Time{}, machine.Report{Fact: machine.FactServing, Generation: generation})
+	m.hear(time.Time{}, worded(machine.Report{Fact: machine.FirstReady, Generation: generation}))
 }
 
 // close returns when all has been said, or nobody listens.
@@ -86,30 +87,30 @@ func (m *manager) close() {
 }
 
 // hear tells of what has happened.
-func (m *manager) Hear(_ time.Time, r machine.Report) {
-	m.remember(r)
-	message, within := m.turn(r)
-	m.tell(message, max(within, r.Within))
+func (m *manager) hear(_ time.Time, l line) {
+	m.remember(l)
+	message, within := m.turn(l)
+	m.tell(message, max(within, l.Within))
 }
 
 // turn changes the stage, and gives what is to be said of that, and how long the
 // next stage may take before there is progress to report.
-func (m *manager) turn(r machine.Report) (message string, within time.Duration) {
+func (m *manager) turn(l line) (message string, within time.Duration) {
 	if m.stage == unitStopping {
 		return "", 0
 	}
-	switch r.Fact {
-	case machine.FactServing, machine.FactUpgraded:
-		m.stage, m.serving = unitServing, r.Generation
+	switch l.event {
+	case eventServing, eventUpgraded:
+		m.stage, m.serving = unitServing, l.Generation
 		return "READY=1", 0
-	case machine.FactUpgrading:
+	case eventUpgrading:
 		m.stage, m.outcome = unitUpgrading, ""
 		return reloading(), m.policy.ReadyTimeout
-	case machine.FactFailed, machine.FactUndone:
-		return m.endUpgrade(r), 0
-	case machine.FactRefused:
-		return m.endRefused(r), 0
-	case machine.FactStopping:
+	case eventFailed, eventUndone:
+		return m.endUpgrade(l), 0
+	case eventRefused:
+		return m.endRefused(l), 0
+	case eventStopping:
 		m.stage = unitStopping
 		return "STOPPING=1", m.policy.DrainDelay
 	}
@@ -117,23 +118,23 @@ func (m *manager) turn(r machine.Report) (message string, within time.Duration) 
 }
 
 // endUpgrade: of the first start the exit status tells.
-func (m *manager) endUpgrade(r machine.Report) string {
+func (m *manager) endUpgrade(l line) string {
 	if m.stage == unitStarting {
-		m.stage, m.outcome = unitStopping, r.Text+": "+r.Why
+		m.stage, m.outcome = unitStopping, l.text+": "+l.why
 		return ""
 	}
-	m.stage, m.outcome = unitServing, fmt.Sprintf("upgrade to generation %d %s: %s", r.Generation, r.Fact, r.Why)
+	m.stage, m.outcome = unitServing, fmt.Sprintf("upgrade to generation %d %s: %s", l.Generation, l.event, l.why)
 	return "READY=1"
 }
 
 // endRefused answers systemd's Type=notify-reload, which waits for both words
 // after its signal, and has none for a refusal. Together they say that it was over
 // at once (service_notify_message in systemd's src/core/service.c).
-func (m *manager) endRefused(r machine.Report) string {
+func (m *manager) endRefused(l line) string {
 	if m.stage != unitServing {
 		return ""
 	}
-	m.outcome = "upgrade refused: " + r.Why
+	m.outcome = "upgrade refused: " + l.why
 	return reloading() + "\nREADY=1"
 }
 
@@ -146,27 +147,27 @@ func reloading() string {
 
 // remember keeps one line about each generation, from its beginning until it has
 // ended or failed.
-func (m *manager) remember(r machine.Report) {
-	_, known := m.lines[r.Generation]
-	name := fmt.Sprintf("generation %d", r.Generation)
-	what := strings.TrimPrefix(r.Text, "generation ")
+func (m *manager) remember(l line) {
+	_, known := m.lines[l.Generation]
+	name := fmt.Sprintf("generation %d", l.Generation)
+	what := strings.TrimPrefix(l.text, "generation ")
 	switch {
-	case r.Generation == 0:
-	case r.Fact == machine.FactDrained, r.Fact == machine.FactFailed, r.Fact == machine.FactUndone:
-		delete(m.lines, r.Generation)
-	case r.Fact == machine.FactServing, r.Fact == machine.FactUpgraded, m.well(r):
-		m.lines[r.Generation] = name + " serves"
-	case !known && r.Fact != machine.FactUpgrading && m.stage != unitStarting:
-	case r.Why == "":
-		m.lines[r.Generation] = name + ": " + what
+	case l.Generation == 0:
+	case l.event == eventDrained, l.event == eventFailed, l.event == eventUndone:
+		delete(m.lines, l.Generation)
+	case l.event == eventServing, l.event == eventUpgraded, m.well(l):
+		m.lines[l.Generation] = name + " serves"
+	case !known && l.event != eventUpgrading && m.stage != unitStarting:
+	case l.why == "":
+		m.lines[l.Generation] = name + ": " + what
 	default:
-		m.lines[r.Generation] = name + ": " + what + ": " + r.Why
+		m.lines[l.Generation] = name + ": " + what + ": " + l.why
 	}
 }
 
 // well: of the instances that serve only trouble is news.
-func (m *manager) well(r machine.Report) bool {
-	return r.Generation == m.serving && r.Instance != 0 && r.Level <= machine.Info && m.stage != unitStopping
+func (m *manager) well(l line) bool {
+	return l.Generation == m.serving && l.Instance != 0 && l.level <= zerolog.InfoLevel && m.stage != unitStopping
 }
 
 // tell adds to the message what state grace is in, and how long it may take to

@@ -74,46 +74,46 @@ func TestServiceManagerIsTold(t *testing.T) {
 		want   string
 	}
 	start := []told{
-		{machine.Report{Text: "the terminal is gone", Level: machine.Warn}, "EXTEND_TIMEOUT_USEC=15000000"},
-		{machine.Report{Text: "instance started", Level: machine.Info, Generation: 1, Instance: 1}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: instance started"},
-		{machine.Report{Text: "not ready yet", Level: machine.Info, Generation: 1, Instance: 1, Why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: not ready yet: nothing waits"},
-		{machine.Report{Text: "not ready yet", Level: machine.Info, Generation: 1, Instance: 1, Why: "nothing waits"}, "EXTEND_TIMEOUT_USEC=15000000"},
-		{machine.Report{Fact: machine.FactServing, Text: "generation ready", Level: machine.Info, Generation: 1}, "READY=1\nSTATUS=generation 1 serves"},
+		{machine.Report{Fact: machine.TroubleNoticed, Said: "the terminal is gone"}, "EXTEND_TIMEOUT_USEC=15000000"},
+		{machine.Report{Fact: machine.InstanceStarted, Generation: 1, Instance: 1}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: instance started"},
+		{machine.Report{Fact: machine.InstanceNotReady, Generation: 1, Instance: 1, Why: machine.Said("nothing waits")}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: not ready yet: nothing waits"},
+		{machine.Report{Fact: machine.InstanceNotReady, Generation: 1, Instance: 1, Why: machine.Said("nothing waits")}, "EXTEND_TIMEOUT_USEC=15000000"},
+		{machine.Report{Fact: machine.FirstReady, Generation: 1}, "READY=1\nSTATUS=generation 1 serves"},
 	}
 	begin := []told{
-		{machine.Report{Fact: machine.FactUpgrading, Text: "upgrade begins", Level: machine.Info, Generation: 2}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 2: upgrade begins; generation 1 serves"},
-		{machine.Report{Text: "instance started", Level: machine.Info, Generation: 2, Instance: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: instance started; generation 1 serves"},
+		{machine.Report{Fact: machine.UpgradeBegun, Generation: 2}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 2: upgrade begins; generation 1 serves"},
+		{machine.Report{Fact: machine.InstanceStarted, Generation: 2, Instance: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: instance started; generation 1 serves"},
 	}
 	for name, reports := range map[string][]told{
 		"upgraded": append(begin,
-			told{machine.Report{Text: "generation ready", Level: machine.Info, Generation: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: ready; generation 1 serves"},
-			told{machine.Report{Fact: machine.FactDraining, Text: "generation draining", Level: machine.Info, Generation: 1, Within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=upgrading; generation 2: ready; generation 1: draining"},
-			told{machine.Report{Fact: machine.FactUpgraded, Text: "upgraded", Level: machine.Info, Generation: 2}, "READY=1\nSTATUS=generation 2 serves; generation 1: draining"},
-			told{machine.Report{Text: "draining (12 connections in flight)", Level: machine.Info, Generation: 1}, "STATUS=generation 2 serves; generation 1: draining (12 connections in flight)"},
-			told{machine.Report{Fact: machine.FactDrained, Text: "generation ended", Level: machine.Info, Generation: 1, Why: "drained"}, "STATUS=generation 2 serves"},
+			told{machine.Report{Fact: machine.GenerationReady, Generation: 2}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=upgrading; generation 2: ready; generation 1 serves"},
+			told{machine.Report{Fact: machine.GenerationDraining, Generation: 1, Within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=upgrading; generation 2: ready; generation 1: draining"},
+			told{machine.Report{Fact: machine.UpgradeDone, Generation: 2}, "READY=1\nSTATUS=generation 2 serves; generation 1: draining"},
+			told{machine.Report{Fact: machine.DrainProgress, Connections: new(12), Generation: 1}, "STATUS=generation 2 serves; generation 1: draining (12 connections in flight)"},
+			told{machine.Report{Fact: machine.GenerationDrained, Generation: 1, Why: machine.HasDrained}, "STATUS=generation 2 serves"},
 		),
 		"failed": append(begin,
-			told{machine.Report{Fact: machine.FactFailed, Text: "upgrade failed, generation 1 still serves", Level: machine.Failure, Generation: 2, Why: "exit\nstatus  7"}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 failed: exit status 7"},
-			told{machine.Report{Text: "generation ended", Level: machine.Info, Generation: 2, Why: "failed"}, ""},
-			told{machine.Report{Fact: machine.FactUpgrading, Text: "upgrade begins", Level: machine.Info, Generation: 3}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 3: upgrade begins; generation 1 serves"},
+			told{machine.Report{Fact: machine.UpgradeFailed, Serving: 1, Generation: 2, Why: machine.Said("exit\nstatus  7")}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 failed: exit status 7"},
+			told{machine.Report{Fact: machine.FailedGenerationEnded, Generation: 2, Why: machine.HasFailed}, ""},
+			told{machine.Report{Fact: machine.UpgradeBegun, Generation: 3}, "RELOADING=1\nMONOTONIC_USEC=0\nEXTEND_TIMEOUT_USEC=75000000\nSTATUS=upgrading; generation 3: upgrade begins; generation 1 serves"},
 		),
 		"undone": append(begin,
-			told{machine.Report{Fact: machine.FactUndone, Text: "upgrade undone, generation 1 serves again", Level: machine.Failure, Generation: 2, Why: "killed"}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 undone: killed"},
+			told{machine.Report{Fact: machine.UpgradeUndone, Serving: 1, Generation: 2, Why: machine.Said("killed")}, "READY=1\nSTATUS=generation 1 serves; upgrade to generation 2 undone: killed"},
 		),
 		"refused": {
-			{machine.Report{Fact: machine.FactRefused, Text: "upgrade refused", Level: machine.Warn, Why: "there is no way"}, "RELOADING=1\nMONOTONIC_USEC=0\nREADY=1\nSTATUS=generation 1 serves; upgrade refused: there is no way"},
+			{machine.Report{Fact: machine.UpgradeRefused, Why: machine.Said("there is no way")}, "RELOADING=1\nMONOTONIC_USEC=0\nREADY=1\nSTATUS=generation 1 serves; upgrade refused: there is no way"},
 		},
 		"crashed": {
-			{machine.Report{Fact: machine.FactCrashed, Text: "instance ended", Level: machine.Warn, Generation: 1, Instance: 1, Why: "signal 9"}, "STATUS=generation 1: instance ended: signal 9"},
-			{machine.Report{Fact: machine.FactRestarting, Text: "restarting", Level: machine.Warn, Generation: 1, Instance: 2, Why: "signal 9"}, "STATUS=generation 1: restarting: signal 9"},
-			{machine.Report{Text: "instance started", Level: machine.Info, Generation: 1, Instance: 2}, "STATUS=generation 1 serves"},
+			{machine.Report{Fact: machine.InstanceCrashed, Generation: 1, Instance: 1, Why: machine.Exit{Signal: 9}}, "STATUS=generation 1: instance ended: signal: killed"},
+			{machine.Report{Fact: machine.InstanceRestarting, Generation: 1, Instance: 2, Why: machine.Exit{Signal: 9}}, "STATUS=generation 1: restarting: signal: killed"},
+			{machine.Report{Fact: machine.InstanceStarted, Generation: 1, Instance: 2}, "STATUS=generation 1 serves"},
 		},
 		"stopped": {
-			{machine.Report{Fact: machine.FactStopping, Text: "stopping", Level: machine.Info, Within: 30 * time.Second}, "STOPPING=1\nEXTEND_TIMEOUT_USEC=55000000\nSTATUS=stopping; generation 1 serves"},
-			{machine.Report{Fact: machine.FactRefused, Text: "upgrade refused", Level: machine.Warn, Why: "grace is stopping"}, "EXTEND_TIMEOUT_USEC=15000000"},
-			{machine.Report{Text: "serving on", Level: machine.Info, Within: 40 * time.Second}, "EXTEND_TIMEOUT_USEC=55000000"},
-			{machine.Report{Fact: machine.FactDraining, Text: "generation draining", Level: machine.Info, Generation: 1, Within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=stopping; generation 1: draining"},
-			{machine.Report{Text: "instance ended", Level: machine.Info, Generation: 1, Instance: 1, Why: "exit status 0"}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; generation 1: instance ended: exit status 0"},
+			{machine.Report{Fact: machine.Stopping, Within: 30 * time.Second}, "STOPPING=1\nEXTEND_TIMEOUT_USEC=55000000\nSTATUS=stopping; generation 1 serves"},
+			{machine.Report{Fact: machine.UpgradeRefused, Why: machine.GraceStopping}, "EXTEND_TIMEOUT_USEC=15000000"},
+			{machine.Report{Fact: machine.ServingBeforeDrain, Within: 40 * time.Second}, "EXTEND_TIMEOUT_USEC=55000000"},
+			{machine.Report{Fact: machine.GenerationDraining, Generation: 1, Within: 30 * time.Second}, "EXTEND_TIMEOUT_USEC=45000000\nSTATUS=stopping; generation 1: draining"},
+			{machine.Report{Fact: machine.InstanceEnded, Generation: 1, Instance: 1, Why: machine.Exit{}}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; generation 1: instance ended: exit status 0"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 			m.begin()
 			s.hears("EXTEND_TIMEOUT_USEC=75000000\nSTATUS=starting")
 			for _, told := range append(start, reports...) {
-				m.Hear(time.Time{}, told.report)
+				m.hear(time.Time{}, worded(told.report))
 				if told.want != "" {
 					s.hears(told.want)
 				}
@@ -133,8 +133,8 @@ func TestServiceManagerIsTold(t *testing.T) {
 func TestServiceManagerIsToldOfAFailedStart(t *testing.T) {
 	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
 	m.begin()
-	m.Hear(time.Time{}, machine.Report{Text: "instance ended", Level: machine.Warn, Generation: 1, Instance: 1})
-	m.Hear(time.Time{}, machine.Report{Fact: machine.FactFailed, Text: "first generation failed", Level: machine.Failure, Generation: 1, Why: "exit status 7"})
+	m.hear(time.Time{}, worded(machine.Report{Fact: machine.InstanceFailed, Generation: 1, Instance: 1}))
+	m.hear(time.Time{}, worded(machine.Report{Fact: machine.FirstFailed, Generation: 1, Why: machine.Said("exit status 7")}))
 	s.next()
 	s.next()
 	s.hears("EXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping; first generation failed: exit status 7")
@@ -212,7 +212,7 @@ func TestLastWordsAreSent(t *testing.T) {
 
 func TestStatusIsShort(t *testing.T) {
 	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
-	m.Hear(time.Time{}, machine.Report{Fact: machine.FactRefused, Why: strings.Repeat("ö", longestStatus)})
+	m.hear(time.Time{}, worded(machine.Report{Fact: machine.UpgradeRefused, Why: machine.Said(strings.Repeat("ö", longestStatus))}))
 	_, status, _ := strings.Cut(s.next(), "STATUS=")
 	if len(status) > longestStatus || len(status) < longestStatus-1 || strings.ToValidUTF8(status, "") != status {
 		t.Errorf("%d bytes: %q", len(status), status)

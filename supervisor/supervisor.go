@@ -115,7 +115,7 @@ func (s *service) assemble() {
 	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
 	s.loop = newLoop(s.options.Policy, describeOutput(), &journal{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.family, s.loop.post)
-	s.loop.audience = append(s.loop.audience, s.hooks)
+	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks})
 	s.apps = &host.Apps{
 		Options: s.options.Options, Family: s.family, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,

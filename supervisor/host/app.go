@@ -261,7 +261,7 @@ func (a *Apps) watch(app *App, p *childproc.Process) {
 		a.Post(machine.Noticed{Text: "the app's last words may be lost", Why: err.Error()})
 	}
 	if app.waiting.Err() == nil {
-		if why := machine.Joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
+		if why := joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
 			a.Post(machine.Obstructed{Instance: instance, Why: why})
 		}
 	}
@@ -276,4 +276,11 @@ func (a *Apps) awaitRest(app *App, p *childproc.Process) {
 	if err != nil {
 		a.Post(machine.Noticed{Text: "cannot watch what the app left behind", Why: err.Error()})
 	}
+}
+
+func joined(reason, more string) string {
+	if reason == "" || more == "" {
+		return reason + more
+	}
+	return reason + "; " + more
 }

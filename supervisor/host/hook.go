@@ -16,7 +16,7 @@ import (
 
 // Hook is a shell command that is run when something has happened.
 type Hook struct {
-	On      machine.Fact
+	On      string // an event
 	Command string
 }
 
@@ -58,15 +58,22 @@ func NewHooks(o Options, name string, l *Launch, family *childproc.Family, post 
 	return h
 }
 
-// Hear does not wait: who floods the hooks loses some.
-func (h *Hooks) Hear(_ time.Time, r machine.Report) {
+// HookFacts is what a hook is told of what has happened; zero values are left out.
+type HookFacts struct {
+	Event, Text, Why          string
+	Generation, Instance, PID int
+	Took, Within              time.Duration
+}
+
+// Run does not wait: who floods the hooks loses some.
+func (h *Hooks) Run(f HookFacts) {
 	for _, hook := range h.commands {
-		if r.Fact != hook.On {
+		if f.Event != hook.On {
 			continue
 		}
 		h.Open.Add(1)
 		select {
-		case h.waiting <- occasion{hook, h.facts(r)}:
+		case h.waiting <- occasion{hook, h.environment(f)}:
 		default:
 			h.leave()
 			go h.post(machine.Noticed{Text: "hook left out", Why: fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
@@ -74,11 +81,11 @@ func (h *Hooks) Hear(_ time.Time, r machine.Report) {
 	}
 }
 
-func (h *Hooks) facts(r machine.Report) []string {
+func (h *Hooks) environment(f HookFacts) []string {
 	facts := map[string]string{
-		"EVENT": string(r.Fact), "NAME": h.Name, "TEXT": r.Text, "WHY": r.Why,
-		"GENERATION": number(r.Generation), "INSTANCE": number(r.Instance), "PID": number(r.PID),
-		"TOOK": seconds(r.Took), "WITHIN": seconds(r.Within),
+		"EVENT": f.Event, "NAME": h.Name, "TEXT": f.Text, "WHY": f.Why,
+		"GENERATION": number(f.Generation), "INSTANCE": number(f.Instance), "PID": number(f.PID),
+		"TOOK": seconds(f.Took), "WITHIN": seconds(f.Within),
 	}
 	var env []string
 	for _, name := range slices.Sorted(maps.Keys(facts)) {

@@ -28,11 +28,11 @@ func testHooks(t *testing.T, list ...Hook) (h *Hooks, said chan machine.Event, d
 
 func TestHooksAreToldTheFacts(t *testing.T) {
 	h, said, dir := testHooks(t,
-		Hook{machine.FactUpgraded, `echo "$GRACE_EVENT $GRACE_NAME $GRACE_GENERATION $GRACE_TOOK ${GRACE_WHY-no reason}" >> facts`},
-		Hook{machine.FactFailed, `echo "$GRACE_EVENT: $GRACE_WHY" >> facts`})
-	h.Hear(time.Now(), machine.Report{Text: "nothing for programs"})
-	h.Hear(time.Now(), machine.Report{Fact: machine.FactUpgraded, Generation: 2, Took: 1500 * time.Millisecond})
-	h.Hear(time.Now(), machine.Report{Fact: machine.FactFailed, Generation: 3, Why: "it's \"$(broken)\""})
+		Hook{"upgraded", `echo "$GRACE_EVENT $GRACE_NAME $GRACE_GENERATION $GRACE_TOOK ${GRACE_WHY-no reason}" >> facts`},
+		Hook{"failed", `echo "$GRACE_EVENT: $GRACE_WHY" >> facts`})
+	h.Run(HookFacts{Text: "nothing for programs"})
+	h.Run(HookFacts{Event: "upgraded", Generation: 2, Took: 1500 * time.Millisecond})
+	h.Run(HookFacts{Event: "failed", Generation: 3, Why: "it's \"$(broken)\""})
 	h.Close()
 	got, err := os.ReadFile(filepath.Join(dir, "facts"))
 	want := "upgraded web 2 1.500 no reason\nfailed: it's \"$(broken)\"\n"
@@ -45,9 +45,9 @@ func TestHooksAreToldTheFacts(t *testing.T) {
 }
 
 func TestHookThatFailsIsTold(t *testing.T) {
-	h, said, _ := testHooks(t, Hook{machine.FactCrashed, "echo oh no >&2; exit 3"}, Hook{machine.FactKilled, "exit 3"})
-	h.Hear(time.Now(), machine.Report{Fact: machine.FactCrashed})
-	h.Hear(time.Now(), machine.Report{Fact: machine.FactKilled})
+	h, said, _ := testHooks(t, Hook{"crashed", "echo oh no >&2; exit 3"}, Hook{"killed", "exit 3"})
+	h.Run(HookFacts{Event: "crashed"})
+	h.Run(HookFacts{Event: "killed"})
 	h.Close()
 	if n, ok := (<-said).(machine.Noticed); !ok || n.Text != "hook failed: --on crashed" || n.Why != "exit status 3: oh no" {
 		t.Errorf("%+v", n)
@@ -58,13 +58,13 @@ func TestHookThatFailsIsTold(t *testing.T) {
 }
 
 func TestHooksRestWhenAllHaveEnded(t *testing.T) {
-	h, _, dir := testHooks(t, Hook{machine.FactUpgraded, "cat gate > told"})
+	h, _, dir := testHooks(t, Hook{"upgraded", "cat gate > told"})
 	gate := filepath.Join(dir, "gate")
 	if err := unix.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	<-h.Rest() // there is none
-	h.Hear(time.Now(), machine.Report{Fact: machine.FactUpgraded})
+	h.Run(HookFacts{Event: "upgraded"})
 	rested := h.Rest()
 	f, err := os.OpenFile(gate, os.O_WRONLY, 0) // returns when the hook has opened it too
 	if err != nil {
@@ -82,13 +82,13 @@ func TestHooksRestWhenAllHaveEnded(t *testing.T) {
 
 // TestHooksDoNotBlock: the queue of one that hangs is full at some time.
 func TestHooksDoNotBlock(t *testing.T) {
-	h, said, dir := testHooks(t, Hook{machine.FactCrashed, "cat gate > /dev/null"})
+	h, said, dir := testHooks(t, Hook{"crashed", "cat gate > /dev/null"})
 	gate := filepath.Join(dir, "gate")
 	if err := unix.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range hooksWaiting + 10 {
-		h.Hear(time.Now(), machine.Report{Fact: machine.FactCrashed})
+		h.Run(HookFacts{Event: "crashed"})
 	}
 	if n, ok := (<-said).(machine.Noticed); !ok || n.Text != "hook left out" {
 		t.Errorf("%+v", n)

@@ -124,7 +124,7 @@ func (o Options) policy() machine.Policy {
 	p.Held = len(o.Listen) > 0
 	p.Shared = slices.ContainsFunc(o.Listen, shared)
 	if !p.Held && o.Capture == CaptureOff {
-		p.NoUpgrade = "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)"
+		p.NoUpgrade = machine.NoSockets
 	}
 	return p
 }

@@ -97,7 +97,7 @@ func (l *Launch) locate() (path string, p Program, departure string) {
 	}
 	switch {
 	case err == nil:
-		return path, p, fmt.Sprintf("%s is another file now (%s)", path, l.file.Difference(now))
+		return path, p, fmt.Sprintf("%s is another file now (%s)", path, difference(l.file, now))
 	case p != 0:
 		return path, p, fmt.Sprintf("cannot find %s any more: %v", path, err)
 	}
@@ -177,7 +177,15 @@ func possible(r machine.Recipe, p Program) error {
 		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
 	}
 	if !r.File.Same(now) {
-		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, r.File.Difference(now))
+		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, difference(r.File, now))
 	}
 	return nil
+}
+
+// difference tells two files apart for people.
+func difference(was, now machine.File) string {
+	if was.Device != now.Device || was.Inode != now.Inode {
+		return fmt.Sprintf("inode %d, was %d", now.Inode, was.Inode)
+	}
+	return "changed at " + now.Modified.Format(time.DateTime)
 }

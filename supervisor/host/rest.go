@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -80,7 +81,7 @@ func (a *Apps) tellBypassed(text string, by int, children []childproc.Remnant) {
 		told = append(told, machine.Remnant{PID: c.PID, Command: c.Command, Told: true})
 	}
 	if len(told) > 0 {
-		a.Post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d ignores or blocks it: %s", by, machine.ListRest(told))})
+		a.Post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d ignores or blocks it: %s", by, ListRest(told))})
 	}
 }
 
@@ -182,4 +183,26 @@ func (a *Apps) listening(app *App) []uint64 {
 		inodes = append(inodes, s.Inode)
 	}
 	return inodes
+}
+
+// restListed is how many of them a line of the log has room for.
+const restListed = 10
+
+// ListRest names what an ended instance has left behind.
+func ListRest(rest []machine.Remnant) string {
+	var names []string
+	for _, r := range rest[:min(len(rest), restListed)] {
+		names = append(names, remnantText(r))
+	}
+	if more := len(rest) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+func remnantText(r machine.Remnant) string {
+	if r.Told {
+		return fmt.Sprintf("pid %d (%s)", r.PID, r.Command)
+	}
+	return fmt.Sprintf("pid %d (%s, which finishes by itself)", r.PID, r.Command)
 }

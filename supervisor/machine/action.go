@@ -103,17 +103,19 @@ type (
 	}
 	// Finish ends the supervisor with an exit status.
 	Finish struct{ Status int }
-	// Report is one line of the log.
+	// Report is for people, and for programs that want to know: one line of the log.
 	Report struct {
-		Level      level
-		Text       string
-		Fact       Fact // what has happened, for programs; mostly nothing
+		Fact       Fact
 		Generation int
 		Instance   int
 		PID        int
-		Took       time.Duration
-		Within     time.Duration
-		Why        string
+		Serving    int    // the generation that serves on, or again
+		Listener   string // its name
+		// Connections and Requests are in flight; nil where that is not known.
+		Connections, Requests *int
+		Took, Within          time.Duration
+		Said                  string // of TroubleNoticed, what
+		Why                   Reason // nil for none
 	}
 )
 
@@ -140,13 +142,3 @@ func (HandOver) isAction()  {}
 func (Answer) isAction()    {}
 func (Finish) isAction()    {}
 func (Report) isAction()    {}
-
-// level is how much a report matters.
-type level int
-
-const (
-	Debug level = iota
-	Info
-	Warn
-	Failure
-)

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -27,7 +26,7 @@ type Result struct {
 	Serving    int  // the generation that serves now, 0 if there is none
 	Ran        bool // the app was executed
 	Took       time.Duration
-	Why        string
+	Why        Reason
 	Unchanged  bool // it runs what ran before
 }
 
@@ -37,7 +36,7 @@ type attempt struct {
 	Began            time.Time
 	Took             time.Duration
 	Outcome          Outcome
-	Why              string
+	Why              Reason
 	Command          []string
 	Rollback         bool
 	Unchanged        bool  // it runs the same file, in the same directory, with the same arguments
@@ -48,7 +47,7 @@ const historyLength = 10
 
 // conclude gives an attempt its result. The first generation is started, and is
 // no upgrade of anything.
-func (m *Machine) conclude(g *generation, outcome Outcome, why string) {
+func (m *Machine) conclude(g *generation, outcome Outcome, why Reason) {
 	a := g.attempt
 	if a == nil {
 		return
@@ -63,7 +62,7 @@ func (m *Machine) conclude(g *generation, outcome Outcome, why string) {
 
 func (m *Machine) remember(a attempt, r Recipe) {
 	if a.Outcome == OutcomeUpgraded {
-		m.say(Report{Level: Info, Text: "upgraded", Fact: FactUpgraded, Generation: a.Generation, Took: a.Took, Why: a.sameness(r)})
+		m.say(Report{Fact: UpgradeDone, Generation: a.Generation, Took: a.Took, Why: a.sameness(r)})
 	}
 	a.requests = nil
 	m.history = append(m.history, a)
@@ -71,11 +70,11 @@ func (m *Machine) remember(a attempt, r Recipe) {
 }
 
 // sameness is for who has deployed something and would not see that it was not found.
-func (a attempt) sameness(r Recipe) string {
+func (a attempt) sameness(r Recipe) Reason {
 	if !a.Unchanged {
-		return ""
+		return nil
 	}
-	return fmt.Sprintf("it runs the same executable in the same directory as generation %d: %s in %s", a.From, r.Executable, r.Dir)
+	return RunsTheSame{Generation: a.From, Executable: r.Executable, Dir: r.Dir}
 }
 
 func (m *Machine) answerAll(requests []int, r Result) {
@@ -104,9 +103,9 @@ func (w *wish) joins(older *wish) bool {
 	return w.rollback == older.rollback && slices.Equal(w.command, older.command)
 }
 
-func (w *wish) explain(m *Machine, why string) {
+func (w *wish) explain(m *Machine, why Reason) {
 	if !w.told {
 		w.told = true
-		m.say(Report{Level: Info, Text: "upgrade waits", Why: why})
+		m.say(Report{Fact: UpgradeWaiting, Why: why})
 	}
 }

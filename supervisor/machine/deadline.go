@@ -1,9 +1,6 @@
 package machine
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Timer names what a timer was armed for. Its number is new at each arming.
 type Timer struct {
@@ -91,14 +88,14 @@ func (m *Machine) expire(i *instance) {
 	case PhaseReady:
 		i.failures = 0
 	case PhaseDraining:
-		m.say(Report{Level: Warn, Text: "gave up draining, killing", Fact: FactKilled, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.account()})
+		m.say(Report{Fact: DrainTimedOut, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.account()})
 		m.kill(i)
 	case PhaseKilling:
 		if m.at.Sub(i.deadline) > heldUp { // the end may wait to be told
 			m.enter(i, PhaseKilling, killPatience)
 			return
 		}
-		m.say(Report{Level: Failure, Text: "killed, but still there", Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since)})
+		m.say(Report{Fact: KillTimedOut, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since)})
 		m.enter(i, PhaseKilling, killPatience)
 		m.force(i)
 	case PhaseExited:
@@ -106,16 +103,13 @@ func (m *Machine) expire(i *instance) {
 }
 
 func (m *Machine) expireStart(i *instance) {
-	why := fmt.Sprintf("instance %d (pid %d) was not ready within %s", i.id, i.pid, m.policy.ReadyTimeout)
-	if more := i.unreadiness(); more != "" {
-		why += ": " + more
-	}
+	why := NotReadyInTime{Instance: i.id, PID: i.pid, After: m.policy.ReadyTimeout, More: i.unreadiness()}
 	if i.generation.stage == StageCandidate {
 		i.generation.ran = true
 		m.fail(i.generation, why, statusNotReady)
 		return
 	}
-	m.say(Report{Level: Warn, Text: "restarted instance is not ready", Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: why})
+	m.say(Report{Fact: RestartNotReady, Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: why})
 	i.fault = true
 	m.drainInstance(i, m.drainTime(i.generation))
 }
@@ -124,11 +118,11 @@ func (m *Machine) expireStart(i *instance) {
 // late, as after a freeze of the whole container, the app could give none.
 func (m *Machine) hang(i *instance) {
 	if late := m.at.Sub(i.signDue); late > m.policy.Watchdog/4 {
-		m.say(Report{Level: Warn, Text: "watchdog: grace was held up itself", Generation: i.generation.number, Instance: i.id, Took: late})
+		m.say(Report{Fact: WatchdogLate, Generation: i.generation.number, Instance: i.id, Took: late})
 		m.watch(i)
 		return
 	}
-	m.say(Report{Level: Failure, Text: "watchdog: no sign of life", Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: m.policy.Watchdog})
+	m.say(Report{Fact: WatchdogTimedOut, Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: m.policy.Watchdog})
 	i.fault = true
 	m.kill(i)
 }

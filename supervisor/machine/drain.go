@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -28,7 +27,7 @@ func (m *Machine) drainGeneration(g *generation) {
 		m.do(LetGo{g.number})
 	}
 	if g.alive() {
-		m.say(Report{Level: Info, Text: drainingText(emptied), Fact: FactDraining, Generation: g.number, Within: within})
+		m.say(Report{Fact: drainingFact(emptied), Generation: g.number, Within: within})
 		g.progress = m.arm(Timer{generation: g.number}, firstProgress)
 	}
 	m.endIfEmpty(g)
@@ -44,11 +43,11 @@ func (m *Machine) drainTime(g *generation) time.Duration {
 	return max(left, m.policy.DrainTimeout-m.emptyTime())
 }
 
-func drainingText(emptied bool) string {
+func drainingFact(emptied bool) Fact {
 	if emptied {
-		return "generation told to stop"
+		return GenerationToldToStop
 	}
-	return "generation draining"
+	return GenerationDraining
 }
 
 func (m *Machine) endIfEmpty(g *generation) {
@@ -69,12 +68,16 @@ func (m *Machine) endIfEmpty(g *generation) {
 }
 
 func (m *Machine) reportEnd(g *generation, spent time.Duration) {
-	r := Report{Level: Info, Text: "generation ended", Fact: FactDrained, Generation: g.number, Took: spent, Why: "drained"}
-	if g.failure != "" {
-		r.Why, r.Fact = "failed", ""
-	}
-	if g.forced {
-		r.Level, r.Why = Warn, fmt.Sprintf("killed, with %d connections in flight when last counted", g.inFlight)
+	r := Report{Generation: g.number, Took: spent}
+	switch {
+	case g.forced && g.failure != nil:
+		r.Fact, r.Why = FailedGenerationKilled, KilledInFlight{g.inFlight}
+	case g.forced:
+		r.Fact, r.Why = GenerationKilled, KilledInFlight{g.inFlight}
+	case g.failure != nil:
+		r.Fact, r.Why = FailedGenerationEnded, HasFailed
+	default:
+		r.Fact, r.Why = GenerationDrained, HasDrained
 	}
 	m.say(r)
 }
@@ -88,7 +91,7 @@ func (m *Machine) endIfDeserted() {
 		return
 	}
 	m.status = m.current.status
-	m.say(Report{Level: Info, Text: "the app has ended", Fact: FactStopping, Generation: m.current.number, Why: "--restart " + string(m.policy.Restart)})
+	m.say(Report{Fact: AppEnded, Generation: m.current.number, Why: RestartPolicy{m.policy.Restart}})
 	m.stop()
 }
 
@@ -100,7 +103,7 @@ func (m *Machine) tellProgress(g *generation) {
 	}
 	for _, i := range g.instances {
 		if i.Phase == PhaseStarting {
-			m.say(Report{Level: Info, Text: "not ready yet", Generation: g.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.unreadiness()})
+			m.say(Report{Fact: InstanceNotReady, Generation: g.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.unreadiness()})
 		}
 	}
 }
@@ -111,18 +114,12 @@ func (m *Machine) onCounted(ev Counted) {
 		return
 	}
 	g.inFlight = ev.InFlight
-	m.say(Report{Level: Info, Text: g.drainProgress(ev), Generation: g.number, Took: m.at.Sub(g.since), Why: ev.Why})
-}
-
-func (g *generation) drainProgress(ev Counted) string {
-	requests, told := g.requests()
-	switch {
-	case told && ev.Why != "":
-		return fmt.Sprintf("draining (%d requests in flight)", requests)
-	case told:
-		return fmt.Sprintf("draining (%d connections, %d requests in flight)", ev.InFlight, requests)
-	case ev.Why != "":
-		return "draining (connections in flight cannot be counted)"
+	r := Report{Fact: DrainProgress, Generation: g.number, Took: m.at.Sub(g.since), Why: said(ev.Why)}
+	if ev.Why == "" {
+		r.Connections = &ev.InFlight
 	}
-	return fmt.Sprintf("draining (%d connections in flight)", ev.InFlight)
+	if requests, told := g.requests(); told {
+		r.Requests = &requests
+	}
+	m.say(r)
 }

@@ -1,9 +1,6 @@
 package machine
 
-import (
-	"fmt"
-	"syscall"
-)
+import "syscall"
 
 // Exit is how a process ended.
 type Exit struct {
@@ -36,16 +33,4 @@ func (e Exit) Failed() bool {
 		return e.Signal != syscall.SIGTERM
 	}
 	return e.Code != 0
-}
-
-func (e Exit) String() string {
-	switch {
-	case e.NotRun != "":
-		return e.NotRun
-	case e.Unknown:
-		return "status unknown"
-	case e.Signal != 0:
-		return "signal: " + e.Signal.String()
-	}
-	return fmt.Sprintf("exit status %d", e.Code)
 }

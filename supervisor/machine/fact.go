@@ -1,34 +1,72 @@
 package machine
 
-// Fact is what a report says to programs: to hooks, metrics and the service
-// manager.
-type Fact string
+// Fact names one thing that can be said of what happens. How much it matters and its words stand beside the log.
+type Fact int
 
-// The facts.
+// The facts. Two that differ in how much they matter, in what programs are told or in their words are two.
 const (
-	FactServing    Fact = "serving"    // the first generation is ready
-	FactUpgrading  Fact = "upgrading"  // a new generation is begun
-	FactUpgraded   Fact = "upgraded"   // it serves, and will not be undone
-	FactFailed     Fact = "failed"     // it does not, and was given up; or the first one was
-	FactUndone     Fact = "undone"     // it did, and the old one has taken over again
-	FactRefused    Fact = "refused"    // an upgrade was not begun
-	FactSuperseded Fact = "superseded" // an upgrade gave way to a later one
-	FactCrashed    Fact = "crashed"    // an instance that served has ended by itself
-	FactRestarting Fact = "restarting" // another one takes its place
-	FactKilled     Fact = "killed"     // an instance did not end in time
-	FactDraining   Fact = "draining"   // a generation finishes what it has
-	FactDrained    Fact = "drained"    // a generation that served has ended
-	FactStopping   Fact = "stopping"   // grace was told to stop, or has nothing left to do
+	InstanceStarted        Fact = iota + 1
+	InstanceReady               // it serves
+	InstanceNotReady            // it starts, and takes its time
+	InstanceEnded               // as it was told to
+	InstanceFailed              // by itself; its generation did not serve, or something was short that grace needs too
+	InstanceCrashed             // by itself, in the generation that serves
+	InstanceWithdrawn           // it stops by itself
+	InstanceRestarting          // another one takes the place of one that has ended
+	RestartNotReady             // that one did not become ready in time
+	DrainTimedOut               // an instance did not end in time, and is killed
+	KillTimedOut                // that did not end it either
+	WatchdogTimedOut            // no sign of life
+	WatchdogLate                // grace itself could hear none
+	MainProcessMoved            // another process is an instance's main one
+	RemnantsTold                // what an instance has left behind is told to stop
+	ReadinessUnseen             // it cannot be seen whether an instance is ready
+	AppDescribed                // what the app says of itself
+	FirstReady                  // the first generation serves
+	FirstFailed                 // it does not, and grace ends
+	GenerationReady             // a later one serves
+	GenerationReplaced          // it can take over again
+	GenerationEmptying          // it finishes what it has before it is told to stop
+	GenerationDraining          // it is told to stop
+	GenerationToldToStop        // and was emptied before
+	DrainProgress               // how far it has come
+	EmptyTimedOut               // it did not get idle in time
+	GenerationDrained           // nothing is left of it
+	GenerationKilled            // and something had to be killed
+	FailedGenerationEnded       // nothing is left of one that did not come to serve, or not for long
+	FailedGenerationKilled      // and something had to be killed
+	UpgradeBegun                // a new generation is prepared
+	UpgradeDone                 // it serves, and will not be undone
+	UpgradeFailed               // it does not, and was given up
+	UpgradeUndone               // it did, and the old one has taken over again
+	UpgradeWaiting              // it is not begun yet
+	UpgradeRefused              // it is not begun
+	UpgradeSuperseded           // it gave way to a later one
+	UpgradeForListener          // it is begun for a listener's sake
+	Stopping                    // grace was told to stop
+	StoppingAtOnce              // and not to wait for anything
+	StopRepeated                // it was told so a second time
+	ServingBeforeDrain          // it serves on for a while
+	AppEnded                    // it has nothing left to do
+	ListenerRevived             // a held listener was shut down, and listens again
+	ListenerDead                // or does not
+	ListenerShutDown            // the app has shut its own down
+	CaptureMissing              // the app's own sockets cannot be captured, beside held ones
+	CaptureFailed               // they cannot, so that there can be no upgrade
+	ReexecWaiting               // grace is not replaced yet
+	ReexecRefused               // it is not going to be
+	ReexecUnsuccessful          // it could not be
+	ReexecDone                  // another grace takes over
+	TakenOver                   // this one has
+	TroubleNoticed              // somebody outside says what, and why
+	facts
 )
 
-// FactNames lists all facts.
-func FactNames() []string {
-	var names []string
-	for _, f := range []Fact{
-		FactServing, FactUpgrading, FactUpgraded, FactFailed, FactUndone, FactRefused, FactSuperseded,
-		FactCrashed, FactRestarting, FactKilled, FactDraining, FactDrained, FactStopping,
-	} {
-		names = append(names, string(f))
+// Facts lists them all.
+func Facts() []Fact {
+	var all []Fact
+	for f := InstanceStarted; f < facts; f++ {
+		all = append(all, f)
 	}
-	return names
+	return all
 }

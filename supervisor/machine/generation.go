@@ -35,10 +35,10 @@ type generation struct {
 	preparing bool     // the answer to prepare is still to come
 	ran       bool     // the app was executed
 	touched   bool
-	opened    bool // it has sockets of its own
-	forced    bool // its drain needed KILL
-	failure   string
-	status    int // of the instance that ended last while it served
+	opened    bool   // it has sockets of its own
+	forced    bool   // its drain needed KILL
+	failure   Reason // why it was given up; nil for one that was not
+	status    int    // of the instance that ended last while it served
 	progress  Timer
 	relief    Timer // ends StageSettling or StageEmptying
 	inFlight  int

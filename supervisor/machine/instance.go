@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"syscall"
 	"time"
 )
@@ -33,7 +32,7 @@ type instance struct {
 	pid        int       // of the main process; 0 until it is started
 	processes  int       // started or adopted and not reaped
 	failures   int       // in a row, in this slot
-	shortage   string    // why the start before this one failed, if the app had no part in it
+	shortage   Exit      // of the start before this one, if the app had no part in its failure
 	timer      Timer     // ends the phase
 	deadline   time.Time // when it does
 	watchdog   Timer
@@ -113,18 +112,18 @@ func (m *Machine) onWithdrawn(i *instance) {
 	within := m.drainTime(i.generation)
 	m.enter(i, PhaseDraining, within)
 	m.disarm(&i.watchdog)
-	m.say(Report{Level: Warn, Text: "instance stops by itself", Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: within, Why: "it sent STOPPING=1"})
+	m.say(Report{Fact: InstanceWithdrawn, Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: within, Why: SentStopping})
 }
 
 // account is what an instance says that it works on still, and what it has left behind.
-func (i *instance) account() string {
-	if i.ended {
-		return ListRest(i.rest)
+func (i *instance) account() Reason {
+	switch {
+	case i.ended && len(i.rest) > 0:
+		return LeftBehind{i.rest}
+	case i.ended, i.inFlight == nil:
+		return nil
 	}
-	if i.inFlight == nil {
-		return ""
-	}
-	return fmt.Sprintf("%d requests in flight when it last said", *i.inFlight)
+	return RequestsInFlight{*i.inFlight}
 }
 
 // kill ends an instance by force.
@@ -156,13 +155,13 @@ func (m *Machine) force(i *instance) {
 
 func (m *Machine) onStarted(i *instance, ev Started) {
 	i.pid, i.processes = ev.PID, 1
-	m.say(Report{Level: Info, Text: "instance started", Generation: i.generation.number, Instance: i.id, PID: i.pid})
+	m.say(Report{Fact: InstanceStarted, Generation: i.generation.number, Instance: i.id, PID: i.pid})
 	m.remind(i)
 }
 
 func (m *Machine) onStartFailed(i *instance, ev StartFailed) {
 	i.ended, i.exit = true, ev.Exit
-	m.lose(i, ev.Exit.String())
+	m.lose(i, ev.Exit)
 	m.exit(i)
 }
 
@@ -182,7 +181,7 @@ func (m *Machine) onReadied(i *instance) {
 	g.touched, i.obstacle = true, ""
 	m.enter(i, PhaseReady, healthyAfter)
 	m.watch(i)
-	m.say(Report{Level: Info, Text: "instance ready", Generation: g.number, Instance: i.id, PID: i.pid, Took: took})
+	m.say(Report{Fact: InstanceReady, Generation: g.number, Instance: i.id, PID: i.pid, Took: took})
 	if g.stage == StageCandidate && g.ready() {
 		m.promote(g)
 	}
@@ -191,7 +190,7 @@ func (m *Machine) onReadied(i *instance) {
 func (m *Machine) onMoved(i *instance, ev Moved) {
 	i.pid = ev.PID
 	i.processes++
-	m.say(Report{Level: Info, Text: "main process moved", Generation: i.generation.number, Instance: i.id, PID: i.pid})
+	m.say(Report{Fact: MainProcessMoved, Generation: i.generation.number, Instance: i.id, PID: i.pid})
 	m.remind(i)
 }
 
@@ -224,33 +223,32 @@ func (m *Machine) onExited(i *instance, ev Exited) {
 		m.do(TellRest{Instance: i.id, Signal: syscall.SIGKILL})
 	case PhaseBackoff, PhaseExited:
 	}
-	m.lose(i, Joined("instance ended: "+ev.Exit.String(), i.obstacle))
+	m.lose(i, both(InstanceExited{ev.Exit}, said(i.obstacle)))
 }
 
 // unreadiness is all that is known of why it is not ready.
-func (i *instance) unreadiness() string { return Joined(i.unready, i.obstacle) }
-
-func Joined(reason, more string) string {
-	if reason == "" || more == "" {
-		return reason + more
-	}
-	return reason + "; " + more
-}
+func (i *instance) unreadiness() Reason { return both(said(i.unready), said(i.obstacle)) }
 
 func (m *Machine) reportExit(i *instance) {
-	r := Report{Level: Info, Text: "instance ended", Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.exit.String()}
-	if i.Phase == PhaseStarting || i.Phase == PhaseReady {
-		r.Level = Warn
-		if i.generation.stage == StageCurrent && !i.exit.Shortage {
-			r.Fact = FactCrashed
-			m.crashes++
-		}
+	fact := i.endFact()
+	if fact == InstanceCrashed {
+		m.crashes++
 	}
-	m.say(r)
+	m.say(Report{Fact: fact, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.exit})
+}
+
+func (i *instance) endFact() Fact {
+	switch {
+	case i.Phase != PhaseStarting && i.Phase != PhaseReady:
+		return InstanceEnded
+	case i.generation.stage == StageCurrent && !i.exit.Shortage:
+		return InstanceCrashed
+	}
+	return InstanceFailed
 }
 
 // lose decides what the end of an instance means for its generation.
-func (m *Machine) lose(i *instance, why string) {
+func (m *Machine) lose(i *instance, why Reason) {
 	switch i.generation.stage {
 	case StageCandidate:
 		m.fail(i.generation, why, i.exit.Status())
@@ -284,8 +282,8 @@ func (m *Machine) wantsRestart(i *instance) bool {
 // no fault of the app's is told of once.
 func (m *Machine) fill(i *instance) {
 	next, delay := m.succeed(i)
-	if next.shortage == "" || next.shortage != i.shortage {
-		m.tellRestart(next, delay, i.exit.String())
+	if next.shortage == (Exit{}) || next.shortage != i.shortage {
+		m.tellRestart(next, delay, i.exit)
 	}
 }
 
@@ -295,15 +293,15 @@ func (m *Machine) succeed(i *instance) (*instance, time.Duration) {
 	next := m.newInstance(i.generation, i.slot, i.failures+1)
 	delay := backoffAfter(i.failures)
 	if i.exit.Shortage {
-		next.failures, next.shortage, delay = i.failures, i.exit.String(), shortageRetry
+		next.failures, next.shortage, delay = i.failures, i.exit, shortageRetry
 	}
 	next.timer = m.armJittered(Timer{Instance: next.id}, delay)
 	return next, delay
 }
 
-func (m *Machine) tellRestart(next *instance, delay time.Duration, why string) {
+func (m *Machine) tellRestart(next *instance, delay time.Duration, why Reason) {
 	m.restarts++
-	m.say(Report{Level: Warn, Text: "restarting", Fact: FactRestarting, Generation: next.generation.number, Instance: next.id, Within: delay, Why: why})
+	m.say(Report{Fact: InstanceRestarting, Generation: next.generation.number, Instance: next.id, Within: delay, Why: why})
 }
 
 func (m *Machine) onEmptied(i *instance, ev Emptied) {

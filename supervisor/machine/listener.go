@@ -1,20 +1,18 @@
 package machine
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
 
 func (m *Machine) onRevived(ev Revived) {
-	why := m.suspect() + " shut it down; connections in its queue were reset"
 	if ev.Why != "" {
-		m.say(Report{Level: Failure, Text: fmt.Sprintf("listener %s is dead", ev.Listener), Why: ev.Why})
+		m.say(Report{Fact: ListenerDead, Listener: ev.Listener, Why: said(ev.Why)})
 		return
 	}
-	m.say(Report{Level: Warn, Text: fmt.Sprintf("listener %s revived", ev.Listener), Why: why})
+	m.say(Report{Fact: ListenerRevived, Listener: ev.Listener, Why: m.suspect()})
 	if ev.Replaced {
-		m.say(Report{Level: Warn, Text: "upgrading", Why: "only a new generation has the new socket"})
+		m.say(Report{Fact: UpgradeForListener, Why: SocketIsNew})
 		m.onUpgradeRequested(UpgradeRequested{})
 	}
 }
@@ -23,35 +21,33 @@ func (m *Machine) onRevived(ev Revived) {
 const justEnded = time.Second
 
 // suspect is who may have shut a listener down.
-func (m *Machine) suspect() string {
+func (m *Machine) suspect() ShutDownBy {
 	for _, g := range slices.Backward(m.generations) {
 		if g.stage == StageDraining {
-			return fmt.Sprintf("generation %d, which drains,", g.number)
+			return ShutDownBy{Generation: g.number}
 		}
 	}
 	if m.ended != 0 && m.at.Sub(m.endedAt) < justEnded {
-		return fmt.Sprintf("generation %d, which has just ended,", m.ended)
+		return ShutDownBy{Generation: m.ended, Ended: true}
 	}
-	return "an app"
+	return ShutDownBy{}
 }
 
 // onUncaptured: the app runs, and binds by itself, so that no other can beside it.
 func (m *Machine) onUncaptured(ev Uncaptured) {
 	if m.policy.Held {
-		m.say(Report{Level: Warn, Text: "cannot capture the sockets that the app binds itself", Why: ev.Why})
+		m.say(Report{Fact: CaptureMissing, Why: said(ev.Why)})
 		return
 	}
-	if m.policy.NoUpgrade != "" {
+	if m.policy.NoUpgrade != nil {
 		return
 	}
-	m.policy.NoUpgrade = "the app's sockets cannot be captured (" + waysOut + ")"
-	m.say(Report{Level: Failure, Text: "cannot capture the app's sockets, so there can be no upgrade", Why: ev.Why + " (" + waysOut + ")"})
+	m.policy.NoUpgrade = NoCapture
+	m.say(Report{Fact: CaptureFailed, Why: CaptureRefused{ev.Why}})
 }
-
-const waysOut = "grant the right, see grace doctor, or have grace hold the sockets: --listen"
 
 func (m *Machine) onClosed(ev Closed) {
 	if m.current != nil && m.current.number == ev.Generation {
-		m.say(Report{Level: Warn, Text: "the app has shut its listener down", Generation: ev.Generation, Why: "nothing listens on " + ev.Address})
+		m.say(Report{Fact: ListenerShutDown, Generation: ev.Generation, Why: NothingListens{ev.Address}})
 	}
 }

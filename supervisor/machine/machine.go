@@ -97,7 +97,7 @@ func (m *Machine) Step(at time.Time, ev Event) []Action {
 	case Closed:
 		m.onClosed(ev)
 	case Noticed:
-		m.say(Report{Level: Warn, Text: ev.Text, Why: ev.Why})
+		m.say(Report{Fact: TroubleNoticed, Said: ev.Text, Why: said(ev.Why)})
 	case TimerExpired:
 		m.onTimerExpired(ev.Timer)
 	case instanceEvent:
@@ -150,10 +150,10 @@ func (m *Machine) stepInstance(ev instanceEvent) {
 	case Tallied:
 		i.inFlight = &ev.InFlight
 	case FellBack:
-		m.say(Report{Level: Warn, Text: "cannot see readiness: taken for ready after --ready-delay", Generation: i.generation.number, Instance: i.id, Why: ev.Why})
+		m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.number, Instance: i.id, Why: said(ev.Why)})
 	case Described:
 		i.says = ev.Text
-		m.say(Report{Level: Debug, Text: "app says", Generation: i.generation.number, Instance: i.id, Why: ev.Text})
+		m.say(Report{Fact: AppDescribed, Generation: i.generation.number, Instance: i.id, Why: said(ev.Text)})
 	default:
 		panic(fmt.Sprintf("supervisor: event %T is not decided", ev))
 	}
@@ -170,7 +170,7 @@ func (m *Machine) settle() {
 		m.end()
 	}
 	if m.wish != nil {
-		m.wish.explain(m, "another one is under way")
+		m.wish.explain(m, OtherUpgrade)
 	}
 }
 

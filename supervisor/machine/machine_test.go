@@ -1,18 +1,18 @@
 package machine
 
 import (
+	"reflect"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// said gives the reports of the whole run that begin with text.
-func (w *world) said(text string) []Report {
+// said gives the reports of the whole run about one of the facts.
+func (w *world) said(about ...Fact) []Report {
 	var found []Report
 	for _, a := range w.seen {
-		if r, ok := a.(Report); ok && strings.HasPrefix(r.Text, text) {
+		if r, ok := a.(Report); ok && slices.Contains(about, r.Fact) {
 			found = append(found, r)
 		}
 	}
@@ -43,7 +43,7 @@ func TestUpgradeTellsTheOldGenerationOnlyWhenTheNewOneIsReady(t *testing.T) {
 		t.Fatalf("the old instance is %s after the new one was ready", got)
 	}
 	w.endInstance(1, Exit{})
-	if len(w.said("generation ended")) != 1 || len(w.m.generations) != 1 {
+	if len(w.said(GenerationDrained)) != 1 || len(w.m.generations) != 1 {
 		t.Errorf("the old generation has not ended: %v", w)
 	}
 }
@@ -57,7 +57,7 @@ func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
 	if w.m.candidate == nil || w.m.candidate.number != 3 || w.m.wish != nil {
 		t.Fatalf("candidate %+v, waiting %v", w.m.candidate, w.m.wish)
 	}
-	if n := len(w.said("upgrade waits")); n != 1 {
+	if n := len(w.said(UpgradeWaiting)); n != 1 {
 		t.Errorf("the log says %d times that the upgrade waits", n)
 	}
 }
@@ -65,8 +65,8 @@ func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
 func TestCandidateThatExitsFailsTheUpgrade(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	w.endInstance(candidate.id, Exit{Code: 3})
-	failed := w.said("upgrade failed, generation 1 still serves")
-	if len(failed) != 1 || !strings.Contains(failed[0].Why, "exit status 3") {
+	failed := w.said(UpgradeFailed)
+	if len(failed) != 1 || failed[0].Serving != 1 || failed[0].Why != (InstanceExited{Exit{Code: 3}}) {
 		t.Fatalf("reports: %+v", failed)
 	}
 	if w.m.candidate != nil || w.m.current.number != 1 || len(w.starting) > 0 {
@@ -87,8 +87,9 @@ func TestNotReadyInTimeSaysWhy(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	w.happen(Unreadied{candidate.id, "nothing in it waits on web"})
 	w.expirePhase(candidate.id)
-	if r := w.said("upgrade failed")[0]; !strings.Contains(r.Why, "nothing in it waits on web") {
-		t.Errorf("why: %q", r.Why)
+	want := NotReadyInTime{Instance: 2, PID: 2, After: w.m.policy.ReadyTimeout, More: Said("nothing in it waits on web")}
+	if r := w.said(UpgradeFailed)[0]; r.Why != want {
+		t.Errorf("why: %+v", r.Why)
 	}
 }
 
@@ -137,7 +138,7 @@ func TestMaxDraining(t *testing.T) {
 	w.upgrade(t)
 	w.upgrade(t)
 	w.happen(UpgradeRequested{})
-	if w.m.candidate != nil || len(w.said("upgrade waits")) != 1 {
+	if w.m.candidate != nil || len(w.said(UpgradeWaiting)) != 1 {
 		t.Fatalf("the third upgrade does not wait: %v", w)
 	}
 	w.endInstance(2, Exit{})
@@ -193,11 +194,19 @@ func TestFirstGenerationThatFailsEndsGraceWithItsStatus(t *testing.T) {
 			if !w.finished || w.status != test.want {
 				t.Errorf("finished %v with %d, want %d", w.finished, w.status, test.want)
 			}
-			if r := w.said("first generation failed"); len(r) != 1 || strings.Contains(r[0].Why, "not seen to use the --listen sockets") != test.ran {
+			if r := w.said(FirstFailed); len(r) != 1 || gives(r[0].Why, SocketsUnused) != test.ran {
 				t.Errorf("reports %+v", r)
 			}
 		})
 	}
+}
+
+// gives reports whether a reason is, or has, a cause.
+func gives(why Reason, cause Cause) bool {
+	if two, ok := why.(Both); ok {
+		return gives(two.First, cause) || gives(two.Second, cause)
+	}
+	return why == cause
 }
 
 // ready1 brings instance 1 to where only its readiness is missing.
@@ -210,7 +219,7 @@ func TestSlowStartSaysWhatItWaitsFor(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	w.happen(Unreadied{candidate.id, "nothing in it waits on web"})
 	w.expire(candidate.generation.progress.Number)
-	if r := w.said("not ready yet"); len(r) != 1 || r[0].Why != "nothing in it waits on web" {
+	if r := w.said(InstanceNotReady); len(r) != 1 || r[0].Why != Said("nothing in it waits on web") {
 		t.Errorf("reports %+v", r)
 	}
 	w.readiness(candidate.id, false)
@@ -243,8 +252,8 @@ func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
 	w.ready1()
 	w.happen(Touched{1})
 	w.endInstance(1, Exit{Code: 1})
-	if r := w.said("first generation failed")[0]; strings.Contains(r.Why, "not seen to use") {
-		t.Errorf("why: %q", r.Why)
+	if r := w.said(FirstFailed)[0]; r.Why != (InstanceExited{Exit{Code: 1}}) {
+		t.Errorf("why: %+v", r.Why)
 	}
 }
 
@@ -252,26 +261,28 @@ func TestAppThatTouchedItsSocketIsNotSuspected(t *testing.T) {
 func TestObstacleIsTheReason(t *testing.T) {
 	for name, c := range map[string]struct {
 		fail func(w *world)
-		why  string
+		why  Reason
 	}{
-		"late":   {func(w *world) { w.expirePhase(1) }, ": it does not wait; it is stopped"},
-		"exited": {func(w *world) { w.endInstance(1, Exit{Code: 1}) }, "exit status 1; it is stopped"},
+		"late": {func(w *world) { w.expirePhase(1) }, NotReadyInTime{
+			Instance: 1, PID: 1, After: anyPolicy().ReadyTimeout, More: Both{Said("it does not wait"), Said("it is stopped")},
+		}},
+		"exited": {func(w *world) { w.endInstance(1, Exit{Code: 1}) }, Both{InstanceExited{Exit{Code: 1}}, Said("it is stopped")}},
 	} {
 		w := newWorld(t, anyPolicy())
 		w.ready1()
 		w.happen(Unreadied{1, "it does not wait"})
 		w.happen(Obstructed{1, "it is stopped"})
 		c.fail(w)
-		r := w.said("first generation failed")[0]
-		if !strings.HasSuffix(r.Why, c.why) {
-			t.Errorf("%s: %q", name, r.Why)
+		r := w.said(FirstFailed)[0]
+		if r.Why != c.why {
+			t.Errorf("%s: %+v", name, r.Why)
 		}
 	}
 	w := replaced(t)
 	w.happen(Obstructed{2, "it is stopped"})
 	w.endInstance(2, Exit{Code: 1})
-	if r := w.said("upgrade undone, generation 1 serves again")[0]; r.Why != "instance ended: exit status 1" {
-		t.Errorf("of one that served: %q", r.Why)
+	if r := w.said(UpgradeUndone)[0]; r.Serving != 1 || r.Why != (InstanceExited{Exit{Code: 1}}) {
+		t.Errorf("of one that served: %+v", r)
 	}
 }
 
@@ -292,9 +303,9 @@ func TestRestartPolicies(t *testing.T) {
 		w.endInstance(1, test.exit)
 		switch {
 		case test.status < 0 && (w.finished || w.m.Instances[2].Phase != PhaseBackoff):
-			t.Errorf("%s, %s: no restart", test.policy, test.exit)
+			t.Errorf("%s, %+v: no restart", test.policy, test.exit)
 		case test.status >= 0 && (!w.finished || w.status != test.status):
-			t.Errorf("%s, %s: finished %v with %d", test.policy, test.exit, w.finished, w.status)
+			t.Errorf("%s, %+v: finished %v with %d", test.policy, test.exit, w.finished, w.status)
 		}
 	}
 }
@@ -303,8 +314,8 @@ func TestStopDoesNotWaitForBackoff(t *testing.T) {
 	w := serving(t)
 	w.crash(1)
 	w.happen(StopRequested{})
-	if !w.finished || len(w.said("generation ended")) != 1 {
-		t.Errorf("finished %v, and said %v", w.finished, w.said("generation ended"))
+	if !w.finished || len(w.said(GenerationDrained)) != 1 {
+		t.Errorf("finished %v, and said %v", w.finished, w.said(GenerationDrained))
 	}
 }
 
@@ -313,7 +324,7 @@ func TestBackoffDoublesAndIsForgottenAfterAHealthyMinute(t *testing.T) {
 	var waits []time.Duration
 	for id := 1; id <= 4; id++ {
 		w.crash(id)
-		waits = append(waits, w.said("restarting")[id-1].Within)
+		waits = append(waits, w.said(InstanceRestarting)[id-1].Within)
 		w.expirePhase(id + 1)
 		w.answerStart(id+1, true)
 		w.readiness(id+1, false)
@@ -324,7 +335,7 @@ func TestBackoffDoublesAndIsForgottenAfterAHealthyMinute(t *testing.T) {
 	}
 	w.expirePhase(5) // the healthy minute
 	w.crash(5)
-	if got := w.said("restarting")[4].Within; got != want[0] {
+	if got := w.said(InstanceRestarting)[4].Within; got != want[0] {
 		t.Errorf("after a healthy minute: %s", got)
 	}
 	if backoffAfter(100) != longBackoff {
@@ -426,7 +437,7 @@ func TestDrainDelayServesOn(t *testing.T) {
 		t.Fatal("it stopped at once")
 	}
 	w.happen(UpgradeRequested{})
-	if len(w.said("upgrade refused")) != 1 {
+	if len(w.said(UpgradeRefused)) != 1 {
 		t.Error("an upgrade was taken")
 	}
 	w.crash(1)
@@ -456,7 +467,7 @@ func TestWatchdog(t *testing.T) {
 		t.Error("a hung app is not restarted")
 	}
 	w.upgrade(t)
-	if r := w.said("generation ended"); len(r) != 1 || r[0].Why != "drained" {
+	if r := w.said(GenerationDrained); len(r) != 1 || r[0].Why != HasDrained {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -467,7 +478,7 @@ func TestWatchdogThatIsLateItselfWaitsOnceMore(t *testing.T) {
 	i := w.m.Instances[1]
 	w.at = w.at.Add(time.Hour)
 	w.expire(i.watchdog.Number)
-	if i.Phase != PhaseReady || i.watchdog.Number == 0 || len(w.said("watchdog: grace was held up itself")) != 1 {
+	if i.Phase != PhaseReady || i.watchdog.Number == 0 || len(w.said(WatchdogLate)) != 1 {
 		t.Fatalf("the instance is %s", i.Phase)
 	}
 	w.at = w.at.Add(w.m.policy.Watchdog)
@@ -512,8 +523,8 @@ func TestMainProcessThatComesAfterTheEndIsToldToStop(t *testing.T) {
 	w.move(1)
 	w.end(w.processes[i.pid], Exit{Code: 1})
 	told := slices.ContainsFunc(w.seen, func(a Action) bool { return a == Tell{1, syscall.SIGTERM} })
-	if !told || len(w.said("restarting")) != 1 {
-		t.Errorf("told %v, restarted %d times", told, len(w.said("restarting")))
+	if !told || len(w.said(InstanceRestarting)) != 1 {
+		t.Errorf("told %v, restarted %d times", told, len(w.said(InstanceRestarting)))
 	}
 }
 
@@ -530,10 +541,10 @@ func TestWhoOnceNotifiedHasToNotifyAgain(t *testing.T) {
 
 func TestUpgradeIsRefusedWithTheReason(t *testing.T) {
 	p := anyPolicy()
-	p.NoUpgrade = "no socket is held"
+	p.NoUpgrade = Said("no socket is held")
 	w := servingWith(t, p)
 	w.happen(UpgradeRequested{})
-	if r := w.said("upgrade refused"); len(r) != 1 || r[0].Why != p.NoUpgrade || w.m.candidate != nil {
+	if r := w.said(UpgradeRefused); len(r) != 1 || r[0].Why != p.NoUpgrade || w.m.candidate != nil {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -553,12 +564,12 @@ func TestDrainTellsHowItGoes(t *testing.T) {
 	old := w.m.find(1)
 	w.expire(old.progress.Number)
 	w.happen(Counted{Generation: 1, InFlight: 12})
-	if len(w.said("draining (12 connections in flight)")) != 1 {
-		t.Errorf("reports %+v", w.said("draining"))
+	if r := w.said(DrainProgress); len(r) != 1 || r[0].Connections == nil || *r[0].Connections != 12 || r[0].Requests != nil {
+		t.Errorf("reports %+v", r)
 	}
 	w.expirePhase(1)
 	w.endInstance(1, Exit{Signal: syscall.SIGKILL})
-	if r := w.said("generation ended"); len(r) != 1 || !strings.Contains(r[0].Why, "12 connections") || r[0].Level != Warn {
+	if r := w.said(GenerationKilled); len(r) != 1 || r[0].Why != (KilledInFlight{12}) {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -572,10 +583,10 @@ func TestReplacedListenerGoesToANewGeneration(t *testing.T) {
 }
 
 func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
-	for why, happens := range map[string]func(w *world){
-		"generation 1, which drains,":         func(*world) {},
-		"generation 1, which has just ended,": func(w *world) { w.endInstance(1, Exit{}) },
-		"an app": func(w *world) {
+	for why, happens := range map[ShutDownBy]func(w *world){
+		{Generation: 1}:              func(*world) {},
+		{Generation: 1, Ended: true}: func(w *world) { w.endInstance(1, Exit{}) },
+		{}: func(w *world) {
 			w.endInstance(1, Exit{})
 			w.at = w.at.Add(justEnded)
 		},
@@ -584,8 +595,8 @@ func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
 		w.readiness(candidate.id, false)
 		happens(w)
 		w.happen(Revived{Listener: "web"})
-		if r := w.said("listener web revived"); len(r) != 1 || !strings.HasPrefix(r[0].Why, why) {
-			t.Errorf("%s: reports %+v", why, r)
+		if r := w.said(ListenerRevived); len(r) != 1 || r[0].Listener != "web" || r[0].Why != why {
+			t.Errorf("%+v: reports %+v", why, r)
 		}
 	}
 }
@@ -603,15 +614,22 @@ func TestDrainTellsWhatTheAppSaysIsInFlight(t *testing.T) {
 	w.happen(Counted{Generation: 1, Why: "no right"})
 	w.end(w.processes[1], Exit{})
 	w.happen(Counted{Generation: 1, InFlight: 11})
-	for _, want := range []string{
-		"draining (12 connections, 5 requests in flight)", "draining (5 requests in flight)", "draining (11 connections, 3 requests in flight)",
-	} {
-		if len(w.said(want)) != 1 {
-			t.Errorf("the log lacks %q: %+v", want, w.said("draining"))
+	told := w.said(DrainProgress)
+	if len(told) != 3 {
+		t.Fatalf("reports %+v", told)
+	}
+	for n, want := range []struct {
+		connections *int
+		requests    int
+		why         Reason
+	}{{new(12), 5, nil}, {nil, 5, Said("no right")}, {new(11), 3, nil}} {
+		r := told[n]
+		if !reflect.DeepEqual(r.Connections, want.connections) || *r.Requests != want.requests || r.Why != want.why {
+			t.Errorf("report %d: %+v", n, r)
 		}
 	}
 	w.expirePhase(old.instances[1].id)
-	if r := w.said("gave up draining"); len(r) != 1 || r[0].Why != "3 requests in flight when it last said" {
+	if r := w.said(DrainTimedOut); len(r) != 1 || r[0].Why != (RequestsInFlight{3}) {
 		t.Errorf("reports %+v", r)
 	}
 }
@@ -640,11 +658,11 @@ func TestInstanceThatStopsByItself(t *testing.T) {
 			w.happen(Withdrawn{1})
 			w.happen(Withdrawn{1})
 			i := w.m.Instances[1]
-			if i.Phase != PhaseDraining || i.watchdog.Number != 0 || len(w.said("instance stops by itself")) != 1 {
-				t.Fatalf("it is %s, watchdog %v, reports %+v", i.Phase, i.watchdog, w.said("instance"))
+			if i.Phase != PhaseDraining || i.watchdog.Number != 0 || len(w.said(InstanceWithdrawn)) != 1 {
+				t.Fatalf("it is %s, watchdog %v, reports %+v", i.Phase, i.watchdog, w.said(InstanceWithdrawn))
 			}
 			test.end(w)
-			if restarts := len(w.said("restarting")) > 0; restarts != test.restarts {
+			if restarts := len(w.said(InstanceRestarting)) > 0; restarts != test.restarts {
 				t.Errorf("it restarts: %v", restarts)
 			}
 			if !test.restarts && (!w.finished || w.status != test.status) {
@@ -668,7 +686,7 @@ func TestInstanceThatStopsByItselfIsNotToldTo(t *testing.T) {
 			t.Errorf("%s: it was told, or got more time: %v", name, w.seen)
 		}
 		w.endInstance(1, Exit{})
-		if len(w.said("restarting")) > 0 || name == "stop" && !w.finished {
+		if len(w.said(InstanceRestarting)) > 0 || name == "stop" && !w.finished {
 			t.Errorf("%s: %v", name, w)
 		}
 	}
@@ -682,7 +700,7 @@ func TestCandidateThatStopsByItselfIsNotPromoted(t *testing.T) {
 		t.Fatalf("generation %d is current", w.m.current.number)
 	}
 	w.endInstance(candidate.id, Exit{})
-	if len(w.said("upgrade failed, generation 1 still serves")) != 1 {
+	if r := w.said(UpgradeFailed); len(r) != 1 || r[0].Serving != 1 {
 		t.Errorf("the upgrade has not failed: %v", w)
 	}
 }
@@ -692,7 +710,7 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 	short := func(why string) Exit { return Exit{Code: 1, NotRun: why, Shortage: true} }
 	w := serving(t)
 	w.crash(1)
-	crashes, told := w.m.crashes, len(w.said("restarting"))
+	crashes, told := w.m.crashes, len(w.said(InstanceRestarting))
 	for instance := 2; instance < 12; instance++ {
 		w.expire(w.m.Instances[instance].timer.Number)
 		delete(w.starting, instance)
@@ -708,7 +726,7 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 	w.expire(w.m.Instances[12].timer.Number)
 	delete(w.starting, 12)
 	w.happen(StartFailed{12, short("no room is left")})
-	if got := len(w.said("restarting")) - told; got != 2 || w.m.crashes != crashes {
+	if got := len(w.said(InstanceRestarting)) - told; got != 2 || w.m.crashes != crashes {
 		t.Errorf("told %d times of two shortages, %d crashes", got, w.m.crashes-crashes)
 	}
 }
@@ -732,12 +750,12 @@ func TestLateTimerOfAKillIsNoSurvivor(t *testing.T) {
 	w.happen(KillRequested{})
 	w.at = w.at.Add(killPatience + 5*time.Second)
 	w.expirePhase(1)
-	if len(w.said("killed, but still there")) > 0 {
+	if len(w.said(KillTimedOut)) > 0 {
 		t.Error("it is said to have survived KILL")
 	}
 	w.at = w.at.Add(killPatience)
 	w.expirePhase(1)
-	if len(w.said("killed, but still there")) != 1 {
+	if len(w.said(KillTimedOut)) != 1 {
 		t.Error("nobody says that it is there still")
 	}
 }

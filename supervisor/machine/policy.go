@@ -40,8 +40,8 @@ type Policy struct {
 	Settle time.Duration
 	// Empty is how long it may then finish what it has before it is told to stop.
 	Empty time.Duration
-	// NoUpgrade is why HUP is refused; empty if it is not.
-	NoUpgrade string
+	// NoUpgrade is why HUP is refused; nil if it is not.
+	NoUpgrade Reason
 	// Held says that grace holds sockets for the app.
 	Held bool
 }

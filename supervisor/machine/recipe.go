@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -34,12 +33,4 @@ type File struct {
 // a finished runtime, whose build id it keeps.
 func (f File) Same(now File) bool {
 	return f.Device == now.Device && f.Inode == now.Inode && f.Size == now.Size && f.Modified.Equal(now.Modified)
-}
-
-// Difference tells two files apart for people.
-func (f File) Difference(now File) string {
-	if f.Device != now.Device || f.Inode != now.Inode {
-		return fmt.Sprintf("inode %d, was %d", now.Inode, f.Inode)
-	}
-	return "changed at " + now.Modified.Format(time.DateTime)
 }

@@ -22,9 +22,8 @@ func (m *Machine) onReexecRequested(ev ReexecRequested) {
 }
 
 func (m *Machine) refuseReexec(requests []int) {
-	const why = "grace is stopping"
-	m.say(Report{Level: Warn, Text: "reexec refused", Why: why})
-	m.answerAll(requests, Result{Outcome: OutcomeRefused, Why: why})
+	m.say(Report{Fact: ReexecRefused, Why: GraceStopping})
+	m.answerAll(requests, Result{Outcome: OutcomeRefused, Why: GraceStopping})
 }
 
 // tryReexec waits for the end of what cannot travel.
@@ -37,7 +36,7 @@ func (m *Machine) tryReexec() {
 		m.do(HandOver{})
 	case !r.told:
 		r.told = true
-		m.say(Report{Level: Info, Text: "reexec waits", Why: "an upgrade or a start is under way"})
+		m.say(Report{Fact: ReexecWaiting, Why: NotCalm})
 	}
 }
 
@@ -56,14 +55,14 @@ func (m *Machine) watchAnew() {
 }
 
 func (m *Machine) onReexecFailed(ev ReexecFailed) {
-	m.say(Report{Level: Failure, Text: "reexec failed, this grace goes on", Why: ev.Why})
-	m.answerReexec(Result{Outcome: OutcomeFailed, Why: ev.Why})
+	m.say(Report{Fact: ReexecUnsuccessful, Why: said(ev.Why)})
+	m.answerReexec(Result{Outcome: OutcomeFailed, Why: said(ev.Why)})
 	m.watchAnew()
 }
 
 // onReexeced leaves everything as it is: it is another grace's now.
 func (m *Machine) onReexeced(ev Reexeced) {
-	m.say(Report{Level: Info, Text: "another grace takes over", PID: ev.PID})
+	m.say(Report{Fact: ReexecDone, PID: ev.PID})
 	m.answerReexec(Result{Outcome: OutcomeReexeced})
 	m.mode = done
 	m.do(Finish{})

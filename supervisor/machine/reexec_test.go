@@ -22,7 +22,7 @@ func TestReexecHandsOverOnceAtACalmMoment(t *testing.T) {
 	w.leaving = false
 	w.happen(ReexecFailed{"it is broken"})
 	for _, request := range []int{first, second} {
-		if r := w.answered(request); r == nil || r.Outcome != OutcomeFailed || r.Why != "it is broken" || r.Serving != 1 {
+		if r := w.answered(request); r == nil || r.Outcome != OutcomeFailed || r.Why != Said("it is broken") || r.Serving != 1 {
 			t.Errorf("%d: %+v", request, r)
 		}
 	}

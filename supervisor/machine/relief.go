@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -22,7 +21,7 @@ func (m *Machine) relieve(g *generation) {
 		return
 	}
 	g.enter(StageSettling, m.at)
-	m.say(Report{Level: Info, Text: "generation replaced", Generation: g.number, Within: m.policy.Settle, Why: "it takes over again if its successor fails by then"})
+	m.say(Report{Fact: GenerationReplaced, Generation: g.number, Within: m.policy.Settle, Why: SuccessorMayFail})
 	g.relief = m.arm(Timer{relief: g.number}, m.policy.Settle)
 }
 
@@ -35,7 +34,7 @@ func (m *Machine) hold(g *generation) {
 }
 
 // startHeld starts what is held, but for what has crashed so often that it is to wait still.
-func (m *Machine) startHeld(g *generation, why string) {
+func (m *Machine) startHeld(g *generation, why Reason) {
 	for _, i := range g.backoffs() {
 		if i.timer == (Timer{}) {
 			m.tellRestart(i, 0, why)
@@ -56,22 +55,22 @@ func (m *Machine) settling() *generation {
 
 // giveBack undoes an upgrade whose generation has lost an instance while it
 // settled.
-func (m *Machine) giveBack(g, before *generation, why string) {
+func (m *Machine) giveBack(g, before *generation, why Reason) {
 	m.disarm(&before.relief)
 	before.enter(StageCurrent, m.at)
 	m.current = before
 	m.do(Steer{before.number})
 	g.failure = why
-	m.say(Report{Level: Failure, Text: fmt.Sprintf("upgrade undone, generation %d serves again", before.number), Fact: FactUndone, Generation: g.number, Took: m.at.Sub(g.since), Why: why})
+	m.say(Report{Fact: UpgradeUndone, Generation: g.number, Serving: before.number, Took: m.at.Sub(g.since), Why: why})
 	m.conclude(g, OutcomeUndone, why)
-	m.startHeld(before, "its generation serves again")
+	m.startHeld(before, GenerationReturned)
 	m.drainGeneration(g)
 }
 
 // endSettling is for a generation that takes over no more.
 func (m *Machine) endSettling(g *generation) {
 	m.empty(g)
-	m.conclude(m.current, OutcomeUpgraded, "")
+	m.conclude(m.current, OutcomeUpgraded, nil)
 }
 
 // empty waits until nothing goes on in a generation that gets nothing new.
@@ -80,17 +79,21 @@ func (m *Machine) empty(g *generation) {
 	g.enter(StageEmptying, m.at)
 	g.relief = m.arm(Timer{relief: g.number}, m.emptyTime())
 	m.observe(g)
-	why := "it is told to stop when its connections are idle"
-	if m.policy.Shared {
-		why = "it is told to stop when it has accepted what waits at the addresses that it has opened itself"
-	} else if m.policy.Empty < m.policy.DrainTimeout {
-		why = fmt.Sprintf("it is told to stop when its connections are idle, or %s have passed (--empty) and it has accepted all", m.policy.Empty)
-	}
-	if !g.serves() {
-		why = "no instance of it is ready: one is started again only if connections wait at its addresses"
-	}
-	m.say(Report{Level: Info, Text: "generation draining", Fact: FactDraining, Generation: g.number, Within: m.policy.DrainTimeout, Why: why})
+	m.say(Report{Fact: GenerationEmptying, Generation: g.number, Within: m.policy.DrainTimeout, Why: m.emptiesUntil(g)})
 	g.progress = m.arm(Timer{generation: g.number}, firstProgress)
+}
+
+// emptiesUntil is what a generation that empties is told to stop for.
+func (m *Machine) emptiesUntil(g *generation) Reason {
+	switch {
+	case !g.serves():
+		return StartsWhenAwaited
+	case m.policy.Shared:
+		return StopsWhenAccepted
+	case m.policy.Empty < m.policy.DrainTimeout:
+		return StopsWhenIdleOr{m.policy.Empty}
+	}
+	return StopsWhenIdle
 }
 
 // emptiesFirst reports whether the generation has sockets that nobody else serves, so that it
@@ -156,7 +159,7 @@ func (m *Machine) onQuieted(ev Quieted) {
 // accept what is in its queues.
 func (m *Machine) onAwaited(ev Awaited) {
 	if g := m.find(ev.Generation); g != nil && g.stage == StageEmptying && m.mode < stopping {
-		m.startHeld(g, "connections wait that came before it was replaced")
+		m.startHeld(g, ConnectionsWait)
 	}
 }
 
@@ -165,7 +168,7 @@ func (m *Machine) expireRelief(g *generation) {
 	case StageSettling:
 		m.endSettling(g)
 	case StageEmptying:
-		m.say(Report{Level: Warn, Text: "gave up waiting for idle connections", Generation: g.number, Took: m.at.Sub(g.since), Why: fmt.Sprintf("%d connections in flight when last counted", g.inFlight)})
+		m.say(Report{Fact: EmptyTimedOut, Generation: g.number, Took: m.at.Sub(g.since), Why: InFlightWhenCounted{g.inFlight}})
 		m.drainGeneration(g)
 	case StagePreparing, StageCandidate, StageCurrent, StageDraining, StageEnded:
 	}
@@ -186,6 +189,6 @@ func (m *Machine) dwindle(i *instance) {
 		m.empty(g)
 	}
 	if settled && g.stage != StageSettling {
-		m.conclude(m.current, OutcomeUpgraded, "")
+		m.conclude(m.current, OutcomeUpgraded, nil)
 	}
 }

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,9 +27,22 @@ func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 		t.Fatalf("instance 1 is %s", w.m.Instances[1].Phase)
 	}
 	w.endInstance(1, Exit{})
-	if stageOf(w, 1) != StageEnded || len(w.said("generation told to stop")) != 1 {
+	if stageOf(w, 1) != StageEnded || len(w.said(GenerationToldToStop)) != 1 {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}
+}
+
+// lastExit is how the process ended that ended last.
+func (w *world) lastExit() Exit {
+	ended := w.said(InstanceEnded, InstanceFailed, InstanceCrashed)
+	return ended[len(ended)-1].Why.(Exit)
+}
+
+func until(empty, drain time.Duration) Reason {
+	if empty < drain {
+		return StopsWhenIdleOr{empty}
+	}
+	return StopsWhenIdle
 }
 
 func TestIdleConnectionsAreWaitedForAsLongAsIsWanted(t *testing.T) {
@@ -44,8 +56,8 @@ func TestIdleConnectionsAreWaitedForAsLongAsIsWanted(t *testing.T) {
 			if w.patience[1] != empty || stageOf(w, 1) != StageEmptying {
 				t.Errorf("idle connections of a generation that is %s are waited for %s", stageOf(w, 1), w.patience[1])
 			}
-			told := w.said("generation draining")
-			if len(told) != 1 || strings.Contains(told[0].Why, "--empty") != (empty < p.DrainTimeout) {
+			told := w.said(GenerationEmptying)
+			if len(told) != 1 || told[0].Why != until(empty, p.DrainTimeout) {
 				t.Errorf("%+v", told)
 			}
 			w.expireRelief(1)
@@ -60,7 +72,7 @@ func TestSteeredGenerationThatStaysBusyIsToldToStopInTheEnd(t *testing.T) {
 	w := replaced(t)
 	w.expireRelief(1)
 	w.expireRelief(1)
-	if w.m.Instances[1].Phase != PhaseDraining || len(w.said("gave up waiting for idle connections")) != 1 {
+	if w.m.Instances[1].Phase != PhaseDraining || len(w.said(EmptyTimedOut)) != 1 {
 		t.Errorf("instance 1 is %s", w.m.Instances[1].Phase)
 	}
 }
@@ -77,8 +89,8 @@ func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 			if w.m.current.number != 1 || stageOf(w, 1) != StageCurrent || w.steered != 1 || stageOf(w, 2) != StageEnded {
 				t.Fatalf("generation 1 is %s, 2 is %s, connections go to %d", stageOf(w, 1), stageOf(w, 2), w.steered)
 			}
-			undone := w.said("upgrade undone, generation 1 serves again")
-			if len(undone) != 1 || !strings.Contains(undone[0].Why, "exit") && !strings.Contains(undone[0].Why, "status") {
+			undone := w.said(UpgradeUndone)
+			if len(undone) != 1 || undone[0].Serving != 1 || undone[0].Why != (InstanceExited{w.lastExit()}) {
 				t.Errorf("reports: %+v", undone)
 			}
 			w.upgrade(t)
@@ -120,7 +132,7 @@ func TestGenerationThatStopsByItselfCannotTakeOver(t *testing.T) {
 	w := replaced(t)
 	w.happen(Withdrawn{1})
 	w.endInstance(2, Exit{Code: 3})
-	if w.m.current.number != 2 || w.steered != 2 || len(w.said("restarting")) != 1 {
+	if w.m.current.number != 2 || w.steered != 2 || len(w.said(InstanceRestarting)) != 1 {
 		t.Errorf("generation %d is current, connections go to %d", w.m.current.number, w.steered)
 	}
 }
@@ -129,7 +141,7 @@ func TestCrashAfterTheSettlingIsARestart(t *testing.T) {
 	w := replaced(t)
 	w.expireRelief(1)
 	w.crash(2)
-	if w.m.current.number != 2 || len(w.said("restarting")) != 1 {
+	if w.m.current.number != 2 || len(w.said(InstanceRestarting)) != 1 {
 		t.Errorf("generation %d is current", w.m.current.number)
 	}
 }
@@ -142,7 +154,7 @@ func TestCrashOfAReplacedGenerationEndsIt(t *testing.T) {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}
 	w.crash(2)
-	if len(w.said("restarting")) != 1 {
+	if len(w.said(InstanceRestarting)) != 1 {
 		t.Error("generation 2 is not restarted")
 	}
 }
@@ -152,7 +164,7 @@ func TestGenerationWithoutAReadyInstanceCannotTakeOver(t *testing.T) {
 	w.crash(1)
 	w.upgrade(t)
 	w.crash(3)
-	if w.m.current.number != 2 || stageOf(w, 1) != StageEmptying || len(w.said("restarting")) != 2 {
+	if w.m.current.number != 2 || stageOf(w, 1) != StageEmptying || len(w.said(InstanceRestarting)) != 2 {
 		t.Errorf("generation %d is current, 1 is %s", w.m.current.number, stageOf(w, 1))
 	}
 	w.quiet(1)
@@ -260,7 +272,7 @@ func TestGenerationsThatWereReplacedCountAsDraining(t *testing.T) {
 	w := servingWith(t, p)
 	w.upgrade(t)
 	w.happen(UpgradeRequested{})
-	if w.m.candidate != nil || len(w.said("upgrade waits")) != 1 {
+	if w.m.candidate != nil || len(w.said(UpgradeWaiting)) != 1 {
 		t.Error("the upgrade does not wait")
 	}
 }
@@ -401,7 +413,7 @@ func TestStopEmptiesAfterTheDrainDelay(t *testing.T) {
 func TestInstanceThatEndsWhileGraceStopsIsNotStartedAgain(t *testing.T) {
 	w := toldToStop(t, steeredPolicy())
 	w.endInstance(1, Exit{Code: 3})
-	if !w.finished || w.status != 0 || len(w.said("restarting")) > 0 {
+	if !w.finished || w.status != 0 || len(w.said(InstanceRestarting)) > 0 {
 		t.Errorf("finished %v with status %d", w.finished, w.status)
 	}
 }

@@ -6,7 +6,7 @@ import (
 )
 
 func (m *Machine) onUpgradeRequested(ev UpgradeRequested) {
-	if why := m.refusal(ev); why != "" {
+	if why := m.refusal(ev); why != nil {
 		m.refuse(asker(ev.Request), why)
 		return
 	}
@@ -19,9 +19,8 @@ func (m *Machine) onUpgradeRequested(ev UpgradeRequested) {
 		m.wish.requests = append(m.wish.requests, newer.requests...)
 		return
 	}
-	const why = "a later request asks for something else"
-	m.say(Report{Level: Info, Text: "upgrade superseded", Fact: FactSuperseded, Why: why})
-	m.answerAll(m.wish.requests, Result{Outcome: OutcomeSuperseded, Why: why})
+	m.say(Report{Fact: UpgradeSuperseded, Why: LaterRequest})
+	m.answerAll(m.wish.requests, Result{Outcome: OutcomeSuperseded, Why: LaterRequest})
 	m.wish = newer
 }
 
@@ -33,24 +32,22 @@ func asker(request int) []int {
 	return []int{request}
 }
 
-func (m *Machine) refusal(ev UpgradeRequested) string {
+func (m *Machine) refusal(ev UpgradeRequested) Reason {
 	switch {
 	case m.mode != running:
-		return "grace is stopping"
-	case m.policy.NoUpgrade != "":
+		return GraceStopping
+	case m.policy.NoUpgrade != nil:
 		return m.policy.NoUpgrade
 	case ev.Rollback && !m.hasPrevious():
-		return noPrevious
+		return NoPrevious
 	}
-	return ""
+	return nil
 }
-
-const noPrevious = "nothing else has served before the current generation"
 
 func (m *Machine) hasPrevious() bool { return m.current != nil && m.current.before != nil }
 
-func (m *Machine) refuse(requests []int, why string) {
-	m.say(Report{Level: Warn, Text: "upgrade refused", Fact: FactRefused, Why: why})
+func (m *Machine) refuse(requests []int, why Reason) {
+	m.say(Report{Fact: UpgradeRefused, Why: why})
 	m.answerAll(requests, Result{Outcome: OutcomeRefused, Why: why})
 }
 
@@ -61,7 +58,7 @@ func (m *Machine) forget() {
 		m.relay = nil
 	}
 	if m.wish != nil {
-		m.refuse(m.wish.requests, "grace is stopping")
+		m.refuse(m.wish.requests, GraceStopping)
 		m.wish = nil
 	}
 }
@@ -78,12 +75,12 @@ func (m *Machine) onStopRequested(ev StopRequested) {
 	}
 	switch {
 	case m.mode == running:
-		m.say(Report{Level: Info, Text: "stopping", Fact: FactStopping, Within: m.policy.DrainTimeout})
+		m.say(Report{Fact: Stopping, Within: m.policy.DrainTimeout})
 		m.linger()
 	case ev.Request != 0:
 		// Who asks waits along; only a signal that is sent twice is impatient.
 	case again && m.at.Sub(m.told) >= sameStop:
-		m.say(Report{Level: Warn, Text: "stopping at once", Why: "told to stop a second time"})
+		m.say(Report{Fact: StopRepeated, Why: AskedTwice})
 		m.killAll()
 	}
 }
@@ -98,11 +95,11 @@ func (m *Machine) linger() {
 	m.mode = lingering
 	m.forget()
 	if m.candidate != nil {
-		m.conclude(m.candidate, OutcomeFailed, "grace is stopping")
+		m.conclude(m.candidate, OutcomeFailed, GraceStopping)
 		m.drainGeneration(m.candidate)
 	}
 	m.delay = m.arm(Timer{}, m.policy.DrainDelay)
-	m.say(Report{Level: Info, Text: "serving on before the drain", Within: m.policy.DrainDelay})
+	m.say(Report{Fact: ServingBeforeDrain, Within: m.policy.DrainDelay})
 }
 
 // stop has every generation finish what it has, and end. Who has sockets of his own gets
@@ -133,15 +130,15 @@ func (m *Machine) beginEnd() {
 // cutShort answers who waits for a generation when all of grace stops.
 func (m *Machine) cutShort(g *generation) {
 	if g.stage == StageCurrent {
-		m.conclude(g, OutcomeUpgraded, "")
+		m.conclude(g, OutcomeUpgraded, nil)
 		return
 	}
-	m.conclude(g, OutcomeFailed, "grace is stopping")
+	m.conclude(g, OutcomeFailed, GraceStopping)
 }
 
 func (m *Machine) onKillRequested(ev KillRequested) {
 	m.stoppers = append(m.stoppers, asker(ev.Request)...)
-	m.say(Report{Level: Warn, Text: "stopping at once", Fact: FactStopping})
+	m.say(Report{Fact: StoppingAtOnce})
 	m.killAll()
 }
 

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -58,28 +57,32 @@ func TestWhoAsksLearnsThatTheNewGenerationServes(t *testing.T) {
 
 func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
 	for name, c := range map[string]struct {
-		fail func(w *world) (why string)
+		fail func(w *world) (why Reason)
 		ran  bool
 	}{
-		"nothing to run": {func(w *world) string { w.answerPrepare(2, false); return "check failed" }, false},
-		"it exits": {func(w *world) string {
+		"nothing to run": {func(w *world) Reason { w.answerPrepare(2, false); return Said("check failed") }, false},
+		"it exits": {func(w *world) Reason {
 			w.answerPrepare(2, true)
 			w.answerStart(2, true)
 			w.endInstance(2, Exit{Code: 3})
-			return "exit status 3"
+			return InstanceExited{Exit{Code: 3}}
 		}, true},
-		"it cannot be started": {func(w *world) string { w.answerPrepare(2, true); w.answerStart(2, false); return "no process is left" }, false},
-		"it cannot be executed": {func(w *world) string {
+		"it cannot be started": {func(w *world) Reason {
+			w.answerPrepare(2, true)
+			w.answerStart(2, false)
+			return Exit{Code: 1, NotRun: "no process is left", Shortage: true}
+		}, false},
+		"it cannot be executed": {func(w *world) Reason {
 			w.answerPrepare(2, true)
 			w.answerStart(2, true)
 			w.endInstance(2, Exit{Code: 1, NotRun: "cannot start /app: permission denied"})
-			return "permission denied"
+			return InstanceExited{Exit{Code: 1, NotRun: "cannot start /app: permission denied"}}
 		}, false},
-		"it is never ready": {func(w *world) string {
+		"it is never ready": {func(w *world) Reason {
 			w.answerPrepare(2, true)
 			w.answerStart(2, true)
 			w.expirePhase(2)
-			return "was not ready within"
+			return NotReadyInTime{Instance: 2, PID: 2, After: w.m.policy.ReadyTimeout}
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,8 +90,8 @@ func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
 			request := w.request()
 			why := c.fail(w)
 			r := w.results()[request]
-			if r.Outcome != OutcomeFailed || r.Generation != 2 || r.Serving != 1 || r.Ran != c.ran || !strings.Contains(r.Why, why) {
-				t.Errorf("answer: %+v, and the reason is %q", r, why)
+			if r.Outcome != OutcomeFailed || r.Generation != 2 || r.Serving != 1 || r.Ran != c.ran || r.Why != why {
+				t.Errorf("answer: %+v, and the reason is %+v", r, why)
 			}
 			if h := w.m.history; len(h) != 1 || h[0].Outcome != OutcomeFailed || h[0].From != 1 || h[0].Why != r.Why {
 				t.Errorf("history: %+v", h)
@@ -115,7 +118,7 @@ func TestWhoAsksLearnsThatItWasUndone(t *testing.T) {
 	request := w.request("app", "new")
 	w.bring(t)
 	w.endInstance(2, Exit{Code: 3})
-	if r := w.results()[request]; r.Outcome != OutcomeUndone || r.Serving != 1 || !strings.Contains(r.Why, "exit status 3") {
+	if r := w.results()[request]; r.Outcome != OutcomeUndone || r.Serving != 1 || r.Why != (InstanceExited{Exit{Code: 3}}) {
 		t.Errorf("answer: %+v", r)
 	}
 	w.happen(UpgradeRequested{})
@@ -149,7 +152,7 @@ func TestLaterCommandSupersedes(t *testing.T) {
 	if g := w.bring(t); g.recipe.Command[0] != "c" || w.results()[newer].Outcome != OutcomeUpgraded {
 		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
 	}
-	if len(w.said("upgrade superseded")) != 1 {
+	if len(w.said(UpgradeSuperseded)) != 1 {
 		t.Error("the log does not say so")
 	}
 }
@@ -173,7 +176,7 @@ func TestCommandThatServesIsTheOneToUpgrade(t *testing.T) {
 func TestRollbackRunsWhatRanBefore(t *testing.T) {
 	w := serving(t)
 	nothing := w.rollback()
-	if r := w.results()[nothing]; r.Outcome != OutcomeRefused || r.Why != noPrevious {
+	if r := w.results()[nothing]; r.Outcome != OutcomeRefused || r.Why != NoPrevious {
 		t.Errorf("answer with nothing to go back to: %+v", r)
 	}
 	first := w.m.current.recipe
@@ -213,7 +216,7 @@ func TestStopAnswersEverybody(t *testing.T) {
 	w.happen(StopRequested{stop})
 	late := w.request()
 	for request, want := range map[int]Outcome{waiting: OutcomeRefused, late: OutcomeRefused} {
-		if r := w.results()[request]; r.Outcome != want || r.Why != "grace is stopping" || r.Serving != 0 {
+		if r := w.results()[request]; r.Outcome != want || r.Why != GraceStopping || r.Serving != 0 {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
 	}
@@ -231,7 +234,7 @@ func TestSecondStopByRequestWaitsAlong(t *testing.T) {
 	first, second := w.ask(), w.ask()
 	w.happen(StopRequested{first})
 	w.happen(StopRequested{second})
-	if len(w.said("stopping at once")) > 0 || w.m.Instances[1].Phase != PhaseDraining {
+	if len(w.said(StopRepeated, StoppingAtOnce)) > 0 || w.m.Instances[1].Phase != PhaseDraining {
 		t.Fatalf("instance 1 is %s", w.m.Instances[1].Phase)
 	}
 	w.endInstance(1, Exit{})

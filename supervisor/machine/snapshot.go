@@ -19,8 +19,20 @@ type Snapshot struct {
 	Notifying            []string
 	Status               int
 	Restarts, Crashes    int
-	History              []attempt
+	History              []UpgradeRecord
 	Generations          []GenerationSnapshot
+}
+
+// UpgradeRecord is an upgrade that has its result.
+type UpgradeRecord struct {
+	Generation, From int
+	Began            time.Time
+	Took             time.Duration
+	Outcome          Outcome
+	Why              string
+	Command          []string
+	Rollback         bool
+	Unchanged        bool // it runs what ran before
 }
 
 type GenerationSnapshot struct {
@@ -79,21 +91,39 @@ func (m *Machine) Calm() bool {
 	return !slices.ContainsFunc(m.generations, func(g *generation) bool { return g.preparing })
 }
 
-// Snapshot is the machine of this moment. The timers' owner knows when each is due.
-func (m *Machine) Snapshot(due func(Timer) time.Time) Snapshot {
+// Snapshot is the machine of this moment. The timers' owner knows when each is due, and who writes the log
+// how a reason reads: nil reads as nothing.
+func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string) Snapshot {
 	s := Snapshot{
 		State: m.condition(), Generation: m.generation, Instance: m.instance,
-		Steered: m.policy.Steered, NoUpgrade: m.policy.NoUpgrade,
+		Steered: m.policy.Steered, NoUpgrade: words(m.policy.NoUpgrade),
 		Notifying: slices.Sorted(maps.Keys(m.notifying)), Status: m.status,
-		Restarts: m.restarts, Crashes: m.crashes, History: m.history,
+		Restarts: m.restarts, Crashes: m.crashes,
+	}
+	for _, a := range m.history {
+		s.History = append(s.History, a.record(words))
 	}
 	if m.current != nil {
 		s.Current = m.current.number
 	}
 	for _, g := range m.generations {
-		s.Generations = append(s.Generations, g.snapshot(due))
+		s.Generations = append(s.Generations, g.snapshot(due, words))
 	}
 	return s
+}
+
+func (a attempt) record(words func(Reason) string) UpgradeRecord {
+	return UpgradeRecord{
+		Generation: a.Generation, From: a.From, Began: a.Began, Took: a.Took, Outcome: a.Outcome,
+		Why: words(a.Why), Command: a.Command, Rollback: a.Rollback, Unchanged: a.Unchanged,
+	}
+}
+
+func (r UpgradeRecord) attempt() attempt {
+	return attempt{
+		Generation: r.Generation, From: r.From, Began: r.Began, Took: r.Took, Outcome: r.Outcome,
+		Why: said(r.Why), Command: r.Command, Rollback: r.Rollback, Unchanged: r.Unchanged,
+	}
 }
 
 func (m *Machine) condition() string {
@@ -108,10 +138,10 @@ func (m *Machine) condition() string {
 	return "serving"
 }
 
-func (g *generation) snapshot(due func(Timer) time.Time) GenerationSnapshot {
+func (g *generation) snapshot(due func(Timer) time.Time, words func(Reason) string) GenerationSnapshot {
 	s := GenerationSnapshot{
 		Number: g.number, Stage: g.stage.String(), Since: g.since, Born: g.born, Recipe: g.recipe, Before: g.before,
-		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: g.failure, Status: g.status, InFlight: g.inFlight,
+		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: words(g.failure), Status: g.status, InFlight: g.inFlight,
 		Progress: due(g.progress), Relief: due(g.relief),
 	}
 	for _, i := range g.instances {
@@ -132,10 +162,13 @@ func (i *instance) snapshot(due func(Timer) time.Time) InstanceSnapshot {
 // Restore gives the machine of a state, and what is to be done first: to arm the timers
 // with what is left of their time, and to look at those that empty.
 func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
-	p.NoUpgrade = s.NoUpgrade
+	p.NoUpgrade = said(s.NoUpgrade)
 	m := NewMachine(p)
 	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
-	m.restarts, m.crashes, m.history = s.Restarts, s.Crashes, s.History
+	m.restarts, m.crashes = s.Restarts, s.Crashes
+	for _, r := range s.History {
+		m.history = append(m.history, r.attempt())
+	}
 	for _, executable := range s.Notifying {
 		m.notifying[executable] = true
 	}
@@ -164,7 +197,7 @@ func (m *Machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
 	}
 	g := &generation{
 		number: s.Number, stage: Stage(stage), since: s.Since, born: s.Born, recipe: s.Recipe, before: s.Before,
-		ran: s.Ran, touched: s.Touched, opened: s.Opened, forced: s.Forced, failure: s.Failure, status: s.Status, inFlight: s.InFlight,
+		ran: s.Ran, touched: s.Touched, opened: s.Opened, forced: s.Forced, failure: said(s.Failure), status: s.Status, inFlight: s.InFlight,
 	}
 	for _, saved := range s.Instances {
 		if err := m.restoreInstance(g, saved); err != nil {

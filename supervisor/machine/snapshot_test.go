@@ -2,6 +2,7 @@ package machine
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func (w *world) travel() {
 		}
 		return w.due[t.Number]
 	}
-	text, err := json.Marshal(w.m.Snapshot(due))
+	text, err := json.Marshal(w.m.Snapshot(due, plain))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -78,13 +79,13 @@ func TestMachineTravels(t *testing.T) {
 			if !w.m.Calm() {
 				t.Fatal("it is not calm")
 			}
-			before := jsonOf(t, w.m.Snapshot(never))
+			before := jsonOf(t, w.m.Snapshot(never, plain))
 			old := w.m
 			w.travel()
 			if w.m == old {
 				t.Fatal("it is the same machine")
 			}
-			if after := jsonOf(t, w.m.Snapshot(never)); before != after {
+			if after := jsonOf(t, w.m.Snapshot(never, plain)); before != after {
 				t.Errorf("it was %s\nand is  %s", before, after)
 			}
 			w.upgrade(t)
@@ -98,11 +99,27 @@ func TestRefusalToCaptureTravels(t *testing.T) {
 	p.Held = false
 	w := servingWith(t, p)
 	w.happen(Uncaptured{"no right"})
-	s := w.m.Snapshot(never)
+	s := w.m.Snapshot(never, plain)
 	m, _, err := Restore(p, s, w.at)
-	if err != nil || m.policy != w.m.policy || m.policy.NoUpgrade == "" {
-		t.Errorf("policy %+v, was %+v, %v", m.policy, w.m.policy, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	want := w.m.policy
+	want.NoUpgrade = Said(plain(NoCapture))
+	if w.m.policy.NoUpgrade != NoCapture || m.policy != want {
+		t.Errorf("policy %+v, was %+v", m.policy, w.m.policy)
+	}
+}
+
+// plain gives a reason some words.
+func plain(why Reason) string {
+	switch why := why.(type) {
+	case nil:
+		return ""
+	case Said:
+		return string(why)
+	}
+	return fmt.Sprintf("%T%+v", why, why)
 }
 
 func never(Timer) time.Time { return time.Time{} }
@@ -124,7 +141,7 @@ func TestTimersTravelWithWhatIsLeft(t *testing.T) {
 			return w.at.Add(-time.Hour)
 		}
 		return w.at.Add(5 * time.Second)
-	})
+	}, plain)
 	_, actions, err := Restore(w.m.policy, s, w.at)
 	if err != nil {
 		t.Fatal(err)
@@ -186,13 +203,13 @@ func TestForeignState(t *testing.T) {
 		"dreaming":               func(s *Snapshot) { s.Generations[0].Instances[0].Phase = "dreaming" },
 		"has no generation 4711": func(s *Snapshot) { s.Current = 4711 },
 	} {
-		s := w.m.Snapshot(never)
+		s := w.m.Snapshot(never, plain)
 		change(&s)
 		if _, _, err := Restore(w.m.policy, s, w.at); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v", why, err)
 		}
 	}
-	m, _, err := Restore(w.m.policy, w.m.Snapshot(never), w.at)
+	m, _, err := Restore(w.m.policy, w.m.Snapshot(never, plain), w.at)
 	if err != nil || m.Instances[1].exit.Code != 3 || !m.Instances[1].ended {
 		t.Errorf("%+v, %v", m.Instances[1], err)
 	}

@@ -1,10 +1,8 @@
 package machine
 
-import "fmt"
-
 func (m *Machine) tryUpgrade() {
 	if m.wish.rollback && !m.hasPrevious() {
-		m.refuse(m.wish.requests, noPrevious)
+		m.refuse(m.wish.requests, NoPrevious)
 		m.wish = nil
 		return
 	}
@@ -18,7 +16,7 @@ func (m *Machine) tryUpgrade() {
 		m.upgrade(m.wish)
 		return
 	}
-	m.wish.explain(m, fmt.Sprintf("%d generations still drain (--max-draining)", draining))
+	m.wish.explain(m, TooManyDrain{draining})
 }
 
 func (m *Machine) upgrade(w *wish) {
@@ -44,7 +42,7 @@ func (m *Machine) upgrade(w *wish) {
 	m.candidate = g
 	m.do(a)
 	if g.attempt.From != 0 {
-		m.say(Report{Level: Info, Text: "upgrade begins", Fact: FactUpgrading, Generation: g.number})
+		m.say(Report{Fact: UpgradeBegun, Generation: g.number})
 	}
 }
 
@@ -83,39 +81,39 @@ func (m *Machine) onPrepared(ev Prepared) {
 
 func (m *Machine) onPrepareFailed(ev PrepareFailed) {
 	if g := m.endPreparing(ev.Generation); g != nil {
-		m.fail(g, ev.Why, ev.Status)
+		m.fail(g, Said(ev.Why), ev.Status)
 	}
 }
 
 // fail ends a candidate. What it may have accepted already it can finish: it is
 // told to drain, as any other, and can never be promoted after that.
-func (m *Machine) fail(g *generation, why string, status int) {
+func (m *Machine) fail(g *generation, why Reason, status int) {
 	g.failure = why
 	if !m.served {
 		m.failFirst(g, why, status)
 		return
 	}
-	text := "upgrade failed"
+	r := Report{Fact: UpgradeFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why}
 	if m.current != nil {
-		text = fmt.Sprintf("upgrade failed, generation %d still serves", m.current.number)
+		r.Serving = m.current.number
 	}
-	m.say(Report{Level: Failure, Text: text, Fact: FactFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why})
+	m.say(r)
 	m.conclude(g, OutcomeFailed, why)
 	m.drainGeneration(g)
 	m.endIfDeserted()
 }
 
 // failFirst: a service manager has to see at once that nothing works.
-func (m *Machine) failFirst(g *generation, why string, status int) {
+func (m *Machine) failFirst(g *generation, why Reason, status int) {
 	if m.policy.Held && !g.touched && g.ran && !g.obstructed() {
-		why += "; it was not seen to use the --listen sockets (leave --listen out if the app binds by itself, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)"
+		why = Both{why, SocketsUnused}
 	}
 	if g.ran && status == 0 {
-		why += "; if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET"
+		why = Both{why, WentToBackground}
 	}
 	m.status = status
 	m.conclude(g, OutcomeFailed, why)
-	m.say(Report{Level: Failure, Text: "first generation failed", Fact: FactFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why})
+	m.say(Report{Fact: FirstFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why})
 	m.stop()
 }
 
@@ -130,9 +128,9 @@ func (m *Machine) promote(g *generation) {
 	if m.policy.Steered {
 		m.do(Steer{g.number})
 	}
-	r := Report{Level: Info, Text: "generation ready", Generation: g.number, Took: m.at.Sub(g.born)}
+	r := Report{Fact: GenerationReady, Generation: g.number, Took: m.at.Sub(g.born)}
 	if first {
-		r.Fact = FactServing
+		r.Fact = FirstReady
 	}
 	m.say(r)
 	if old != nil {
@@ -141,6 +139,6 @@ func (m *Machine) promote(g *generation) {
 		m.relieve(old)
 	}
 	if m.settling() == nil {
-		m.conclude(g, OutcomeUpgraded, "")
+		m.conclude(g, OutcomeUpgraded, nil)
 	}
 }

@@ -1,0 +1,271 @@
+package supervisor
+
+import (
+	"fmt"
+
+	"github.com/gracerun/grace/supervisor/host"
+	"github.com/gracerun/grace/supervisor/machine"
+	"github.com/rs/zerolog"
+)
+
+// line is a report in words, as people and programs get it.
+type line struct {
+	machine.Report
+	level zerolog.Level
+	event event
+	text  string
+	why   string
+}
+
+// worded is where all that the machine says gets its words.
+func worded(r machine.Report) line {
+	w := wordings[r.Fact]
+	return line{Report: r, level: w.level, event: w.event, text: textOf(r), why: reasonText(r.Why)}
+}
+
+// event is what a fact is called for programs: hooks, metrics, the service manager and clients of the control socket.
+type event string
+
+const (
+	eventServing    event = "serving"    // the first generation is ready
+	eventUpgrading  event = "upgrading"  // a new generation is begun
+	eventUpgraded   event = "upgraded"   // it serves, and will not be undone
+	eventFailed     event = "failed"     // it does not, and was given up; or the first one was
+	eventUndone     event = "undone"     // it did, and the old one has taken over again
+	eventRefused    event = "refused"    // an upgrade was not begun
+	eventSuperseded event = "superseded" // an upgrade gave way to a later one
+	eventCrashed    event = "crashed"    // an instance that served has ended by itself
+	eventRestarting event = "restarting" // another one takes its place
+	eventKilled     event = "killed"     // an instance did not end in time
+	eventDraining   event = "draining"   // a generation finishes what it has
+	eventDrained    event = "drained"    // a generation that served has ended
+	eventStopping   event = "stopping"   // grace was told to stop, or has nothing left to do
+)
+
+// EventNames lists what a hook can be run for.
+func EventNames() []string {
+	var names []string
+	for _, e := range []event{
+		eventServing, eventUpgrading, eventUpgraded, eventFailed, eventUndone, eventRefused, eventSuperseded,
+		eventCrashed, eventRestarting, eventKilled, eventDraining, eventDrained, eventStopping,
+	} {
+		names = append(names, string(e))
+	}
+	return names
+}
+
+const (
+	debug = zerolog.DebugLevel
+	info  = zerolog.InfoLevel
+	warn  = zerolog.WarnLevel
+	fault = zerolog.ErrorLevel
+)
+
+// wordings has of each fact how much it matters, what it is for programs (mostly nothing), and its text.
+var wordings = map[machine.Fact]struct {
+	level zerolog.Level
+	event event
+	text  string
+}{
+	machine.InstanceStarted:        {info, "", "instance started"},
+	machine.InstanceReady:          {info, "", "instance ready"},
+	machine.InstanceNotReady:       {info, "", "not ready yet"},
+	machine.InstanceEnded:          {info, "", "instance ended"},
+	machine.InstanceFailed:         {warn, "", "instance ended"},
+	machine.InstanceCrashed:        {warn, eventCrashed, "instance ended"},
+	machine.InstanceWithdrawn:      {warn, "", "instance stops by itself"},
+	machine.InstanceRestarting:     {warn, eventRestarting, "restarting"},
+	machine.RestartNotReady:        {warn, "", "restarted instance is not ready"},
+	machine.DrainTimedOut:          {warn, eventKilled, "gave up draining, killing"},
+	machine.KillTimedOut:           {fault, "", "killed, but still there"},
+	machine.WatchdogTimedOut:       {fault, "", "watchdog: no sign of life"},
+	machine.WatchdogLate:           {warn, "", "watchdog: grace was held up itself"},
+	machine.MainProcessMoved:       {info, "", "main process moved"},
+	machine.RemnantsTold:           {info, "", "processes left behind are told to stop"},
+	machine.ReadinessUnseen:        {warn, "", "cannot see readiness: taken for ready after --ready-delay"},
+	machine.AppDescribed:           {debug, "", "app says"},
+	machine.FirstReady:             {info, eventServing, "generation ready"},
+	machine.FirstFailed:            {fault, eventFailed, "first generation failed"},
+	machine.GenerationReady:        {info, "", "generation ready"},
+	machine.GenerationReplaced:     {info, "", "generation replaced"},
+	machine.GenerationEmptying:     {info, eventDraining, "generation draining"},
+	machine.GenerationDraining:     {info, eventDraining, "generation draining"},
+	machine.GenerationToldToStop:   {info, eventDraining, "generation told to stop"},
+	machine.DrainProgress:          {info, "", "draining (%s)"},
+	machine.EmptyTimedOut:          {warn, "", "gave up waiting for idle connections"},
+	machine.GenerationDrained:      {info, eventDrained, "generation ended"},
+	machine.GenerationKilled:       {warn, eventDrained, "generation ended"},
+	machine.FailedGenerationEnded:  {info, "", "generation ended"},
+	machine.FailedGenerationKilled: {warn, "", "generation ended"},
+	machine.UpgradeBegun:           {info, eventUpgrading, "upgrade begins"},
+	machine.UpgradeDone:            {info, eventUpgraded, "upgraded"},
+	machine.UpgradeFailed:          {fault, eventFailed, "upgrade failed"},
+	machine.UpgradeUndone:          {fault, eventUndone, "upgrade undone"},
+	machine.UpgradeWaiting:         {info, "", "upgrade waits"},
+	machine.UpgradeRefused:         {warn, eventRefused, "upgrade refused"},
+	machine.UpgradeSuperseded:      {info, eventSuperseded, "upgrade superseded"},
+	machine.UpgradeForListener:     {warn, "", "upgrading"},
+	machine.Stopping:               {info, eventStopping, "stopping"},
+	machine.StoppingAtOnce:         {warn, eventStopping, "stopping at once"},
+	machine.StopRepeated:           {warn, "", "stopping at once"},
+	machine.ServingBeforeDrain:     {info, "", "serving on before the drain"},
+	machine.AppEnded:               {info, eventStopping, "the app has ended"},
+	machine.ListenerRevived:        {warn, "", "listener %s revived"},
+	machine.ListenerDead:           {fault, "", "listener %s is dead"},
+	machine.ListenerShutDown:       {warn, "", "the app has shut its listener down"},
+	machine.CaptureMissing:         {warn, "", "cannot capture the sockets that the app binds itself"},
+	machine.CaptureFailed:          {fault, "", "cannot capture the app's sockets, so there can be no upgrade"},
+	machine.ReexecWaiting:          {info, "", "reexec waits"},
+	machine.ReexecRefused:          {warn, "", "reexec refused"},
+	machine.ReexecUnsuccessful:     {fault, "", "reexec failed, this grace goes on"},
+	machine.ReexecDone:             {info, "", "another grace takes over"},
+	machine.TakenOver:              {info, "", "taken over"},
+	machine.TroubleNoticed:         {warn, "", "%s"},
+}
+
+func textOf(r machine.Report) string {
+	text := wordings[r.Fact].text
+	switch r.Fact {
+	case machine.DrainProgress:
+		return fmt.Sprintf(text, inFlight(r.Connections, r.Requests))
+	case machine.ListenerRevived, machine.ListenerDead:
+		return fmt.Sprintf(text, r.Listener)
+	case machine.TroubleNoticed:
+		return fmt.Sprintf(text, r.Said)
+	case machine.UpgradeFailed:
+		if r.Serving != 0 {
+			return fmt.Sprintf("%s, generation %d still serves", text, r.Serving)
+		}
+	case machine.UpgradeUndone:
+		return fmt.Sprintf("%s, generation %d serves again", text, r.Serving)
+	}
+	return text
+}
+
+func inFlight(connections, requests *int) string {
+	switch {
+	case connections == nil && requests == nil:
+		return "connections in flight cannot be counted"
+	case connections == nil:
+		return fmt.Sprintf("%d requests in flight", *requests)
+	case requests == nil:
+		return fmt.Sprintf("%d connections in flight", *connections)
+	}
+	return fmt.Sprintf("%d connections, %d requests in flight", *connections, *requests)
+}
+
+var causeTexts = map[machine.Cause]string{
+	machine.GraceStopping:      "grace is stopping",
+	machine.AskedTwice:         "told to stop a second time",
+	machine.NoPrevious:         "nothing else has served before the current generation",
+	machine.NoCapture:          "the app's sockets cannot be captured (" + capturesRemedy + ")",
+	machine.NoSockets:          "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)",
+	machine.LaterRequest:       "a later request asks for something else",
+	machine.OtherUpgrade:       "another one is under way",
+	machine.NotCalm:            "an upgrade or a start is under way",
+	machine.SentStopping:       "it sent STOPPING=1",
+	machine.SuccessorMayFail:   "it takes over again if its successor fails by then",
+	machine.GenerationReturned: "its generation serves again",
+	machine.ConnectionsWait:    "connections wait that came before it was replaced",
+	machine.StopsWhenIdle:      "it is told to stop when its connections are idle",
+	machine.StopsWhenAccepted:  "it is told to stop when it has accepted what waits at the addresses that it has opened itself",
+	machine.StartsWhenAwaited:  "no instance of it is ready: one is started again only if connections wait at its addresses",
+	machine.SocketIsNew:        "only a new generation has the new socket",
+	machine.SocketsUnused:      "it was not seen to use the --listen sockets (leave --listen out if the app binds by itself, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)",
+	machine.WentToBackground:   "if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET",
+	machine.HasDrained:         "drained",
+	machine.HasFailed:          "failed",
+}
+
+const capturesRemedy = "grant the right, see grace doctor, or have grace hold the sockets: --listen"
+
+// reasonText is empty without a reason.
+func reasonText(why machine.Reason) string {
+	switch why := why.(type) {
+	case machine.Said:
+		return string(why)
+	case machine.Cause:
+		return causeTexts[why]
+	case machine.Both:
+		return reasonText(why.First) + "; " + reasonText(why.Second)
+	case machine.Exit, machine.InstanceExited, machine.NotReadyInTime, machine.LeftBehind, machine.RequestsInFlight:
+		return instanceReason(why)
+	case machine.InFlightWhenCounted, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy:
+		return generationReason(why)
+	case machine.ShutDownBy, machine.NothingListens, machine.CaptureRefused:
+		return socketReason(why)
+	}
+	return ""
+}
+
+func instanceReason(why machine.Reason) string {
+	switch why := why.(type) {
+	case machine.Exit:
+		return exitText(why)
+	case machine.InstanceExited:
+		return "instance ended: " + exitText(why.Exit)
+	case machine.NotReadyInTime:
+		text := fmt.Sprintf("instance %d (pid %d) was not ready within %s", why.Instance, why.PID, why.After)
+		if why.More != nil {
+			text += ": " + reasonText(why.More)
+		}
+		return text
+	case machine.LeftBehind:
+		return host.ListRest(why.Rest)
+	case machine.RequestsInFlight:
+		return fmt.Sprintf("%d requests in flight when it last said", why.Requests)
+	}
+	return ""
+}
+
+func exitText(e machine.Exit) string {
+	switch {
+	case e.NotRun != "":
+		return e.NotRun
+	case e.Unknown:
+		return "status unknown"
+	case e.Signal != 0:
+		return "signal: " + e.Signal.String()
+	}
+	return fmt.Sprintf("exit status %d", e.Code)
+}
+
+func generationReason(why machine.Reason) string {
+	switch why := why.(type) {
+	case machine.InFlightWhenCounted:
+		return fmt.Sprintf("%d connections in flight when last counted", why.Connections)
+	case machine.KilledInFlight:
+		return fmt.Sprintf("killed, with %d connections in flight when last counted", why.Connections)
+	case machine.StopsWhenIdleOr:
+		return fmt.Sprintf("it is told to stop when its connections are idle, or %s have passed (--empty) and it has accepted all", why.After)
+	case machine.TooManyDrain:
+		return fmt.Sprintf("%d generations still drain (--max-draining)", why.Generations)
+	case machine.RunsTheSame:
+		return fmt.Sprintf("it runs the same executable in the same directory as generation %d: %s in %s", why.Generation, why.Executable, why.Dir)
+	case machine.RestartPolicy:
+		return "--restart " + string(why.Restart)
+	}
+	return ""
+}
+
+func socketReason(why machine.Reason) string {
+	switch why := why.(type) {
+	case machine.ShutDownBy:
+		return suspectText(why) + " shut it down; connections in its queue were reset"
+	case machine.NothingListens:
+		return "nothing listens on " + why.Address
+	case machine.CaptureRefused:
+		return why.Why + " (" + capturesRemedy + ")"
+	}
+	return ""
+}
+
+func suspectText(s machine.ShutDownBy) string {
+	switch {
+	case s.Generation == 0:
+		return "an app"
+	case s.Ended:
+		return fmt.Sprintf("generation %d, which has just ended,", s.Generation)
+	}
+	return fmt.Sprintf("generation %d, which drains,", s.Generation)
+}

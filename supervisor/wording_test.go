@@ -1,0 +1,117 @@
+package supervisor
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+func TestEveryFactHasWords(t *testing.T) {
+	for _, fact := range machine.Facts() {
+		l := worded(machine.Report{Fact: fact, Serving: 1, Listener: "web", Said: "something"})
+		if l.text == "" || strings.Contains(l.text, "%") {
+			t.Errorf("fact %d is put as %q", fact, l.text)
+		}
+		if l.event != "" && !slices.Contains(EventNames(), string(l.event)) {
+			t.Errorf("%q is the event %q, which no hook can name", l.text, l.event)
+		}
+	}
+	if len(wordings) != len(machine.Facts()) {
+		t.Errorf("%d facts have words, and there are %d", len(wordings), len(machine.Facts()))
+	}
+}
+
+func TestEveryEventHappens(t *testing.T) {
+	for _, name := range EventNames() {
+		if !slices.ContainsFunc(machine.Facts(), func(f machine.Fact) bool { return string(wordings[f].event) == name }) {
+			t.Errorf("no fact is the event %s", name)
+		}
+	}
+}
+
+// reasons has one of each type, and how it reads.
+var reasons = map[machine.Reason]string{
+	machine.Said("hello"): "hello",
+	machine.Both{First: machine.HasFailed, Second: machine.Said("hello")}: "failed; hello",
+	machine.GraceStopping:                                           "grace is stopping",
+	machine.Exit{Code: 3}:                                           "exit status 3",
+	machine.Exit{Signal: 9}:                                         "signal: killed",
+	machine.Exit{Unknown: true}:                                     "status unknown",
+	machine.Exit{NotRun: "no room"}:                                 "no room",
+	machine.InstanceExited{Exit: machine.Exit{Code: 3}}:             "instance ended: exit status 3",
+	machine.NotReadyInTime{Instance: 2, PID: 7, After: time.Minute}: "instance 2 (pid 7) was not ready within 1m0s",
+	machine.NotReadyInTime{Instance: 2, PID: 7, After: time.Minute, More: machine.Said("nothing waits on web")}: "instance 2 (pid 7) was not ready within 1m0s: nothing waits on web",
+	machine.RequestsInFlight{Requests: 3}:                                   "3 requests in flight when it last said",
+	machine.InFlightWhenCounted{Connections: 3}:                             "3 connections in flight when last counted",
+	machine.KilledInFlight{Connections: 3}:                                  "killed, with 3 connections in flight when last counted",
+	machine.StopsWhenIdleOr{After: time.Minute}:                             "it is told to stop when its connections are idle, or 1m0s have passed (--empty) and it has accepted all",
+	machine.TooManyDrain{Generations: 2}:                                    "2 generations still drain (--max-draining)",
+	machine.RunsTheSame{Generation: 2, Executable: "/bin/app", Dir: "/srv"}: "it runs the same executable in the same directory as generation 2: /bin/app in /srv",
+	machine.RestartPolicy{Restart: machine.RestartNever}:                    "--restart never",
+	machine.ShutDownBy{}:                                                    "an app shut it down; connections in its queue were reset",
+	machine.ShutDownBy{Generation: 2}:                                       "generation 2, which drains, shut it down; connections in its queue were reset",
+	machine.ShutDownBy{Generation: 2, Ended: true}:                          "generation 2, which has just ended, shut it down; connections in its queue were reset",
+	machine.NothingListens{Address: "[::]:80"}:                              "nothing listens on [::]:80",
+	machine.CaptureRefused{Why: "no right"}:                                 "no right (" + capturesRemedy + ")",
+}
+
+func TestEveryReasonHasWords(t *testing.T) {
+	tried := map[string]bool{"LeftBehind": true}
+	for why, want := range reasons {
+		tried[reflect.TypeOf(why).Name()] = true
+		if got := reasonText(why); got != want {
+			t.Errorf("%T%+v reads %q, not %q", why, why, got, want)
+		}
+	}
+	left := machine.LeftBehind{Rest: []machine.Remnant{{PID: 7, Command: "sleep", Told: true}, {PID: 8, Command: "tail"}}}
+	if got := reasonText(left); got != "pid 7 (sleep), pid 8 (tail, which finishes by itself)" {
+		t.Errorf("what is left behind reads %q", got)
+	}
+	if got := reasonText(nil); got != "" {
+		t.Errorf("no reason reads %q", got)
+	}
+	for _, name := range reasonTypes(t) {
+		if !tried[name] {
+			t.Errorf("it is not tried how machine.%s reads", name)
+		}
+	}
+	for _, cause := range machine.Causes() {
+		if reasonText(cause) == "" {
+			t.Errorf("cause %d has no words", cause)
+		}
+	}
+}
+
+// reasonTypes are all that the machine's source has.
+func reasonTypes(t *testing.T) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob("machine/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the machine's source: %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range parsed.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Name.Name == "isReason" {
+				names = append(names, f.Recv.List[0].Type.(*ast.Ident).Name)
+			}
+		}
+	}
+	return names
+}
