@@ -65,8 +65,9 @@
 //
 // # What it tells
 //
-// The log (see [Log]) says "start draining (3 in flight)", each second "draining... (3 in flight)", and last
-// "drained in 1.2s" or "gave up with 3 in flight". The supervisor gets the same count. What did not end in time is named.
+// The log (see [Log]) says "start draining (3 in flight)" with the cause, such as "received SIGTERM", each second
+// "draining... (3 in flight)", and last "drained in 1.2s" or, if anything did not end in time, "gave up after 20.0s (3 in
+// flight)" with its name. The supervisor gets the same count.
 //
 // # Streams
 //

@@ -25,10 +25,13 @@ import (
 // cut, and what has not begun does not begin any more. The same signal again within half a second is no second one: many
 // parents signal a process and then its group.
 //
-// The log tells each second how many requests are in flight, and so does a message to the supervisor.
+// A signal may come in the start-up, between New and Wait. SIGTERM and SIGINT begin the drain then, too: what was given to
+// the Drain is ended; what is given to it after its phase has begun is not served, started nor called, and the log says
+// so; and Wait returns at once, without Ready. The start-up itself goes on until Wait; one that takes long selects on
+// Draining. SIGQUIT and a second signal have their default action in the start-up: they end the process at once.
 //
-// What comes when its phase has begun already comes too late: it is not served, started nor called, and the log says
-// so.
+// The log says what began the drain, each second how many requests are in flight, and how the drain ended. The supervisor
+// is told the number, too.
 type Drain struct {
 	o        options
 	log      *slog.Logger
@@ -49,6 +52,7 @@ type Drain struct {
 	steps   [phases][]step
 	servers []*server
 	errs    []error
+	late    []string // names of steps that did not end in time
 }
 
 // New handles the process's signals from now on (see Signals) until the drain has ended.
@@ -79,7 +83,7 @@ func (d *Drain) run() {
 	defer close(d.done)
 	defer d.stop.close()
 	<-d.stop.begin.Done()
-	ctx, cancel := context.WithTimeoutCause(d.stop.now, d.o.timeout, fmt.Errorf("the timeout of %v is over", d.o.timeout))
+	ctx, cancel := context.WithTimeoutCause(d.stop.now, d.o.timeout, fmt.Errorf("the timeout of %v has expired", d.o.timeout))
 	defer cancel()
 	close(d.draining)
 	ended := make(chan struct{})
@@ -109,7 +113,9 @@ func (d *Drain) cut() int {
 
 // Drain begins the drain, for programs that handle the signals themselves, and does not wait for its end. Only the
 // first call does something.
-func (d *Drain) Drain() { d.stop.start() }
+func (d *Drain) Drain() { d.stop.start(errCalled) }
+
+var errCalled = errors.New("the program called Drain")
 
 // Draining is closed when the drain begins.
 func (d *Drain) Draining() <-chan struct{} { return d.draining }
@@ -133,6 +139,7 @@ func (d *Drain) Err() error {
 // Wait calls handoff.Ready when each server that was given to Start accepts connections, waits until the drain has
 // ended, and returns Err. Call it last, when the program is complete: there may be no server at all.
 func (d *Drain) Wait() error {
+	d.stop.waits.Store(true)
 	d.ready()
 	<-d.done
 	return d.Err()
@@ -152,7 +159,7 @@ func (d *Drain) sayReady() {
 	default:
 	}
 	if err := handoff.Ready(); err != nil {
-		d.fail(fmt.Errorf("cannot go on serving: %w", err))
+		d.fail(fmt.Errorf("cannot announce that the program is ready: %w", err))
 	}
 }
 
@@ -215,8 +222,8 @@ func (d *Drain) serve(s *server, serve func(net.Listener) error) error {
 	if !s.ln.stopped() && !s.ln.accepted() {
 		return fmt.Errorf("cannot start %s: %w", s.name, err)
 	}
-	d.fail(acceptError(err))
-	d.Drain()
+	d.fail(s.acceptError(err))
+	d.stop.start(fmt.Errorf("%s was shut down by the program", s.name))
 	return nil
 }
 
@@ -295,9 +302,9 @@ func (d *Drain) fail(err error) {
 	d.mu.Lock()
 	d.errs = append(d.errs, err)
 	d.mu.Unlock()
-	d.Drain()
+	d.stop.start(err)
 }
 
 func (d *Drain) tooLate(name string) {
-	d.log.Warn("it came too late: its phase of the drain has begun", "step", name)
+	d.log.Warn("not started: its phase of the drain has begun", "step", name)
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -144,7 +146,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			nil,
 			func(t *testing.T, d *Drain, _ *diary) { d.On(Requests, "api", hangs(t)) },
 			20 * time.Second,
-			[]string{"cannot end api: it had not ended: the timeout of 20s is over"},
+			[]string{"cannot end api: still running: the timeout of 20s has expired"},
 			nil,
 		},
 		"before others it leaves a tenth to each": {
@@ -155,7 +157,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.On(Resources, "database", order.step("database"))
 			},
 			8 * time.Second,
-			[]string{"cannot end api: it had not ended: its share of the time, 8s, is over"},
+			[]string{"cannot end api: still running: its share of the timeout, 8s, has expired"},
 			[]string{"rooms", "database"},
 		},
 		"a phase with its own timeout": {
@@ -165,7 +167,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.On(Requests, "admin", order.step("admin"))
 			},
 			3 * time.Second,
-			[]string{"cannot end api: it had not ended: its share of the time, 3s, is over"},
+			[]string{"cannot end api: still running: its share of the timeout, 3s, has expired"},
 			[]string{"admin"},
 		},
 		"resources share alike": {
@@ -177,8 +179,8 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			},
 			6 * time.Second,
 			[]string{
-				"cannot end third: it had not ended: its share of the time, 3s, is over",
-				"cannot end second: it had not ended: its share of the time, 3s, is over",
+				"cannot end third: still running: its share of the timeout, 3s, has expired",
+				"cannot end second: still running: its share of the timeout, 3s, has expired",
 			},
 			[]string{"first"},
 		},
@@ -192,7 +194,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.On(Resources, "database", order.step("database"))
 			},
 			18 * time.Second,
-			[]string{"cannot end the workers mailer, ticker (2 of them): they go on still: its share of the time, 18s, is over"},
+			[]string{"cannot end workers mailer, ticker (2 of them): still running: its share of the timeout, 18s, has expired"},
 			[]string{"database"},
 		},
 		"everything": {
@@ -204,11 +206,11 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			},
 			10 * time.Second,
 			[]string{
-				"cannot end accepting: it had not ended: its share of the time, 6s, is over",
-				"cannot end requests: it had not ended: its share of the time, 1s, is over",
-				"cannot end streams: it had not ended: its share of the time, 1s, is over",
-				"cannot end workers: it had not ended: its share of the time, 1s, is over",
-				"cannot end resources: it had not ended: the timeout of 10s is over",
+				"cannot end accepting: still running: its share of the timeout, 6s, has expired",
+				"cannot end requests: still running: its share of the timeout, 1s, has expired",
+				"cannot end streams: still running: its share of the timeout, 1s, has expired",
+				"cannot end workers: still running: its share of the timeout, 1s, has expired",
+				"cannot end resources: still running: the timeout of 10s has expired",
 			},
 			nil,
 		},
@@ -229,7 +231,71 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				if got := strings.Count(log.String(), "did not end in time"); got != len(tt.err) {
 					t.Errorf("%d steps are named in the log, not %d:\n%s", got, len(tt.err), log)
 				}
+				mustGiveUp(t, log.String(), tt.took, tt.err)
 			})
+		})
+	}
+}
+
+// mustGiveUp checks that the last line of the log does not say that all has ended, and names what has not.
+func mustGiveUp(t *testing.T, log string, took time.Duration, errs []string) {
+	t.Helper()
+	var late []string
+	for _, err := range errs {
+		name, _, _ := strings.Cut(strings.TrimPrefix(err, "cannot end "), ": ")
+		late = append(late, name)
+	}
+	names := strings.Join(late, ", ")
+	if strings.ContainsAny(names, " ") {
+		names = strconv.Quote(names)
+	}
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	last := lines[len(lines)-1]
+	if want := fmt.Sprintf(`level=WARN msg="gave up after %.1fs (0 in flight)" unfinished=%s`, took.Seconds(), names); !strings.HasSuffix(last, want) {
+		t.Errorf("the last line of the log is %s, not %s", last, want)
+	}
+}
+
+// The cause is the first thing that began the drain.
+func TestLogTellsWhatBeganTheDrain(t *testing.T) {
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the lease has expired"))
+	for name, tt := range map[string]struct {
+		opts  []Option
+		begin func(d *Drain)
+		want  string
+	}{
+		"a signal": {
+			[]Option{Signals(syscall.SIGUSR1)},
+			func(*Drain) { raise(t, syscall.SIGUSR1) },
+			`"received SIGUSR1"`,
+		},
+		"an error": {
+			nil,
+			func(d *Drain) { d.Go("mailer", func(context.Context) error { return errors.New("no such host") }) },
+			`"worker mailer failed: no such host"`,
+		},
+		"the program": {nil, func(d *Drain) { d.Drain() }, `"the program called Drain"`},
+		"the context": {[]Option{Context(ended)}, func(*Drain) {}, `"the lease has expired"`},
+		"a closed server": {
+			nil,
+			func(d *Drain) {
+				srv, ln := &http.Server{}, listen(t)
+				mustStart(t, d, srv, ln)
+				srv.Close()
+			},
+			"was shut down by the program",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, log := newQuiet(tt.opts...)
+			d.stop.waits.Store(true)
+			tt.begin(d)
+			receive(t, d.Done())
+			first, _, _ := strings.Cut(log.String(), "\n")
+			if !strings.Contains(first, `msg="start draining (0 in flight)" cause=`) || !strings.Contains(first, tt.want) {
+				t.Errorf("the log begins with %s", first)
+			}
 		})
 	}
 }
@@ -282,7 +348,7 @@ func TestWorkersErrorBeginsTheDrain(t *testing.T) {
 	d, _ := newQuiet()
 	d.Go("done soon", func(context.Context) error { return nil })
 	d.Go("mailer", func(context.Context) error { return errors.New("no such host") })
-	mustSay(t, d.Wait(), "cannot go on with worker mailer: no such host")
+	mustSay(t, d.Wait(), "worker mailer failed: no such host")
 }
 
 func TestSecondSignalBeginsNothingMore(t *testing.T) {
@@ -294,13 +360,14 @@ func TestSecondSignalBeginsNothingMore(t *testing.T) {
 		t.Error("the database was closed, though everything had to end at once")
 		return nil
 	}))
+	d.stop.waits.Store(true)
 	raise(t, syscall.SIGTERM)
 	receive(t, hanging)
 	raise(t, syscall.SIGINT)
 	receive(t, d.Done())
 	mustSay(t, d.Err(),
-		"cannot end api: it had not ended: a second signal came: interrupt",
-		"cannot end database: cannot begin: a second signal came: interrupt")
+		"cannot end api: still running: second signal: received SIGINT",
+		"cannot end database: not started: second signal: received SIGINT")
 }
 
 func TestWhatComesTooLateDoesNotBegin(t *testing.T) {
@@ -319,7 +386,7 @@ func TestWhatComesTooLateDoesNotBegin(t *testing.T) {
 	if err := d.Wait(); err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(log.String(), "came too late"); n != 4 {
+	if n := strings.Count(log.String(), "not started: its phase of the drain has begun"); n != 4 {
 		t.Errorf("the log tells %d times, not 4:\n%s", n, log)
 	}
 }
@@ -374,7 +441,7 @@ func TestCutRequestsNameTheirServer(t *testing.T) {
 	receive(t, working)
 	d.Drain()
 	name := "server " + ln.Addr().String()
-	mustSay(t, d.Wait(), "cannot end "+name+": cannot finish 1 requests: its share of the time, 1ms, is over")
+	mustSay(t, d.Wait(), "cannot end "+name+": cut unfinished requests (1): its share of the timeout, 1ms, has expired")
 	if !strings.Contains(log.String(), name) {
 		t.Errorf("the log does not name it:\n%s", log)
 	}

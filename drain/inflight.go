@@ -1,8 +1,10 @@
 package drain
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,7 +82,7 @@ func (d *Drain) askToLeave(w http.ResponseWriter) {
 
 // report tells how the drain goes, each second until ended is closed.
 func (d *Drain) report(ended <-chan struct{}) {
-	d.log.Info(fmt.Sprintf("start draining (%d in flight)", d.tell(handoff.Stopping)))
+	d.log.Info(fmt.Sprintf("start draining (%d in flight)", d.tell(handoff.Stopping)), "cause", context.Cause(d.stop.begin))
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
@@ -135,9 +137,20 @@ func (d *Drain) awaitMessage() {
 
 // conclude is told how many requests were given up.
 func (d *Drain) conclude(took time.Duration, cut int) {
-	if cut > 0 {
-		d.log.Warn(fmt.Sprintf("gave up with %d in flight", cut))
+	late := d.notEnded()
+	if cut == 0 && late == "" {
+		d.log.Info(fmt.Sprintf("drained in %.1fs", took.Seconds()))
 		return
 	}
-	d.log.Info(fmt.Sprintf("drained in %.1fs", took.Seconds()))
+	var unfinished []any
+	if late != "" {
+		unfinished = []any{"unfinished", late}
+	}
+	d.log.Warn(fmt.Sprintf("gave up after %.1fs (%d in flight)", took.Seconds(), cut), unfinished...)
+}
+
+func (d *Drain) notEnded() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.late, ", ")
 }

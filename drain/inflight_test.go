@@ -69,7 +69,7 @@ func TestLogTellsWhatWasGivenUp(t *testing.T) {
 			d.Drain()
 			d.Wait()
 			mustLog(t, log, "start draining (3 in flight)", "draining... (3 in flight)",
-				"a step of the drain did not end in time", "gave up with 3 in flight")
+				"step did not end in time", "gave up after 1.5s (3 in flight)")
 		})
 	})
 	for name, tt := range map[string]struct {
@@ -94,7 +94,7 @@ func TestLogTellsWhatWasGivenUp(t *testing.T) {
 			}
 			d.Drain()
 			d.Wait()
-			if log := log.String(); !strings.Contains(log, "gave up with 1 in flight") || strings.Contains(log, "drained") {
+			if log := log.String(); !strings.Contains(log, "s (1 in flight)\" unfinished=") || strings.Contains(log, "drained") {
 				t.Errorf("the log does not tell of the one that was given up:\n%s", log)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 var roles = map[string]func(){
 	"server that drains":     func() { serveUntilStopped(drainingServe) },
 	"server that shuts down": func() { serveUntilStopped(plainShutdown) },
+	"slow start":             startSlowly,
 }
 
 const roleVariable = "GRACE_TEST_ROLE"

@@ -33,7 +33,7 @@ type step struct {
 func guarded(name string, f func(ctx context.Context) error) step {
 	return step{name, func(ctx context.Context) error {
 		if ctx.Err() != nil {
-			return fmt.Errorf("cannot begin: %w", context.Cause(ctx))
+			return fmt.Errorf("not started: %w", context.Cause(ctx))
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- f(ctx) }()
@@ -41,7 +41,7 @@ func guarded(name string, f func(ctx context.Context) error) step {
 		case err := <-ended:
 			return err
 		case <-ctx.Done():
-			return fmt.Errorf("it had not ended: %w", context.Cause(ctx))
+			return fmt.Errorf("still running: %w", context.Cause(ctx))
 		}
 	}}
 }
@@ -64,9 +64,25 @@ func (d *Drain) runPhase(ctx context.Context, p Phase) {
 		running.Go(func() { d.runStep(ctx, p, s) })
 	}
 	if p == Workers {
-		d.fail(d.workers.finish(ctx, d.log))
+		d.endWorkers(ctx)
 	}
 	running.Wait()
+}
+
+func (d *Drain) endWorkers(ctx context.Context) {
+	running := d.workers.finish(ctx)
+	if running == "" {
+		return
+	}
+	d.log.Warn("workers did not end in time", "workers", running, "error", context.Cause(ctx))
+	d.giveUp("workers " + running)
+	d.fail(fmt.Errorf("cannot end workers %s: still running: %w", running, context.Cause(ctx)))
+}
+
+func (d *Drain) giveUp(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.late = append(d.late, name)
 }
 
 // runInReverse gives each step an even share of the time that is left, so that one that hangs leaves theirs to the
@@ -86,7 +102,8 @@ func (d *Drain) runStep(ctx context.Context, p Phase, s step) {
 		return
 	}
 	if ctx.Err() != nil {
-		d.log.Warn("a step of the drain did not end in time", "phase", p.String(), "step", s.name, "error", err)
+		d.log.Warn("step did not end in time", "phase", p.String(), "step", s.name, "error", err)
+		d.giveUp(s.name)
 	}
 	if p == Requests || p == Streams {
 		d.overdue.Store(true)
@@ -118,5 +135,5 @@ func withLimit(ctx context.Context, limit time.Duration) (context.Context, conte
 	if limit >= left(ctx) {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("its share of the time, %v, is over", limit.Round(time.Millisecond)))
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("its share of the timeout, %v, has expired", limit.Round(time.Millisecond)))
 }

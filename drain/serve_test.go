@@ -218,7 +218,7 @@ func hang(t *testing.T, opts ...Option) (s *served, draining <-chan struct{}) {
 func TestTimeoutCutsRequests(t *testing.T) {
 	s, _ := hang(t, Timeout(time.Millisecond))
 	s.cancel()
-	s.end("cannot finish 1 requests: the timeout of 1ms is over")
+	s.end("cut unfinished requests (1): the timeout of 1ms has expired")
 }
 
 func TestTimeoutOfIdleClientsIsNoError(t *testing.T) {
@@ -263,13 +263,13 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	raise(t, syscall.SIGTERM)
 	receive(t, draining)
 	raise(t, syscall.SIGINT)
-	s.end("a second signal came: interrupt")
+	s.end("second signal: received SIGINT")
 }
 
 func TestQuitEndsAtOnce(t *testing.T) {
 	s, _ := hang(t)
 	raise(t, syscall.SIGQUIT)
-	s.end("a signal came that ends at once: quit")
+	s.end("received SIGQUIT")
 }
 
 // A context of signal.NotifyContext ends by the signal that Serve gets too: that one is not the second.
@@ -307,7 +307,7 @@ func TestServeIsReadyWhenItAccepts(t *testing.T) {
 func TestServeEndsWithItsErrors(t *testing.T) {
 	t.Run("handoff.Ready", func(t *testing.T) {
 		t.Setenv("NOTIFY_SOCKET", "@nobody listens here")
-		serveEcho(t).end("cannot go on serving: cannot tell the supervisor READY=1")
+		serveEcho(t).end("cannot announce that the program is ready: cannot tell the supervisor READY=1")
 	})
 	t.Run("Accept", func(t *testing.T) {
 		ln := listen(t)

@@ -95,11 +95,11 @@ func (d *Drain) baseContext(ln net.Listener, next func(net.Listener) context.Con
 }
 
 // acceptError leaves out the ends that were asked for, here or by the owner of the server.
-func acceptError(err error) error {
+func (s *server) acceptError(err error) error {
 	if errors.Is(err, errStopped) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("cannot go on serving: %w", err)
+	return fmt.Errorf("%s failed: %w", s.name, err)
 }
 
 // stopAccepting leaves it to finish to close a listener that does not heed.
@@ -125,7 +125,7 @@ func (s *server) finish(ctx context.Context, linger time.Duration) error {
 	if s.cut == 0 {
 		return nil
 	}
-	return fmt.Errorf("cannot finish %d requests: %w", s.cut, context.Cause(ctx))
+	return fmt.Errorf("cut unfinished requests (%d): %w", s.cut, context.Cause(ctx))
 }
 
 func (s *server) streaming() bool { return s.conns.count((*connection).streaming) > 0 }
@@ -137,7 +137,7 @@ const farewellInterval = 10 * time.Millisecond
 func (d *Drain) endHijacked(ctx context.Context) error {
 	err := d.hijacks.goAway(ctx, min(d.o.spread, time.Duration(d.hijacks.count())*farewellInterval))
 	if n := d.hijacks.silent(); n > 0 {
-		d.log.Info(fmt.Sprintf("%d clients of WebSockets did not answer the close frame in %v", n, mutePatience))
+		d.log.Info(fmt.Sprintf("%d WebSocket clients did not answer the close frame within %v", n, mutePatience))
 	}
 	return err
 }
@@ -163,7 +163,7 @@ func (s *server) end(ctx context.Context) error {
 		return nil
 	}
 	s.cut += streams
-	return fmt.Errorf("cannot end %d streams: %w", streams, context.Cause(ctx))
+	return fmt.Errorf("cut streams (%d): %w", streams, context.Cause(ctx))
 }
 
 // shutdown does not wait for the handlers of requests that were cut, as Shutdown would.

@@ -6,16 +6,20 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stop turns signals and the caller's context into two moments.
 type stop struct {
-	begin context.Context // done when the drain has to begin
+	begin context.Context // done when the drain has to begin, for a cause
 	now   context.Context // done when the drain has to end, for a cause
+	waits atomic.Bool     // somebody waits for the end of the drain
 
-	start   context.CancelFunc
+	start   context.CancelCauseFunc
 	cut     context.CancelCauseFunc
 	signals chan os.Signal
 	closed  chan struct{}
@@ -39,7 +43,7 @@ func watch(o options) *stop {
 
 func newStop(ctx context.Context) *stop {
 	s := &stop{signals: make(chan os.Signal, 2), closed: make(chan struct{}), ended: make(chan struct{})}
-	s.begin, s.start = context.WithCancel(ctx)
+	s.begin, s.start = context.WithCancelCause(ctx)
 	s.now, s.cut = context.WithCancelCause(context.Background())
 	return s
 }
@@ -56,21 +60,41 @@ func (s *stop) run(begin []os.Signal) {
 			case first == nil && slices.Contains(begin, sig):
 				first, came = sig, time.Now()
 			case first == nil:
-				s.cut(fmt.Errorf("a signal came that ends at once: %v", sig))
+				s.end(sig, received{sig})
 			case sig != first || time.Since(came) >= repetition:
-				s.cut(fmt.Errorf("a second signal came: %v", sig))
+				s.end(sig, fmt.Errorf("second signal: %w", received{sig}))
 			}
-			s.start()
+			s.start(received{sig})
 		case <-s.closed:
 			return
 		}
 	}
 }
 
+// end cuts everything. A program that does not wait for the drain yet would not notice: it is in its start-up, which may
+// hang. There the signal has its default action, which for SIGQUIT also shows where each goroutine is.
+func (s *stop) end(sig os.Signal, cause error) {
+	if number, ok := sig.(syscall.Signal); ok && !s.waits.Load() {
+		signal.Reset(sig)
+		_ = syscall.Kill(os.Getpid(), number)
+	}
+	s.cut(cause)
+}
+
+// received is the signal that something is done for.
+type received struct{ os.Signal }
+
+func (r received) Error() string {
+	if number, ok := r.Signal.(syscall.Signal); ok {
+		return "received " + unix.SignalName(number)
+	}
+	return "received " + r.Signal.String()
+}
+
 func (s *stop) close() {
 	signal.Stop(s.signals)
 	close(s.closed)
 	<-s.ended
-	s.start()
+	s.start(nil)
 	s.cut(nil)
 }

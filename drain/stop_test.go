@@ -26,6 +26,7 @@ func TestSignalThatIsRepeatedAtOnceIsOne(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStop(t.Context())
 				defer s.close()
+				s.waits.Store(true)
 				go s.run([]os.Signal{syscall.SIGTERM, syscall.SIGINT})
 				s.signals <- syscall.SIGTERM
 				synctest.Wait()

@@ -448,7 +448,7 @@ func (h *hijacks) goAway(ctx context.Context, spread time.Duration) error {
 		<-h.changed
 	}
 	if n := h.cut(); n > 0 {
-		return fmt.Errorf("%d of them did not end: %w", n, context.Cause(ctx))
+		return fmt.Errorf("cut connections (%d): %w", n, context.Cause(ctx))
 	}
 	return nil
 }
@@ -492,7 +492,7 @@ func (h *hijacks) waitedFor() string {
 			oldest = conn
 		}
 	}
-	return fmt.Sprintf("%d hijacked connections, the oldest a %s of %v, open for %v",
+	return fmt.Sprintf("%d hijacked connections, the oldest a %s from %v, open for %v",
 		len(h.conns), oldest.kind(), oldest.RemoteAddr(), time.Since(oldest.since).Round(time.Second))
 }
 

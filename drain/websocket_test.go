@@ -530,7 +530,7 @@ func TestGoAwayTellsHowManyStayed(t *testing.T) {
 			}
 		})
 		err := h.goAway(ctx, 0)
-		if want := "2 of them did not end: context deadline exceeded"; fmt.Sprint(err) != want {
+		if want := "cut connections (2): context deadline exceeded"; fmt.Sprint(err) != want {
 			t.Errorf("%v, not %v", err, want)
 		}
 	})

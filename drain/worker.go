@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -27,7 +26,7 @@ func (d *Drain) Go(name string, work func(ctx context.Context) error) {
 		defer d.workers.end(name)
 		err := work(d.workers.ctx)
 		if err != nil && !(d.workers.ctx.Err() != nil && errors.Is(err, context.Canceled)) {
-			d.fail(fmt.Errorf("cannot go on with worker %s: %w", name, err))
+			d.fail(fmt.Errorf("worker %s failed: %w", name, err))
 		}
 	}()
 }
@@ -71,7 +70,7 @@ func consume[Job any](d *Drain, receive func(context.Context) (Job, error), work
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("cannot take a job: %w", err)
+			return fmt.Errorf("cannot receive a job: %w", err)
 		}
 		if err := work(d.workers.late, job); err != nil {
 			return err
@@ -125,8 +124,9 @@ func (w *workers) busy() bool {
 	return len(w.running) > 0
 }
 
-// finish tells the workers to end, and waits for them. A worker may start others until all have ended.
-func (w *workers) finish(ctx context.Context, log *slog.Logger) error {
+// finish tells the workers to end, waits for them, and returns the names of those that go on running. A worker may start
+// others until all have ended.
+func (w *workers) finish(ctx context.Context) (running string) {
 	w.cancel()
 	defer w.tooLate()
 	for ctx.Err() == nil && !w.close() {
@@ -135,12 +135,7 @@ func (w *workers) finish(ctx context.Context, log *slog.Logger) error {
 		case <-ctx.Done():
 		}
 	}
-	names := w.abandon()
-	if names == "" {
-		return nil
-	}
-	log.Warn("workers did not end in time", "workers", names, "error", context.Cause(ctx))
-	return fmt.Errorf("cannot end the workers %s: they go on still: %w", names, context.Cause(ctx))
+	return w.abandon()
 }
 
 // close tells whether all have ended. If so, none can start any more.

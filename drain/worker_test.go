@@ -53,7 +53,7 @@ func TestEveryGoesOnUntilTheDrain(t *testing.T) {
 func TestErrorOfWhatIsDoneOftenBeginsTheDrain(t *testing.T) {
 	d, _ := newQuiet()
 	d.Every("ticker", time.Nanosecond, func(context.Context) error { return errors.New("no more ink") })
-	mustSay(t, d.Wait(), "cannot go on with worker ticker: no more ink")
+	mustSay(t, d.Wait(), "worker ticker failed: no more ink")
 }
 
 func TestConsumerFinishesItsJobAndTakesNoMore(t *testing.T) {
@@ -107,8 +107,8 @@ func TestConsumerThatWaitsIsToldToStop(t *testing.T) {
 func TestConsumersErrorsBeginTheDrain(t *testing.T) {
 	work := errors.New("no paper")
 	for want, tt := range map[string]struct{ receive, work error }{
-		"cannot go on with worker consumer: cannot take a job: EOF": {io.EOF, nil},
-		"cannot go on with worker consumer: no paper":               {nil, work},
+		"worker consumer failed: cannot receive a job: EOF": {io.EOF, nil},
+		"worker consumer failed: no paper":                  {nil, work},
 	} {
 		d, _ := newQuiet()
 		Consume(d, "consumer",
@@ -126,7 +126,7 @@ func TestJobThatTakesTooLongIsToldSo(t *testing.T) {
 		func(ctx context.Context, _ int) error { close(begun); <-ctx.Done(); close(ended); return nil })
 	receive(t, begun)
 	d.Drain()
-	mustSay(t, d.Wait(), "cannot end the workers consumer: they go on still: its share of the time, 1ms, is over")
+	mustSay(t, d.Wait(), "cannot end workers consumer: still running: its share of the timeout, 1ms, has expired")
 	receive(t, ended)
 	if log.Len() == 0 {
 		t.Error("the log does not say so")

@@ -170,7 +170,7 @@ func (s *Server) cut(ctx context.Context) error {
 	if n == 0 {
 		return nil
 	}
-	return fmt.Errorf("cannot finish %d RPCs: %w", n, context.Cause(ctx))
+	return fmt.Errorf("cut unfinished RPCs (%d): %w", n, context.Cause(ctx))
 }
 
 func withSpare(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -178,7 +178,7 @@ func withSpare(ctx context.Context) (context.Context, context.CancelFunc) {
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadlineCause(ctx, end.Add(-min(spare, time.Until(end)/2)), errors.New("the time for them is over"))
+	return context.WithDeadlineCause(ctx, end.Add(-min(spare, time.Until(end)/2)), errors.New("their time has expired"))
 }
 
 func closed(c <-chan struct{}) bool {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -104,10 +105,10 @@ func TestEndOfTheTimeCutsAndCounts(t *testing.T) {
 	}
 	d.Drain()
 	err := d.Wait()
-	if err == nil || !strings.Contains(err.Error(), "cannot finish 2 RPCs: the time for them is over") {
+	if err == nil || !strings.Contains(err.Error(), "cut unfinished RPCs (2): their time has expired") {
 		t.Errorf("the drain ended with %v", err)
 	}
-	if !strings.Contains(log.String(), "gave up with 2 in flight") {
+	if !strings.Contains(log.String(), "s (2 in flight)") {
 		t.Errorf("the log does not tell what was given up:\n%s", &log)
 	}
 	for range 2 {
@@ -123,6 +124,7 @@ func TestEndAtOnceCutsToo(t *testing.T) {
 	ln := listen(t)
 	d := newDrain(t, drain.Signals(syscall.SIGUSR1, syscall.SIGUSR2))
 	s := serve(t, d, service, ln)
+	ended := startWait(t, d)
 	client := connect(t, ln.Addr())
 	said := make(chan error, 1)
 	go func() { said <- say(t.Context(), client, "hello") }()
@@ -137,10 +139,29 @@ func TestEndAtOnceCutsToo(t *testing.T) {
 	if err := receive(t, said); status.Code(err) != codes.Unavailable {
 		t.Errorf("an RPC that was cut ended with %v", err)
 	}
-	if err := d.Wait(); err == nil || !strings.Contains(err.Error(), "a second signal came") {
+	if err := receive(t, ended); err == nil || !strings.Contains(err.Error(), "second signal: received SIGUSR2") {
 		t.Errorf("the drain ended with %v", err)
 	}
 	awaitNo(t, "grpc.(*Server).GracefulStop")
+}
+
+// startWait returns when Wait has been called: before that, a signal that ends everything at once ends the process.
+func startWait(t *testing.T, d *drain.Drain) <-chan error {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notify.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	ended := make(chan error, 1)
+	go func() { ended <- d.Wait() }()
+	notify.SetReadDeadline(time.Now().Add(patience))
+	if _, err := notify.Read(make([]byte, 100)); err != nil {
+		t.Fatalf("Wait does not say that it is ready: %v", err)
+	}
+	return ended
 }
 
 // awaitNo waits until no goroutine is in a function.
@@ -249,6 +270,7 @@ func TestNoticeIsGivenWhileTheServerAccepts(t *testing.T) {
 	s.RegisterService(&echoService, newEcho())
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	mustStart(t, s, ln)
+	ended := startWait(t, d)
 	watch := startWatch(t, ln.Addr())
 	d.Drain()
 	if said, err := watch.Recv(); err != nil || said.Status != healthpb.HealthCheckResponse_NOT_SERVING {
@@ -260,7 +282,7 @@ func TestNoticeIsGivenWhileTheServerAccepts(t *testing.T) {
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Wait(); err == nil {
+	if err := receive(t, ended); err == nil {
 		t.Error("an end at once is no error")
 	}
 	s.Stop()

@@ -53,7 +53,7 @@ func inFolder(c *exec.Cmd) *exec.Cmd {
 }
 
 // trouble is what nobody says who ends well.
-var trouble = []string{"gave up with", "did not end in time", "too late", "with an error", "not end well", "KILL"}
+var trouble = []string{"gave up after", "did not end in time", "not started", "with an error", "not end well", "KILL"}
 
 func checkCalm(p *harness.Process) {
 	for _, text := range trouble {
