@@ -61,10 +61,10 @@ func activate(t *testing.T, names string, files []int, env ...string) *app {
 	if len(files) > 0 {
 		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+names)
 	}
-	return startApp(t, "activated", appStart{grant: &Grant{Stdin: -1, Files: files}, env: env})
+	return startApp(t, "activated", given(&Grant{Stdin: -1, Files: files}, env...))
 }
 
-func (a *app) take(t *testing.T, written string) (got holding) {
+func take(t *testing.T, a *app, written string) (got holding) {
 	t.Helper()
 	must(t, json.Unmarshal([]byte(a.ask(t, written)), &got))
 	return got
@@ -88,7 +88,7 @@ func TestPassedSocketsAreHeld(t *testing.T) {
 			name = strings.TrimPrefix(written, "fd://")
 		}
 		want := holding{Name: name, Network: l.Network(), Bound: l.Bound(), Inode: l.Inode()}
-		if got := manager.take(t, written); got != want {
+		if got := take(t, manager, written); got != want {
 			t.Errorf("%s is %+v, not %+v", written, got, want)
 		}
 	}
@@ -145,11 +145,11 @@ func TestShutDownSocketIsPassed(t *testing.T) {
 		must(t, unix.Shutdown(l.FD(), unix.SHUT_RDWR))
 	}
 	manager := activate(t, "tcp:path", []int{tcp.FD(), path.FD()})
-	if got := manager.take(t, "fd://tcp"); got.Inode != tcp.Inode() {
+	if got := take(t, manager, "fd://tcp"); got.Inode != tcp.Inode() {
 		t.Errorf("%+v", got)
 	}
 	dial(t, "tcp", tcp.Bound())
-	if got := manager.take(t, "fd://path"); !strings.Contains(got.Error, "restart the .socket unit") {
+	if got := take(t, manager, "fd://path"); !strings.Contains(got.Error, "restart the .socket unit") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -182,14 +182,14 @@ func TestUnfitDescriptorsAreRefused(t *testing.T) {
 		"fd://api":        "there are 3 (file), 4 (connection), 5 (netlink), 6 (packets), 7 (unbound), 8 (web), 9 (web)",
 		"fd://2":          "no socket of this name",
 	} {
-		if got := manager.take(t, written).Error; !strings.HasPrefix(got, "cannot take "+written) || !strings.Contains(got, reason) {
+		if got := take(t, manager, written).Error; !strings.HasPrefix(got, "cannot take "+written) || !strings.Contains(got, reason) {
 			t.Errorf("%s: %s", written, got)
 		}
 	}
-	if got := manager.take(t, web.Bound()).Error; !strings.HasSuffix(got, "is fd://NAME") {
+	if got := take(t, manager, web.Bound()).Error; !strings.HasSuffix(got, "is fd://NAME") {
 		t.Error(got)
 	}
-	if got := manager.take(t, "fd://9"); got.Inode != web.Inode() {
+	if got := take(t, manager, "fd://9"); got.Inode != web.Inode() {
 		t.Errorf("%+v", got)
 	}
 }

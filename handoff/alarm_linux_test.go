@@ -3,11 +3,8 @@ package handoff
 import (
 	"errors"
 	"net"
-	"regexp"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Where the limit of processes is reached Go cannot make a thread, and ends the program: what waits for an app must not
@@ -42,22 +39,4 @@ func TestWaitsHoldNoThread(t *testing.T) {
 			t.Errorf("a closed watch gave %v", err)
 		}
 	}
-}
-
-var stackHead = regexp.MustCompile(`^goroutine \d+ .*\[(.*)\]:`)
-
-// awaitState returns the state of the goroutine in a function once it waits.
-func awaitState(t *testing.T, function string) string {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		text := make([]byte, 1<<20)
-		for stack := range strings.SplitSeq(string(text[:runtime.Stack(text, true)]), "\n\n") {
-			head := stackHead.FindStringSubmatch(stack)
-			if head != nil && strings.Contains(stack, function) && !strings.HasPrefix(head[1], "run") {
-				return head[1]
-			}
-		}
-	}
-	t.Fatalf("no goroutine waits in %s within a minute", function)
-	return ""
 }

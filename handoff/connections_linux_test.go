@@ -63,13 +63,6 @@ func hoarder() {
 	})
 }
 
-func (a *app) do(t *testing.T, order string) {
-	t.Helper()
-	if got := a.ask(t, order); got != "<nil>" {
-		t.Fatalf("%s: %s", order, got)
-	}
-}
-
 func inFlight(t *testing.T, pids []int, listeners ...*Listener) int {
 	t.Helper()
 	n, err := Connections(pids, listeners)
@@ -95,8 +88,8 @@ func TestConnections(t *testing.T) {
 	} {
 		t.Run(test.written+" "+test.dial, func(t *testing.T) {
 			l := hold(t, "x="+test.written)
-			first := startApp(t, "hoarder", appStart{grant: issue(t, nil, l)})
-			second := startApp(t, "hoarder", appStart{grant: issue(t, nil, l)})
+			first := startApp(t, "hoarder", given(issue(t, nil, l)))
+			second := startApp(t, "hoarder", given(issue(t, nil, l)))
 			both := []int{first.pid, second.pid, first.pid}
 			target := l.Bound()
 			if port, ok := strings.CutPrefix(target, "[::]:"); ok {
@@ -145,7 +138,7 @@ func TestConnectionsToOthersAreLeftOut(t *testing.T) {
 	port := freePort(t, "127.0.0.1").Port()
 	l, other := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, "unix://"+t.TempDir()+"/s")
 	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
-	app := startApp(t, "hoarder", appStart{grant: issue(t, nil, neighbour)})
+	app := startApp(t, "hoarder", given(issue(t, nil, neighbour)))
 	dial(t, "tcp", neighbour.Bound())
 	app.do(t, "accept")
 	// The app as a client of itself, and of another listener: the far end of these has the listener's port.

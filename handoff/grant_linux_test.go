@@ -80,7 +80,7 @@ func TestGrantedSocketsAreFound(t *testing.T) {
 		for _, dialect := range dialects {
 			t.Run(library+" "+dialect, func(t *testing.T) {
 				grant := issue(t, []string{dialect}, listeners...)
-				reader := startApp(t, "reader", appStart{grant: grant, env: []string{"PIDVARS=" + strings.Join(grant.PIDVars, " ")}})
+				reader := startApp(t, "reader", given(grant, "PIDVARS="+strings.Join(grant.PIDVars, " ")))
 				for _, l := range listeners {
 					network := strings.TrimRight(l.Network(), "46")
 					got := reader.ask(t, strings.Join([]string{library, l.Name(), network, l.Bound()}, " "))
@@ -100,7 +100,7 @@ func TestStartsLeaveTheBlockingFlagAlone(t *testing.T) {
 		must(t, unix.SetNonblock(l.FD(), nonBlocking))
 		for _, dialects := range [][]string{nil, {"stdin"}, {"none"}} {
 			grant := issue(t, dialects, l)
-			startApp(t, "zombie", appStart{grant: grant})
+			startApp(t, "zombie", given(grant))
 			must(t, grant.Close())
 			if got := blockingFlag(t, l) == 0; got == nonBlocking {
 				t.Errorf("%v: non-blocking is %v after a start", dialects, !got)
@@ -148,7 +148,7 @@ func openFiles() []uint64 {
 
 func TestSocketOnStdin(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
-	service := startApp(t, "inetd service", appStart{grant: issue(t, []string{"stdin"}, l)})
+	service := startApp(t, "inetd service", given(issue(t, []string{"stdin"}, l)))
 	if got, want := service.hear(t), fmt.Sprint(l.Inode(), 1); got != want {
 		t.Errorf("the app's socket and their number are %s, not %s", got, want)
 	}
@@ -222,7 +222,7 @@ func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
 		listeners = append(listeners, hold(t, w))
 	}
 	grant := issue(t, []string{"tableflip"}, listeners...)
-	flipper := startApp(t, "flipper", appStart{grant: grant})
+	flipper := startApp(t, "flipper", given(grant))
 	if got := flipper.ask(t, "parent?"); got != "true" {
 		t.Errorf("has a parent: %s", got)
 	}
@@ -257,7 +257,7 @@ func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
 
 func TestTableflipAppThatEndsUnready(t *testing.T) {
 	grant := issue(t, []string{"tableflip"}, hold(t, "127.0.0.1:0"))
-	flipper := startApp(t, "flipper", appStart{grant: grant})
+	flipper := startApp(t, "flipper", given(grant))
 	must(t, unix.Kill(flipper.pid, unix.SIGKILL))
 	must(t, grant.ready.SetReadDeadline(time.Now().Add(patience)))
 	if n, err := grant.ready.Read(make([]byte, 1)); err != io.EOF {

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,16 +49,6 @@ func acceptAll(ln net.Listener) {
 	}
 }
 
-func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
-	t.Helper()
-	d, err := ParseDialects(dialects)
-	must(t, err)
-	g, err := d.Issue(Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
-	must(t, err)
-	t.Cleanup(func() { g.Close() })
-	return g
-}
-
 func watch(t *testing.T, listeners ...*Listener) *HangupWatch {
 	t.Helper()
 	w, err := NewHangupWatch(listeners)
@@ -73,7 +61,7 @@ func TestHangupWatchTellsWhichListenerAnAppShutDown(t *testing.T) {
 	first, second, local := hold(t, "127.0.0.1:0"), hold(t, "[::1]:0"), hold(t, "unix://"+t.TempDir()+"/s")
 	datagrams := hold(t, "udp4://127.0.0.1:0")
 	w := watch(t, datagrams, first, second, local)
-	old := startApp(t, "server", appStart{grant: issue(t, nil, first, second, local)})
+	old := startApp(t, "server", given(issue(t, nil, first, second, local)))
 	for range 3 {
 		for _, l := range []*Listener{second, first, local} {
 			fd := 3 + map[*Listener]int{first: 0, second: 1, local: 2}[l]
@@ -99,7 +87,7 @@ func TestHangupWatchTellsWhichPathAnAppRemoved(t *testing.T) {
 	folder := t.TempDir()
 	first, second := hold(t, "unix://"+folder+"/a"), hold(t, "unixgram://"+folder+"/b")
 	w := watch(t, hold(t, "127.0.0.1:0"), first, second)
-	old := startApp(t, "server", appStart{grant: issue(t, nil, first)})
+	old := startApp(t, "server", given(issue(t, nil, first)))
 	for range 3 {
 		for _, l := range []*Listener{second, first} {
 			must(t, os.Chmod(first.Bound(), 0o700))
@@ -163,7 +151,7 @@ func TestHangupWatchCloses(t *testing.T) {
 func TestConnectionsDoNotWakeTheHangupWatch(t *testing.T) {
 	const connections = 3000
 	tcp, local := hold(t, "127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")
-	startApp(t, "server", appStart{grant: issue(t, nil, tcp, local)})
+	startApp(t, "server", given(issue(t, nil, tcp, local)))
 	w := watch(t, tcp, local)
 	thread, hung := make(chan int, 1), make(chan *Listener)
 	go func() {
@@ -195,18 +183,4 @@ func TestConnectionsDoNotWakeTheHangupWatch(t *testing.T) {
 	if got := <-hung; got != tcp {
 		t.Errorf("got %v", got)
 	}
-}
-
-// signals are more than Go's runtime sends to a thread that is about to sleep.
-const signals = 3
-
-var switchesLine = regexp.MustCompile(`(?m)^voluntary_ctxt_switches:\t(\d+)`)
-
-func switches(t *testing.T, tid int) int {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", tid))
-	must(t, err)
-	n, err := strconv.Atoi(string(switchesLine.FindSubmatch(status)[1]))
-	must(t, err)
-	return n
 }

@@ -86,7 +86,7 @@ func TestAddressInUseNamesAllWhoShareTheSocket(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
 	var pids []int
 	for range shownHolders {
-		pids = append(pids, startApp(t, "server", appStart{grant: issue(t, nil, l)}).pid)
+		pids = append(pids, startApp(t, "server", given(issue(t, nil, l))).pid)
 	}
 	e := inUseError(t, l.Bound())
 	if len(e.Holders) != len(pids)+1 || !strings.Contains(e.Error(), " and 1 more;") {
@@ -102,7 +102,7 @@ func TestWhoHasOnlyAConnectionIsNoHolder(t *testing.T) {
 	connection, _, err := unix.Accept(l.FD())
 	must(t, err)
 	defer unix.Close(connection)
-	server := startApp(t, "server", appStart{grant: issue(t, nil, l)})
+	server := startApp(t, "server", given(issue(t, nil, l)))
 	must(t, unix.Close(l.fd))
 	l.fd = -1
 	e := inUseError(t, "unix://"+l.Bound())

@@ -41,12 +41,12 @@ func startHeirOf(t *testing.T, dialects []string, listeners []*Listener, asks ..
 	if len(grant.PIDVars) > 0 {
 		role = "systemd heir"
 	}
-	heir := startApp(t, role, appStart{grant: grant, env: []string{"HEIR=" + strings.Join(grant.Command, " ")}})
+	heir := startApp(t, role, given(grant, "HEIR="+strings.Join(grant.Command, " ")))
 	t.Cleanup(heir.wait) // it ends when it has greeted
 	return grant, heir
 }
 
-func (a *app) bequest(t *testing.T) (b bequest) {
+func hearBequest(t *testing.T, a *app) (b bequest) {
 	t.Helper()
 	must(t, json.Unmarshal([]byte(a.hear(t)), &b))
 	return b
@@ -90,17 +90,17 @@ func TestGraceAndItsAppsUnderstandEachOther(t *testing.T) {
 			}
 			_, heir := startHeirOf(t, dialects, listeners, append(asks, "Descriptor,0")...)
 			for n, l := range listeners {
-				if got, want := heir.bequest(t), (bequest{l.Inode(), ""}); got != want {
+				if got, want := hearBequest(t, heir), (bequest{l.Inode(), ""}); got != want {
 					t.Errorf("%s gives %+v, not %+v", asks[3*n], got, want)
 				}
-				if got := heir.bequest(t); !strings.Contains(got.Error, "address already in use") {
+				if got := hearBequest(t, heir); !strings.Contains(got.Error, "address already in use") {
 					t.Errorf("asking again for %s gives %+v", l.Name(), got)
 				}
-				if got := heir.bequest(t); !strings.Contains(got.Error, "given it out already") {
+				if got := hearBequest(t, heir); !strings.Contains(got.Error, "given it out already") {
 					t.Errorf("asking by its number for %s gives %+v", l.Name(), got)
 				}
 			}
-			if stdin := heir.bequest(t).Error; strings.Contains(stdin, "socket") {
+			if stdin := hearBequest(t, heir).Error; strings.Contains(stdin, "socket") {
 				t.Errorf("descriptor 0 is %s", stdin)
 			}
 			for _, l := range listeners {
@@ -120,16 +120,16 @@ func TestSocketsByNumber(t *testing.T) {
 			_, heir := startHeirOf(t, []string{dialect}, []*Listener{web, dns},
 				"ListenPacket,fd,{fd:web}", "Listen,fd,{fd:dns}", "ListenPacket,fd,{fd:dns}", "Listen,fd,{fd:web}", "Listen,fd,{fd:web}")
 			for _, number := range []string{"web", "dns"} {
-				if got := heir.bequest(t); !strings.Contains(got.Error, "not inherited such a socket") {
+				if got := hearBequest(t, heir); !strings.Contains(got.Error, "not inherited such a socket") {
 					t.Errorf("%s as a socket of the other kind is %+v", number, got)
 				}
 			}
 			for _, l := range []*Listener{dns, web} {
-				if got, want := heir.bequest(t), (bequest{l.Inode(), ""}); got != want {
+				if got, want := hearBequest(t, heir), (bequest{l.Inode(), ""}); got != want {
 					t.Errorf("%s is %+v, not %+v", l.Name(), got, want)
 				}
 			}
-			if got := heir.bequest(t); got.Error == "" {
+			if got := hearBequest(t, heir); got.Error == "" {
 				t.Error("a number is given out twice")
 			}
 			checkGreeting(t, "tcp", web.Bound())
@@ -160,12 +160,12 @@ func TestOtherStdinIsLeftAlone(t *testing.T) {
 		"a connection": {connection, "socket:"}, "one of a pair": {pair[0], "socket:"}, "a pipe": {int(pipeEnd.Fd()), "pipe:"},
 	} {
 		asks := "HEIR=ListenPacket,udp,127.0.0.1:0 Descriptor,0 ListenPacket,fd,0"
-		heir := startApp(t, "heir", appStart{grant: &Grant{Stdin: test.fd}, env: []string{asks}})
-		heir.bequest(t)
-		if got := heir.bequest(t).Error; !strings.HasPrefix(got, test.want) {
+		heir := startApp(t, "heir", appStart{stdin: test.fd, env: []string{asks}})
+		hearBequest(t, heir)
+		if got := hearBequest(t, heir).Error; !strings.HasPrefix(got, test.want) {
 			t.Errorf("%s became %s", name, got)
 		}
-		if got := heir.bequest(t); got.Error == "" {
+		if got := hearBequest(t, heir); got.Error == "" {
 			t.Errorf("%s is a socket to serve: %+v", name, got)
 		}
 	}
@@ -179,7 +179,7 @@ func TestReadyTellsATableflipParent(t *testing.T) {
 	}
 	must(t, grant.AwaitReady())
 	for _, call := range []string{"Listen", "Ready", "a second Ready"} {
-		if got := heir.bequest(t); got.Error != "" {
+		if got := hearBequest(t, heir); got.Error != "" {
 			t.Errorf("%s: %s", call, got.Error)
 		}
 	}
@@ -195,7 +195,7 @@ func TestReadyLeavesTableflipAppsAlone(t *testing.T) {
 		t.Run(first, func(t *testing.T) {
 			web := hold(t, "127.0.0.1:0")
 			grant := issue(t, []string{"tableflip"}, web)
-			flipper := startApp(t, "flipper", appStart{grant: grant})
+			flipper := startApp(t, "flipper", given(grant))
 			flipper.do(t, first)
 			flipper.do(t, "handoff ready")
 			must(t, grant.ready.SetReadDeadline(time.Now()))
@@ -219,7 +219,7 @@ func TestRealTableflipParent(t *testing.T) {
 	old.do(t, "ready")
 	_, err := fmt.Fprintln(old.orders, "upgrade Listen,unix,@"+t.Name()+" Ready")
 	must(t, err)
-	if got := old.bequest(t); fmt.Sprint(got.Inode) != inode {
+	if got := hearBequest(t, old); fmt.Sprint(got.Inode) != inode {
 		t.Errorf("the new version got %+v, not %s", got, inode)
 	}
 	said := []string{old.hear(t), old.hear(t)} // of both versions, in either order

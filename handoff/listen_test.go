@@ -90,7 +90,7 @@ func systemdHeir() {
 }
 
 func control(socket any, f func(fd int)) {
-	if l, ok := socket.(*Listener); ok {
+	if l, ok := socket.(interface{ FD() int }); ok {
 		f(l.FD())
 		return
 	}
@@ -371,11 +371,6 @@ func TestSocketsThatNobodyAsksForAreCloseOnExec(t *testing.T) {
 	if !closeOnExec(i.sockets[0].fd) {
 		t.Error("programs that the app starts get its sockets")
 	}
-}
-
-func closeOnExec(fd int) bool {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	return err == nil && flags&unix.FD_CLOEXEC != 0
 }
 
 func TestVariablesOfAnotherProcessAreIgnored(t *testing.T) {

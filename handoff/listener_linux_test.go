@@ -41,14 +41,6 @@ func option(t *testing.T, l *Listener, level, name int) int {
 	return value
 }
 
-func dial(t *testing.T, network, addr string) net.Conn {
-	t.Helper()
-	conn, err := net.Dial(network, addr)
-	must(t, err)
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
 func TestBind(t *testing.T) {
 	folder := t.TempDir()
 	tests := []struct {
@@ -360,13 +352,6 @@ func TestFailedBindsLeakNothing(t *testing.T) {
 	if after := descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
 	}
-}
-
-func descriptors(t *testing.T) int {
-	t.Helper()
-	open, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(open)
 }
 
 func TestRevive(t *testing.T) {

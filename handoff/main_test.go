@@ -1,19 +1,5 @@
 package handoff
 
-import (
-	"os"
-	"testing"
-)
+import "testing"
 
-// roles are the programs this test binary can be when it starts itself.
-var roles = map[string]func(){}
-
-const roleVariable = "GRACE_TEST_ROLE"
-
-func TestMain(m *testing.M) {
-	if role, ok := roles[os.Getenv(roleVariable)]; ok {
-		role()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { playRole(m) }

@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gracerun/grace/internal/freeport"
 	"golang.org/x/sys/unix"
 )
 
@@ -113,11 +112,6 @@ func serve(t *testing.T, s *Steering, m Member, at netip.AddrPort) *appSocket {
 	}
 	must(t, s.Listen(m, a.duplicate(), 64))
 	return a
-}
-
-func freePort(t *testing.T, host string) netip.AddrPort {
-	t.Helper()
-	return netip.MustParseAddrPort(freeport.On(t, host))
 }
 
 // reservePort keeps a free port of the address until the end of the test. Sockets that share it with SO_REUSEPORT, and

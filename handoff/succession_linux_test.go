@@ -195,7 +195,7 @@ func startSuccessorAfter(t *testing.T, happens func(), s *Steering, g *Grant, li
 		t.Cleanup(func() { s.mutex.TryLock(); s.Resume() })
 	}
 	happens()
-	a := startApp(t, "successor", appStart{grant: &Grant{Stdin: -1, Files: e.FDs}, env: []string{e.variable()}})
+	a := startApp(t, "successor", appStart{files: e.FDs, env: []string{e.variable()}})
 	if said := a.hear(t); said != "taken over" {
 		t.Fatal(said)
 	}

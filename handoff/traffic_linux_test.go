@@ -103,7 +103,7 @@ func look(t *testing.T, idle time.Duration, l *Listener, apps ...*app) Traffic {
 func silence(t *testing.T) {
 	t.Helper()
 	l := hold(t, "127.0.0.1:0")
-	witness := startApp(t, "talker", appStart{grant: issue(t, nil, l)})
+	witness := startApp(t, "talker", given(issue(t, nil, l)))
 	dial(t, "tcp", l.Bound())
 	witness.do(t, "accept")
 	eventually(t, "silence", func() bool { return look(t, quietAfter, l, witness) == Traffic{Open: 1} })
@@ -157,7 +157,7 @@ func TestLook(t *testing.T) {
 		t.Run(test.script, func(t *testing.T) {
 			t.Parallel()
 			l := hold(t, "127.0.0.1:0")
-			server := startApp(t, "talker", appStart{grant: issue(t, nil, l)})
+			server := startApp(t, "talker", given(issue(t, nil, l)))
 			client := dial(t, "tcp", l.Bound()).(*net.TCPConn)
 			if got := look(t, 0, l, server); got != (Traffic{}) {
 				t.Errorf("%+v before it is accepted", got)
@@ -176,7 +176,7 @@ func TestLook(t *testing.T) {
 // A client that asks again at once does so in the clock tick of the last answer.
 func TestLookNeverTakesARequestInTheTickOfAnAnswerForIdle(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
-	server := startApp(t, "talker", appStart{grant: issue(t, nil, l)})
+	server := startApp(t, "talker", given(issue(t, nil, l)))
 	const clients = 20
 	for i := range clients {
 		client := dial(t, "tcp", l.Bound()).(*net.TCPConn)
@@ -194,7 +194,7 @@ func TestLookAtHTTP(t *testing.T) {
 		t.Run(scheme, func(t *testing.T) {
 			t.Parallel()
 			l := hold(t, "127.0.0.1:0")
-			server := startApp(t, "web", appStart{grant: issue(t, nil, l), env: env})
+			server := startApp(t, "web", given(issue(t, nil, l), env...))
 			get := func(client *http.Client, path string) error {
 				response, err := client.Get(scheme + "://" + l.Bound() + path)
 				if err != nil {
@@ -252,8 +252,8 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 		t.Run(test.written+" "+test.network, func(t *testing.T) {
 			l := hold(t, test.written)
 			port := netip.MustParseAddrPort(l.Bound()).Port()
-			first := startApp(t, "hoarder", appStart{grant: issue(t, nil, l)})
-			second := startApp(t, "hoarder", appStart{grant: issue(t, nil, l)})
+			first := startApp(t, "hoarder", given(issue(t, nil, l)))
+			second := startApp(t, "hoarder", given(issue(t, nil, l)))
 			for _, app := range []*app{first, second, second} {
 				dial(t, test.network, netip.AddrPortFrom(netip.MustParseAddr(test.ip), port).String())
 				app.do(t, "accept")
@@ -283,7 +283,7 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 func TestLookAtOtherAddresses(t *testing.T) {
 	port := freePort(t, "127.0.0.1").Port()
 	l, neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
-	app := startApp(t, "hoarder", appStart{grant: issue(t, nil, neighbour)})
+	app := startApp(t, "hoarder", given(issue(t, nil, neighbour)))
 	dial(t, "tcp", neighbour.Bound())
 	app.do(t, "accept")
 	if got := look(t, time.Hour, l, app); got != (Traffic{}) {

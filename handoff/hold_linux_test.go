@@ -1,0 +1,48 @@
+package handoff
+
+import (
+	"os"
+	"slices"
+	"testing"
+)
+
+// hold binds an address until the end of the test.
+func hold(t *testing.T, written string) *Listener {
+	t.Helper()
+	a, err := ParseAddress(written)
+	must(t, err)
+	l, err := Bind(a)
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func bindError(t *testing.T, written string) error {
+	t.Helper()
+	a, err := ParseAddress(written)
+	must(t, err)
+	l, err := Bind(a)
+	if err == nil {
+		l.Close()
+		t.Fatalf("%s was bound", written)
+	}
+	return err
+}
+
+func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
+	t.Helper()
+	d, err := ParseDialects(dialects)
+	must(t, err)
+	g, err := d.Issue(Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
+	must(t, err)
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+// given is the start of an app with a grant, and the variables in env beside it.
+func given(g *Grant, env ...string) appStart {
+	return appStart{
+		stdin: g.Stdin, files: g.Files, env: append(slices.Clone(g.Env), env...), started: g.Started,
+		environ: func() []string { return CleanEnv(os.Environ()) },
+	}
+}
