@@ -28,18 +28,21 @@ var mayImport = map[string][]string{
 	"supervisor/host":    {"supervisor/machine", "handoff", "childproc"},
 	"supervisor/machine": {},
 	"supervisor/metrics": {"supervisor/control"},
-	"handoff":            {},
-	"childproc":          {"childproc"},
-	"drain":              {"handoff"},
-	"drain/grpcdrain":    {"drain"},
-	"drain/sse":          {"drain"},
-	"examples":           {"handoff", "drain"},
-	"internal":           {},
-	"scripts":            {"cmd/load"},
-	"scripts/bench":      {"cmd/load", "childproc/shim", "internal/gracelog"},
-	"scripts/bench/app":  {"handoff", "drain"},
-	"test":               {},
-	"test/harness":       {"cmd/load", "childproc", "internal", "supervisor/control"},
+
+	"handoff":                  {},
+	"handoff/internal/apptest": {"internal"},
+
+	"childproc":         {"childproc"},
+	"drain":             {"handoff"},
+	"drain/grpcdrain":   {"drain"},
+	"drain/sse":         {"drain"},
+	"examples":          {"handoff", "drain"},
+	"internal":          {},
+	"scripts":           {"cmd/load"},
+	"scripts/bench":     {"cmd/load", "childproc/shim", "internal/gracelog"},
+	"scripts/bench/app": {"handoff", "drain"},
+	"test":              {},
+	"test/harness":      {"cmd/load", "childproc", "internal", "supervisor/control"},
 }
 
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.

@@ -4,6 +4,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,10 +38,10 @@ func TestAcceptor(t *testing.T) {
 
 func acceptedInode(t *testing.T, conn net.Conn) (inode uint64) {
 	t.Helper()
-	eventually(t, "somebody has accepted", func() bool {
+	apptest.Eventually(t, "somebody has accepted", func() bool {
 		var err error
 		inode, err = Acceptor(conn)
-		must(t, err)
+		apptest.Must(t, err)
 		return inode != 0
 	})
 	return inode

@@ -9,11 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["activated"] = holdPassedSockets
+	apptest.Roles["activated"] = holdPassedSockets
 }
 
 // holding is what a grace tells of a listener.
@@ -28,7 +29,7 @@ func holdPassedSockets() {
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	}
 	var held []*Listener
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		if order == "close" {
 			for _, l := range held {
 				l.Close()
@@ -56,17 +57,17 @@ func holdPassedSockets() {
 }
 
 // activate starts a grace as systemd does, with these descriptors and variables.
-func activate(t *testing.T, names string, files []int, env ...string) *app {
+func activate(t *testing.T, names string, files []int, env ...string) *apptest.App {
 	t.Helper()
 	if len(files) > 0 {
 		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+names)
 	}
-	return startApp(t, "activated", given(&Grant{Stdin: -1, Files: files}, env...))
+	return apptest.Start(t, "activated", given(&Grant{Stdin: -1, Files: files}, env...))
 }
 
-func take(t *testing.T, a *app, written string) (got holding) {
+func take(t *testing.T, a *apptest.App, written string) (got holding) {
 	t.Helper()
-	must(t, json.Unmarshal([]byte(a.ask(t, written)), &got))
+	apptest.Must(t, json.Unmarshal([]byte(a.Ask(t, written)), &got))
 	return got
 }
 
@@ -92,7 +93,7 @@ func TestPassedSocketsAreHeld(t *testing.T) {
 			t.Errorf("%s is %+v, not %+v", written, got, want)
 		}
 	}
-	manager.ask(t, "close")
+	manager.Ask(t, "close")
 	for _, path := range []string{"s", "g"} {
 		if _, err := os.Lstat(filepath.Join(folder, path)); err != nil {
 			t.Errorf("the service manager's path has gone: %v", err)
@@ -102,27 +103,27 @@ func TestPassedSocketsAreHeld(t *testing.T) {
 		}
 	}
 	for _, l := range []*Listener{listeners[0], listeners[2], listeners[4]} {
-		dial(t, l.Network(), l.Bound())
+		apptest.Dial(t, l.Network(), l.Bound())
 	}
 }
 
 func TestPassedPathIsProtected(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l := hold(t, "unix://"+path)
-	must(t, os.Remove(spareName(path))) // the service manager has none
+	apptest.Must(t, os.Remove(spareName(path))) // the service manager has none
 	held := holdPassed(t, l.FD())
-	must(t, os.Remove(path))
-	must(t, held.Revive())
-	dial(t, "unix", path)
+	apptest.Must(t, os.Remove(path))
+	apptest.Must(t, held.Revive())
+	apptest.Dial(t, "unix", path)
 }
 
 // holdPassed takes a descriptor as if it had been passed.
 func holdPassed(t *testing.T, fd int) *Listener {
 	t.Helper()
 	s := inheritedSocket{fd: fd}
-	must(t, s.checkHeld())
+	apptest.Must(t, s.checkHeld())
 	held, err := s.hold(Address{Name: "web"})
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { held.Close() })
 	return held
 }
@@ -131,24 +132,24 @@ func TestPassedSocketStaysTheManagersInASuccessor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	state := holdPassed(t, hold(t, "unix://"+path).FD()).State()
 	here, err := unix.FcntlInt(uintptr(state.FD), unix.F_DUPFD_CLOEXEC, 0)
-	must(t, err)
+	apptest.Must(t, err)
 	heir, err := TakeOverListener(state, Descriptors{state.FD: here})
-	must(t, err)
-	must(t, heir.Close())
-	dial(t, "unix", path)
+	apptest.Must(t, err)
+	apptest.Must(t, heir.Close())
+	apptest.Dial(t, "unix", path)
 }
 
 func TestShutDownSocketIsPassed(t *testing.T) {
 	// A port that the kernel chose would be given back.
-	tcp, path := hold(t, freePort(t, "127.0.0.77").String()), hold(t, "unix://"+filepath.Join(t.TempDir(), "s"))
+	tcp, path := hold(t, apptest.FreePort(t, "127.0.0.77").String()), hold(t, "unix://"+filepath.Join(t.TempDir(), "s"))
 	for _, l := range []*Listener{tcp, path} {
-		must(t, unix.Shutdown(l.FD(), unix.SHUT_RDWR))
+		apptest.Must(t, unix.Shutdown(l.FD(), unix.SHUT_RDWR))
 	}
 	manager := activate(t, "tcp:path", []int{tcp.FD(), path.FD()})
 	if got := take(t, manager, "fd://tcp"); got.Inode != tcp.Inode() {
 		t.Errorf("%+v", got)
 	}
-	dial(t, "tcp", tcp.Bound())
+	apptest.Dial(t, "tcp", tcp.Bound())
 	if got := take(t, manager, "fd://path"); !strings.Contains(got.Error, "restart the .socket unit") {
 		t.Errorf("%+v", got)
 	}
@@ -156,16 +157,16 @@ func TestShutDownSocketIsPassed(t *testing.T) {
 
 func TestUnfitDescriptorsAreRefused(t *testing.T) {
 	file, err := os.Open(os.DevNull)
-	must(t, err)
+	apptest.Must(t, err)
 	defer file.Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
+	apptest.Must(t, err)
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
 	var kinds []int
 	for _, kind := range [][2]int{{unix.AF_NETLINK, unix.SOCK_RAW}, {unix.AF_UNIX, unix.SOCK_SEQPACKET}, {unix.AF_INET, unix.SOCK_DGRAM}} {
 		fd, err := unix.Socket(kind[0], kind[1]|unix.SOCK_CLOEXEC, 0)
-		must(t, err)
+		apptest.Must(t, err)
 		defer unix.Close(fd)
 		kinds = append(kinds, fd)
 	}
@@ -199,7 +200,7 @@ func pass(t *testing.T, names string, files ...int) (first int) {
 	t.Helper()
 	first = 300
 	for n, file := range files {
-		must(t, unix.Dup3(file, first+n, unix.O_CLOEXEC))
+		apptest.Must(t, unix.Dup3(file, first+n, unix.O_CLOEXEC))
 		t.Cleanup(func() { unix.Close(first + n) })
 	}
 	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
@@ -225,7 +226,7 @@ func TestPassedSocketIsFoundByNameAndByNumber(t *testing.T) {
 
 func TestSocketThatIsNotPassedIsRefused(t *testing.T) {
 	var files [2]int
-	must(t, unix.Pipe2(files[:], unix.O_CLOEXEC))
+	apptest.Must(t, unix.Pipe2(files[:], unix.O_CLOEXEC))
 	defer unix.Close(files[0])
 	defer unix.Close(files[1])
 	web := hold(t, "127.0.0.1:0")

@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/gracerun/grace/handoff/internal/apptest"
 )
 
 // Where the limit of processes is reached Go cannot make a thread, and ends the program: what waits for an app must not
@@ -27,7 +29,7 @@ func TestWaitsHoldNoThread(t *testing.T) {
 	go func() { _, err := watch.Wait(); ended <- err }()
 	go func() { _, err := steering.Wait(); ended <- err }()
 	for _, function := range []string{"(*HangupWatch).Wait", "(*Steering).Wait"} {
-		if state := awaitState(t, function); !strings.HasPrefix(state, "IO wait") {
+		if state := apptest.AwaitState(t, function); !strings.HasPrefix(state, "IO wait") {
 			t.Errorf("%s holds a thread: its goroutine is in state %q", function, state)
 		}
 	}

@@ -9,21 +9,22 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["hoarder"] = hoarder
-	roles["counter"] = counter
-	roles["zombie"] = func() {}
+	apptest.Roles["hoarder"] = hoarder
+	apptest.Roles["counter"] = counter
+	apptest.Roles["zombie"] = func() {}
 }
 
 // counter answers a pid with its number of connections, and "zombie" with that of a child that ended.
 func counter() {
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		pid, err := strconv.Atoi(order)
 		if err != nil {
-			pid, err = syscall.ForkExec("/proc/self/exe", []string{"zombie"}, &syscall.ProcAttr{Env: []string{roleVariable + "=zombie"}})
+			pid, err = syscall.ForkExec("/proc/self/exe", []string{"zombie"}, &syscall.ProcAttr{Env: []string{apptest.RoleVariable + "=zombie"}})
 			if err != nil {
 				return err.Error()
 			}
@@ -43,7 +44,7 @@ func hoarder() {
 		return
 	}
 	var kept []net.Conn
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		words := strings.Fields(order)
 		var conn net.Conn
 		var err error
@@ -66,14 +67,14 @@ func hoarder() {
 func inFlight(t *testing.T, pids []int, listeners ...*Listener) int {
 	t.Helper()
 	n, err := Connections(pids, listeners)
-	must(t, err)
+	apptest.Must(t, err)
 	return n
 }
 
 func queued(t *testing.T, l *Listener) int {
 	t.Helper()
 	n, err := Queued(l)
-	must(t, err)
+	apptest.Must(t, err)
 	return n
 }
 
@@ -88,45 +89,45 @@ func TestConnections(t *testing.T) {
 	} {
 		t.Run(test.written+" "+test.dial, func(t *testing.T) {
 			l := hold(t, "x="+test.written)
-			first := startApp(t, "hoarder", given(issue(t, nil, l)))
-			second := startApp(t, "hoarder", given(issue(t, nil, l)))
-			both := []int{first.pid, second.pid, first.pid}
+			first := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
+			second := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
+			both := []int{first.PID, second.PID, first.PID}
 			target := l.Bound()
 			if port, ok := strings.CutPrefix(target, "[::]:"); ok {
 				target = net.JoinHostPort(map[string]string{"tcp4": "127.0.0.1", "tcp6": "::1"}[test.dial], port)
 			}
 			clients := make([]net.Conn, 5)
 			for i := range clients {
-				clients[i] = dial(t, test.dial, target)
+				clients[i] = apptest.Dial(t, test.dial, target)
 			}
-			eventually(t, "five wait", func() bool { return queued(t, l) == 5 })
+			apptest.Eventually(t, "five wait", func() bool { return queued(t, l) == 5 })
 			if n := inFlight(t, both, l); n != 0 {
 				t.Errorf("%d in flight before any was accepted", n)
 			}
 			for range 3 {
-				first.do(t, "accept")
+				first.Do(t, "accept")
 			}
-			second.do(t, "accept")
+			second.Do(t, "accept")
 			counts := func() [4]int {
-				return [4]int{inFlight(t, []int{first.pid}, l), inFlight(t, []int{second.pid}, l), inFlight(t, both, l, l), queued(t, l)}
+				return [4]int{inFlight(t, []int{first.PID}, l), inFlight(t, []int{second.PID}, l), inFlight(t, both, l, l), queued(t, l)}
 			}
 			if got, want := counts(), [4]int{3, 1, 4, 1}; got != want {
 				t.Errorf("counts %v, not %v", got, want)
 			}
 			// A connection that the client has closed is the app's to close still.
 			for _, c := range clients {
-				must(t, c.Close())
+				apptest.Must(t, c.Close())
 			}
 			if got, want := counts(), [4]int{3, 1, 4, 1}; got != want {
 				t.Errorf("counts %v, not %v after the clients have gone", got, want)
 			}
-			first.do(t, "close")
-			second.do(t, "close")
+			first.Do(t, "close")
+			second.Do(t, "close")
 			if got, want := counts(), [4]int{2, 0, 2, 1}; got != want {
 				t.Errorf("counts %v, not %v after two closes", got, want)
 			}
-			must(t, unix.Kill(first.pid, unix.SIGKILL))
-			first.wait()
+			apptest.Must(t, unix.Kill(first.PID, unix.SIGKILL))
+			first.Wait()
 			if n := inFlight(t, both, l); n != 0 {
 				t.Errorf("%d in flight in a process that has gone", n)
 			}
@@ -135,30 +136,30 @@ func TestConnections(t *testing.T) {
 }
 
 func TestConnectionsToOthersAreLeftOut(t *testing.T) {
-	port := freePort(t, "127.0.0.1").Port()
+	port := apptest.FreePort(t, "127.0.0.1").Port()
 	l, other := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, "unix://"+t.TempDir()+"/s")
 	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
-	app := startApp(t, "hoarder", given(issue(t, nil, neighbour)))
-	dial(t, "tcp", neighbour.Bound())
-	app.do(t, "accept")
+	app := apptest.Start(t, "hoarder", given(issue(t, nil, neighbour)))
+	apptest.Dial(t, "tcp", neighbour.Bound())
+	app.Do(t, "accept")
 	// The app as a client of itself, and of another listener: the far end of these has the listener's port.
-	app.do(t, "dial tcp "+l.Bound())
-	app.do(t, "dial unix "+other.Bound())
-	if n := inFlight(t, []int{app.pid}, l, other); n != 0 {
+	app.Do(t, "dial tcp "+l.Bound())
+	app.Do(t, "dial unix "+other.Bound())
+	if n := inFlight(t, []int{app.PID}, l, other); n != 0 {
 		t.Errorf("%d counted", n)
 	}
-	if n := inFlight(t, []int{app.pid}, l, neighbour, hold(t, "udp4://127.0.0.1:0")); n != 1 {
+	if n := inFlight(t, []int{app.PID}, l, neighbour, hold(t, "udp4://127.0.0.1:0")); n != 1 {
 		t.Errorf("%d counted of one", n)
 	}
 }
 
 func TestConnectionsWithoutTheRightToLook(t *testing.T) {
-	requireRoot(t)
-	stranger := startApp(t, "counter", appStart{uid: nobody})
-	if got := stranger.ask(t, fmt.Sprint(os.Getpid())); !strings.Contains(got, "permission denied") {
+	apptest.RequireRoot(t)
+	stranger := apptest.Start(t, "counter", apptest.Options{UID: apptest.Nobody})
+	if got := stranger.Ask(t, fmt.Sprint(os.Getpid())); !strings.Contains(got, "permission denied") {
 		t.Error(got)
 	}
-	if got := stranger.ask(t, "zombie"); got != "0 <nil>" {
+	if got := stranger.Ask(t, "zombie"); got != "0 <nil>" {
 		t.Errorf("a zombie has %s", got)
 	}
 }
@@ -168,8 +169,8 @@ func TestQueuedOfOtherSockets(t *testing.T) {
 		t.Errorf("%d", n)
 	}
 	l := hold(t, "127.0.0.1:0")
-	dial(t, "tcp", l.Bound())
-	must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+	apptest.Dial(t, "tcp", l.Bound())
+	apptest.Must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
 	if n := queued(t, l); n != 0 {
 		t.Errorf("%d wait at a listener that was shut down", n)
 	}

@@ -16,13 +16,14 @@ import (
 
 	"github.com/cloudflare/tableflip"
 	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["reader"] = reader
-	roles["flipper"] = flipper
-	roles["inetd service"] = inetdService
+	apptest.Roles["reader"] = reader
+	apptest.Roles["flipper"] = flipper
+	apptest.Roles["inetd service"] = inetdService
 }
 
 // reader is told "LIBRARY NAME NETWORK ADDR", and answers with the inode of the socket that the library finds for it.
@@ -30,7 +31,7 @@ func reader() {
 	if slices.Contains(strings.Split(os.Getenv("PIDVARS"), " "), "LISTEN_PID") {
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	}
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		words := strings.Fields(order)
 		if words[0] == "go-systemd" {
 			return activated(words[1])
@@ -80,10 +81,10 @@ func TestGrantedSocketsAreFound(t *testing.T) {
 		for _, dialect := range dialects {
 			t.Run(library+" "+dialect, func(t *testing.T) {
 				grant := issue(t, []string{dialect}, listeners...)
-				reader := startApp(t, "reader", given(grant, "PIDVARS="+strings.Join(grant.PIDVars, " ")))
+				reader := apptest.Start(t, "reader", given(grant, "PIDVARS="+strings.Join(grant.PIDVars, " ")))
 				for _, l := range listeners {
 					network := strings.TrimRight(l.Network(), "46")
-					got := reader.ask(t, strings.Join([]string{library, l.Name(), network, l.Bound()}, " "))
+					got := reader.Ask(t, strings.Join([]string{library, l.Name(), network, l.Bound()}, " "))
 					if got != fmt.Sprint(l.Inode()) {
 						t.Errorf("%s %s is %s, not %d", l.Name(), l.Bound(), got, l.Inode())
 					}
@@ -97,11 +98,11 @@ func TestGrantedSocketsAreFound(t *testing.T) {
 func TestStartsLeaveTheBlockingFlagAlone(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
 	for _, nonBlocking := range []bool{false, true} {
-		must(t, unix.SetNonblock(l.FD(), nonBlocking))
+		apptest.Must(t, unix.SetNonblock(l.FD(), nonBlocking))
 		for _, dialects := range [][]string{nil, {"stdin"}, {"none"}} {
 			grant := issue(t, dialects, l)
-			startApp(t, "zombie", given(grant))
-			must(t, grant.Close())
+			apptest.Start(t, "zombie", given(grant))
+			apptest.Must(t, grant.Close())
 			if got := blockingFlag(t, l) == 0; got == nonBlocking {
 				t.Errorf("%v: non-blocking is %v after a start", dialects, !got)
 			}
@@ -125,7 +126,7 @@ func TestNginxGetsNonBlockingListeners(t *testing.T) {
 func blockingFlag(t *testing.T, l *Listener) int {
 	t.Helper()
 	flags, err := unix.FcntlInt(uintptr(l.FD()), unix.F_GETFL, 0)
-	must(t, err)
+	apptest.Must(t, err)
 	return flags & unix.O_NONBLOCK
 }
 
@@ -148,8 +149,8 @@ func openFiles() []uint64 {
 
 func TestSocketOnStdin(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
-	service := startApp(t, "inetd service", given(issue(t, []string{"stdin"}, l)))
-	if got, want := service.hear(t), fmt.Sprint(l.Inode(), 1); got != want {
+	service := apptest.Start(t, "inetd service", given(issue(t, []string{"stdin"}, l)))
+	if got, want := service.Hear(t), fmt.Sprint(l.Inode(), 1); got != want {
 		t.Errorf("the app's socket and their number are %s, not %s", got, want)
 	}
 }
@@ -161,7 +162,7 @@ func flipper() {
 		fmt.Println(err)
 		return
 	}
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		words := strings.Fields(order)
 		switch words[0] {
 		case "parent?":
@@ -177,7 +178,7 @@ func flipper() {
 		case "handoff":
 			return fmt.Sprint(useHandoff(words[1]))
 		case "alone":
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), apptest.Patience)
 			defer cancel()
 			return fmt.Sprint(upgrader.WaitForParent(ctx))
 		}
@@ -188,7 +189,7 @@ func flipper() {
 // upgradeToHeir replaces the flipper by an app that knows handoff alone.
 func upgradeToHeir(upgrader *tableflip.Upgrader, asks string) error {
 	os.Args[0] = "/proc/self/exe"
-	os.Setenv(roleVariable, "heir")
+	os.Setenv(apptest.RoleVariable, "heir")
 	os.Setenv("HEIR", asks)
 	for {
 		// The library hears of its own Ready a little later.
@@ -213,7 +214,7 @@ func useHandoff(call string) error {
 }
 
 func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
-	before := descriptors(t)
+	before := apptest.Descriptors(t)
 	path := t.TempDir() + "/s"
 	written := []string{"tcp4://127.0.0.1:0", ":0", "unix://" + path, "udp4://127.0.0.1:0"}
 	asked := []string{"listen tcp4 127.0.0.1:0", "listen tcp :0", "listen unix " + path, "packet udp4 127.0.0.1:0"}
@@ -222,44 +223,44 @@ func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
 		listeners = append(listeners, hold(t, w))
 	}
 	grant := issue(t, []string{"tableflip"}, listeners...)
-	flipper := startApp(t, "flipper", given(grant))
-	if got := flipper.ask(t, "parent?"); got != "true" {
+	flipper := apptest.Start(t, "flipper", given(grant))
+	if got := flipper.Ask(t, "parent?"); got != "true" {
 		t.Errorf("has a parent: %s", got)
 	}
 	for i, l := range listeners {
-		if got := flipper.ask(t, asked[i]); got != fmt.Sprint(l.Inode()) {
+		if got := flipper.Ask(t, asked[i]); got != fmt.Sprint(l.Inode()) {
 			t.Errorf("%s gives %s, not %d", asked[i], got, l.Inode())
 		}
 	}
-	must(t, grant.ready.SetReadDeadline(time.Now()))
+	apptest.Must(t, grant.ready.SetReadDeadline(time.Now()))
 	if n, err := grant.ready.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("ready before it said so: %d, %v", n, err)
 	}
-	must(t, grant.ready.SetReadDeadline(time.Now().Add(patience)))
-	if got := flipper.ask(t, "ready"); got != "<nil>" {
+	apptest.Must(t, grant.ready.SetReadDeadline(time.Now().Add(apptest.Patience)))
+	if got := flipper.Ask(t, "ready"); got != "<nil>" {
 		t.Fatal(got)
 	}
 	if said, err := io.ReadAll(grant.ready); err != nil || string(said) != "*" {
 		t.Errorf("readiness is %q, %v, not byte 42", said, err)
 	}
-	must(t, grant.Predecessor.Close())
-	if got := flipper.ask(t, "alone"); got != "<nil>" {
+	apptest.Must(t, grant.Predecessor.Close())
+	if got := flipper.Ask(t, "alone"); got != "<nil>" {
 		t.Errorf("the end of its predecessor is %s", got)
 	}
-	must(t, errors.Join(grant.Close(), grant.Close()))
+	apptest.Must(t, errors.Join(grant.Close(), grant.Close()))
 	for _, l := range listeners {
-		must(t, l.Close())
+		apptest.Must(t, l.Close())
 	}
-	if after := descriptors(t); after != before+2 {
+	if after := apptest.Descriptors(t); after != before+2 {
 		t.Errorf("%d descriptors became %d, of which 2 are pipes to the app", before, after)
 	}
 }
 
 func TestTableflipAppThatEndsUnready(t *testing.T) {
 	grant := issue(t, []string{"tableflip"}, hold(t, "127.0.0.1:0"))
-	flipper := startApp(t, "flipper", given(grant))
-	must(t, unix.Kill(flipper.pid, unix.SIGKILL))
-	must(t, grant.ready.SetReadDeadline(time.Now().Add(patience)))
+	flipper := apptest.Start(t, "flipper", given(grant))
+	apptest.Must(t, unix.Kill(flipper.PID, unix.SIGKILL))
+	apptest.Must(t, grant.ready.SetReadDeadline(time.Now().Add(apptest.Patience)))
 	if n, err := grant.ready.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("read %d, %v", n, err)
 	}
@@ -268,24 +269,24 @@ func TestTableflipAppThatEndsUnready(t *testing.T) {
 func TestGrantThatWasNeverUsedLeaksNothing(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
 	d, err := ParseDialects([]string{"tableflip", "stdin"})
-	must(t, err)
-	before := descriptors(t)
+	apptest.Must(t, err)
+	before := apptest.Descriptors(t)
 	for range 3 {
 		g, err := d.Issue(Issue{Listeners: []*Listener{l}})
-		must(t, err)
-		must(t, g.Close())
+		apptest.Must(t, err)
+		apptest.Must(t, g.Close())
 		if g, err := d.Issue(Issue{Listeners: []*Listener{l, l}}); err == nil {
 			t.Errorf("two sockets on stdin: %+v", g)
 		}
 	}
-	if after := descriptors(t); after != before {
+	if after := apptest.Descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
 	}
 }
 
 func TestMoreTableflipNamesThanAPipeHolds(t *testing.T) {
 	d, err := ParseDialects([]string{"tableflip"})
-	must(t, err)
+	apptest.Must(t, err)
 	listeners := slices.Repeat(known(t, nil, "unix:///"+strings.Repeat("p", 100)), 1000)
 	if g, err := d.Issue(Issue{Listeners: listeners}); err == nil || !strings.Contains(err.Error(), "1000 sockets") {
 		t.Errorf("%+v, %v", g, err)

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["server"] = server
+	apptest.Roles["server"] = server
 }
 
 // server accepts from its sockets and closes each connection at once; "shutdown FD" shuts one of them down, "remove
@@ -27,7 +28,7 @@ func server() {
 		}
 		go acceptAll(ln)
 	}
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		if path, ok := strings.CutPrefix(order, "remove "); ok {
 			return fmt.Sprint(os.Remove(path))
 		}
@@ -52,7 +53,7 @@ func acceptAll(ln net.Listener) {
 func watch(t *testing.T, listeners ...*Listener) *HangupWatch {
 	t.Helper()
 	w, err := NewHangupWatch(listeners)
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { w.Close() })
 	return w
 }
@@ -61,18 +62,18 @@ func TestHangupWatchTellsWhichListenerAnAppShutDown(t *testing.T) {
 	first, second, local := hold(t, "127.0.0.1:0"), hold(t, "[::1]:0"), hold(t, "unix://"+t.TempDir()+"/s")
 	datagrams := hold(t, "udp4://127.0.0.1:0")
 	w := watch(t, datagrams, first, second, local)
-	old := startApp(t, "server", given(issue(t, nil, first, second, local)))
+	old := apptest.Start(t, "server", given(issue(t, nil, first, second, local)))
 	for range 3 {
 		for _, l := range []*Listener{second, first, local} {
 			fd := 3 + map[*Listener]int{first: 0, second: 1, local: 2}[l]
 			if l == local {
 				// A replaced socket is another one than the app's.
-				must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
-			} else if got := old.ask(t, fmt.Sprintf("shutdown %d", fd)); got != "<nil>" {
+				apptest.Must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+			} else if got := old.Ask(t, fmt.Sprintf("shutdown %d", fd)); got != "<nil>" {
 				t.Fatal(got)
 			}
 			got, err := w.Wait()
-			must(t, err)
+			apptest.Must(t, err)
 			if got != l {
 				t.Fatalf("%s is reported for %s", got.Bound(), l.Bound())
 			}
@@ -87,23 +88,23 @@ func TestHangupWatchTellsWhichPathAnAppRemoved(t *testing.T) {
 	folder := t.TempDir()
 	first, second := hold(t, "unix://"+folder+"/a"), hold(t, "unixgram://"+folder+"/b")
 	w := watch(t, hold(t, "127.0.0.1:0"), first, second)
-	old := startApp(t, "server", given(issue(t, nil, first)))
+	old := apptest.Start(t, "server", given(issue(t, nil, first)))
 	for range 3 {
 		for _, l := range []*Listener{second, first} {
-			must(t, os.Chmod(first.Bound(), 0o700))
-			must(t, os.WriteFile(folder+"/unrelated", nil, 0o600))
-			old.do(t, "remove "+l.Bound())
+			apptest.Must(t, os.Chmod(first.Bound(), 0o700))
+			apptest.Must(t, os.WriteFile(folder+"/unrelated", nil, 0o600))
+			old.Do(t, "remove "+l.Bound())
 			got, err := w.Wait()
-			must(t, err)
+			apptest.Must(t, err)
 			if got != l {
 				t.Fatalf("%s is reported for %s", got.Bound(), l.Bound())
 			}
-			must(t, l.Revive())
-			dial(t, l.Network(), l.Bound())
+			apptest.Must(t, l.Revive())
+			apptest.Dial(t, l.Network(), l.Bound())
 		}
 	}
 	// A replaced socket has another path to watch.
-	must(t, unix.Shutdown(first.FD(), unix.SHUT_RD))
+	apptest.Must(t, unix.Shutdown(first.FD(), unix.SHUT_RD))
 	for _, want := range []error{ErrReplaced, nil} {
 		if got, err := w.Wait(); got != first {
 			t.Fatal(got, err)
@@ -111,21 +112,21 @@ func TestHangupWatchTellsWhichPathAnAppRemoved(t *testing.T) {
 		if err := first.Revive(); err != want {
 			t.Fatal(err)
 		}
-		dial(t, "unix", first.Bound())
-		must(t, os.Remove(first.Bound()))
+		apptest.Dial(t, "unix", first.Bound())
+		apptest.Must(t, os.Remove(first.Bound()))
 	}
 }
 
 func TestHangupWatchSeesWhatWasShutDownBefore(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
-	must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+	apptest.Must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
 	if got, err := watch(t, l).Wait(); got != l || err != nil {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
 
 func TestHangupWatchCloses(t *testing.T) {
-	before := descriptors(t)
+	before := apptest.Descriptors(t)
 	l := hold(t, "127.0.0.1:0")
 	w := watch(t, l)
 	ended := make(chan error)
@@ -135,14 +136,14 @@ func TestHangupWatchCloses(t *testing.T) {
 			ended <- err
 		}()
 	}
-	must(t, w.Close())
+	apptest.Must(t, w.Close())
 	for range 2 {
 		if err := <-ended; !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 	}
-	must(t, errors.Join(w.Close(), l.Close()))
-	if after := descriptors(t); after != before {
+	apptest.Must(t, errors.Join(w.Close(), l.Close()))
+	if after := apptest.Descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
 	}
 }
@@ -151,7 +152,7 @@ func TestHangupWatchCloses(t *testing.T) {
 func TestConnectionsDoNotWakeTheHangupWatch(t *testing.T) {
 	const connections = 3000
 	tcp, local := hold(t, "127.0.0.1:0"), hold(t, "unix://"+t.TempDir()+"/s")
-	startApp(t, "server", given(issue(t, nil, tcp, local)))
+	apptest.Start(t, "server", given(issue(t, nil, tcp, local)))
 	w := watch(t, tcp, local)
 	thread, hung := make(chan int, 1), make(chan *Listener)
 	go func() {
@@ -161,13 +162,13 @@ func TestConnectionsDoNotWakeTheHangupWatch(t *testing.T) {
 		hung <- l
 	}()
 	tid := <-thread
-	awaitState(t, "(*HangupWatch).Wait")
-	before := switches(t, tid)
+	apptest.AwaitState(t, "(*HangupWatch).Wait")
+	before := apptest.Switches(t, tid)
 	for range connections / 2 {
 		for _, l := range []*Listener{tcp, local} {
-			conn, err := net.DialTimeout(l.Network(), l.Bound(), patience)
-			must(t, err)
-			must(t, conn.SetDeadline(time.Now().Add(patience)))
+			conn, err := net.DialTimeout(l.Network(), l.Bound(), apptest.Patience)
+			apptest.Must(t, err)
+			apptest.Must(t, conn.SetDeadline(time.Now().Add(apptest.Patience)))
 			// The end of the connection shows that the app has accepted it.
 			if n, _ := conn.Read(make([]byte, 1)); n != 0 {
 				t.Fatal("the app speaks")
@@ -176,10 +177,10 @@ func TestConnectionsDoNotWakeTheHangupWatch(t *testing.T) {
 		}
 	}
 	// Whoever the poller wakes has its thread switched to, which the kernel counts when it goes to sleep again.
-	if woken := switches(t, tid) - before; woken > signals {
+	if woken := apptest.Switches(t, tid) - before; woken > apptest.Signals {
 		t.Errorf("woken %d times by %d connections", woken, connections)
 	}
-	must(t, unix.Shutdown(tcp.FD(), unix.SHUT_RD))
+	apptest.Must(t, unix.Shutdown(tcp.FD(), unix.SHUT_RD))
 	if got := <-hung; got != tcp {
 		t.Errorf("got %v", got)
 	}

@@ -4,15 +4,17 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/gracerun/grace/handoff/internal/apptest"
 )
 
 // hold binds an address until the end of the test.
 func hold(t *testing.T, written string) *Listener {
 	t.Helper()
 	a, err := ParseAddress(written)
-	must(t, err)
+	apptest.Must(t, err)
 	l, err := Bind(a)
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
@@ -20,7 +22,7 @@ func hold(t *testing.T, written string) *Listener {
 func bindError(t *testing.T, written string) error {
 	t.Helper()
 	a, err := ParseAddress(written)
-	must(t, err)
+	apptest.Must(t, err)
 	l, err := Bind(a)
 	if err == nil {
 		l.Close()
@@ -32,17 +34,17 @@ func bindError(t *testing.T, written string) error {
 func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
 	t.Helper()
 	d, err := ParseDialects(dialects)
-	must(t, err)
+	apptest.Must(t, err)
 	g, err := d.Issue(Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { g.Close() })
 	return g
 }
 
 // given is the start of an app with a grant, and the variables in env beside it.
-func given(g *Grant, env ...string) appStart {
-	return appStart{
-		stdin: g.Stdin, files: g.Files, env: append(slices.Clone(g.Env), env...), started: g.Started,
-		environ: func() []string { return CleanEnv(os.Environ()) },
+func given(g *Grant, env ...string) apptest.Options {
+	return apptest.Options{
+		Stdin: g.Stdin, Files: g.Files, Env: append(slices.Clone(g.Env), env...), Started: g.Started,
+		Environ: func() []string { return CleanEnv(os.Environ()) },
 	}
 }

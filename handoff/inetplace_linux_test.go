@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +51,7 @@ func TestAThousandAddressesAreTwoQuestions(t *testing.T) {
 func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
 	const n = 40
 	s, err := NewSteering(nil)
-	must(t, err)
+	apptest.Must(t, err)
 	defer s.Close()
 	var addresses []netip.AddrPort
 	var listeners []*Listener
@@ -70,7 +71,7 @@ func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
 			addresses, listeners = append(addresses, at), append(listeners, hold(t, "127.0.0.1:0"))
 		}
 		_, err := s.Cutover(2) // those of generation 1 are asked about: they may get what has begun
-		must(t, err)
+		apptest.Must(t, err)
 		for name, ask := range asks {
 			bytes := allocated[name]
 			bytes[round] = allocatedBy(t, ask)
@@ -88,7 +89,7 @@ func allocatedBy(t *testing.T, ask func() error) int {
 	t.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	must(t, ask())
+	apptest.Must(t, ask())
 	runtime.ReadMemStats(&after)
 	return int(after.TotalAlloc - before.TotalAlloc)
 }
@@ -97,7 +98,7 @@ func allocatedBy(t *testing.T, ask func() error) int {
 func TestBindLooksForNobodyWhereNothingIsInTheWay(t *testing.T) {
 	looks := 0
 	s, err := NewSteering(func(Member, uint64) bool { looks++; return true })
-	must(t, err)
+	apptest.Must(t, err)
 	defer s.Close()
 	for range 30 {
 		at := reservePort(t, "127.0.0.1")
@@ -116,7 +117,7 @@ func TestConnectionsAndQueuesOfEachListener(t *testing.T) {
 		l := hold(t, written)
 		for range client {
 			conn, err := net.Dial(strings.TrimSuffix(l.Network(), "6"), l.Bound())
-			must(t, err)
+			apptest.Must(t, err)
 			t.Cleanup(func() { conn.Close() })
 		}
 		listeners, client = append(listeners, l), client+1
@@ -127,11 +128,11 @@ func TestConnectionsAndQueuesOfEachListener(t *testing.T) {
 	}
 	for range 2 {
 		fd, _, err := unix.Accept4(listeners[3].FD(), unix.SOCK_CLOEXEC)
-		must(t, err)
+		apptest.Must(t, err)
 		t.Cleanup(func() { unix.Close(fd) })
 	}
 	fd, _, err := unix.Accept4(listeners[2].FD(), unix.SOCK_CLOEXEC)
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
 	open, err := ConnectionsEach([]int{os.Getpid()}, listeners)
 	if want := []int{0, 0, 1, 2, 0}; err != nil || !slices.Equal(open, want) {
@@ -159,14 +160,14 @@ func TestOpenAtCountsByAddress(t *testing.T) {
 func acceptSome(t *testing.T, n int) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	for range n {
 		client, err := net.Dial("tcp", l.Addr().String())
-		must(t, err)
+		apptest.Must(t, err)
 		t.Cleanup(func() { client.Close() })
 		server, err := l.Accept()
-		must(t, err)
+		apptest.Must(t, err)
 		t.Cleanup(func() { server.Close() })
 	}
 	return l.Addr().(*net.TCPAddr).AddrPort()
@@ -176,7 +177,7 @@ func acceptSome(t *testing.T, n int) netip.AddrPort {
 func TestBindAfterItsAddressWasLetGo(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	serve(t, s, Member{1, 0}, at).close()
-	must(t, s.TurnAway())
-	must(t, s.LetGo(1))
+	apptest.Must(t, s.TurnAway())
+	apptest.Must(t, s.LetGo(1))
 	serve(t, s, Member{2, 0}, at)
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +43,7 @@ func queues(t *testing.T) map[string]func() queueOf {
 			}
 			return queueOf{s, do(capturePath), do(capturePathBind), func() net.Conn {
 				conn, err := net.Dial("unix", at)
-				must(t, err)
+				apptest.Must(t, err)
 				return conn
 			}}
 		},
@@ -53,7 +54,7 @@ func queues(t *testing.T) map[string]func() queueOf {
 func capturePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 	t.Helper()
 	a := capturePathBind(t, s, m, at)
-	must(t, s.Listen(m, a.duplicate(), 64))
+	apptest.Must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 
@@ -61,7 +62,7 @@ func capturePathBind(t *testing.T, s *Steering, m Member, at string) *appSocket 
 	t.Helper()
 	a := newAppSocket(t, unix.AF_UNIX)
 	left, err := s.TakePath(m, a.fd, at)
-	must(t, err)
+	apptest.Must(t, err)
 	if left < 0 {
 		a.close()
 		return bindPath(t, s, m, at)
@@ -74,7 +75,7 @@ func capturePathBind(t *testing.T, s *Steering, m Member, at string) *appSocket 
 func (q queueOf) crash(t *testing.T, m Member, a *appSocket) {
 	t.Helper()
 	a.close()
-	must(t, q.s.Vacate(m))
+	apptest.Must(t, q.s.Vacate(m))
 }
 
 // waiting makes clients that nobody has accepted.
@@ -113,7 +114,7 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 		if len(kept) > 0 || err != nil {
 			t.Error(kept, err)
 		}
-		must(t, q.s.Retire(first))
+		apptest.Must(t, q.s.Retire(first))
 		q.waiting(t, 5)
 		checkAnswered(t, 15, next)
 	})
@@ -123,7 +124,7 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 func TestFailedUpgradeLeavesWhoWaitsToTheRestart(t *testing.T) {
 	for how, fail := range map[string]func(t *testing.T, q queueOf, a *appSocket){
 		"ends":   func(t *testing.T, q queueOf, a *appSocket) { q.crash(t, second, a) },
-		"closes": func(t *testing.T, q queueOf, a *appSocket) { a.close(); must(t, q.s.Forget(a.inode)) },
+		"closes": func(t *testing.T, q queueOf, a *appSocket) { a.close(); apptest.Must(t, q.s.Forget(a.inode)) },
 	} {
 		t.Run(how, func(t *testing.T) {
 			eachQueue(t, func(t *testing.T, q queueOf) {
@@ -131,7 +132,7 @@ func TestFailedUpgradeLeavesWhoWaitsToTheRestart(t *testing.T) {
 				q.waiting(t, 5)
 				for range 3 {
 					fail(t, q, q.serve(second))
-					must(t, q.s.Retire(second))
+					apptest.Must(t, q.s.Retire(second))
 					q.waiting(t, 1)
 				}
 				checkAnswered(t, 8, q.serve(first))
@@ -161,9 +162,9 @@ func TestEachInstanceTakesUpTheQueueInItsPlace(t *testing.T) {
 			next = append(next, q.serve(m))
 		}
 		_, err := q.s.Cutover(2)
-		must(t, err)
+		apptest.Must(t, err)
 		for _, m := range members(1) {
-			must(t, q.s.Retire(m))
+			apptest.Must(t, q.s.Retire(m))
 		}
 		checkAnswered(t, 20, next...)
 	})
@@ -206,11 +207,11 @@ func TestOneQueueForAllWhoStart(t *testing.T) {
 					q.crash(t, fails, started[fails])
 					if fails == first {
 						_, err := q.s.Cutover(2)
-						must(t, err)
+						apptest.Must(t, err)
 					} else {
 						q.s.Ready(first)
 					}
-					must(t, q.s.Retire(fails))
+					apptest.Must(t, q.s.Retire(fails))
 					q.waiting(t, 3)
 					delete(started, fails)
 					for _, a := range started {
@@ -241,13 +242,13 @@ func TestUndoneUpgradeGivesBackWhoWaits(t *testing.T) {
 		q.crash(t, first, crashed)
 		next := q.serve(second)
 		_, err := q.s.Cutover(2)
-		must(t, err)
+		apptest.Must(t, err)
 		q.waiting(t, 4)
 		_, err = q.s.Cutover(1)
-		must(t, err)
+		apptest.Must(t, err)
 		q.crash(t, second, next)
 		again := q.serve(first)
-		must(t, q.s.Retire(second))
+		apptest.Must(t, q.s.Retire(second))
 		q.waiting(t, 4)
 		checkAnswered(t, 8, again, lives)
 	})
@@ -269,9 +270,9 @@ func TestAwaitedTellsWhoIsWaitedFor(t *testing.T) {
 		check := func(when string, want bool) {
 			t.Helper()
 			got, err := q.s.Awaited(1)
-			must(t, err)
+			apptest.Must(t, err)
 			other, err := q.s.Awaited(2)
-			must(t, err)
+			apptest.Must(t, err)
 			if got != want || other {
 				t.Errorf("%s: generation 1 is awaited: %v, and generation 2: %v", when, got, other)
 			}
@@ -284,7 +285,7 @@ func TestAwaitedTellsWhoIsWaitedFor(t *testing.T) {
 		q.crash(t, first, a)
 		check("it has crashed", true)
 		_, err := q.s.Cutover(2)
-		must(t, err)
+		apptest.Must(t, err)
 		check("it was replaced", true)
 		again := q.serve(first)
 		check("it is started again", false)
@@ -295,7 +296,7 @@ func TestAwaitedTellsWhoIsWaitedFor(t *testing.T) {
 		if got == nil {
 			t.Fatal("it accepts nobody")
 		}
-		must(t, unix.Close(fd))
+		apptest.Must(t, unix.Close(fd))
 		q.crash(t, first, again)
 		check("nobody waits", false)
 	})

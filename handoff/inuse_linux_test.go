@@ -11,11 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["squatter"] = squatter
+	apptest.Roles["squatter"] = squatter
 }
 
 // squatter binds the address in SQUAT, with SQUAT_STUBBORN=yes heeds no SIGTERM, and closes its socket when told.
@@ -34,14 +35,14 @@ func squatter() {
 		return
 	}
 	fmt.Println(l.Bound())
-	obey(func(string) string { return fmt.Sprint(unix.Close(l.FD())) })
+	apptest.Obey(func(string) string { return fmt.Sprint(unix.Close(l.FD())) })
 }
 
-func squat(t *testing.T, written string, how appStart) (squatter *app, bound string) {
+func squat(t *testing.T, written string, how apptest.Options) (squatter *apptest.App, bound string) {
 	t.Helper()
-	how.env = append(how.env, "SQUAT="+written)
-	a := startApp(t, "squatter", how)
-	return a, a.hear(t)
+	how.Env = append(how.Env, "SQUAT="+written)
+	a := apptest.Start(t, "squatter", how)
+	return a, a.Hear(t)
 }
 
 func inUseError(t *testing.T, written string) *InUseError {
@@ -61,7 +62,7 @@ func TestAddressInUseNamesItsHolder(t *testing.T) {
 		"unix://" + folder + "/with space", "unixgram://" + folder + "/g", "unix://@" + folder, "unixgram://@g" + folder,
 	} {
 		t.Run(written, func(t *testing.T) {
-			holder, bound := squat(t, "x="+written, appStart{})
+			holder, bound := squat(t, "x="+written, apptest.Options{})
 			network, _, ok := strings.Cut(written, "://")
 			if !ok {
 				network = "tcp"
@@ -70,7 +71,7 @@ func TestAddressInUseNamesItsHolder(t *testing.T) {
 			if len(e.Holders) != 1 {
 				t.Fatalf("holders %+v, %s", e.Holders, e.Unseen)
 			}
-			want := Holder{PID: holder.pid, UID: os.Geteuid(), User: userName(os.Geteuid()), Command: "app squatter"}
+			want := Holder{PID: holder.PID, UID: os.Geteuid(), User: userName(os.Geteuid()), Command: "app squatter"}
 			if e.Holders[0] != want {
 				t.Errorf("got %+v, want %+v", e.Holders[0], want)
 			}
@@ -86,7 +87,7 @@ func TestAddressInUseNamesAllWhoShareTheSocket(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
 	var pids []int
 	for range shownHolders {
-		pids = append(pids, startApp(t, "server", given(issue(t, nil, l))).pid)
+		pids = append(pids, apptest.Start(t, "server", given(issue(t, nil, l))).PID)
 	}
 	e := inUseError(t, l.Bound())
 	if len(e.Holders) != len(pids)+1 || !strings.Contains(e.Error(), " and 1 more;") {
@@ -97,29 +98,29 @@ func TestAddressInUseNamesAllWhoShareTheSocket(t *testing.T) {
 func TestWhoHasOnlyAConnectionIsNoHolder(t *testing.T) {
 	l := hold(t, "unix://"+t.TempDir()+"/s")
 	client, err := net.Dial("unix", l.Bound())
-	must(t, err)
+	apptest.Must(t, err)
 	defer client.Close()
 	connection, _, err := unix.Accept(l.FD())
-	must(t, err)
+	apptest.Must(t, err)
 	defer unix.Close(connection)
-	server := startApp(t, "server", given(issue(t, nil, l)))
-	must(t, unix.Close(l.fd))
+	server := apptest.Start(t, "server", given(issue(t, nil, l)))
+	apptest.Must(t, unix.Close(l.fd))
 	l.fd = -1
 	e := inUseError(t, "unix://"+l.Bound())
-	if len(e.Holders) != 1 || e.Holders[0].PID != server.pid {
-		t.Errorf("holders %+v, not pid %d", e.Holders, server.pid)
+	if len(e.Holders) != 1 || e.Holders[0].PID != server.PID {
+		t.Errorf("holders %+v, not pid %d", e.Holders, server.PID)
 	}
 }
 
 func TestAddressInUseByAnUnseenHolder(t *testing.T) {
-	requireRoot(t)
+	apptest.RequireRoot(t)
 	tcp, path := hold(t, "127.0.0.1:0"), hold(t, "unix://@"+t.TempDir())
-	stranger := startApp(t, "binder", appStart{uid: nobody})
+	stranger := apptest.Start(t, "binder", apptest.Options{UID: apptest.Nobody})
 	for written, reason := range map[string]string{
 		tcp.Bound():              "the socket belongs to root, whose processes grace (uid 65534) may not inspect",
 		"unix://" + path.Bound(): "the socket belongs to another user",
 	} {
-		if got := stranger.ask(t, written); !strings.Contains(got, "who has it cannot be seen: "+reason) {
+		if got := stranger.Ask(t, written); !strings.Contains(got, "who has it cannot be seen: "+reason) {
 			t.Errorf("%s: %s", written, got)
 		}
 	}
@@ -127,21 +128,21 @@ func TestAddressInUseByAnUnseenHolder(t *testing.T) {
 
 func TestAddressInUseByASocketThatDoesNotListen(t *testing.T) {
 	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM)
-	must(t, err)
+	apptest.Must(t, err)
 	defer unix.Close(fd)
-	must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	apptest.Must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	name, err := unix.Getsockname(fd)
-	must(t, err)
+	apptest.Must(t, err)
 	if e := inUseError(t, inetAddrPort(name).String()); !strings.Contains(e.Error(), "no listening socket") {
 		t.Error(e)
 	}
 }
 
 func TestHolderThatChangedItsUser(t *testing.T) {
-	requireRoot(t)
-	holder, bound := squat(t, "127.0.0.1:0", appStart{uid: nobody})
+	apptest.RequireRoot(t)
+	holder, bound := squat(t, "127.0.0.1:0", apptest.Options{UID: apptest.Nobody})
 	e := inUseError(t, bound)
-	if len(e.Holders) != 1 || e.Holders[0].PID != holder.pid || e.Holders[0].User != "nobody" {
+	if len(e.Holders) != 1 || e.Holders[0].PID != holder.PID || e.Holders[0].User != "nobody" {
 		t.Errorf("holders %+v, %s", e.Holders, e.Unseen)
 	}
 }
@@ -182,14 +183,14 @@ func TestCollide(t *testing.T) {
 
 // Two sockets on one port that do not collide: only the one in the way may be named, or evicted.
 func TestOnlyTheCollidingSocketIsNamed(t *testing.T) {
-	port := freePort(t, "127.0.0.1").Port()
-	holder, bound := squat(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port), appStart{})
-	squat(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port), appStart{})
-	squat(t, fmt.Sprintf("tcp6://:%d", port), appStart{})
-	squat(t, fmt.Sprintf("udp4://127.0.0.1:%d", port), appStart{})
+	port := apptest.FreePort(t, "127.0.0.1").Port()
+	holder, bound := squat(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port), apptest.Options{})
+	squat(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port), apptest.Options{})
+	squat(t, fmt.Sprintf("tcp6://:%d", port), apptest.Options{})
+	squat(t, fmt.Sprintf("udp4://127.0.0.1:%d", port), apptest.Options{})
 	e := inUseError(t, bound)
-	if len(e.Holders) != 1 || e.Holders[0].PID != holder.pid {
-		t.Errorf("holders %+v, not pid %d", e.Holders, holder.pid)
+	if len(e.Holders) != 1 || e.Holders[0].PID != holder.PID {
+		t.Errorf("holders %+v, not pid %d", e.Holders, holder.PID)
 	}
 }
 
@@ -203,18 +204,18 @@ func TestEvict(t *testing.T) {
 		"a process that ignores TERM": {[]string{"SQUAT_STUBBORN=yes"}, short},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := descriptors(t)
-			holder, bound := squat(t, "127.0.0.1:0", appStart{env: test.env})
-			must(t, Evict(inUseError(t, bound), test.grace))
+			before := apptest.Descriptors(t)
+			holder, bound := squat(t, "127.0.0.1:0", apptest.Options{Env: test.env})
+			apptest.Must(t, Evict(inUseError(t, bound), test.grace))
 			var status unix.WaitStatus
-			_, err := unix.Wait4(holder.pid, &status, 0, nil)
-			must(t, err)
-			holder.gone = true
+			_, err := unix.Wait4(holder.PID, &status, 0, nil)
+			apptest.Must(t, err)
+			holder.Gone = true
 			if want := map[bool]unix.Signal{true: unix.SIGKILL, false: unix.SIGTERM}[test.env != nil]; status.Signal() != want {
 				t.Errorf("ended by %v", status.Signal())
 			}
-			must(t, hold(t, bound).Close())
-			if after := descriptors(t); after != before+2 {
+			apptest.Must(t, hold(t, bound).Close())
+			if after := apptest.Descriptors(t); after != before+2 {
 				t.Errorf("%d descriptors became %d, of which 2 are pipes to the app", before, after)
 			}
 		})
@@ -222,20 +223,20 @@ func TestEvict(t *testing.T) {
 }
 
 func TestEvictSparesThoseWhoHaveLetGo(t *testing.T) {
-	holder, bound := squat(t, "127.0.0.1:0", appStart{})
+	holder, bound := squat(t, "127.0.0.1:0", apptest.Options{})
 	e := inUseError(t, bound)
-	if got := holder.ask(t, "close"); got != "<nil>" {
+	if got := holder.Ask(t, "close"); got != "<nil>" {
 		t.Fatal(got)
 	}
-	must(t, Evict(e, time.Minute))
-	if got := holder.ask(t, "close"); got != unix.EBADF.Error() {
+	apptest.Must(t, Evict(e, time.Minute))
+	if got := holder.Ask(t, "close"); got != unix.EBADF.Error() {
 		t.Error(got)
 	}
-	gone, bound := squat(t, "127.0.0.1:0", appStart{})
+	gone, bound := squat(t, "127.0.0.1:0", apptest.Options{})
 	e = inUseError(t, bound)
-	must(t, unix.Kill(gone.pid, unix.SIGKILL))
-	gone.wait()
-	must(t, Evict(e, time.Minute))
+	apptest.Must(t, unix.Kill(gone.PID, unix.SIGKILL))
+	gone.Wait()
+	apptest.Must(t, Evict(e, time.Minute))
 }
 
 func TestEvictRefuses(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,25 +31,25 @@ func TestFreshListenersAreNotMultipath(t *testing.T) {
 }
 
 // startHeirOf starts an heir as grace does, with its questions as its command line.
-func startHeirOf(t *testing.T, dialects []string, listeners []*Listener, asks ...string) (*Grant, *app) {
+func startHeirOf(t *testing.T, dialects []string, listeners []*Listener, asks ...string) (*Grant, *apptest.App) {
 	t.Helper()
 	d, err := ParseDialects(dialects)
-	must(t, err)
+	apptest.Must(t, err)
 	grant, err := d.Issue(Issue{Listeners: listeners, Command: asks, Generation: 1, Parent: os.Getpid()})
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { grant.Close() })
 	role := "heir"
 	if len(grant.PIDVars) > 0 {
 		role = "systemd heir"
 	}
-	heir := startApp(t, role, given(grant, "HEIR="+strings.Join(grant.Command, " ")))
-	t.Cleanup(heir.wait) // it ends when it has greeted
+	heir := apptest.Start(t, role, given(grant, "HEIR="+strings.Join(grant.Command, " ")))
+	t.Cleanup(heir.Wait) // it ends when it has greeted
 	return grant, heir
 }
 
-func hearBequest(t *testing.T, a *app) (b bequest) {
+func hearBequest(t *testing.T, a *apptest.App) (b bequest) {
 	t.Helper()
-	must(t, json.Unmarshal([]byte(a.hear(t)), &b))
+	apptest.Must(t, json.Unmarshal([]byte(a.Hear(t)), &b))
 	return b
 }
 
@@ -144,15 +145,15 @@ func TestSocketsByNumber(t *testing.T) {
 func TestOtherStdinIsLeftAlone(t *testing.T) {
 	web := hold(t, "127.0.0.1:0")
 	conn, err := net.Dial("tcp", web.Bound())
-	must(t, err)
+	apptest.Must(t, err)
 	defer conn.Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
+	apptest.Must(t, err)
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
 	connection := bequeath(t, conn)
 	defer unix.Close(connection)
-	pipeEnd, _ := pipe(t)
+	pipeEnd, _ := apptest.Pipe(t)
 	for name, test := range map[string]struct {
 		fd   int
 		want string
@@ -160,7 +161,7 @@ func TestOtherStdinIsLeftAlone(t *testing.T) {
 		"a connection": {connection, "socket:"}, "one of a pair": {pair[0], "socket:"}, "a pipe": {int(pipeEnd.Fd()), "pipe:"},
 	} {
 		asks := "HEIR=ListenPacket,udp,127.0.0.1:0 Descriptor,0 ListenPacket,fd,0"
-		heir := startApp(t, "heir", appStart{stdin: test.fd, env: []string{asks}})
+		heir := apptest.Start(t, "heir", apptest.Options{Stdin: test.fd, Env: []string{asks}})
 		hearBequest(t, heir)
 		if got := hearBequest(t, heir).Error; !strings.HasPrefix(got, test.want) {
 			t.Errorf("%s became %s", name, got)
@@ -177,7 +178,7 @@ func TestReadyTellsATableflipParent(t *testing.T) {
 	if !grant.TellsReady() {
 		t.Fatal("the grant has no pipe")
 	}
-	must(t, grant.AwaitReady())
+	apptest.Must(t, grant.AwaitReady())
 	for _, call := range []string{"Listen", "Ready", "a second Ready"} {
 		if got := hearBequest(t, heir); got.Error != "" {
 			t.Errorf("%s: %s", call, got.Error)
@@ -195,38 +196,38 @@ func TestReadyLeavesTableflipAppsAlone(t *testing.T) {
 		t.Run(first, func(t *testing.T) {
 			web := hold(t, "127.0.0.1:0")
 			grant := issue(t, []string{"tableflip"}, web)
-			flipper := startApp(t, "flipper", given(grant))
-			flipper.do(t, first)
-			flipper.do(t, "handoff ready")
-			must(t, grant.ready.SetReadDeadline(time.Now()))
+			flipper := apptest.Start(t, "flipper", given(grant))
+			flipper.Do(t, first)
+			flipper.Do(t, "handoff ready")
+			apptest.Must(t, grant.ready.SetReadDeadline(time.Now()))
 			if err := grant.AwaitReady(); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the library's pipe says %v", err)
 			}
-			must(t, grant.ready.SetReadDeadline(time.Now().Add(patience)))
-			if got := flipper.ask(t, "listen tcp "+web.address.Addr); got != fmt.Sprint(web.Inode()) {
+			apptest.Must(t, grant.ready.SetReadDeadline(time.Now().Add(apptest.Patience)))
+			if got := flipper.Ask(t, "listen tcp "+web.address.Addr); got != fmt.Sprint(web.Inode()) {
 				t.Errorf("the library finds %s, not %d", got, web.Inode())
 			}
-			flipper.do(t, "ready")
-			must(t, grant.AwaitReady())
+			flipper.Do(t, "ready")
+			apptest.Must(t, grant.AwaitReady())
 		})
 	}
 }
 
 // An app that leaves tableflip for this package is upgraded in place.
 func TestRealTableflipParent(t *testing.T) {
-	old := startApp(t, "flipper", appStart{})
-	inode := old.ask(t, "listen unix @"+t.Name())
-	old.do(t, "ready")
-	_, err := fmt.Fprintln(old.orders, "upgrade Listen,unix,@"+t.Name()+" Ready")
-	must(t, err)
+	old := apptest.Start(t, "flipper", apptest.Options{})
+	inode := old.Ask(t, "listen unix @"+t.Name())
+	old.Do(t, "ready")
+	_, err := fmt.Fprintln(old.Orders, "upgrade Listen,unix,@"+t.Name()+" Ready")
+	apptest.Must(t, err)
 	if got := hearBequest(t, old); fmt.Sprint(got.Inode) != inode {
 		t.Errorf("the new version got %+v, not %s", got, inode)
 	}
-	said := []string{old.hear(t), old.hear(t)} // of both versions, in either order
+	said := []string{old.Hear(t), old.Hear(t)} // of both versions, in either order
 	if !slices.Contains(said, "<nil>") || !slices.Contains(said, `{"Inode":0,"Error":""}`) {
 		t.Errorf("the upgrade ends with %q", said)
 	}
-	must(t, unix.Kill(old.pid, unix.SIGKILL))
+	apptest.Must(t, unix.Kill(old.PID, unix.SIGKILL))
 	checkGreeting(t, "unix", "@"+t.Name())
 }
 
@@ -237,7 +238,7 @@ func TestAwaitReadyWithoutThePipe(t *testing.T) {
 	}
 	grant = issue(t, []string{"tableflip"})
 	_, err := grant.given[0].Write([]byte{7})
-	must(t, err)
+	apptest.Must(t, err)
 	if err := grant.AwaitReady(); err == nil || !strings.Contains(err.Error(), "byte 7") {
 		t.Errorf("another byte: %v", err)
 	}

@@ -16,13 +16,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["heir"] = heir
-	roles["systemd heir"] = systemdHeir
+	apptest.Roles["heir"] = heir
+	apptest.Roles["systemd heir"] = systemdHeir
 }
 
 // bequest is what an heir says of one socket that it asked for.
@@ -85,7 +86,7 @@ func greet(ln net.Listener) {
 // systemdHeir becomes an heir with the pid that it has, as grace's shim and systemd do.
 func systemdHeir() {
 	os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
-	os.Setenv(roleVariable, "heir")
+	os.Setenv(apptest.RoleVariable, "heir")
 	panic(syscall.Exec("/proc/self/exe", os.Args[:1], os.Environ()))
 }
 
@@ -360,7 +361,7 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 			}
 		})
 	}
-	if closeOnExec(raw) {
+	if apptest.CloseOnExec(raw) {
 		t.Error("a descriptor that is not the supervisor's was set close-on-exec")
 	}
 }
@@ -368,7 +369,7 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 func TestSocketsThatNobodyAsksForAreCloseOnExec(t *testing.T) {
 	original, _ := openSocket(t, "tcp4", "127.0.0.1:0")
 	i := inheritOne(t, original)
-	if !closeOnExec(i.sockets[0].fd) {
+	if !apptest.CloseOnExec(i.sockets[0].fd) {
 		t.Error("programs that the app starts get its sockets")
 	}
 }
@@ -394,7 +395,7 @@ func TestVariablesOfAnotherProcessAreIgnored(t *testing.T) {
 
 // heirVariables spare a heir built with -race the second that it would sleep at its end.
 func heirVariables(role string, asks ...string) []string {
-	return []string{roleVariable + "=" + role, "HEIR=" + strings.Join(asks, " "), "GORACE=atexit_sleep_ms=0"}
+	return []string{apptest.RoleVariable + "=" + role, "HEIR=" + strings.Join(asks, " "), "GORACE=atexit_sleep_ms=0"}
 }
 
 // startHeir runs this binary as role with the sockets from descriptor 3 on, and returns what it reports.

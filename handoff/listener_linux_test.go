@@ -12,16 +12,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["binder"] = binder
+	apptest.Roles["binder"] = binder
 }
 
 // binder binds what it is told and answers with the address or the error.
 func binder() {
-	obey(func(written string) string {
+	apptest.Obey(func(written string) string {
 		a, err := ParseAddress(written)
 		if err != nil {
 			return err.Error()
@@ -37,7 +38,7 @@ func binder() {
 func option(t *testing.T, l *Listener, level, name int) int {
 	t.Helper()
 	value, err := unix.GetsockoptInt(l.FD(), level, name)
-	must(t, err)
+	apptest.Must(t, err)
 	return value
 }
 
@@ -66,12 +67,12 @@ func TestBind(t *testing.T) {
 				t.Errorf("%s, %s, %s", l.Name(), l.Network(), l.Bound())
 			}
 			checkDescriptor(t, l)
-			dial(t, test.dial, l.Bound())
+			apptest.Dial(t, test.dial, l.Bound())
 			if !l.Stream() {
 				return
 			}
 			fd, _, err := unix.Accept(l.FD())
-			must(t, err)
+			apptest.Must(t, err)
 			unix.Close(fd)
 		})
 	}
@@ -133,7 +134,7 @@ func TestWithoutTheFamilyTheNextHostIsBound(t *testing.T) {
 	missing, present := netip.MustParseAddrPort("[2001:db8::1]:0"), netip.MustParseAddrPort("127.0.0.1:0")
 	a := Address{Name: "x", Network: "tcp", Addr: ":0"}
 	l, err := bindFirst(a, []netip.AddrPort{missing, present})
-	must(t, err)
+	apptest.Must(t, err)
 	defer l.Close()
 	if !strings.HasPrefix(l.Bound(), "127.0.0.1:") {
 		t.Errorf("bound %s", l.Bound())
@@ -151,27 +152,27 @@ func TestWithoutTheFamilyTheNextHostIsBound(t *testing.T) {
 
 func TestBacklog(t *testing.T) {
 	longest, err := os.ReadFile("/proc/sys/net/core/somaxconn")
-	must(t, err)
+	apptest.Must(t, err)
 	for written, want := range map[string]string{
 		"127.0.0.1:0": strings.TrimSpace(string(longest)), "127.0.0.1:0?backlog=5": "5",
 	} {
 		l := hold(t, written)
 		for range 2 {
 			info, err := unix.GetsockoptTCPInfo(l.FD(), unix.IPPROTO_TCP, unix.TCP_INFO)
-			must(t, err)
+			apptest.Must(t, err)
 			if got := strconv.Itoa(int(info.Sacked)); got != want {
 				t.Errorf("%s has room for %s", written, got)
 			}
-			must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
-			must(t, l.Revive())
+			apptest.Must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+			apptest.Must(t, l.Revive())
 		}
 	}
 }
 
 func TestBindExplains(t *testing.T) {
 	folder := t.TempDir()
-	must(t, os.WriteFile(folder+"/file", nil, 0o600))
-	must(t, os.Symlink(folder+"/file", folder+"/link"))
+	apptest.Must(t, os.WriteFile(folder+"/file", nil, 0o600))
+	apptest.Must(t, os.Symlink(folder+"/file", folder+"/link"))
 	for written, reason := range map[string]string{
 		"192.0.2.1:80":                             "this machine does not have the address 192.0.2.1",
 		"no-such-host.invalid:80":                  "no-such-host.invalid",
@@ -193,25 +194,25 @@ func TestBindExplains(t *testing.T) {
 }
 
 func TestBindExplainsMissingRights(t *testing.T) {
-	requireRoot(t)
+	apptest.RequireRoot(t)
 	folder := t.TempDir()
-	must(t, errors.Join(os.Chmod(folder, 0o755), os.Chmod(filepath.Dir(folder), 0o755)))
+	apptest.Must(t, errors.Join(os.Chmod(folder, 0o755), os.Chmod(filepath.Dir(folder), 0o755)))
 	hold(t, "unix://"+folder+"/closed?mode=0600")
 	// A network namespace of its own has the kernel's default for privileged ports.
-	unprivileged := startApp(t, "binder", appStart{uid: nobody, flags: unix.CLONE_NEWNET})
+	unprivileged := apptest.Start(t, "binder", apptest.Options{UID: apptest.Nobody, Flags: unix.CLONE_NEWNET})
 	for written, reason := range map[string]string{
 		"tcp4://:80":                   "net.ipv4.ip_unprivileged_port_start",
-		"unix://" + folder + "/s":      fmt.Sprintf("uid %d may not write to %s", nobody, folder),
+		"unix://" + folder + "/s":      fmt.Sprintf("uid %d may not write to %s", apptest.Nobody, folder),
 		"unix://" + folder + "/closed": "no right to see whether it is in use",
 	} {
-		if got := unprivileged.ask(t, written); !strings.Contains(got, reason) || !strings.Contains(got, "permission denied") {
+		if got := unprivileged.Ask(t, written); !strings.Contains(got, reason) || !strings.Contains(got, "permission denied") {
 			t.Errorf("%s: %s", written, got)
 		}
 	}
 }
 
 func TestUnixPathModeAndOwner(t *testing.T) {
-	requireRoot(t)
+	apptest.RequireRoot(t)
 	old := unix.Umask(0o027)
 	defer unix.Umask(old)
 	for options, want := range map[string]struct {
@@ -220,14 +221,14 @@ func TestUnixPathModeAndOwner(t *testing.T) {
 	}{
 		"":                                {0o750, 0, 0},
 		"?mode=0666":                      {0o666, 0, 0},
-		"?mode=0600&owner=nobody":         {0o600, nobody, 0},
+		"?mode=0600&owner=nobody":         {0o600, apptest.Nobody, 0},
 		"?mode=0660&owner=0&group=123456": {0o660, 0, 123456},
 		"?group=daemon":                   {0o750, 0, 1},
 	} {
 		for _, network := range []string{"unix", "unixgram"} {
 			l := hold(t, network+"://"+t.TempDir()+"/s"+options)
 			var stat unix.Stat_t
-			must(t, unix.Lstat(l.Bound(), &stat))
+			apptest.Must(t, unix.Lstat(l.Bound(), &stat))
 			if mode := fs.FileMode(stat.Mode & 0o777); mode != want.mode || stat.Uid != want.uid || stat.Gid != want.gid {
 				t.Errorf("%s%s: mode %o, owner %d, group %d", network, options, mode, stat.Uid, stat.Gid)
 			}
@@ -238,12 +239,12 @@ func TestUnixPathModeAndOwner(t *testing.T) {
 func TestUnixPathIsClosedUntilItsModeIsSet(t *testing.T) {
 	a := Address{Network: "unixgram", Addr: t.TempDir() + "/s", Mode: 0o666}
 	l, err := newListener(a, unix.AF_UNIX)
-	must(t, err)
+	apptest.Must(t, err)
 	defer l.Close()
-	must(t, prepareMode(l.fd, a.Mode))
-	must(t, unix.Bind(l.fd, &unix.SockaddrUnix{Name: a.Addr}))
+	apptest.Must(t, prepareMode(l.fd, a.Mode))
+	apptest.Must(t, unix.Bind(l.fd, &unix.SockaddrUnix{Name: a.Addr}))
 	var stat unix.Stat_t
-	must(t, unix.Lstat(a.Addr, &stat))
+	apptest.Must(t, unix.Lstat(a.Addr, &stat))
 	if stat.Mode&0o777 != 0 {
 		t.Errorf("born with mode %o", stat.Mode&0o777)
 	}
@@ -252,17 +253,17 @@ func TestUnixPathIsClosedUntilItsModeIsSet(t *testing.T) {
 func TestModeIsNotSetThroughALink(t *testing.T) {
 	folder := t.TempDir()
 	l := hold(t, "unix://"+folder+"/s")
-	must(t, os.WriteFile(folder+"/victim", nil, 0o600))
-	must(t, os.Remove(folder+"/s"))
+	apptest.Must(t, os.WriteFile(folder+"/victim", nil, 0o600))
+	apptest.Must(t, os.Remove(folder+"/s"))
 	for _, link := range []func(old, new string) error{os.Symlink, os.Link} {
-		must(t, link(folder+"/victim", folder+"/s"))
+		apptest.Must(t, link(folder+"/victim", folder+"/s"))
 		if err := setMode(folder+"/s", l.path, -1, -1, 0o666); err == nil {
 			t.Error("a link passed for the socket")
 		}
 		if info, err := os.Stat(folder + "/victim"); err != nil || info.Mode() != 0o600 {
 			t.Errorf("the file behind the link has mode %v, %v", info.Mode(), err)
 		}
-		must(t, os.Remove(folder+"/s"))
+		apptest.Must(t, os.Remove(folder+"/s"))
 	}
 }
 
@@ -270,17 +271,17 @@ func TestStaleUnixPathIsReplaced(t *testing.T) {
 	for _, network := range []string{"unix", "unixgram"} {
 		path := t.TempDir() + "/s"
 		stale := hold(t, network+"://"+path)
-		must(t, unix.Close(stale.fd))
+		apptest.Must(t, unix.Close(stale.fd))
 		stale.fd = -1
 		l := hold(t, network+"://"+path)
-		dial(t, network, path)
+		apptest.Dial(t, network, path)
 		name, err := unix.Getsockname(l.FD())
-		must(t, err)
+		apptest.Must(t, err)
 		// nginx and h2o recognise an inherited socket by this.
 		if got := name.(*unix.SockaddrUnix).Name; got != path {
 			t.Errorf("getsockname gives %s", got)
 		}
-		must(t, l.Close())
+		apptest.Must(t, l.Close())
 		if files, err := os.ReadDir(filepath.Dir(path)); len(files) != 0 {
 			t.Errorf("left behind: %v, %v", files, err)
 		}
@@ -298,7 +299,7 @@ func TestServedUnixPathIsLeftAlone(t *testing.T) {
 		if err := bindError(t, wanted+"://"+path); !errors.As(err, &inUse) {
 			t.Errorf("%s in place of %s: %v", wanted, served, err)
 		}
-		must(t, l.Close())
+		apptest.Must(t, l.Close())
 	}
 }
 
@@ -307,7 +308,7 @@ func TestUnixPathWithAFullQueueIsLeftAlone(t *testing.T) {
 	l := hold(t, "unix://"+path+"?backlog=1")
 	for {
 		fd, err := socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
-		must(t, err)
+		apptest.Must(t, err)
 		defer unix.Close(fd)
 		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {
 			break
@@ -326,20 +327,20 @@ func TestUnixPathWithAFullQueueIsLeftAlone(t *testing.T) {
 func TestCloseRemovesOnlyItsOwnPath(t *testing.T) {
 	path := t.TempDir() + "/s"
 	l := hold(t, "unix://"+path)
-	must(t, os.Rename(path, path+".old"))
+	apptest.Must(t, os.Rename(path, path+".old"))
 	successor := hold(t, "unix://"+path)
-	must(t, l.Close())
-	dial(t, "unix", path)
-	must(t, successor.Close())
+	apptest.Must(t, l.Close())
+	apptest.Dial(t, "unix", path)
+	apptest.Must(t, successor.Close())
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its own path is still there: %v", err)
 	}
-	must(t, successor.Close())
-	must(t, os.Remove(path+".old"))
+	apptest.Must(t, successor.Close())
+	apptest.Must(t, os.Remove(path+".old"))
 }
 
 func TestFailedBindsLeakNothing(t *testing.T) {
-	before := descriptors(t)
+	before := apptest.Descriptors(t)
 	taken := hold(t, "127.0.0.1:0")
 	path := hold(t, "unix://"+t.TempDir()+"/s")
 	for range 20 {
@@ -348,8 +349,8 @@ func TestFailedBindsLeakNothing(t *testing.T) {
 		bindError(t, "192.0.2.1:80")
 		bindError(t, "unix://"+t.TempDir()+"/none/s")
 	}
-	must(t, errors.Join(taken.Close(), path.Close()))
-	if after := descriptors(t); after != before {
+	apptest.Must(t, errors.Join(taken.Close(), path.Close()))
+	if after := apptest.Descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
 	}
 }
@@ -359,26 +360,26 @@ func TestRevive(t *testing.T) {
 		t.Run(written, func(t *testing.T) {
 			l := hold(t, written)
 			fd, inode, bound := l.FD(), l.Inode(), l.Bound()
-			must(t, l.Revive())
+			apptest.Must(t, l.Revive())
 			if l.Inode() != inode {
 				t.Error("a listener that works was replaced")
 			}
 			network := strings.TrimRight(l.Network(), "6")
 			for _, how := range []int{unix.SHUT_RD, unix.SHUT_RDWR} {
-				must(t, unix.Shutdown(l.FD(), how))
+				apptest.Must(t, unix.Shutdown(l.FD(), how))
 				if conn, err := net.Dial(network, bound); !errors.Is(err, unix.ECONNREFUSED) {
 					t.Fatalf("a listener that was shut down answers: %v, %v", conn, err)
 				}
 				if err := l.Revive(); network == "tcp" && err != nil || network == "unix" && err != ErrReplaced {
 					t.Fatal(err)
 				}
-				dial(t, network, bound)
+				apptest.Dial(t, network, bound)
 			}
 			if l.FD() != fd || l.Bound() != bound || network == "tcp" && l.Inode() != inode {
 				t.Errorf("became descriptor %d, %s, inode %d", l.FD(), l.Bound(), l.Inode())
 			}
 			checkDescriptor(t, l)
-			must(t, l.Close())
+			apptest.Must(t, l.Close())
 			if _, err := os.Lstat(bound); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("the path is still there: %v", err)
 			}
@@ -387,10 +388,10 @@ func TestRevive(t *testing.T) {
 }
 
 func TestReviveOfOtherSockets(t *testing.T) {
-	must(t, hold(t, "udp4://127.0.0.1:0").Revive())
-	must(t, hold(t, "unixgram://@g"+t.TempDir()).Revive())
+	apptest.Must(t, hold(t, "udp4://127.0.0.1:0").Revive())
+	apptest.Must(t, hold(t, "unixgram://@g"+t.TempDir()).Revive())
 	abstract := hold(t, "unix://@"+t.TempDir())
-	must(t, unix.Shutdown(abstract.FD(), unix.SHUT_RD))
+	apptest.Must(t, unix.Shutdown(abstract.FD(), unix.SHUT_RD))
 	if err := abstract.Revive(); err == nil || !strings.Contains(err.Error(), "restart grace") {
 		t.Error(err)
 	}
@@ -401,18 +402,18 @@ func TestRemovedUnixPathIsRestored(t *testing.T) {
 		folder := t.TempDir()
 		path := folder + "/s"
 		l := hold(t, network+"://"+path)
-		must(t, os.Remove(path))
-		must(t, l.Revive())
-		dial(t, network, path)
-		must(t, os.Remove(path))
-		must(t, os.WriteFile(path, nil, 0o600))
-		must(t, l.Revive())
+		apptest.Must(t, os.Remove(path))
+		apptest.Must(t, l.Revive())
+		apptest.Dial(t, network, path)
+		apptest.Must(t, os.Remove(path))
+		apptest.Must(t, os.WriteFile(path, nil, 0o600))
+		apptest.Must(t, l.Revive())
 		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
 			t.Errorf("another's file became %v, %v", info, err)
 		}
-		must(t, os.Remove(path))
-		must(t, l.Revive())
-		must(t, l.Close())
+		apptest.Must(t, os.Remove(path))
+		apptest.Must(t, l.Revive())
+		apptest.Must(t, l.Close())
 		if left, err := os.ReadDir(folder); len(left) != 0 {
 			t.Errorf("left behind: %v, %v", left, err)
 		}
@@ -421,24 +422,24 @@ func TestRemovedUnixPathIsRestored(t *testing.T) {
 
 func TestUnixPathWithoutASpareName(t *testing.T) {
 	path := t.TempDir() + "/s"
-	must(t, os.Mkdir(spareName(path), 0o700))
+	apptest.Must(t, os.Mkdir(spareName(path), 0o700))
 	l := hold(t, "unix://"+path)
 	watch(t, l)
-	must(t, os.Remove(path))
-	must(t, l.Revive())
+	apptest.Must(t, os.Remove(path))
+	apptest.Must(t, l.Revive())
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	must(t, l.Close())
+	apptest.Must(t, l.Close())
 }
 
 func TestSpareNameOfAKilledGraceIsTakenOver(t *testing.T) {
 	path := t.TempDir() + "/s"
 	killed := hold(t, "unix://"+path)
-	must(t, unix.Close(killed.fd))
+	apptest.Must(t, unix.Close(killed.fd))
 	l := hold(t, "unix://"+path)
-	must(t, os.Remove(path))
-	must(t, l.Revive())
-	dial(t, "unix", path)
+	apptest.Must(t, os.Remove(path))
+	apptest.Must(t, l.Revive())
+	apptest.Dial(t, "unix", path)
 	killed.fd = -1
 }

@@ -1,5 +1,9 @@
 package handoff
 
-import "testing"
+import (
+	"testing"
 
-func TestMain(m *testing.M) { playRole(m) }
+	"github.com/gracerun/grace/handoff/internal/apptest"
+)
+
+func TestMain(m *testing.M) { apptest.Main(m) }

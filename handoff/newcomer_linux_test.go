@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +19,7 @@ func TestNewcomersDoNotStrayToAnOldGeneration(t *testing.T) {
 			for generation := range 4 {
 				old = append(old, serve(t, s, Member{generation, 0}, at))
 				_, err := s.Cutover(generation)
-				must(t, err)
+				apptest.Must(t, err)
 			}
 			checkNewcomers(t, s, old[:3], old[3])
 		})
@@ -27,13 +28,13 @@ func TestNewcomersDoNotStrayToAnOldGeneration(t *testing.T) {
 
 func checkNewcomers(t *testing.T, s *Steering, old []*appSocket, current *appSocket) {
 	t.Helper()
-	must(t, unix.Shutdown(old[0].fd, unix.SHUT_RD))
+	apptest.Must(t, unix.Shutdown(old[0].fd, unix.SHUT_RD))
 	var begun []int
 	for range 32 {
 		begun = append(begun, begin(t, current))
 	}
 	_, err := s.Wait() // the numbers are right from here on
-	must(t, err)
+	apptest.Must(t, err)
 	for _, fd := range begun {
 		awaitConnected(t, fd)
 	}
@@ -55,10 +56,10 @@ func TestAppsKeepTheirFilters(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	all := [...]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}}
 	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
-	must(t, unix.SetsockoptSockFprog(old.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all[0]}))
+	apptest.Must(t, unix.SetsockoptSockFprog(old.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all[0]}))
 	for _, generation := range []int{2, 1, 2} {
 		_, err := s.Cutover(generation)
-		must(t, err)
+		apptest.Must(t, err)
 		filter, err := filterOf(old.fd)
 		if !slices.Equal(filter, all[:]) || err != nil {
 			t.Errorf("with generation %d selected: %v, %v", generation, filter, err)
@@ -73,7 +74,7 @@ func TestAppsKeepTheirFilters(t *testing.T) {
 func begin(t *testing.T, to *appSocket) int {
 	t.Helper()
 	at, err := unix.Getsockname(to.fd)
-	must(t, err)
+	apptest.Must(t, err)
 	family := unix.AF_INET
 	if _, ok := at.(*unix.SockaddrInet6); ok {
 		family = unix.AF_INET6
@@ -88,7 +89,7 @@ func begin(t *testing.T, to *appSocket) int {
 func awaitConnected(t *testing.T, fd int) {
 	t.Helper()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	eventually(t, "a client has its connection", func() bool {
+	apptest.Eventually(t, "a client has its connection", func() bool {
 		n, _ := unix.Poll(fds, 0) // EINTR if Go's runtime has sent itself a signal
 		return n > 0
 	})

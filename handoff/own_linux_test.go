@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,9 +20,9 @@ var (
 func reserve(t *testing.T, written string) *Listener {
 	t.Helper()
 	a, err := ParseAddress(written)
-	must(t, err)
+	apptest.Must(t, err)
 	l, err := Bind(a)
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
@@ -30,15 +31,15 @@ func reserve(t *testing.T, written string) *Listener {
 func own(t *testing.T, s *Steering, m Member, l *Listener) *appSocket {
 	t.Helper()
 	given, err := s.Own(m, l)
-	must(t, err)
+	apptest.Must(t, err)
 	if given.Bound() != l.Bound() || given.Name() != l.Name() || given.Inode() == l.Inode() {
 		t.Errorf("it is %s at %s, inode %d", given.Name(), given.Bound(), given.Inode())
 	}
 	a := &appSocket{t: t, inode: given.Inode()}
 	a.fd, err = unix.FcntlInt(uintptr(given.FD()), unix.F_DUPFD_CLOEXEC, 0)
-	must(t, err)
-	must(t, given.Close())
-	must(t, unix.SetNonblock(a.fd, true))
+	apptest.Must(t, err)
+	apptest.Must(t, given.Close())
+	apptest.Must(t, unix.SetNonblock(a.fd, true))
 	t.Cleanup(func() {
 		if a.fd >= 0 {
 			unix.Close(a.fd)
@@ -63,7 +64,7 @@ func TestEachInstanceHasItsOwnSocket(t *testing.T) {
 			t.Errorf("%s: a connection before the cutover did not come to the first generation", host)
 		}
 		_, err := s.Cutover(2)
-		must(t, err)
+		apptest.Must(t, err)
 		if connected(t, at, 0, one, two) != two {
 			t.Errorf("%s: a connection after the cutover did not come to the second generation", host)
 		}
@@ -76,7 +77,7 @@ func TestSuccessorOwnsWhatWaits(t *testing.T) {
 	conn := connect(t, netip.MustParseAddrPort(l.Bound()), 0)
 	defer conn.Close()
 	before.close()
-	must(t, s.Vacate(first))
+	apptest.Must(t, s.Vacate(first))
 	after := own(t, s, first, l)
 	a, fd := accepted(after)
 	if a == nil || after.inode != before.inode {
@@ -87,7 +88,7 @@ func TestSuccessorOwnsWhatWaits(t *testing.T) {
 
 func TestOwnNeedsAListener(t *testing.T) {
 	s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true")
-	must(t, l.Close())
+	apptest.Must(t, l.Close())
 	if _, err := s.Own(first, l); err == nil {
 		t.Error("it takes one that is closed")
 	}
@@ -100,11 +101,11 @@ func TestFreshTakesThePlaceOfAnAppsSocket(t *testing.T) {
 		fresh := map[Member]*appSocket{}
 		for _, m := range []Member{first, second} {
 			fd, err := s.Fresh(m, rawSockaddr(at))
-			must(t, err)
+			apptest.Must(t, err)
 			a := &appSocket{t: t, fd: fd}
 			t.Cleanup(func() { unix.Close(a.fd) })
-			must(t, unix.SetNonblock(fd, true))
-			must(t, s.Listen(m, a.duplicate(), 16))
+			apptest.Must(t, unix.SetNonblock(fd, true))
+			apptest.Must(t, s.Listen(m, a.duplicate(), 16))
 			fresh[m] = a
 		}
 		if connected(t, at, 0, fresh[first], fresh[second]) != fresh[first] {
@@ -117,9 +118,9 @@ func TestFreshGivesWhatWaits(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	before := serve(t, s, first, at)
 	before.close()
-	must(t, s.Vacate(first))
+	apptest.Must(t, s.Vacate(first))
 	fd, err := s.Fresh(first, rawSockaddr(at))
-	must(t, err)
+	apptest.Must(t, err)
 	defer unix.Close(fd)
 	if inode, _, err := identity(fd); inode != before.inode || err != nil {
 		t.Errorf("it is socket %d instead of %d, %v", inode, before.inode, err)
@@ -131,12 +132,12 @@ func TestFreshIsOfIPv6OnlyBesideIPv4(t *testing.T) {
 	serve(t, s, first, at)
 	for m, want := range map[Member]bool{first: true, {Generation: 1, Instance: 1}: false} {
 		fd, err := s.Fresh(m, rawSockaddr(netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())))
-		must(t, err)
+		apptest.Must(t, err)
 		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-		if must(t, err); only != 0 != want {
+		if apptest.Must(t, err); only != 0 != want {
 			t.Errorf("%v: IPV6_V6ONLY is %d", m, only)
 		}
-		must(t, unix.Close(fd))
+		apptest.Must(t, unix.Close(fd))
 	}
 }
 
@@ -166,7 +167,7 @@ func TestDialReachesOneInstance(t *testing.T) {
 		one, two := serve(t, s, first, at), serve(t, s, second, at)
 		for m, want := range map[Member]*appSocket{first: one, second: two} {
 			conn, err := s.Dial(context.Background(), m, at.String())
-			must(t, err)
+			apptest.Must(t, err)
 			a, fd := accepted(want)
 			if a == nil {
 				t.Errorf("%s: the connection for generation %d went elsewhere", host, m.Generation)

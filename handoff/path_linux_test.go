@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +26,7 @@ func newPathSteering(t *testing.T) (*Steering, string) {
 func servePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 	t.Helper()
 	a := bindPath(t, s, m, at)
-	must(t, s.Listen(m, a.duplicate(), 64))
+	apptest.Must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 
@@ -36,9 +37,9 @@ func bindPath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 	}
 	a := newAppSocket(t, unix.AF_UNIX)
 	bound, err := s.BindPath(m, a.fd, at, 0o27)
-	must(t, err)
+	apptest.Must(t, err)
 	if !bound {
-		must(t, unix.Bind(a.fd, &unix.SockaddrUnix{Name: at}))
+		apptest.Must(t, unix.Bind(a.fd, &unix.SockaddrUnix{Name: at}))
 	}
 	return a
 }
@@ -46,7 +47,7 @@ func bindPath(t *testing.T, s *Steering, m Member, at string) *appSocket {
 func checkPath(t *testing.T, at string, want *appSocket) {
 	t.Helper()
 	conn, err := net.Dial("unix", at)
-	must(t, err)
+	apptest.Must(t, err)
 	defer conn.Close()
 	fd := want.accept()
 	if fd < 0 {
@@ -58,7 +59,7 @@ func checkPath(t *testing.T, at string, want *appSocket) {
 func filesBeside(t *testing.T, at string) string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(at))
-	must(t, err)
+	apptest.Must(t, err)
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())
@@ -92,12 +93,12 @@ func TestPathsCutOverAndBack(t *testing.T) {
 	if got := s.Sockets(3); len(got) != 1 || got[0].At() != at || got[0].Inode != third.inode {
 		t.Error(got)
 	}
-	must(t, s.Retire(Member{1, 0}))
-	must(t, s.Retire(Member{3, 0}))
+	apptest.Must(t, s.Retire(Member{1, 0}))
+	apptest.Must(t, s.Retire(Member{3, 0}))
 	if files := filesBeside(t, at); files != "socket" {
 		t.Errorf("left: %s", files)
 	}
-	must(t, s.Retire(Member{2, 0}))
+	apptest.Must(t, s.Retire(Member{2, 0}))
 	if files := filesBeside(t, at); files != "" {
 		t.Errorf("left: %s", files)
 	}
@@ -116,15 +117,15 @@ func TestPathsThatAreNotSteered(t *testing.T) {
 		{"datagrams", at, unix.SOCK_DGRAM},
 	} {
 		fd, err := unix.Socket(unix.AF_UNIX, test.kind|unix.SOCK_CLOEXEC, 0)
-		must(t, err)
+		apptest.Must(t, err)
 		defer unix.Close(fd)
 		if bound, err := s.BindPath(Member{1, 0}, fd, test.path, 0); bound || err != nil {
 			t.Error(test.name, bound, err)
 		}
-		must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: test.path}))
-		must(t, unix.Unlink(test.path))
+		apptest.Must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: test.path}))
+		apptest.Must(t, unix.Unlink(test.path))
 		duplicate, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		must(t, err)
+		apptest.Must(t, err)
 		if err := s.Listen(Member{1, 0}, duplicate, 1); !errors.Is(err, ErrNotSteered) {
 			t.Error(test.name, err)
 		}
@@ -137,7 +138,7 @@ func TestPathsThatAreNotSteered(t *testing.T) {
 // What a bind finds that goes on is the app's: a file that nobody serves, as without grace.
 func TestPathsWithoutASocketAreTheApps(t *testing.T) {
 	s, at := newPathSteering(t)
-	must(t, os.WriteFile(at, nil, 0o600))
+	apptest.Must(t, os.WriteFile(at, nil, 0o600))
 	a := newAppSocket(t, unix.AF_UNIX)
 	if bound, err := s.BindPath(Member{1, 0}, a.fd, at, 0); bound || err != nil || s.Keeps(at) {
 		t.Fatal(bound, err)
@@ -150,14 +151,14 @@ func TestPathsWithoutASocketAreTheApps(t *testing.T) {
 
 func TestPathsByAnotherName(t *testing.T) {
 	dir := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(dir, "run"), 0o700))
-	must(t, os.Symlink("run", filepath.Join(dir, "var")))
+	apptest.Must(t, os.Mkdir(filepath.Join(dir, "run"), 0o700))
+	apptest.Must(t, os.Symlink("run", filepath.Join(dir, "var")))
 	s := newSteering(t)
 	s.Declare(dir + "/run/socket")
 	for generation := 1; generation <= 3; generation++ {
 		a := servePath(t, s, Member{generation, 0}, dir+"/var/../var/socket")
 		_, err := s.Cutover(generation)
-		must(t, err)
+		apptest.Must(t, err)
 		checkPath(t, dir+"/run/socket", a)
 	}
 	for _, name := range []string{"/run/socket", "/var/socket", "/var/.socket.2", "/run/.socket.3"} {
@@ -165,7 +166,7 @@ func TestPathsByAnotherName(t *testing.T) {
 			t.Errorf("%s is not kept", name)
 		}
 	}
-	must(t, s.Retire(Member{1, 0})) // its file was the last to be called so
+	apptest.Must(t, s.Retire(Member{1, 0})) // its file was the last to be called so
 	if !s.Keeps(dir+"/run/.socket.3") || s.Keeps(dir+"/run/.socket.4") || s.Keeps(dir+"/socket") {
 		t.Error("the wrong names are kept")
 	}
@@ -175,7 +176,7 @@ func TestPathsByAnotherName(t *testing.T) {
 func TestAPathInUseNamesItsHolder(t *testing.T) {
 	s, at := newPathSteering(t)
 	holder, err := net.ListenUnix("unix", &net.UnixAddr{Name: at})
-	must(t, err)
+	apptest.Must(t, err)
 	holder.SetUnlinkOnClose(false)
 	a, m := newAppSocket(t, unix.AF_UNIX), Member{1, 0}
 	bound, err := s.BindPath(m, a.fd, at, 0)
@@ -188,16 +189,16 @@ func TestAPathInUseNamesItsHolder(t *testing.T) {
 			t.Errorf("%s: %v, %v", what, bound, err)
 		}
 	}
-	must(t, os.Rename(at, at+".moved"))
+	apptest.Must(t, os.Rename(at, at+".moved"))
 	goesOn("the file is gone")
-	must(t, errors.Join(os.Rename(at+".moved", at), holder.Close()))
+	apptest.Must(t, errors.Join(os.Rename(at+".moved", at), holder.Close()))
 	goesOn("nobody has it") // and the kernel refuses it for the file
 }
 
 func TestASecondSocketForAPathIsRefused(t *testing.T) {
 	alive := true
 	s, err := NewSteering(func(Member, uint64) bool { return alive })
-	must(t, err)
+	apptest.Must(t, err)
 	defer s.Close()
 	at, m := filepath.Join(t.TempDir(), "socket"), Member{1, 0}
 	s.Declare(at)
@@ -222,16 +223,16 @@ func TestThePathKeepsTheModeThatTheAppHasSet(t *testing.T) {
 		t.Run(fmt.Sprintf("%o", test.set), func(t *testing.T) {
 			s, at := newPathSteering(t)
 			servePath(t, s, Member{1, 0}, at)
-			must(t, os.Chmod(at, 0o600))
+			apptest.Must(t, os.Chmod(at, 0o600))
 			second := servePath(t, s, Member{2, 0}, at)
 			if test.set != 0 {
 				awaitTick(t, at)
-				must(t, os.Chmod(at, test.set))
+				apptest.Must(t, os.Chmod(at, test.set))
 			}
 			_, err := s.Cutover(2)
-			must(t, err)
+			apptest.Must(t, err)
 			info, err := os.Lstat(at)
-			must(t, err)
+			apptest.Must(t, err)
 			if info.Mode().Perm() != test.want {
 				t.Errorf("mode %o, want %o", info.Mode().Perm(), test.want)
 			}
@@ -245,13 +246,13 @@ func awaitTick(t *testing.T, at string) {
 	t.Helper()
 	changed := func(at string) unix.Timespec {
 		var stat unix.Stat_t
-		must(t, unix.Lstat(at, &stat))
+		apptest.Must(t, unix.Lstat(at, &stat))
 		return stat.Ctim
 	}
 	probe := filepath.Join(t.TempDir(), "probe")
-	eventually(t, "the clock ticks", func() bool {
-		must(t, os.WriteFile(probe, nil, 0o600))
-		must(t, os.Chmod(probe, 0o600))
+	apptest.Eventually(t, "the clock ticks", func() bool {
+		apptest.Must(t, os.WriteFile(probe, nil, 0o600))
+		apptest.Must(t, os.Chmod(probe, 0o600))
 		return changed(probe) != changed(at)
 	})
 }
@@ -260,20 +261,20 @@ func TestTheSuccessorTakesWhatWaitsAtAPath(t *testing.T) {
 	s, at := newPathSteering(t)
 	m := Member{1, 0}
 	servePath(t, s, m, at).close()
-	must(t, s.Vacate(m))
+	apptest.Must(t, s.Vacate(m))
 	conn, err := net.Dial("unix", at)
-	must(t, err)
+	apptest.Must(t, err)
 	defer conn.Close()
 	a := newAppSocket(t, unix.AF_UNIX)
 	if fd, err := s.TakePath(Member{1, 1}, a.fd, at); fd >= 0 || err != nil {
 		t.Error("another member has got it:", fd, err)
 	}
 	fd, err := s.TakePath(m, a.fd, at)
-	must(t, err)
+	apptest.Must(t, err)
 	successor := &appSocket{t: t, fd: fd}
 	defer successor.close()
-	must(t, unix.SetNonblock(fd, true))
-	must(t, s.Listen(m, successor.duplicate(), 9))
+	apptest.Must(t, unix.SetNonblock(fd, true))
+	apptest.Must(t, s.Listen(m, successor.duplicate(), 9))
 	if queued, err := s.Queued(1); queued != 1 || err != nil {
 		t.Error(queued, err)
 	}
@@ -289,7 +290,7 @@ func TestTheSuccessorHasThePath(t *testing.T) {
 	s, at := newPathSteering(t)
 	m := Member{1, 0}
 	servePath(t, s, m, at).close()
-	must(t, s.Vacate(m))
+	apptest.Must(t, s.Vacate(m))
 	successor := servePath(t, s, m, at)
 	checkPath(t, at, successor)
 	if files := filesBeside(t, at); files != "socket" {
@@ -301,11 +302,11 @@ func TestConnectionsAtPathsAreCounted(t *testing.T) {
 	s, at := newPathSteering(t)
 	first := servePath(t, s, Member{1, 0}, at)
 	conn, err := net.Dial("unix", at)
-	must(t, err)
+	apptest.Must(t, err)
 	defer conn.Close()
 	servePath(t, s, Member{2, 0}, at)
 	_, err = s.Cutover(2)
-	must(t, err)
+	apptest.Must(t, err)
 	checkQueued(t, s, 1, 2) // the second is one that may be on its way
 	fd := first.accept()
 	self := []int{os.Getpid()}
@@ -315,9 +316,9 @@ func TestConnectionsAtPathsAreCounted(t *testing.T) {
 		}
 	}
 	unix.Close(fd)
-	eventually(t, "nothing comes any more", func() bool {
+	apptest.Eventually(t, "nothing comes any more", func() bool {
 		queued, err := s.Queued(1)
-		must(t, err)
+		apptest.Must(t, err)
 		return queued == 0
 	})
 	if n, err := s.Accepted(1, self); n != 0 || err != nil {
@@ -329,22 +330,22 @@ func TestPathsLeadToNobodyElse(t *testing.T) {
 	s, at := newPathSteering(t)
 	servePath(t, s, Member{1, 0}, at)
 	servePath(t, s, Member{2, 0}, at)
-	must(t, os.Remove(at))
-	must(t, os.WriteFile(at, nil, 0o600))
+	apptest.Must(t, os.Remove(at))
+	apptest.Must(t, os.WriteFile(at, nil, 0o600))
 	if _, err := s.Cutover(2); err == nil || !strings.Contains(err.Error(), "another file has taken its place") {
 		t.Error(err)
 	}
-	must(t, os.Remove(at))
+	apptest.Must(t, os.Remove(at))
 	third := servePath(t, s, Member{3, 0}, at)
 	_, err := s.Cutover(3)
-	must(t, err)
+	apptest.Must(t, err)
 	checkPath(t, at, third)
 }
 
 func TestWhatNeverListensLeavesNothing(t *testing.T) {
-	before := descriptors(t)
+	before := apptest.Descriptors(t)
 	s, err := NewSteering(nil)
-	must(t, err)
+	apptest.Must(t, err)
 	at := filepath.Join(t.TempDir(), "socket")
 	s.Declare(at)
 	servePath(t, s, Member{1, 0}, at).close()
@@ -354,12 +355,12 @@ func TestWhatNeverListensLeavesNothing(t *testing.T) {
 		t.Fatal(bound, err)
 	}
 	a.close()
-	must(t, s.Retire(Member{2, 0}))
+	apptest.Must(t, s.Retire(Member{2, 0}))
 	if files := filesBeside(t, at); files != "socket" {
 		t.Errorf("left: %s", files)
 	}
-	must(t, s.Close())
-	if after := descriptors(t); after != before {
+	apptest.Must(t, s.Close())
+	if after := apptest.Descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
 	}
 }
@@ -368,39 +369,39 @@ func TestPathsGoOnInASuccessor(t *testing.T) {
 	s, at := newPathSteering(t)
 	first, second := servePath(t, s, Member{1, 0}, at), servePath(t, s, Member{2, 0}, at)
 	_, err := s.Cutover(2)
-	must(t, err)
+	apptest.Must(t, err)
 	third := newAppSocket(t, unix.AF_UNIX)
 	bound, err := s.BindPath(Member{3, 0}, third.fd, at, 0o22)
 	if !bound || err != nil {
 		t.Fatal(bound, err)
 	}
 	state, err := s.Suspend()
-	must(t, err)
+	apptest.Must(t, err)
 	defer s.Resume()
 	text, err := json.Marshal(state)
-	must(t, err)
+	apptest.Must(t, err)
 	var came SteeringState
-	must(t, json.Unmarshal(text, &came))
+	apptest.Must(t, json.Unmarshal(text, &came))
 	fds := Descriptors{}
 	for _, fd := range state.FDs() {
 		fds[fd], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		must(t, err)
+		apptest.Must(t, err)
 	}
 	next, err := TakeOverSteering(came, fds, nil)
-	must(t, err)
+	apptest.Must(t, err)
 	defer next.Close()
 	if len(fds) > 0 {
 		t.Errorf("nobody has taken over %v", fds)
 	}
 	checkPath(t, at, second)
-	must(t, next.Listen(Member{3, 0}, third.duplicate(), 9))
+	apptest.Must(t, next.Listen(Member{3, 0}, third.duplicate(), 9))
 	for generation, want := range map[int]*appSocket{1: first, 2: second, 3: third} {
 		_, err := next.Cutover(generation)
-		must(t, err)
+		apptest.Must(t, err)
 		checkPath(t, at, want)
 	}
 	for generation := range 4 {
-		must(t, next.Retire(Member{generation, 0}))
+		apptest.Must(t, next.Retire(Member{generation, 0}))
 	}
 	if files := filesBeside(t, at); files != "" {
 		t.Errorf("left: %s", files)

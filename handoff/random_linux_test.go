@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ func randomly(t *testing.T) *rand.Rand {
 	if text := os.Getenv("GRACE_TEST_SEED"); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
-		must(t, err)
+		apptest.Must(t, err)
 	}
 	t.Logf("GRACE_TEST_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
@@ -84,7 +85,7 @@ func (w *world) bind(a *anApp, at netip.AddrPort) {
 	w.did("%v binds %v", a.Member, at.Port())
 	socket := reusing(w.T)
 	left, err := w.s.Take(a.Member, socket.fd, rawSockaddr(at))
-	must(w.T, err)
+	apptest.Must(w.T, err)
 	if left >= 0 {
 		socket.replaceBy(left)
 	} else if decision, err := socket.bind(w.s, a.Member, at); decision != Steered || err != nil {
@@ -107,7 +108,7 @@ func (w *world) listen(a *anApp, s *aSocket) {
 	}
 	w.did("%v listens on %v", a.Member, s.at.Port())
 	fd, err := unix.FcntlInt(uintptr(s.fds[0]), unix.F_DUPFD_CLOEXEC, 0)
-	must(w.T, err)
+	apptest.Must(w.T, err)
 	if err := w.s.Listen(a.Member, fd, 64); err != nil {
 		w.Fatalf("%v after %q", err, w.deeds)
 	}
@@ -132,14 +133,14 @@ func (w *world) shutdown(a *anApp, s *aSocket) {
 		return
 	}
 	w.did("%v shuts down %v", a.Member, s.at.Port())
-	must(w.T, unix.Shutdown(s.fds[0], unix.SHUT_RDWR))
+	apptest.Must(w.T, unix.Shutdown(s.fds[0], unix.SHUT_RDWR))
 	w.eachOf(s, func(other *aSocket) { other.shut = true })
 }
 
 // drop closes one descriptor of a socket.
 func (w *world) drop(a *anApp, s *aSocket) {
 	w.did("%v closes one of %d descriptors of %v", a.Member, len(s.fds), s.at.Port())
-	must(w.T, unix.Close(s.fds[len(s.fds)-1]))
+	apptest.Must(w.T, unix.Close(s.fds[len(s.fds)-1]))
 	if s.fds = s.fds[:len(s.fds)-1]; len(s.fds) == 0 {
 		a.sockets = slices.DeleteFunc(a.sockets, func(o *aSocket) bool { return o == s })
 	}
@@ -153,7 +154,7 @@ func (w *world) review(a *anApp) {
 			closed = append(closed, socket.Inode)
 		}
 	}
-	must(w.T, w.s.Forget(closed...))
+	apptest.Must(w.T, w.s.Forget(closed...))
 }
 
 func (w *world) fork(a *anApp) {
@@ -163,7 +164,7 @@ func (w *world) fork(a *anApp) {
 	w.did("%v forks", a.Member)
 	for _, s := range a.sockets {
 		fd, err := unix.FcntlInt(uintptr(s.fds[0]), unix.F_DUPFD_CLOEXEC, 0)
-		must(w.T, err)
+		apptest.Must(w.T, err)
 		s.fds = append(s.fds, fd)
 	}
 }
@@ -175,9 +176,9 @@ func (w *world) exit(a *anApp) {
 	}
 	w.apps = slices.DeleteFunc(w.apps, func(o *anApp) bool { return o == a })
 	w.did("%v ends", a.Member)
-	must(w.T, w.s.Vacate(a.Member))
+	apptest.Must(w.T, w.s.Vacate(a.Member))
 	if a.Generation != w.selected {
-		must(w.T, w.s.Retire(a.Member))
+		apptest.Must(w.T, w.s.Retire(a.Member))
 	}
 }
 
@@ -186,7 +187,7 @@ func (w *world) upgrade(generation int) {
 	w.did("cutover to %d", generation)
 	w.selected = generation
 	_, err := w.s.Cutover(generation)
-	must(w.T, err)
+	apptest.Must(w.T, err)
 }
 
 func (w *world) act() {
@@ -227,7 +228,7 @@ func (w *world) act() {
 // check compares what the Steering has with what the kernel does.
 func (w *world) check() {
 	w.Helper()
-	must(w.T, w.s.EndProbe(1)) // sees who has left
+	apptest.Must(w.T, w.s.EndProbe(1)) // sees who has left
 	for at, g := range w.s.groups {
 		if len(g.members) == 0 || len(g.chosen()) == 0 {
 			w.Fatalf("nobody is chosen at %v after %q", at, w.deeds)
@@ -244,7 +245,7 @@ func (w *world) checkPlace(at netip.AddrPort) {
 	if len(listening) == 0 {
 		return
 	}
-	conn, err := net.DialTimeout("tcp", at.String(), patience)
+	conn, err := net.DialTimeout("tcp", at.String(), apptest.Patience)
 	if err != nil {
 		w.Fatalf("%v after %q", err, w.deeds)
 	}
@@ -306,10 +307,10 @@ func (w *world) cutOver(at netip.AddrPort) bool {
 // accepts takes what waits in the sockets until it is the connection.
 func (w *world) accepts(sockets []*aSocket, conn net.Conn) bool {
 	port := netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(apptest.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		for _, s := range sockets {
 			for fd, from, err := unix.Accept4(s.fds[0], unix.SOCK_CLOEXEC); err == nil; fd, from, err = unix.Accept4(s.fds[0], unix.SOCK_CLOEXEC) {
-				must(w.T, unix.Close(fd))
+				apptest.Must(w.T, unix.Close(fd))
 				if inetAddrPort(from).Port() == port {
 					return true
 				}
@@ -324,7 +325,7 @@ func (w *world) accepts(sockets []*aSocket, conn net.Conn) bool {
 func TestWhateverAppsDo(t *testing.T) {
 	w := &world{T: t, Rand: randomly(t), selected: 1, newest: 1}
 	for range 10 {
-		w.places = []netip.AddrPort{reservePort(t, "127.0.0.1"), freePort(t, "127.0.0.1")}
+		w.places = []netip.AddrPort{reservePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.1")}
 		w.s = newSteering(t)
 		w.s.live, w.deeds = w.live, nil
 		for range 150 {
@@ -333,8 +334,8 @@ func TestWhateverAppsDo(t *testing.T) {
 		}
 		for _, a := range slices.Clone(w.apps) {
 			w.exit(a)
-			must(t, w.s.Retire(a.Member))
+			apptest.Must(t, w.s.Retire(a.Member))
 		}
-		must(t, errors.Join(w.s.Close()))
+		apptest.Must(t, errors.Join(w.s.Close()))
 	}
 }

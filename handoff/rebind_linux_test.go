@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,32 +14,32 @@ import (
 func reusing(t *testing.T) *appSocket {
 	t.Helper()
 	a := newAppSocket(t, unix.AF_INET)
-	must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	apptest.Must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	return a
 }
 
 // replaceBy puts a socket in place of the app's, as the supervisor does it.
 func (a *appSocket) replaceBy(left int) {
 	a.t.Helper()
-	must(a.t, unix.Dup3(left, a.fd, unix.O_CLOEXEC))
-	must(a.t, errors.Join(unix.Close(left), unix.SetNonblock(a.fd, true)))
+	apptest.Must(a.t, unix.Dup3(left, a.fd, unix.O_CLOEXEC))
+	apptest.Must(a.t, errors.Join(unix.Close(left), unix.SetNonblock(a.fd, true)))
 	var err error
 	a.inode, _, err = identity(a.fd)
-	must(a.t, err)
+	apptest.Must(a.t, err)
 }
 
 // capture plays the capture of an app's bind and listen as the supervisor does it.
 func (a *appSocket) capture(s *Steering, m Member, at netip.AddrPort) {
 	a.t.Helper()
 	a.captureBind(s, m, at)
-	must(a.t, s.Listen(m, a.duplicate(), 64))
+	apptest.Must(a.t, s.Listen(m, a.duplicate(), 64))
 }
 
 // captureBind takes what has been left.
 func (a *appSocket) captureBind(s *Steering, m Member, at netip.AddrPort) {
 	a.t.Helper()
 	left, err := s.Take(m, a.fd, rawSockaddr(at))
-	must(a.t, err)
+	apptest.Must(a.t, err)
 	if left >= 0 {
 		a.replaceBy(left)
 	} else if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
@@ -50,10 +51,10 @@ func (a *appSocket) captureBind(s *Steering, m Member, at netip.AddrPort) {
 func TestAppBindsAgainAfterShutdown(t *testing.T) {
 	for name, closes := range map[string]bool{"closed": true, "still open": false} {
 		t.Run(name, func(t *testing.T) {
-			s, at, m := newSteering(t), freePort(t, "127.0.0.1"), Member{1, 0}
+			s, at, m := newSteering(t), apptest.FreePort(t, "127.0.0.1"), Member{1, 0}
 			before, next := reusing(t), reusing(t)
 			before.capture(s, m, at)
-			must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
+			apptest.Must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
 			if closes {
 				before.closedFor(s)
 			}
@@ -76,14 +77,14 @@ func (a *appSocket) closedFor(s *Steering) {
 // A socket is bound once. The kernel refuses another bind of it, and what is known of the socket must stay: it is to listen
 // where it is.
 func TestAnotherBindOfASocketChangesNothing(t *testing.T) {
-	s, at, left, m := newSteering(t), freePort(t, "127.0.0.1"), freePort(t, "127.0.0.1"), Member{2, 0}
+	s, at, left, m := newSteering(t), apptest.FreePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.1"), Member{2, 0}
 	reusing(t).capture(s, Member{1, 0}, left)
-	must(t, s.Vacate(Member{1, 0}))
+	apptest.Must(t, s.Vacate(Member{1, 0}))
 	a := reusing(t)
 	if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
 		t.Fatalf("bind: %v, %v", decision, err)
 	}
-	for _, again := range []netip.AddrPort{at, freePort(t, "127.0.0.1"), left} {
+	for _, again := range []netip.AddrPort{at, apptest.FreePort(t, "127.0.0.1"), left} {
 		if s.Left(m, a.fd, rawSockaddr(again)) {
 			t.Errorf("%s is left to it", again)
 		}
@@ -94,7 +95,7 @@ func TestAnotherBindOfASocketChangesNothing(t *testing.T) {
 			t.Errorf("another bind to %s: %v, %v", again, decision, err)
 		}
 	}
-	must(t, s.Listen(m, a.duplicate(), 64))
+	apptest.Must(t, s.Listen(m, a.duplicate(), 64))
 	if connected(t, at, 0, a) == nil {
 		t.Error("a connection strayed")
 	}
@@ -105,9 +106,9 @@ func TestAnotherBindToAPathChangesNothing(t *testing.T) {
 	for generation := 1; generation <= 2; generation++ { // the second one is bound beside the path
 		m, a := Member{generation, 0}, newAppSocket(t, unix.AF_UNIX)
 		beside, err := s.BindPath(m, a.fd, at, 0)
-		must(t, err)
+		apptest.Must(t, err)
 		if !beside {
-			must(t, unix.Bind(a.fd, &unix.SockaddrUnix{Name: at}))
+			apptest.Must(t, unix.Bind(a.fd, &unix.SockaddrUnix{Name: at}))
 		}
 		if fd, err := s.TakePath(m, a.fd, at); fd >= 0 || err != nil {
 			t.Errorf("generation %d takes %d, %v", generation, fd, err)
@@ -115,9 +116,9 @@ func TestAnotherBindToAPathChangesNothing(t *testing.T) {
 		if beside, err := s.BindPath(m, a.fd, at, 0); beside || err != nil {
 			t.Errorf("another bind of generation %d: %v, %v", generation, beside, err)
 		}
-		must(t, s.Listen(m, a.duplicate(), 64))
+		apptest.Must(t, s.Listen(m, a.duplicate(), 64))
 		_, err = s.Cutover(generation)
-		must(t, err)
+		apptest.Must(t, err)
 		checkPath(t, at, a)
 	}
 }
@@ -133,10 +134,10 @@ func TestRebindAtAPathTakesUpWhoWaits(t *testing.T) {
 			}
 			m := Member{generations, 0}
 			_, err := s.Cutover(generations)
-			must(t, err)
+			apptest.Must(t, err)
 			dial := func() {
 				conn, err := net.Dial("unix", at)
-				must(t, err)
+				apptest.Must(t, err)
 				t.Cleanup(func() { conn.Close() })
 			}
 			for range 3 {
@@ -157,12 +158,12 @@ func TestAppBindsAPathAgainAfterShutdown(t *testing.T) {
 	for name, leave := range map[string]func(*Steering, *appSocket){
 		"closed":     func(s *Steering, a *appSocket) { a.closedFor(s) },
 		"still open": func(*Steering, *appSocket) {},
-		"crashed":    func(s *Steering, a *appSocket) { a.close(); must(t, s.Vacate(Member{1, 0})) },
+		"crashed":    func(s *Steering, a *appSocket) { a.close(); apptest.Must(t, s.Vacate(Member{1, 0})) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, at := newPathSteering(t)
 			before := capturePath(t, s, Member{1, 0}, at)
-			must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
+			apptest.Must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
 			leave(s, before)
 			next := capturePath(t, s, Member{1, 0}, at)
 			checkPath(t, at, next)
@@ -176,9 +177,9 @@ func TestAppBindsAPathAgainAfterShutdown(t *testing.T) {
 func TestDatagramSocketsTakeNoListener(t *testing.T) {
 	s, at := newPathSteering(t)
 	capturePath(t, s, Member{1, 0}, at).close()
-	must(t, s.Vacate(Member{1, 0}))
+	apptest.Must(t, s.Vacate(Member{1, 0}))
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
+	apptest.Must(t, err)
 	defer unix.Close(fd)
 	if left, err := s.TakePath(Member{1, 0}, fd, at); left >= 0 || err != nil {
 		t.Errorf("it has got %d, %v", left, err)
@@ -193,10 +194,10 @@ func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
 		a.capture(s, Member{generation + 1, 0}, at)
 	}
 	_, err := s.Cutover(2)
-	must(t, err)
-	must(t, unix.Shutdown(current.fd, unix.SHUT_RDWR))
+	apptest.Must(t, err)
+	apptest.Must(t, unix.Shutdown(current.fd, unix.SHUT_RDWR))
 	s.Sockets(2) // sees it
-	must(t, s.change(func(*group) {}))
+	apptest.Must(t, s.change(func(*group) {}))
 	if connected(t, at, 0, old) == nil {
 		t.Error("meanwhile a connection strayed")
 	}
@@ -212,9 +213,9 @@ func TestClientsOfAClosedSocketGoToWhoServes(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
 		old, current := q.serve(first), q.serve(second)
 		_, err := q.s.Cutover(2)
-		must(t, err)
+		apptest.Must(t, err)
 		current.close()
-		must(t, q.s.Forget(current.inode))
+		apptest.Must(t, q.s.Forget(current.inode))
 		q.waiting(t, 1)
 		checkAnswered(t, 1, old)
 		again := q.serve(second)

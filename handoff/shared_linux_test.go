@@ -3,6 +3,7 @@ package handoff
 import (
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +36,7 @@ func TestWhoHasOnlyBoundServesNobody(t *testing.T) {
 		if kept, err := q.s.Cutover(2); len(kept) != 1 || err != nil {
 			t.Errorf("kept %v, %v", kept, err)
 		}
-		must(t, q.s.Listen(second, candidate.duplicate(), 64))
+		apptest.Must(t, q.s.Listen(second, candidate.duplicate(), 64))
 		if sockets := q.s.Sockets(1); len(sockets) != 1 {
 			t.Errorf("generation 1 listens on %v", sockets)
 		}
@@ -66,7 +67,7 @@ func TestWhoHasClosedASharedSocketBindsAgain(t *testing.T) {
 	crashed := reusing(t)
 	crashed.capture(s, first, at)
 	crashed.close()
-	must(t, s.Vacate(first))
+	apptest.Must(t, s.Vacate(first))
 	keeps, leaves, again := reusing(t), reusing(t), reusing(t)
 	keeps.capture(s, Member{2, 0}, at)
 	leaves.captureBind(s, Member{2, 1}, at)
@@ -74,8 +75,8 @@ func TestWhoHasClosedASharedSocketBindsAgain(t *testing.T) {
 		t.Fatal("they do not share a socket")
 	}
 	leaves.close()
-	must(t, unix.Shutdown(keeps.fd, unix.SHUT_RDWR))
-	must(t, s.Listen(Member{2, 0}, keeps.duplicate(), 64))
+	apptest.Must(t, unix.Shutdown(keeps.fd, unix.SHUT_RDWR))
+	apptest.Must(t, s.Listen(Member{2, 0}, keeps.duplicate(), 64))
 	again.capture(s, Member{2, 1}, at)
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,7 +53,7 @@ func query(a Address) string {
 }
 
 func TestConnectionsHaveTheOptionsOfTheirListener(t *testing.T) {
-	requireRoot(t) // a mark needs CAP_NET_ADMIN
+	apptest.RequireRoot(t) // a mark needs CAP_NET_ADMIN
 	for name, open := range map[string]func(t *testing.T, options string) (fd int, bound string){
 		"held": func(t *testing.T, options string) (int, string) {
 			l := hold(t, "127.0.0.1:0?"+options)
@@ -64,8 +65,8 @@ func TestConnectionsHaveTheOptionsOfTheirListener(t *testing.T) {
 		},
 		"revived": func(t *testing.T, options string) (int, string) {
 			l := hold(t, "127.0.0.1:0?"+options)
-			must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
-			must(t, l.Revive())
+			apptest.Must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
+			apptest.Must(t, l.Revive())
 			return l.FD(), l.Bound()
 		},
 		"steered": func(t *testing.T, options string) (int, string) {
@@ -77,7 +78,7 @@ func TestConnectionsHaveTheOptionsOfTheirListener(t *testing.T) {
 			own(t, s, first, l)
 			successor := own(t, s, second, l)
 			_, err := s.Cutover(2)
-			must(t, err)
+			apptest.Must(t, err)
 			return successor.fd, l.Bound()
 		},
 		"passed": func(t *testing.T, options string) (int, string) {
@@ -126,10 +127,10 @@ func acceptFrom(t *testing.T, fd int, bound string) int {
 	conn := connect(t, netip.MustParseAddrPort(bound), 0)
 	t.Cleanup(func() { conn.Close() })
 	_, err := conn.Write([]byte("hello"))
-	must(t, err)
-	must(t, unix.SetNonblock(fd, false))
+	apptest.Must(t, err)
+	apptest.Must(t, unix.SetNonblock(fd, false))
 	accepted, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { unix.Close(accepted) })
 	return accepted
 }
@@ -137,12 +138,12 @@ func acceptFrom(t *testing.T, fd int, bound string) int {
 func optionOf(t *testing.T, fd, level, option int) int {
 	t.Helper()
 	value, err := unix.GetsockoptInt(fd, level, option)
-	must(t, err)
+	apptest.Must(t, err)
 	return value
 }
 
 func TestSocketOptionsOfOtherSockets(t *testing.T) {
-	requireRoot(t)
+	apptest.RequireRoot(t)
 	for _, written := range []string{"udp://127.0.0.1:0?receive-buffer=16K&mark=16", "unixgram://@" + t.Name() + "?receive-buffer=16K"} {
 		if got := option(t, hold(t, written), unix.SOL_SOCKET, unix.SO_RCVBUF); got != 32<<10 {
 			t.Errorf("%s has a buffer of %d", written, got)
@@ -166,12 +167,12 @@ func TestOptionThatDoesNotFitAPassedSocketIsRefused(t *testing.T) {
 
 // The kernel cuts what it does not allow without a word; grace does not.
 func TestBufferThatIsNotAllowedIsRefused(t *testing.T) {
-	requireRoot(t)
-	unprivileged := startApp(t, "binder", appStart{uid: nobody})
-	if got := unprivileged.ask(t, "127.0.0.1:0?receive-buffer=1G"); !strings.Contains(got, "raise net.core.rmem_max") {
+	apptest.RequireRoot(t)
+	unprivileged := apptest.Start(t, "binder", apptest.Options{UID: apptest.Nobody})
+	if got := unprivileged.Ask(t, "127.0.0.1:0?receive-buffer=1G"); !strings.Contains(got, "raise net.core.rmem_max") {
 		t.Error(got)
 	}
-	if got := unprivileged.ask(t, "127.0.0.1:0?send-buffer=8K"); !strings.HasPrefix(got, "127.0.0.1:") {
+	if got := unprivileged.Ask(t, "127.0.0.1:0?send-buffer=8K"); !strings.HasPrefix(got, "127.0.0.1:") {
 		t.Error(got)
 	}
 }
@@ -180,7 +181,7 @@ func TestBufferThatIsNotAllowedIsRefused(t *testing.T) {
 func TestFreshSocketsDoNotDelay(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	fd, err := s.Fresh(first, rawSockaddr(at))
-	must(t, err)
+	apptest.Must(t, err)
 	defer unix.Close(fd)
 	if optionOf(t, fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) == 0 {
 		t.Error("Nagle's algorithm is on")

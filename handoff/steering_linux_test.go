@@ -18,13 +18,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func newSteering(t *testing.T) *Steering {
 	t.Helper()
 	s, err := NewSteering(nil)
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -39,10 +40,10 @@ type appSocket struct {
 func newAppSocket(t *testing.T, family int) *appSocket {
 	t.Helper()
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	must(t, err)
+	apptest.Must(t, err)
 	a := &appSocket{t: t, fd: fd}
 	a.inode, _, err = identity(fd)
-	must(t, err)
+	apptest.Must(t, err)
 	t.Cleanup(func() {
 		if a.fd >= 0 {
 			unix.Close(a.fd)
@@ -54,13 +55,13 @@ func newAppSocket(t *testing.T, family int) *appSocket {
 func (a *appSocket) duplicate() int {
 	a.t.Helper()
 	fd, err := unix.FcntlInt(uintptr(a.fd), unix.F_DUPFD_CLOEXEC, 0)
-	must(a.t, err)
+	apptest.Must(a.t, err)
 	return fd
 }
 
 func (a *appSocket) close() {
 	a.t.Helper()
-	must(a.t, unix.Close(a.fd))
+	apptest.Must(a.t, unix.Close(a.fd))
 	a.fd = -1
 }
 
@@ -95,7 +96,7 @@ func (a *appSocket) bind(s *Steering, m Member, at netip.AddrPort) (Decision, er
 		a.t.Fatal(decision, err)
 	}
 	sockaddr, err := inetSockaddr(at)
-	must(a.t, err)
+	apptest.Must(a.t, err)
 	return decision, unix.Bind(a.fd, sockaddr)
 }
 
@@ -110,7 +111,7 @@ func serve(t *testing.T, s *Steering, m Member, at netip.AddrPort) *appSocket {
 	if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
 		t.Fatalf("bind of %v: %v, %v", m, decision, err)
 	}
-	must(t, s.Listen(m, a.duplicate(), 64))
+	apptest.Must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 
@@ -118,17 +119,17 @@ func serve(t *testing.T, s *Steering, m Member, at netip.AddrPort) *appSocket {
 // clients with SO_REUSEADDR, can be bound to it.
 func reservePort(t *testing.T, host string) netip.AddrPort {
 	t.Helper()
-	at := freePort(t, host)
+	at := apptest.FreePort(t, host)
 	family := unix.AF_INET
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	a := newAppSocket(t, family)
-	must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-	must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	apptest.Must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	apptest.Must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 	sockaddr, err := inetSockaddr(at)
-	must(t, err)
-	must(t, unix.Bind(a.fd, sockaddr))
+	apptest.Must(t, err)
+	apptest.Must(t, unix.Bind(a.fd, sockaddr))
 	return at
 }
 
@@ -145,7 +146,7 @@ func connected(t *testing.T, to netip.AddrPort, from uint16, sockets ...*appSock
 // accepted waits for a connection that a client has. Mostly it is in a queue by then; on a busy machine the kernel may
 // hand over the last packet of the handshake later (ksoftirqd).
 func accepted(sockets ...*appSocket) (a *appSocket, fd int) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(apptest.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		for _, a := range sockets {
 			if fd := a.accept(); fd >= 0 {
 				return a, fd
@@ -157,7 +158,7 @@ func accepted(sockets ...*appSocket) (a *appSocket, fd int) {
 
 func connect(t *testing.T, to netip.AddrPort, from uint16) net.Conn {
 	t.Helper()
-	d := net.Dialer{Timeout: patience}
+	d := net.Dialer{Timeout: apptest.Patience}
 	if from != 0 {
 		local := &net.TCPAddr{Port: int(from)}
 		if !to.Addr().IsUnspecified() {
@@ -173,7 +174,7 @@ func connect(t *testing.T, to netip.AddrPort, from uint16) net.Conn {
 		})
 	}
 	conn, err := d.Dial("tcp", to.String())
-	must(t, err)
+	apptest.Must(t, err)
 	return conn
 }
 
@@ -226,7 +227,7 @@ func TestSteeringSpreadsOverInstances(t *testing.T) {
 	old := serve(t, s, Member{1, 0}, at)
 	sockets := []*appSocket{serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at), serve(t, s, Member{2, 2}, at)}
 	_, err := s.Cutover(2)
-	must(t, err)
+	apptest.Must(t, err)
 	got := make(map[*appSocket]int)
 	for range 300 {
 		a := connected(t, at, 0, append(sockets, old)...)
@@ -269,16 +270,16 @@ func TestSteeringBindDecides(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, listening %v", test.name, listening), func(t *testing.T) {
 				dead := test.dead
 				s, err := NewSteering(func(Member, uint64) bool { return !dead })
-				must(t, err)
+				apptest.Must(t, err)
 				defer s.Close()
 				first, second := askingSocket(t, test.firstAt, test.firstAsk), askingSocket(t, test.secondAt, test.secondAsk)
 				decision, err := first.bind(s, test.first, test.firstAt)
-				must(t, err)
+				apptest.Must(t, err)
 				if decision != Steered {
 					t.Fatal(decision)
 				}
 				if listening {
-					must(t, s.Listen(test.first, first.duplicate(), 1))
+					apptest.Must(t, s.Listen(test.first, first.duplicate(), 1))
 				}
 				decision, err = second.bind(s, test.second, test.secondAt)
 				if decision != test.want {
@@ -318,7 +319,7 @@ func TestSteeringLetsNobodyTakeClients(t *testing.T) {
 			bind := func(m Member) (Decision, error) {
 				a := askingSocket(t, host(test.second), false)
 				if test.v6Only {
-					must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+					apptest.Must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
 				}
 				return s.Bind(m, a.fd, rawSockaddr(host(test.second)))
 			}
@@ -359,7 +360,7 @@ func askingSocket(t *testing.T, at netip.AddrPort, ask bool) *appSocket {
 	}
 	a := newAppSocket(t, family)
 	if ask {
-		must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+		apptest.Must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 	}
 	return a
 }
@@ -413,12 +414,12 @@ func TestSteeringDoesNotJoinStrangers(t *testing.T) {
 
 func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
 	s, m := newSteering(t), Member{1, 0}
-	taken, free := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.2")
+	taken, free := apptest.FreePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.2")
 	a := newAppSocket(t, unix.AF_INET)
 	squatter := newAppSocket(t, unix.AF_INET) // which does not listen: only bind shows that it is there
 	sockaddr, err := inetSockaddr(taken)
-	must(t, err)
-	must(t, unix.Bind(squatter.fd, sockaddr))
+	apptest.Must(t, err)
+	apptest.Must(t, unix.Bind(squatter.fd, sockaddr))
 	if decision, err := a.bind(s, m, taken); decision != Steered || !errors.Is(err, unix.EADDRINUSE) {
 		t.Fatal(decision, err)
 	}
@@ -430,7 +431,7 @@ func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
 	if decision, _ := askingSocket(t, taken, true).bind(s, m, taken); decision != Conflict {
 		t.Error(decision)
 	}
-	must(t, s.Listen(m, a.duplicate(), 1))
+	apptest.Must(t, s.Listen(m, a.duplicate(), 1))
 	b := newAppSocket(t, unix.AF_INET)
 	if decision, err := s.Bind(m, b.fd, rawSockaddr(free)); decision != Steered || err != nil {
 		t.Fatal(decision, err)
@@ -447,14 +448,14 @@ func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
 	_, err := s.Cutover(2)
-	must(t, err)
-	must(t, s.Retire(Member{1, 0}))
+	apptest.Must(t, err)
+	apptest.Must(t, s.Retire(Member{1, 0}))
 	if got := connected(t, at, 0, old, next); got != next {
 		t.Error("a process that was left over has kept its place in the group")
 	}
 	later := serve(t, s, Member{3, 0}, at)
 	_, err = s.Cutover(3)
-	must(t, err)
+	apptest.Must(t, err)
 	if got := connected(t, at, 0, old, next, later); got != later {
 		t.Error("the numbers are wrong")
 	}
@@ -462,7 +463,7 @@ func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
 
 func TestSteeringListenErrors(t *testing.T) {
 	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
-	before := descriptors(t)
+	before := apptest.Descriptors(t)
 	a := newAppSocket(t, unix.AF_INET)
 	if err := s.Listen(m, a.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
 		t.Error(err)
@@ -479,14 +480,14 @@ func TestSteeringListenErrors(t *testing.T) {
 	}
 	peer := hold(t, "127.0.0.1:0")
 	name, err := unix.Getsockname(peer.FD())
-	must(t, err)
+	apptest.Must(t, err)
 	if err := unix.Connect(connectedSocket.fd, name); err != nil && err != unix.EINPROGRESS {
 		t.Fatal(err)
 	}
 	if err := s.Listen(m, connectedSocket.duplicate(), 1); !errors.Is(err, unix.EINVAL) {
 		t.Error(err)
 	}
-	if after := descriptors(t); after != before+3 {
+	if after := apptest.Descriptors(t); after != before+3 {
 		t.Errorf("%d descriptors became %d with two sockets and a listener", before, after)
 	}
 }
@@ -494,26 +495,26 @@ func TestSteeringListenErrors(t *testing.T) {
 func TestSteeringSecondListenChangesTheBacklog(t *testing.T) {
 	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
 	a := serve(t, s, m, at)
-	before := descriptors(t)
-	must(t, s.Listen(m, a.duplicate(), 17))
+	before := apptest.Descriptors(t)
+	apptest.Must(t, s.Listen(m, a.duplicate(), 17))
 	info, err := unix.GetsockoptTCPInfo(a.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	must(t, err)
-	if info.Sacked != 17 || descriptors(t) != before || len(s.Sockets(1)) != 1 {
-		t.Errorf("backlog %d, %d descriptors became %d, %v", info.Sacked, before, descriptors(t), s.Sockets(1))
+	apptest.Must(t, err)
+	if info.Sacked != 17 || apptest.Descriptors(t) != before || len(s.Sockets(1)) != 1 {
+		t.Errorf("backlog %d, %d descriptors became %d, %v", info.Sacked, before, apptest.Descriptors(t), s.Sockets(1))
 	}
 }
 
 func TestSteeringSetsTheOwner(t *testing.T) {
-	requireRoot(t)
-	s, at := newSteering(t), freePort(t, "127.0.0.1")
+	apptest.RequireRoot(t)
+	s, at := newSteering(t), apptest.FreePort(t, "127.0.0.1")
 	first := newAppSocket(t, unix.AF_INET)
-	must(t, unix.Fchown(first.fd, nobody, -1))
+	apptest.Must(t, unix.Fchown(first.fd, apptest.Nobody, -1))
 	if _, err := first.bind(s, Member{1, 0}, at); err != nil {
 		t.Fatal(err)
 	}
-	must(t, s.Listen(Member{1, 0}, first.duplicate(), 1))
+	apptest.Must(t, s.Listen(Member{1, 0}, first.duplicate(), 1))
 	second := serve(t, s, Member{2, 0}, at)
-	if _, uid, err := identity(second.fd); uid != nobody || err != nil {
+	if _, uid, err := identity(second.fd); uid != apptest.Nobody || err != nil {
 		t.Errorf("uid %d, %v", uid, err)
 	}
 }
@@ -527,11 +528,11 @@ func TestProbesReachOneInstance(t *testing.T) {
 			candidate, other := serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at)
 			for range 20 {
 				for m, a := range map[Member]*appSocket{{2, 0}: candidate, {2, 1}: other} {
-					must(t, s.Probe(port, m))
+					apptest.Must(t, s.Probe(port, m))
 					checkProbe(t, at, port, a, current)
 				}
 			}
-			must(t, s.EndProbe(port))
+			apptest.Must(t, s.EndProbe(port))
 			if connected(t, at, port, current) == nil {
 				t.Error("a connection from the port is not ordinary again")
 			}
@@ -599,12 +600,12 @@ func (p *population) act(action int) {
 	case action < 6 && len(others) > 0:
 		p.selected = p.alive[others[rand.IntN(len(others))]].Generation
 		_, err := p.s.Cutover(p.selected)
-		must(p.t, err)
+		apptest.Must(p.t, err)
 	case action < 8 && len(others) > 0:
 		p.retire(others[rand.IntN(len(others))])
 	case action < 9 && len(others) > 0:
 		a := others[rand.IntN(len(others))]
-		must(p.t, unix.Shutdown(a.fd, unix.SHUT_RD))
+		apptest.Must(p.t, unix.Shutdown(a.fd, unix.SHUT_RD))
 		delete(p.alive, a)
 	case len(p.ofSelected()) > 1:
 		p.retire(p.ofSelected()[0])
@@ -622,7 +623,7 @@ func (p *population) join(m Member) {
 
 func (p *population) retire(a *appSocket) {
 	a.close()
-	must(p.t, p.s.Retire(p.alive[a]))
+	apptest.Must(p.t, p.s.Retire(p.alive[a]))
 	delete(p.alive, a)
 }
 
@@ -630,14 +631,14 @@ func (p *population) retire(a *appSocket) {
 func (p *population) check(port uint16) {
 	p.t.Helper()
 	_, err := p.s.Queued(p.selected) // sees who has left
-	must(p.t, err)
-	must(p.t, p.s.EndProbe(port))
+	apptest.Must(p.t, err)
+	apptest.Must(p.t, p.s.EndProbe(port))
 	selected := p.ofSelected()
 	if connected(p.t, p.at, 0, selected...) == nil {
 		p.t.Fatalf("a connection did not reach generation %d: %v", p.selected, p.numbers())
 	}
 	for a, m := range p.alive {
-		must(p.t, p.s.Probe(port, m))
+		apptest.Must(p.t, p.s.Probe(port, m))
 		if connected(p.t, p.at, port, a) == nil {
 			p.t.Fatalf("%v is not where it should be: %v", m, p.numbers())
 		}
@@ -674,7 +675,7 @@ func TestRetiredSocketsGetNothing(t *testing.T) {
 	for generation := 2; generation < 60; generation++ {
 		next := startServers(t, s, generation, at)
 		_, err := s.Cutover(generation)
-		must(t, err)
+		apptest.Must(t, err)
 		current.stop(t, s)
 		current = next
 		if open := len(s.groups[site{at: at}].members); open > 6 {
@@ -730,15 +731,15 @@ func (v *servers) end() {
 // stop ends them as the supervisor does: once nothing waits for them.
 func (v *servers) stop(t *testing.T, s *Steering) {
 	t.Helper()
-	eventually(t, "the queue is empty", func() bool {
+	apptest.Eventually(t, "the queue is empty", func() bool {
 		queued, err := s.Queued(v.generation)
-		must(t, err)
+		apptest.Must(t, err)
 		return queued == 0
 	})
 	v.end()
 	for instance, a := range v.sockets {
 		a.close()
-		must(t, s.Retire(Member{v.generation, instance}))
+		apptest.Must(t, s.Retire(Member{v.generation, instance}))
 	}
 }
 
@@ -768,12 +769,12 @@ func loadOn(t *testing.T, at netip.AddrPort) (stop func() int64) {
 }
 
 func askOnce(at netip.AddrPort) (generation int, err error) {
-	conn, err := net.DialTimeout("tcp", at.String(), patience)
+	conn, err := net.DialTimeout("tcp", at.String(), apptest.Patience)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(apptest.Patience)); err != nil {
 		return 0, err
 	}
 	answer, err := io.ReadAll(conn)
@@ -792,7 +793,7 @@ func TestCutoverLosesNoConnection(t *testing.T) {
 	stop := loadOn(t, at)
 	for turn := 1; turn <= 1000; turn++ {
 		_, err := s.Cutover(turn % 2)
-		must(t, err)
+		apptest.Must(t, err)
 		// A connection that begins after the cutover has returned belongs to the new generation.
 		if got, err := askOnce(at); got != turn%2 || err != nil {
 			t.Fatalf("generation %d answered after the cutover to %d, %v", got, turn%2, err)
@@ -812,10 +813,10 @@ func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
 	stop := loadOn(t, at)
 	for range 30 {
 		_, err := s.Cutover(1)
-		must(t, err)
-		eventually(t, "the queue is empty", func() bool {
+		apptest.Must(t, err)
+		apptest.Eventually(t, "the queue is empty", func() bool {
 			queued, err := s.Queued(0)
-			must(t, err)
+			apptest.Must(t, err)
 			return queued == 0
 		})
 		old.end()
@@ -830,7 +831,7 @@ func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
 		old.ending.Store(false)
 		old.accepting.Go(func() { old.accept(old.sockets[0].fd) })
 		_, err = s.Cutover(0)
-		must(t, err)
+		apptest.Must(t, err)
 	}
 	stop()
 	old.stop(t, s)
@@ -842,19 +843,19 @@ func TestQueuedCountsHandshakesThatBeganBefore(t *testing.T) {
 	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
 	// With TCP_DEFER_ACCEPT a handshake ends with the first data, as elsewhere with an ACK that takes its time.
 	for _, a := range []*appSocket{old, next} {
-		must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30))
+		apptest.Must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30))
 	}
 	conn := connect(t, at, 0)
 	defer conn.Close()
 	_, err := s.Cutover(2)
-	must(t, err)
+	apptest.Must(t, err)
 	checkQueued(t, s, 1, 1)
 	later := connect(t, at, 0)
 	defer later.Close()
 	checkQueued(t, s, 1, 1)
 	checkQueued(t, s, 2, 0)
 	_, err = conn.Write([]byte("x"))
-	must(t, err)
+	apptest.Must(t, err)
 	checkQueued(t, s, 1, 1)
 	a, fd := accepted(old)
 	if a == nil {
@@ -866,9 +867,9 @@ func TestQueuedCountsHandshakesThatBeganBefore(t *testing.T) {
 
 func checkQueued(t *testing.T, s *Steering, generation, want int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d are queued for generation %d", want, generation), func() bool {
+	apptest.Eventually(t, fmt.Sprintf("%d are queued for generation %d", want, generation), func() bool {
 		got, err := s.Queued(generation)
-		must(t, err)
+		apptest.Must(t, err)
 		return got == want
 	})
 }
@@ -912,9 +913,9 @@ func TestAddressesStayOpenForASuccessor(t *testing.T) {
 func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 	s, m := newSteering(t), Member{1, 0}
 	dead := serve(t, s, m, at)
-	must(t, unix.SetNonblock(dead.fd, false))
+	apptest.Must(t, unix.SetNonblock(dead.fd, false))
 	dead.close()
-	must(t, s.Vacate(m))
+	apptest.Must(t, s.Vacate(m))
 	conn := connect(t, at, 0)
 	defer conn.Close()
 	checkQueued(t, s, 1, 1)
@@ -926,16 +927,16 @@ func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 		t.Error("it does not tell what is left")
 	}
 	fd, err := s.Take(m, next.fd, rawSockaddr(at))
-	must(t, err)
+	apptest.Must(t, err)
 	if again, err := s.Take(m, next.fd, rawSockaddr(at)); again != -1 || err != nil {
 		t.Error(again, err)
 	}
 	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
 		t.Errorf("flags %#x, %v: the successor's socket did not block", flags, err)
 	}
-	must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
-	must(t, unix.Close(fd))
-	must(t, s.Listen(m, next.duplicate(), 5))
+	apptest.Must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
+	apptest.Must(t, unix.Close(fd))
+	apptest.Must(t, s.Listen(m, next.duplicate(), 5))
 	a, fd := accepted(next)
 	if a == nil {
 		t.Fatal("what waited for the dead instance did not come to its successor")
@@ -969,20 +970,20 @@ func TestRebindTakesUpWhoWaits(t *testing.T) {
 			}
 			m := Member{generations, 0}
 			_, err := s.Cutover(m.Generation)
-			must(t, err)
+			apptest.Must(t, err)
 			closeBeforeClient(t, s, before, m, at)
 			next := askingSocket(t, at, false)
 			fd, err := s.Take(m, next.fd, rawSockaddr(at))
-			must(t, err)
-			must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
-			must(t, unix.Close(fd))
+			apptest.Must(t, err)
+			apptest.Must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
+			apptest.Must(t, unix.Close(fd))
 			s.live = func(Member, uint64) bool { return true }
-			must(t, s.Listen(m, next.duplicate(), 5))
+			apptest.Must(t, s.Listen(m, next.duplicate(), 5))
 			a, fd := accepted(next)
 			if a == nil {
 				t.Fatal("who waited was left")
 			}
-			must(t, unix.Close(fd))
+			apptest.Must(t, unix.Close(fd))
 		})
 	}
 }
@@ -994,44 +995,44 @@ func TestWhoWaitsInAClosedSocketIsSentAway(t *testing.T) {
 	old := serve(t, s, Member{1, 0}, at)
 	closed := serve(t, s, Member{2, 0}, at)
 	_, err := s.Cutover(2)
-	must(t, err)
+	apptest.Must(t, err)
 	conn := closeBeforeClient(t, s, closed, Member{2, 0}, at)
 	next := serve(t, s, Member{2, 0}, at)
-	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	apptest.Must(t, conn.SetReadDeadline(time.Now().Add(apptest.Patience)))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("who waited got %v", err)
 	}
 	if connected(t, at, 0, next) == nil {
 		t.Error("a connection strayed")
 	}
-	must(t, s.Retire(Member{1, 0}))
+	apptest.Must(t, s.Retire(Member{1, 0}))
 	old.close()
 }
 
 func TestTakeThatFailsLeavesTheSocketToBeTaken(t *testing.T) {
 	s, at, m := newSteering(t), reservePort(t, "127.0.0.1"), Member{1, 0}
 	serve(t, s, m, at).close()
-	must(t, s.Vacate(m))
+	apptest.Must(t, s.Vacate(m))
 	next := askingSocket(t, at, false)
 	var limit unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}))
+	apptest.Must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	apptest.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}))
 	fd, err := s.Take(m, next.fd, rawSockaddr(at))
-	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	apptest.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 	if fd >= 0 || err == nil {
 		t.Fatalf("took %d, %v without a descriptor left", fd, err)
 	}
 	if fd, err = s.Take(m, next.fd, rawSockaddr(at)); fd < 0 || err != nil {
 		t.Fatalf("took %d, %v afterwards", fd, err)
 	}
-	must(t, unix.Close(fd))
+	apptest.Must(t, unix.Close(fd))
 }
 
 func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	serve(t, s, Member{1, 0}, at).close()
 	other := serve(t, s, Member{1, 1}, at)
-	must(t, s.Vacate(Member{1, 0}))
+	apptest.Must(t, s.Vacate(Member{1, 0}))
 	for range 30 {
 		if connected(t, at, 0, other) == nil {
 			t.Fatal("a connection went to a vacant socket, though another instance serves")
@@ -1052,7 +1053,7 @@ func TestAddressWithOnlyRetiredSocketsIsClosed(t *testing.T) {
 		serve(t, s, Member{1, instance}, at).close()
 	}
 	for instance := range 3 {
-		must(t, s.Retire(Member{1, instance}))
+		apptest.Must(t, s.Retire(Member{1, instance}))
 	}
 	if _, err := net.Dial("tcp", at.String()); !errors.Is(err, unix.ECONNREFUSED) || len(s.Addresses(1)) != 0 {
 		t.Error(err, s.Addresses(1))
@@ -1063,7 +1064,7 @@ func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
 	at, m, second := reservePort(t, "127.0.0.1"), Member{1, 0}, Member{1, 1}
 	closed := make(map[uint64]bool)
 	s, err := NewSteering(func(_ Member, inode uint64) bool { return !closed[inode] })
-	must(t, err)
+	apptest.Must(t, err)
 	defer s.Close()
 	first := serve(t, s, m, at)
 	first.close()
@@ -1075,7 +1076,7 @@ func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
 	}
 	other.close()
 	closed[other.inode] = true
-	must(t, s.Forget(other.inode))
+	apptest.Must(t, s.Forget(other.inode))
 	for range 30 {
 		if connected(t, at, 0, reopened) == nil {
 			t.Fatal("a connection strayed")
@@ -1083,7 +1084,7 @@ func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
 	}
 	reopened.close()
 	closed[reopened.inode] = true
-	must(t, s.Forget(reopened.inode))
+	apptest.Must(t, s.Forget(reopened.inode))
 	if _, err := net.Dial("tcp", at.String()); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Error(err)
 	}
@@ -1093,7 +1094,7 @@ func TestMake(t *testing.T) {
 	for _, written := range []string{"127.0.0.1:0", "[::1]:0", "tcp6://:0", ":0", "localhost:0", "tcp4://:0?backlog=7"} {
 		t.Run(written, func(t *testing.T) {
 			a, err := ParseAddress("web=" + written)
-			must(t, err)
+			apptest.Must(t, err)
 			s := newSteering(t)
 			sockets := make([]*appSocket, 2)
 			for i := range sockets {
@@ -1107,7 +1108,7 @@ func TestMake(t *testing.T) {
 				t.Error("the first generation got nothing")
 			}
 			_, err = s.Cutover(1)
-			must(t, err)
+			apptest.Must(t, err)
 			if connected(t, at[0], 0, sockets[1]) == nil {
 				t.Error("the second generation got nothing")
 			}
@@ -1118,34 +1119,34 @@ func TestMake(t *testing.T) {
 func makeSocket(t *testing.T, s *Steering, m Member, a Address) *appSocket {
 	t.Helper()
 	fd, err := s.Make(m, a)
-	must(t, err)
+	apptest.Must(t, err)
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_NONBLOCK != 0 || !closeOnExec(fd) {
+	if err != nil || flags&unix.O_NONBLOCK != 0 || !apptest.CloseOnExec(fd) {
 		t.Errorf("flags %#x, %v", flags, err)
 	}
-	must(t, unix.SetNonblock(fd, true))
+	apptest.Must(t, unix.SetNonblock(fd, true))
 	t.Cleanup(func() { unix.Close(fd) })
 	return &appSocket{t: t, fd: fd}
 }
 
 func TestMakeRefuses(t *testing.T) {
-	before := descriptors(t)
+	before := apptest.Descriptors(t)
 	held := hold(t, "127.0.0.1:0")
 	s := newSteering(t)
-	open := descriptors(t)
+	open := apptest.Descriptors(t)
 	for _, written := range []string{held.Bound(), "udp://127.0.0.1:0", "unix:///tmp/x", "192.0.2.1:80"} {
 		a, err := ParseAddress(written)
-		must(t, err)
+		apptest.Must(t, err)
 		_, err = s.Make(Member{1, 0}, a)
 		if inUse := (*InUseError)(nil); err == nil || errors.As(err, &inUse) != (written == held.Bound()) {
 			t.Errorf("%s: %v", written, err)
 		}
 	}
-	if after := descriptors(t); after != open {
+	if after := apptest.Descriptors(t); after != open {
 		t.Errorf("%d descriptors became %d", open, after)
 	}
-	must(t, errors.Join(s.Close(), s.Close(), held.Close()))
-	if after := descriptors(t); after != before {
+	apptest.Must(t, errors.Join(s.Close(), s.Close(), held.Close()))
+	if after := apptest.Descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
 	}
 }
@@ -1154,7 +1155,7 @@ func TestSteeringTellsWhoLeft(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, current, last := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at), serve(t, s, Member{3, 0}, at)
 	_, err := s.Cutover(2)
-	must(t, err)
+	apptest.Must(t, err)
 	for _, a := range []*appSocket{old, current} {
 		go func() { _ = unix.Shutdown(a.fd, unix.SHUT_RD) }()
 		if left, err := s.Wait(); left.Inode != a.inode || left.Bound != at || err != nil {
@@ -1164,13 +1165,13 @@ func TestSteeringTellsWhoLeft(t *testing.T) {
 	if connected(t, at, 0, last) == nil {
 		t.Error("nobody was selected in the place of what left")
 	}
-	must(t, s.Listen(Member{2, 0}, current.duplicate(), 9))
+	apptest.Must(t, s.Listen(Member{2, 0}, current.duplicate(), 9))
 	_, err = s.Cutover(2)
-	must(t, err)
+	apptest.Must(t, err)
 	if connected(t, at, 0, current) == nil {
 		t.Error("a socket that listens again is no member")
 	}
-	must(t, unix.Shutdown(last.fd, unix.SHUT_RD))
+	apptest.Must(t, unix.Shutdown(last.fd, unix.SHUT_RD))
 	if _, err := s.Queued(3); err != nil { // sees it before the next Wait does
 		t.Error(err)
 	}
@@ -1190,19 +1191,19 @@ func TestWhatOthersSawIsToldToo(t *testing.T) {
 	}()
 	for generation := range 100 {
 		a := serve(t, s, Member{generation, 0}, at)
-		must(t, unix.Shutdown(a.fd, unix.SHUT_RD))
+		apptest.Must(t, unix.Shutdown(a.fd, unix.SHUT_RD))
 		s.Sockets(1)
 		if left := <-told; left.Inode != a.inode {
 			t.Fatal(left)
 		}
 	}
-	must(t, s.Close())
+	apptest.Must(t, s.Close())
 	<-told
 }
 
 func TestSteeringCloses(t *testing.T) {
 	at := reservePort(t, "127.0.0.1")
-	before := descriptors(t)
+	before := apptest.Descriptors(t)
 	s := newSteering(t)
 	a := serve(t, s, Member{1, 0}, at)
 	ended := make(chan error)
@@ -1212,7 +1213,7 @@ func TestSteeringCloses(t *testing.T) {
 			ended <- err
 		}()
 	}
-	must(t, s.Close())
+	apptest.Must(t, s.Close())
 	for range 2 {
 		if err := <-ended; !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
@@ -1222,7 +1223,7 @@ func TestSteeringCloses(t *testing.T) {
 		t.Error("the app's socket was closed too")
 	}
 	a.close()
-	if after := descriptors(t); after != before {
+	if after := apptest.Descriptors(t); after != before {
 		t.Errorf("%d descriptors became %d", before, after)
 	}
 }
@@ -1237,14 +1238,14 @@ func TestConnectionsDoNotWakeTheSteering(t *testing.T) {
 		_, _ = s.Wait()
 	}()
 	tid := <-thread
-	awaitState(t, "(*Steering).Wait")
-	before := switches(t, tid)
+	apptest.AwaitState(t, "(*Steering).Wait")
+	before := apptest.Switches(t, tid)
 	for range 1000 {
 		if connected(t, at, 0, a) == nil {
 			t.Fatal("a connection strayed")
 		}
 	}
-	if woken := switches(t, tid) - before; woken > signals {
+	if woken := apptest.Switches(t, tid) - before; woken > apptest.Signals {
 		t.Errorf("woken %d times by 1000 connections", woken)
 	}
 }

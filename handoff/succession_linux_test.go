@@ -13,11 +13,12 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["successor"] = succeed
+	apptest.Roles["successor"] = succeed
 }
 
 // estate is what a successor gets: FDs are the descriptors of the states, and have in the successor the numbers
@@ -46,7 +47,7 @@ func succeed() {
 		return
 	}
 	fmt.Println("taken over")
-	obey(s.obey)
+	apptest.Obey(s.obey)
 }
 
 func (s *successor) takeOver(written string) error {
@@ -146,7 +147,7 @@ func (s *successor) again() error {
 func leaking() []int {
 	var fds []int
 	for fd := 3; fd < 256; fd++ {
-		if isOpen(fd) && !closeOnExec(fd) {
+		if isOpen(fd) && !apptest.CloseOnExec(fd) {
 			fds = append(fds, fd)
 		}
 	}
@@ -181,38 +182,38 @@ func (e estate) variable() string {
 }
 
 // startSuccessor hands over to another process. Nothing of what was handed over may be used here until it has ended.
-func startSuccessor(t *testing.T, s *Steering, g *Grant, listeners ...*Listener) *app {
+func startSuccessor(t *testing.T, s *Steering, g *Grant, listeners ...*Listener) *apptest.App {
 	t.Helper()
 	return startSuccessorAfter(t, func() {}, s, g, listeners...)
 }
 
 // startSuccessorAfter is for what happens when nobody looks.
-func startSuccessorAfter(t *testing.T, happens func(), s *Steering, g *Grant, listeners ...*Listener) *app {
+func startSuccessorAfter(t *testing.T, happens func(), s *Steering, g *Grant, listeners ...*Listener) *apptest.App {
 	t.Helper()
 	e, err := stateOf(s, g, listeners...)
-	must(t, err)
+	apptest.Must(t, err)
 	if s != nil {
 		t.Cleanup(func() { s.mutex.TryLock(); s.Resume() })
 	}
 	happens()
-	a := startApp(t, "successor", appStart{files: e.FDs, env: []string{e.variable()}})
-	if said := a.hear(t); said != "taken over" {
+	a := apptest.Start(t, "successor", apptest.Options{Files: e.FDs, Env: []string{e.variable()}})
+	if said := a.Hear(t); said != "taken over" {
 		t.Fatal(said)
 	}
 	return a
 }
 
-func (a *app) expect(t *testing.T, order, answer string) {
+func expect(t *testing.T, a *apptest.App, order, answer string) {
 	t.Helper()
-	if got := a.ask(t, order); got != answer {
+	if got := a.Ask(t, order); got != answer {
 		t.Fatalf("%s: %s, not %s", order, got, answer)
 	}
 }
 
 // ways are those to become a successor: another process, and the same one.
-var ways = map[string]func(t *testing.T, a *app){
-	"another process":  func(*testing.T, *app) {},
-	"the same process": func(t *testing.T, a *app) { a.expect(t, "again", "taken over") },
+var ways = map[string]func(t *testing.T, a *apptest.App){
+	"another process":  func(*testing.T, *apptest.App) {},
+	"the same process": func(t *testing.T, a *apptest.App) { expect(t, a, "again", "taken over") },
 }
 
 func TestSteeringIsTakenOver(t *testing.T) {
@@ -225,14 +226,14 @@ func TestSteeringIsTakenOver(t *testing.T) {
 			if connected(t, at, 0, old, new) != old {
 				t.Fatal("the handover has moved a connection")
 			}
-			a.expect(t, "sockets 1", "1")
-			a.expect(t, "cutover 2", "[] <nil>")
+			expect(t, a, "sockets 1", "1")
+			expect(t, a, "cutover 2", "[] <nil>")
 			if connected(t, at, 0, old, new) != new {
 				t.Fatal("the successor has not cut over")
 			}
-			a.expect(t, "retire 1 0", "<nil>")
-			a.expect(t, "sockets 1", "0")
-			a.expect(t, "clean", "true")
+			expect(t, a, "retire 1 0", "<nil>")
+			expect(t, a, "sockets 1", "0")
+			expect(t, a, "clean", "true")
 		})
 	}
 }
@@ -250,21 +251,21 @@ func TestSuccessorLearnsWhatWasShutDownDuringTheHandover(t *testing.T) {
 				}
 				a := startSuccessorAfter(t, func() {
 					for _, number := range order {
-						must(t, unix.Shutdown(sockets[number].fd, unix.SHUT_RDWR))
+						apptest.Must(t, unix.Shutdown(sockets[number].fd, unix.SHUT_RDWR))
 					}
 				}, s, nil)
 				again(t, a)
-				a.expect(t, "cutover 1", "[] <nil>")
+				expect(t, a, "cutover 1", "[] <nil>")
 				for range 5 {
 					if connected(t, at, 0, sockets[2:]...) != sockets[2] {
 						t.Fatal("a connection went to a generation that is not selected")
 					}
 				}
-				a.expect(t, "cutover 2", "[] <nil>")
+				expect(t, a, "cutover 2", "[] <nil>")
 				if connected(t, at, 0, sockets[2:]...) != sockets[3] {
 					t.Fatal("a connection went to a generation that is not selected")
 				}
-				a.expect(t, "wait", fmt.Sprintf("{1 %d} <nil>", order[0]))
+				expect(t, a, "wait", fmt.Sprintf("{1 %d} <nil>", order[0]))
 			})
 		}
 	}
@@ -275,9 +276,9 @@ func TestSteeringGoesOnWithoutASuccessor(t *testing.T) {
 	old, new := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
 	a := startSuccessor(t, s, nil)
 	third := newAppSocket(t, unix.AF_INET)
-	must(t, unix.Shutdown(old.fd, unix.SHUT_RDWR))
-	must(t, unix.Kill(a.pid, unix.SIGKILL))
-	a.wait()
+	apptest.Must(t, unix.Shutdown(old.fd, unix.SHUT_RDWR))
+	apptest.Must(t, unix.Kill(a.PID, unix.SIGKILL))
+	a.Wait()
 	s.Resume()
 	if _, err := s.Cutover(2); err != nil {
 		t.Fatal(err)
@@ -296,9 +297,9 @@ func TestSteeringGoesOnWithoutASuccessor(t *testing.T) {
 func TestProbesAreNotTakenOver(t *testing.T) {
 	s, at, from := newSteering(t), reservePort(t, "127.0.0.1"), reservePort(t, "127.0.0.1").Port()
 	old, new := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
-	must(t, s.Probe(from, Member{2, 0}))
+	apptest.Must(t, s.Probe(from, Member{2, 0}))
 	a := startSuccessor(t, s, nil)
-	a.expect(t, "retire 9 0", "<nil>")
+	expect(t, a, "retire 9 0", "<nil>")
 	if connected(t, at, from, old, new) != old {
 		t.Fatal("the probe's port is still another one")
 	}
@@ -317,21 +318,21 @@ func TestHandshakesAndBindingsTravel(t *testing.T) {
 		g.begun = map[handshake]bool{begun: true}
 	}
 	state, err := s.Suspend()
-	must(t, err)
+	apptest.Must(t, err)
 	text, err := json.Marshal(state)
-	must(t, err)
+	apptest.Must(t, err)
 	s.Resume()
 	var read SteeringState
-	must(t, json.Unmarshal(text, &read))
+	apptest.Must(t, json.Unmarshal(text, &read))
 	fds := Descriptors{}
 	for _, fd := range read.FDs() {
 		fds[fd], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		must(t, err)
+		apptest.Must(t, err)
 	}
 	heir, err := TakeOverSteering(read, fds, nil)
-	must(t, err)
+	apptest.Must(t, err)
 	defer heir.Close()
-	must(t, heir.Listen(Member{1, 0}, bound.duplicate(), 8))
+	apptest.Must(t, heir.Listen(Member{1, 0}, bound.duplicate(), 8))
 	for _, g := range heir.groups {
 		if g.site.at == other && !maps.Equal(g.begun, map[handshake]bool{begun: true}) {
 			t.Errorf("%v", g.begun)
@@ -348,21 +349,21 @@ func TestListenersAreTakenOver(t *testing.T) {
 			path := t.TempDir() + "/s"
 			unixListener, tcp := hold(t, "u=unix://"+path), hold(t, "t=127.0.0.1:0")
 			r, w, err := os.Pipe()
-			must(t, err)
+			apptest.Must(t, err)
 			defer r.Close()
 			grant := &Grant{Stdin: -1, Predecessor: w}
 			a := startSuccessor(t, nil, grant, unixListener, tcp)
-			must(t, grant.Close())
+			apptest.Must(t, grant.Close())
 			again(t, a)
-			must(t, os.Remove(path))
-			a.expect(t, "revive", "<nil>")
+			apptest.Must(t, os.Remove(path))
+			expect(t, a, "revive", "<nil>")
 			for network, addr := range map[string]string{"unix": path, "tcp": tcp.Bound()} {
 				conn, err := net.Dial(network, addr)
-				must(t, err)
+				apptest.Must(t, err)
 				conn.Close()
 			}
-			a.expect(t, "clean", "true")
-			a.expect(t, "close", "<nil>")
+			expect(t, a, "clean", "true")
+			expect(t, a, "close", "<nil>")
 			if _, err := os.Lstat(path); !os.IsNotExist(err) {
 				t.Errorf("the path was not removed: %v", err)
 			}

@@ -13,18 +13,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles["talker"] = talker
-	roles["web"] = web
-	roles["looker"] = looker
+	apptest.Roles["talker"] = talker
+	apptest.Roles["web"] = web
+	apptest.Roles["looker"] = looker
 }
 
 // looker looks at the pid and the address it is told.
 func looker() {
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		var pid int
 		var at string
 		fmt.Sscan(order, &pid, &at)
@@ -42,7 +43,7 @@ func talker() {
 	}
 	var conn *net.TCPConn
 	word := make([]byte, 4)
-	obey(func(order string) string {
+	apptest.Obey(func(order string) string {
 		var err error
 		switch order {
 		case "accept":
@@ -82,20 +83,20 @@ func web() {
 	} else {
 		srv.Start()
 	}
-	obey(func(string) string { goOn <- true; return "goes on" })
+	apptest.Obey(func(string) string { goOn <- true; return "goes on" })
 }
 
 // quietAfter is longer than a client keeps an acknowledgement back, until which an answer is under way.
 const quietAfter = 250 * time.Millisecond
 
-func look(t *testing.T, idle time.Duration, l *Listener, apps ...*app) Traffic {
+func look(t *testing.T, idle time.Duration, l *Listener, apps ...*apptest.App) Traffic {
 	t.Helper()
 	var pids []int
 	for _, a := range apps {
-		pids = append(pids, a.pid)
+		pids = append(pids, a.PID)
 	}
 	traffic, err := Look(pids, []netip.AddrPort{netip.MustParseAddrPort(l.Bound())}, idle)
-	must(t, err)
+	apptest.Must(t, err)
 	return traffic
 }
 
@@ -103,14 +104,14 @@ func look(t *testing.T, idle time.Duration, l *Listener, apps ...*app) Traffic {
 func silence(t *testing.T) {
 	t.Helper()
 	l := hold(t, "127.0.0.1:0")
-	witness := startApp(t, "talker", given(issue(t, nil, l)))
-	dial(t, "tcp", l.Bound())
-	witness.do(t, "accept")
-	eventually(t, "silence", func() bool { return look(t, quietAfter, l, witness) == Traffic{Open: 1} })
+	witness := apptest.Start(t, "talker", given(issue(t, nil, l)))
+	apptest.Dial(t, "tcp", l.Bound())
+	witness.Do(t, "accept")
+	apptest.Eventually(t, "silence", func() bool { return look(t, quietAfter, l, witness) == Traffic{Open: 1} })
 }
 
 // play lets client and app talk, one word a step.
-func play(t *testing.T, client *net.TCPConn, server *app, script string) {
+func play(t *testing.T, client *net.TCPConn, server *apptest.App, script string) {
 	t.Helper()
 	word := []byte("word")
 	for _, step := range strings.Fields(script) {
@@ -123,12 +124,12 @@ func play(t *testing.T, client *net.TCPConn, server *app, script string) {
 		case "silence":
 			silence(t)
 		case "answer":
-			server.do(t, step)
+			server.Do(t, step)
 			_, err = io.ReadFull(client, word)
 		default:
-			server.do(t, step)
+			server.Do(t, step)
 		}
-		must(t, err)
+		apptest.Must(t, err)
 	}
 }
 
@@ -157,18 +158,18 @@ func TestLook(t *testing.T) {
 		t.Run(test.script, func(t *testing.T) {
 			t.Parallel()
 			l := hold(t, "127.0.0.1:0")
-			server := startApp(t, "talker", given(issue(t, nil, l)))
-			client := dial(t, "tcp", l.Bound()).(*net.TCPConn)
+			server := apptest.Start(t, "talker", given(issue(t, nil, l)))
+			client := apptest.Dial(t, "tcp", l.Bound()).(*net.TCPConn)
 			if got := look(t, 0, l, server); got != (Traffic{}) {
 				t.Errorf("%+v before it is accepted", got)
 			}
-			server.do(t, "accept")
+			server.Do(t, "accept")
 			play(t, client, server, test.script)
 			if got, want := look(t, time.Hour, l, server), (Traffic{Open: 1, Busy: 1}); got != want {
 				t.Errorf("%+v, not %+v, within an hour", got, want)
 			}
 			silence(t)
-			eventually(t, fmt.Sprintf("%+v", test.want), func() bool { return look(t, quietAfter, l, server) == test.want })
+			apptest.Eventually(t, fmt.Sprintf("%+v", test.want), func() bool { return look(t, quietAfter, l, server) == test.want })
 		})
 	}
 }
@@ -176,11 +177,11 @@ func TestLook(t *testing.T) {
 // A client that asks again at once does so in the clock tick of the last answer.
 func TestLookNeverTakesARequestInTheTickOfAnAnswerForIdle(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
-	server := startApp(t, "talker", given(issue(t, nil, l)))
+	server := apptest.Start(t, "talker", given(issue(t, nil, l)))
 	const clients = 20
 	for i := range clients {
-		client := dial(t, "tcp", l.Bound()).(*net.TCPConn)
-		server.do(t, "accept")
+		client := apptest.Dial(t, "tcp", l.Bound()).(*net.TCPConn)
+		server.Do(t, "accept")
 		play(t, client, server, strings.Repeat("ask read answer ", i)+"ask read")
 	}
 	silence(t)
@@ -194,7 +195,7 @@ func TestLookAtHTTP(t *testing.T) {
 		t.Run(scheme, func(t *testing.T) {
 			t.Parallel()
 			l := hold(t, "127.0.0.1:0")
-			server := startApp(t, "web", given(issue(t, nil, l), env...))
+			server := apptest.Start(t, "web", given(issue(t, nil, l), env...))
 			get := func(client *http.Client, path string) error {
 				response, err := client.Get(scheme + "://" + l.Bound() + path)
 				if err != nil {
@@ -211,12 +212,12 @@ func TestLookAtHTTP(t *testing.T) {
 				t.Cleanup(all[i].CloseIdleConnections)
 				// The first client's connection is new to the slow request.
 				for range 4 * i {
-					must(t, get(all[i], "/"))
+					apptest.Must(t, get(all[i], "/"))
 				}
 			}
 			slow := func(client *http.Client) {
 				go func() { answers <- get(client, "/slow") }()
-				if got := server.hear(t); got != "slow" {
+				if got := server.Hear(t); got != "slow" {
 					t.Fatal(got)
 				}
 			}
@@ -228,14 +229,14 @@ func TestLookAtHTTP(t *testing.T) {
 				t.Errorf("%+v while %d requests are answered", got, clients)
 			}
 			for range all {
-				if got := server.ask(t, "go on"); got != "goes on" {
+				if got := server.Ask(t, "go on"); got != "goes on" {
 					t.Fatal(got)
 				}
-				must(t, <-answers)
+				apptest.Must(t, <-answers)
 			}
 			// One connection has got no more than a handshake with a request takes.
 			want := Traffic{Open: clients, Unclear: 1}
-			eventually(t, "all idle", func() bool { return look(t, quietAfter, l, server) == want })
+			apptest.Eventually(t, "all idle", func() bool { return look(t, quietAfter, l, server) == want })
 		})
 	}
 }
@@ -252,14 +253,14 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 		t.Run(test.written+" "+test.network, func(t *testing.T) {
 			l := hold(t, test.written)
 			port := netip.MustParseAddrPort(l.Bound()).Port()
-			first := startApp(t, "hoarder", given(issue(t, nil, l)))
-			second := startApp(t, "hoarder", given(issue(t, nil, l)))
-			for _, app := range []*app{first, second, second} {
-				dial(t, test.network, netip.AddrPortFrom(netip.MustParseAddr(test.ip), port).String())
-				app.do(t, "accept")
+			first := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
+			second := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
+			for _, app := range []*apptest.App{first, second, second} {
+				apptest.Dial(t, test.network, netip.AddrPortFrom(netip.MustParseAddr(test.ip), port).String())
+				app.Do(t, "accept")
 			}
 			// As a client, an app is not looked at, and what nobody has accepted has no process.
-			first.do(t, fmt.Sprintf("dial %s %s", test.network, netip.AddrPortFrom(netip.MustParseAddr(test.ip), port)))
+			first.Do(t, fmt.Sprintf("dial %s %s", test.network, netip.AddrPortFrom(netip.MustParseAddr(test.ip), port)))
 			counts := func() [3]int {
 				return [3]int{look(t, time.Hour, l, first).Busy, look(t, time.Hour, l, second, second).Busy,
 					look(t, time.Hour, l, first, second).Busy}
@@ -267,12 +268,12 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 			if got, want := counts(), [3]int{1, 2, 3}; got != want {
 				t.Errorf("%v, not %v", got, want)
 			}
-			second.do(t, "close")
+			second.Do(t, "close")
 			if got, want := counts(), [3]int{1, 1, 2}; got != want {
 				t.Errorf("%v, not %v, after one was closed", got, want)
 			}
-			must(t, unix.Kill(second.pid, unix.SIGKILL))
-			second.wait()
+			apptest.Must(t, unix.Kill(second.PID, unix.SIGKILL))
+			second.Wait()
 			if got, want := counts(), [3]int{1, 0, 1}; got != want {
 				t.Errorf("%v, not %v, after the second has ended", got, want)
 			}
@@ -281,17 +282,17 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 }
 
 func TestLookAtOtherAddresses(t *testing.T) {
-	port := freePort(t, "127.0.0.1").Port()
+	port := apptest.FreePort(t, "127.0.0.1").Port()
 	l, neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
-	app := startApp(t, "hoarder", given(issue(t, nil, neighbour)))
-	dial(t, "tcp", neighbour.Bound())
-	app.do(t, "accept")
+	app := apptest.Start(t, "hoarder", given(issue(t, nil, neighbour)))
+	apptest.Dial(t, "tcp", neighbour.Bound())
+	app.Do(t, "accept")
 	if got := look(t, time.Hour, l, app); got != (Traffic{}) {
 		t.Errorf("%+v of another address", got)
 	}
 	both := []netip.AddrPort{netip.MustParseAddrPort(l.Bound()), netip.MustParseAddrPort(neighbour.Bound())}
-	got, err := Look([]int{app.pid}, append(both, both...), time.Hour)
-	must(t, err)
+	got, err := Look([]int{app.PID}, append(both, both...), time.Hour)
+	apptest.Must(t, err)
 	if want := (Traffic{Open: 1, Busy: 1}); got != want {
 		t.Errorf("%+v, not %+v", got, want)
 	}
@@ -340,10 +341,10 @@ func TestActivityByTheKernelsRecord(t *testing.T) {
 }
 
 func TestLookWithoutTheRightToLook(t *testing.T) {
-	requireRoot(t)
+	apptest.RequireRoot(t)
 	l := hold(t, "127.0.0.1:0")
-	stranger := startApp(t, "looker", appStart{uid: nobody})
-	if got := stranger.ask(t, fmt.Sprint(os.Getpid(), " ", l.Bound())); !strings.Contains(got, "permission denied") {
+	stranger := apptest.Start(t, "looker", apptest.Options{UID: apptest.Nobody})
+	if got := stranger.Ask(t, fmt.Sprint(os.Getpid(), " ", l.Bound())); !strings.Contains(got, "permission denied") {
 		t.Error(got)
 	}
 }

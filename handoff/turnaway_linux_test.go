@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,7 @@ import (
 func dialLate(network, addr string) <-chan error {
 	result := make(chan error, 1)
 	go func() {
-		conn, err := net.DialTimeout(network, addr, 2*patience)
+		conn, err := net.DialTimeout(network, addr, 2*apptest.Patience)
 		if err == nil {
 			conn.Close()
 		}
@@ -31,10 +32,10 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, host)
 			old, current := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
 			_, err := s.Cutover(2)
-			must(t, err)
+			apptest.Must(t, err)
 			waiting := connect(t, at, 0)
 			defer waiting.Close()
-			must(t, s.TurnAway())
+			apptest.Must(t, s.TurnAway())
 			late := dialLate("tcp", at.String())
 			if a, fd := accepted(current, old); a != current {
 				t.Errorf("who waited is with %v", a)
@@ -43,7 +44,7 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 			}
 			awaitQueued(t, s, 2, 0)
 			late2 := serve(t, s, Member{2, 1}, at) // an instance that was about to start
-			must(t, s.LetGo(2))
+			apptest.Must(t, s.LetGo(2))
 			if addresses := s.Addresses(2); len(addresses) != 1 || addresses[0] != at {
 				t.Errorf("the addresses of what was let go: %v", addresses)
 			}
@@ -53,7 +54,7 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 				}
 				a.close()
 			}
-			must(t, s.Retire(Member{1, 0}))
+			apptest.Must(t, s.Retire(Member{1, 0}))
 			if err := <-late; !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("who came late: %v", err)
 			}
@@ -65,9 +66,9 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 func awaitQueued(t *testing.T, s *Steering, generation, want int) {
 	t.Helper()
 	last := -1
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(apptest.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		n, err := s.Queued(generation)
-		must(t, err)
+		apptest.Must(t, err)
 		if last = n; n == want {
 			return
 		}
@@ -79,9 +80,9 @@ func TestTurnedAwayPathIsRemoved(t *testing.T) {
 	s, at := newPathSteering(t)
 	a := servePath(t, s, Member{1, 0}, at)
 	waiting, err := net.Dial("unix", at)
-	must(t, err)
+	apptest.Must(t, err)
 	defer waiting.Close()
-	must(t, s.TurnAway())
+	apptest.Must(t, s.TurnAway())
 	if err := <-dialLate("unix", at); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("who came late: %v", err)
 	}
@@ -97,16 +98,16 @@ func TestTurnedAwayPathIsRemoved(t *testing.T) {
 	if !s.Keeps(at) {
 		t.Error("the app would be told that there is nothing to remove")
 	}
-	must(t, s.Retire(Member{1, 0}))
+	apptest.Must(t, s.Retire(Member{1, 0}))
 }
 
 // What somebody else has put at the path stays.
 func TestTurningAwayRemovesNothingOfOthers(t *testing.T) {
 	s, at := newPathSteering(t)
 	servePath(t, s, Member{1, 0}, at)
-	must(t, os.Remove(at))
-	must(t, os.WriteFile(at, nil, 0o600))
-	must(t, s.TurnAway())
+	apptest.Must(t, os.Remove(at))
+	apptest.Must(t, os.WriteFile(at, nil, 0o600))
+	apptest.Must(t, s.TurnAway())
 	if _, err := os.Stat(at); err != nil {
 		t.Error(fmt.Errorf("another file is gone: %w", err))
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,7 +52,7 @@ func (r *rollout) start(m Member) {
 func (r *rollout) listen(m Member) {
 	if i := r.started[m]; !i.listening {
 		r.did("%v listens", m)
-		must(r.T, r.q.s.Listen(m, i.duplicate(), 64))
+		apptest.Must(r.T, r.q.s.Listen(m, i.duplicate(), 64))
 		i.listening = true
 	}
 }
@@ -61,7 +62,7 @@ func (r *rollout) crash(m Member) {
 		r.did("%v crashes", m)
 		i.close()
 		delete(r.started, m)
-		must(r.T, r.q.s.Vacate(m))
+		apptest.Must(r.T, r.q.s.Vacate(m))
 	}
 }
 
@@ -84,7 +85,7 @@ func (r *rollout) end(generation int, leave func(Member)) {
 		leave(Member{generation, slot})
 	}
 	for slot := range r.instances {
-		must(r.T, r.q.s.Retire(Member{generation, slot}))
+		apptest.Must(r.T, r.q.s.Retire(Member{generation, slot}))
 	}
 }
 
@@ -105,10 +106,10 @@ func (r *rollout) promote() {
 	}
 	replaced := r.selected
 	r.selected, r.candidate = r.candidate, 0
-	eventually(r.T, fmt.Sprintf("nobody waits for generation %d after %q", replaced, r.deeds), func() bool {
+	apptest.Eventually(r.T, fmt.Sprintf("nobody waits for generation %d after %q", replaced, r.deeds), func() bool {
 		r.answer()
 		queued, err := r.q.s.Queued(replaced)
-		must(r.T, err)
+		apptest.Must(r.T, err)
 		return queued == 0
 	})
 	r.end(replaced, r.crash)
@@ -122,7 +123,7 @@ func (r *rollout) answer() {
 				break
 			}
 			_, err := unix.Write(fd, []byte("!"))
-			must(r.T, err)
+			apptest.Must(r.T, err)
 		}
 	}
 }
@@ -168,7 +169,7 @@ func (r *rollout) settle() {
 
 func (r *rollout) check(n int, client net.Conn) {
 	answered := make(chan error, 1)
-	must(r.T, client.SetReadDeadline(time.Now().Add(patience)))
+	apptest.Must(r.T, client.SetReadDeadline(time.Now().Add(apptest.Patience)))
 	go func() {
 		_, err := io.ReadFull(client, make([]byte, 1))
 		answered <- err
@@ -180,7 +181,7 @@ func (r *rollout) check(n int, client net.Conn) {
 			if err != nil {
 				r.Fatalf("client %d of %d: %v after %q", n, len(r.clients), err, r.deeds)
 			}
-			must(r.T, client.Close())
+			apptest.Must(r.T, client.Close())
 			return
 		case <-time.After(time.Millisecond):
 		}
@@ -194,12 +195,12 @@ func TestFailedUpgradeAfterAnotherLeavesWhoWaits(t *testing.T) {
 		q.crash(t, first, q.serve(first))
 		current := q.serve(second)
 		_, err := q.s.Cutover(2)
-		must(t, err)
-		must(t, q.s.Retire(first))
+		apptest.Must(t, err)
+		apptest.Must(t, q.s.Retire(first))
 		q.crash(t, second, current)
 		q.waiting(t, 5)
 		q.crash(t, third, q.serve(third))
-		must(t, q.s.Retire(third))
+		apptest.Must(t, q.s.Retire(third))
 		checkAnswered(t, 5, q.serve(second))
 	})
 }
@@ -214,7 +215,7 @@ func TestASecondCrashLeavesWhoWaitsToTheRestart(t *testing.T) {
 		q.crash(t, first, again)
 		again = q.serve(first)
 		q.crash(t, second, candidate)
-		must(t, q.s.Retire(second))
+		apptest.Must(t, q.s.Retire(second))
 		checkAnswered(t, 5, again)
 	})
 }
@@ -228,7 +229,7 @@ func TestFailedUpgradeLeavesWhoWaitsToTheRestartBesideOthers(t *testing.T) {
 		candidate := q.serve(second)
 		again := q.serve(first)
 		q.crash(t, second, candidate)
-		must(t, q.s.Retire(second))
+		apptest.Must(t, q.s.Retire(second))
 		checkAnswered(t, 20, again, lives)
 	})
 }
