@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ const connectedStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_CLOSE_WAIT
 // outside. A connection that several of them have open counts once. A process that has gone has none.
 //
 // It needs the right to look into the processes: their user's, or root's.
-func Connections(pids []int, listeners []*Listener) (int, error) {
+func Connections[L boundSocket](pids []int, listeners []L) (int, error) {
 	open, err := openSockets(pids)
 	if err != nil {
 		return 0, err
@@ -28,7 +29,7 @@ func Connections(pids []int, listeners []*Listener) (int, error) {
 		return 0, nil
 	}
 	counted := make(map[uint64]bool)
-	err = eachConnection(listeners, func(_ *Listener, inode uint64) {
+	err = eachConnection(listeners, func(_ int, inode uint64) {
 		if open[inode] {
 			counted[inode] = true
 		}
@@ -37,21 +38,17 @@ func Connections(pids []int, listeners []*Listener) (int, error) {
 }
 
 // ConnectionsEach counts them for each of the listeners.
-func ConnectionsEach(pids []int, listeners []*Listener) ([]int, error) {
+func ConnectionsEach[L boundSocket](pids []int, listeners []L) ([]int, error) {
 	open, err := openSockets(pids)
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[*Listener]int)
-	err = eachConnection(listeners, func(l *Listener, inode uint64) {
+	counts := make([]int, len(listeners))
+	err = eachConnection(listeners, func(i int, inode uint64) {
 		if open[inode] {
-			found[l]++
+			counts[i]++
 		}
 	})
-	counts := make([]int, len(listeners))
-	for i, l := range listeners {
-		counts[i] = found[l]
-	}
 	return counts, err
 }
 
@@ -77,43 +74,45 @@ func ended(pid int) bool {
 	return len(state) > 0 && (state[0] == 'Z' || state[0] == 'X')
 }
 
-// eachConnection calls visit with each connection to one of the listeners that somebody has accepted.
-func eachConnection(listeners []*Listener, visit func(l *Listener, inode uint64)) error {
-	at, names := make(map[inetPlace][]*Listener), make(map[string][]*Listener)
+// eachConnection calls visit with each connection that somebody has accepted, and the number of its listener.
+func eachConnection[L boundSocket](listeners []L, visit func(i int, inode uint64)) error {
+	at, names := make(map[inetPlace][]int), make(map[string][]int)
 	var addresses []netip.AddrPort
-	for _, l := range listeners {
+	for i, l := range listeners {
 		switch {
 		case !l.Stream():
-		case l.address.unix():
-			names[l.bound] = append(names[l.bound], l)
+		case isUnix(l):
+			names[l.Bound()] = append(names[l.Bound()], i)
 		default:
-			bound, err := netip.ParseAddrPort(l.bound)
+			bound, err := netip.ParseAddrPort(l.Bound())
 			if err != nil {
-				return fmt.Errorf("cannot count the connections of %s: %w", l.bound, err)
+				return fmt.Errorf("cannot count the connections of %s: %w", l.Bound(), err)
 			}
-			addresses, at[placeOf(bound)] = append(addresses, bound), append(at[placeOf(bound)], l)
+			addresses, at[placeOf(bound)] = append(addresses, bound), append(at[placeOf(bound)], i)
 		}
 	}
 	err := eachAccepted(addresses, 0, func(place inetPlace, inode uint64, _ []byte) {
-		for _, l := range at[place] {
-			visit(l, inode)
+		for _, i := range at[place] {
+			visit(i, inode)
 		}
 	})
 	if err != nil || len(names) == 0 {
 		return err
 	}
 	return eachUnixSocket(func(s unixSocket) {
-		for _, l := range names[s.name] {
+		for _, i := range names[s.name] {
 			if !s.listening && s.inode != 0 {
-				visit(l, s.inode)
+				visit(i, s.inode)
 			}
 		}
 	})
 }
 
+func isUnix(l boundSocket) bool { return strings.HasPrefix(l.Network(), "unix") }
+
 // Queued counts the connections that wait in a stream listener's queue to be accepted; a datagram socket has none.
-func Queued(l *Listener) (int, error) {
-	counts, err := QueuedEach([]*Listener{l})
+func Queued(l boundSocket) (int, error) {
+	counts, err := QueuedEach([]boundSocket{l})
 	if err != nil {
 		return 0, err
 	}
@@ -121,27 +120,27 @@ func Queued(l *Listener) (int, error) {
 }
 
 // QueuedEach counts them for each of the listeners.
-func QueuedEach(listeners []*Listener) ([]int, error) {
+func QueuedEach[L boundSocket](listeners []L) ([]int, error) {
 	unixQueues := sync.OnceValues(queuedUnix)
 	counts := make([]int, len(listeners))
 	for i, l := range listeners {
 		var err error
-		if counts[i], err = l.queued(unixQueues); err != nil {
-			return nil, fmt.Errorf("cannot read the queue of %s: %w", l.bound, err)
+		if counts[i], err = queued(l, unixQueues); err != nil {
+			return nil, fmt.Errorf("cannot read the queue of %s: %w", l.Bound(), err)
 		}
 	}
 	return counts, nil
 }
 
-func (l *Listener) queued(unixQueues func() (map[string]int, error)) (int, error) {
+func queued(l boundSocket, unixQueues func() (map[string]int, error)) (int, error) {
 	switch {
 	case !l.Stream():
 		return 0, nil
-	case l.address.unix():
+	case isUnix(l):
 		queues, err := unixQueues()
-		return queues[l.bound], err
+		return queues[l.Bound()], err
 	}
-	return queuedTCP(l.fd)
+	return queuedTCP(l.FD())
 }
 
 // queuedTCP reads unacked, which of a listening socket is the length of the accept queue (tcp_get_info in

@@ -30,7 +30,7 @@ func counter() {
 			}
 			unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		}
-		n, err := Connections([]int{pid}, nil)
+		n, err := Connections[boundSocket]([]int{pid}, nil)
 		return fmt.Sprint(n, err)
 	})
 }
@@ -64,14 +64,14 @@ func hoarder() {
 	})
 }
 
-func inFlight(t *testing.T, pids []int, listeners ...*Listener) int {
+func inFlight(t *testing.T, pids []int, listeners ...*heldListener) int {
 	t.Helper()
 	n, err := Connections(pids, listeners)
 	apptest.Must(t, err)
 	return n
 }
 
-func queued(t *testing.T, l *Listener) int {
+func queuedAt(t *testing.T, l *heldListener) int {
 	t.Helper()
 	n, err := Queued(l)
 	apptest.Must(t, err)
@@ -88,9 +88,9 @@ func TestConnections(t *testing.T) {
 		{"unix://@" + t.TempDir(), "unix"},
 	} {
 		t.Run(test.written+" "+test.dial, func(t *testing.T) {
-			l := hold(t, "x="+test.written)
-			first := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
-			second := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
+			l := listenAt(t, test.written)
+			first := apptest.Start(t, "hoarder", apptest.Options{Files: []int{l.FD()}})
+			second := apptest.Start(t, "hoarder", apptest.Options{Files: []int{l.FD()}})
 			both := []int{first.PID, second.PID, first.PID}
 			target := l.Bound()
 			if port, ok := strings.CutPrefix(target, "[::]:"); ok {
@@ -100,7 +100,7 @@ func TestConnections(t *testing.T) {
 			for i := range clients {
 				clients[i] = apptest.Dial(t, test.dial, target)
 			}
-			apptest.Eventually(t, "five wait", func() bool { return queued(t, l) == 5 })
+			apptest.Eventually(t, "five wait", func() bool { return queuedAt(t, l) == 5 })
 			if n := inFlight(t, both, l); n != 0 {
 				t.Errorf("%d in flight before any was accepted", n)
 			}
@@ -109,7 +109,7 @@ func TestConnections(t *testing.T) {
 			}
 			second.Do(t, "accept")
 			counts := func() [4]int {
-				return [4]int{inFlight(t, []int{first.PID}, l), inFlight(t, []int{second.PID}, l), inFlight(t, both, l, l), queued(t, l)}
+				return [4]int{inFlight(t, []int{first.PID}, l), inFlight(t, []int{second.PID}, l), inFlight(t, both, l, l), queuedAt(t, l)}
 			}
 			if got, want := counts(), [4]int{3, 1, 4, 1}; got != want {
 				t.Errorf("counts %v, not %v", got, want)
@@ -137,9 +137,9 @@ func TestConnections(t *testing.T) {
 
 func TestConnectionsToOthersAreLeftOut(t *testing.T) {
 	port := apptest.FreePort(t, "127.0.0.1").Port()
-	l, other := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, "unix://"+t.TempDir()+"/s")
-	neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
-	app := apptest.Start(t, "hoarder", given(issue(t, nil, neighbour)))
+	l, other := listenAt(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), listenAt(t, "unix://"+t.TempDir()+"/s")
+	neighbour := listenAt(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
+	app := apptest.Start(t, "hoarder", apptest.Options{Files: []int{neighbour.FD()}})
 	apptest.Dial(t, "tcp", neighbour.Bound())
 	app.Do(t, "accept")
 	// The app as a client of itself, and of another listener: the far end of these has the listener's port.
@@ -148,7 +148,7 @@ func TestConnectionsToOthersAreLeftOut(t *testing.T) {
 	if n := inFlight(t, []int{app.PID}, l, other); n != 0 {
 		t.Errorf("%d counted", n)
 	}
-	if n := inFlight(t, []int{app.PID}, l, neighbour, hold(t, "udp4://127.0.0.1:0")); n != 1 {
+	if n := inFlight(t, []int{app.PID}, l, neighbour, listenAt(t, "udp4://127.0.0.1:0")); n != 1 {
 		t.Errorf("%d counted of one", n)
 	}
 }
@@ -165,13 +165,13 @@ func TestConnectionsWithoutTheRightToLook(t *testing.T) {
 }
 
 func TestQueuedOfOtherSockets(t *testing.T) {
-	if n := queued(t, hold(t, "udp4://127.0.0.1:0")); n != 0 {
+	if n := queuedAt(t, listenAt(t, "udp4://127.0.0.1:0")); n != 0 {
 		t.Errorf("%d", n)
 	}
-	l := hold(t, "127.0.0.1:0")
+	l := listenAt(t, "127.0.0.1:0")
 	apptest.Dial(t, "tcp", l.Bound())
 	apptest.Must(t, unix.Shutdown(l.FD(), unix.SHUT_RD))
-	if n := queued(t, l); n != 0 {
+	if n := queuedAt(t, l); n != 0 {
 		t.Errorf("%d wait at a listener that was shut down", n)
 	}
 }

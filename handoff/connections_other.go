@@ -7,13 +7,13 @@ import "errors"
 var errCountOnlyLinux = errors.New("cannot count connections from outside: this works only on Linux")
 
 // Connections returns an error.
-func Connections([]int, []*Listener) (int, error) { return 0, errCountOnlyLinux }
+func Connections[L boundSocket]([]int, []L) (int, error) { return 0, errCountOnlyLinux }
 
 // Queued returns an error.
-func Queued(*Listener) (int, error) { return 0, errCountOnlyLinux }
+func Queued(boundSocket) (int, error) { return 0, errCountOnlyLinux }
 
 // ConnectionsEach returns an error.
-func ConnectionsEach([]int, []*Listener) ([]int, error) { return nil, errCountOnlyLinux }
+func ConnectionsEach[L boundSocket]([]int, []L) ([]int, error) { return nil, errCountOnlyLinux }
 
 // QueuedEach returns an error.
-func QueuedEach([]*Listener) ([]int, error) { return nil, errCountOnlyLinux }
+func QueuedEach[L boundSocket]([]L) ([]int, error) { return nil, errCountOnlyLinux }

@@ -22,6 +22,7 @@ import (
 
 func init() {
 	apptest.Roles["reader"] = reader
+	apptest.Roles["idler"] = func() {}
 	apptest.Roles["flipper"] = flipper
 	apptest.Roles["inetd service"] = inetdService
 }
@@ -101,7 +102,7 @@ func TestStartsLeaveTheBlockingFlagAlone(t *testing.T) {
 		apptest.Must(t, unix.SetNonblock(l.FD(), nonBlocking))
 		for _, dialects := range [][]string{nil, {"stdin"}, {"none"}} {
 			grant := issue(t, dialects, l)
-			apptest.Start(t, "zombie", given(grant))
+			apptest.Start(t, "idler", given(grant))
 			apptest.Must(t, grant.Close())
 			if got := blockingFlag(t, l) == 0; got == nonBlocking {
 				t.Errorf("%v: non-blocking is %v after a start", dialects, !got)

@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -46,75 +45,11 @@ func TestAThousandAddressesAreTwoQuestions(t *testing.T) {
 	}
 }
 
-// Each question has the kernel go through all sockets of the machine, and each look into /proc through all descriptors
-// of a process. Their buffers tell how many there were: a listener more is none more.
-func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
-	const n = 40
-	s, err := NewSteering(nil)
-	apptest.Must(t, err)
-	defer s.Close()
-	var addresses []netip.AddrPort
-	var listeners []*Listener
-	asks := map[string]func() error{
-		"bind":        func() error { serve(t, s, Member{2, 0}, reservePort(t, "127.0.0.1")); return nil },
-		"queued":      func() error { _, err := s.Queued(1); return err },
-		"queues":      func() error { s.Queues(1); return nil },
-		"open":        func() error { _, err := OpenAt([]int{os.Getpid()}, addresses); return err },
-		"queued each": func() error { _, err := QueuedEach(listeners); return err },
-		"connections": func() error { _, err := ConnectionsEach([]int{os.Getpid()}, listeners); return err },
-	}
-	allocated := make(map[string][2]int)
-	for round := range 2 {
-		for range n {
-			at := reservePort(t, "127.0.0.1")
-			serve(t, s, Member{1, 0}, at)
-			addresses, listeners = append(addresses, at), append(listeners, hold(t, "127.0.0.1:0"))
-		}
-		_, err := s.Cutover(2) // those of generation 1 are asked about: they may get what has begun
-		apptest.Must(t, err)
-		for name, ask := range asks {
-			bytes := allocated[name]
-			bytes[round] = allocatedBy(t, ask)
-			allocated[name] = bytes
-		}
-	}
-	for name, bytes := range allocated {
-		if each := (bytes[1] - bytes[0]) / n; each > diagReplySize/4 {
-			t.Errorf("%s: %d bytes more for each listener more, of %v", name, each, bytes)
-		}
-	}
-}
-
-func allocatedBy(t *testing.T, ask func() error) int {
-	t.Helper()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	apptest.Must(t, ask())
-	runtime.ReadMemStats(&after)
-	return int(after.TotalAlloc - before.TotalAlloc)
-}
-
-// A bind asks for who has a socket only where one is in its way.
-func TestBindLooksForNobodyWhereNothingIsInTheWay(t *testing.T) {
-	looks := 0
-	s, err := NewSteering(func(Member, uint64) bool { looks++; return true })
-	apptest.Must(t, err)
-	defer s.Close()
-	for range 30 {
-		at := reservePort(t, "127.0.0.1")
-		serve(t, s, Member{1, 0}, at)
-		serve(t, s, Member{2, 0}, at)
-	}
-	if looks > 0 {
-		t.Errorf("%d looks at 60 binds", looks)
-	}
-}
-
 func TestConnectionsAndQueuesOfEachListener(t *testing.T) {
 	folder, client := t.TempDir(), 0
-	var listeners []*Listener
+	var listeners []*heldListener
 	for _, written := range []string{"127.0.0.1:0", "unix://" + folder + "/a", "[::1]:0", "unix://" + folder + "/b", "udp://127.0.0.1:0"} {
-		l := hold(t, written)
+		l := listenAt(t, written)
 		for range client {
 			conn, err := net.Dial(strings.TrimSuffix(l.Network(), "6"), l.Bound())
 			apptest.Must(t, err)
@@ -171,13 +106,4 @@ func acceptSome(t *testing.T, n int) netip.AddrPort {
 		t.Cleanup(func() { server.Close() })
 	}
 	return l.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// An instance may bind while the sockets are given up: what was let go is found no more.
-func TestBindAfterItsAddressWasLetGo(t *testing.T) {
-	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	serve(t, s, Member{1, 0}, at).close()
-	apptest.Must(t, s.TurnAway())
-	apptest.Must(t, s.LetGo(1))
-	serve(t, s, Member{2, 0}, at)
 }

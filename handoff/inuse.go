@@ -3,9 +3,7 @@ package handoff
 import (
 	"fmt"
 	"os"
-	"os/user"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,19 +18,6 @@ type InUseError struct {
 	Unseen string
 
 	inodes map[uint64]int
-}
-
-// Holder is a process that has a socket open.
-type Holder struct {
-	PID, UID int
-	// User is the name of UID, or its number where it has none.
-	User string
-	// Command is the process's command line.
-	Command string
-}
-
-func (h Holder) String() string {
-	return fmt.Sprintf("pid %d of %s: %s", h.PID, h.User, h.Command)
 }
 
 const shownHolders = 3
@@ -85,15 +70,4 @@ func unreadable(sockets map[uint64]int) string {
 	slices.Sort(owners)
 	return fmt.Sprintf("the socket belongs to %s, whose processes grace (uid %d) may not inspect, or which is in another container",
 		strings.Join(slices.Compact(owners), " and "), unix.Geteuid())
-}
-
-func userName(uid int) string {
-	if uid < 0 {
-		return "another user"
-	}
-	u, err := user.LookupId(strconv.Itoa(uid))
-	if err != nil {
-		return "uid " + strconv.Itoa(uid)
-	}
-	return u.Username
 }

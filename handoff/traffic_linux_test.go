@@ -89,7 +89,7 @@ func web() {
 // quietAfter is longer than a client keeps an acknowledgement back, until which an answer is under way.
 const quietAfter = 250 * time.Millisecond
 
-func look(t *testing.T, idle time.Duration, l *Listener, apps ...*apptest.App) Traffic {
+func look(t *testing.T, idle time.Duration, l *heldListener, apps ...*apptest.App) Traffic {
 	t.Helper()
 	var pids []int
 	for _, a := range apps {
@@ -103,8 +103,8 @@ func look(t *testing.T, idle time.Duration, l *Listener, apps ...*apptest.App) T
 // silence waits until what was said on all connections before is older than quietAfter.
 func silence(t *testing.T) {
 	t.Helper()
-	l := hold(t, "127.0.0.1:0")
-	witness := apptest.Start(t, "talker", given(issue(t, nil, l)))
+	l := listenAt(t, "127.0.0.1:0")
+	witness := apptest.Start(t, "talker", apptest.Options{Files: []int{l.FD()}})
 	apptest.Dial(t, "tcp", l.Bound())
 	witness.Do(t, "accept")
 	apptest.Eventually(t, "silence", func() bool { return look(t, quietAfter, l, witness) == Traffic{Open: 1} })
@@ -157,8 +157,8 @@ func TestLook(t *testing.T) {
 	} {
 		t.Run(test.script, func(t *testing.T) {
 			t.Parallel()
-			l := hold(t, "127.0.0.1:0")
-			server := apptest.Start(t, "talker", given(issue(t, nil, l)))
+			l := listenAt(t, "127.0.0.1:0")
+			server := apptest.Start(t, "talker", apptest.Options{Files: []int{l.FD()}})
 			client := apptest.Dial(t, "tcp", l.Bound()).(*net.TCPConn)
 			if got := look(t, 0, l, server); got != (Traffic{}) {
 				t.Errorf("%+v before it is accepted", got)
@@ -176,8 +176,8 @@ func TestLook(t *testing.T) {
 
 // A client that asks again at once does so in the clock tick of the last answer.
 func TestLookNeverTakesARequestInTheTickOfAnAnswerForIdle(t *testing.T) {
-	l := hold(t, "127.0.0.1:0")
-	server := apptest.Start(t, "talker", given(issue(t, nil, l)))
+	l := listenAt(t, "127.0.0.1:0")
+	server := apptest.Start(t, "talker", apptest.Options{Files: []int{l.FD()}})
 	const clients = 20
 	for i := range clients {
 		client := apptest.Dial(t, "tcp", l.Bound()).(*net.TCPConn)
@@ -194,8 +194,8 @@ func TestLookAtHTTP(t *testing.T) {
 	for scheme, env := range map[string][]string{"http": nil, "https": {"TLS=yes"}} {
 		t.Run(scheme, func(t *testing.T) {
 			t.Parallel()
-			l := hold(t, "127.0.0.1:0")
-			server := apptest.Start(t, "web", given(issue(t, nil, l), env...))
+			l := listenAt(t, "127.0.0.1:0")
+			server := apptest.Start(t, "web", apptest.Options{Files: []int{l.FD()}, Env: env})
 			get := func(client *http.Client, path string) error {
 				response, err := client.Get(scheme + "://" + l.Bound() + path)
 				if err != nil {
@@ -251,10 +251,10 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 		{"[::ffff:127.0.0.1]:0", "tcp4", "127.0.0.1"},
 	} {
 		t.Run(test.written+" "+test.network, func(t *testing.T) {
-			l := hold(t, test.written)
+			l := listenAt(t, test.written)
 			port := netip.MustParseAddrPort(l.Bound()).Port()
-			first := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
-			second := apptest.Start(t, "hoarder", given(issue(t, nil, l)))
+			first := apptest.Start(t, "hoarder", apptest.Options{Files: []int{l.FD()}})
+			second := apptest.Start(t, "hoarder", apptest.Options{Files: []int{l.FD()}})
 			for _, app := range []*apptest.App{first, second, second} {
 				apptest.Dial(t, test.network, netip.AddrPortFrom(netip.MustParseAddr(test.ip), port).String())
 				app.Do(t, "accept")
@@ -283,8 +283,8 @@ func TestLookCountsWhatIsTheProcesses(t *testing.T) {
 
 func TestLookAtOtherAddresses(t *testing.T) {
 	port := apptest.FreePort(t, "127.0.0.1").Port()
-	l, neighbour := hold(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), hold(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
-	app := apptest.Start(t, "hoarder", given(issue(t, nil, neighbour)))
+	l, neighbour := listenAt(t, fmt.Sprintf("tcp4://127.0.0.1:%d", port)), listenAt(t, fmt.Sprintf("tcp4://127.0.0.2:%d", port))
+	app := apptest.Start(t, "hoarder", apptest.Options{Files: []int{neighbour.FD()}})
 	apptest.Dial(t, "tcp", neighbour.Bound())
 	app.Do(t, "accept")
 	if got := look(t, time.Hour, l, app); got != (Traffic{}) {
@@ -342,7 +342,7 @@ func TestActivityByTheKernelsRecord(t *testing.T) {
 
 func TestLookWithoutTheRightToLook(t *testing.T) {
 	apptest.RequireRoot(t)
-	l := hold(t, "127.0.0.1:0")
+	l := listenAt(t, "127.0.0.1:0")
 	stranger := apptest.Start(t, "looker", apptest.Options{UID: apptest.Nobody})
 	if got := stranger.Ask(t, fmt.Sprint(os.Getpid(), " ", l.Bound())); !strings.Contains(got, "permission denied") {
 		t.Error(got)
