@@ -29,8 +29,9 @@ var mayImport = map[string][]string{
 	"supervisor/machine": {},
 	"supervisor/metrics": {"supervisor/control"},
 
-	"handoff":                  {},
+	"handoff":                  {"handoff/internal", "handoff/sockdiag"},
 	"handoff/internal/apptest": {"internal"},
+	"handoff/sockdiag":         {},
 
 	"childproc":         {"childproc"},
 	"drain":             {"handoff"},

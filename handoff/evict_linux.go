@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,7 +34,7 @@ func Evict(e *InUseError, grace time.Duration) error {
 type victims []victim
 
 type victim struct {
-	Holder
+	sockdiag.Holder
 	pidfd int
 }
 
@@ -56,7 +57,7 @@ func openVictims(e *InUseError) (victims, error) {
 			return vs, fmt.Errorf("%s: %w", h, err)
 		}
 		// The check comes after the pidfd is there: before, the pid might change hands in between.
-		if !holdsAny(h.PID, e.inodes) {
+		if !sockdiag.HoldsAny(h.PID, e.inodes) {
 			unix.Close(pidfd)
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/cloudflare/tableflip"
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -144,7 +145,7 @@ func inetdService() {
 // openFiles are the sockets of this process, by inode.
 func openFiles() []uint64 {
 	var found []uint64
-	_ = eachOpenSocket(os.Getpid(), func(inode uint64) { found = append(found, inode) })
+	_ = sockdiag.EachOpenSocket(os.Getpid(), func(inode uint64) { found = append(found, inode) })
 	return slices.Compact(found)
 }
 

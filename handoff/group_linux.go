@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -256,7 +257,7 @@ func (g *group) queued(generation int) (sum int, err error) {
 		if s.Generation != generation {
 			continue
 		}
-		n, err := queuedTCP(s.fd)
+		n, err := sockdiag.QueuedTCP(s.fd)
 		if err != nil {
 			return 0, fmt.Errorf("cannot read the queue of %s: %w", g.site.at, err)
 		}
@@ -267,7 +268,7 @@ func (g *group) queued(generation int) (sum int, err error) {
 
 // awaited tells whether clients wait there.
 func (s *seat) awaited() bool {
-	n, err := queuedTCP(s.fd)
+	n, err := sockdiag.QueuedTCP(s.fd)
 	return err == nil && n > 0
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,16 +22,16 @@ type handshake struct {
 }
 
 // handshakes are those that go on at the groups' sites, for whichever generation, by site.
-func handshakes(groups []*group) (map[inetPlace]map[handshake]bool, error) {
-	found := make(map[inetPlace]map[handshake]bool)
+func handshakes(groups []*group) (map[sockdiag.Place]map[handshake]bool, error) {
+	found := make(map[sockdiag.Place]map[handshake]bool)
 	var sites []netip.AddrPort
 	for _, g := range groups {
-		sites, found[placeOf(g.site.at)] = append(sites, g.site.at), make(map[handshake]bool)
+		sites, found[sockdiag.PlaceOf(g.site.at)] = append(sites, g.site.at), make(map[handshake]bool)
 	}
-	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
-	err := query.eachAt(sites, func(at inetPlace, s inetSocket, _ []byte) {
-		if s.inode == 0 {
-			found[at][handshake{s.local, s.remote}] = true
+	query := sockdiag.Query{Protocol: unix.IPPROTO_TCP, States: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
+	err := query.EachAt(sites, func(at sockdiag.Place, s sockdiag.InetSocket, _ []byte) {
+		if s.Inode == 0 {
+			found[at][handshake{s.Local, s.Remote}] = true
 		}
 	})
 	return found, err
@@ -46,7 +47,7 @@ func pending(groups []*group) (map[*group]int, error) {
 	}
 	counts := make(map[*group]int, len(recent))
 	for _, g := range recent {
-		counts[g] = g.pending(going[placeOf(g.site.at)])
+		counts[g] = g.pending(going[sockdiag.PlaceOf(g.site.at)])
 	}
 	return counts, nil
 }

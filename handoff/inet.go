@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -144,7 +145,7 @@ func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
 
 // aloneAt: a socket that shares its address can be bound beside one that does, as the apps of a killed grace have it.
 func (l *Listener) aloneAt(at netip.AddrPort) error {
-	sockets, err := inetHolding(l.address.Network, at, l.address.v6Only())
+	sockets, err := sockdiag.InetHolding(l.address.Network, at, l.address.v6Only())
 	if err != nil || len(sockets) == 0 {
 		return nil // a kernel that cannot tell has none
 	}
@@ -209,7 +210,7 @@ func inetAddrPort(name unix.Sockaddr) netip.AddrPort {
 func explainInet(a Address, host netip.AddrPort, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		sockets, err := inetHolding(a.Network, host, a.v6Only())
+		sockets, err := sockdiag.InetHolding(a.Network, host, a.v6Only())
 		return inUse(a, sockets, err)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("cannot bind %s: %w: port %d is privileged here; start grace as root and the app with --user, "+

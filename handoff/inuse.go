@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,7 +14,7 @@ import (
 type InUseError struct {
 	Address Address
 	// Holders are the processes that have the socket open, by rising pid; a prefork server has several.
-	Holders []Holder
+	Holders []sockdiag.Holder
 	// Unseen says why there are no Holders.
 	Unseen string
 
@@ -36,7 +37,7 @@ func (e *InUseError) Error() string {
 	if more := len(e.Holders) - len(shown); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	if slices.ContainsFunc(e.Holders, func(h Holder) bool { return h.PID == os.Getpid() }) {
+	if slices.ContainsFunc(e.Holders, func(h sockdiag.Holder) bool { return h.PID == os.Getpid() }) {
 		text += "; grace has it itself: a socket that its service manager has passed is fd://NAME"
 	}
 	return text
@@ -49,7 +50,7 @@ func (e *InUseError) Unwrap() error { return unix.EADDRINUSE }
 func inUse(a Address, sockets map[uint64]int, err error) error {
 	e := &InUseError{Address: a, inodes: sockets}
 	if err == nil {
-		e.Holders, err = holders(sockets)
+		e.Holders, err = sockdiag.Holders(sockets)
 	}
 	switch {
 	case err != nil:
@@ -65,7 +66,7 @@ func inUse(a Address, sockets map[uint64]int, err error) error {
 func unreadable(sockets map[uint64]int) string {
 	var owners []string
 	for _, uid := range sockets {
-		owners = append(owners, userName(uid))
+		owners = append(owners, sockdiag.UserName(uid))
 	}
 	slices.Sort(owners)
 	return fmt.Sprintf("the socket belongs to %s, whose processes grace (uid %d) may not inspect, or which is in another container",

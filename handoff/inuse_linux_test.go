@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +71,7 @@ func TestAddressInUseNamesItsHolder(t *testing.T) {
 			if len(e.Holders) != 1 {
 				t.Fatalf("holders %+v, %s", e.Holders, e.Unseen)
 			}
-			want := Holder{PID: holder.PID, UID: os.Geteuid(), User: userName(os.Geteuid()), Command: "app squatter"}
+			want := sockdiag.Holder{PID: holder.PID, UID: os.Geteuid(), User: sockdiag.UserName(os.Geteuid()), Command: "app squatter"}
 			if e.Holders[0] != want {
 				t.Errorf("got %+v, want %+v", e.Holders[0], want)
 			}
@@ -147,40 +147,6 @@ func TestHolderThatChangedItsUser(t *testing.T) {
 	}
 }
 
-func TestCollide(t *testing.T) {
-	tests := []struct {
-		mine         string
-		mineV6Only   bool
-		theirs       string
-		theirsV6Only bool
-		want         bool
-	}{
-		{"127.0.0.1", false, "127.0.0.1", false, true},
-		{"127.0.0.1", false, "127.0.0.2", false, false},
-		{"127.0.0.1", false, "0.0.0.0", false, true},
-		{"0.0.0.0", false, "127.0.0.1", false, true},
-		{"127.0.0.1", false, "::", false, true},
-		{"127.0.0.1", false, "::", true, false},
-		{"127.0.0.1", false, "::1", false, false},
-		{"0.0.0.0", false, "::", false, true},
-		{"0.0.0.0", false, "::", true, false},
-		{"::", false, "127.0.0.1", false, true},
-		{"::", true, "127.0.0.1", false, false},
-		{"::1", false, "127.0.0.1", false, false},
-		{"::", true, "::1", false, true},
-		{"::1", true, "::", true, true},
-		{"::1", false, "::2", false, false},
-		{"::ffff:127.0.0.1", false, "127.0.0.1", false, true},
-		{"fe80::1%lo", false, "fe80::1", false, true},
-	}
-	for _, test := range tests {
-		s := inetSocket{local: netip.MustParseAddr(test.theirs), v6Only: test.theirsV6Only}
-		if got := collide(netip.MustParseAddr(test.mine), test.mineV6Only, s); got != test.want {
-			t.Errorf("%+v: %v", test, got)
-		}
-	}
-}
-
 // Two sockets on one port that do not collide: only the one in the way may be named, or evicted.
 func TestOnlyTheCollidingSocketIsNamed(t *testing.T) {
 	port := apptest.FreePort(t, "127.0.0.1").Port()
@@ -245,47 +211,11 @@ func TestEvictRefuses(t *testing.T) {
 	if err := Evict(e, 0); err == nil || !strings.Contains(err.Error(), "never ended") {
 		t.Errorf("grace itself: %v", err)
 	}
-	e.Holders = []Holder{{PID: 1, User: "root", Command: "init"}}
+	e.Holders = []sockdiag.Holder{{PID: 1, User: "root", Command: "init"}}
 	if err := Evict(e, 0); err == nil || !strings.Contains(err.Error(), "systemctl stop") {
 		t.Errorf("init: %v", err)
 	}
 	if err := Evict(&InUseError{Unseen: "it is dark"}, 0); err == nil || !strings.Contains(err.Error(), "it is dark") {
 		t.Errorf("nobody: %v", err)
-	}
-}
-
-func TestDumpsAreReadWithCare(t *testing.T) {
-	for name, b := range map[string][]byte{
-		"longer than the packet":  {200, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"shorter than its header": {1, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"an error without number": {16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-	} {
-		if _, err := readMessages(b, func([]byte) {}); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-	if got := parseInetSocket([]byte{1}); got != (inetSocket{}) {
-		t.Errorf("a short message is %+v", got)
-	}
-	for _, attributes := range [][]byte{{}, {3, 0, 11, 0}, {9, 0, 11, 0, 1}, {4, 0, 11, 0}, {5, 0, 11, 0, 0, 0, 0, 0}} {
-		if value := diagAttribute(attributes, diagV6Only); len(value) > 0 && value[0] != 0 {
-			t.Errorf("%v", attributes)
-		}
-	}
-}
-
-func TestParseUnixSocket(t *testing.T) {
-	line := "0000000000000000: 00000002 00000000 00010000 0001 01 26053 /run/a b.sock"
-	want := unixSocket{name: "/run/a b.sock", inode: 26053, listening: true, kind: unix.SOCK_STREAM}
-	if got, ok := parseUnixSocket(line); !ok || got != want {
-		t.Errorf("%+v, %v", got, ok)
-	}
-	for _, nameless := range []string{
-		"Num       RefCount Protocol Flags    Type St Inode Path",
-		"0000000000000000: 00000003 00000000 00000000 0001 03 24621", "",
-	} {
-		if got, ok := parseUnixSocket(nameless); ok {
-			t.Errorf("%q is %+v", nameless, got)
-		}
 	}
 }

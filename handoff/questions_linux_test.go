@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/sockdiag"
 )
 
 // Each question has the kernel go through all sockets of the machine, and each look into /proc through all descriptors
@@ -23,9 +24,9 @@ func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
 		"bind":        func() error { serve(t, s, Member{2, 0}, reservePort(t, "127.0.0.1")); return nil },
 		"queued":      func() error { _, err := s.Queued(1); return err },
 		"queues":      func() error { s.Queues(1); return nil },
-		"open":        func() error { _, err := OpenAt([]int{os.Getpid()}, addresses); return err },
-		"queued each": func() error { _, err := QueuedEach(listeners); return err },
-		"connections": func() error { _, err := ConnectionsEach([]int{os.Getpid()}, listeners); return err },
+		"open":        func() error { _, err := sockdiag.OpenAt([]int{os.Getpid()}, addresses); return err },
+		"queued each": func() error { _, err := sockdiag.QueuedEach(listeners); return err },
+		"connections": func() error { _, err := sockdiag.ConnectionsEach([]int{os.Getpid()}, listeners); return err },
 	}
 	allocated := make(map[string][2]int)
 	for round := range 2 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,9 +48,9 @@ func (p site) String() string {
 
 // collides tells whether the kernel would refuse one of the two if neither had SO_REUSEPORT.
 func (p site) collides(other site) bool {
-	s := inetSocket{local: other.at.Addr().WithZone("").Unmap(), v6Only: other.v6Only}
+	s := sockdiag.InetSocket{Local: other.at.Addr().WithZone("").Unmap(), V6Only: other.v6Only}
 	apart := p.device != 0 && other.device != 0 && p.device != other.device
-	return !apart && p.at.Port() == other.at.Port() && collide(p.at.Addr(), p.v6Only, s)
+	return !apart && p.at.Port() == other.at.Port() && sockdiag.Collide(p.at.Addr(), p.v6Only, s)
 }
 
 // takesFrom tells whether connections come here that came to the other site while nobody listened here.

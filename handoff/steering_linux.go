@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -256,7 +257,7 @@ func (s *Steering) owner(b *binding) int {
 // strangers are the sockets of others that listen at the site, with their users. SO_REUSEPORT would let the app join him, if it is the same
 // user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
 func (s *Steering) strangers(p site) map[uint64]int {
-	inodes, err := inetHolding("tcp", p.at, p.v6Only)
+	inodes, err := sockdiag.InetHolding("tcp", p.at, p.v6Only)
 	if err != nil {
 		return nil
 	}
@@ -671,7 +672,7 @@ func (s *Steering) Queues(generation int) []SteeredQueue {
 			found = append(found, SteeredQueue{Bound: g.site.at, Length: n + late[g]})
 		}
 	}
-	unixQueues := sync.OnceValues(queuedUnix)
+	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
 	for _, g := range s.paths {
 		if n, err := g.queued(generation, unixQueues); err == nil && g.has(generation) {
 			found = append(found, SteeredQueue{Path: g.at, Length: n})
@@ -704,7 +705,7 @@ func (s *Steering) Queued(generation int) (int, error) {
 		}
 		sum += n + late[g]
 	}
-	unixQueues := sync.OnceValues(queuedUnix)
+	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
 	for _, g := range s.paths {
 		n, err := g.queued(generation, unixQueues)
 		if err != nil {
@@ -728,7 +729,7 @@ func (s *Steering) Awaited(generation int) (bool, error) {
 			}
 		}
 	}
-	unixQueues := sync.OnceValues(queuedUnix)
+	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
 	for _, g := range s.paths {
 		for _, seat := range g.members {
 			if !seat.vacatedBy(generation) {

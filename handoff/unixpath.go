@@ -7,6 +7,7 @@ import (
 	"path"
 	"strconv"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -153,7 +154,7 @@ func clearPath(a Address) error {
 	case errors.Is(err, unix.ENOENT):
 		return nil
 	case !errors.Is(err, unix.ECONNREFUSED):
-		sockets, err := unixHolding(a.Addr)
+		sockets, err := sockdiag.UnixHolding(a.Addr)
 		return inUse(a, sockets, err)
 	}
 	if err := unix.Unlink(a.Addr); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -181,7 +182,7 @@ func explainUnix(a Address, err error) error {
 	folder := path.Dir(a.Addr)
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		sockets, err := unixHolding(a.Addr)
+		sockets, err := sockdiag.UnixHolding(a.Addr)
 		return inUse(a, sockets, err)
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("cannot bind %s: %w: make the folder %s first", a.Addr, err, folder)

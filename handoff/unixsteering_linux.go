@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,7 +75,7 @@ func (g *pathGroup) heldByOthers(path string) error {
 	if len(g.members) > 0 || unix.Lstat(path, &stat) != nil {
 		return nil
 	}
-	sockets, err := unixHolding(path)
+	sockets, err := sockdiag.UnixHolding(path)
 	if err != nil || len(sockets) == 0 {
 		return nil // the kernel's answer will do
 	}
@@ -290,13 +291,13 @@ func (s *Steering) Accepted(generation int, pids []int) (int, error) {
 	if len(names) == 0 {
 		return 0, nil
 	}
-	open, err := openSockets(pids)
+	open, err := sockdiag.OpenSockets(pids)
 	if err != nil {
 		return 0, err
 	}
 	count := 0
-	err = eachUnixSocket(func(u unixSocket) {
-		if names[u.name] && !u.listening && open[u.inode] {
+	err = sockdiag.EachUnixSocket(func(u sockdiag.UnixSocket) {
+		if names[u.Name] && !u.Listening && open[u.Inode] {
 			count++
 		}
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -137,8 +138,8 @@ func (d *desk) listeners(generations []control.Generation, pids map[int][]int) [
 
 // held are those that all generations have.
 func held(listeners []*handoff.Listener, pids []int) []control.Listener {
-	queues, err := handoff.QueuedEach(listeners)
-	connections, err2 := handoff.ConnectionsEach(pids, listeners)
+	queues, err := sockdiag.QueuedEach(listeners)
+	connections, err2 := sockdiag.ConnectionsEach(pids, listeners)
 	var all []control.Listener
 	for i, l := range listeners {
 		listed := control.Listener{Name: l.Name(), Network: l.Network(), Address: l.Bound(), Kind: "held"}
@@ -160,7 +161,7 @@ func (d *desk) steered(generation int, pids []int) []control.Listener {
 	for _, queue := range queues {
 		addresses = append(addresses, queue.Bound)
 	}
-	open, err := handoff.OpenAt(pids, addresses)
+	open, err := sockdiag.OpenAt(pids, addresses)
 	names := map[string]string{}
 	for _, l := range d.apps.Held {
 		if l.Address().Steer {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/supervisor/host"
 )
 
@@ -125,7 +126,7 @@ func (e *examination) looking(err error) Finding {
 // counting needs a connection to be there. It takes a look into the process too.
 func (e *examination) counting(pid int, listener *handoff.Listener, looked error) Finding {
 	f := Finding{Mechanism: "counting connections", State: OK, Means: "grace sees how many connections an app still has (inet_diag)"}
-	n, err := handoff.Connections([]int{pid}, []*handoff.Listener{listener})
+	n, err := sockdiag.Connections([]int{pid}, []*handoff.Listener{listener})
 	if err == nil && n != 1 {
 		err = fmt.Errorf("the kernel shows %d connections where there is 1", n)
 	}

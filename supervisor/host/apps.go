@@ -8,6 +8,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -142,12 +143,12 @@ func (a *Apps) Count(c machine.Count) {
 // which all share, and those that came to the generation's own addresses and paths.
 func (a *Apps) InFlight(generation int, pids []int) (n int, err error) {
 	if a.Steering == nil || len(a.Listeners) > 0 {
-		n, err = handoff.Connections(pids, a.Listeners)
+		n, err = sockdiag.Connections(pids, a.Listeners)
 	}
 	if err != nil || a.Steering == nil {
 		return n, err
 	}
-	traffic, err := handoff.Look(pids, a.Steering.Addresses(generation), quietFor)
+	traffic, err := sockdiag.Look(pids, a.Steering.Addresses(generation), quietFor)
 	if err != nil {
 		return 0, err
 	}

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/sockdiag"
 )
 
 const (
@@ -148,7 +148,7 @@ func hostPort(target *url.URL) string {
 func (v *vigil) notAccepted(ctx context.Context, conn net.Conn) string {
 	deadline := time.Now().Add(acceptWait)
 	for time.Now().Before(deadline) && ctx.Err() == nil {
-		inode, err := handoff.Acceptor(conn)
+		inode, err := sockdiag.Acceptor(conn)
 		if err != nil {
 			return "cannot tell who answers its probe: " + err.Error()
 		}

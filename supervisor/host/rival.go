@@ -10,6 +10,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -23,9 +24,9 @@ func (a *Apps) evict(inUse *handoff.InUseError) error {
 	if err != nil {
 		return errors.Join(inUse, err)
 	}
-	ours := func(h handoff.Holder) bool { return slices.Contains(kin, h.PID) }
+	ours := func(h sockdiag.Holder) bool { return slices.Contains(kin, h.PID) }
 	switch {
-	case slices.ContainsFunc(inUse.Holders, func(h handoff.Holder) bool { return h.PID == os.Getpid() }):
+	case slices.ContainsFunc(inUse.Holders, func(h sockdiag.Holder) bool { return h.PID == os.Getpid() }):
 		return fmt.Errorf("%w (grace holds it for the app by --listen: have the app take that socket, see --dialect, or leave --listen out)", inUse)
 	case slices.ContainsFunc(inUse.Holders, ours):
 		return fmt.Errorf("%w (a process of this app, which --evict does not end: grace has no part in its socket; have grace capture it by --capture on, or hold it by --listen)", inUse)
@@ -62,7 +63,7 @@ func (a *Apps) rivals(app *App) string {
 		return ""
 	}
 	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() })
-	listening, err := handoff.Listening(pids)
+	listening, err := sockdiag.Listening(pids)
 	if err != nil {
 		return ""
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -97,11 +98,11 @@ func (a *Apps) idle(generation int, pids []int) bool {
 	if accepted, err := a.Steering.Accepted(generation, trees); err != nil || accepted > 0 {
 		return false
 	}
-	traffic, err := handoff.Look(trees, addresses, quietFor)
+	traffic, err := sockdiag.Look(trees, addresses, quietFor)
 	if err != nil || traffic.Busy > 0 || traffic.Unclear == 0 {
 		return err == nil && traffic.Busy == 0
 	}
-	traffic, err = handoff.Look(trees, addresses, unclearFor)
+	traffic, err = sockdiag.Look(trees, addresses, unclearFor)
 	return err == nil && traffic.Busy == 0
 }
 

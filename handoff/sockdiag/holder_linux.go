@@ -1,4 +1,4 @@
-package handoff
+package sockdiag
 
 import (
 	"bufio"
@@ -14,18 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inetHolding finds the sockets, inode and uid, that keep others from binding host.
-func inetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]int, error) {
-	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN, ports: onePort(host.Port())}
+// InetHolding finds the sockets, inode and uid, that keep others from binding host.
+func InetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]int, error) {
+	query := Query{Protocol: unix.IPPROTO_TCP, States: 1 << unix.BPF_TCP_LISTEN, ports: onePort(host.Port())}
 	if strings.HasPrefix(network, "udp") {
 		// A UDP socket that is bound and not connected is in the state CLOSE.
-		query.protocol, query.states = unix.IPPROTO_UDP, 1<<unix.BPF_TCP_CLOSE
+		query.Protocol, query.States = unix.IPPROTO_UDP, 1<<unix.BPF_TCP_CLOSE
 	}
 	found := make(map[uint64]int)
 	for _, query.family = range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := query.each(func(s inetSocket) {
-			if s.inode != 0 && collide(host.Addr(), v6Only, s) {
-				found[s.inode] = s.uid
+		err := query.each(func(s InetSocket) {
+			if s.Inode != 0 && Collide(host.Addr(), v6Only, s) {
+				found[s.Inode] = s.uid
 			}
 		})
 		if err != nil {
@@ -35,30 +35,30 @@ func inetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]i
 	return found, nil
 }
 
-// collide tells whether a socket of this address and one that exists want the same packets.
-func collide(ip netip.Addr, v6Only bool, s inetSocket) bool {
+// Collide tells whether a socket of this address and one that exists want the same packets.
+func Collide(ip netip.Addr, v6Only bool, s InetSocket) bool {
 	ip = ip.WithZone("").Unmap()
 	switch {
-	case ip.Is4() == s.local.Is4():
-		return ip == s.local || ip.IsUnspecified() || s.local.IsUnspecified()
+	case ip.Is4() == s.Local.Is4():
+		return ip == s.Local || ip.IsUnspecified() || s.Local.IsUnspecified()
 	case ip.Is4():
-		return s.local.IsUnspecified() && !s.v6Only
+		return s.Local.IsUnspecified() && !s.V6Only
 	}
 	return ip.IsUnspecified() && !v6Only
 }
 
-// unixSocket is one row of /proc/net/unix. An inode of 0 is a connection that nobody has accepted yet.
-type unixSocket struct {
-	name      string
-	inode     uint64
-	listening bool
-	kind      int
+// UnixSocket is one row of /proc/net/unix. An inode of 0 is a connection that nobody has accepted yet.
+type UnixSocket struct {
+	Name      string
+	Inode     uint64
+	Listening bool
+	Kind      int
 }
 
 const unixAcceptsConnections = 1 << 16 // __SO_ACCEPTCON, include/linux/net.h
 
-// eachUnixSocket calls visit with every unix socket that has a name.
-func eachUnixSocket(visit func(unixSocket)) error {
+// EachUnixSocket calls visit with every unix socket that has a name.
+func EachUnixSocket(visit func(UnixSocket)) error {
 	table, err := os.Open("/proc/net/unix")
 	if err != nil {
 		return fmt.Errorf("cannot read the kernel's list of unix sockets: %w", err)
@@ -74,40 +74,40 @@ func eachUnixSocket(visit func(unixSocket)) error {
 }
 
 // parseUnixSocket reads "address: refcount protocol flags type state inode path"; the path may have spaces.
-func parseUnixSocket(line string) (unixSocket, bool) {
+func parseUnixSocket(line string) (UnixSocket, bool) {
 	fields := make([]string, 7)
 	for i := range fields {
 		fields[i], line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
 	}
 	flags, err := strconv.ParseUint(fields[3], 16, 32)
 	if err != nil || line == "" {
-		return unixSocket{}, false
+		return UnixSocket{}, false
 	}
 	kind, _ := strconv.ParseInt(fields[4], 16, 32)
 	inode, _ := strconv.ParseUint(fields[6], 10, 64)
-	return unixSocket{name: line, inode: inode, listening: flags&unixAcceptsConnections != 0, kind: int(kind)}, true
+	return UnixSocket{Name: line, Inode: inode, Listening: flags&unixAcceptsConnections != 0, Kind: int(kind)}, true
 }
 
-// unixHolding finds the sockets bound to a path or @name that take connections or datagrams. The table has no uids.
-func unixHolding(name string) (map[uint64]int, error) {
+// UnixHolding finds the sockets bound to a path or @name that take connections or datagrams. The table has no uids.
+func UnixHolding(name string) (map[uint64]int, error) {
 	found := make(map[uint64]int)
-	err := eachUnixSocket(func(s unixSocket) {
-		if s.name == name && (s.listening || s.kind == unix.SOCK_DGRAM) {
-			found[s.inode] = -1
+	err := EachUnixSocket(func(s UnixSocket) {
+		if s.Name == name && (s.Listening || s.Kind == unix.SOCK_DGRAM) {
+			found[s.Inode] = -1
 		}
 	})
 	return found, err
 }
 
-// holders finds the processes that have one of the sockets open, by rising pid.
-func holders(sockets map[uint64]int) ([]Holder, error) {
+// Holders finds the processes that have one of the sockets open, by rising pid.
+func Holders(sockets map[uint64]int) ([]Holder, error) {
 	pids, err := processes()
 	if err != nil {
 		return nil, err
 	}
 	var found []Holder
 	for _, pid := range pids {
-		if holdsAny(pid, sockets) {
+		if HoldsAny(pid, sockets) {
 			found = append(found, holder(pid))
 		}
 	}
@@ -129,17 +129,17 @@ func processes() ([]int, error) {
 	return pids, nil
 }
 
-func holdsAny(pid int, sockets map[uint64]int) bool {
+func HoldsAny(pid int, sockets map[uint64]int) bool {
 	held := false
-	_ = eachOpenSocket(pid, func(inode uint64) {
+	_ = EachOpenSocket(pid, func(inode uint64) {
 		_, ok := sockets[inode]
 		held = held || ok
 	})
 	return held
 }
 
-// eachOpenSocket calls visit with the inode of every socket that the process has open.
-func eachOpenSocket(pid int, visit func(inode uint64)) error {
+// EachOpenSocket calls visit with the inode of every socket that the process has open.
+func EachOpenSocket(pid int, visit func(inode uint64)) error {
 	folder, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func socketInode(link []byte) (uint64, bool) {
 
 func holder(pid int) Holder {
 	uid := processUID(pid)
-	return Holder{PID: pid, UID: uid, User: userName(uid), Command: command(pid)}
+	return Holder{PID: pid, UID: uid, User: UserName(uid), Command: command(pid)}
 }
 
 // processUID reads the status file: the owner of /proc/PID itself is root for a process that has dropped privileges.

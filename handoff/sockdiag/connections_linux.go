@@ -1,4 +1,4 @@
-package handoff
+package sockdiag
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ const connectedStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_CLOSE_WAIT
 // outside. A connection that several of them have open counts once. A process that has gone has none.
 //
 // It needs the right to look into the processes: their user's, or root's.
-func Connections[L boundSocket](pids []int, listeners []L) (int, error) {
-	open, err := openSockets(pids)
+func Connections[L Listener](pids []int, listeners []L) (int, error) {
+	open, err := OpenSockets(pids)
 	if err != nil {
 		return 0, err
 	}
@@ -38,8 +38,8 @@ func Connections[L boundSocket](pids []int, listeners []L) (int, error) {
 }
 
 // ConnectionsEach counts them for each of the listeners.
-func ConnectionsEach[L boundSocket](pids []int, listeners []L) ([]int, error) {
-	open, err := openSockets(pids)
+func ConnectionsEach[L Listener](pids []int, listeners []L) ([]int, error) {
+	open, err := OpenSockets(pids)
 	if err != nil {
 		return nil, err
 	}
@@ -52,10 +52,10 @@ func ConnectionsEach[L boundSocket](pids []int, listeners []L) ([]int, error) {
 	return counts, err
 }
 
-func openSockets(pids []int) (map[uint64]bool, error) {
+func OpenSockets(pids []int) (map[uint64]bool, error) {
 	open := make(map[uint64]bool)
 	for _, pid := range pids {
-		err := eachOpenSocket(pid, func(inode uint64) { open[inode] = true })
+		err := EachOpenSocket(pid, func(inode uint64) { open[inode] = true })
 		if err != nil && !ended(pid) {
 			return nil, fmt.Errorf("cannot count the connections of pid %d: %w", pid, err)
 		}
@@ -75,8 +75,8 @@ func ended(pid int) bool {
 }
 
 // eachConnection calls visit with each connection that somebody has accepted, and the number of its listener.
-func eachConnection[L boundSocket](listeners []L, visit func(i int, inode uint64)) error {
-	at, names := make(map[inetPlace][]int), make(map[string][]int)
+func eachConnection[L Listener](listeners []L, visit func(i int, inode uint64)) error {
+	at, names := make(map[Place][]int), make(map[string][]int)
 	var addresses []netip.AddrPort
 	for i, l := range listeners {
 		switch {
@@ -88,10 +88,10 @@ func eachConnection[L boundSocket](listeners []L, visit func(i int, inode uint64
 			if err != nil {
 				return fmt.Errorf("cannot count the connections of %s: %w", l.Bound(), err)
 			}
-			addresses, at[placeOf(bound)] = append(addresses, bound), append(at[placeOf(bound)], i)
+			addresses, at[PlaceOf(bound)] = append(addresses, bound), append(at[PlaceOf(bound)], i)
 		}
 	}
-	err := eachAccepted(addresses, 0, func(place inetPlace, inode uint64, _ []byte) {
+	err := eachAccepted(addresses, 0, func(place Place, inode uint64, _ []byte) {
 		for _, i := range at[place] {
 			visit(i, inode)
 		}
@@ -99,20 +99,20 @@ func eachConnection[L boundSocket](listeners []L, visit func(i int, inode uint64
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	return eachUnixSocket(func(s unixSocket) {
-		for _, i := range names[s.name] {
-			if !s.listening && s.inode != 0 {
-				visit(i, s.inode)
+	return EachUnixSocket(func(s UnixSocket) {
+		for _, i := range names[s.Name] {
+			if !s.Listening && s.Inode != 0 {
+				visit(i, s.Inode)
 			}
 		}
 	})
 }
 
-func isUnix(l boundSocket) bool { return strings.HasPrefix(l.Network(), "unix") }
+func isUnix(l Listener) bool { return strings.HasPrefix(l.Network(), "unix") }
 
 // Queued counts the connections that wait in a stream listener's queue to be accepted; a datagram socket has none.
-func Queued(l boundSocket) (int, error) {
-	counts, err := QueuedEach([]boundSocket{l})
+func Queued(l Listener) (int, error) {
+	counts, err := QueuedEach([]Listener{l})
 	if err != nil {
 		return 0, err
 	}
@@ -120,8 +120,8 @@ func Queued(l boundSocket) (int, error) {
 }
 
 // QueuedEach counts them for each of the listeners.
-func QueuedEach[L boundSocket](listeners []L) ([]int, error) {
-	unixQueues := sync.OnceValues(queuedUnix)
+func QueuedEach[L Listener](listeners []L) ([]int, error) {
+	unixQueues := sync.OnceValues(QueuedUnix)
 	counts := make([]int, len(listeners))
 	for i, l := range listeners {
 		var err error
@@ -132,7 +132,7 @@ func QueuedEach[L boundSocket](listeners []L) ([]int, error) {
 	return counts, nil
 }
 
-func queued(l boundSocket, unixQueues func() (map[string]int, error)) (int, error) {
+func queued(l Listener, unixQueues func() (map[string]int, error)) (int, error) {
 	switch {
 	case !l.Stream():
 		return 0, nil
@@ -140,12 +140,12 @@ func queued(l boundSocket, unixQueues func() (map[string]int, error)) (int, erro
 		queues, err := unixQueues()
 		return queues[l.Bound()], err
 	}
-	return queuedTCP(l.FD())
+	return QueuedTCP(l.FD())
 }
 
-// queuedTCP reads unacked, which of a listening socket is the length of the accept queue (tcp_get_info in
+// QueuedTCP reads unacked, which of a listening socket is the length of the accept queue (tcp_get_info in
 // net/ipv4/tcp.c). One that was shut down has none.
-func queuedTCP(fd int) (int, error) {
+func QueuedTCP(fd int) (int, error) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil || info.State != unix.BPF_TCP_LISTEN {
 		return 0, err
@@ -153,12 +153,12 @@ func queuedTCP(fd int) (int, error) {
 	return int(info.Unacked), nil
 }
 
-// queuedUnix gives the lengths of all queues, by the name of the socket.
-func queuedUnix() (map[string]int, error) {
+// QueuedUnix gives the lengths of all queues, by the name of the socket.
+func QueuedUnix() (map[string]int, error) {
 	queued := make(map[string]int)
-	err := eachUnixSocket(func(s unixSocket) {
-		if s.inode == 0 {
-			queued[s.name]++
+	err := EachUnixSocket(func(s UnixSocket) {
+		if s.Inode == 0 {
+			queued[s.Name]++
 		}
 	})
 	return queued, err

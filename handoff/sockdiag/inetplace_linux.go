@@ -1,4 +1,4 @@
-package handoff
+package sockdiag
 
 import (
 	"net/netip"
@@ -34,14 +34,14 @@ func rangesOf(ports []uint16) []portRange {
 }
 
 // inetPlace is where connections come in: an address, or all of a family (the zero one), and a port.
-type inetPlace struct {
+type Place struct {
 	family uint8
 	ip     netip.Addr
 	port   uint16
 }
 
-func placeOf(at netip.AddrPort) inetPlace {
-	p := inetPlace{unix.AF_INET, at.Addr().WithZone("").Unmap(), at.Port()}
+func PlaceOf(at netip.AddrPort) Place {
+	p := Place{unix.AF_INET, at.Addr().WithZone("").Unmap(), at.Port()}
 	if at.Addr().Is6() {
 		p.family = unix.AF_INET6
 	}
@@ -51,17 +51,17 @@ func placeOf(at netip.AddrPort) inetPlace {
 	return p
 }
 
-// eachAt asks for all of the addresses at once, and calls visit with each socket at one of them, and the place that was
+// EachAt asks for all of the addresses at once, and calls visit with each socket at one of them, and the place that was
 // asked for.
-func (q inetQuery) eachAt(addresses []netip.AddrPort, visit func(at inetPlace, s inetSocket, message []byte)) error {
-	asked := make(map[inetPlace]bool)
+func (q Query) EachAt(addresses []netip.AddrPort, visit func(at Place, s InetSocket, message []byte)) error {
+	asked := make(map[Place]bool)
 	for _, at := range addresses {
-		asked[placeOf(at)] = true
+		asked[PlaceOf(at)] = true
 	}
 	for _, query := range q.at(addresses) {
 		err := query.eachMessage(func(message []byte) {
 			s := parseInetSocket(message)
-			for _, at := range []inetPlace{{query.family, s.local, s.port}, {query.family, netip.Addr{}, s.port}} {
+			for _, at := range []Place{{query.family, s.Local, s.port}, {query.family, netip.Addr{}, s.port}} {
 				if asked[at] {
 					visit(at, s, message)
 				}
@@ -76,12 +76,12 @@ func (q inetQuery) eachAt(addresses []netip.AddrPort, visit func(at inetPlace, s
 
 // at is one question for each family, however many addresses there are: the kernel goes through all sockets of the
 // machine for each.
-func (q inetQuery) at(addresses []netip.AddrPort) []inetQuery {
-	var queries []inetQuery
+func (q Query) at(addresses []netip.AddrPort) []Query {
+	var queries []Query
 	ports := make(map[uint8][]uint16)
 	for _, at := range addresses {
 		if at.IsValid() {
-			p := placeOf(at)
+			p := PlaceOf(at)
 			ports[p.family] = append(ports[p.family], p.port)
 		}
 	}

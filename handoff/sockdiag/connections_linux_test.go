@@ -1,4 +1,4 @@
-package handoff
+package sockdiag
 
 import (
 	"fmt"
@@ -30,7 +30,7 @@ func counter() {
 			}
 			unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		}
-		n, err := Connections[boundSocket]([]int{pid}, nil)
+		n, err := Connections[Listener]([]int{pid}, nil)
 		return fmt.Sprint(n, err)
 	})
 }

@@ -1,8 +1,8 @@
-package handoff
+package sockdiag
 
-// boundSocket is a socket whose connections are counted. It need not be this process's: only a TCP socket's queue is read
+// Listener is a socket whose connections are counted. It need not be this process's: only a TCP socket's queue is read
 // from its descriptor.
-type boundSocket interface {
+type Listener interface {
 	FD() int
 	// Network is tcp, udp, unix or unixgram; tcp and udp may end in 4 or 6.
 	Network() string

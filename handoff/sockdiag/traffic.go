@@ -1,4 +1,4 @@
-package handoff
+package sockdiag
 
 // Traffic is what goes on in the TCP connections that some processes have accepted and not closed yet, as it looks from
 // outside. What is neither in Busy nor in Unclear is idle: the client has its answer and has asked for nothing since,

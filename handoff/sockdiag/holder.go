@@ -1,4 +1,4 @@
-package handoff
+package sockdiag
 
 import (
 	"fmt"
@@ -19,8 +19,8 @@ func (h Holder) String() string {
 	return fmt.Sprintf("pid %d of %s: %s", h.PID, h.User, h.Command)
 }
 
-// userName is for messages: uid may be unknown, and below zero.
-func userName(uid int) string {
+// UserName is for messages: uid may be unknown, and below zero.
+func UserName(uid int) string {
 	if uid < 0 {
 		return "another user"
 	}

@@ -1,4 +1,4 @@
-package handoff
+package sockdiag
 
 import (
 	"net/netip"
