@@ -117,7 +117,7 @@ func (d *Drain) tell(news ...func() error) int {
 		for _, send := range news {
 			_ = send()
 		}
-		_ = handoff.Inflight(n)
+		_ = handoff.InFlight(n)
 		_ = handoff.Status(fmt.Sprintf("draining, %d in flight", n))
 	}()
 	return n

@@ -31,7 +31,7 @@
 //
 // A socket bound to one address is not found by another that includes it: Listen then binds its own, and the EADDRINUSE
 // that it mostly gets names the socket that was left over. An app that should not care how its operator spells an
-// address, or which port it is, asks by [Named]. One that takes a descriptor's number from its command line, as in
+// address, or which port it is, asks by [ListenNamed]. One that takes a descriptor's number from its command line, as in
 //
 //	grace run --listen web=:8080 -- ./app -network fd -addr {fd:web}
 //
@@ -66,7 +66,7 @@
 //
 // # Readiness
 //
-// [Ready], [Status], [Stopping] and [Inflight] send the messages of sd_notify to NOTIFY_SOCKET. Grace leaves the old
+// [Ready], [Status], [Stopping] and [InFlight] send the messages of sd_notify to NOTIFY_SOCKET. Grace leaves the old
 // generation alone until its successor has said READY=1, so say it last: after caches are warm, when the next request
 // will be answered. To a parent that listens as tableflip does, Ready says so by its pipe.
 //

@@ -66,14 +66,14 @@ func ExampleListen() {
 }
 
 // The operator gives the sockets names: grace run --listen web=:8080 --listen admin=127.0.0.1:0 -- ./app
-func ExampleNamed() {
-	web, err := handoff.Named("web", "tcp", "127.0.0.1:0")
+func ExampleListenNamed() {
+	web, err := handoff.ListenNamed("web", "tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer web.Close()
-	admin, err := handoff.Named("admin", "tcp", "127.0.0.1:0")
+	admin, err := handoff.ListenNamed("admin", "tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -104,8 +104,8 @@ func ExampleListenPacket() {
 }
 
 // A name leaves the address to the operator: grace run --listen dns=udp://:53 -- ./app
-func ExampleNamedPacket() {
-	conn, err := handoff.NamedPacket("dns", "udp", "127.0.0.1:0")
+func ExampleListenPacketNamed() {
+	conn, err := handoff.ListenPacketNamed("dns", "udp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -139,7 +139,7 @@ func ExampleStopping() {
 		fmt.Println(err)
 	}
 	for jobs := 3; jobs > 0; jobs-- {
-		if err := handoff.Inflight(jobs); err != nil {
+		if err := handoff.InFlight(jobs); err != nil {
 			fmt.Println(err)
 		}
 		fmt.Println(jobs, "to go")
@@ -151,12 +151,12 @@ func ExampleStopping() {
 }
 
 // The count appears in grace's log while the program drains.
-func ExampleInflight() {
+func ExampleInFlight() {
 	var inFlight atomic.Int64
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		inFlight.Add(1)
 		defer inFlight.Add(-1)
-		fmt.Println(handoff.Inflight(int(inFlight.Load())))
+		fmt.Println(handoff.InFlight(int(inFlight.Load())))
 	})
 	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	// Output: <nil>

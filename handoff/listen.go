@@ -25,7 +25,7 @@ var taken atomic.Pointer[inheritance]
 //
 // The caller owns the listener and closes it. Closing an inherited one closes this process's copy only: the supervisor
 // goes on holding the address, and a unix path stays. An inherited socket is given out once; asking again for its
-// address is the error that it is without a supervisor, EADDRINUSE. A port 0 is always a new port: use Named for a
+// address is the error that it is without a supervisor, EADDRINUSE. A port 0 is always a new port: use ListenNamed for a
 // port that the supervisor chose.
 //
 // Errors are those of net.Listen. If a socket was inherited and nobody has asked for it, EADDRINUSE names it.
@@ -38,16 +38,16 @@ func ListenPacket(network, addr string) (net.PacketConn, error) {
 	return inherited().listenPacket(network, addr)
 }
 
-// Named is Listen by the name that the supervisor gave the socket (NAME= in front of grace's --listen address,
-// FileDescriptorName= in a systemd unit), wherever it is bound. Of several with the same name each call returns the
-// next. If nothing of that name is left, Named is Listen(network, addr).
+// ListenNamed is Listen for the socket with this name, whatever address it is bound to. The name is NAME= in front of
+// grace's --listen address, or FileDescriptorName= in a systemd unit. Of several sockets with one name, each call returns
+// the next. If no socket of that name is left, ListenNamed is Listen(network, addr).
 //
-// Names come by the systemd dialect alone.
-func Named(name, network, addr string) (net.Listener, error) {
+// Only the systemd dialect has names.
+func ListenNamed(name, network, addr string) (net.Listener, error) {
 	return inherited().named(name, network, addr)
 }
 
-// NamedPacket is Named for the packet networks udp, udp4, udp6 and unixgram.
-func NamedPacket(name, network, addr string) (net.PacketConn, error) {
+// ListenPacketNamed is ListenNamed for the packet networks udp, udp4, udp6 and unixgram.
+func ListenPacketNamed(name, network, addr string) (net.PacketConn, error) {
 	return inherited().namedPacket(name, network, addr)
 }

@@ -58,10 +58,10 @@ func ask(args []string) (any, error) {
 		return Listen(args[1], args[2])
 	case "ListenPacket":
 		return ListenPacket(args[1], args[2])
-	case "Named":
-		return Named(args[1], args[2], args[3])
-	case "NamedPacket":
-		return NamedPacket(args[1], args[2], args[3])
+	case "ListenNamed":
+		return ListenNamed(args[1], args[2], args[3])
+	case "ListenPacketNamed":
+		return ListenPacketNamed(args[1], args[2], args[3])
 	case "Ready":
 		return nil, Ready()
 	case "Descriptor":
@@ -457,8 +457,8 @@ func TestSocketsByName(t *testing.T) {
 	first, _ := openSocket(t, "udp4", "127.0.0.1:0")
 	second, _ := openSocket(t, "udp4", "127.0.0.1:0")
 	asks := []string{
-		"NamedPacket,dns,udp,127.0.0.1:0", "NamedPacket,dns,udp,127.0.0.1:0", "NamedPacket,dns,udp,127.0.0.1:0",
-		"NamedPacket,web,udp,127.0.0.1:0", "Named,web,tcp,:0", "Named,none,tcp," + addr,
+		"ListenPacketNamed,dns,udp,127.0.0.1:0", "ListenPacketNamed,dns,udp,127.0.0.1:0", "ListenPacketNamed,dns,udp,127.0.0.1:0",
+		"ListenPacketNamed,web,udp,127.0.0.1:0", "ListenNamed,web,tcp,:0", "ListenNamed,none,tcp," + addr,
 	}
 	variables := []string{"LISTEN_FDS=4", "LISTEN_FDNAMES=dns:web:dns"}
 	got := startHeir(t, "systemd heir", []any{first, web, second}, variables, asks)
@@ -480,12 +480,12 @@ func TestSocketsByName(t *testing.T) {
 
 func TestWithoutSupervisorListenBinds(t *testing.T) {
 	for _, name := range []string{"", "web"} {
-		ln, err := Named(name, "tcp", "127.0.0.1:0")
+		ln, err := ListenNamed(name, "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		ln.Close()
-		conn, err := NamedPacket(name, "udp", "127.0.0.1:0")
+		conn, err := ListenPacketNamed(name, "udp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,7 @@ const notifyPatience = 5 * time.Second
 
 // Ready tells the supervisor that this process serves now. The generation before it is told to drain on its word, so
 // call it only once requests are answered. Without a supervisor that asks for notifications (NOTIFY_SOCKET) it does
-// nothing and returns nil, like Status, Stopping, Inflight and Notify. Where Listen found the sockets of a tableflip parent, the
+// nothing and returns nil, like Status, Stopping, InFlight and Notify. Where Listen found the sockets of a tableflip parent, the
 // first Ready tells that too.
 func Ready() error {
 	var parent error
@@ -33,8 +33,8 @@ func Status(text string) error {
 // Stopping tells the supervisor that the process has begun to end.
 func Stopping() error { return Notify("STOPPING=1") }
 
-// Inflight tells grace how many requests the process is still working on. Other supervisors ignore it.
-func Inflight(n int) error { return Notify("X_GRACE_INFLIGHT=" + strconv.Itoa(n)) }
+// InFlight tells grace how many requests the process is still working on. Other supervisors ignore it.
+func InFlight(n int) error { return Notify("X_GRACE_INFLIGHT=" + strconv.Itoa(n)) }
 
 // KillAfter is what grace allows between its stop signal and KILL (--drain-timeout), for an app that is to give up by
 // itself before that. It is false where nobody says so: grace tells it in GRACE_KILL_AFTER, other supervisors do not.

@@ -31,7 +31,7 @@ func TestMessagesToTheSupervisor(t *testing.T) {
 			"STOPPING=1":                 Stopping,
 			"STATUS=warming up":          func() error { return Status("warming up") },
 			"STATUS=two lines READY=1 3": func() error { return Status("two lines\nREADY=1\r\n3") },
-			"X_GRACE_INFLIGHT=12":        func() error { return Inflight(12) },
+			"X_GRACE_INFLIGHT=12":        func() error { return InFlight(12) },
 		} {
 			if err := say(); err != nil {
 				t.Fatal(err)

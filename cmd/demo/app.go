@@ -33,7 +33,7 @@ func AppCommand() *cobra.Command {
 }
 
 func serveApp() error {
-	ln, err := handoff.Named(socketName, "tcp", "127.0.0.1:0")
+	ln, err := handoff.ListenNamed(socketName, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func main() {
 }
 
 func serve(addr string, linger time.Duration) error {
-	ln, err := handoff.Named("web", "tcp", addr)
+	ln, err := handoff.ListenNamed("web", "tcp", addr)
 	if err != nil {
 		return err
 	}

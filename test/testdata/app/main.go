@@ -149,7 +149,7 @@ func count(variable string) int {
 func listen() (net.Listener, error) {
 	switch {
 	case *take == "handoff" && *addr == "":
-		return handoff.Named("web", *network, "127.0.0.1:0")
+		return handoff.ListenNamed("web", *network, "127.0.0.1:0")
 	case *take == "handoff":
 		return handoff.Listen(*network, *addr)
 	case *take == "tableflip":
@@ -294,7 +294,7 @@ func serveEcho(ln net.Listener) error {
 }
 
 func servePackets() error {
-	conn, err := handoff.NamedPacket("web", *network, *addr)
+	conn, err := handoff.ListenPacketNamed("web", *network, *addr)
 	if err != nil {
 		return err
 	}
