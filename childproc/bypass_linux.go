@@ -83,7 +83,7 @@ func takes(pid int, sig syscall.Signal) (bool, error) {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("cannot see which signals process %d takes: %w", pid, err)
+		return false, fmt.Errorf("cannot read which signals process %d handles: %w", pid, err)
 	}
 	set := map[string]uint64{}
 	for line := range strings.Lines(string(text)) {

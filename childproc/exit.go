@@ -84,7 +84,7 @@ func (e *StartError) advice() string {
 	case e.Step == "seccomp" && e.Errno == syscall.ENOSYS:
 		return " (capturing takes Linux 5.9 on amd64 or arm64)"
 	case e.Step == "seccomp":
-		return " (this system does not allow a seccomp listener, which capturing takes: have grace hold the sockets)"
+		return " (this system does not allow a seccomp listener, which capturing takes: let grace hold the sockets)"
 	case e.Errno == syscall.EPERM:
 		return " (changing the user needs root)"
 	}

@@ -168,11 +168,11 @@ func (f *Family) Tree(pid int) ([]int, error) {
 	}
 	mark, err := markOf(pid)
 	if err != nil {
-		return nil, fmt.Errorf("cannot list who has lost the parent below process %d: %w", pid, err)
+		return nil, fmt.Errorf("cannot list the orphans below process %d: %w", pid, err)
 	}
 	strays, err := f.strays(mark) // after the others: who was below one that has ended since is among them
 	if err != nil {
-		return nil, fmt.Errorf("cannot list who has lost the parent below process %d: %w", pid, err)
+		return nil, fmt.Errorf("cannot list the orphans below process %d: %w", pid, err)
 	}
 	for _, stray := range strays {
 		if !slices.Contains(pids, stray) {

@@ -3,4 +3,4 @@ package childproc
 import "errors"
 
 // ErrStopped is what a wait gives that was ended by its stop channel.
-var ErrStopped = errors.New("cannot wait any longer: stopped")
+var ErrStopped = errors.New("stopped waiting")

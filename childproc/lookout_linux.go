@@ -128,7 +128,7 @@ func (l *Lookout) lookAtThreads(tasks *procTasks) error {
 		tid := tasks.threads[(l.looks*threadsAtOnce+i)%len(tasks.threads)]
 		err := l.read(tasks.dir, tid+"/syscall")
 		if errors.Is(err, fs.ErrNotExist) && inProc(tasks.dir, tid+"/stat") == nil {
-			l.blind = fmt.Errorf("%w: this kernel does not show what threads wait for", ErrCannotLook)
+			l.blind = fmt.Errorf("%w: this kernel does not show what a thread waits for", ErrCannotLook)
 			return nil
 		}
 		if err == nil {

@@ -28,7 +28,7 @@ type Message struct {
 func parseMessage(text []byte) (Message, error) {
 	text = bytes.TrimSuffix(text, []byte{0}) // some send C's terminator too
 	if bytes.IndexByte(text, 0) >= 0 {
-		return Message{}, errors.New("cannot understand a notification: it contains a zero byte")
+		return Message{}, errors.New("cannot understand a notification: it contains a NUL byte")
 	}
 	if bytes.IndexByte(text, '=') < 0 {
 		return Message{}, errors.New("cannot understand a notification: it has no KEY=VALUE")

@@ -23,7 +23,7 @@ const afterEnd = time.Second
 func (f *Family) Output(ctx context.Context, spec Spec, limit int) ([]byte, Exit, error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, Exit{}, fmt.Errorf("cannot make a pipe for the command's output: %w", err)
+		return nil, Exit{}, fmt.Errorf("cannot create a pipe for the command's output: %w", err)
 	}
 	reader, err := pollable(pipe[0])
 	if err != nil {
@@ -47,7 +47,7 @@ func (f *Family) Output(ctx context.Context, spec Spec, limit int) ([]byte, Exit
 // pollable makes a descriptor a file whose reads can have a deadline.
 func pollable(fd int) (*os.File, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, fmt.Errorf("cannot make a pipe for the command's output: %w", err)
+		return nil, fmt.Errorf("cannot create a pipe for the command's output: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "command's output"), nil
 }

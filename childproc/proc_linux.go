@@ -308,7 +308,7 @@ func settle(pid int, err error) (blind, other error) {
 		if stat, err := readStat(pid); gone(err) || err == nil && !stat.living() {
 			return nil, nil
 		}
-		return fmt.Errorf("%w: process %d: %v (that takes the app's user, or root with CAP_SYS_PTRACE)", ErrCannotLook, pid, err), nil
+		return fmt.Errorf("%w: process %d: %v (run grace as the app's user, or as root with CAP_SYS_PTRACE)", ErrCannotLook, pid, err), nil
 	case err != nil:
 		return nil, fmt.Errorf("cannot look into process %d: %w", pid, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errNoPidfd = errors.New("this kernel gives no pidfd: Linux 5.4 or newer is needed")
+var errNoPidfd = errors.New("this kernel has no pidfd: use Linux 5.4 or newer")
 
 // Process is one process of the app and the process group it leads. It owns a
 // pidfd until Reap. Signal, Kill and Reap belong to one goroutine, Captured, Wait
@@ -147,7 +147,7 @@ func (p *Process) leadsGroup() bool {
 func (p *Process) Captured() (*capture.Listener, error) {
 	conn := p.capture
 	if conn < 0 {
-		return nil, fmt.Errorf("cannot capture process %d: it was started without", p.PID)
+		return nil, fmt.Errorf("cannot capture process %d: it was started without capture", p.PID)
 	}
 	p.capture = -1
 	err := unix.SetNonblock(conn, true) // for os.NewFile, which asks for it
@@ -210,7 +210,7 @@ func (p *Process) readReport() (*StartError, error) {
 	defer pipe.Close()
 	text, err := io.ReadAll(pipe)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read what became of process %d: %w", p.PID, err)
+		return nil, fmt.Errorf("cannot read whether process %d was started: %w", p.PID, err)
 	}
 	p.silent = len(text) == 0
 	if p.silent || string(text) == shim.Executing {
@@ -218,7 +218,7 @@ func (p *Process) readReport() (*StartError, error) {
 	}
 	failed, ok := shim.ParseFailure(string(text))
 	if !ok {
-		return nil, fmt.Errorf("cannot read what became of process %d: %q", p.PID, text)
+		return nil, fmt.Errorf("cannot read whether process %d was started: %q", p.PID, text)
 	}
 	p.failed = &StartError{Step: failed.Step, Path: p.path, Errno: failed.Errno}
 	return p.failed, nil
@@ -242,7 +242,7 @@ func (p *Process) peek() (Exit, error) {
 		exit, err = p.exitOfStranger()
 	}
 	if err != nil {
-		err = fmt.Errorf("cannot learn how process %d ended: %w", p.PID, err)
+		err = fmt.Errorf("cannot read the exit status of process %d: %w", p.PID, err)
 	}
 	return exit, err
 }

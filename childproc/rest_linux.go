@@ -59,7 +59,7 @@ func (p *Process) rest() ([]int, error) {
 	}
 	strays, err := p.family.strays(p.mark)
 	if err != nil {
-		return nil, fmt.Errorf("cannot look for what process %d has left behind: %w", p.PID, err)
+		return nil, fmt.Errorf("cannot find the processes that process %d has left behind: %w", p.PID, err)
 	}
 	for _, pid := range strays {
 		if !slices.Contains(pids, pid) {

@@ -131,7 +131,7 @@ func Descends(pid, ancestor int) (bool, error) {
 			continue
 		}
 		if err != nil {
-			return false, fmt.Errorf("cannot tell whether process %d descends from %d: %w", pid, ancestor, err)
+			return false, fmt.Errorf("cannot check whether process %d descends from %d: %w", pid, ancestor, err)
 		}
 		line = stat.parent
 	}

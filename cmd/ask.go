@@ -26,9 +26,9 @@ const (
 )
 
 const whichGrace = `
-NAME is what grace list shows, or the path of a control socket. Without it, it is the only
-grace in $RUNTIME_DIRECTORY, as in the commands of a service, or the only one that you may
-control.
+NAME is a name that grace list shows, or the path of a control socket. Without NAME, it is
+the only grace process in $RUNTIME_DIRECTORY, as in the commands of a service, or the only
+one that you may control.
 `
 
 // tell says on stderr why a command ends with a status.
@@ -75,10 +75,10 @@ type patience struct {
 
 func (p *patience) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&p.noWait, "no-wait", false, "do not wait for the result")
-	flags.Var((*span)(&p.timeout), "timeout", "wait no longer than this; what was begun goes on (default: as long as grace itself waits)")
+	flags.Var((*span)(&p.timeout), "timeout", "stop waiting after this time; the operation goes on (default: as long as grace itself waits)")
 }
 
-// span is a flag for a time that nobody can have less than none of.
+// span is a flag for a duration that is not negative.
 type span time.Duration
 
 // Set implements [pflag.Value].
@@ -91,7 +91,7 @@ func (s *span) Set(text string) error {
 	return err
 }
 
-// String implements [pflag.Value]; nothing is said of none.
+// String implements [pflag.Value]. It is empty for 0, so that the help shows no default.
 func (s *span) String() string {
 	if *s == 0 {
 		return ""
@@ -140,7 +140,7 @@ func (p *patience) explain(ctx context.Context, r control.Request, err error) er
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return tell(statusTimeout, "%s: no result after %v; %s (see grace status)", r.Do, p.timeout, p.whatOf("it"))
 	case ctx.Err() != nil:
-		return tell(statusInterrupted, "not waiting any more; %s (see grace status)", p.whatOf("the "+string(r.Do)))
+		return tell(statusInterrupted, "interrupted; %s (see grace status)", p.whatOf("the "+string(r.Do)))
 	}
 	return tell(statusFailed, "%s: %v", r.Do, err)
 }
@@ -150,14 +150,14 @@ func (p *patience) whatOf(it string) string {
 	if p.begun {
 		return it + " goes on"
 	}
-	return "whether " + it + " was begun is not known"
+	return "it is not known whether " + it + " was started"
 }
 
 // conclude says how a request for another generation has ended.
 func conclude(r control.Result, done string) error {
 	switch r.Outcome {
 	case control.Upgraded:
-		fmt.Printf("%s: generation %d serves, after %s%s\n", done, r.Generation, seconds(r.Took), sameness(r))
+		fmt.Printf("%s: generation %d serves after %s%s\n", done, r.Generation, seconds(r.Took), sameness(r))
 		return nil
 	case control.Superseded:
 		return tell(statusSuperseded, "superseded%s", because(r.Why))
@@ -187,7 +187,7 @@ func because(why string) string {
 func aftermath(r control.Result) string {
 	text := ""
 	if r.Output != "" {
-		text += "\n  its output went to " + r.Output
+		text += "\n  its stderr went to " + r.Output
 	}
 	if r.Serving == 0 {
 		return text + "\n  no generation serves"

@@ -119,17 +119,17 @@ func TestResults(t *testing.T) {
 	}{
 		"upgraded": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5, Serving: 5, Took: 0.4})}, upgrade,
-			said{0, "upgraded: generation 5 serves, after 0.400 s\n", progress}},
+			said{0, "upgraded: generation 5 serves after 0.400 s\n", progress}},
 		"upgraded to a command": {
 			[]string{"upgrade", "web", "--", "./app", "--flag", "-v"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5})},
 			[]control.Request{{Do: control.Upgrade, Command: []string{"./app", "--flag", "-v"}}},
-			said{0, "upgraded: generation 5 serves, after 0.000 s\n", progress}},
+			said{0, "upgraded: generation 5 serves after 0.000 s\n", progress}},
 		"rolled back": {
 			[]string{"rollback", "web"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5, Took: 12.3})}, rollback,
-			said{0, "rolled back: generation 5 serves, after 12 s\n", progress}},
+			said{0, "rolled back: generation 5 serves after 12 s\n", progress}},
 		"failed": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Failed, Generation: 5, Serving: 4, Why: "exit status 3", Output: "/var/log/app\x1b[2J"})}, upgrade,
-			said{1, "", progress + "grace: failed: generation 5: exit status 3\n  its output went to /var/log/app?[2J\n  generation 4 still serves\n"}},
+			said{1, "", progress + "grace: failed: generation 5: exit status 3\n  its stderr went to /var/log/app?[2J\n  generation 4 still serves\n"}},
 		"failed, and nothing serves": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Failed, Generation: 5})}, upgrade,
 			said{1, "", progress + "grace: failed: generation 5\n  no generation serves\n"}},
@@ -147,7 +147,7 @@ func TestResults(t *testing.T) {
 			said{1, "", "grace: upgrade refused: not now\n"}},
 		"cut": {
 			[]string{"upgrade"}, &fake{lines: []control.Line{begins}}, upgrade,
-			said{1, "", progress + "grace: upgrade: grace has gone before it said how this ended\n"}},
+			said{1, "", progress + "grace: upgrade: grace ended before it sent the result\n"}},
 		"not waited for": {
 			[]string{"upgrade", "--no-wait"}, &fake{hang: true}, upgrade,
 			said{0, "asked web: upgrade\n", ""}},
@@ -156,13 +156,13 @@ func TestResults(t *testing.T) {
 			said{124, "", "grace: upgrade: no result after 1s; it goes on (see grace status)\n"}},
 		"not taken up": {
 			[]string{"upgrade", "--timeout", "1s"}, &fake{busy: true}, nil,
-			said{124, "", "grace: upgrade: no result after 1s; whether it was begun is not known (see grace status)\n"}},
+			said{124, "", "grace: upgrade: no result after 1s; it is not known whether it was started (see grace status)\n"}},
 		"reexeced": {
 			[]string{"reexec"}, &fake{lines: result(control.Result{Outcome: control.Reexeced, Took: 1.25})}, []control.Request{{Do: control.Reexec}},
-			said{0, "another grace has taken over, after 1.2 s\n", progress}},
+			said{0, "the new grace process has taken over after 1.2 s\n", progress}},
 		"not reexeced": {
 			[]string{"reexec", "web"}, &fake{lines: result(control.Result{Outcome: control.Failed, Why: "no such file"})}, []control.Request{{Do: control.Reexec}},
-			said{1, "", progress + "grace: failed: no such file\n  the grace that ran before goes on\n"}},
+			said{1, "", progress + "grace: failed: no such file\n  the old grace process keeps running\n"}},
 		"stop refused": {
 			[]string{"stop", "--now"}, &fake{lines: result(control.Result{Outcome: control.Refused, Why: "no"})}, []control.Request{{Do: control.Stop, Now: true}},
 			said{1, "", progress + "grace: stop refused: no\n"}},
@@ -205,7 +205,7 @@ func TestInterruptedUpgradeGoesOn(t *testing.T) {
 	if err := c.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-lines; got != "grace: not waiting any more; the upgrade goes on (see grace status)" {
+	if got := <-lines; got != "grace: interrupted; the upgrade goes on (see grace status)" {
 		t.Errorf("it says %q", got)
 	}
 	if _ = c.Wait(); c.ProcessState.ExitCode() != 130 {
@@ -215,7 +215,7 @@ func TestInterruptedUpgradeGoesOn(t *testing.T) {
 
 func TestWhichGrace(t *testing.T) {
 	dir := inPlace(t)
-	both := "several graces run here: say which of\n"
+	both := "several grace processes run here: give the name of one\n"
 	for _, name := range []string{"cmd-test-a", "cmd-test-b"} {
 		serve(t, name, &fake{lines: []control.Line{{Result: &control.Result{Outcome: control.Upgraded, Generation: 2}}}})
 	}
@@ -227,10 +227,10 @@ func TestWhichGrace(t *testing.T) {
 		"by name":     {[]string{"upgrade", "cmd-test-a"}, 0, ""},
 		"by path":     {[]string{"upgrade", filepath.Join(dir, "cmd-test-b.sock")}, 0, ""},
 		"no name":     {[]string{"upgrade"}, 4, both},
-		"wrong name":  {[]string{"stop", "cmd-test-c"}, 4, `no grace is called "cmd-test-c", but`},
+		"wrong name":  {[]string{"stop", "cmd-test-c"}, 4, `no grace process is named "cmd-test-c"; these run here:`},
 		"wrong path":  {[]string{"status", filepath.Join(dir, "x.sock")}, 4, "no such file"},
 		"two names":   {[]string{"upgrade", "a", "b"}, 2, "write -- before the new command"},
-		"both kinds":  {[]string{"upgrade", "a", "b", "--", "c"}, 2, "more than a name was given before --"},
+		"both kinds":  {[]string{"upgrade", "a", "b", "--", "c"}, 2, "more than one name was given before --"},
 		"no command":  {[]string{"upgrade", "--"}, 2, "no command after --"},
 		"empty one":   {[]string{"upgrade", "cmd-test-a", "--", ""}, 2, "no command after --"},
 		"a wait":      {[]string{"rollback", "--timeout", "5"}, 2, "invalid argument"},

@@ -13,16 +13,16 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const doctorLong = `doctor tries on this machine, or in this container, what grace is built on, and says of
-each mechanism whether it works, what that means, and what to do about it. It starts
-small apps for it, as run does, and leaves nothing behind.
+const doctorLong = `doctor tests the kernel features that grace needs, on this machine or in this container,
+and prints for each whether it works, what that means, and what to do. To test them it
+starts small apps, as run does, and leaves nothing behind.
 
-Run it where grace is to run: as the same user, in the same container or unit, and
+Run doctor where grace will run: as the same user, in the same container or unit, and
 with the same --user.
 
 Exit status:
-  0  sockets that grace holds (grace run --listen) can work
-  1  something is missing that grace always needs
+  0  sockets that grace holds (grace run --listen) work here
+  1  a feature that grace always needs is missing
   2  the command line is wrong`
 
 const doctorExample = `  grace doctor
@@ -37,7 +37,7 @@ func newDoctor() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:     "doctor",
-		Short:   "Try what works on this machine, and say what is missing",
+		Short:   "Check what works on this machine, and what is missing",
 		Long:    doctorLong,
 		Example: doctorExample,
 		Args:    cobra.NoArgs,
@@ -54,9 +54,9 @@ func newDoctor() *cobra.Command {
 }
 
 func addDoctorFlags(flags *pflag.FlagSet, o *doctor.Options) {
-	flags.StringVar(&o.User, "user", "", "user to try apps as")
-	flags.StringVar(&o.Group, "group", "", "group to try apps as")
-	flags.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "what run will be given, to compare with what a service manager allows")
+	flags.StringVar(&o.User, "user", "", "user to run the test apps as")
+	flags.StringVar(&o.Group, "group", "", "group to run the test apps as")
+	flags.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "the --drain-timeout that run will get, to compare with what the service manager allows")
 }
 
 func newDoctorPatient() *cobra.Command {
@@ -76,7 +76,7 @@ func examine(o doctor.Options, asJSON bool) error {
 		write = encodeReport
 	}
 	if err := write(os.Stdout, report); err != nil {
-		return fmt.Errorf("cannot print what was found: %w", err)
+		return fmt.Errorf("cannot print the findings: %w", err)
 	}
 	if report.Held == doctor.Missing {
 		return exitStatus(1)

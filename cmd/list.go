@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const listLong = `list shows the graces that you may control: your own, and for root everybody's. Their
-sockets are looked for in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/grace, /run/grace and
-/run/user/*/grace, and in the folders in the last two.`
+const listLong = `list shows the grace processes that you may control: your own, and for root those of all
+users. It looks for their sockets in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/grace, /run/grace
+and /run/user/*/grace, and in the directories in the last two.`
 
 const listTimeLimit = 2 * time.Second
 
@@ -26,7 +26,7 @@ func newList() *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:     "list",
-		Short:   "Show the graces that run here",
+		Short:   "Show the grace processes that run here",
 		Long:    listLong,
 		Example: "  grace list\n  grace list --json | jq -r '.[].name'",
 		Args:    cobra.NoArgs,
@@ -41,7 +41,7 @@ func newList() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON, with the status of each")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON, with the status of each")
 	return c
 }
 

@@ -102,6 +102,6 @@ func (p *patientWriter) Close() error {
 	case <-p.flushed:
 		return nil
 	case <-time.After(flushLimit):
-		return fmt.Errorf("the log could not be written to its end")
+		return fmt.Errorf("cannot write the last lines of the log: stderr is blocked")
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const reexecLong = `reexec replaces grace itself by the program that is at its path now, as USR2 does, and
-waits until that has taken over. The app is not restarted, its sockets stay open, and what
-was under way goes on. If the new program cannot take over, the old one goes on.
+const reexecLong = `reexec replaces grace itself by the program that is now at its path, as USR2 does, and
+waits until the new program has taken over. The app is not restarted, and its sockets and
+connections stay open. If the new program cannot take over, the old one keeps running.
 ` + whichGrace + `
 Exit status:
-  0    another grace has taken over
-  1    it has not; the old one goes on
+  0    the new grace process has taken over
+  1    it has not; the old grace process keeps running
   2    the command line is wrong
-  4    there is no such grace, or without NAME more than one
+  4    no grace process has this name, or NAME is missing and several run
   124  there was no result within --timeout
   130  interrupted`
 
@@ -50,8 +50,8 @@ func (p *patience) reexec(args []string) error {
 		return nil
 	}
 	if result.Outcome != control.Reexeced {
-		return tell(statusFailed, "%s%s\n  the grace that ran before goes on", result.Outcome, because(result.Why))
+		return tell(statusFailed, "%s%s\n  the old grace process keeps running", result.Outcome, because(result.Why))
 	}
-	fmt.Printf("another grace has taken over, after %s\n", seconds(result.Took))
+	fmt.Printf("the new grace process has taken over after %s\n", seconds(result.Took))
 	return nil
 }

@@ -5,18 +5,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const rollbackLong = `rollback starts a new generation of what served before the current one: the same file, in
-the same directory, with the same arguments. A program that was replaced at its path is run from
-the file that grace has kept; a script that was replaced cannot be, and the rollback fails.
-Otherwise it is an upgrade, with the same care. A rollback of a rollback goes forward again.
+const rollbackLong = `rollback starts a new generation from what served before the current one: the same file, in
+the same directory, with the same arguments. If the program was replaced at its path, grace runs
+the old file, which it has kept open. A script cannot be kept: if it was replaced, the rollback fails.
+Apart from that it works as an upgrade does. A second rollback goes forward again.
 ` + whichGrace + `
-Exit status: as of grace upgrade.`
+Exit status: as for grace upgrade.`
 
 func newRollback() *cobra.Command {
 	var p patience
 	c := &cobra.Command{
 		Use:               "rollback [NAME]",
-		Short:             "Go back to what ran before, and wait until it serves",
+		Short:             "Go back to the version that ran before, and wait until it serves",
 		Long:              rollbackLong,
 		Example:           "  grace rollback\n  grace upgrade web -- ./app-v2 && ./smoke-test || grace rollback web",
 		Args:              cobra.MaximumNArgs(1),

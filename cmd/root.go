@@ -41,7 +41,7 @@ func (e exitStatus) ExitStatus() int { return int(e) }
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "grace",
-		Short:         "Replace a running server without a client noticing",
+		Short:         "Replace a running server without losing a request",
 		Long:          rootLong,
 		Version:       version(),
 		SilenceErrors: true,
@@ -54,14 +54,14 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-const rootLong = `grace holds a server's listening sockets, starts its new version on SIGHUP, hands it
-the sockets, waits until it serves, and only then lets the old version finish.
+const rootLong = `grace holds the listening sockets of a server. On SIGHUP it starts the new version with
+the same sockets, waits until the new version serves, and then stops the old one.
 
   grace run --listen :8080 -- ./app     run a server
-  grace upgrade                         replace it, and wait until the new one serves
-  grace status                          see what goes on
-  grace doctor                          see what works on this machine
-  grace demo                            watch it happen`
+  grace upgrade                         replace it, and wait until the new version serves
+  grace status                          show its state
+  grace doctor                          check what works on this machine
+  grace demo                            show upgrades under load`
 
 func version() string {
 	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" {

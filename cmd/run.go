@@ -20,26 +20,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const runLong = `run starts a server and keeps it running. SIGHUP replaces it: a new generation is
-started with the same sockets, and once it serves the old one is told to finish.
+const runLong = `run starts a server and keeps it running. On SIGHUP it replaces the server: it starts a
+new generation with the same sockets, and stops the old one when the new one serves.
 
 Signals:
   HUP                upgrade
-  TERM, INT          stop: drain, then exit; a second one, half a second later or more,
-                     stops at once
+  TERM, INT          stop: drain, then exit; a second signal, at least half a second
+                     later, stops at once
   QUIT               stop at once
   USR1, ALRM, 35-64  passed on to the app; WINCH too without a terminal
 
 Exit status:
-  0         stopped as asked, or the app ended with 0
-  1         grace could not begin: a socket, a user, a file
+  0         grace was stopped, or the app exited with 0
+  1         grace could not start: a socket, a user or a file is missing or in use
   2         the command line is wrong
   124       the first generation was not ready in time
   126, 127  the command cannot be executed, or was not found
-  128+n     the app was ended by signal n; 137 also if a stop needed KILL
-  other     the app's own status
+  128+n     signal n ended the app; 137 also if a stop needed KILL
+  other     the app's own exit status
 
-Every flag can be given by a variable: --drain-timeout by GRACE_DRAIN_TIMEOUT.`
+Every flag can also be set by an environment variable: --drain-timeout by GRACE_DRAIN_TIMEOUT.`
 
 const runExample = `  grace run --listen :8080 -- ./app
   grace run --listen web=127.0.0.1:8000 -- uvicorn --fd {fd:web} app:app
@@ -99,43 +99,43 @@ func (f *runFlags) add(flags *pflag.FlagSet) {
 }
 
 func (f *runFlags) addSockets(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.listen, "listen", nil, "hold a socket for the app, as `[NAME=]ADDR`: 8080, 127.0.0.1:8080, tcp://, tcp4://, tcp6://, udp://, unix:///path, unix://@name, unixgram://, or fd://NAME for one that systemd has passed; with options, as in :8080?backlog=1024&keepalive=true; repeatable")
-	flags.StringSliceVar(&f.dialect, "dialect", nil, "how the app is told of its sockets: systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, none (default systemd,server-starter)")
-	flags.StringVar(&f.capture, "capture", "auto", "take part in the TCP sockets that the app binds itself: auto (beside --listen only where that needs no no-new-privs), on, off")
-	flags.StringArrayVar(&f.captureUnix, "capture-unix", nil, "take part in the unix socket that the app binds at this `PATH`, too; repeatable")
-	flags.BoolVar(&f.evict, "evict", false, "end the process that has an address, one that the app binds itself too (for development)")
+	flags.StringArrayVar(&f.listen, "listen", nil, "open a listening socket and pass it to the app, as `[NAME=]ADDR`: 8080, 127.0.0.1:8080, tcp://, tcp4://, tcp6://, udp://, unix:///path, unix://@name, unixgram://, or fd://NAME for a socket passed by systemd; options follow a question mark, as in :8080?backlog=1024&keepalive=true; repeatable")
+	flags.StringSliceVar(&f.dialect, "dialect", nil, "how the app learns of its sockets: systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, none (default systemd,server-starter)")
+	flags.StringVar(&f.capture, "capture", "auto", "capture the TCP listeners that the app opens itself: auto (with --listen only where this does not need no-new-privs), on, off")
+	flags.StringArrayVar(&f.captureUnix, "capture-unix", nil, "capture the unix socket that the app binds at this `PATH`, too; repeatable")
+	flags.BoolVar(&f.evict, "evict", false, "end the process that holds an address which grace or the app needs (for development)")
 }
 
 func (f *runFlags) addLife(flags *pflag.FlagSet) {
-	flags.IntVar(&f.instances, "instances", 1, "processes in a generation")
-	flags.StringVar(&f.ready, "ready", "auto", "how an instance is known to serve: auto, notify, delay, tcp, http://HOST:PORT/PATH, cmd:COMMAND")
-	flags.DurationVar(&f.readyTimeout, "ready-timeout", time.Minute, "how long an instance may take to serve")
-	flags.DurationVar(&f.readyDelay, "ready-delay", time.Second, "how long an instance must live, for --ready delay and where auto cannot see; unless it is given, a captured app has 10s to open its first socket")
+	flags.IntVar(&f.instances, "instances", 1, "number of instances of the app in a generation")
+	flags.StringVar(&f.ready, "ready", "auto", "how grace learns that an instance serves: auto, notify, delay, tcp, http://HOST:PORT/PATH, cmd:COMMAND")
+	flags.DurationVar(&f.readyTimeout, "ready-timeout", time.Minute, "how long an instance may take to become ready")
+	flags.DurationVar(&f.readyDelay, "ready-delay", time.Second, "how long an instance must run to count as ready, for --ready delay and where auto cannot inspect the app; if not set, a captured app has 10s to open its first socket")
 	flags.StringVar(&f.check, "check", "", "shell command that must succeed before an upgrade starts, such as 'nginx -t'")
-	flags.StringVar(&f.stopSignal, "stop-signal", "TERM", "signal that tells the app to finish")
-	flags.BoolVar(&f.stopGroup, "stop-group", false, "send the stop signal to the app's whole process group at once, for a wrapper that does not pass it on; otherwise what the main process leaves behind gets it when that has ended")
-	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish before KILL")
-	flags.DurationVar(&f.settle, "settle", 2*time.Second, "how long the old generation of a captured app can take over again, should the new one fail")
-	flags.DurationVar(&f.empty, "empty", 0, "how long the old generation of a captured app may finish its connections undisturbed before it gets the stop signal; 0s for an app that finishes them after it (default --drain-timeout)")
-	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to serve on after grace was told to stop")
-	flags.IntVar(&f.maxDraining, "max-draining", 3, "old generations that may drain at once; a further upgrade waits")
-	flags.StringVar(&f.restart, "restart", string(machine.RestartOnFailure), "when an instance that served is started again: on-failure, always, never")
-	flags.DurationVar(&f.watchdog, "watchdog", 0, "restart an instance that has not sent WATCHDOG=1 for so long")
+	flags.StringVar(&f.stopSignal, "stop-signal", "TERM", "signal that tells the app to stop")
+	flags.BoolVar(&f.stopGroup, "stop-group", false, "send the stop signal to the app's whole process group, for a wrapper that does not pass it on; otherwise the main process gets it, and the processes that it leaves behind get it after its end")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish (emptying and draining together) before KILL")
+	flags.DurationVar(&f.settle, "settle", 2*time.Second, "how long the old generation of a captured app stays ready to take over again if the new generation fails")
+	flags.DurationVar(&f.empty, "empty", 0, "how long the old generation of a captured app may finish its connections before it gets the stop signal; 0s for an app that finishes them after the stop signal (default: as long as --drain-timeout allows)")
+	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to keep serving after grace was told to stop")
+	flags.IntVar(&f.maxDraining, "max-draining", 3, "how many old generations may drain at the same time; a further upgrade waits")
+	flags.StringVar(&f.restart, "restart", string(machine.RestartOnFailure), "when to restart an instance that served and ended: on-failure, always, never")
+	flags.DurationVar(&f.watchdog, "watchdog", 0, "restart an instance that has not sent WATCHDOG=1 for this long (default: no watchdog)")
 }
 
 func (f *runFlags) addProcess(flags *pflag.FlagSet) {
-	flags.StringVar(&f.dir, "chdir", "", "working directory; links in it are followed anew at each upgrade (without a shell, as under systemd, only a directory that is given here is known by its links)")
-	flags.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines, read anew at each upgrade")
+	flags.StringVar(&f.dir, "chdir", "", "working directory; symbolic links in it are resolved again at each upgrade (where no shell has set PWD, as under systemd, this needs --chdir)")
+	flags.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines, read again at each upgrade")
 	flags.StringVar(&f.user, "user", "", "user to run the app as")
 	flags.StringVar(&f.group, "group", "", "group to run the app as")
-	flags.StringVar(&f.noNewPrivs, "no-new-privs", "auto", "keep setuid programs and file capabilities from giving the app rights: auto (where capturing needs it), on, off")
+	flags.StringVar(&f.noNewPrivs, "no-new-privs", "auto", "set no_new_privs, so that setuid programs and file capabilities give the app no rights: auto (where capture needs it), on, off")
 	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
-	flags.StringVar(&f.name, "name", "", "what grace upgrade, status and stop call this grace (default: the working directory's name)")
-	flags.StringArrayVar(&f.on, "on", nil, "run a shell command when something has happened, as `EVENT=COMMAND`: "+strings.Join(supervisor.EventNames(), ", ")+"; repeatable")
-	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics, /healthz and /readyz by HTTP at an `ADDR`: 127.0.0.1:9090, unix:///path")
-	flags.StringVar(&f.pidFile, "pid-file", "", "file to write grace's pid to")
-	flags.StringVar(&f.logFormat, "log-format", "auto", "auto, json or text")
-	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&f.name, "name", "", "name of this grace process for grace upgrade, status and stop (default: the working directory's name)")
+	flags.StringArrayVar(&f.on, "on", nil, "run a shell command at an event, as `EVENT=COMMAND`, where EVENT is one of "+strings.Join(supervisor.EventNames(), ", ")+"; repeatable")
+	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics, /healthz and /readyz over HTTP at `ADDR`: 127.0.0.1:9090, unix:///path")
+	flags.StringVar(&f.pidFile, "pid-file", "", "file to which grace writes its pid")
+	flags.StringVar(&f.logFormat, "log-format", "auto", "format of the log: auto, json or text")
+	flags.StringVar(&f.logLevel, "log-level", "info", "lowest level that is logged: debug, info, warn or error")
 }
 
 func (f *runFlags) run(command []string) error {
@@ -222,7 +222,7 @@ func (f *runFlags) readiness(written string) (host.Readiness, error) {
 	if strings.HasPrefix(written, "http://") {
 		target, err := url.Parse(written)
 		if err != nil || target.Hostname() == "" {
-			return r, fmt.Errorf("--ready %q: no such address (write http://HOST:PORT/PATH)", written)
+			return r, fmt.Errorf("--ready %q: not an address (write http://HOST:PORT/PATH)", written)
 		}
 		r.Mode, r.URL = host.ReadyHTTP, written
 		return r, nil

@@ -25,7 +25,7 @@ func TestBadInput(t *testing.T) {
 		"network":                {flags: []string{"--listen=sctp://:80"}, says: `cannot read listen address "sctp://:80": unknown network "sctp"; accepted are`},
 		"port":                   {flags: []string{"--listen=:http"}, says: `the port "http" is not a number`},
 		"two bad addresses":      {flags: []string{"--listen=a:b:c", "--listen=unix://x"}, says: "unix:///x"},
-		"dialect":                {flags: []string{"--dialect=upstart"}, says: `cannot use dialect "upstart": known are systemd,`},
+		"dialect":                {flags: []string{"--dialect=upstart"}, says: `cannot use dialect "upstart": use one or more of systemd,`},
 		"dialects that clash":    {flags: []string{"--dialect=systemd,tableflip"}, says: "tableflip"},
 		"readiness":              {flags: []string{"--ready=soon"}, says: `--ready "soon": use auto, notify,`},
 		"probe without host":     {flags: []string{"--ready=http:///health"}, says: "write http://HOST:PORT/PATH"},

@@ -16,16 +16,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const statusLong = `status shows what goes on: generations and their instances, sockets, and the last upgrades.
-QUEUE is how many connections wait to be accepted, CONNECTIONS how many were and are not
-closed, REQUESTS how many the app says it works on; MEMORY and CPU are of an instance and
-the processes below it. What cannot be seen is left out.
+const statusLong = `status shows generations and their instances, sockets, and the last upgrades.
+QUEUE counts connections that wait to be accepted, CONNECTIONS those that are accepted and
+open, REQUESTS what the app reports as in flight; MEMORY and CPU are those of an instance and
+its child processes. Values that cannot be read are left out.
 ` + whichGrace + `
 Exit status:
-  0  it was shown
-  1  the grace does not answer
+  0  the status was printed
+  1  grace does not answer
   2  the command line is wrong
-  4  there is no such grace, or without NAME more than one`
+  4  no grace process has this name, or NAME is missing and several run`
 
 const statusExample = `  grace status
   grace status web --watch
@@ -40,7 +40,7 @@ func newStatus() *cobra.Command {
 	var asJSON, watch bool
 	c := &cobra.Command{
 		Use:               "status [NAME]",
-		Short:             "Show what goes on",
+		Short:             "Show generations, instances, sockets and upgrades",
 		Long:              statusLong,
 		Example:           statusExample,
 		Args:              cobra.MaximumNArgs(1),
@@ -61,8 +61,8 @@ func newStatus() *cobra.Command {
 			return v.once()
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON, as /v1/status gives it")
-	c.Flags().BoolVar(&watch, "watch", false, "show it again each second, until ^C")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON, as /v1/status does")
+	c.Flags().BoolVar(&watch, "watch", false, "show the status again each second, until ^C")
 	return c
 }
 

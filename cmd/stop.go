@@ -8,15 +8,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const stopLong = `stop lets the app finish what it has, as TERM does, and waits until grace has ended.
+const stopLong = `stop drains the app, as TERM does, and waits until grace has ended.
 ` + whichGrace + `
 Exit status:
   0    grace has ended
-  1    it has refused, or cannot be asked
+  1    grace refused, or cannot be reached
   2    the command line is wrong
-  4    there is no such grace, or without NAME more than one
-  124  it has not ended within --timeout, and goes on stopping
-  130  interrupted; it goes on stopping`
+  4    no grace process has this name, or NAME is missing and several run
+  124  grace has not ended within --timeout; the stop goes on
+  130  interrupted; the stop goes on`
 
 func newStop() *cobra.Command {
 	var p patience

@@ -7,17 +7,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const upgradeLong = `upgrade starts a new generation, as HUP does, and waits until it is known whether it serves.
-Meanwhile it shows what happens. A command after -- takes the place of the one that runs
-now, from this generation on. If the upgrade fails, the old generation serves on as if
-nothing had been asked.
+const upgradeLong = `upgrade starts a new generation, as HUP does, and waits for the result. Meanwhile it shows
+the progress. A command after -- replaces the present command, from this generation on.
+If the upgrade fails, the old generation keeps serving.
 ` + whichGrace + `
 Exit status:
   0    the new generation serves
-  1    it does not: it failed, was undone or refused. What served before still serves
+  1    the upgrade failed, was undone or refused; the old generation still serves
   2    the command line is wrong
-  3    a later request for another command was made instead
-  4    there is no such grace, or without NAME more than one
+  3    a later request with another command took its place
+  4    no grace process has this name, or NAME is missing and several run
   124  there was no result within --timeout; the upgrade goes on
   130  interrupted; the upgrade goes on`
 
@@ -50,11 +49,11 @@ func nameAndCommand(c *cobra.Command, args []string) error {
 	dash := c.ArgsLenAtDash()
 	switch {
 	case dash < 0 && len(args) > 1:
-		return errors.New("more than a name was given (write -- before the new command, as in: grace upgrade web -- ./app)")
+		return errors.New("more than one name was given (write -- before the new command, as in: grace upgrade web -- ./app)")
 	case dash > 1:
-		return errors.New("more than a name was given before --")
+		return errors.New("more than one name was given before --")
 	case dash >= 0 && (len(args) == dash || args[dash] == ""):
-		return errors.New("no command after -- (leave -- out to run the same again)")
+		return errors.New("no command after -- (leave -- out to run the same command again)")
 	}
 	return nil
 }

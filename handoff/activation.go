@@ -64,13 +64,13 @@ func passedSocket(wanted string) (inheritedSocket, error) {
 	}
 	switch len(found) {
 	case 0:
-		return inheritedSocket{}, fmt.Errorf("no socket of this name was passed to grace; there are %s "+
+		return inheritedSocket{}, fmt.Errorf("no socket of this name was passed to grace, only %s "+
 			"(FileDescriptorName= in the .socket unit sets the name)", listPassed(sockets))
 	case 1:
 		return found[0], nil
 	}
 	return inheritedSocket{}, fmt.Errorf("the name fits several sockets: write the number of one, or give them units "+
-		"of their own with FileDescriptorName=; there are %s", listPassed(sockets))
+		"of their own with FileDescriptorName=; grace has %s", listPassed(sockets))
 }
 
 func listPassed(sockets []inheritedSocket) string {
@@ -96,7 +96,7 @@ func (s *inheritedSocket) checkHeld() error {
 		return fmt.Errorf("is not a socket: %w", err)
 	}
 	if !s.inspect() || s.network == "unixpacket" {
-		return errors.New("is neither TCP nor UDP, nor a unix socket of streams or datagrams")
+		return errors.New("is neither TCP nor UDP, nor a unix stream or datagram socket")
 	}
 	if _, err := unix.Getpeername(s.fd); err != unix.ENOTCONN {
 		return errors.New("is a connection: leave Accept=yes out of the .socket unit")
@@ -115,7 +115,7 @@ func (s *inheritedSocket) addr() string {
 }
 
 // errShutDown is of a unix socket, which never listens again.
-var errShutDown = errors.New("an app has shut it down, and only the service manager can make another: restart the .socket unit")
+var errShutDown = errors.New("an app has shut it down, and only the service manager can open it again: restart the .socket unit")
 
 // guardPath protects the path from apps that remove it. It stays the service manager's.
 func (l *Listener) guardPath() {

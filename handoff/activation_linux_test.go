@@ -180,14 +180,14 @@ func TestUnfitDescriptorsAreRefused(t *testing.T) {
 		"fd://packets":    "descriptor 6 is neither TCP nor UDP",
 		"fd://unbound":    "descriptor 7 has no address",
 		"fd://web":        "fits several sockets",
-		"fd://api":        "there are 3 (file), 4 (connection), 5 (netlink), 6 (packets), 7 (unbound), 8 (web), 9 (web)",
+		"fd://api":        "only 3 (file), 4 (connection), 5 (netlink), 6 (packets), 7 (unbound), 8 (web), 9 (web)",
 		"fd://2":          "no socket of this name",
 	} {
 		if got := take(t, manager, written).Error; !strings.HasPrefix(got, "cannot take "+written) || !strings.Contains(got, reason) {
 			t.Errorf("%s: %s", written, got)
 		}
 	}
-	if got := take(t, manager, web.Bound()).Error; !strings.HasSuffix(got, "is fd://NAME") {
+	if got := take(t, manager, web.Bound()).Error; !strings.HasSuffix(got, "use --listen fd://NAME for a socket that the service manager has passed") {
 		t.Error(got)
 	}
 	if got := take(t, manager, "fd://9"); got.Inode != web.Inode() {
@@ -233,14 +233,14 @@ func TestSocketThatIsNotPassedIsRefused(t *testing.T) {
 	pass(t, "web:web:pipe", web.FD(), web.FD(), files[0])
 	for written, reason := range map[string]string{
 		"fd://web":  "fits several sockets",
-		"fd://api":  "no socket of this name was passed to grace; there are 3 (other), ",
+		"fd://api":  "no socket of this name was passed to grace, only 3 (other), ",
 		"fd://2":    "no socket of this name",
 		"fd://pipe": "descriptor 302 is not a socket",
 	} {
 		mustRefuse(t, written, reason)
 	}
 	t.Setenv("LISTEN_FDS", "3000000")
-	mustRefuse(t, "fd://web", "LISTEN_FDS=3000000 tells of")
+	mustRefuse(t, "fd://web", "LISTEN_FDS=3000000 announces")
 	t.Setenv("LISTEN_PID", "1")
 	mustRefuse(t, "fd://web", `LISTEN_PID is "1"`)
 	t.Setenv("LISTEN_FDS", "")

@@ -143,17 +143,17 @@ func (a *Address) checkPath() error {
 	case a.Addr == "" || a.Addr == "@":
 		return errors.New("the path is empty")
 	case strings.ContainsRune(a.Addr, 0):
-		return errors.New("the path has a zero byte")
+		return errors.New("the path contains a NUL byte")
 	case a.Addr[0] == '@' && len(a.Addr) > sunPath:
-		return fmt.Errorf("the name has %d bytes, the kernel takes %d", len(a.Addr)-1, sunPath-1)
+		return fmt.Errorf("the name has %d bytes, the kernel allows %d", len(a.Addr)-1, sunPath-1)
 	case a.Addr[0] == '@':
 		return nil
 	case a.Addr[0] != '/':
-		return fmt.Errorf("the path has to be absolute: %s:///%s", a.Network, a.Addr)
+		return fmt.Errorf("the path must be absolute: write %s:///%s", a.Network, a.Addr)
 	case strings.HasSuffix(a.Addr, "/"):
-		return errors.New("the path ends in /, so it names a folder")
+		return errors.New("the path ends in /, so it names a directory")
 	case len(a.Addr) > sunPath-1:
-		return fmt.Errorf("the path has %d bytes, the kernel takes %d: use a shorter one", len(a.Addr), sunPath-1)
+		return fmt.Errorf("the path has %d bytes, the kernel allows %d: use a shorter one", len(a.Addr), sunPath-1)
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (a *Address) checkPath() error {
 // checkPassed: systemd's names have no ":" (fdname_is_valid in systemd's src/basic/fd-util.c).
 func (a *Address) checkPassed() error {
 	if a.Addr == "" || strings.Contains(a.Addr, ":") {
-		return errors.New("fd:// needs the name of a socket that was passed to grace, or its number")
+		return errors.New("fd:// needs the name or the number of a socket that was passed to grace")
 	}
 	return nil
 }
@@ -175,7 +175,7 @@ func (a *Address) checkHostPort() error {
 	}
 	host, port, err := net.SplitHostPort(a.Addr)
 	if err != nil {
-		return errors.New("it is not PORT or HOST:PORT (an IPv6 host stands in brackets)")
+		return errors.New("it is neither PORT nor HOST:PORT (write an IPv6 host in brackets)")
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("the port %q is not a number from 0 to 65535", port)
@@ -238,8 +238,8 @@ func (a *Address) readOption(option, value string) error {
 		return fmt.Errorf("unknown option %q", option)
 	}
 	if a.Network == descriptor {
-		return fmt.Errorf("option %q does not fit fd://%s: the socket is made already, and all instances share it; "+
-			"its .socket unit has Backlog=, SocketMode= and the like", option, a.Addr)
+		return fmt.Errorf("option %q does not fit fd://%s: the socket exists already, and all instances share it; "+
+			"use Backlog=, SocketMode= and the like in its .socket unit", option, a.Addr)
 	}
 	if !fits {
 		return fmt.Errorf("option %q does not fit %s://%s", option, a.Network, a.Addr)
@@ -256,7 +256,7 @@ func (a *Address) maybeV6() bool {
 func (a *Address) readBacklog(value string) error {
 	n, err := strconv.ParseInt(value, 10, 32)
 	if err != nil || n < 1 {
-		return fmt.Errorf("backlog %q is not a number from 1 on", value)
+		return fmt.Errorf("backlog %q is not a number from 1 to 2147483647", value)
 	}
 	a.Backlog = int(n)
 	return nil

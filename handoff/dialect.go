@@ -64,7 +64,7 @@ func ParseDialects(names []string) (Dialects, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(dialects, func(d dialect) bool { return d.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("cannot use dialect %q: known are %s, and none alone", name, knownDialects())
+			return nil, fmt.Errorf("cannot use dialect %q: use one or more of %s, or none alone", name, knownDialects())
 		}
 		if err := found.clash(dialects[i]); err != nil {
 			return nil, err
@@ -186,7 +186,7 @@ func tellFPM(g *Grant, _ Issue, sockets []Socket) error {
 // tellStdin: inetd's "wait" services, FastCGI.
 func tellStdin(g *Grant, issue Issue, sockets []Socket) error {
 	if len(sockets) != 1 {
-		return fmt.Errorf("cannot use the dialect stdin with %d sockets: it carries exactly one", len(sockets))
+		return fmt.Errorf("cannot use the dialect stdin with %d sockets: it passes exactly one", len(sockets))
 	}
 	g.Stdin = issue.Listeners[0].FD()
 	return nil
@@ -204,7 +204,7 @@ func join(sockets []Socket, separator string, describe func(Socket) string) stri
 func expressible(dialect string, sockets []Socket, reserved string) error {
 	for _, s := range sockets {
 		if strings.ContainsAny(s.Bound, reserved) {
-			return fmt.Errorf("cannot tell an app about %s in the dialect %s, where %q separate things: choose another path or --dialect",
+			return fmt.Errorf("cannot pass %s in the dialect %s, in which %q are separators: choose another path or --dialect",
 				s.Bound, dialect, reserved)
 		}
 	}

@@ -141,7 +141,7 @@ func TestIssueRefuses(t *testing.T) {
 
 func TestParseDialects(t *testing.T) {
 	for names, reason := range map[string]string{
-		"upstart":           "known are systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, and none alone",
+		"upstart":           "use one or more of systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, or none alone",
 		"none,systemd":      `dialect "none"`,
 		"":                  `dialect ""`,
 		"nginx,nginx":       "nginx twice",
@@ -173,8 +173,8 @@ func TestCommandIsExpanded(t *testing.T) {
 		{"stdin", "web=1", "app {fd}", "app 0"},
 		{"none", "web=1 api=2", "app {fd}", "{fd} needs exactly one --listen, and there are 2: write {fd:NAME} with one of web, api"},
 		{"none", "", "app {fd}", "there are 0"},
-		{"none", "web=1 api=2", "app {fd:wbe}", "{fd:wbe} is no socket's name: there are web, api"},
-		{"none", "web=1", "app {fd:}", "{fd:} is no socket's name"},
+		{"none", "web=1 api=2", "app {fd:wbe}", "{fd:wbe} names no socket: the names are web, api"},
+		{"none", "web=1", "app {fd:}", "{fd:} names no socket"},
 		{"none", "web=1 web=2", "app {fd:web}", "fits several sockets"},
 	}
 	for _, test := range tests {

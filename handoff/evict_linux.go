@@ -40,11 +40,11 @@ type victim struct {
 
 func openVictims(e *InUseError) (victims, error) {
 	if len(e.Holders) == 0 {
-		return nil, errors.New("who has it cannot be seen: " + e.Unseen)
+		return nil, errors.New("cannot see which process has it: " + e.Unseen)
 	}
 	for _, h := range e.Holders {
 		if h.PID == 1 || h.PID == os.Getpid() {
-			return nil, fmt.Errorf("%s has it, which is never ended (the socket may be a unit: systemctl stop NAME.socket)", h)
+			return nil, fmt.Errorf("%s has it, which grace never ends (the socket may be a unit: systemctl stop NAME.socket)", h)
 		}
 	}
 	var vs victims
@@ -85,7 +85,7 @@ func (vs victims) end(grace time.Duration) error {
 	}
 	left, err = left.wait(killTimeout)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%s is still there %s after SIGKILL", left[0].Holder, killTimeout)
+		err = fmt.Errorf("%s is still running %s after SIGKILL", left[0].Holder, killTimeout)
 	}
 	return err
 }

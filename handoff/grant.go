@@ -167,7 +167,7 @@ func findSocket(name string, sockets []Socket) (int, error) {
 		found = s.FD
 	}
 	if found < 0 {
-		return -1, fmt.Errorf("{fd%s} is no socket's name: there are %s", name, namesOf(sockets))
+		return -1, fmt.Errorf("{fd%s} names no socket: the names are %s", name, namesOf(sockets))
 	}
 	return found, nil
 }

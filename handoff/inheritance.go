@@ -123,15 +123,15 @@ const descriptor = "fd"
 func (i *inheritance) numbered(addr string, stream bool) (inheritedSocket, error) {
 	number, ok := descriptorNumber(addr)
 	if !ok {
-		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %q: that is no number of a descriptor", addr)
+		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %q: not the number of a descriptor", addr)
 	}
 	i.mu.Lock()
 	i.add(inheritedSocket{number: number, fd: number})
 	i.mu.Unlock()
 	s, ok := i.claim(func(s inheritedSocket) bool { return s.number == number && s.stream() == stream })
 	if !ok {
-		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %d: the process has not inherited such a socket "+
-			"there, or has given it out already (grace puts the number in place of {fd})", number)
+		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %d: the process has inherited no such socket "+
+			"there, or has used it already (grace puts the number in place of {fd})", number)
 	}
 	return s, nil
 }
@@ -381,7 +381,7 @@ func announced(getenv func(string) string, variable string) (int, error) {
 		return 0, nil
 	}
 	if most := descriptorLimit(); err != nil || count > most {
-		return 0, fmt.Errorf("cannot take the sockets that %s=%.20s tells of: this process can have no more than %d "+
+		return 0, fmt.Errorf("cannot take the sockets that %s=%.20s announces: this process can have no more than %d "+
 			"descriptors open", variable, getenv(variable), most)
 	}
 	return count, nil

@@ -26,7 +26,7 @@ const shownHolders = 3
 func (e *InUseError) Error() string {
 	text := fmt.Sprintf("cannot bind %s: address already in use", e.Address.Addr)
 	if len(e.Holders) == 0 {
-		return text + "; who has it cannot be seen: " + e.Unseen
+		return text + "; cannot see which process has it: " + e.Unseen
 	}
 	shown := e.Holders[:min(len(e.Holders), shownHolders)]
 	names := make([]string, len(shown))
@@ -38,7 +38,7 @@ func (e *InUseError) Error() string {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	if slices.ContainsFunc(e.Holders, func(h sockdiag.Holder) bool { return h.PID == os.Getpid() }) {
-		text += "; grace has it itself: a socket that its service manager has passed is fd://NAME"
+		text += "; grace itself has it: use --listen fd://NAME for a socket that the service manager has passed"
 	}
 	return text
 }
@@ -56,7 +56,7 @@ func inUse(a Address, sockets map[uint64]int, err error) error {
 	case err != nil:
 		e.Unseen = err.Error()
 	case len(sockets) == 0:
-		e.Unseen = "no listening socket of this network namespace has it"
+		e.Unseen = "no listening socket in this network namespace has it"
 	case len(e.Holders) == 0:
 		e.Unseen = unreadable(sockets)
 	}
@@ -69,6 +69,6 @@ func unreadable(sockets map[uint64]int) string {
 		owners = append(owners, sockdiag.UserName(uid))
 	}
 	slices.Sort(owners)
-	return fmt.Sprintf("the socket belongs to %s, whose processes grace (uid %d) may not inspect, or which is in another container",
+	return fmt.Sprintf("the socket belongs to %s, whose processes grace (uid %d) may not inspect, or to a process in another container",
 		strings.Join(slices.Compact(owners), " and "), unix.Geteuid())
 }

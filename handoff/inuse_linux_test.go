@@ -120,7 +120,7 @@ func TestAddressInUseByAnUnseenHolder(t *testing.T) {
 		tcp.Bound():              "the socket belongs to root, whose processes grace (uid 65534) may not inspect",
 		"unix://" + path.Bound(): "the socket belongs to another user",
 	} {
-		if got := stranger.Ask(t, written); !strings.Contains(got, "who has it cannot be seen: "+reason) {
+		if got := stranger.Ask(t, written); !strings.Contains(got, "cannot see which process has it: "+reason) {
 			t.Errorf("%s: %s", written, got)
 		}
 	}
@@ -208,7 +208,7 @@ func TestEvictSparesThoseWhoHaveLetGo(t *testing.T) {
 func TestEvictRefuses(t *testing.T) {
 	l := hold(t, "127.0.0.1:0")
 	e := inUseError(t, l.Bound())
-	if err := Evict(e, 0); err == nil || !strings.Contains(err.Error(), "never ended") {
+	if err := Evict(e, 0); err == nil || !strings.Contains(err.Error(), "never ends") {
 		t.Errorf("grace itself: %v", err)
 	}
 	e.Holders = []sockdiag.Holder{{PID: 1, User: "root", Command: "init"}}

@@ -97,7 +97,7 @@ func TestGraceAndItsAppsUnderstandEachOther(t *testing.T) {
 				if got := hearBequest(t, heir); !strings.Contains(got.Error, "address already in use") {
 					t.Errorf("asking again for %s gives %+v", l.Name(), got)
 				}
-				if got := hearBequest(t, heir); !strings.Contains(got.Error, "given it out already") {
+				if got := hearBequest(t, heir); !strings.Contains(got.Error, "used it already") {
 					t.Errorf("asking by its number for %s gives %+v", l.Name(), got)
 				}
 			}
@@ -121,7 +121,7 @@ func TestSocketsByNumber(t *testing.T) {
 			_, heir := startHeirOf(t, []string{dialect}, []*Listener{web, dns},
 				"ListenPacket,fd,{fd:web}", "Listen,fd,{fd:dns}", "ListenPacket,fd,{fd:dns}", "Listen,fd,{fd:web}", "Listen,fd,{fd:web}")
 			for _, number := range []string{"web", "dns"} {
-				if got := hearBequest(t, heir); !strings.Contains(got.Error, "not inherited such a socket") {
+				if got := hearBequest(t, heir); !strings.Contains(got.Error, "inherited no such socket") {
 					t.Errorf("%s as a socket of the other kind is %+v", number, got)
 				}
 			}

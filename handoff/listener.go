@@ -76,8 +76,8 @@ func (l *Listener) Close() error {
 }
 
 // ErrReplaced says that an address has a listener again, but that the instances which run hold the dead one.
-var ErrReplaced = errors.New("a new socket has taken the place of one that was shut down; " +
-	"only instances started from now on will have it")
+var ErrReplaced = errors.New("an app has shut down the socket, and grace has opened a new one; " +
+	"only instances started from now on get it")
 
 // Revive repairs what an app has done to the socket that all share; if nothing is wrong, it does nothing.
 //
@@ -125,12 +125,12 @@ func (a *Address) kind() int {
 func newListener(a Address, family int) (*Listener, error) {
 	fd, err := socket(family, a.kind())
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a socket for %s: %w", a.Addr, err)
+		return nil, fmt.Errorf("cannot create a socket for %s: %w", a.Addr, err)
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("cannot make a socket for %s: %w", a.Addr, err)
+		return nil, fmt.Errorf("cannot create a socket for %s: %w", a.Addr, err)
 	}
 	if err := a.setSocketOptions(fd); err != nil {
 		unix.Close(fd)

@@ -177,7 +177,7 @@ func TestBindExplains(t *testing.T) {
 		"192.0.2.1:80":                             "this machine does not have the address 192.0.2.1",
 		"no-such-host.invalid:80":                  "no-such-host.invalid",
 		"[fe80::1%nolink]:80":                      "zone nolink",
-		"unix://" + folder + "/none/s":             "make the folder " + folder + "/none first",
+		"unix://" + folder + "/none/s":             "create the directory " + folder + "/none first",
 		"unix://" + folder + "/file":               "not a socket",
 		"unix://" + folder + "/link":               "not a socket",
 		"unix://" + folder + "/s?owner=no-such-1":  "no-such-1",
@@ -203,7 +203,7 @@ func TestBindExplainsMissingRights(t *testing.T) {
 	for written, reason := range map[string]string{
 		"tcp4://:80":                   "net.ipv4.ip_unprivileged_port_start",
 		"unix://" + folder + "/s":      fmt.Sprintf("uid %d may not write to %s", apptest.Nobody, folder),
-		"unix://" + folder + "/closed": "no right to see whether it is in use",
+		"unix://" + folder + "/closed": "may not check whether it is in use",
 	} {
 		if got := unprivileged.Ask(t, written); !strings.Contains(got, reason) || !strings.Contains(got, "permission denied") {
 			t.Errorf("%s: %s", written, got)

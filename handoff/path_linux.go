@@ -233,7 +233,7 @@ func (g *pathGroup) swap(next *pathSeat) error {
 	}
 	i := slices.IndexFunc(g.members, func(s *pathSeat) bool { return s.file == g.at && s.id == identify(&stat) })
 	if i < 0 {
-		return errors.New("another file has taken its place: move that away")
+		return errors.New("another file has taken its place: move that file away")
 	}
 	// An app that binds and then sets the mode has done so to the file that was at the path.
 	if next.seen != stat.Ctim {

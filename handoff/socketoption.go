@@ -68,7 +68,7 @@ func (a *Address) checkSocketOptions() error {
 
 func (a *Address) unfit(option string) error {
 	if option == "defer-accept" && a.Steer {
-		return errors.New("defer-accept does not go together with steer=true: what has sent nothing yet is in no queue, " +
+		return errors.New("defer-accept does not go together with steer=true: a connection that has sent nothing is in no queue, " +
 			"and is lost when its generation ends")
 	}
 	return fmt.Errorf("option %q does not fit %s://%s", option, a.Network, a.Addr)

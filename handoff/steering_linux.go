@@ -208,7 +208,7 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 	}
 	if g := s.robbed(b); g != nil {
 		return Conflict, fmt.Errorf("cannot steer %s: it would take the clients of generation %d on %s at once; "+
-			"an upgrade cannot leave an address: listen there still, or stop grace and start it anew", b.site, g.selected, g.site)
+			"an upgrade cannot give up an address: let the app listen there, or stop and start grace", b.site, g.selected, g.site)
 	}
 	if owner := s.owner(b); owner != b.uid {
 		if err := unix.Fchown(fd, owner, -1); err != nil {

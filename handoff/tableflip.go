@@ -23,16 +23,16 @@ const (
 func tellTableflip(g *Grant, _ Issue, sockets []Socket) error {
 	ready, readyEnd, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("cannot make the pipes of tableflip: %w", err)
+		return fmt.Errorf("cannot create the pipes of tableflip: %w", err)
 	}
 	g.ready, g.given = ready, append(g.given, readyEnd)
 	namesEnd, names, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("cannot make the pipes of tableflip: %w", err)
+		return fmt.Errorf("cannot create the pipes of tableflip: %w", err)
 	}
 	g.Predecessor, g.given = names, append(g.given, namesEnd)
 	if err := writeKeys(names, sockets); err != nil {
-		return fmt.Errorf("cannot tell tableflip the names of %d sockets: %w", len(sockets), err)
+		return fmt.Errorf("cannot send tableflip the names of %d sockets: %w", len(sockets), err)
 	}
 	g.Files = append(g.Files, int(readyEnd.Fd()), int(namesEnd.Fd()))
 	g.set(tableflipVariable, "yes")
@@ -119,7 +119,7 @@ func (i *inheritance) sayReady() error {
 	err = errors.Join(err, i.parent.Close())
 	i.parent = nil
 	if err != nil {
-		return fmt.Errorf("cannot tell the parent by tableflip's pipe that the process is ready: %w", err)
+		return fmt.Errorf("cannot report readiness through tableflip's pipe: %w", err)
 	}
 	return nil
 }

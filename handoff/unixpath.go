@@ -150,7 +150,7 @@ func clearPath(a Address) error {
 	err := a.knock()
 	switch {
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
-		return fmt.Errorf("cannot bind %s: a socket is there, and grace has no right to see whether it is in use: %w", a.Addr, err)
+		return fmt.Errorf("cannot bind %s: a socket is there, and grace may not check whether it is in use: %w", a.Addr, err)
 	case errors.Is(err, unix.ENOENT):
 		return nil
 	case !errors.Is(err, unix.ECONNREFUSED):
@@ -185,7 +185,7 @@ func explainUnix(a Address, err error) error {
 		sockets, err := sockdiag.UnixHolding(a.Addr)
 		return inUse(a, sockets, err)
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("cannot bind %s: %w: make the folder %s first", a.Addr, err, folder)
+		return fmt.Errorf("cannot bind %s: %w: create the directory %s first", a.Addr, err, folder)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("cannot bind %s: %w: uid %d may not write to %s", a.Addr, err, unix.Geteuid(), folder)
 	}

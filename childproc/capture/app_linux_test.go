@@ -170,7 +170,7 @@ func startNested([]string) {
 	}
 	_, err = p.Captured()
 	exit, _ := p.Wait()
-	fmt.Println("nested", errors.Is(err, capture.ErrNested), exit.Err != nil && errors.Is(exit.Err, capture.ErrNested), strings.Contains(err.Error(), "inside of grace"))
+	fmt.Println("nested", errors.Is(err, capture.ErrNested), exit.Err != nil && errors.Is(exit.Err, capture.ErrNested), strings.Contains(err.Error(), "inside another grace process"))
 }
 
 func statusField(name string) string {

@@ -19,13 +19,13 @@ var (
 	// ErrNotPermitted says that the system does not let grace look into the app:
 	// it takes the app's own user and capabilities, or CAP_SYS_PTRACE; a
 	// container's filter of system calls may deny it nevertheless.
-	ErrNotPermitted = errors.New("not permitted (that takes CAP_SYS_PTRACE, in containers always)")
+	ErrNotPermitted = errors.New("not permitted (this needs CAP_SYS_PTRACE, in containers always)")
 
 	// ErrGone says that nobody waits for the answer any more: the thread was
 	// killed, or a signal interrupted its call (before Linux 5.19).
-	ErrGone = errors.New("the call is not waited for any more")
+	ErrGone = errors.New("the app no longer waits for this call")
 
 	// ErrNested says that the app's calls go to another listener already, a grace
 	// around this one mostly. The kernel allows one.
-	ErrNested = errors.New("another seccomp listener is there already: grace does not capture inside of grace")
+	ErrNested = errors.New("another seccomp listener exists already: grace cannot capture inside another grace process")
 )

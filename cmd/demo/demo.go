@@ -37,7 +37,7 @@ func Command() *cobra.Command {
 		Use:   "demo",
 		Short: "Upgrade a small web app again and again under load, and count what fails",
 		Long: `demo runs a small web app under grace, sends it requests from clients that never
-retry, and upgrades it in the middle of them. It ends with what was counted; the exit
+retry, and upgrades it meanwhile. At the end it prints what it has counted; the exit
 status is 1 if anything failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -50,7 +50,7 @@ status is 1 if anything failed.`,
 	c.Flags().IntVar(&o.upgrades, "upgrades", 10, "how many times to upgrade the app")
 	c.Flags().DurationVar(&o.duration, "duration", 20*time.Second, "how long to send requests")
 	c.Flags().IntVar(&o.clients, "clients", 40, "how many clients send requests")
-	c.Flags().BoolVar(&o.plain, "plain", false, "print lines, also in a terminal")
+	c.Flags().BoolVar(&o.plain, "plain", false, "print plain lines, in a terminal too")
 	return c
 }
 
@@ -61,7 +61,7 @@ func (o options) validate() error {
 	case o.duration < time.Second:
 		return errors.New("--duration must be at least 1s")
 	case o.clients < len(mix):
-		return fmt.Errorf("--clients must be at least %d: there are so many kinds", len(mix))
+		return fmt.Errorf("--clients must be at least %d: one for each kind of client", len(mix))
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func (o options) perform(ctx context.Context) (*record, error) {
 		err = errInterrupted
 	}
 	if stopped := g.stop(); err == nil && stopped != nil {
-		err = fmt.Errorf("grace ended badly: %w", stopped)
+		err = fmt.Errorf("grace failed: %w", stopped)
 	}
 	return r, err
 }

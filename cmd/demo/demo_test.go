@@ -55,7 +55,7 @@ func TestDemosThatFail(t *testing.T) {
 		shown    []string
 	}{
 		{"ends at start", 0, "before the app was ready", []string{"first generation failed: no luck"}},
-		{"ends at an upgrade", 1, "on the way", []string{"panic: out of luck", "did not come to its end"}},
+		{"ends at an upgrade", 1, "during the demo", []string{"panic: out of luck", "did not come to its end"}},
 		{"fails upgrades", 3, "", []string{"upgrade 3: upgrade failed, generation 1 still serves: no luck"}},
 		{"refuses upgrades", 3, "", []string{"upgrade 1: upgrade refused: no luck"}},
 		{"busy", 3, "", []string{"bad status", "503 Service Unavailable", "failed."}},

@@ -27,7 +27,7 @@ const stopPatience = 15 * time.Second
 func startGrace() (*grace, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("cannot find this program: %w", err)
+		return nil, fmt.Errorf("cannot find grace's own executable: %w", err)
 	}
 	cmd := exec.Command(self, "run", "--listen", socketName+"=127.0.0.1:0", "--ready", "notify",
 		"--drain-timeout", "10s", "--log-format", "json", "--log-level", "info", "--", self, appCommand)

@@ -125,7 +125,7 @@ func (s *show) watch(ctx context.Context) error {
 			s.note(ctx, e)
 		case <-s.grace.ended:
 			s.lastWords()
-			return fmt.Errorf("grace ended on the way (%v)", s.grace.cmd.ProcessState)
+			return fmt.Errorf("grace ended during the demo (%v)", s.grace.cmd.ProcessState)
 		case a := <-s.answers:
 			s.answered(a)
 		case <-ctx.Done():

@@ -100,7 +100,7 @@ func readResponse(c *conn) (*http.Response, error) {
 // badResponse tells a head that ended early from one that is no HTTP.
 func badResponse(c *conn, err error) error {
 	if classify(err) != Other {
-		return fmt.Errorf("the response broke off in its head: %w", err)
+		return fmt.Errorf("the response was cut in its header: %w", err)
 	}
 	if _, end := c.in.Peek(1); end == io.EOF {
 		return fail(Short, "the response ended in its head: %w", err)

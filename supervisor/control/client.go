@@ -140,7 +140,7 @@ func (c *Client) sendOnce(ctx context.Context, method, path string, text []byte)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask the grace at %s: %w", c.path, errors.Unwrap(err)) // what is around it names a URL
+		return nil, fmt.Errorf("cannot reach grace at %s: %w", c.path, errors.Unwrap(err)) // what is around it names a URL
 	}
 	if response.StatusCode == http.StatusOK {
 		return response.Body, nil
@@ -161,7 +161,7 @@ type Answer struct {
 
 // ErrCut is an answer that has ended without a result: grace itself has ended, or the
 // connection has.
-var ErrCut = errors.New("grace has gone before it said how this ended")
+var ErrCut = errors.New("grace ended before it sent the result")
 
 // Wait calls told with each report until the result comes. ErrCut says that none will.
 func (a *Answer) Wait(told func(Report)) (Result, error) {

@@ -49,7 +49,7 @@ var errStranger = errors.New("another user listens there")
 func trust(conn *net.UnixConn, path string) error {
 	uid, _, err := credentials(conn)
 	if err != nil {
-		return fmt.Errorf("cannot tell who listens at %s: %w", path, err)
+		return fmt.Errorf("cannot identify the process that listens at %s: %w", path, err)
 	}
 	if uid == 0 || uid == os.Geteuid() {
 		return nil

@@ -123,15 +123,15 @@ type NotFoundError struct {
 func (e *NotFoundError) Error() string {
 	switch {
 	case len(e.Have) == 0 && e.Name == "":
-		return "no grace runs here that you may control"
+		return "no grace process that you may control runs here"
 	case len(e.Have) == 0:
-		return fmt.Sprintf("no grace is called %q, and none runs here that you may control", e.Name)
+		return fmt.Sprintf("no grace process is named %q, and none that you may control runs here", e.Name)
 	case e.Name == "":
-		return "several graces run here: say which of\n" + e.list()
+		return "several grace processes run here: give the name of one\n" + e.list()
 	case slices.ContainsFunc(e.Have, e.named):
-		return fmt.Sprintf("several graces are called %q: give the path of one\n", e.Name) + e.list()
+		return fmt.Sprintf("several grace processes are named %q: give the path of one\n", e.Name) + e.list()
 	}
-	return fmt.Sprintf("no grace is called %q, but\n", e.Name) + e.list()
+	return fmt.Sprintf("no grace process is named %q; these run here:\n", e.Name) + e.list()
 }
 
 func (e *NotFoundError) named(f Found) bool { return f.Name == e.Name }
@@ -184,7 +184,7 @@ func ofTheSystem(f Found) bool { return strings.HasPrefix(f.Path, "/run/grace/")
 func at(path string) (Found, error) {
 	found := Found{Name: strings.TrimSuffix(filepath.Base(path), suffix), Path: path}
 	if err := found.probe(); err != nil {
-		return found, fmt.Errorf("cannot ask a grace at %s: %w", path, err)
+		return found, fmt.Errorf("cannot reach grace at %s: %w", path, err)
 	}
 	found.identify(map[file]bool{})
 	return found, nil

@@ -22,7 +22,7 @@ type Backend interface {
 
 // ErrLeaving is what a Backend says that ends, or that another one takes over from: who
 // asks once more finds that, or nobody.
-var ErrLeaving = errors.New("this grace ends or is being replaced (ask once more)")
+var ErrLeaving = errors.New("this grace process is ending or being replaced (try again)")
 
 // Deed is what a request asks for.
 type Deed string

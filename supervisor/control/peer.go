@@ -32,9 +32,9 @@ func distrust(ctx context.Context) string {
 	p, _ := ctx.Value(peerKey{}).(peer)
 	switch {
 	case p.failed != nil:
-		return fmt.Sprintf("cannot tell who is asking: %v", p.failed)
+		return fmt.Sprintf("cannot identify the client: %v", p.failed)
 	case p.uid == 0 || p.uid == os.Geteuid():
 		return ""
 	}
-	return fmt.Sprintf("user %d may not control a grace of user %d (only that user and root may)", p.uid, os.Geteuid())
+	return fmt.Sprintf("user %d may not control a grace process of user %d (only that user and root may)", p.uid, os.Geteuid())
 }

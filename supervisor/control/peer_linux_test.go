@@ -28,7 +28,7 @@ func TestAnotherUserIsRefused(t *testing.T) {
 	if _, err := io.WriteString(conn, "POST /v1/stop HTTP/1.1\r\nHost: grace\r\nContent-Length: 0\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	checkResponse(t, conn, 403, "user 65534 may not control a grace of user 0")
+	checkResponse(t, conn, 403, "user 65534 may not control a grace process of user 0")
 	if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the connection has not ended: %v", err)
 	}

@@ -22,7 +22,7 @@ func CheckName(name string) error {
 	case name == "" || len(name) > longestName:
 		return fmt.Errorf("the name %q must have 1 to %d characters", name, longestName)
 	case strings.Trim(name[:1], ".-") == "" || strings.ContainsFunc(name, notAllowed):
-		return fmt.Errorf("the name %q may have letters, digits and . _ - @, and begins with none of . and -", name)
+		return fmt.Errorf("the name %q is not valid: use letters, digits and . _ - @, and do not begin with . or -", name)
 	}
 	return nil
 }
@@ -38,11 +38,11 @@ type TakenError struct {
 }
 
 func (e *TakenError) Error() string {
-	who := "another grace"
+	who := "another grace process"
 	if e.PID != 0 {
-		who = fmt.Sprintf("the grace with pid %d", e.PID)
+		who = fmt.Sprintf("the grace process with pid %d", e.PID)
 	}
-	return fmt.Sprintf("cannot be called %q: %s is, at %s (choose another --name, or stop that one)", e.Name, who, e.Path)
+	return fmt.Sprintf("cannot use the name %q: %s has it, at %s (choose another --name, or stop that process)", e.Name, who, e.Path)
 }
 
 // defaultName is that of the working directory, as far as it makes a name.
@@ -83,20 +83,20 @@ func places() []string {
 // the directory above would have grace write where it leads.
 func claim(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("cannot make a directory for the control socket: %w", err)
+		return fmt.Errorf("cannot create the directory of the control socket: %w", err)
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("cannot use a directory for the control socket: %w", err)
+		return fmt.Errorf("cannot use the directory of the control socket: %w", err)
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !info.IsDir():
-		return fmt.Errorf("cannot put the control socket into %s: it is no directory", dir)
+		return fmt.Errorf("cannot create the control socket in %s: not a directory", dir)
 	case !ok || int(owner.Uid) != os.Geteuid():
-		return fmt.Errorf("cannot put the control socket into %s: it belongs to another user", dir)
+		return fmt.Errorf("cannot create the control socket in %s: the directory belongs to another user", dir)
 	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("cannot put the control socket into %s: others can write to it", dir)
+		return fmt.Errorf("cannot create the control socket in %s: other users can write to the directory", dir)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ type Process struct {
 func Watch(ctx context.Context, path string) (*Process, error) {
 	conn, err := dial(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask the grace at %s: %w", path, err)
+		return nil, fmt.Errorf("cannot reach grace at %s: %w", path, err)
 	}
 	defer conn.Close()
 	p := &Process{path: path, pidfd: -1}

@@ -73,7 +73,7 @@ func serve(l *net.UnixListener, b Backend, most limits) *Server {
 // to go out, and ends all connections. It is called once. It leaves the socket's path.
 func (s *Server) Close() error {
 	if err := End(s.http, s.ended, s.limits.close); err != nil {
-		return fmt.Errorf("the control socket has ended early: %w", err)
+		return fmt.Errorf("the control socket failed: %w", err)
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (s *Server) deed(w http.ResponseWriter, r *http.Request, read func(*json.De
 	case s.answers <- struct{}{}:
 		defer func() { <-s.answers }()
 	default:
-		s.fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait for their results already (try again later)", s.limits.answers))
+		s.fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d requests already wait for their results (try again later)", s.limits.answers))
 		return
 	}
 	lines, err := s.backend.Ask(r.Context(), request)
@@ -266,7 +266,7 @@ func readUpgrade(d *json.Decoder, r *Request) error {
 	}
 	r.Command = *body.Command
 	if len(r.Command) == 0 || r.Command[0] == "" {
-		return errors.New("command is empty (leave it out to run the same again)")
+		return errors.New("command is empty (leave it out to run the same command again)")
 	}
 	for _, word := range r.Command {
 		if strings.ContainsRune(word, 0) {

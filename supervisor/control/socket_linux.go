@@ -212,11 +212,11 @@ func (s *Socket) Renew() (*Socket, error) {
 	}
 	lock, err := unix.FcntlInt(uintptr(s.lock), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make the control socket %s anew: %w", s.Path, err)
+		return nil, fmt.Errorf("cannot create the control socket %s again: %w", s.Path, err)
 	}
 	fresh := &Socket{Name: s.Name, Path: s.Path, listener: -1, lock: lock}
 	if err := fresh.bind(); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot make the control socket %s anew: %w", s.Path, err), fresh.Leave())
+		return nil, errors.Join(fmt.Errorf("cannot create the control socket %s again: %w", s.Path, err), fresh.Leave())
 	}
 	return fresh, nil
 }
@@ -230,7 +230,7 @@ func Adopt(path string, listener, lock int) (*Socket, error) {
 	// To listen once more makes this process the one that clients see (unix_listen in
 	// net/unix/af_unix.c).
 	if err := unix.Listen(listener, usual.connections); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot take the control socket %s over: %w", path, err), s.Leave())
+		return nil, errors.Join(fmt.Errorf("cannot take over the control socket %s: %w", path, err), s.Leave())
 	}
 	s.bound, _ = s.atPath() // what has gone is seen by There
 	s.sign()

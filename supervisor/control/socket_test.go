@@ -145,7 +145,7 @@ func TestNameIsTaken(t *testing.T) {
 	if !errors.As(err, &taken) || *taken != (TakenError{Name: "web", Path: first.Path, PID: os.Getpid()}) {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf(`cannot be called "web": the grace with pid %d is, at %s/web.sock (choose another --name, or stop that one)`, os.Getpid(), dir); err.Error() != want {
+	if want := fmt.Sprintf(`cannot use the name "web": the grace process with pid %d has it, at %s/web.sock (choose another --name, or stop that process)`, os.Getpid(), dir); err.Error() != want {
 		t.Errorf("it says %s", err)
 	}
 	if _, err := client(t, first.Path).Status(t.Context()); err != nil {
@@ -319,10 +319,10 @@ func TestNoPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ dir, says string }{
-		"a file":          {file, "it is no directory"},
-		"others write":    {dir, "others can write to it"},
-		"nothing there":   {filepath.Join(dir, "a", "b"), "cannot make a directory for the control socket"},
-		"somebody else's": {othersDir(t), "it belongs to another user"},
+		"a file":          {file, "not a directory"},
+		"others write":    {dir, "other users can write to the directory"},
+		"nothing there":   {filepath.Join(dir, "a", "b"), "cannot create the directory of the control socket"},
+		"somebody else's": {othersDir(t), "the directory belongs to another user"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if s, err := openIn(c.dir, "web"); err == nil || !strings.Contains(err.Error(), c.says) {
@@ -384,7 +384,7 @@ func TestListShowsTheLiving(t *testing.T) {
 	if want := (Found{Name: "web", Path: filepath.Join(dir, "web.sock"), UID: os.Geteuid()}); len(here) != 1 || here[0] != want {
 		t.Errorf("found %+v", here)
 	}
-	for name, want := range map[string]string{"web": "", filepath.Join(dir, "web.sock"): "", "dead": `no grace is called "dead"`, filepath.Join(dir, "dead.sock"): "cannot ask a grace at "} {
+	for name, want := range map[string]string{"web": "", filepath.Join(dir, "web.sock"): "", "dead": `no grace process is named "dead"`, filepath.Join(dir, "dead.sock"): "cannot reach grace at "} {
 		if _, err := Find(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -403,17 +403,17 @@ func TestChoose(t *testing.T) {
 		want Found
 		says string
 	}{
-		{"", nil, Found{}, "no grace runs here"},
-		{"web", nil, Found{}, `no grace is called "web", and none runs here`},
+		{"", nil, Found{}, "no grace process that you may control runs here"},
+		{"web", nil, Found{}, `no grace process is named "web", and none that you may control runs here`},
 		{"", []Found{other}, other, ""},
-		{"", []Found{other, namesake}, Found{}, "several graces run here: say which of\n  api                  /run/grace/api.sock\n  web"},
+		{"", []Found{other, namesake}, Found{}, "several grace processes run here: give the name of one\n  api                  /run/grace/api.sock\n  web"},
 		{"", []Found{other, own, namesake}, own, ""},
 		{"web", []Found{other, own, namesake}, own, ""},
 		{"web", []Found{other, namesake}, namesake, ""},
 		{"api", []Found{other, own, third}, other, ""},
-		{"", []Found{other, third}, Found{}, "several graces run here: say which of"},
-		{"api", []Found{third, {Name: "api", Path: "/run/user/8/grace/api.sock"}}, Found{}, `several graces are called "api": give the path of one`},
-		{"shop", []Found{other, own}, Found{}, `no grace is called "shop", but`},
+		{"", []Found{other, third}, Found{}, "several grace processes run here: give the name of one"},
+		{"api", []Found{third, {Name: "api", Path: "/run/user/8/grace/api.sock"}}, Found{}, `several grace processes are named "api": give the path of one`},
+		{"shop", []Found{other, own}, Found{}, `no grace process is named "shop"; these run here:`},
 	} {
 		got, err := choose(c.name, c.all)
 		if got != c.want || (err == nil) != (c.says == "") || err != nil && !strings.HasPrefix(err.Error(), c.says) {

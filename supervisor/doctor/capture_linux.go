@@ -43,11 +43,11 @@ func (e *examination) capture() {
 }
 
 func captured(noNewPrivs bool) Finding {
-	f := Finding{Mechanism: "seccomp listener", State: OK, serves: capturing, Means: "grace is asked about the sockets that an app binds itself"}
+	f := Finding{Mechanism: "seccomp listener", State: OK, serves: capturing, Means: "grace can intercept the sockets that an app binds itself"}
 	if noNewPrivs {
 		f.State = Limited
-		f.Means += "; this takes no-new-privs, by which setuid programs such as sudo give the app no rights"
-		f.Do = "if it needs them, start grace as root with CAP_SYS_ADMIN, or give --listen"
+		f.Means += "; this needs no_new_privs, so setuid programs such as sudo give the app no rights"
+		f.Do = "if the app needs them, start grace as root with CAP_SYS_ADMIN, or use --listen"
 	}
 	return f
 }
@@ -57,12 +57,12 @@ func (e *examination) notCaptured(err error) Finding {
 	var start *childproc.StartError
 	switch {
 	case errors.Is(err, capture.ErrNested):
-		f.Means = "a grace, or another supervisor with a seccomp listener, is around this one, and the kernel allows one"
-		f.Do = "have this grace hold the sockets (--listen), or give the one around it --capture off"
+		f.Means = "this grace process runs under another grace process, or another program with a seccomp listener, and the kernel allows only one"
+		f.Do = "let grace hold the sockets (--listen), or start the outer grace process with --capture off"
 	case errors.As(err, &start) && start.Step == "seccomp" && e.place.filtered:
-		f.Do = "have grace hold the sockets (--listen), or allow seccomp with a listener in the seccomp profile that is in force here"
+		f.Do = "let grace hold the sockets (--listen), or allow seccomp with a listener in the seccomp profile of this container"
 	default:
-		f.Do = "have grace hold the sockets (--listen), or use Linux 5.9 or newer on amd64 or arm64"
+		f.Do = "let grace hold the sockets (--listen), or use Linux 5.9 or newer on amd64 or arm64"
 	}
 	return f
 }
@@ -81,7 +81,7 @@ func (a *answerer) attend() {
 		call, err := a.calls.Next()
 		switch {
 		case err != nil:
-			a.failed = fmt.Errorf("the app has ended before it listened: %w", err)
+			a.failed = fmt.Errorf("the app ended before it listened: %w", err)
 		case call.Syscall() == capture.Bind:
 			a.failed = a.bind(call)
 		default:
@@ -156,23 +156,23 @@ func (e *examination) memory(a answerer) Finding {
 	f := Finding{Mechanism: "app's memory", State: OK, serves: capturing, Means: "grace can read which address an app binds"}
 	if a.memory != nil {
 		f.State = Missing
-		f.Means = fmt.Sprintf("grace takes no part in the app's sockets, because it cannot read which address is bound: %v", a.memory)
-		f.Do = "have grace hold the sockets (--listen), or " + e.tracing()
+		f.Means = fmt.Sprintf("grace cannot capture the app's sockets, because it cannot read the address that the app binds: %v", a.memory)
+		f.Do = "let grace hold the sockets (--listen), or " + e.tracing()
 	}
 	return f
 }
 
 func (e *examination) sockets(a answerer) Finding {
-	f := Finding{Mechanism: "app's sockets", State: OK, serves: capturing, Means: "an app has served from a socket of its own that grace has a part in (pidfd_getfd)"}
+	f := Finding{Mechanism: "app's sockets", State: OK, serves: capturing, Means: "a test app has served from a captured socket (pidfd_getfd)"}
 	switch {
 	case a.memory != nil:
-		f.State, f.Means = Missing, "not tried, for want of the app's memory"
+		f.State, f.Means = Missing, "not tested, because grace cannot read the app's memory"
 	case a.failed != nil:
-		f.State, f.Means, f.Do = Missing, fmt.Sprintf("an app could not serve: %v", a.failed), "have grace hold the sockets (--listen)"
+		f.State, f.Means, f.Do = Missing, fmt.Sprintf("an app could not serve: %v", a.failed), "let grace hold the sockets (--listen)"
 	case a.duplicate != nil:
 		f.State = Limited
-		f.Means = fmt.Sprintf("grace gives apps sockets of its own in place of theirs, which all can use but those that set options or fill an epoll set before they bind: %v", a.duplicate)
-		f.Do = "for such an app have grace hold the sockets (--listen), or " + e.place.tracing()
+		f.Means = fmt.Sprintf("grace replaces the app's sockets by its own, which fails for apps that set options or fill an epoll set before bind: %v", a.duplicate)
+		f.Do = "for such an app let grace hold the sockets (--listen), or " + e.place.tracing()
 	}
 	return f
 }

@@ -40,7 +40,7 @@ func kernel() Finding {
 	f := Finding{Mechanism: "kernel", State: OK, serves: holding}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
-		f.State, f.Means = Missing, "the kernel does not say what it is: "+err.Error()
+		f.State, f.Means = Missing, "cannot read the kernel's version: "+err.Error()
 		return f
 	}
 	f.Means = fmt.Sprintf("Linux %s on %s", unix.ByteSliceToString(name.Release[:]), runtime.GOARCH)
@@ -48,7 +48,7 @@ func kernel() Finding {
 }
 
 func pidfd() Finding {
-	f := Finding{Mechanism: "pidfd", State: OK, serves: holding, Means: "signals reach the process they are for, whatever becomes of its number"}
+	f := Finding{Mechanism: "pidfd", State: OK, serves: holding, Means: "signals reach the right process even if its pid is reused"}
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err == nil {
 		defer unix.Close(fd)
@@ -56,7 +56,7 @@ func pidfd() Finding {
 	}
 	if err != nil {
 		f.State = Missing
-		f.Means = "grace cannot hold on to a process, and does nothing without that: " + err.Error()
+		f.Means = "grace cannot hold a reference to a process, which it always needs: " + err.Error()
 		f.Do = "use Linux 5.4 or newer; in a container, allow pidfd_open and pidfd_send_signal in its seccomp profile"
 	}
 	return f
@@ -64,7 +64,7 @@ func pidfd() Finding {
 
 // prepare reports whether an app can be started at all.
 func (e *examination) prepare() bool {
-	f := Finding{Mechanism: "orphans", State: OK, serves: holding, Means: "what an app leaves behind comes to grace, which reaps it (subreaper)"}
+	f := Finding{Mechanism: "orphans", State: OK, serves: holding, Means: "grace adopts and reaps the processes that an app leaves behind (subreaper)"}
 	var err error
 	if e.family, err = childproc.NewFamily(); err != nil {
 		f.State, f.Means = Missing, err.Error()
@@ -75,7 +75,7 @@ func (e *examination) prepare() bool {
 		return false
 	}
 	if e.identity, err = host.FindIdentity(e.options.User, e.options.Group); err != nil {
-		e.add(Finding{Mechanism: "app's user", State: Missing, serves: holding, Means: err.Error(), Do: "make the user, or give another --user or --group"})
+		e.add(Finding{Mechanism: "app's user", State: Missing, serves: holding, Means: err.Error(), Do: "create the user, or use another --user or --group"})
 	}
 	return err == nil
 }
@@ -88,15 +88,15 @@ func (e *examination) failedToStart(err error) Finding {
 	var start *childproc.StartError
 	switch {
 	case !errors.As(err, &start):
-		f.Do = "see what was said on stderr"
+		f.Do = "read the messages on stderr"
 	case start.Step == "exec" && start.Errno == unix.EACCES:
 		f.State = Limited
-		f.Means = "nothing could be tried as the app's user, who may not execute grace's own file"
-		f.Do = "chmod a+x on grace's file, or try another --user"
+		f.Means = "nothing could be tested as the app's user, because this user may not execute grace's file"
+		f.Do = "run chmod a+x on grace's file, or use another --user"
 	case start.Step == "setgroups" || start.Step == "setgid" || start.Step == "setuid":
 		f.Do = asRoot
 	case start.Step == "fork" && errors.Is(start, os.ErrNotExist):
-		f.Do = "mount /proc: grace starts every app by way of /proc/self/exe"
+		f.Do = "mount /proc: grace starts every app through /proc/self/exe"
 	}
 	return f
 }

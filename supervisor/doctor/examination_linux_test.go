@@ -75,7 +75,7 @@ func parse(t *testing.T, out []byte) doctor.Report {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, f := range r.Findings {
-		if f.Means == "" || f.State == doctor.Missing && f.Do == "" && !strings.HasPrefix(f.Means, "not tried") {
+		if f.Means == "" || f.State == doctor.Missing && f.Do == "" && !strings.HasPrefix(f.Means, "not tested") {
 			t.Errorf("%s is %s, and nobody is told what that means or what to do", f.Mechanism, f.State)
 		}
 	}

@@ -70,12 +70,12 @@ func bindHeld() (*handoff.Listener, error) {
 func noSocket(err error) Finding {
 	return Finding{
 		Mechanism: "held listeners", State: Missing, serves: holding, Means: err.Error(),
-		Do: "see that the loopback interface is up, and that nothing forbids sockets",
+		Do: "check that the loopback interface is up, and that no seccomp profile or security module forbids sockets",
 	}
 }
 
 func (e *examination) appUser() string {
-	uid, whose := os.Geteuid(), "user %d, grace's own (--user tries another)"
+	uid, whose := os.Geteuid(), "user %d, grace's own (use --user to test another)"
 	if e.identity != nil {
 		uid, whose = e.identity.UID, "user %d"
 	}
@@ -93,13 +93,13 @@ func (e *examination) visit(p *patient, listener *handoff.Listener) {
 	}
 	defer conn.Close()
 	e.add(
-		Finding{Mechanism: "held listeners", State: OK, serves: holding, Means: "an app has served a connection from a socket that grace holds"},
+		Finding{Mechanism: "held listeners", State: OK, serves: holding, Means: "a test app has served a connection from a socket that grace holds"},
 		e.looking(looked),
 		e.counting(pid, listener, looked),
 	)
 }
 
-var errNotSeen = errors.New("the app waits on its socket, but was not seen to")
+var errNotSeen = errors.New("the app waits on its socket, but grace does not see it")
 
 // lookFor waits until the process is seen waiting on the socket.
 func lookFor(pid int, inode uint64) error {
@@ -118,7 +118,7 @@ func (e *examination) looking(err error) Finding {
 	if err != nil {
 		f.State = Limited
 		f.Means = fmt.Sprintf("without READY=1 or a probe, an app counts as ready after --ready-delay: %v", err)
-		f.Do = "give --ready http://... or let the app send READY=1; or " + e.tracing()
+		f.Do = "use --ready http://..., or let the app send READY=1, or " + e.tracing()
 	}
 	return f
 }
@@ -128,7 +128,7 @@ func (e *examination) counting(pid int, listener *handoff.Listener, looked error
 	f := Finding{Mechanism: "counting connections", State: OK, Means: "grace sees how many connections an app still has (inet_diag)"}
 	n, err := sockdiag.Connections([]int{pid}, []*handoff.Listener{listener})
 	if err == nil && n != 1 {
-		err = fmt.Errorf("the kernel shows %d connections where there is 1", n)
+		err = fmt.Errorf("the kernel shows %d connections instead of 1", n)
 	}
 	if err == nil {
 		return f
@@ -144,7 +144,7 @@ func (e *examination) counting(pid int, listener *handoff.Listener, looked error
 
 func (e *examination) lowPorts(s symptoms) Finding {
 	own := bindLow()
-	f := Finding{Mechanism: "ports below 1024", State: OK, Means: "grace may bind them, and so may the app"}
+	f := Finding{Mechanism: "ports below 1024", State: OK, Means: "grace and the app may bind them"}
 	switch {
 	case own != 0 && s.LowPort != 0:
 		f.State, f.Means = Missing, "neither grace nor the app may bind them: "+own.Error()
@@ -153,7 +153,7 @@ func (e *examination) lowPorts(s symptoms) Finding {
 		f.State, f.Means = Limited, "the app may bind them, grace may not: "+own.Error()
 	case s.LowPort != 0:
 		f.State, f.Means = Limited, "grace may bind them, the app's user may not: "+s.LowPort.Error()
-		f.Do = "have grace hold them (--listen :80)"
+		f.Do = "let grace hold them (--listen :80)"
 	}
 	return f
 }
@@ -168,9 +168,9 @@ type notices struct {
 // openNotify gives a finding with an error.
 func (e *examination) openNotify() (*notices, error) {
 	dir, remove := host.NewRuntimeDir(e.identity)
-	n := &notices{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in a directory of its own"}}
+	n := &notices{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in grace's own directory"}}
 	if dir == "" {
-		n.finding.Means = "no directory can be written, so apps reach grace at an abstract address: their network namespace has to be grace's"
+		n.finding.Means = "grace can write to no directory, so apps reach it at an abstract address: they must run in grace's network namespace"
 	}
 	uid, gid := -1, -1
 	if e.identity != nil {
@@ -202,10 +202,10 @@ func (n *notices) read(pid int, s symptoms) Finding {
 		return n.finding
 	}
 	if errors.Is(err, net.ErrClosed) {
-		err = errors.New("no message has come")
+		err = errors.New("no message has arrived")
 	}
 	n.finding.State = Limited
 	n.finding.Means = fmt.Sprintf("READY=1 and the other messages of apps do not arrive: %v", err)
-	n.finding.Do = "give --ready http://... or cmd:..., or let grace write to /run or $TMPDIR, and the app's user enter it"
+	n.finding.Do = "use --ready http://... or cmd:..., or let grace write to /run or $TMPDIR and the app's user enter that directory"
 	return n.finding
 }

@@ -33,12 +33,12 @@ type patient struct {
 func (e *examination) start(how string, change func(*childproc.Spec)) (*patient, error) {
 	theirStdin, stdin, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a pipe: %w", err)
+		return nil, fmt.Errorf("cannot create a pipe: %w", err)
 	}
 	defer theirStdin.Close()
 	stdout, theirStdout, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot make a pipe: %w", err), stdin.Close())
+		return nil, errors.Join(fmt.Errorf("cannot create a pipe: %w", err), stdin.Close())
 	}
 	defer theirStdout.Close()
 	spec := childproc.Spec{
@@ -78,7 +78,7 @@ func (p *patient) end() error {
 		return exit.Err
 	}
 	if err == nil && exit.Status() != 0 {
-		return fmt.Errorf("the app that was started to try it ended with %s", exit)
+		return fmt.Errorf("the test app ended with %s", exit)
 	}
 	return err
 }

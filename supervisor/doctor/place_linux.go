@@ -102,7 +102,7 @@ func (k keeper) timeToStop() (limit time.Duration, setting string) {
 	case kubernetes:
 		return 30 * time.Second, "terminationGracePeriodSeconds of the pod"
 	case container:
-		return 10 * time.Second, "its runtime's time to stop"
+		return 10 * time.Second, "the stop timeout of the container runtime"
 	}
 	return 0, ""
 }
@@ -120,7 +120,7 @@ func (e *examination) keeper() Finding {
 		return f
 	}
 	needed := e.options.DrainTimeout + afterDrain
-	f.Means = fmt.Sprintf("%s, which kills %s after TERM unless it is told otherwise; --drain-timeout is %s", k, allowed, e.options.DrainTimeout)
+	f.Means = fmt.Sprintf("%s, which by default sends KILL %s after TERM; --drain-timeout is %s", k, allowed, e.options.DrainTimeout)
 	if needed > allowed {
 		f.State = Limited
 		f.Do = fmt.Sprintf("set %s to %s, or --drain-timeout to %s", setting, needed, allowed-afterDrain)
@@ -146,9 +146,9 @@ func (e *examination) openFiles() Finding {
 		f.State, f.Means = Limited, "the limit cannot be read: "+err.Error()
 		return f
 	}
-	f.Means = fmt.Sprintf("the limit can be raised to %d; one for each connection, and old and new generation count apart", limits.Max)
+	f.Means = fmt.Sprintf("the limit can be raised to %d; each connection needs one descriptor, and each generation has a limit of its own", limits.Max)
 	if soft := e.softLimit(); soft != "" {
-		f.Means = fmt.Sprintf("an app begins with a limit of %s and can raise it to %d; old and new generation count apart", soft, limits.Max)
+		f.Means = fmt.Sprintf("an app starts with a limit of %s and can raise it to %d; each generation has a limit of its own", soft, limits.Max)
 	}
 	if limits.Max < fewFiles {
 		f.State = Limited

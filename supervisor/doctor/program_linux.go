@@ -82,7 +82,7 @@ func listenLocally() (int, error) {
 func bindLocally(port int) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("cannot make a socket: %w", err)
+		return -1, fmt.Errorf("cannot create a socket: %w", err)
 	}
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	if err == nil {

@@ -11,10 +11,10 @@ import (
 )
 
 func steering() Finding {
-	f := Finding{Mechanism: "steering", State: OK, serves: capturing, Means: "the kernel gives new connections to the generation that grace says"}
+	f := Finding{Mechanism: "steering", State: OK, serves: capturing, Means: "the kernel sends new connections to the generation that grace selects"}
 	if err := steer(); err != nil {
 		f.State, f.Means = Missing, fmt.Sprintf("two generations cannot share an address without loss: %v", err)
-		f.Do = "have grace hold the sockets (--listen); steering takes SO_ATTACH_REUSEPORT_CBPF, in Linux since 4.5 and without any privilege"
+		f.Do = "let grace hold the sockets (--listen); steering needs SO_ATTACH_REUSEPORT_CBPF, which Linux has since 4.5 and which needs no privilege"
 	}
 	return f
 }
@@ -110,15 +110,15 @@ func poll(fds []unix.PollFd) error {
 
 // migration matters where a queue ends before it is empty.
 func migration() Finding {
-	f := Finding{Mechanism: "tcp_migrate_req", State: OK, Means: "what waits in the queue of a socket that an app shuts down by itself goes to another generation"}
+	f := Finding{Mechanism: "tcp_migrate_req", State: OK, Means: "if an app shuts down a socket by itself, connections in its queue go to another generation"}
 	value, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
 	if err == nil && strings.TrimSpace(string(value)) != "0" {
 		return f
 	}
-	f.State, f.Means = Limited, "what waits in the queue of a socket that an app shuts down by itself is reset; in an upgrade grace waits until there is nothing"
+	f.State, f.Means = Limited, "if an app shuts down a socket by itself, connections in its queue are reset; in an upgrade grace waits until the queue is empty"
 	f.Do = "sysctl net.ipv4.tcp_migrate_req=1 (docker run --sysctl ...)"
 	if err != nil {
-		f.Do = "use Linux 5.14 or newer, which has a remedy"
+		f.Do = "use Linux 5.14 or newer, which has this setting"
 	}
 	return f
 }

@@ -22,18 +22,18 @@ var outcomes = []control.Outcome{control.Upgraded, control.Failed, control.Undon
 func NewCounters() *Counters {
 	c := &Counters{
 		upgrades: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "grace_upgrades_total", Help: "Upgrades by their result.",
+			Name: "grace_upgrades_total", Help: "Upgrades, by result.",
 		}, []string{"result"}),
 		upgrade: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "grace_upgrade_duration_seconds", Help: "Time from the begin of an upgrade that succeeded to its result.",
+			Name: "grace_upgrade_duration_seconds", Help: "Duration of successful upgrades, from the request to the result.",
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}),
 		drain: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "grace_drain_duration_seconds", Help: "Time from telling a replaced generation to stop to its end.",
+			Name: "grace_drain_duration_seconds", Help: "Duration of drains, from the stop signal to the end of a replaced generation.",
 			Buckets: []float64{.05, .25, 1, 5, 10, 30, 60, 300},
 		}),
-		crashes:  counter("grace_crashes_total", "Instances that served and ended by themselves."),
-		restarts: counter("grace_restarts_total", "Instances that were started in the place of one that had ended."),
+		crashes:  counter("grace_crashes_total", "Instances that served and then ended without being told to."),
+		restarts: counter("grace_restarts_total", "Instances that were restarted."),
 		kills:    counter("grace_kills_total", "Instances that were killed because they did not end in time."),
 	}
 	for _, o := range outcomes {

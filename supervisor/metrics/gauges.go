@@ -28,7 +28,7 @@ var (
 	ready       = describe("grace_ready", "1 if a generation serves and grace is not stopping, else 0.")
 	generation  = describe("grace_generation", "Number of the generation that serves; 0 if there is none.")
 	instances   = describe("grace_instances", "Instances of the app.", "phase")
-	connections = describe("grace_connections", "Connections in flight, by the phase of the generation that has them; absent where they cannot be counted.", "phase")
+	connections = describe("grace_connections", "Connections in flight, by the phase of their generation; absent where they cannot be counted.", "phase")
 	accepted    = describe("grace_listener_connections", "Connections in flight, of all generations; absent where they cannot be counted.", "listener", "address")
 	queue       = describe("grace_queue_length", "Connections that no instance has accepted yet, of all generations; absent where they cannot be counted.", "listener", "address")
 )

@@ -114,7 +114,7 @@ const closeLimit = time.Second
 // Close takes no further request and ends all connections. It is called once.
 func (s *Server) Close() error {
 	if err := control.End(s.http, s.ended, closeLimit); err != nil {
-		return fmt.Errorf("the server of metrics has ended early: %w", err)
+		return fmt.Errorf("the metrics server failed: %w", err)
 	}
 	return nil
 }

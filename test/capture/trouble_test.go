@@ -337,7 +337,7 @@ func TestAppThatCannotBeCaptured(t *testing.T) {
 		why       string
 	}{
 		"no seccomp":     {compiled(t, "deny.c seccomp", ""), "seccomp: function not implemented"},
-		"grace in grace": {[]string{harness.GraceBinary, "run", "--log-format", "json", "--"}, "grace does not capture inside of grace"},
+		"grace in grace": {[]string{harness.GraceBinary, "run", "--log-format", "json", "--"}, "grace cannot capture inside another grace process"},
 	} {
 		outer := func(c *exec.Cmd) {
 			c.Path, c.Args = test.UnderLoad[0], append(test.UnderLoad, append([]string{harness.GraceBinary}, c.Args[1:]...)...)

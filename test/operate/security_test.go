@@ -55,7 +55,7 @@ func TestAppCannotControlGrace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if said := asks(); !strings.Contains(said, "user 54321 may not control a grace of user 0") {
+	if said := asks(); !strings.Contains(said, "user 54321 may not control a grace process of user 0") {
 		t.Errorf("it says %q", said)
 	}
 	s.Stop()

@@ -271,7 +271,7 @@ func TestReexecByCommand(t *testing.T) {
 			for range 3 {
 				before := d.CurrentProcess()
 				out, err := exec.Command(d.Program, "reexec", name).CombinedOutput()
-				if err != nil || !strings.Contains(string(out), "another grace has taken over") {
+				if err != nil || !strings.Contains(string(out), "the new grace process has taken over") {
 					t.Fatalf("%s, %v", out, err)
 				}
 				d.Reexecs++
