@@ -240,20 +240,25 @@ func (s *NotifySocket) Refused() (count, pid int) {
 	return s.refused, s.last
 }
 
-// Close removes the path and ends Receive.
+// Close removes the path and ends Receive. It waits for one that has a message in its hands, and so must not have the lock
+// (FD.Close in internal/poll/fd_unix.go).
 func (s *NotifySocket) Close() error {
+	err := s.unbind()
+	return errors.Join(err, s.set.Close())
+}
+
+func (s *NotifySocket) unbind() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var err error
-	if s.path[0] != '@' {
-		err = os.Remove(s.path)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
 	closeAll(s.sockets)
 	s.sockets = nil
-	return errors.Join(err, s.set.Close())
+	if s.path[0] == '@' {
+		return nil
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // There reports whether who is told of the path can still send to the socket.

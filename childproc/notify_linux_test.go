@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
@@ -256,6 +257,34 @@ func TestCloseEndsReceive(t *testing.T) {
 }
 
 // systemd-notify waits at a barrier until it is answered.
+// A message that comes in the moment of the close keeps Receive busy, for which the close has to wait.
+func TestCloseWhileMessagesCome(t *testing.T) {
+	dir := t.TempDir()
+	for range 200 {
+		s, received := openNotify(t, dir), make(chan error)
+		go func() {
+			for {
+				if _, err := s.Receive(anyone); err != nil {
+					received <- err
+					return
+				}
+			}
+		}()
+		send(t, s.Path(), "STATUS=hello")
+		go func() { received <- s.Close() }()
+		for range 2 {
+			select {
+			case err := <-received:
+				if err != nil && !errors.Is(err, net.ErrClosed) {
+					t.Fatal(err)
+				}
+			case <-time.After(deadline):
+				t.Fatal("it does not end")
+			}
+		}
+	}
+}
+
 func TestReceiveFromSystemdNotify(t *testing.T) {
 	path, err := exec.LookPath("systemd-notify")
 	requirement.Check(t, "systemd-notify", err)
