@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"supervisor/metrics": {"supervisor/control"},
 
 	"handoff":                  {"handoff/internal", "handoff/sockdiag"},
+	"handoff/internal":         {"handoff/internal"},
 	"handoff/internal/apptest": {"internal"},
 	"handoff/sockdiag":         {},
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,24 +19,24 @@ func bindPassed(a Address) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot take fd://%s: %w", a.Addr, err)
 	}
-	if err := s.checkHeld(); err != nil {
-		return nil, fmt.Errorf("cannot take fd://%s: descriptor %d %w", a.Addr, s.fd, err)
+	if err := checkHeld(&s); err != nil {
+		return nil, fmt.Errorf("cannot take fd://%s: descriptor %d %w", a.Addr, s.FD, err)
 	}
-	return s.hold(a)
+	return holdInherited(&s, a)
 }
 
-// hold makes a duplicate of the socket a Listener.
-func (s *inheritedSocket) hold(a Address) (*Listener, error) {
-	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+// holdInherited makes a duplicate of the socket a Listener.
+func holdInherited(s *inherited.Socket, a Address) (*Listener, error) {
+	fd, err := unix.FcntlInt(uintptr(s.FD), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take %s: %w", s, err)
 	}
-	a.Network, a.Addr = s.network, s.addr()
+	a.Network, a.Addr = s.Network, s.Addr()
 	if err := a.setSocketOptions(fd); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot set up %s: %w", s, err), unix.Close(fd))
 	}
 	l := &Listener{address: a, fd: fd, bound: a.Addr, passed: true}
-	l.inode.Store(s.inode)
+	l.inode.Store(s.Inode)
 	l.guardPath()
 	// An app of an earlier grace may have shut it down: the manager passes it as it is.
 	if err := l.Revive(); err != nil {
@@ -45,38 +46,38 @@ func (s *inheritedSocket) hold(a Address) (*Listener, error) {
 }
 
 // passedSocket looks for a name first, as a name may be a number.
-func passedSocket(wanted string) (inheritedSocket, error) {
-	sockets, err := fromSystemd(os.Getenv)
+func passedSocket(wanted string) (inherited.Socket, error) {
+	sockets, err := inherited.FromSystemd(os.Getenv)
 	if err != nil {
-		return inheritedSocket{}, err
+		return inherited.Socket{}, err
 	}
 	if len(sockets) == 0 {
-		return inheritedSocket{}, notPassed(os.Getenv)
+		return inherited.Socket{}, notPassed(os.Getenv)
 	}
-	var found []inheritedSocket
+	var found []inherited.Socket
 	for _, s := range sockets {
-		if s.name == wanted {
+		if s.Name == wanted {
 			found = append(found, s)
 		}
 	}
-	if i := slices.IndexFunc(sockets, func(s inheritedSocket) bool { return strconv.Itoa(s.number) == wanted }); i >= 0 && len(found) == 0 {
+	if i := slices.IndexFunc(sockets, func(s inherited.Socket) bool { return strconv.Itoa(s.Number) == wanted }); i >= 0 && len(found) == 0 {
 		found = sockets[i : i+1]
 	}
 	switch len(found) {
 	case 0:
-		return inheritedSocket{}, fmt.Errorf("no socket of this name was passed to grace, only %s "+
+		return inherited.Socket{}, fmt.Errorf("no socket of this name was passed to grace, only %s "+
 			"(FileDescriptorName= in the .socket unit sets the name)", listPassed(sockets))
 	case 1:
 		return found[0], nil
 	}
-	return inheritedSocket{}, fmt.Errorf("the name fits several sockets: write the number of one, or give them units "+
+	return inherited.Socket{}, fmt.Errorf("the name fits several sockets: write the number of one, or give them units "+
 		"of their own with FileDescriptorName=; grace has %s", listPassed(sockets))
 }
 
-func listPassed(sockets []inheritedSocket) string {
+func listPassed(sockets []inherited.Socket) string {
 	names := make([]string, len(sockets))
 	for i, s := range sockets {
-		names[i] = fmt.Sprintf("%d (%s)", s.number, s.name)
+		names[i] = fmt.Sprintf("%d (%s)", s.Number, s.Name)
 	}
 	return strings.Join(names, ", ")
 }
@@ -91,27 +92,20 @@ func notPassed(getenv func(string) string) error {
 }
 
 // checkHeld inspects the socket, and refuses what cannot be a held listener.
-func (s *inheritedSocket) checkHeld() error {
-	if _, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+func checkHeld(s *inherited.Socket) error {
+	if _, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		return fmt.Errorf("is not a socket: %w", err)
 	}
-	if !s.inspect() || s.network == "unixpacket" {
+	if !s.Inspect() || s.Network == "unixpacket" {
 		return errors.New("is neither TCP nor UDP, nor a unix stream or datagram socket")
 	}
-	if _, err := unix.Getpeername(s.fd); err != unix.ENOTCONN {
+	if _, err := unix.Getpeername(s.FD); err != unix.ENOTCONN {
 		return errors.New("is a connection: leave Accept=yes out of the .socket unit")
 	}
-	if s.path == "" && s.host.Port() == 0 {
+	if s.Path == "" && s.Host.Port() == 0 {
 		return errors.New("has no address")
 	}
 	return nil
-}
-
-func (s *inheritedSocket) addr() string {
-	if s.path != "" {
-		return s.path
-	}
-	return s.host.String()
 }
 
 // errShutDown is of a unix socket, which never listens again.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -120,9 +121,9 @@ func TestPassedPathIsProtected(t *testing.T) {
 // holdPassed takes a descriptor as if it had been passed.
 func holdPassed(t *testing.T, fd int) *Listener {
 	t.Helper()
-	s := inheritedSocket{fd: fd}
-	apptest.Must(t, s.checkHeld())
-	held, err := s.hold(Address{Name: "web"})
+	s := inherited.Socket{FD: fd}
+	apptest.Must(t, checkHeld(&s))
+	held, err := holdInherited(&s, Address{Name: "web"})
 	apptest.Must(t, err)
 	t.Cleanup(func() { held.Close() })
 	return held
@@ -204,8 +205,8 @@ func pass(t *testing.T, names string, files ...int) (first int) {
 		t.Cleanup(func() { unix.Close(first + n) })
 	}
 	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
-	t.Setenv("LISTEN_FDS", strconv.Itoa(first-firstFile+len(files)))
-	t.Setenv("LISTEN_FDNAMES", strings.Repeat("other:", first-firstFile)+names)
+	t.Setenv("LISTEN_FDS", strconv.Itoa(first-inherited.FirstFile+len(files)))
+	t.Setenv("LISTEN_FDNAMES", strings.Repeat("other:", first-inherited.FirstFile)+names)
 	return first
 }
 

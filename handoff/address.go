@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -112,7 +113,7 @@ func nameRune(r rune) bool {
 }
 
 func (a *Address) defaultName() string {
-	if a.Network == descriptor {
+	if a.Network == inherited.Network {
 		return a.Addr
 	}
 	if a.unix() {
@@ -132,7 +133,7 @@ func (a *Address) checkAddr() error {
 		return a.checkPath()
 	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
 		return a.checkHostPort()
-	case descriptor:
+	case inherited.Network:
 		return a.checkPassed()
 	}
 	return fmt.Errorf("unknown network %q", a.Network)
@@ -215,7 +216,7 @@ func (a *Address) readOptions(query string) error {
 }
 
 func (a *Address) readOption(option, value string) error {
-	if k, ok := optionNamed(option); ok && (a.Network != descriptor || !k.early) {
+	if k, ok := optionNamed(option); ok && (a.Network != inherited.Network || !k.early) {
 		return a.readSocketOption(k, value)
 	}
 	fits, read := true, (func(string) error)(nil)
@@ -237,7 +238,7 @@ func (a *Address) readOption(option, value string) error {
 	default:
 		return fmt.Errorf("unknown option %q", option)
 	}
-	if a.Network == descriptor {
+	if a.Network == inherited.Network {
 		return fmt.Errorf("option %q does not fit fd://%s: the socket exists already, and all instances share it; "+
 			"use Backlog=, SocketMode= and the like in its .socket unit", option, a.Addr)
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gracerun/grace/handoff/internal/inherited"
+	"github.com/gracerun/grace/handoff/internal/tableflip"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,19 +35,14 @@ type dialect struct {
 	tell func(*Grant, Issue, []Socket) error
 }
 
-const (
-	firstFile          = 3 // the number of Grant.Files[0] in the app
-	firstTableflipFile = firstFile + 2
-)
-
 // dialects is the table of all conventions.
 var dialects = []dialect{
-	{"systemd", firstFile, []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"}, tellSystemd},
+	{"systemd", inherited.FirstFile, []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"}, tellSystemd},
 	{"server-starter", 0, []string{"SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"}, tellServerStarter},
 	{"einhorn", 0, []string{"EINHORN_*"}, tellEinhorn},
 	{"nginx", 0, []string{"NGINX"}, tellNginx},
 	{"php-fpm", 0, []string{"FPM_SOCKETS", "FPM_SOCKETS_*"}, tellFPM},
-	{"tableflip", firstTableflipFile, []string{"TABLEFLIP_*"}, tellTableflip},
+	{"tableflip", tableflip.FirstFile, []string{"TABLEFLIP_*"}, tellTableflip},
 	{"stdin", 0, nil, tellStdin},
 }
 
@@ -100,7 +97,7 @@ func (d Dialects) first() int {
 	if len(d) == 1 && d[0].name == "stdin" {
 		return 0
 	}
-	first := firstFile
+	first := inherited.FirstFile
 	for _, entry := range d {
 		first = max(first, entry.first)
 	}

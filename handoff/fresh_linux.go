@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,7 +70,7 @@ func (s *Steering) bindFresh(m Member, fd int, sockaddr []byte) (Decision, error
 	if err != nil {
 		return NotSteered, err
 	}
-	address, err := inetSockaddr(at.at)
+	address, err := inetaddr.Sockaddr(at.at)
 	if err != nil {
 		return NotSteered, err
 	}

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/gracerun/grace/handoff/internal/tableflip"
 )
 
 // Issue is the order to give the sockets to one instance.
@@ -93,8 +95,8 @@ func (g *Grant) AwaitReady() error {
 	if _, err := g.ready.Read(said[:]); err != nil {
 		return fmt.Errorf("cannot learn that the app is ready: %w", err)
 	}
-	if said[0] != tableflipReady {
-		return fmt.Errorf("cannot take byte %d for the app's readiness, which is %d", said[0], tableflipReady)
+	if said[0] != tableflip.Ready {
+		return fmt.Errorf("cannot take byte %d for the app's readiness, which is %d", said[0], tableflip.Ready)
 	}
 	return nil
 }

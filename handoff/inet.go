@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
@@ -101,7 +102,7 @@ func lookUp(host string, v4, v6 bool) ([]netip.Addr, error) {
 }
 
 func bindHost(a Address, host netip.AddrPort) (*Listener, error) {
-	sockaddr, err := inetSockaddr(host)
+	sockaddr, err := inetaddr.Sockaddr(host)
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
 	}
@@ -136,9 +137,9 @@ func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the address of %s: %w", l.address.Addr, err)
 	}
-	l.bound = inetAddrPort(name).String()
+	l.bound = inetaddr.Of(name).String()
 	if l.address.Steer {
-		return l.aloneAt(inetAddrPort(name))
+		return l.aloneAt(inetaddr.Of(name))
 	}
 	return nil
 }
@@ -177,35 +178,6 @@ func (a *Address) v6Only() bool {
 	return a.V6Only == V6OnlyYes || a.V6Only == V6OnlyDefault && strings.HasSuffix(a.Network, "6")
 }
 
-func inetSockaddr(host netip.AddrPort) (unix.Sockaddr, error) {
-	ip, port := host.Addr(), int(host.Port())
-	if ip.Is4() {
-		return &unix.SockaddrInet4{Addr: ip.As4(), Port: port}, nil
-	}
-	if ip.Zone() == "" {
-		return &unix.SockaddrInet6{Addr: ip.As16(), Port: port}, nil
-	}
-	zone, err := net.InterfaceByName(ip.Zone())
-	if err != nil {
-		return nil, fmt.Errorf("zone %s: %w", ip.Zone(), err)
-	}
-	return &unix.SockaddrInet6{Addr: ip.As16(), Port: port, ZoneId: uint32(zone.Index)}, nil
-}
-
-func inetAddrPort(name unix.Sockaddr) netip.AddrPort {
-	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
-	case *unix.SockaddrInet6:
-		ip := netip.AddrFrom16(name.Addr)
-		if zone, err := net.InterfaceByIndex(int(name.ZoneId)); err == nil {
-			ip = ip.WithZone(zone.Name)
-		}
-		return netip.AddrPortFrom(ip, uint16(name.Port))
-	}
-	return netip.AddrPort{}
-}
-
 // explainInet adds what the user can do about a failed bind.
 func explainInet(a Address, host netip.AddrPort, err error) error {
 	switch {
@@ -227,7 +199,7 @@ func (l *Listener) reviveInet() error {
 	if err != nil {
 		return err
 	}
-	sockaddr, err := inetSockaddr(bound)
+	sockaddr, err := inetaddr.Sockaddr(bound)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ import (
 // may be called from several goroutines.
 type inheritance struct {
 	mu      sync.Mutex
-	sockets []inheritedSocket
+	sockets []inherited.Socket
 	parent  *os.File // tableflip's ready pipe, until it was written to
 	refused error    // why what a variable says cannot be true, for those who find no socket
 }
@@ -33,8 +34,8 @@ type inheritance struct {
 func inherit(getenv func(string) string) *inheritance {
 	i := &inheritance{}
 	i.addTableflip(getenv) // before others name the same sockets, by which it knows that it was meant
-	for _, read := range []func(func(string) string) ([]inheritedSocket, error){
-		fromSystemd, fromServerStarter, fromEinhorn, fromNginx, fromFPM,
+	for _, read := range []func(func(string) string) ([]inherited.Socket, error){
+		inherited.FromSystemd, fromServerStarter, fromEinhorn, fromNginx, fromFPM,
 	} {
 		sockets, err := read(getenv)
 		for _, s := range sockets {
@@ -47,25 +48,25 @@ func inherit(getenv func(string) string) *inheritance {
 }
 
 // add takes a socket, unless it is none of a supervisor's, or was taken before.
-func (i *inheritance) add(s inheritedSocket) bool {
-	if !s.inherited() {
+func (i *inheritance) add(s inherited.Socket) bool {
+	if !s.Inherited() {
 		return false
 	}
-	unix.CloseOnExec(s.fd)
+	unix.CloseOnExec(s.FD)
 	i.sockets = append(i.sockets, s)
 	return true
 }
 
 func (i *inheritance) listen(network, addr string) (net.Listener, error) {
-	if network == descriptor {
+	if network == inherited.Network {
 		s, err := i.numbered(addr, true)
 		if err != nil {
 			return nil, err
 		}
-		return s.listener()
+		return listenerOf(s)
 	}
 	if s, ok := i.claim(isAt(network, addr)); ok {
-		return s.listener()
+		return listenerOf(s)
 	}
 	if i.refused != nil {
 		return nil, i.refused
@@ -81,15 +82,15 @@ func (i *inheritance) listen(network, addr string) (net.Listener, error) {
 }
 
 func (i *inheritance) listenPacket(network, addr string) (net.PacketConn, error) {
-	if network == descriptor {
+	if network == inherited.Network {
 		s, err := i.numbered(addr, false)
 		if err != nil {
 			return nil, err
 		}
-		return s.packetConn()
+		return packetConnOf(s)
 	}
 	if s, ok := i.claim(isAt(network, addr)); ok {
-		return s.packetConn()
+		return packetConnOf(s)
 	}
 	if i.refused != nil {
 		return nil, i.refused
@@ -103,45 +104,42 @@ func (i *inheritance) listenPacket(network, addr string) (net.PacketConn, error)
 
 func (i *inheritance) named(name, network, addr string) (net.Listener, error) {
 	if s, ok := i.claim(isNamed(name, true)); ok {
-		return s.listener()
+		return listenerOf(s)
 	}
 	return i.listen(network, addr)
 }
 
 func (i *inheritance) namedPacket(name, network, addr string) (net.PacketConn, error) {
 	if s, ok := i.claim(isNamed(name, false)); ok {
-		return s.packetConn()
+		return packetConnOf(s)
 	}
 	return i.listenPacket(network, addr)
 }
 
-// descriptor is the network of which the addresses are the numbers of inherited sockets.
-const descriptor = "fd"
-
 // numbered gives the socket that the supervisor left as the descriptor of that number, whether or not a dialect tells
 // of it.
-func (i *inheritance) numbered(addr string, stream bool) (inheritedSocket, error) {
+func (i *inheritance) numbered(addr string, stream bool) (inherited.Socket, error) {
 	number, ok := descriptorNumber(addr)
 	if !ok {
-		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %q: not the number of a descriptor", addr)
+		return inherited.Socket{}, fmt.Errorf("cannot listen on descriptor %q: not the number of a descriptor", addr)
 	}
 	i.mu.Lock()
-	i.add(inheritedSocket{number: number, fd: number})
+	i.add(inherited.Socket{Number: number, FD: number})
 	i.mu.Unlock()
-	s, ok := i.claim(func(s inheritedSocket) bool { return s.number == number && s.stream() == stream })
+	s, ok := i.claim(func(s inherited.Socket) bool { return s.Number == number && s.Stream() == stream })
 	if !ok {
-		return inheritedSocket{}, fmt.Errorf("cannot listen on descriptor %d: the process has inherited no such socket "+
+		return inherited.Socket{}, fmt.Errorf("cannot listen on descriptor %d: the process has inherited no such socket "+
 			"there, or has used it already (grace puts the number in place of {fd})", number)
 	}
 	return s, nil
 }
 
-func (i *inheritance) claim(fits func(inheritedSocket) bool) (inheritedSocket, bool) {
+func (i *inheritance) claim(fits func(inherited.Socket) bool) (inherited.Socket, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	n := slices.IndexFunc(i.sockets, fits)
 	if n < 0 {
-		return inheritedSocket{}, false
+		return inherited.Socket{}, false
 	}
 	s := i.sockets[n]
 	i.sockets = slices.Delete(i.sockets, n, n+1)
@@ -163,79 +161,11 @@ func (i *inheritance) explain(err error) error {
 	return fmt.Errorf("%w; inherited, but not asked for by address or name: %s", err, strings.Join(left, ", "))
 }
 
-// inheritedSocket is one socket of the supervisor's. Its readers know the number and perhaps a name, inspect the rest.
-type inheritedSocket struct {
-	number  int // by which the supervisor knows it
-	fd      int
-	inode   uint64
-	name    string
-	network string // tcp, udp, unix, unixgram or unixpacket
-	host    netip.AddrPort
-	path    string
-}
-
-func (s inheritedSocket) String() string {
-	addr := s.path
-	if addr == "" {
-		addr = s.host.String()
-	}
-	if s.name == "" {
-		return s.network + "://" + addr
-	}
-	return s.name + "=" + s.network + "://" + addr
-}
-
-func (s inheritedSocket) stream() bool { return s.network != "udp" && s.network != "unixgram" }
-
-// inherited tells whether the descriptor is a supervisor's, and one that an app can use. A descriptor with FD_CLOEXEC was
-// opened here, since no exec would have left it open: its number stands in a variable that was meant for another
-// process, or it has an owner already.
-func (s *inheritedSocket) inherited() bool {
-	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFD, 0)
-	return err == nil && flags&unix.FD_CLOEXEC == 0 && s.inspect() && s.awaitsAnybody()
-}
-
-// inspect learns what the socket is, and tells whether the package knows its kind.
-func (s *inheritedSocket) inspect() bool {
-	kind, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil {
-		return false
-	}
-	name, err := unix.Getsockname(s.fd)
-	if err != nil {
-		return false
-	}
-	switch name := name.(type) {
-	case *unix.SockaddrUnix:
-		s.path = name.Name
-		s.network = map[int]string{
-			unix.SOCK_STREAM: "unix", unix.SOCK_DGRAM: "unixgram", unix.SOCK_SEQPACKET: "unixpacket",
-		}[kind]
-	case *unix.SockaddrInet4, *unix.SockaddrInet6:
-		s.host = inetAddrPort(name)
-		s.network = map[int]string{unix.SOCK_STREAM: "tcp", unix.SOCK_DGRAM: "udp"}[kind]
-	}
-	var stat unix.Stat_t
-	err = unix.Fstat(s.fd, &stat)
-	s.inode = uint64(stat.Ino)
-	return err == nil && s.network != ""
-}
-
-// awaitsAnybody is false for a connection, and for a socket that nobody can find.
-func (s *inheritedSocket) awaitsAnybody() bool {
-	if s.stream() {
-		listening, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-		return err == nil && listening != 0
-	}
-	_, err := unix.Getpeername(s.fd)
-	return err == unix.ENOTCONN && (s.path != "" || s.host.Port() != 0)
-}
-
-// listener passes the descriptor on to a net.Listener, which leaves a unix path alone when it is closed. On the way
+// listenerOf passes the descriptor on to a net.Listener, which leaves a unix path alone when it is closed. On the way
 // nothing may switch a socket back to blocking, not for a moment: all generations share the flag, and the accept of
 // one that serves would hang. os.NewFile leaves it as it is, and net.FileListener sets it to non-blocking.
-func (s inheritedSocket) listener() (net.Listener, error) {
-	f := os.NewFile(uintptr(s.fd), s.String())
+func listenerOf(s inherited.Socket) (net.Listener, error) {
+	f := os.NewFile(uintptr(s.FD), s.String())
 	defer f.Close()
 	ln, err := net.FileListener(f)
 	if err != nil {
@@ -244,8 +174,8 @@ func (s inheritedSocket) listener() (net.Listener, error) {
 	return ln, nil
 }
 
-func (s inheritedSocket) packetConn() (net.PacketConn, error) {
-	f := os.NewFile(uintptr(s.fd), s.String())
+func packetConnOf(s inherited.Socket) (net.PacketConn, error) {
+	f := os.NewFile(uintptr(s.FD), s.String())
 	defer f.Close()
 	conn, err := net.FilePacketConn(f)
 	if err != nil {
@@ -254,22 +184,22 @@ func (s inheritedSocket) packetConn() (net.PacketConn, error) {
 	return conn, nil
 }
 
-func isNamed(name string, stream bool) func(inheritedSocket) bool {
-	return func(s inheritedSocket) bool { return name != "" && s.name == name && s.stream() == stream }
+func isNamed(name string, stream bool) func(inherited.Socket) bool {
+	return func(s inherited.Socket) bool { return name != "" && s.Name == name && s.Stream() == stream }
 }
 
 // isAt tells whether a socket is where net.Listen(network, addr) would have bound its own.
-func isAt(network, addr string) func(inheritedSocket) bool {
+func isAt(network, addr string) func(inherited.Socket) bool {
 	host := sync.OnceValue(func() netip.AddrPort { return resolve(network, addr) })
 	base := strings.TrimRight(network, "46")
-	return func(s inheritedSocket) bool {
+	return func(s inherited.Socket) bool {
 		switch {
-		case s.network != base:
+		case s.Network != base:
 			return false
-		case !s.host.IsValid():
-			return samePath(s.path, addr)
+		case !s.Host.IsValid():
+			return samePath(s.Path, addr)
 		}
-		return sameHost(network, s.host, host())
+		return sameHost(network, s.Host, host())
 	}
 }
 
@@ -318,47 +248,27 @@ func samePath(bound, want string) bool {
 	return err == nil && os.SameFile(there, asked)
 }
 
-// https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html
-func fromSystemd(getenv func(string) string) ([]inheritedSocket, error) {
-	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, nil
-	}
-	count, err := announced(getenv, "LISTEN_FDS")
-	names := strings.Split(getenv("LISTEN_FDNAMES"), ":")
-	var sockets []inheritedSocket
-	for n := range count {
-		s := inheritedSocket{number: firstFile + n, fd: firstFile + n}
-		if n < len(names) {
-			s.name = names[n]
-		}
-		if isOpen(s.fd) {
-			sockets = append(sockets, s)
-		}
-	}
-	return sockets, err
-}
-
 // https://metacpan.org/pod/Server::Starter
-func fromServerStarter(getenv func(string) string) ([]inheritedSocket, error) {
+func fromServerStarter(getenv func(string) string) ([]inherited.Socket, error) {
 	return lastNumbers(strings.SplitSeq(getenv("SERVER_STARTER_PORT"), ";")), nil
 }
 
 // fpm_sockets_init_main in sapi/fpm/fpm/fpm_sockets.c of php-src
-func fromFPM(getenv func(string) string) ([]inheritedSocket, error) {
+func fromFPM(getenv func(string) string) ([]inherited.Socket, error) {
 	return lastNumbers(strings.SplitSeq(getenv("FPM_SOCKETS"), ",")), nil
 }
 
 // ngx_add_inherited_sockets in src/core/nginx.c of nginx
-func fromNginx(getenv func(string) string) ([]inheritedSocket, error) {
+func fromNginx(getenv func(string) string) ([]inherited.Socket, error) {
 	return lastNumbers(strings.FieldsFuncSeq(getenv("NGINX"), func(r rune) bool { return r == ';' || r == ':' })), nil
 }
 
 // https://github.com/contribsys/einhorn: a worker trusts the variables only if its parent wrote them.
-func fromEinhorn(getenv func(string) string) ([]inheritedSocket, error) {
+func fromEinhorn(getenv func(string) string) ([]inherited.Socket, error) {
 	if getenv("EINHORN_MASTER_PID") != strconv.Itoa(os.Getppid()) {
 		return nil, nil
 	}
-	count, err := announced(getenv, "EINHORN_FD_COUNT")
+	count, err := inherited.Announced(getenv, "EINHORN_FD_COUNT")
 	return lastNumbers(func(yield func(string) bool) {
 		for n := range count {
 			// The variables are numbered without a gap, so the first one that is missing is the end of them.
@@ -370,39 +280,12 @@ func fromEinhorn(getenv func(string) string) ([]inheritedSocket, error) {
 	}), err
 }
 
-// mostDescriptors is what Linux allows a process unless sysctl fs.nr_open says otherwise.
-const mostDescriptors = 1 << 20
-
-// announced is how many descriptors a variable tells of, or 0 if it has no number. It refuses more than a process can
-// have open, before anything is done for each of them.
-func announced(getenv func(string) string, variable string) (int, error) {
-	count, err := strconv.Atoi(getenv(variable))
-	if errors.Is(err, strconv.ErrSyntax) || count < 0 {
-		return 0, nil
-	}
-	if most := descriptorLimit(); err != nil || count > most {
-		return 0, fmt.Errorf("cannot take the sockets that %s=%.20s announces: this process can have no more than %d "+
-			"descriptors open", variable, getenv(variable), most)
-	}
-	return count, nil
-}
-
-// descriptorLimit is the hard limit, which Go's runtime makes the soft one. In containers it may be a thousand times
-// what anybody uses.
-func descriptorLimit() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return mostDescriptors
-	}
-	return int(min(uint64(limit.Max), mostDescriptors))
-}
-
 // addStdin takes descriptor 0 if it is a socket that waits for anybody: inetd(8) gives such a one to its "wait" services
 // and systemd by StandardInput=socket; that of a "nowait" service is a connection. Its place is taken by /dev/null, as
 // grace leaves it to other apps: to close it would give the number 0 to the next file that is opened.
 func (i *inheritance) addStdin() {
-	s := inheritedSocket{number: 0, fd: 0}
-	if !s.inherited() {
+	s := inherited.Socket{Number: 0, FD: 0}
+	if !s.Inherited() {
 		return
 	}
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -410,23 +293,23 @@ func (i *inheritance) addStdin() {
 		return
 	}
 	defer unix.Close(null)
-	if s.fd, err = unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, firstFile); err != nil {
+	if s.FD, err = unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, inherited.FirstFile); err != nil {
 		return
 	}
-	known := slices.ContainsFunc(i.sockets, func(other inheritedSocket) bool { return other.inode == s.inode })
+	known := slices.ContainsFunc(i.sockets, func(other inherited.Socket) bool { return other.Inode == s.Inode })
 	if unix.Dup2(null, 0) != nil || known {
-		unix.Close(s.fd)
+		unix.Close(s.FD)
 		return
 	}
 	i.sockets = append(i.sockets, s)
 }
 
 // lastNumbers reads descriptors from words like 4 and 127.0.0.1:80=4, and keeps those that are open.
-func lastNumbers(words iter.Seq[string]) []inheritedSocket {
-	var sockets []inheritedSocket
+func lastNumbers(words iter.Seq[string]) []inherited.Socket {
+	var sockets []inherited.Socket
 	for word := range words {
-		if fd, ok := descriptorNumber(word[strings.LastIndex(word, "=")+1:]); ok && isOpen(fd) {
-			sockets = append(sockets, inheritedSocket{number: fd, fd: fd})
+		if fd, ok := descriptorNumber(word[strings.LastIndex(word, "=")+1:]); ok && inherited.IsOpen(fd) {
+			sockets = append(sockets, inherited.Socket{Number: fd, FD: fd})
 		}
 	}
 	return sockets

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
@@ -133,7 +134,7 @@ func TestAddressInUseByASocketThatDoesNotListen(t *testing.T) {
 	apptest.Must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	name, err := unix.Getsockname(fd)
 	apptest.Must(t, err)
-	if e := inUseError(t, inetAddrPort(name).String()); !strings.Contains(e.Error(), "no listening socket") {
+	if e := inUseError(t, inetaddr.Of(name).String()); !strings.Contains(e.Error(), "no listening socket") {
 		t.Error(e)
 	}
 }

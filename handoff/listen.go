@@ -7,14 +7,14 @@ import (
 	"sync/atomic"
 )
 
-// inherited is process-wide because the descriptors are: they can be taken once.
-var inherited = sync.OnceValue(func() *inheritance {
+// leftSockets is process-wide because the descriptors are: they can be taken once.
+var leftSockets = sync.OnceValue(func() *inheritance {
 	i := inherit(os.Getenv)
 	taken.Store(i)
 	return i
 })
 
-// taken is what inherited has given, for Ready, which must not take anything: an app may use tableflip itself.
+// taken is what leftSockets has given, for Ready, which must not take anything: an app may use tableflip itself.
 var taken atomic.Pointer[inheritance]
 
 // Listen is net.Listen for an app that may have a supervisor: if one left a socket that is bound to addr, Listen
@@ -30,12 +30,12 @@ var taken atomic.Pointer[inheritance]
 //
 // Errors are those of net.Listen. If a socket was inherited and nobody has asked for it, EADDRINUSE names it.
 func Listen(network, addr string) (net.Listener, error) {
-	return inherited().listen(network, addr)
+	return leftSockets().listen(network, addr)
 }
 
 // ListenPacket is Listen for the packet networks udp, udp4, udp6 and unixgram, and for a packet socket by "fd".
 func ListenPacket(network, addr string) (net.PacketConn, error) {
-	return inherited().listenPacket(network, addr)
+	return leftSockets().listenPacket(network, addr)
 }
 
 // ListenNamed is Listen for the socket with this name, whatever address it is bound to. The name is NAME= in front of
@@ -44,10 +44,10 @@ func ListenPacket(network, addr string) (net.PacketConn, error) {
 //
 // Only the systemd dialect has names.
 func ListenNamed(name, network, addr string) (net.Listener, error) {
-	return inherited().named(name, network, addr)
+	return leftSockets().named(name, network, addr)
 }
 
 // ListenPacketNamed is ListenNamed for the packet networks udp, udp4, udp6 and unixgram.
 func ListenPacketNamed(name, network, addr string) (net.PacketConn, error) {
-	return inherited().namedPacket(name, network, addr)
+	return leftSockets().namedPacket(name, network, addr)
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
@@ -158,7 +159,7 @@ func inheritOne(t *testing.T, socket any) *inheritance {
 	}
 	t.Cleanup(func() {
 		for _, s := range i.sockets {
-			unix.Close(s.fd)
+			unix.Close(s.FD)
 		}
 	})
 	return i
@@ -264,7 +265,7 @@ func TestAddressInUseNamesWhatNobodyAskedFor(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			original, bound := openSocket(t, network, "127.0.0.1:0")
 			i := inheritOne(t, original)
-			i.sockets[0].name = "web"
+			i.sockets[0].Name = "web"
 			_, port, _ := net.SplitHostPort(bound)
 			_, err := listenOn(t, i, network, "0.0.0.0:"+port)
 			want := "web=" + strings.TrimSuffix(network, "4") + "://127.0.0.1:" + port
@@ -369,7 +370,7 @@ func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 func TestSocketsThatNobodyAsksForAreCloseOnExec(t *testing.T) {
 	original, _ := openSocket(t, "tcp4", "127.0.0.1:0")
 	i := inheritOne(t, original)
-	if !apptest.CloseOnExec(i.sockets[0].fd) {
+	if !apptest.CloseOnExec(i.sockets[0].FD) {
 		t.Error("programs that the app starts get its sockets")
 	}
 }
@@ -556,7 +557,8 @@ func TestAppsImportNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for imported := range strings.FieldsSeq(string(out)) {
-		if imported != "github.com/gracerun/grace/handoff" && !strings.HasPrefix(imported, "golang.org/x/sys/") {
+		ours := imported == "github.com/gracerun/grace/handoff" || strings.HasPrefix(imported, "github.com/gracerun/grace/handoff/")
+		if !ours && !strings.HasPrefix(imported, "golang.org/x/sys/") {
 			t.Errorf("%s is imported", imported)
 		}
 	}
@@ -596,7 +598,7 @@ func TestMoreDescriptorsThanCanBeOpenAreRefused(t *testing.T) {
 
 // As many as can be open may be told of, and what is not open takes no memory.
 func TestDescriptorsThatAreNotOpenTakeNoMemory(t *testing.T) {
-	most := strconv.Itoa(descriptorLimit())
+	most := strconv.Itoa(inherited.DescriptorLimit())
 	for name, variables := range map[string]map[string]string{
 		"systemd":        {"LISTEN_PID": strconv.Itoa(os.Getpid()), "LISTEN_FDS": most},
 		"einhorn":        {"EINHORN_MASTER_PID": strconv.Itoa(os.Getppid()), "EINHORN_FD_COUNT": most},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +36,7 @@ type Listener struct {
 // most 5 seconds, and its first IPv4 address taken, or the first one.
 func Bind(a Address) (*Listener, error) {
 	switch {
-	case a.Network == descriptor:
+	case a.Network == inherited.Network:
 		return bindPassed(a)
 	case a.unix():
 		return bindUnix(a)

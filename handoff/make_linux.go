@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,7 +52,7 @@ func (s *Steering) makeAt(m Member, a Address, host netip.AddrPort) (int, error)
 
 // bindMade makes the socket listen through a duplicate, which the group keeps.
 func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
-	sockaddr, err := inetSockaddr(host)
+	sockaddr, err := inetaddr.Sockaddr(host)
 	if err != nil {
 		return fmt.Errorf("cannot bind %s: %w", l.address.Addr, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"syscall"
 
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,5 +60,5 @@ func bindAny(fd int) (uint16, error) {
 	if err != nil {
 		return 0, err
 	}
-	return inetAddrPort(bound).Port(), nil
+	return inetaddr.Of(bound).Port(), nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"golang.org/x/sys/unix"
 )
 
@@ -311,7 +312,7 @@ func (w *world) accepts(sockets []*aSocket, conn net.Conn) bool {
 		for _, s := range sockets {
 			for fd, from, err := unix.Accept4(s.fds[0], unix.SOCK_CLOEXEC); err == nil; fd, from, err = unix.Accept4(s.fds[0], unix.SOCK_CLOEXEC) {
 				apptest.Must(w.T, unix.Close(fd))
-				if inetAddrPort(from).Port() == port {
+				if inetaddr.Of(from).Port() == port {
 					return true
 				}
 			}

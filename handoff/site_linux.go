@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
@@ -79,7 +80,7 @@ func siteOf(fd int) (site, error) {
 	if err != nil {
 		return site{}, err
 	}
-	return siteAt(fd, inetAddrPort(name))
+	return siteAt(fd, inetaddr.Of(name))
 }
 
 // siteWanted reads where a bind of the socket will put it; false for what cannot be steered, and for a socket that is bound
@@ -108,7 +109,7 @@ func isBound(fd int) (bool, error) {
 	if at, ok := name.(*unix.SockaddrUnix); ok {
 		return at.Name != "" && at.Name != "@", nil // so package unix calls none
 	}
-	return inetAddrPort(name).Port() != 0, nil
+	return inetaddr.Of(name).Port() != 0, nil
 }
 
 // NamesPort reports whether a sockaddr has a port of the internet's. What is bound to any other cannot be steered.

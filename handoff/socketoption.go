@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,7 +60,7 @@ func (a *Address) checkSocketOptions() error {
 		if strings.HasPrefix(o.Name, "keepalive-") && !slices.Contains(a.Options, SocketOption{"keepalive", 1}) {
 			return fmt.Errorf("%s does nothing without keepalive=true", o.Name)
 		}
-		if k, _ := optionNamed(o.Name); a.Network != descriptor && !k.fits(a) {
+		if k, _ := optionNamed(o.Name); a.Network != inherited.Network && !k.fits(a) {
 			return a.unfit(o.Name)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"golang.org/x/sys/unix"
 )
 
@@ -95,7 +96,7 @@ func (a *appSocket) bind(s *Steering, m Member, at netip.AddrPort) (Decision, er
 	if (err != nil) != (decision == Conflict) {
 		a.t.Fatal(decision, err)
 	}
-	sockaddr, err := inetSockaddr(at)
+	sockaddr, err := inetaddr.Sockaddr(at)
 	apptest.Must(a.t, err)
 	return decision, unix.Bind(a.fd, sockaddr)
 }
@@ -127,7 +128,7 @@ func reservePort(t *testing.T, host string) netip.AddrPort {
 	a := newAppSocket(t, family)
 	apptest.Must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	apptest.Must(t, unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
-	sockaddr, err := inetSockaddr(at)
+	sockaddr, err := inetaddr.Sockaddr(at)
 	apptest.Must(t, err)
 	apptest.Must(t, unix.Bind(a.fd, sockaddr))
 	return at
@@ -417,7 +418,7 @@ func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
 	taken, free := apptest.FreePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.2")
 	a := newAppSocket(t, unix.AF_INET)
 	squatter := newAppSocket(t, unix.AF_INET) // which does not listen: only bind shows that it is there
-	sockaddr, err := inetSockaddr(taken)
+	sockaddr, err := inetaddr.Sockaddr(taken)
 	apptest.Must(t, err)
 	apptest.Must(t, unix.Bind(squatter.fd, sockaddr))
 	if decision, err := a.bind(s, m, taken); decision != Steered || !errors.Is(err, unix.EADDRINUSE) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -147,7 +148,7 @@ func (s *successor) again() error {
 func leaking() []int {
 	var fds []int
 	for fd := 3; fd < 256; fd++ {
-		if isOpen(fd) && !apptest.CloseOnExec(fd) {
+		if inherited.IsOpen(fd) && !apptest.CloseOnExec(fd) {
 			fds = append(fds, fd)
 		}
 	}
