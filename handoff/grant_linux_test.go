@@ -1,7 +1,6 @@
 package handoff
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,11 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/cloudflare/tableflip"
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"github.com/gracerun/grace/handoff/sockdiag"
@@ -24,7 +21,7 @@ import (
 func init() {
 	apptest.Roles["reader"] = reader
 	apptest.Roles["idler"] = func() {}
-	apptest.Roles["flipper"] = flipper
+	apptest.Roles["flipper"] = func() { apptest.Flipper(func([]string) string { return "what?" }) }
 	apptest.Roles["inetd service"] = inetdService
 }
 
@@ -42,33 +39,17 @@ func reader() {
 		if words[2] == "udp" || words[2] == "unixgram" {
 			listen = func(network, addr string) (any, error) { return ListenPacket(network, addr) }
 		}
-		return inodeOrError(listen(words[2], words[3]))
+		return apptest.InodeOrError(listen(words[2], words[3]))
 	})
 }
 
 func activated(name string) string {
 	for _, f := range activation.Files(false) {
 		if f.Name() == name {
-			return inodeOrError(f, nil)
+			return apptest.InodeOrError(f, nil)
 		}
 	}
 	return "no " + name
-}
-
-// inodeOrError takes what listening functions return.
-func inodeOrError(socket any, err error) string {
-	if err != nil {
-		return err.Error()
-	}
-	raw, err := socket.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return err.Error()
-	}
-	var stat unix.Stat_t
-	if err := raw.Control(func(fd uintptr) { unix.Fstat(int(fd), &stat) }); err != nil {
-		return err.Error()
-	}
-	return fmt.Sprint(stat.Ino)
 }
 
 func TestGrantedSocketsAreFound(t *testing.T) {
@@ -139,7 +120,7 @@ func inetdService() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(inodeOrError(ln, nil), len(openFiles()))
+	fmt.Println(apptest.InodeOrError(ln, nil), len(openFiles()))
 }
 
 // openFiles are the sockets of this process, by inode.
@@ -155,64 +136,6 @@ func TestSocketOnStdin(t *testing.T) {
 	if got, want := service.Hear(t), fmt.Sprint(l.Inode(), 1); got != want {
 		t.Errorf("the app's socket and their number are %s, not %s", got, want)
 	}
-}
-
-// flipper is an app on the real tableflip library, which does one step of its life an order.
-func flipper() {
-	upgrader, err := tableflip.New(tableflip.Options{})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	apptest.Obey(func(order string) string {
-		words := strings.Fields(order)
-		switch words[0] {
-		case "parent?":
-			return fmt.Sprint(upgrader.HasParent())
-		case "listen":
-			return inodeOrError(upgrader.Listen(words[1], words[2]))
-		case "packet":
-			return inodeOrError(upgrader.ListenPacket(words[1], words[2]))
-		case "ready":
-			return fmt.Sprint(upgrader.Ready())
-		case "upgrade":
-			return fmt.Sprint(upgradeToHeir(upgrader, strings.TrimPrefix(order, "upgrade ")))
-		case "handoff":
-			return fmt.Sprint(useHandoff(words[1]))
-		case "alone":
-			ctx, cancel := context.WithTimeout(context.Background(), apptest.Patience)
-			defer cancel()
-			return fmt.Sprint(upgrader.WaitForParent(ctx))
-		}
-		return "what?"
-	})
-}
-
-// upgradeToHeir replaces the flipper by an app that knows handoff alone.
-func upgradeToHeir(upgrader *tableflip.Upgrader, asks string) error {
-	os.Args[0] = "/proc/self/exe"
-	os.Setenv(apptest.RoleVariable, "heir")
-	os.Setenv("HEIR", asks)
-	for {
-		// The library hears of its own Ready a little later.
-		err := upgrader.Upgrade()
-		if err == nil || err.Error() != "process is not ready yet" {
-			return err
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// useHandoff is what other parts of an app on tableflip may do.
-func useHandoff(call string) error {
-	if call == "ready" {
-		return Ready()
-	}
-	ln, err := Listen("tcp", "127.0.0.1:0")
-	if err == nil {
-		err = ln.Close()
-	}
-	return err
 }
 
 func TestTableflipAppTakesItsSocketsAndGetsReady(t *testing.T) {
@@ -292,5 +215,18 @@ func TestMoreTableflipNamesThanAPipeHolds(t *testing.T) {
 	listeners := slices.Repeat(known(t, nil, "unix:///"+strings.Repeat("p", 100)), 1000)
 	if g, err := d.Issue(Issue{Listeners: listeners}); err == nil || !strings.Contains(err.Error(), "1000 sockets") {
 		t.Errorf("%+v, %v", g, err)
+	}
+}
+
+func TestAwaitReadyWithoutThePipe(t *testing.T) {
+	grant := issue(t, nil)
+	if err := grant.AwaitReady(); grant.TellsReady() || err == nil {
+		t.Errorf("tells %v, %v", grant.TellsReady(), err)
+	}
+	grant = issue(t, []string{"tableflip"})
+	_, err := grant.given[0].Write([]byte{7})
+	apptest.Must(t, err)
+	if err := grant.AwaitReady(); err == nil || !strings.Contains(err.Error(), "byte 7") {
+		t.Errorf("another byte: %v", err)
 	}
 }

@@ -38,13 +38,13 @@ type bequest struct {
 func heir() {
 	var listeners []net.Listener
 	for word := range strings.FieldsSeq(os.Getenv("HEIR")) {
-		socket, err := ask(strings.Split(word, ","))
+		got, err := ask(strings.Split(word, ","))
 		if err != nil {
 			json.NewEncoder(os.Stdout).Encode(bequest{Error: err.Error()})
 			continue
 		}
-		json.NewEncoder(os.Stdout).Encode(bequest{Inode: inodeBehind(socket)})
-		if ln, ok := socket.(net.Listener); ok {
+		json.NewEncoder(os.Stdout).Encode(bequest{Inode: apptest.InodeBehind(got)})
+		if ln, ok := got.(net.Listener); ok {
 			listeners = append(listeners, ln)
 		}
 	}
@@ -91,34 +91,6 @@ func systemdHeir() {
 	panic(syscall.Exec("/proc/self/exe", os.Args[:1], os.Environ()))
 }
 
-func control(socket any, f func(fd int)) {
-	if l, ok := socket.(interface{ FD() int }); ok {
-		f(l.FD())
-		return
-	}
-	raw, err := socket.(syscall.Conn).SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { f(int(fd)) })
-	}
-	if err != nil {
-		panic(err)
-	}
-}
-
-// inodeBehind gives 0 for nil.
-func inodeBehind(socket any) uint64 {
-	if socket == nil {
-		return 0
-	}
-	var stat unix.Stat_t
-	control(socket, func(fd int) {
-		if err := unix.Fstat(fd, &stat); err != nil {
-			panic(err)
-		}
-	})
-	return uint64(stat.Ino)
-}
-
 // openSocket binds a stream or packet socket that is closed with the test.
 func openSocket(t *testing.T, network, addr string) (socket any, bound string) {
 	t.Helper()
@@ -139,7 +111,7 @@ func openSocket(t *testing.T, network, addr string) (socket any, bound string) {
 func bequeath(t *testing.T, socket any) (fd int) {
 	t.Helper()
 	var err error
-	control(socket, func(original int) { fd, err = unix.FcntlInt(uintptr(original), unix.F_DUPFD, 3) })
+	apptest.Control(socket, func(original int) { fd, err = unix.FcntlInt(uintptr(original), unix.F_DUPFD, 3) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +208,7 @@ func TestInheritedSocketIsFoundByItsAddress(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found := inodeBehind(socket) == inodeBehind(original); found != tt.found {
+			if found := apptest.InodeBehind(socket) == apptest.InodeBehind(original); found != tt.found {
 				t.Errorf("found is %v, not %v", found, tt.found)
 			}
 		})
@@ -295,7 +267,7 @@ func TestClosedInheritedListenerLeavesItsPath(t *testing.T) {
 func TestStrangeDescriptorsAreLeftAlone(t *testing.T) {
 	listener, addr := openSocket(t, "tcp4", "127.0.0.1:0")
 	var own int
-	control(listener, func(fd int) { own = fd })
+	apptest.Control(listener, func(fd int) { own = fd })
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -464,12 +436,12 @@ func TestSocketsByName(t *testing.T) {
 	variables := []string{"LISTEN_FDS=4", "LISTEN_FDNAMES=dns:web:dns"}
 	got := startHeir(t, "systemd heir", []any{first, web, second}, variables, asks)
 	for n, want := range map[int]any{0: first, 1: second, 4: web} {
-		if got[n].Inode != inodeBehind(want) {
+		if got[n].Inode != apptest.InodeBehind(want) {
 			t.Errorf("%s gives another socket", asks[n])
 		}
 	}
 	for _, n := range []int{2, 3} {
-		if got[n].Error != "" || got[n].Inode == inodeBehind(web) {
+		if got[n].Error != "" || got[n].Inode == apptest.InodeBehind(web) {
 			t.Errorf("%s gives %+v, not a new socket", asks[n], got[n])
 		}
 	}

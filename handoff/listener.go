@@ -106,10 +106,17 @@ func (l *Listener) revive() error {
 	return l.reviveInet()
 }
 
-func listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.backlog()) }
+// adopt makes a Listener of a socket that listens at the address. The Listener owns the descriptor.
+func adopt(a Address, fd int, bound string, inode uint64) *Listener {
+	l := &Listener{address: a, fd: fd, bound: bound}
+	l.inode.Store(inode)
+	return l
+}
 
-// backlog takes 0 as the longest queue: the kernels cut a negative number to their somaxconn.
-func (a Address) backlog() int {
+func listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.queueLength()) }
+
+// queueLength takes a backlog of 0 as the longest queue: the kernels cut a negative number to their somaxconn.
+func (a Address) queueLength() int {
 	if a.Backlog == 0 {
 		return -1
 	}

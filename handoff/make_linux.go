@@ -45,53 +45,53 @@ func (s *Steering) makeAt(m Member, a Address, host netip.AddrPort) (int, error)
 		return -1, err
 	}
 	if err := s.bindMade(m, l, host); err != nil {
-		return -1, errors.Join(err, unix.Close(l.fd))
+		return -1, errors.Join(err, unix.Close(l.FD()))
 	}
-	return l.fd, nil
+	return l.FD(), nil
 }
 
 // bindMade makes the socket listen through a duplicate, which the group keeps.
 func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
 	sockaddr, err := inetaddr.Sockaddr(host)
 	if err != nil {
-		return fmt.Errorf("cannot bind %s: %w", l.address.Addr, err)
+		return fmt.Errorf("cannot bind %s: %w", l.Address().Addr, err)
 	}
 	b, err := s.shareMade(m, l, host)
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(l.fd, sockaddr); err != nil {
-		return explainInet(l.address, host, err)
+	if err := unix.Bind(l.FD(), sockaddr); err != nil {
+		return explainInet(l.Address(), host, err)
 	}
-	if b.site, err = siteOf(l.fd); err != nil {
-		return fmt.Errorf("cannot read the address of %s: %w", l.address.Addr, err)
+	if b.site, err = siteOf(l.FD()); err != nil {
+		return fmt.Errorf("cannot read the address of %s: %w", l.Address().Addr, err)
 	}
-	if err := listen(l.fd, l.address.Backlog); err != nil {
-		return explainInet(l.address, b.site.at, err)
+	if err := listen(l.FD(), l.Address().Backlog); err != nil {
+		return explainInet(l.Address(), b.site.at, err)
 	}
-	duplicate, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0)
+	duplicate, err := unix.FcntlInt(uintptr(l.FD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("cannot keep a socket for %s: %w", l.address.Addr, err)
+		return fmt.Errorf("cannot keep a socket for %s: %w", l.Address().Addr, err)
 	}
-	s.made[l.address.Name] = b.site.at
+	s.made[l.Address().Name] = b.site.at
 	return s.join(b.site, &seat{ownership: makeFor(m), fd: duplicate, inode: b.inode, uid: b.uid})
 }
 
 func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*binding, error) {
 	if err := l.setInetOptions(host.Addr()); err != nil {
-		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
+		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
 	}
-	_, uid, err := identity(l.fd)
+	_, uid, err := identity(l.FD())
 	if err != nil {
 		return nil, err
 	}
 	b := &binding{Member: m, inode: l.Inode(), uid: uid}
-	if b.site, err = siteAt(l.fd, host); err != nil {
-		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
+	if b.site, err = siteAt(l.FD(), host); err != nil {
+		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
 	}
-	decision, err := s.share(b, l.fd)
+	decision, err := s.share(b, l.FD())
 	if decision == Conflict {
-		err = explainInet(l.address, host, unix.EADDRINUSE)
+		err = explainInet(l.Address(), host, unix.EADDRINUSE)
 	}
 	return b, err
 }
@@ -200,8 +200,8 @@ func (s *seat) duplicateLike(fd int) (int, error) {
 func (s *Steering) Own(m Member, l *Listener) (*Listener, error) {
 	fd, err := s.vacant(m, l)
 	if err == nil && fd < 0 {
-		a := l.address
-		a.Addr = l.bound
+		a := l.Address()
+		a.Addr = l.Bound()
 		fd, err = s.Make(m, a)
 	}
 	if err != nil {
@@ -211,13 +211,11 @@ func (s *Steering) Own(m Member, l *Listener) (*Listener, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	own := &Listener{address: l.address, fd: fd, bound: l.bound}
-	own.inode.Store(inode)
-	return own, nil
+	return adopt(l.Address(), fd, l.Bound(), inode), nil
 }
 
 func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
-	at, err := siteOf(l.fd)
+	at, err := siteOf(l.FD())
 	if err != nil {
 		return -1, err
 	}
@@ -231,7 +229,7 @@ func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
 		return -1, err
 	}
 	seat.promise(m, g.selected)
-	if err := s.listenAgain(g, seat, m, l.address.backlog()); err != nil {
+	if err := s.listenAgain(g, seat, m, l.Address().queueLength()); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil

@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,30 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketOptionCases are all options, each with a value that differs from the kernel's own.
-var socketOptionCases = map[string]struct {
-	value         string
-	level, option int
-	want          int
-	listener      bool // it is the listener's own, and no connection has it
-}{
-	"nodelay":            {"false", unix.IPPROTO_TCP, unix.TCP_NODELAY, 0, false},
-	"keepalive":          {"true", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, false},
-	"keepalive-time":     {"17s", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 17, false},
-	"keepalive-interval": {"13s", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 13, false},
-	"keepalive-probes":   {"3", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3, false},
-	"user-timeout":       {"1500ms", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1500, false},
-	"receive-buffer":     {"16K", unix.SOL_SOCKET, unix.SO_RCVBUF, 32 << 10, false},
-	"send-buffer":        {"24K", unix.SOL_SOCKET, unix.SO_SNDBUF, 48 << 10, false},
-	"mark":               {"0x10", unix.SOL_SOCKET, unix.SO_MARK, 16, false},
-	"defer-accept":       {"1s", unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1, true},
-	"fastopen":           {"7", unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 7, true},
-	"freebind":           {"true", unix.IPPROTO_IP, unix.IP_FREEBIND, 1, true},
-}
-
 func TestEverySocketOptionHasACase(t *testing.T) {
 	for _, k := range optionKinds() {
-		if _, ok := socketOptionCases[k.name]; !ok {
+		if _, ok := apptest.SocketOptions[k.name]; !ok {
 			t.Errorf("no test sets %s", k.name)
 		}
 	}
@@ -43,10 +21,10 @@ func TestEverySocketOptionHasACase(t *testing.T) {
 // query gives a network the options of all cases that it can have.
 func query(a Address) string {
 	var options []string
-	for _, name := range slices.Sorted(maps.Keys(socketOptionCases)) {
+	for _, name := range slices.Sorted(maps.Keys(apptest.SocketOptions)) {
 		k, _ := optionNamed(name)
 		if k.fits(&a) && !(k.early && a.Network == "fd") {
-			options = append(options, name+"="+socketOptionCases[name].value)
+			options = append(options, name+"="+apptest.SocketOptions[name].Value)
 		}
 	}
 	return strings.Join(options, "&")
@@ -69,18 +47,6 @@ func TestConnectionsHaveTheOptionsOfTheirListener(t *testing.T) {
 			apptest.Must(t, l.Revive())
 			return l.FD(), l.Bound()
 		},
-		"steered": func(t *testing.T, options string) (int, string) {
-			l := reserve(t, "127.0.0.1:0?steer=true&"+options)
-			return own(t, newSteering(t), first, l).fd, l.Bound()
-		},
-		"steered, of a second generation": func(t *testing.T, options string) (int, string) {
-			s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true&"+options)
-			own(t, s, first, l)
-			successor := own(t, s, second, l)
-			_, err := s.Cutover(2)
-			apptest.Must(t, err)
-			return successor.fd, l.Bound()
-		},
 		"passed": func(t *testing.T, options string) (int, string) {
 			passed := hold(t, "127.0.0.1:0?nodelay=false")
 			pass(t, "web", passed.FD())
@@ -89,57 +55,17 @@ func TestConnectionsHaveTheOptionsOfTheirListener(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			network := Address{Network: "tcp", Steer: strings.HasPrefix(name, "steered")}
+			network := Address{Network: "tcp"}
 			if name == "passed" {
 				network.Network = "fd"
 			}
-			checkOptions(t, query(network), open)
+			apptest.CheckOptions(t, query(network), open)
 			fd, bound := open(t, "")
-			if got := optionOf(t, acceptFrom(t, fd, bound), unix.IPPROTO_TCP, unix.TCP_NODELAY); got == 0 {
+			if got := apptest.OptionOf(t, apptest.AcceptFrom(t, fd, bound), unix.IPPROTO_TCP, unix.TCP_NODELAY); got == 0 {
 				t.Error("without an option Nagle's algorithm is on")
 			}
 		})
 	}
-}
-
-func checkOptions(t *testing.T, options string, open func(t *testing.T, options string) (int, string)) {
-	t.Helper()
-	fd, bound := open(t, options)
-	connection := acceptFrom(t, fd, bound)
-	if !strings.Contains(options, "send-buffer") {
-		t.Errorf("only %s is set", options)
-	}
-	for option := range strings.SplitSeq(options, "&") {
-		name, _, _ := strings.Cut(option, "=")
-		want, of := socketOptionCases[name], connection
-		if want.listener {
-			of = fd
-		}
-		if got := optionOf(t, of, want.level, want.option); got != want.want {
-			t.Errorf("%s is %d, not %d", option, got, want.want)
-		}
-	}
-}
-
-// acceptFrom gives the server's end of a new connection, on which the client has sent something: defer-accept waits for that.
-func acceptFrom(t *testing.T, fd int, bound string) int {
-	t.Helper()
-	conn := connect(t, netip.MustParseAddrPort(bound), 0)
-	t.Cleanup(func() { conn.Close() })
-	_, err := conn.Write([]byte("hello"))
-	apptest.Must(t, err)
-	apptest.Must(t, unix.SetNonblock(fd, false))
-	accepted, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
-	apptest.Must(t, err)
-	t.Cleanup(func() { unix.Close(accepted) })
-	return accepted
-}
-
-func optionOf(t *testing.T, fd, level, option int) int {
-	t.Helper()
-	value, err := unix.GetsockoptInt(fd, level, option)
-	apptest.Must(t, err)
-	return value
 }
 
 func TestSocketOptionsOfOtherSockets(t *testing.T) {
@@ -174,16 +100,5 @@ func TestBufferThatIsNotAllowedIsRefused(t *testing.T) {
 	}
 	if got := unprivileged.Ask(t, "127.0.0.1:0?send-buffer=8K"); !strings.HasPrefix(got, "127.0.0.1:") {
 		t.Error(got)
-	}
-}
-
-// A socket in the place of an app's own cannot know its options.
-func TestFreshSocketsDoNotDelay(t *testing.T) {
-	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	fd, err := s.Fresh(first, rawSockaddr(at))
-	apptest.Must(t, err)
-	defer unix.Close(fd)
-	if optionOf(t, fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) == 0 {
-		t.Error("Nagle's algorithm is on")
 	}
 }

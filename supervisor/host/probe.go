@@ -56,7 +56,7 @@ func (v *vigil) probe(attempt int) string {
 // probeAll wants a connection to be accepted on every socket of the instance: an
 // accept loop that runs takes it from the queue.
 func (v *vigil) probeAll(ctx context.Context, connections int) string {
-	sockets := slices.DeleteFunc(v.sockets(), func(s socket) bool { return s.address == "" })
+	sockets := slices.DeleteFunc(v.sockets(), func(s awaitedSocket) bool { return s.address == "" })
 	if missing := v.unopened(sockets); len(missing) > 0 {
 		return "nothing in it listens on " + strings.Join(missing, ", ")
 	}

@@ -163,7 +163,7 @@ func (v *vigil) awaitTouch() {
 // on, or with why that cannot be told now, until it is satisfied, and returns
 // false if it never was.
 func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
-	var sockets []socket
+	var sockets []awaitedSocket
 	var lookout *childproc.Lookout
 	for {
 		if now := v.sockets(); lookout == nil || !slices.Equal(now, sockets) {

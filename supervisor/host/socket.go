@@ -10,7 +10,7 @@ import (
 )
 
 // socket is one that an instance has to wait on before it is ready.
-type socket struct {
+type awaitedSocket struct {
 	inode   uint64
 	place   string // of a captured one: address or path
 	address string // of a TCP one, as host:port
@@ -18,10 +18,10 @@ type socket struct {
 }
 
 // sockets are the held ones and those that the instance has opened by now.
-func (v *vigil) sockets() []socket {
-	var all []socket
+func (v *vigil) sockets() []awaitedSocket {
+	var all []awaitedSocket
 	for _, l := range v.apps.Listeners {
-		s := socket{inode: l.Inode(), name: fmt.Sprintf("%s (%s)", l.Name(), l.Bound())}
+		s := awaitedSocket{inode: l.Inode(), name: fmt.Sprintf("%s (%s)", l.Name(), l.Bound())}
 		if strings.HasPrefix(l.Network(), "tcp") {
 			s.address = l.Bound()
 		}
@@ -38,8 +38,8 @@ func (v *vigil) sockets() []socket {
 	return all
 }
 
-func steeredSocket(s handoff.SteeredSocket) socket {
-	steered := socket{inode: s.Inode, place: s.At(), name: s.At()}
+func steeredSocket(s handoff.SteeredSocket) awaitedSocket {
+	steered := awaitedSocket{inode: s.Inode, place: s.At(), name: s.At()}
 	if s.Path == "" {
 		steered.address = s.At()
 	}
@@ -47,15 +47,15 @@ func steeredSocket(s handoff.SteeredSocket) socket {
 }
 
 // before are the sockets of the generation that is to be replaced.
-func (v *vigil) before() []socket {
-	var all []socket
+func (v *vigil) before() []awaitedSocket {
+	var all []awaitedSocket
 	for _, s := range v.apps.Steering.Sockets(v.app.start.Predecessor) {
 		all = append(all, steeredSocket(s))
 	}
 	return all
 }
 
-func inodes(sockets []socket) []uint64 {
+func inodes(sockets []awaitedSocket) []uint64 {
 	var numbers []uint64
 	for _, s := range sockets {
 		numbers = append(numbers, s.inode)
@@ -65,7 +65,7 @@ func inodes(sockets []socket) []uint64 {
 
 // unopened are the addresses where those that came before have listened, and the
 // instance does not yet.
-func (v *vigil) unopened(opened []socket) []string {
+func (v *vigil) unopened(opened []awaitedSocket) []string {
 	if v.apps.Steering == nil || v.apps.Options.capturesBeside() && v.opensNoMore() {
 		return nil
 	}
@@ -120,7 +120,7 @@ func (v *vigil) forgetClosed() {
 }
 
 // opened reports whether the app has made the socket itself.
-func (v *vigil) opened(s socket) bool {
+func (v *vigil) opened(s awaitedSocket) bool {
 	held := func(l *handoff.Listener) bool { return l.Bound() == s.place }
 	return s.place != "" && !slices.ContainsFunc(v.apps.Held, held)
 }
@@ -131,7 +131,7 @@ func (v *vigil) opensNoMore() bool {
 	return v.hasSaidSo() || time.Since(v.begun) >= v.apps.Options.Readiness.FirstSocket
 }
 
-func unseen(sockets []socket, seen []bool) []string {
+func unseen(sockets []awaitedSocket, seen []bool) []string {
 	var names []string
 	for i, s := range sockets {
 		if i >= len(seen) || !seen[i] {
