@@ -17,7 +17,7 @@ func openControl(o *Options) (*control.Socket, error) {
 		return nil, err
 	}
 	if err != nil {
-		o.Log.Warn().Str("why", err.Error()).Msg("no control socket: grace upgrade, status and stop cannot reach this grace")
+		o.Log.Warn().Str("why", err.Error()).Msg("no control socket: grace upgrade, status and stop cannot reach this grace process")
 		return nil, nil
 	}
 	o.Name = s.Name
@@ -85,10 +85,10 @@ func (c *counter) look() {
 	if c.socket != nil && c.socket.There() {
 		return
 	}
-	text, err := "the control socket was made anew", c.renew()
+	text, err := "the control socket was created again", c.renew()
 	why := ""
 	if err != nil {
-		text, why = "no control socket: grace upgrade, status and stop cannot reach this grace", err.Error()
+		text, why = "no control socket: grace upgrade, status and stop cannot reach this grace process", err.Error()
 	}
 	if err == nil || why != c.told {
 		c.desk.loop.post(machine.Noticed{Text: text, Why: why})

@@ -58,7 +58,7 @@ func eventFor(r control.Request) (func(request int) machine.Event, error) {
 		}
 		return func(request int) machine.Event { return machine.StopRequested{Request: request} }, nil
 	}
-	return nil, errors.New("this grace cannot do that")
+	return nil, errors.New("this version of grace does not know that request")
 }
 
 // Picture is what the machine knows.

@@ -40,7 +40,7 @@ func (h *handover) suspend() <-chan struct{} {
 	var waited []*host.App
 	for _, app := range s.apps.Running {
 		app.Suspended = true
-		s.apps.Attempt(app.Suspend())
+		s.apps.Attempt("cannot suspend capturing", app.Suspend())
 		waited = append(waited, app)
 	}
 	go func() {
@@ -67,7 +67,7 @@ func (h *handover) resume() {
 			continue
 		}
 		app.Suspended = false
-		s.apps.Attempt(app.Resume())
+		s.apps.Attempt("cannot resume capturing", app.Resume())
 		app.Attend()
 	}
 	if !s.loop.over { // or the rest may be under way still
@@ -77,7 +77,7 @@ func (h *handover) resume() {
 	case <-s.patrol.ended:
 		patrol, err := openPatrol(s.listeners, s.loop.post)
 		if err != nil {
-			s.apps.Attempt(err)
+			s.apps.Attempt("cannot watch the listeners", err)
 			return
 		}
 		s.patrol = patrol
@@ -133,10 +133,10 @@ func (h *handover) giveOrCut(d *document, p *parting) (pid int, err error) {
 	pid, err = h.give(d, p)
 	close(given)
 	if failed := <-swept; failed != nil {
-		h.service.apps.Attempt(failed)
+		h.service.apps.Attempt("cannot kill what the successor has started", failed)
 	}
 	if err != nil {
-		h.service.apps.Attempt(h.service.family.KillSuccessors(succession.Variable))
+		h.service.apps.Attempt("cannot kill what the successor has started", h.service.family.KillSuccessors(succession.Variable))
 	}
 	return pid, err
 }
@@ -395,6 +395,6 @@ func (s *service) settleIn(d *document, same bool) {
 	}
 	errs = append(errs, inheritWatchdog(d.PID))
 	if err := errors.Join(errs...); err != nil {
-		s.options.Log.Warn().Str("why", err.Error()).Msg("not everything could be taken over")
+		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot take over everything from the old grace process")
 	}
 }

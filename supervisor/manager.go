@@ -226,7 +226,7 @@ func (m *manager) speak(post func(machine.Event)) {
 	for message := range m.messages {
 		if err := handoff.Notify(message); err != nil && !told {
 			told = true
-			post(machine.Noticed{Text: "cannot tell grace's own service manager", Why: err.Error()})
+			post(machine.Noticed{Text: "cannot notify the service manager", Why: err.Error()})
 		}
 	}
 }

@@ -74,7 +74,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 		want   string
 	}
 	start := []told{
-		{machine.Report{Fact: machine.TroubleNoticed, Said: "the terminal is gone"}, "EXTEND_TIMEOUT_USEC=15000000"},
+		{machine.Report{Fact: machine.TroubleNoticed, Said: "the terminal was closed"}, "EXTEND_TIMEOUT_USEC=15000000"},
 		{machine.Report{Fact: machine.InstanceStarted, Generation: 1, Instance: 1}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: instance started"},
 		{machine.Report{Fact: machine.InstanceNotReady, Generation: 1, Instance: 1, Why: machine.Said("nothing waits")}, "EXTEND_TIMEOUT_USEC=15000000\nSTATUS=starting; generation 1: not ready yet: nothing waits"},
 		{machine.Report{Fact: machine.InstanceNotReady, Generation: 1, Instance: 1, Why: machine.Said("nothing waits")}, "EXTEND_TIMEOUT_USEC=15000000"},

@@ -136,7 +136,7 @@ func (s *signals) meaning(sig syscall.Signal) machine.Event {
 // hangUp tells a closed terminal from somebody who wants an upgrade.
 func (s *signals) hangUp() machine.Event {
 	if s.terminal && !hasTerminal() {
-		s.post(machine.Noticed{Text: "the terminal is gone", Why: "stopping as its shell would"})
+		s.post(machine.Noticed{Text: "the terminal was closed", Why: "grace stops, as a program does whose terminal hangs up"})
 		return machine.StopRequested{}
 	}
 	return machine.UpgradeRequested{}

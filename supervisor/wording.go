@@ -27,19 +27,19 @@ func worded(r machine.Report) line {
 type event string
 
 const (
-	eventServing    event = "serving"    // the first generation is ready
-	eventUpgrading  event = "upgrading"  // a new generation is begun
-	eventUpgraded   event = "upgraded"   // it serves, and will not be undone
-	eventFailed     event = "failed"     // it does not, and was given up; or the first one was
-	eventUndone     event = "undone"     // it did, and the old one has taken over again
-	eventRefused    event = "refused"    // an upgrade was not begun
-	eventSuperseded event = "superseded" // an upgrade gave way to a later one
-	eventCrashed    event = "crashed"    // an instance that served has ended by itself
-	eventRestarting event = "restarting" // another one takes its place
-	eventKilled     event = "killed"     // an instance did not end in time
-	eventDraining   event = "draining"   // a generation finishes what it has
-	eventDrained    event = "drained"    // a generation that served has ended
-	eventStopping   event = "stopping"   // grace was told to stop, or has nothing left to do
+	eventServing    event = "serving"             // the first generation is ready
+	eventUpgrading  event = "upgrading"           // a new generation is begun
+	eventUpgraded   event = "upgraded"            // it serves, and will not be undone
+	eventFailed     event = "failed"              // it does not, and was given up; or the first one was
+	eventUndone     event = "undone"              // it did, and the old one has taken over again
+	eventRefused    event = "refused"             // an upgrade was not begun
+	eventSuperseded event = "superseded"          // an upgrade gave way to a later one
+	eventCrashed    event = "crashed"             // an instance that served has ended by itself
+	eventRestarting event = "restarting instance" // another one takes its place
+	eventKilled     event = "killed"              // an instance did not end in time
+	eventDraining   event = "draining"            // a generation finishes what it has
+	eventDrained    event = "drained"             // a generation that served has ended
+	eventStopping   event = "stopping"            // grace was told to stop, or has nothing left to do
 )
 
 // EventNames lists what a hook can be run for.
@@ -73,16 +73,16 @@ var wordings = map[machine.Fact]struct {
 	machine.InstanceEnded:          {info, "", "instance ended"},
 	machine.InstanceFailed:         {warn, "", "instance ended"},
 	machine.InstanceCrashed:        {warn, eventCrashed, "instance ended"},
-	machine.InstanceWithdrawn:      {warn, "", "instance stops by itself"},
+	machine.InstanceWithdrawn:      {warn, "", "instance stops without being told to"},
 	machine.InstanceRestarting:     {warn, eventRestarting, "restarting"},
 	machine.RestartNotReady:        {warn, "", "restarted instance is not ready"},
-	machine.DrainTimedOut:          {warn, eventKilled, "gave up draining, killing"},
-	machine.KillTimedOut:           {fault, "", "killed, but still there"},
-	machine.WatchdogTimedOut:       {fault, "", "watchdog: no sign of life"},
-	machine.WatchdogLate:           {warn, "", "watchdog: grace was held up itself"},
+	machine.DrainTimedOut:          {warn, eventKilled, "drain timed out, killing the instance"},
+	machine.KillTimedOut:           {fault, "", "instance still running after SIGKILL"},
+	machine.WatchdogTimedOut:       {fault, "", "watchdog: no WATCHDOG=1 in time, killing the instance"},
+	machine.WatchdogLate:           {warn, "", "watchdog: the check ran late, waiting once more"},
 	machine.MainProcessMoved:       {info, "", "main process moved"},
-	machine.RemnantsTold:           {info, "", "processes left behind are told to stop"},
-	machine.ReadinessUnseen:        {warn, "", "cannot see readiness: taken for ready after --ready-delay"},
+	machine.RemnantsTold:           {info, "", "stopping processes that the instance left behind"},
+	machine.ReadinessUnseen:        {warn, "", "cannot detect readiness: the instance counts as ready after --ready-delay"},
 	machine.AppDescribed:           {debug, "", "app says"},
 	machine.FirstReady:             {info, eventServing, "generation ready"},
 	machine.FirstFailed:            {fault, eventFailed, "first generation failed"},
@@ -108,17 +108,17 @@ var wordings = map[machine.Fact]struct {
 	machine.Stopping:               {info, eventStopping, "stopping"},
 	machine.StoppingAtOnce:         {warn, eventStopping, "stopping at once"},
 	machine.StopRepeated:           {warn, "", "stopping at once"},
-	machine.ServingBeforeDrain:     {info, "", "serving on before the drain"},
+	machine.ServingBeforeDrain:     {info, "", "still serving until --drain-delay is over"},
 	machine.AppEnded:               {info, eventStopping, "the app has ended"},
 	machine.ListenerRevived:        {warn, "", "listener %s revived"},
-	machine.ListenerDead:           {fault, "", "listener %s is dead"},
-	machine.ListenerShutDown:       {warn, "", "the app has shut its listener down"},
+	machine.ListenerDead:           {fault, "", "cannot revive listener %s"},
+	machine.ListenerShutDown:       {warn, "", "the app has shut down its listener"},
 	machine.CaptureMissing:         {warn, "", "cannot capture the sockets that the app binds itself"},
 	machine.CaptureFailed:          {fault, "", "cannot capture the app's sockets, so there can be no upgrade"},
 	machine.ReexecWaiting:          {info, "", "reexec waits"},
 	machine.ReexecRefused:          {warn, "", "reexec refused"},
-	machine.ReexecUnsuccessful:     {fault, "", "reexec failed, this grace goes on"},
-	machine.ReexecDone:             {info, "", "another grace takes over"},
+	machine.ReexecUnsuccessful:     {fault, "", "reexec failed, this grace process continues"},
+	machine.ReexecDone:             {info, "", "another grace process takes over"},
 	machine.TakenOver:              {info, "", "taken over"},
 	machine.TroubleNoticed:         {warn, "", "%s"},
 }
@@ -157,27 +157,27 @@ func inFlight(connections, requests *int) string {
 var causeTexts = map[machine.Cause]string{
 	machine.GraceStopping:      "grace is stopping",
 	machine.AskedTwice:         "told to stop a second time",
-	machine.NoPrevious:         "nothing else has served before the current generation",
+	machine.NoPrevious:         "no earlier generation has served that grace could roll back to",
 	machine.NoCapture:          "the app's sockets cannot be captured (" + capturesRemedy + ")",
-	machine.NoSockets:          "grace has no part in the app's sockets, so a second generation could not bind (give --listen, or leave --capture off out)",
+	machine.NoSockets:          "grace neither holds nor captures the app's sockets, so a second generation could not bind them (give --listen, or remove --capture off)",
 	machine.LaterRequest:       "a later request asks for something else",
-	machine.OtherUpgrade:       "another one is under way",
+	machine.OtherUpgrade:       "another upgrade is under way",
 	machine.NotCalm:            "an upgrade or a start is under way",
-	machine.SentStopping:       "it sent STOPPING=1",
-	machine.SuccessorMayFail:   "it takes over again if its successor fails by then",
-	machine.GenerationReturned: "its generation serves again",
-	machine.ConnectionsWait:    "connections wait that came before it was replaced",
-	machine.StopsWhenIdle:      "it is told to stop when its connections are idle",
-	machine.StopsWhenAccepted:  "it is told to stop when it has accepted what waits at the addresses that it has opened itself",
-	machine.StartsWhenAwaited:  "no instance of it is ready: one is started again only if connections wait at its addresses",
-	machine.SocketIsNew:        "only a new generation has the new socket",
-	machine.SocketsUnused:      "it was not seen to use the --listen sockets (leave --listen out if the app binds by itself, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)",
-	machine.WentToBackground:   "if it goes on in the background, tell it to stay in the foreground, or to send MAINPID= to NOTIFY_SOCKET",
+	machine.SentStopping:       "the app sent STOPPING=1",
+	machine.SuccessorMayFail:   "the generation serves again if its successor fails within --settle",
+	machine.GenerationReturned: "the generation serves again",
+	machine.ConnectionsWait:    "connections that arrived before the generation was replaced are waiting",
+	machine.StopsWhenIdle:      "the generation gets the stop signal once its connections are idle",
+	machine.StopsWhenAccepted:  "the generation gets the stop signal once it has accepted the connections that wait at the addresses it opened itself",
+	machine.StartsWhenAwaited:  "no instance of the generation is ready: one is restarted only if connections wait at its addresses",
+	machine.SocketIsNew:        "the listener is a new socket, which only a new generation gets",
+	machine.SocketsUnused:      "the app was not seen to use the --listen sockets (leave --listen out if the app binds by itself, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)",
+	machine.WentToBackground:   "if the app continues in the background, configure it to stay in the foreground or to send MAINPID= to NOTIFY_SOCKET",
 	machine.HasDrained:         "drained",
 	machine.HasFailed:          "failed",
 }
 
-const capturesRemedy = "grant the right, see grace doctor, or have grace hold the sockets: --listen"
+const capturesRemedy = "run grace doctor to see which right is missing, or have grace hold the sockets with --listen"
 
 // reasonText is empty without a reason.
 func reasonText(why machine.Reason) string {
@@ -213,7 +213,7 @@ func instanceReason(why machine.Reason) string {
 	case machine.LeftBehind:
 		return host.ListRest(why.Rest)
 	case machine.RequestsInFlight:
-		return fmt.Sprintf("%d requests in flight when it last said", why.Requests)
+		return fmt.Sprintf("%d requests in flight in the app's last report", why.Requests)
 	}
 	return ""
 }
@@ -237,11 +237,11 @@ func generationReason(why machine.Reason) string {
 	case machine.KilledInFlight:
 		return fmt.Sprintf("killed, with %d connections in flight when last counted", why.Connections)
 	case machine.StopsWhenIdleOr:
-		return fmt.Sprintf("it is told to stop when its connections are idle, or %s have passed (--empty) and it has accepted all", why.After)
+		return fmt.Sprintf("the generation gets the stop signal once its connections are idle, or after %s (--empty) once it has accepted all waiting connections", why.After)
 	case machine.TooManyDrain:
 		return fmt.Sprintf("%d generations still drain (--max-draining)", why.Generations)
 	case machine.RunsTheSame:
-		return fmt.Sprintf("it runs the same executable in the same directory as generation %d: %s in %s", why.Generation, why.Executable, why.Dir)
+		return fmt.Sprintf("the new generation runs the same executable in the same directory as generation %d: %s in %s", why.Generation, why.Executable, why.Dir)
 	case machine.RestartPolicy:
 		return "--restart " + string(why.Restart)
 	}
@@ -251,7 +251,7 @@ func generationReason(why machine.Reason) string {
 func socketReason(why machine.Reason) string {
 	switch why := why.(type) {
 	case machine.ShutDownBy:
-		return suspectText(why) + " shut it down; connections in its queue were reset"
+		return suspectText(why) + " shut the listener down; connections in its queue were reset"
 	case machine.NothingListens:
 		return "nothing listens on " + why.Address
 	case machine.CaptureRefused:

@@ -136,9 +136,9 @@ func (a *Apps) bringUnguarded(app *App, l *Launch) error {
 		return err
 	}
 	err := a.launch(app, spec)
-	a.Attempt(errors.Join(app.grant.Started(), app.disown()))
+	a.Attempt("cannot close descriptors of the app", errors.Join(app.grant.Started(), app.disown()))
 	if err == nil {
-		a.Attempt(app.tellOfPredecessor())
+		a.Attempt("cannot tell the app of its predecessor", app.tellOfPredecessor())
 	}
 	return err
 }
@@ -258,7 +258,7 @@ func (a *Apps) watch(app *App, p *childproc.Process) {
 		return
 	}
 	if err := app.ear.catchUp(app.ctx); err != nil {
-		a.Post(machine.Noticed{Text: "the app's last words may be lost", Why: err.Error()})
+		a.Post(machine.Noticed{Text: "cannot read the app's last messages from NOTIFY_SOCKET", Why: err.Error()})
 	}
 	if app.waiting.Err() == nil {
 		if why := joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
@@ -272,7 +272,7 @@ func (a *Apps) watch(app *App, p *childproc.Process) {
 
 // awaitRest returns when nothing is left of a process, or nothing can be known of that for another reason than a shortage.
 func (a *Apps) awaitRest(app *App, p *childproc.Process) {
-	err := a.insist(app, "cannot watch what the app left behind yet", func() error { return p.WaitRest(app.ctx.Done()) })
+	err := a.insist(app, "cannot watch what the app left behind yet, trying again", func() error { return p.WaitRest(app.ctx.Done()) })
 	if err != nil {
 		a.Post(machine.Noticed{Text: "cannot watch what the app left behind", Why: err.Error()})
 	}

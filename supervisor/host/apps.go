@@ -1,6 +1,7 @@
 package host
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,14 +36,14 @@ type Apps struct {
 
 func (a *Apps) Tell(t machine.Tell) {
 	app := a.Running[t.Instance]
-	a.Attempt(app.main().Signal(t.Signal))
+	a.Attempt(fmt.Sprintf("cannot signal instance %d", t.Instance), app.main().Signal(t.Signal))
 	if t.Signal == a.Options.Policy.StopSignal {
 		a.bypass(app, t.Signal)
 	}
 }
 
 func (a *Apps) TellGroup(t machine.TellGroup) {
-	a.Attempt(a.Running[t.Instance].main().SignalGroup(t.Signal))
+	a.Attempt(fmt.Sprintf("cannot signal the process group of instance %d", t.Instance), a.Running[t.Instance].main().SignalGroup(t.Signal))
 }
 
 func (a *Apps) Dismiss(instance int) { a.Running[instance].dismiss() }
@@ -51,7 +52,7 @@ func (a *Apps) Follow(instance int, main *childproc.Process) {
 	late, ok := a.Running[instance]
 	if !ok {
 		late = &App{processes: []*childproc.Process{main}}
-		a.reaping.Go(func() { a.Attempt(late.kill()) })
+		a.reaping.Go(func() { a.Attempt("cannot kill a main process that came too late", late.kill()) })
 		return
 	}
 	late.processes = append(late.processes, main)
@@ -60,7 +61,7 @@ func (a *Apps) Follow(instance int, main *childproc.Process) {
 
 func (a *Apps) Kill(instance int) {
 	app := a.Running[instance]
-	a.Attempt(app.signalAll(syscall.SIGKILL))
+	a.Attempt(fmt.Sprintf("cannot kill instance %d", instance), app.signalAll(syscall.SIGKILL))
 	a.killRest(app)
 }
 
@@ -74,7 +75,7 @@ func (a *Apps) Reap(r machine.Reap) {
 		for _, done := range errands {
 			<-done
 		}
-		a.Attempt(p.Reap())
+		a.Attempt(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
 	})
 }
 
@@ -92,15 +93,15 @@ func (a *Apps) Release(instance int) {
 	}
 	app.cancel()
 	if app.grant != nil {
-		a.Attempt(app.grant.Close())
+		a.Attempt("cannot close the sockets passed to the app", app.grant.Close())
 	}
 	if app.notify != nil {
-		a.Attempt(app.notify.Close())
+		a.Attempt("cannot remove NOTIFY_SOCKET", app.notify.Close())
 	}
 	if app.calls != nil {
-		a.Attempt(app.calls.Close())
+		a.Attempt("cannot end capturing", app.calls.Close())
 	}
-	a.Attempt(app.disown())
+	a.Attempt("cannot close descriptors of the app", app.disown())
 	a.vacate(app)
 	delete(a.Running, instance)
 }
@@ -116,10 +117,10 @@ func (a *Apps) holder(s machine.Start) *App {
 	return nil
 }
 
-// Attempt tells of an error that stops nothing. The loop cannot post to itself.
-func (a *Apps) Attempt(err error) {
+// Attempt reports an error that stops nothing, with what grace cannot do. The loop cannot post to itself.
+func (a *Apps) Attempt(cannot string, err error) {
 	if err != nil {
-		go a.Post(machine.Noticed{Text: "something did not work", Why: err.Error()})
+		go a.Post(machine.Noticed{Text: cannot, Why: err.Error()})
 	}
 }
 

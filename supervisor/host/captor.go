@@ -3,6 +3,7 @@ package host
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -76,10 +77,10 @@ func (c *captor) forget() {
 // giveUp leaves all to the kernel from now on: for this instance it is as if nothing was
 // captured, and it goes on.
 func (c *captor) giveUp(why string) {
-	c.apps.Post(machine.Noticed{Text: "the app is not captured any more", Why: why})
+	c.apps.Post(machine.Noticed{Text: "the app's sockets are no longer captured", Why: why})
 	c.broken = true
 	if err := guarded(c.passAll); err != nil {
-		c.apps.Attempt(errors.Join(err, c.calls.Close()))
+		c.apps.Attempt("cannot end capturing", errors.Join(err, c.calls.Close()))
 	}
 }
 
@@ -376,7 +377,7 @@ func (a *Apps) launch(app *App, spec childproc.Spec) error {
 	if _, err := p.Wait(); err != nil {
 		return err
 	}
-	a.Attempt(p.Reap())
+	a.Attempt(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
 	app.processes = nil
 	a.Uncapturable.Store(true)
 	go a.Post(machine.Uncaptured{Why: err.Error()})

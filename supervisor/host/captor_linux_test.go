@@ -22,7 +22,7 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 	}
 	defer s.Close()
 	a := capturing(t, s, func(ev machine.Event) {
-		if notice, ok := ev.(machine.Noticed); ok && notice.Text == "the app is not captured any more" {
+		if notice, ok := ev.(machine.Noticed); ok && notice.Text == "the app's sockets are no longer captured" {
 			t.Error(notice.Why)
 		}
 	})

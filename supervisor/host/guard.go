@@ -72,21 +72,21 @@ func (a *App) kill() error {
 // loseSight is for a process that cannot be watched any more: it is ended, as grace
 // would never learn of its end.
 func (a *Apps) loseSight(app *App, p *childproc.Process, why string) {
-	a.Post(machine.Noticed{Text: "cannot watch the app, so that it is killed", Why: why})
+	a.Post(machine.Noticed{Text: fmt.Sprintf("cannot watch instance %d, killing it", app.start.Instance), Why: why})
 	if err := p.SignalGroup(syscall.SIGKILL); err != nil {
-		a.Post(machine.Noticed{Text: "something did not work", Why: err.Error()})
+		a.Post(machine.Noticed{Text: fmt.Sprintf("cannot kill instance %d", app.start.Instance), Why: err.Error()})
 	}
 	exit := childproc.Exit{Unknown: true}
 	if err := guarded(func() { exit, _ = p.Wait() }); err != nil {
-		a.Post(machine.Noticed{Text: "something did not work", Why: err.Error()})
+		a.Post(machine.Noticed{Text: fmt.Sprintf("cannot wait for instance %d", app.start.Instance), Why: err.Error()})
 	}
 	a.Post(machine.Exited{Instance: app.start.Instance, PID: p.PID, Exit: exitOf(exit)})
 	err := guarded(func() {
-		a.Attempt(a.insist(app, "cannot kill what the app left behind yet", p.KillRest))
+		a.Attempt("cannot kill what the app left behind", a.insist(app, "cannot kill what the app left behind yet, trying again", p.KillRest))
 		a.awaitRest(app, p)
 	})
 	if err != nil {
-		a.Post(machine.Noticed{Text: "something did not work", Why: err.Error()})
+		a.Post(machine.Noticed{Text: "cannot end what the app left behind", Why: err.Error()})
 	}
 	a.Post(machine.Emptied{Instance: app.start.Instance, PID: p.PID})
 }

@@ -76,7 +76,7 @@ func (h *Hooks) Run(f HookFacts) {
 		case h.waiting <- occasion{hook, h.environment(f)}:
 		default:
 			h.leave()
-			go h.post(machine.Noticed{Text: "hook left out", Why: fmt.Sprintf("%d others wait already: --on %s", hooksWaiting, hook.On)})
+			go h.post(machine.Noticed{Text: fmt.Sprintf("hook skipped: --on %s", hook.On), Why: fmt.Sprintf("%d hooks are waiting to run already", hooksWaiting)})
 		}
 	}
 }
@@ -153,7 +153,7 @@ func (h *Hooks) runOne(ctx context.Context, o occasion) error {
 		said = ": " + text
 	}
 	if err != nil {
-		return fmt.Errorf("cannot run it to its end: %w%s", err, said)
+		return fmt.Errorf("cannot run the command to its end: %w%s", err, said)
 	}
 	if exit.Status() != 0 {
 		return fmt.Errorf("%s%s", exit, said)

@@ -90,7 +90,7 @@ func TestHooksDoNotBlock(t *testing.T) {
 	for range hooksWaiting + 10 {
 		h.Run(HookFacts{Event: "crashed"})
 	}
-	if n, ok := (<-said).(machine.Noticed); !ok || n.Text != "hook left out" {
+	if n, ok := (<-said).(machine.Noticed); !ok || n.Text != "hook skipped: --on crashed" {
 		t.Errorf("%+v", n)
 	}
 	if err := os.Remove(gate); err != nil {

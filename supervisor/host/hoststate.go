@@ -187,7 +187,7 @@ func (a *Apps) CarryOn(s machine.Snapshot) {
 		app.launch, app.waiting, app.dismiss = a.Launches[app.start.Generation].Launch, waiting, dismiss
 		app.Attend()
 		a.lookAfter(app)
-		a.Attempt(app.tellOfPredecessor())
+		a.Attempt("cannot tell the app of its predecessor", app.tellOfPredecessor())
 		for _, p := range app.processes {
 			a.follows(app, p)
 		}

@@ -84,7 +84,7 @@ func (e *ear) listen() {
 func (e *ear) refuse(why string) {
 	if !e.told {
 		e.told = true
-		e.apps.Post(machine.Noticed{Text: "NOTIFY_SOCKET message refused", Why: why + "; more of them are not told"})
+		e.apps.Post(machine.Noticed{Text: "NOTIFY_SOCKET message refused", Why: why + "; further messages that grace refuses are not logged"})
 	}
 }
 

@@ -27,7 +27,7 @@ func (a *Apps) Prepare(order machine.Prepare) {
 	kept, err := Program(0), error(nil)
 	if order.Again != nil {
 		kept, err = a.kept(order.Again.Generation)
-		a.Attempt(err) // the file may be where it was
+		a.Attempt("cannot start the executable that was kept", err) // the file may be where it was
 	}
 	go func() {
 		l, err := a.resolve(p.ctx, order, kept)
@@ -36,7 +36,7 @@ func (a *Apps) Prepare(order machine.Prepare) {
 			return
 		}
 		if l.stays != "" {
-			a.Post(machine.Noticed{Text: "the working directory stays what it was", Why: l.stays})
+			a.Post(machine.Noticed{Text: "the working directory was not changed", Why: l.stays})
 		}
 		p.Launch = l
 		a.Post(machine.Prepared{Generation: order.Generation, Recipe: l.recipe()})

@@ -30,7 +30,7 @@ func (a *Apps) TellRest(t machine.TellRest) {
 		a.vacate(app)
 	}
 	for _, p := range processes { // who has only launched the main process may live
-		a.Attempt(p.Signal(t.Signal))
+		a.Attempt(fmt.Sprintf("cannot signal process %d", p.PID), p.Signal(t.Signal))
 	}
 	app.errand(func() {
 		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
@@ -38,7 +38,7 @@ func (a *Apps) TellRest(t machine.TellRest) {
 		}
 		var rest []machine.Remnant
 		for _, p := range processes {
-			a.Attempt(a.insist(app, "cannot tell what the app left behind to stop yet", func() error {
+			a.Attempt("cannot stop what the app left behind", a.insist(app, "cannot stop what the app left behind yet, trying again", func() error {
 				told, err := tellRestOf(p, t, listening)
 				rest = append(rest, told...)
 				return err
@@ -62,13 +62,13 @@ func (a *Apps) bypass(app *App, signal syscall.Signal) {
 			return
 		}
 		told, err := main.Bypass(signal)
-		a.Attempt(err)
-		a.tellBypassed("the main process does not take the stop signal, so its children are told to stop", main.PID, told)
+		a.Attempt("cannot stop the children of a process that ignores the stop signal", err)
+		a.tellBypassed("the main process ignores or blocks the stop signal: sending the signal to its children", main.PID, told)
 		for len(told) > 0 && pause(app.ctx, bypassAfter) == nil {
 			above := told
 			told, err = childproc.BypassRest(above, signal)
-			a.Attempt(err)
-			a.tellBypassed("what the main process has started does not take the stop signal either, so its children are told to stop", above[0].PID, told)
+			a.Attempt("cannot stop the children of a process that ignores the stop signal", err)
+			a.tellBypassed("a child of the main process ignores or blocks the stop signal: sending the signal to its children", above[0].PID, told)
 			childproc.CloseRest(above)
 		}
 		childproc.CloseRest(told)
@@ -81,13 +81,15 @@ func (a *Apps) tellBypassed(text string, by int, children []childproc.Remnant) {
 		told = append(told, machine.Remnant{PID: c.PID, Command: c.Command, Told: true})
 	}
 	if len(told) > 0 {
-		a.Post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d ignores or blocks it: %s", by, ListRest(told))})
+		a.Post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d; its children are %s", by, ListRest(told))})
 	}
 }
 
 func (a *Apps) killRest(app *App) {
 	for _, p := range app.processes {
-		app.errand(func() { a.Attempt(a.insist(app, "cannot kill what the app left behind yet", p.KillRest)) })
+		app.errand(func() {
+			a.Attempt("cannot kill what the app left behind", a.insist(app, "cannot kill what the app left behind yet, trying again", p.KillRest))
+		})
 	}
 }
 

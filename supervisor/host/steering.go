@@ -14,28 +14,30 @@ import (
 
 func (a *Apps) Steer(generation int) {
 	kept, err := a.Steering.Cutover(generation)
-	a.Attempt(err)
+	a.Attempt(fmt.Sprintf("cannot send new connections to generation %d", generation), err)
 	for replaced := range a.Launches {
 		if replaced != generation {
 			_, err := a.Steering.Queued(replaced) // counts the handshakes that are open now
-			a.Attempt(err)
+			a.Attempt("cannot count waiting connections", err)
 		}
 	}
 	for _, address := range kept {
-		go a.Post(machine.Noticed{Text: "an address stays with the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
+		go a.Post(machine.Noticed{Text: "new connections to an address still go to the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
 	}
 }
 
 // TurnAway counts the handshakes that are open now, as steer does.
 func (a *Apps) TurnAway() {
-	a.Attempt(a.Steering.TurnAway())
+	a.Attempt("cannot turn new connections away", a.Steering.TurnAway())
 	for generation := range a.Launches {
 		_, err := a.Steering.Queued(generation)
-		a.Attempt(err)
+		a.Attempt("cannot count waiting connections", err)
 	}
 }
 
-func (a *Apps) LetGo(generation int) { a.Attempt(a.Steering.LetGo(generation)) }
+func (a *Apps) LetGo(generation int) {
+	a.Attempt(fmt.Sprintf("cannot leave the sockets to generation %d", generation), a.Steering.LetGo(generation))
+}
 
 const (
 	// quietFor is how long a connection must have been without a byte to be taken
@@ -173,7 +175,7 @@ func (a *Apps) vacate(app *App) {
 	if a.Steering == nil {
 		return
 	}
-	a.Attempt(a.Steering.Vacate(app.member()))
+	a.Attempt("cannot move new connections away from an instance", a.Steering.Vacate(app.member()))
 }
 
 // confirm says that the instance serves: what it has taken up is its own.
@@ -188,6 +190,6 @@ func (a *Apps) retireSockets(generation int) {
 		return
 	}
 	for slot := range a.Options.Policy.Instances {
-		a.Attempt(a.Steering.Retire(handoff.Member{Generation: generation, Instance: slot}))
+		a.Attempt(fmt.Sprintf("cannot give up the sockets of generation %d", generation), a.Steering.Retire(handoff.Member{Generation: generation, Instance: slot}))
 	}
 }

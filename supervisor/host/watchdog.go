@@ -46,11 +46,11 @@ func (a *Apps) renewNotify(app *App, told string) string {
 	removed := app.notify.Path() + " was removed"
 	err := a.Runtime.renewNotify(app.notify, app.launch.Identity)
 	if err == nil {
-		a.Post(machine.Noticed{Text: "the app's NOTIFY_SOCKET was made anew", Why: removed})
+		a.Post(machine.Noticed{Text: "the app's NOTIFY_SOCKET was created again", Why: removed})
 		return ""
 	}
 	if err.Error() != told {
-		a.Post(machine.Noticed{Text: "the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade", Why: removed + ": " + err.Error()})
+		a.Post(machine.Noticed{Text: "cannot create the app's NOTIFY_SOCKET again: the app's messages are lost and its watchdog is suspended until an upgrade", Why: removed + ": " + err.Error()})
 	}
 	return err.Error()
 }

@@ -77,7 +77,7 @@ func TestNotifySocketIsMadeAnew(t *testing.T) {
 		if err := os.RemoveAll(l.dir.Path); err != nil {
 			t.Fatal(err)
 		}
-		l.tells(t, "the app's NOTIFY_SOCKET was made anew")
+		l.tells(t, "the app's NOTIFY_SOCKET was created again")
 		conn, err := net.Dial("unixgram", l.app.notify.Path())
 		if err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func TestWatchdogSparesWhoCannotBeHeard(t *testing.T) {
 	if err := os.Rename(parent, parent+".away"); err != nil {
 		t.Fatal(err)
 	}
-	l.tells(t, "the app has lost its NOTIFY_SOCKET: grace cannot hear it, and the watchdog spares it, until an upgrade")
+	l.tells(t, "cannot create the app's NOTIFY_SOCKET again: the app's messages are lost and its watchdog is suspended until an upgrade")
 	for range 3 {
 		if ev := l.next(t); ev != (machine.Pinged{Instance: 3}) {
 			t.Errorf("then it posts %+v", ev)

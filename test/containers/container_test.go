@@ -107,7 +107,7 @@ func TestContainerServesOnWhenToldToStop(t *testing.T) {
 	c.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2}}, func() {
 		c.Do("kill", c.Name, "TERM")
-		c.AwaitMessage("serving on before the drain")
+		c.AwaitMessage("still serving until --drain-delay is over")
 		if body := harness.Get(t, addr, "/"); !strings.Contains(body, "Hello") {
 			t.Errorf("got %q", body)
 		}

@@ -222,7 +222,7 @@ func TestDockerfile(t *testing.T) {
 			if err := stop.Start(); err != nil {
 				t.Fatal(err)
 			}
-			s.AwaitMessage("serving on before the drain")
+			s.AwaitMessage("still serving until --drain-delay is over")
 		})
 		if err := stop.Wait(); err != nil {
 			t.Errorf("docker stop: %v", err)

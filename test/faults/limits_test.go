@@ -134,7 +134,7 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		s.AwaitMessage("the control socket was made anew")
+		s.AwaitMessage("the control socket was created again")
 		if out, err := exec.Command(harness.GraceBinary, "upgrade", dir+"/grace/vanishing.sock").CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
@@ -167,7 +167,7 @@ func TestNotifySocketThatVanishes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	anew := func(e harness.Entry) bool { return e.Message == "the app's NOTIFY_SOCKET was made anew" }
+	anew := func(e harness.Entry) bool { return e.Message == "the app's NOTIFY_SOCKET was created again" }
 	s.AwaitMessage("instance started")
 	vanish()
 	s.Await("the socket is made anew", anew)

@@ -297,7 +297,7 @@ func TestAppThatHangsOnItsDrain(t *testing.T) {
 	}
 	s.Upgrade(2)
 	s.AwaitGeneration("draining (1 connections in flight)", 1)
-	s.AwaitGeneration("gave up draining, killing", 1)
+	s.AwaitGeneration("drain timed out, killing the instance", 1)
 	if e := s.AwaitGeneration("generation ended", 1); !strings.Contains(e.Why, "killed, with 1 connections") {
 		t.Errorf("why: %s", e.Why)
 	}

@@ -162,7 +162,7 @@ func TestDrainDelay(t *testing.T) {
 	s.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2}}, func() {
 		s.Signal(syscall.SIGTERM)
-		s.AwaitMessage("serving on before the drain")
+		s.AwaitMessage("still serving until --drain-delay is over")
 		if body := harness.Get(t, addr, "/"); !strings.Contains(body, "Hello") {
 			t.Errorf("got %q", body)
 		}
@@ -330,7 +330,7 @@ func TestWatchdogRestartsAHungApp(t *testing.T) {
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	harness.Get(t, addr, "/hang")
-	s.AwaitMessage("watchdog: no sign of life")
+	s.AwaitMessage("watchdog: no WATCHDOG=1 in time, killing the instance")
 	s.Await("a restart", func(e harness.Entry) bool { return e.Message == "instance ready" && e.Instance == 2 })
 	s.Stop()
 }
@@ -391,7 +391,7 @@ func TestClosedTerminalStopsGrace(t *testing.T) {
 	s.Signal(syscall.SIGHUP) // with the terminal there, it is an upgrade
 	s.AwaitReady(2)
 	master.Close()
-	s.AwaitMessage("the terminal is gone")
+	s.AwaitMessage("the terminal was closed")
 	if status := s.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}

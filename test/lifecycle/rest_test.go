@@ -27,7 +27,7 @@ const appBinaryHere = "$APP -take fd:3"
 // leftBehind gives the process that the log names.
 func leftBehind(s *harness.Grace, generation int) int {
 	s.T.Helper()
-	e := s.AwaitGeneration("processes left behind are told to stop", generation)
+	e := s.AwaitGeneration("stopping processes that the instance left behind", generation)
 	_, after, _ := strings.Cut(e.Why, "pid ")
 	number, _, _ := strings.Cut(after, " ")
 	pid, err := strconv.Atoi(number)
@@ -136,7 +136,7 @@ func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
 	if unix.Kill(pid, 0) != unix.ESRCH {
 		t.Errorf("process %d of the ended generation is there", pid)
 	}
-	if e := s.AwaitGeneration("gave up draining, killing", 1); !strings.Contains(e.Why, strconv.Itoa(pid)) {
+	if e := s.AwaitGeneration("drain timed out, killing the instance", 1); !strings.Contains(e.Why, strconv.Itoa(pid)) {
 		t.Errorf("why: %s", e.Why)
 	}
 	s.Signal(unix.SIGTERM)

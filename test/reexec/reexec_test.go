@@ -131,7 +131,7 @@ func TestBrokenSuccessorCostsNothing(t *testing.T) {
 				}
 				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
 					d.SignalCurrent(syscall.SIGUSR2)
-					e := d.AwaitMessage("reexec failed, this grace goes on")
+					e := d.AwaitMessage("reexec failed, this grace process continues")
 					if !strings.Contains(e.Why, test.why) {
 						t.Errorf("it failed because %s", e.Why)
 					}
@@ -177,7 +177,7 @@ func TestSuccessorHearsTheApp(t *testing.T) {
 				d.Reexec()
 			}
 			harness.Get(t, addr, "/hang")
-			d.AwaitMessage("watchdog: no sign of life")
+			d.AwaitMessage("watchdog: no WATCHDOG=1 in time, killing the instance")
 			d.AwaitNth("instance ready", 2)
 			d.End()
 		})
@@ -335,7 +335,7 @@ func TestReexecAsPIDOne(t *testing.T) {
 		}
 		harness.Write(t, dir, "grace", "no program", 0o755)
 		c.Do("kill", c.Name, "USR2")
-		if e := d.AwaitMessage("reexec failed, this grace goes on"); !strings.Contains(e.Why, "exec format error") {
+		if e := d.AwaitMessage("reexec failed, this grace process continues"); !strings.Contains(e.Why, "exec format error") {
 			t.Errorf("it failed because %s", e.Why)
 		}
 		install()
@@ -372,8 +372,8 @@ func TestHangingSuccessorHoldsNothingUp(t *testing.T) {
 			if d.Said("reexec failed") {
 				t.Error("the old generation has ended after the program was given up")
 			}
-			d.AwaitMessage("reexec failed, this grace goes on")
-			if d.Said("killed, but still there") {
+			d.AwaitMessage("reexec failed, this grace process continues")
+			if d.Said("instance still running after SIGKILL") {
 				t.Error("what has ended is said to be there")
 			}
 			harness.Until(t, "what the program has started is gone", func() bool { return len(harness.PIDsOf(t, "sleep\x00"+sleep+"\x00")) == 0 })

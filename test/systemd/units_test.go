@@ -116,7 +116,7 @@ func (b *box) stopUnit(s *harness.Grace) {
 	if result := b.property(shop, "Result"); result != "success" {
 		b.t.Errorf("the result is %s", result)
 	}
-	for _, trouble := range []string{"Killing process", "remains running", "timed out", "cannot tell grace's own", "no control socket", "cannot see readiness", "last words may be lost"} {
+	for _, trouble := range []string{"Killing process", "remains running", "timed out", "cannot notify the service manager", "no control socket", "cannot detect readiness", "last messages from NOTIFY_SOCKET"} {
 		if strings.Contains(s.Output(), trouble) {
 			b.t.Errorf("the journal says %q", trouble)
 		}

@@ -112,7 +112,7 @@ func TestAppThatStopsByItself(t *testing.T) {
 		addr := s.Address("web")
 		s.AwaitReady(1)
 		harness.Get(t, addr, "/leave")
-		s.AwaitGeneration("instance stops by itself", 1)
+		s.AwaitGeneration("instance stops without being told to", 1)
 		s.AwaitMessage("the app has ended")
 		if status := s.Wait(); status != 0 {
 			t.Errorf("status %d", status)

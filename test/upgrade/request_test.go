@@ -135,7 +135,7 @@ func TestUpgradeToWhatRunsSaysSo(t *testing.T) {
 	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
 	r, told := harness.Ask(t, c, control.Request{Do: control.Upgrade})
 	same := func(r control.Report) bool {
-		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "it runs the same executable in the same directory as generation 1: "+harness.AppBinary)
+		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "the new generation runs the same executable in the same directory as generation 1: "+harness.AppBinary)
 	}
 	if r.Outcome != control.Upgraded || !r.Unchanged || !slices.ContainsFunc(told, same) {
 		t.Errorf("%+v, %+v", r, told)
