@@ -211,6 +211,9 @@ func (l *loop) catchUp() {
 // take has the machine decide, but for what is about the loop alone.
 func (l *loop) take(ev machine.Event) {
 	switch e := ev.(type) {
+	case served:
+		e.log(e.captured)
+		return
 	case asked:
 		ev = l.callers.admit(e)
 	case host.Adopted:

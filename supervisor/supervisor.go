@@ -82,6 +82,7 @@ type service struct {
 	exporter *exporter
 	patrol   *patrol
 	handover *handover
+	serving  *servingLine
 }
 
 // open makes what a first grace needs.
@@ -115,7 +116,8 @@ func (s *service) assemble() {
 	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
 	s.loop = newLoop(s.options.Policy, describeOutput(), &journal{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.family, s.loop.post)
-	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks})
+	s.serving = &servingLine{service: s}
+	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving)
 	s.apps = &host.Apps{
 		Options: s.options.Options, Family: s.family, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
@@ -143,6 +145,7 @@ func (s *service) serve(greet func()) (int, error) {
 	s.manager.attend(s.loop)
 	greet()
 	status := s.loop.run()
+	s.serving.asking.Wait()
 	if s.left() {
 		return 0, s.handover.leave()
 	}

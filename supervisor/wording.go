@@ -188,9 +188,9 @@ func reasonText(why machine.Reason) string {
 		return causeTexts[why]
 	case machine.Both:
 		return reasonText(why.First) + "; " + reasonText(why.Second)
-	case machine.Exit, machine.InstanceExited, machine.NotReadyInTime, machine.LeftBehind, machine.RequestsInFlight:
+	case machine.Exit, machine.InstanceExited, machine.NotReadyInTime, machine.LeftBehind, machine.RequestsInFlight, machine.EndedOtherwise:
 		return instanceReason(why)
-	case machine.InFlightWhenCounted, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy:
+	case machine.InFlightWhenCounted, machine.StoppedInFlight, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy:
 		return generationReason(why)
 	case machine.ShutDownBy, machine.NothingListens, machine.CaptureRefused:
 		return socketReason(why)
@@ -212,6 +212,8 @@ func instanceReason(why machine.Reason) string {
 		return text
 	case machine.LeftBehind:
 		return host.ListRest(why.Rest)
+	case machine.EndedOtherwise:
+		return fmt.Sprintf("instance %d ended: %s", why.Instance, exitText(why.Exit))
 	case machine.RequestsInFlight:
 		return fmt.Sprintf("%d requests in flight in the app's last report", why.Requests)
 	}
@@ -234,6 +236,8 @@ func generationReason(why machine.Reason) string {
 	switch why := why.(type) {
 	case machine.InFlightWhenCounted:
 		return fmt.Sprintf("%d connections in flight when last counted", why.Connections)
+	case machine.StoppedInFlight:
+		return fmt.Sprintf("stopped, with %d connections in flight when last counted", why.Connections)
 	case machine.KilledInFlight:
 		return fmt.Sprintf("killed, with %d connections in flight when last counted", why.Connections)
 	case machine.StopsWhenIdleOr:

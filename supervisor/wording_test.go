@@ -52,6 +52,8 @@ var reasons = map[machine.Reason]string{
 	machine.NotReadyInTime{Instance: 2, PID: 7, After: time.Minute, More: machine.Said("nothing waits on web")}: "instance 2 (pid 7) was not ready within 1m0s: nothing waits on web",
 	machine.RequestsInFlight{Requests: 3}:                                   "3 requests in flight in the app's last report",
 	machine.InFlightWhenCounted{Connections: 3}:                             "3 connections in flight when last counted",
+	machine.EndedOtherwise{Instance: 2, Exit: machine.Exit{Code: 1}}:        "instance 2 ended: exit status 1",
+	machine.StoppedInFlight{Connections: 3}:                                 "stopped, with 3 connections in flight when last counted",
 	machine.KilledInFlight{Connections: 3}:                                  "killed, with 3 connections in flight when last counted",
 	machine.StopsWhenIdleOr{After: time.Minute}:                             "the generation gets the stop signal once its connections are idle, or after 1m0s (--empty) once it has accepted all waiting connections",
 	machine.TooManyDrain{Generations: 2}:                                    "2 generations still drain (--max-draining)",

@@ -76,6 +76,8 @@ func (m *Machine) reportEnd(g *generation, spent time.Duration) {
 		r.Fact, r.Why = GenerationKilled, KilledInFlight{g.inFlight}
 	case g.failure != nil:
 		r.Fact, r.Why = FailedGenerationEnded, HasFailed
+	case g.ending != nil:
+		r.Fact, r.Why = GenerationDrained, g.ending
 	default:
 		r.Fact, r.Why = GenerationDrained, HasDrained
 	}

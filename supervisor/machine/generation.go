@@ -42,6 +42,7 @@ type generation struct {
 	progress  Timer
 	relief    Timer // ends StageSettling or StageEmptying
 	inFlight  int
+	ending    Reason      // why its end is no drain, as far as is known
 	instances []*instance // all that are not exited, oldest first
 }
 

@@ -213,6 +213,7 @@ func (m *Machine) onExited(i *instance, ev Exited) {
 	i.generation.ran = i.generation.ran || ev.Exit.NotRun == ""
 	m.disarm(&i.watchdog)
 	m.reportExit(i)
+	m.noteEnding(i)
 	switch i.Phase {
 	case PhaseStarting, PhaseReady:
 		m.enter(i, PhaseDraining, m.drainTime(i.generation))
@@ -224,6 +225,19 @@ func (m *Machine) onExited(i *instance, ev Exited) {
 	case PhaseBackoff, PhaseExited:
 	}
 	m.lose(i, both(InstanceExited{ev.Exit}, said(i.obstacle)))
+}
+
+// noteEnding keeps why the end of an instance that was told to stop is no drain. An exit status of 128 and the signal's
+// number says that the app has heeded it.
+func (m *Machine) noteEnding(i *instance) {
+	g, e := i.generation, i.exit
+	switch {
+	case g.ending != nil, !i.told, e.Unknown:
+	case e.Signal == m.policy.StopSignal && g.inFlight > 0:
+		g.ending = StoppedInFlight{g.inFlight}
+	case e.Signal != m.policy.StopSignal && e.Status() != 0 && e.Status() != 128+int(m.policy.StopSignal):
+		g.ending = EndedOtherwise{i.id, e}
+	}
 }
 
 // unreadiness is all that is known of why it is not ready.

@@ -472,6 +472,31 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+func TestEndThatIsNoDrainSaysSo(t *testing.T) {
+	for _, c := range []struct {
+		inFlight int
+		exit     Exit
+		want     Reason
+	}{
+		{0, Exit{}, HasDrained},
+		{3, Exit{}, HasDrained},
+		{0, Exit{Signal: syscall.SIGTERM}, HasDrained},
+		{0, Exit{Code: 143}, HasDrained},
+		{0, Exit{Unknown: true}, HasDrained},
+		{3, Exit{Signal: syscall.SIGTERM}, StoppedInFlight{3}},
+		{0, Exit{Code: 1}, EndedOtherwise{1, Exit{Code: 1}}},
+		{0, Exit{Signal: syscall.SIGSEGV}, EndedOtherwise{1, Exit{Signal: syscall.SIGSEGV}}},
+	} {
+		w := serving(t)
+		w.upgrade(t)
+		w.happen(Counted{Generation: 1, InFlight: c.inFlight})
+		w.endInstance(1, c.exit)
+		if r := w.said(GenerationDrained); len(r) != 1 || r[0].Why != c.want {
+			t.Errorf("%d in flight, %+v: reports %+v", c.inFlight, c.exit, r)
+		}
+	}
+}
+
 // A frozen container has apps that cannot give a sign of life, and a grace that cannot see it.
 func TestWatchdogThatIsLateItselfWaitsOnceMore(t *testing.T) {
 	w := serving(t)

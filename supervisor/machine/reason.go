@@ -21,6 +21,13 @@ type (
 	}
 	// InstanceExited is the end of an instance by itself. How a process has ended, an Exit, is a reason too.
 	InstanceExited struct{ Exit Exit }
+	// EndedOtherwise is an instance that was told to stop and has ended by something else.
+	EndedOtherwise struct {
+		Instance int
+		Exit     Exit
+	}
+	// StoppedInFlight is what was counted last before the stop signal ended an instance, or was sent in spite of it.
+	StoppedInFlight struct{ Connections int }
 	// RequestsInFlight is what an instance has said last.
 	RequestsInFlight struct{ Requests int }
 	// InFlightWhenCounted is what was counted last.
@@ -91,6 +98,8 @@ func (Cause) isReason()               {}
 func (Exit) isReason()                {}
 func (NotReadyInTime) isReason()      {}
 func (InstanceExited) isReason()      {}
+func (EndedOtherwise) isReason()      {}
+func (StoppedInFlight) isReason()     {}
 func (RequestsInFlight) isReason()    {}
 func (InFlightWhenCounted) isReason() {}
 func (KilledInFlight) isReason()      {}

@@ -169,6 +169,9 @@ func (m *Machine) expireRelief(g *generation) {
 		m.endSettling(g)
 	case StageEmptying:
 		m.say(Report{Fact: EmptyTimedOut, Generation: g.number, Took: m.at.Sub(g.since), Why: InFlightWhenCounted{g.inFlight}})
+		if g.inFlight > 0 {
+			g.ending = StoppedInFlight{g.inFlight}
+		}
 		m.drainGeneration(g)
 	case StagePreparing, StageCandidate, StageCurrent, StageDraining, StageEnded:
 	}

@@ -71,9 +71,14 @@ func TestIdleConnectionsAreWaitedForAsLongAsIsWanted(t *testing.T) {
 func TestSteeredGenerationThatStaysBusyIsToldToStopInTheEnd(t *testing.T) {
 	w := replaced(t)
 	w.expireRelief(1)
+	w.happen(Counted{Generation: 1, InFlight: 2})
 	w.expireRelief(1)
 	if w.m.Instances[1].Phase != PhaseDraining || len(w.said(EmptyTimedOut)) != 1 {
 		t.Errorf("instance 1 is %s", w.m.Instances[1].Phase)
+	}
+	w.endInstance(1, Exit{})
+	if r := w.said(GenerationDrained); len(r) != 1 || r[0].Why != (StoppedInFlight{2}) {
+		t.Errorf("reports %+v", r)
 	}
 }
 

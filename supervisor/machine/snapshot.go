@@ -44,6 +44,7 @@ type GenerationSnapshot struct {
 	Ran, Touched, Forced bool
 	Opened               bool
 	Failure              string
+	Ending               string `json:",omitempty"`
 	Status, InFlight     int
 	Progress, Relief     time.Time // when the timers are due; zero: not armed
 	Instances            []InstanceSnapshot
@@ -141,7 +142,7 @@ func (m *Machine) condition() string {
 func (g *generation) snapshot(due func(Timer) time.Time, words func(Reason) string) GenerationSnapshot {
 	s := GenerationSnapshot{
 		Number: g.number, Stage: g.stage.String(), Since: g.since, Born: g.born, Recipe: g.recipe, Before: g.before,
-		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: words(g.failure), Status: g.status, InFlight: g.inFlight,
+		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: words(g.failure), Ending: words(g.ending), Status: g.status, InFlight: g.inFlight,
 		Progress: due(g.progress), Relief: due(g.relief),
 	}
 	for _, i := range g.instances {
@@ -197,7 +198,7 @@ func (m *Machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
 	}
 	g := &generation{
 		number: s.Number, stage: Stage(stage), since: s.Since, born: s.Born, recipe: s.Recipe, before: s.Before,
-		ran: s.Ran, touched: s.Touched, opened: s.Opened, forced: s.Forced, failure: said(s.Failure), status: s.Status, inFlight: s.InFlight,
+		ran: s.Ran, touched: s.Touched, opened: s.Opened, forced: s.Forced, failure: said(s.Failure), ending: said(s.Ending), status: s.Status, inFlight: s.InFlight,
 	}
 	for _, saved := range s.Instances {
 		if err := m.restoreInstance(g, saved); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,6 +34,23 @@ func TestCapturedServersLoseNothing(t *testing.T) {
 			s := harness.Start(t, append([]string{"--settle", "50ms", "--"}, strings.Fields(command)...)...)
 			s.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Addr: addr, Clients: test.clients}, func() { s.Upgrades(capturedUpgrades) })
+			s.Stop()
+		})
+	}
+}
+
+func TestStartSaysWhatIsServed(t *testing.T) {
+	addr := freeport.Address(t)
+	for name, test := range map[string]struct{ flags, app []string }{
+		"held":     {[]string{"--listen", "web=" + addr}, nil},
+		"captured": {nil, []string{"-addr", addr}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := harness.Start(t, slices.Concat([]string{"--name", "front"}, test.flags, []string{"--", harness.AppBinary}, test.app)...)
+			e := s.AwaitMessage("serving")
+			if want := fmt.Sprintf(`"%s":["tcp %s"]`, name, addr); e.Name != "front" || !strings.Contains(e.Text, want) {
+				t.Errorf("the log lacks %s: %s", want, e.Text)
+			}
 			s.Stop()
 		})
 	}
