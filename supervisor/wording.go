@@ -27,19 +27,19 @@ func worded(r machine.Report) line {
 type event string
 
 const (
-	eventServing    event = "serving"             // the first generation is ready
-	eventUpgrading  event = "upgrading"           // a new generation is begun
-	eventUpgraded   event = "upgraded"            // it serves, and will not be undone
-	eventFailed     event = "failed"              // it does not, and was given up; or the first one was
-	eventUndone     event = "undone"              // it did, and the old one has taken over again
-	eventRefused    event = "refused"             // an upgrade was not begun
-	eventSuperseded event = "superseded"          // an upgrade gave way to a later one
-	eventCrashed    event = "crashed"             // an instance that served has ended by itself
-	eventRestarting event = "restarting instance" // another one takes its place
-	eventKilled     event = "killed"              // an instance did not end in time
-	eventDraining   event = "draining"            // a generation finishes what it has
-	eventDrained    event = "drained"             // a generation that served has ended
-	eventStopping   event = "stopping"            // grace was told to stop, or has nothing left to do
+	eventServing    event = "serving"    // the first generation is ready
+	eventUpgrading  event = "upgrading"  // a new generation is begun
+	eventUpgraded   event = "upgraded"   // it serves, and will not be undone
+	eventFailed     event = "failed"     // it does not, and was given up; or the first one was
+	eventUndone     event = "undone"     // it did, and the old one has taken over again
+	eventRefused    event = "refused"    // an upgrade was not begun
+	eventSuperseded event = "superseded" // an upgrade gave way to a later one
+	eventCrashed    event = "crashed"    // an instance that served has ended by itself
+	eventRestarting event = "restarting" // another one takes its place
+	eventKilled     event = "killed"     // an instance did not end in time
+	eventDraining   event = "draining"   // a generation finishes what it has
+	eventDrained    event = "drained"    // a generation that served has ended
+	eventStopping   event = "stopping"   // grace was told to stop, or has nothing left to do
 )
 
 // EventNames lists what a hook can be run for.

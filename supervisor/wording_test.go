@@ -30,6 +30,14 @@ func TestEveryFactHasWords(t *testing.T) {
 	}
 }
 
+// TestEventNamesStay: hooks, metrics and clients of the control socket are written for them.
+func TestEventNamesStay(t *testing.T) {
+	want := strings.Fields("serving upgrading upgraded failed undone refused superseded crashed restarting killed draining drained stopping")
+	if got := EventNames(); !slices.Equal(got, want) {
+		t.Errorf("the events are %q", got)
+	}
+}
+
 func TestEveryEventHappens(t *testing.T) {
 	for _, name := range EventNames() {
 		if !slices.ContainsFunc(machine.Facts(), func(f machine.Fact) bool { return string(wordings[f].event) == name }) {
