@@ -36,7 +36,7 @@ func Stopping() error { return Notify("STOPPING=1") }
 // InFlight tells grace how many requests the process is still working on. Other supervisors ignore it.
 func InFlight(n int) error { return Notify("X_GRACE_INFLIGHT=" + strconv.Itoa(n)) }
 
-// KillAfter is what grace allows between its stop signal and KILL (--drain-timeout), for an app that is to give up by
+// KillAfter is what grace allows at least between its stop signal and KILL, for an app that is to give up by
 // itself before that. It is false where nobody says so: grace tells it in GRACE_KILL_AFTER, other supervisors do not.
 //
 // The time runs from the stop signal on. Whoever is above grace, a service manager or a container's, may allow less.

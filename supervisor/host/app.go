@@ -209,7 +209,7 @@ func (a *Apps) variables(app *App) []string {
 		"NOTIFY_SOCKET=" + app.notify.Path(),
 		"GRACE_GENERATION=" + strconv.Itoa(app.start.Generation),
 		"GRACE_INSTANCE=" + strconv.Itoa(app.start.Slot),
-		"GRACE_KILL_AFTER=" + a.Options.Policy.DrainTimeout.String(),
+		"GRACE_KILL_AFTER=" + a.Options.Policy.KillAfter().String(),
 	}
 	if d := a.Options.Policy.Watchdog; d > 0 {
 		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(d.Microseconds(), 10))

@@ -15,10 +15,22 @@ func TestVariablesOfAnInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	a := &Apps{Options: Options{Policy: machine.Policy{DrainTimeout: 90 * time.Second, Watchdog: time.Second}}}
+	for killAfter, p := range map[string]machine.Policy{
+		"1m30s": {},
+		"22.5s": {Steered: true},
+		"1m25s": {Steered: true, Shared: true},
+	} {
+		p.DrainTimeout, p.Watchdog = 90*time.Second, time.Second
+		checkVariables(t, p, socket, killAfter)
+	}
+}
+
+func checkVariables(t *testing.T, p machine.Policy, socket *childproc.NotifySocket, killAfter string) {
+	t.Helper()
+	a := &Apps{Options: Options{Policy: p}}
 	got := a.variables(&App{start: machine.Start{Generation: 4, Slot: 2}, notify: socket})
 	want := []string{
-		"NOTIFY_SOCKET=" + socket.Path(), "GRACE_GENERATION=4", "GRACE_INSTANCE=2", "GRACE_KILL_AFTER=1m30s",
+		"NOTIFY_SOCKET=" + socket.Path(), "GRACE_GENERATION=4", "GRACE_INSTANCE=2", "GRACE_KILL_AFTER=" + killAfter,
 		"WATCHDOG_USEC=1000000",
 	}
 	if !slices.Equal(got, want) {

@@ -40,7 +40,7 @@ func (m *Machine) drainTime(g *generation) time.Duration {
 		return m.policy.DrainTimeout
 	}
 	left := g.since.Add(m.policy.DrainTimeout).Sub(m.at)
-	return max(left, m.policy.DrainTimeout-m.emptyTime())
+	return max(left, m.policy.KillAfter())
 }
 
 func drainingFact(emptied bool) Fact {

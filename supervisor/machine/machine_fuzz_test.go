@@ -220,7 +220,7 @@ func (w *world) checkBudget() {
 		if w.began[g.number].IsZero() {
 			w.began[g.number] = w.at
 		}
-		if w.at.Sub(w.began[g.number]) > w.m.emptyTime() {
+		if w.at.Sub(w.began[g.number]) > w.m.policy.emptyTime() {
 			continue
 		}
 		end := w.began[g.number].Add(w.m.policy.DrainTimeout)

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"slices"
-	"time"
 )
 
 // relieve is for the generation whose successor serves. It is told to end, unless
@@ -77,7 +76,7 @@ func (m *Machine) endSettling(g *generation) {
 func (m *Machine) empty(g *generation) {
 	m.disarm(&g.relief)
 	g.enter(StageEmptying, m.at)
-	g.relief = m.arm(Timer{relief: g.number}, m.emptyTime())
+	g.relief = m.arm(Timer{relief: g.number}, m.policy.emptyTime())
 	m.observe(g)
 	m.say(Report{Fact: GenerationEmptying, Generation: g.number, Within: m.policy.DrainTimeout, Why: m.emptiesUntil(g)})
 	g.progress = m.arm(Timer{generation: g.number}, firstProgress)
@@ -119,16 +118,6 @@ func (m *Machine) emptyToStop(g *generation) {
 	if g.stage != StageEmptying {
 		m.empty(g)
 	}
-}
-
-// emptyTime is how long a generation may take to become quiet. There is one --drain-timeout for
-// emptying and draining, of which the app keeps a quarter to end in.
-func (m *Machine) emptyTime() time.Duration {
-	limit := m.policy.DrainTimeout - m.policy.DrainTimeout/4
-	if m.policy.Shared {
-		limit = min(limit, besideShared)
-	}
-	return limit
 }
 
 // observe: what waits in a queue is waited for also when --empty is over, as an app

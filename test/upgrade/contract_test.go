@@ -88,7 +88,7 @@ func TestSameProgramAlone(t *testing.T) {
 
 func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1m5s", "--", harness.ServerBinary(t), "-network", "fd", "-addr", "{fd}")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--capture", "off", "--drain-timeout", "1m5s", "--", harness.ServerBinary(t), "-network", "fd", "-addr", "{fd}")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	if env := harness.Get(t, addr, "/env"); !strings.Contains(env, "GRACE_KILL_AFTER=1m5s\n") {
