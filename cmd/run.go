@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -176,13 +176,13 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	}
 	var err error
 	for _, written := range f.listen {
-		address, failed := handoff.ParseAddress(written)
+		address, failed := socket.ParseAddress(written)
 		err = errors.Join(err, failed)
 		o.Listen = append(o.Listen, address)
 	}
 	o.Metrics, err = also(err, parseMetrics, f.metrics)
 	o.Hooks, err = also(err, parseHooks, f.on)
-	o.Dialects, err = also(err, handoff.ParseDialects, f.dialect)
+	o.Dialects, err = also(err, socket.ParseDialects, f.dialect)
 	o.Readiness, err = also(err, f.readiness, f.ready)
 	o.Umask, err = also(err, parseUmask, f.umask)
 	o.Policy, err = also(err, f.policy, f.stopSignal)
@@ -234,11 +234,11 @@ func (f *runFlags) readiness(written string) (host.Readiness, error) {
 	return r, fmt.Errorf("--ready %q: use auto, notify, delay, tcp, http://HOST:PORT/PATH or cmd:COMMAND", written)
 }
 
-func parseMetrics(written string) (*handoff.Address, error) {
+func parseMetrics(written string) (*socket.Address, error) {
 	if written == "" {
 		return nil, nil
 	}
-	address, err := handoff.ParseAddress(written)
+	address, err := socket.ParseAddress(written)
 	if err != nil {
 		return nil, fmt.Errorf("--metrics: %w", err)
 	}

@@ -7,17 +7,18 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/socket"
 )
 
 // Where the limit of processes is reached Go cannot make a thread, and ends the program: what waits for an app must not
 // hold one.
 func TestWaitsHoldNoThread(t *testing.T) {
-	listener, err := Bind(Address{Network: "tcp", Addr: "127.0.0.1:0"})
+	listener, err := socket.Bind(socket.Address{Network: "tcp", Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	watch, err := NewHangupWatch([]*Listener{listener})
+	watch, err := socket.NewHangupWatch([]*socket.Listener{listener})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 )
 
 // A server that can be replaced: it takes the socket from its supervisor, or binds one if there is none.
@@ -177,7 +178,7 @@ func ExampleKillAfter() {
 // A server that the program starts for itself must not take the variables for its own.
 func ExampleCleanEnv() {
 	helper := exec.Command("env")
-	helper.Env = handoff.CleanEnv([]string{"LANG=C", "LISTEN_FDS=1", "NOTIFY_SOCKET=/run/notify", "GRACE_GENERATION=3"})
+	helper.Env = socket.CleanEnv([]string{"LANG=C", "LISTEN_FDS=1", "NOTIFY_SOCKET=/run/notify", "GRACE_GENERATION=3"})
 	out, err := helper.Output()
 	fmt.Print(string(out), err)
 	// Output:

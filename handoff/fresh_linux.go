@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +21,7 @@ func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
 	if len(sockaddr) < 2 {
 		return -1, nil
 	}
-	fd, err = socket(int(binary.NativeEndian.Uint16(sockaddr)), unix.SOCK_STREAM)
+	fd, err = socket.New(int(binary.NativeEndian.Uint16(sockaddr)), unix.SOCK_STREAM)
 	if err != nil {
 		return -1, fmt.Errorf("cannot make a socket for the app: %w", err)
 	}

@@ -6,14 +6,15 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/socket"
 )
 
 // hold binds an address until the end of the test.
-func hold(t *testing.T, written string) *Listener {
+func hold(t *testing.T, written string) *socket.Listener {
 	t.Helper()
-	a, err := ParseAddress(written)
+	a, err := socket.ParseAddress(written)
 	apptest.Must(t, err)
-	l, err := Bind(a)
+	l, err := socket.Bind(a)
 	apptest.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l
@@ -21,9 +22,9 @@ func hold(t *testing.T, written string) *Listener {
 
 func bindError(t *testing.T, written string) error {
 	t.Helper()
-	a, err := ParseAddress(written)
+	a, err := socket.ParseAddress(written)
 	apptest.Must(t, err)
-	l, err := Bind(a)
+	l, err := socket.Bind(a)
 	if err == nil {
 		l.Close()
 		t.Fatalf("%s was bound", written)
@@ -31,20 +32,20 @@ func bindError(t *testing.T, written string) error {
 	return err
 }
 
-func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
+func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *socket.Grant {
 	t.Helper()
-	d, err := ParseDialects(dialects)
+	d, err := socket.ParseDialects(dialects)
 	apptest.Must(t, err)
-	g, err := d.Issue(Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
+	g, err := d.Issue(socket.Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
 	apptest.Must(t, err)
 	t.Cleanup(func() { g.Close() })
 	return g
 }
 
 // given is the start of an app with a grant, and the variables in env beside it.
-func given(g *Grant, env ...string) apptest.Options {
+func given(g *socket.Grant, env ...string) apptest.Options {
 	return apptest.Options{
 		Stdin: g.Stdin, Files: g.Files, Env: append(slices.Clone(g.Env), env...), Started: g.Started,
-		Environ: func() []string { return CleanEnv(os.Environ()) },
+		Environ: func() []string { return socket.CleanEnv(os.Environ()) },
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,11 +49,11 @@ func TestFreshListenersAreNotMultipath(t *testing.T) {
 }
 
 // startHeirOf starts an heir as grace does, with its questions as its command line.
-func startHeirOf(t *testing.T, dialects []string, listeners []*Listener, asks ...string) (*Grant, *apptest.App) {
+func startHeirOf(t *testing.T, dialects []string, listeners []*socket.Listener, asks ...string) (*socket.Grant, *apptest.App) {
 	t.Helper()
-	d, err := ParseDialects(dialects)
+	d, err := socket.ParseDialects(dialects)
 	apptest.Must(t, err)
-	grant, err := d.Issue(Issue{Listeners: listeners, Command: asks, Generation: 1, Parent: os.Getpid()})
+	grant, err := d.Issue(socket.Issue{Listeners: listeners, Command: asks, Generation: 1, Parent: os.Getpid()})
 	apptest.Must(t, err)
 	t.Cleanup(func() { grant.Close() })
 	role := "heir"
@@ -90,10 +91,10 @@ func TestGraceAndItsAppsUnderstandEachOther(t *testing.T) {
 	} {
 		dialects := strings.Split(test.dialects, ",")
 		t.Run(strings.Join(append(dialects, test.sockets...), " "), func(t *testing.T) {
-			held := map[string]*Listener{
+			held := map[string]*socket.Listener{
 				"web": hold(t, "web=127.0.0.1:0"), "api": hold(t, "api=unix://"+filepath.Join(t.TempDir(), "api")), "dns": hold(t, "dns=udp://[::1]:0"),
 			}
-			var listeners []*Listener
+			var listeners []*socket.Listener
 			var asks []string
 			for _, name := range test.sockets {
 				l := held[name]
@@ -135,14 +136,14 @@ func TestSocketsByNumber(t *testing.T) {
 	for _, dialect := range []string{"none", "systemd", "tableflip"} {
 		t.Run(dialect, func(t *testing.T) {
 			web, dns := hold(t, "web=127.0.0.1:0"), hold(t, "dns=udp://127.0.0.1:0")
-			_, heir := startHeirOf(t, []string{dialect}, []*Listener{web, dns},
+			_, heir := startHeirOf(t, []string{dialect}, []*socket.Listener{web, dns},
 				"ListenPacket,fd,{fd:web}", "Listen,fd,{fd:dns}", "ListenPacket,fd,{fd:dns}", "Listen,fd,{fd:web}", "Listen,fd,{fd:web}")
 			for _, number := range []string{"web", "dns"} {
 				if got := hearBequest(t, heir); !strings.Contains(got.Error, "inherited no such socket") {
 					t.Errorf("%s as a socket of the other kind is %+v", number, got)
 				}
 			}
-			for _, l := range []*Listener{dns, web} {
+			for _, l := range []*socket.Listener{dns, web} {
 				if got, want := hearBequest(t, heir), (bequest{l.Inode(), ""}); got != want {
 					t.Errorf("%s is %+v, not %+v", l.Name(), got, want)
 				}
@@ -191,7 +192,7 @@ func TestOtherStdinIsLeftAlone(t *testing.T) {
 
 func TestReadyTellsATableflipParent(t *testing.T) {
 	web := hold(t, "127.0.0.1:0")
-	grant, heir := startHeirOf(t, []string{"tableflip"}, []*Listener{web}, "Listen,tcp,"+web.Bound(), "Ready", "Ready")
+	grant, heir := startHeirOf(t, []string{"tableflip"}, []*socket.Listener{web}, "Listen,tcp,"+web.Bound(), "Ready", "Ready")
 	if !grant.TellsReady() {
 		t.Fatal("the grant has no pipe")
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,33 +15,33 @@ import (
 // and a member of its group as after Listen. The caller gives the descriptor to the instance, and closes it. A name is
 // looked up, and a port chosen by the kernel for :0, by the first Make for addresses of this Name; later ones get the
 // same.
-func (s *Steering) Make(m Member, a Address) (fd int, err error) {
-	if !a.stream() || a.unix() {
+func (s *Steering) Make(m Member, a socket.Address) (fd int, err error) {
+	if !a.Stream() || a.Unix() {
 		return -1, fmt.Errorf("cannot steer %s://%s: only TCP listeners can be steered", a.Network, a.Addr)
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	hosts := []netip.AddrPort{s.made[a.Name]}
 	if !hosts[0].IsValid() {
-		if hosts, err = a.hosts(); err != nil {
+		if hosts, err = a.Hosts(); err != nil {
 			return -1, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
 		}
 	}
 	for i, host := range hosts {
 		fd, err = s.makeAt(m, a, host)
-		if err == nil || !familyMissing(err) || i == len(hosts)-1 {
+		if err == nil || !socket.FamilyMissing(err) || i == len(hosts)-1 {
 			break
 		}
 	}
 	return fd, err
 }
 
-func (s *Steering) makeAt(m Member, a Address, host netip.AddrPort) (int, error) {
+func (s *Steering) makeAt(m Member, a socket.Address, host netip.AddrPort) (int, error) {
 	family := unix.AF_INET
 	if host.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	l, err := newListener(a, family)
+	l, err := socket.NewListener(a, family)
 	if err != nil {
 		return -1, err
 	}
@@ -51,7 +52,7 @@ func (s *Steering) makeAt(m Member, a Address, host netip.AddrPort) (int, error)
 }
 
 // bindMade makes the socket listen through a duplicate, which the group keeps.
-func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
+func (s *Steering) bindMade(m Member, l *socket.Listener, host netip.AddrPort) error {
 	sockaddr, err := inetaddr.Sockaddr(host)
 	if err != nil {
 		return fmt.Errorf("cannot bind %s: %w", l.Address().Addr, err)
@@ -61,13 +62,13 @@ func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
 		return err
 	}
 	if err := unix.Bind(l.FD(), sockaddr); err != nil {
-		return explainInet(l.Address(), host, err)
+		return socket.ExplainInet(l.Address(), host, err)
 	}
 	if b.site, err = siteOf(l.FD()); err != nil {
 		return fmt.Errorf("cannot read the address of %s: %w", l.Address().Addr, err)
 	}
-	if err := listen(l.FD(), l.Address().Backlog); err != nil {
-		return explainInet(l.Address(), b.site.at, err)
+	if err := socket.Listen(l.FD(), l.Address().Backlog); err != nil {
+		return socket.ExplainInet(l.Address(), b.site.at, err)
 	}
 	duplicate, err := unix.FcntlInt(uintptr(l.FD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -77,8 +78,8 @@ func (s *Steering) bindMade(m Member, l *Listener, host netip.AddrPort) error {
 	return s.join(b.site, &seat{ownership: makeFor(m), fd: duplicate, inode: b.inode, uid: b.uid})
 }
 
-func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*binding, error) {
-	if err := l.setInetOptions(host.Addr()); err != nil {
+func (s *Steering) shareMade(m Member, l *socket.Listener, host netip.AddrPort) (*binding, error) {
+	if err := l.SetInetOptions(host.Addr()); err != nil {
 		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
 	}
 	_, uid, err := identity(l.FD())
@@ -91,7 +92,7 @@ func (s *Steering) shareMade(m Member, l *Listener, host netip.AddrPort) (*bindi
 	}
 	decision, err := s.share(b, l.FD())
 	if decision == Conflict {
-		err = explainInet(l.Address(), host, unix.EADDRINUSE)
+		err = socket.ExplainInet(l.Address(), host, unix.EADDRINUSE)
 	}
 	return b, err
 }
@@ -197,7 +198,7 @@ func (s *seat) duplicateLike(fd int) (int, error) {
 
 // Own gives an instance its socket of an address that l reserves: listening, and a member of its group. Where one is
 // vacant, it is that one with what waits in its queue, as for Take. The caller closes it when the instance was started.
-func (s *Steering) Own(m Member, l *Listener) (*Listener, error) {
+func (s *Steering) Own(m Member, l *socket.Listener) (*socket.Listener, error) {
 	fd, err := s.vacant(m, l)
 	if err == nil && fd < 0 {
 		a := l.Address()
@@ -211,10 +212,10 @@ func (s *Steering) Own(m Member, l *Listener) (*Listener, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return adopt(l.Address(), fd, l.Bound(), inode), nil
+	return socket.Adopt(l.Address(), fd, l.Bound(), inode), nil
 }
 
-func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
+func (s *Steering) vacant(m Member, l *socket.Listener) (fd int, err error) {
 	at, err := siteOf(l.FD())
 	if err != nil {
 		return -1, err
@@ -229,7 +230,7 @@ func (s *Steering) vacant(m Member, l *Listener) (fd int, err error) {
 		return -1, err
 	}
 	seat.promise(m, g.selected)
-	if err := s.listenAgain(g, seat, m, l.Address().queueLength()); err != nil {
+	if err := s.listenAgain(g, seat, m, l.Address().QueueLength()); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,18 +18,18 @@ var (
 )
 
 // reserve binds an address of which every instance is to have a socket of its own.
-func reserve(t *testing.T, written string) *Listener {
+func reserve(t *testing.T, written string) *socket.Listener {
 	t.Helper()
-	a, err := ParseAddress(written)
+	a, err := socket.ParseAddress(written)
 	apptest.Must(t, err)
-	l, err := Bind(a)
+	l, err := socket.Bind(a)
 	apptest.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
 
 // own is an instance's socket, which it keeps.
-func own(t *testing.T, s *Steering, m Member, l *Listener) *appSocket {
+func own(t *testing.T, s *Steering, m Member, l *socket.Listener) *appSocket {
 	t.Helper()
 	given, err := s.Own(m, l)
 	apptest.Must(t, err)

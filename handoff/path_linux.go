@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,7 @@ type pathSeat struct {
 	inode uint64
 	bound string // what the kernel calls it, whatever its file is called now
 	file  string // "" for none
-	id    pathID
+	id    socket.File
 	seen  unix.Timespec // when the file at the path was last changed before this one was bound
 }
 
@@ -64,7 +65,7 @@ func sameFile(a, b string) bool {
 
 func (s *pathSeat) leads() bool {
 	var stat unix.Stat_t
-	return s.file != "" && unix.Lstat(s.file, &stat) == nil && identify(&stat) == s.id
+	return s.file != "" && unix.Lstat(s.file, &stat) == nil && socket.FileOf(&stat) == s.id
 }
 
 // bindHidden binds the socket, as the process with this umask would have done it.
@@ -77,7 +78,7 @@ func (s *pathSeat) bindHidden(fd int, umask uint32, used func(string) bool) erro
 		return err
 	}
 	mode := fs.FileMode(stat.Mode&^umask) & fs.ModePerm
-	if err := setMode(s.file, s.id, int(stat.Uid), int(stat.Gid), mode); err != nil {
+	if err := socket.SetMode(s.file, s.id, int(stat.Uid), int(stat.Gid), mode); err != nil {
 		return fmt.Errorf("cannot set mode and owner of %s: %w", s.file, err)
 	}
 	if unix.Lstat(s.group.at, &stat) == nil {
@@ -89,7 +90,7 @@ func (s *pathSeat) bindHidden(fd int, umask uint32, used func(string) bool) erro
 func (s *pathSeat) bindFree(fd int, used func(string) bool) (err error) {
 	for number := s.Generation; number < s.Generation+hiddenNames; number++ {
 		name := hiddenName(s.group.at, number)
-		if used(name) || clearPath(Address{Network: "unix", Addr: name}) != nil {
+		if used(name) || socket.ClearPath(socket.Address{Network: "unix", Addr: name}) != nil {
 			continue
 		}
 		if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
@@ -108,13 +109,13 @@ func (s *pathSeat) identify() error {
 	if err := unix.Lstat(s.file, &stat); err != nil {
 		return err
 	}
-	s.id = identify(&stat)
+	s.id = socket.FileOf(&stat)
 	return nil
 }
 
 // end closes the socket, and removes its file.
 func (s *pathSeat) end() error {
-	err := closeFD(s.fd)
+	err := socket.CloseFD(s.fd)
 	if s.leads() {
 		err = errors.Join(err, unix.Unlink(s.file))
 	}
@@ -231,13 +232,13 @@ func (g *pathGroup) swap(next *pathSeat) error {
 		next.file = g.at
 		return nil
 	}
-	i := slices.IndexFunc(g.members, func(s *pathSeat) bool { return s.file == g.at && s.id == identify(&stat) })
+	i := slices.IndexFunc(g.members, func(s *pathSeat) bool { return s.file == g.at && s.id == socket.FileOf(&stat) })
 	if i < 0 {
 		return errors.New("another file has taken its place: move that file away")
 	}
 	// An app that binds and then sets the mode has done so to the file that was at the path.
 	if next.seen != stat.Ctim {
-		if err := setMode(next.file, next.id, int(stat.Uid), int(stat.Gid), fs.FileMode(stat.Mode)&fs.ModePerm); err != nil {
+		if err := socket.SetMode(next.file, next.id, int(stat.Uid), int(stat.Gid), fs.FileMode(stat.Mode)&fs.ModePerm); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -180,7 +181,7 @@ func TestAPathInUseNamesItsHolder(t *testing.T) {
 	holder.SetUnlinkOnClose(false)
 	a, m := newAppSocket(t, unix.AF_UNIX), Member{1, 0}
 	bound, err := s.BindPath(m, a.fd, at, 0)
-	inUse := (*InUseError)(nil)
+	inUse := (*socket.InUseError)(nil)
 	if bound || !errors.As(err, &inUse) || len(inUse.Holders) == 0 || inUse.Holders[0].PID != os.Getpid() {
 		t.Errorf("%v, %v", bound, err)
 	}
@@ -382,7 +383,7 @@ func TestPathsGoOnInASuccessor(t *testing.T) {
 	apptest.Must(t, err)
 	var came SteeringState
 	apptest.Must(t, json.Unmarshal(text, &came))
-	fds := Descriptors{}
+	fds := socket.Descriptors{}
 	for _, fd := range state.FDs() {
 		fds[fd], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		apptest.Must(t, err)

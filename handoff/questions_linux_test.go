@@ -8,6 +8,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
 )
 
 // Each question has the kernel go through all sockets of the machine, and each look into /proc through all descriptors
@@ -19,7 +20,7 @@ func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
 	apptest.Must(t, err)
 	defer s.Close()
 	var addresses []netip.AddrPort
-	var listeners []*Listener
+	var listeners []*socket.Listener
 	asks := map[string]func() error{
 		"bind":        func() error { serve(t, s, Member{2, 0}, reservePort(t, "127.0.0.1")); return nil },
 		"queued":      func() error { _, err := s.Queued(1); return err },

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,8 +22,8 @@ import (
 type Steering struct {
 	live        func(Member, uint64) bool
 	epoll, wake int
-	watching    sync.Mutex // held by Wait
-	alarm       *alarm     // of epoll and wake; nil before the first Wait
+	watching    sync.Mutex    // held by Wait
+	alarm       *socket.Alarm // of epoll and wake; nil before the first Wait
 
 	mutex  sync.Mutex
 	closed bool
@@ -200,7 +201,7 @@ func (s *Steering) shared(inode uint64) bool {
 // share sets what lets the socket share its address with the others of its group.
 func (s *Steering) share(b *binding, fd int) (Decision, error) {
 	if strangers := s.strangers(b.site); len(strangers) > 0 {
-		err := inUse(Address{Network: "tcp", Addr: b.site.at.String()}, strangers, nil)
+		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.site.at.String()}, strangers, nil)
 		if b.asked {
 			return NotSteered, fmt.Errorf("%w; both asked to share the address (SO_REUSEPORT)", err)
 		}
@@ -764,11 +765,11 @@ func (s *Steering) Wait() (SteeredSocket, error) {
 // await only looks at the set, which is read under the mutex: whoever reads it has to change the numbers.
 func (s *Steering) await() (err error) {
 	if s.alarm == nil {
-		if s.alarm, err = newAlarm(s.epoll, s.wake); err != nil {
+		if s.alarm, err = socket.NewAlarm(s.epoll, s.wake); err != nil {
 			return err
 		}
 	}
-	return s.alarm.wait()
+	return s.alarm.Wait()
 }
 
 func (s *Steering) next() (SteeredSocket, error) {
@@ -798,7 +799,7 @@ func (s *Steering) Close() error {
 	defer s.watching.Unlock()
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	errs := []error{s.alarm.close(), closeFD(s.epoll), closeFD(s.wake)}
+	errs := []error{s.alarm.Close(), socket.CloseFD(s.epoll), socket.CloseFD(s.wake)}
 	s.epoll, s.wake = -1, -1
 	for _, g := range s.groups {
 		for _, seat := range g.members {
@@ -806,7 +807,7 @@ func (s *Steering) Close() error {
 		}
 	}
 	for _, seat := range s.pathSeats() {
-		errs = append(errs, closeFD(seat.fd))
+		errs = append(errs, socket.CloseFD(seat.fd))
 	}
 	s.index = newIndex()
 	clear(s.hidden)

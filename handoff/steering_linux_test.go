@@ -20,6 +20,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -1094,7 +1095,7 @@ func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
 func TestMake(t *testing.T) {
 	for _, written := range []string{"127.0.0.1:0", "[::1]:0", "tcp6://:0", ":0", "localhost:0", "tcp4://:0?backlog=7"} {
 		t.Run(written, func(t *testing.T) {
-			a, err := ParseAddress("web=" + written)
+			a, err := socket.ParseAddress("web=" + written)
 			apptest.Must(t, err)
 			s := newSteering(t)
 			sockets := make([]*appSocket, 2)
@@ -1117,7 +1118,7 @@ func TestMake(t *testing.T) {
 	}
 }
 
-func makeSocket(t *testing.T, s *Steering, m Member, a Address) *appSocket {
+func makeSocket(t *testing.T, s *Steering, m Member, a socket.Address) *appSocket {
 	t.Helper()
 	fd, err := s.Make(m, a)
 	apptest.Must(t, err)
@@ -1136,10 +1137,10 @@ func TestMakeRefuses(t *testing.T) {
 	s := newSteering(t)
 	open := apptest.Descriptors(t)
 	for _, written := range []string{held.Bound(), "udp://127.0.0.1:0", "unix:///tmp/x", "192.0.2.1:80"} {
-		a, err := ParseAddress(written)
+		a, err := socket.ParseAddress(written)
 		apptest.Must(t, err)
 		_, err = s.Make(Member{1, 0}, a)
-		if inUse := (*InUseError)(nil); err == nil || errors.As(err, &inUse) != (written == held.Bound()) {
+		if inUse := (*socket.InUseError)(nil); err == nil || errors.As(err, &inUse) != (written == held.Bound()) {
 			t.Errorf("%s: %v", written, err)
 		}
 	}

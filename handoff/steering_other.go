@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+
+	"github.com/gracerun/grace/handoff/socket"
 )
 
 // Steering chooses which generation gets new connections, only on Linux.
@@ -29,7 +31,7 @@ func NamesPort([]byte) bool { return false }
 func (*Steering) Listen(Member, int, int) error { return errors.ErrUnsupported }
 
 // Make is never called.
-func (*Steering) Make(Member, Address) (int, error) { return -1, errors.ErrUnsupported }
+func (*Steering) Make(Member, socket.Address) (int, error) { return -1, errors.ErrUnsupported }
 
 // Take is never called.
 func (*Steering) Take(Member, int, []byte) (int, error) { return -1, errors.ErrUnsupported }
@@ -69,7 +71,9 @@ func (*Steering) Dial(context.Context, Member, string) (net.Conn, error) {
 }
 
 // Own is never called.
-func (*Steering) Own(Member, *Listener) (*Listener, error) { return nil, errors.ErrUnsupported }
+func (*Steering) Own(Member, *socket.Listener) (*socket.Listener, error) {
+	return nil, errors.ErrUnsupported
+}
 
 // Fresh is never called.
 func (*Steering) Fresh(Member, []byte) (int, error) { return -1, errors.ErrUnsupported }
@@ -120,7 +124,7 @@ func (*Steering) Suspend() (SteeringState, error) { return SteeringState{}, erro
 func (*Steering) Resume() {}
 
 // TakeOverSteering returns an error.
-func TakeOverSteering(SteeringState, Descriptors, func(Member, uint64) bool) (*Steering, error) {
+func TakeOverSteering(SteeringState, socket.Descriptors, func(Member, uint64) bool) (*Steering, error) {
 	return nil, errors.New("cannot take over the steering: it works only on Linux")
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +51,7 @@ func (g *group) describe() GroupState {
 // TakeOverSteering continues a predecessor's Steering, which is suspended there. It changes nothing in the kernel, and
 // so may be closed again without harm, until another method is called, which has to wait until the predecessor has
 // ended. Probes are not taken over: who made them has gone.
-func TakeOverSteering(state SteeringState, fds Descriptors, live func(m Member, inode uint64) bool) (*Steering, error) {
+func TakeOverSteering(state SteeringState, fds socket.Descriptors, live func(m Member, inode uint64) bool) (*Steering, error) {
 	s, err := NewSteering(live)
 	if err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ func TakeOverSteering(state SteeringState, fds Descriptors, live func(m Member, 
 	return s, nil
 }
 
-func (s *Steering) takeOver(state SteeringState, fds Descriptors) error {
+func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
 	watch, err := fds.Take(state.Watch)
 	if err != nil {
 		return err
@@ -101,10 +102,10 @@ func (s *Steering) describePath(g *pathGroup) PathState {
 }
 
 func (s *pathSeat) describe() PathSeatState {
-	return PathSeatState{s.Member, s.fd, s.inode, s.bound, s.file, s.id.dev, s.id.ino, s.seen.Nano(), int(s.state)}
+	return PathSeatState{s.Member, s.fd, s.inode, s.bound, s.file, s.id.Dev, s.id.Ino, s.seen.Nano(), int(s.state)}
 }
 
-func (s *Steering) takePath(state PathState, fds Descriptors) error {
+func (s *Steering) takePath(state PathState, fds socket.Descriptors) error {
 	g := &pathGroup{at: state.At, selected: state.Selected, left: state.Replaced}
 	s.paths = append(s.paths, g)
 	for _, m := range state.Hidden {
@@ -123,12 +124,12 @@ func (s *Steering) takePath(state PathState, fds Descriptors) error {
 func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
 	return &pathSeat{
 		ownership: owned(s.Member, s.State), group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
-		id: pathID{s.Device, s.FileInode}, seen: unix.NsecToTimespec(s.Seen),
+		id: socket.File{Dev: s.Device, Ino: s.FileInode}, seen: unix.NsecToTimespec(s.Seen),
 	}
 }
 
 // takeGroup leaves the group to be attached at the first occasion: its program may have a probe.
-func (s *Steering) takeGroup(state GroupState, fds Descriptors) error {
+func (s *Steering) takeGroup(state GroupState, fds socket.Descriptors) error {
 	g := &group{site: state.Site.site(), selected: state.Selected, stale: s.stale, left: state.Replaced}
 	if state.Counted {
 		g.begun = make(map[handshake]bool)

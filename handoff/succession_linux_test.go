@@ -15,6 +15,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"github.com/gracerun/grace/handoff/internal/inherited"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,16 +27,16 @@ func init() {
 // in its place from 3 on, or Here.
 type estate struct {
 	Steering  *SteeringState
-	Listeners []ListenerState
-	Grant     *GrantState
+	Listeners []socket.ListenerState
+	Grant     *socket.GrantState
 	FDs, Here []int
 }
 
 // successor is a process that goes on with an estate.
 type successor struct {
 	steering  *Steering
-	listeners []*Listener
-	grant     *Grant
+	listeners []*socket.Listener
+	grant     *socket.Grant
 	strange   []int // what the test itself was given
 }
 
@@ -56,7 +57,7 @@ func (s *successor) takeOver(written string) error {
 	if err := json.Unmarshal([]byte(written), &e); err != nil {
 		return err
 	}
-	fds := Descriptors{}
+	fds := socket.Descriptors{}
 	for i, there := range e.FDs {
 		here := 3 + i
 		if e.Here != nil {
@@ -75,21 +76,21 @@ func (s *successor) takeOver(written string) error {
 	return nil
 }
 
-func (s *successor) open(e estate, fds Descriptors) (err error) {
+func (s *successor) open(e estate, fds socket.Descriptors) (err error) {
 	if e.Steering != nil {
 		if s.steering, err = TakeOverSteering(*e.Steering, fds, nil); err != nil {
 			return err
 		}
 	}
 	for _, state := range e.Listeners {
-		l, err := TakeOverListener(state, fds)
+		l, err := socket.TakeOverListener(state, fds)
 		if err != nil {
 			return err
 		}
 		s.listeners = append(s.listeners, l)
 	}
 	if e.Grant != nil {
-		s.grant, err = TakeOverGrant(*e.Grant, fds)
+		s.grant, err = socket.TakeOverGrant(*e.Grant, fds)
 	}
 	return err
 }
@@ -155,7 +156,7 @@ func leaking() []int {
 	return fds
 }
 
-func stateOf(s *Steering, g *Grant, listeners ...*Listener) (e estate, err error) {
+func stateOf(s *Steering, g *socket.Grant, listeners ...*socket.Listener) (e estate, err error) {
 	if s != nil {
 		state, err := s.Suspend()
 		if err != nil {
@@ -183,13 +184,13 @@ func (e estate) variable() string {
 }
 
 // startSuccessor hands over to another process. Nothing of what was handed over may be used here until it has ended.
-func startSuccessor(t *testing.T, s *Steering, g *Grant, listeners ...*Listener) *apptest.App {
+func startSuccessor(t *testing.T, s *Steering, g *socket.Grant, listeners ...*socket.Listener) *apptest.App {
 	t.Helper()
 	return startSuccessorAfter(t, func() {}, s, g, listeners...)
 }
 
 // startSuccessorAfter is for what happens when nobody looks.
-func startSuccessorAfter(t *testing.T, happens func(), s *Steering, g *Grant, listeners ...*Listener) *apptest.App {
+func startSuccessorAfter(t *testing.T, happens func(), s *Steering, g *socket.Grant, listeners ...*socket.Listener) *apptest.App {
 	t.Helper()
 	e, err := stateOf(s, g, listeners...)
 	apptest.Must(t, err)
@@ -325,7 +326,7 @@ func TestHandshakesAndBindingsTravel(t *testing.T) {
 	s.Resume()
 	var read SteeringState
 	apptest.Must(t, json.Unmarshal(text, &read))
-	fds := Descriptors{}
+	fds := socket.Descriptors{}
 	for _, fd := range read.FDs() {
 		fds[fd], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		apptest.Must(t, err)
@@ -352,7 +353,7 @@ func TestListenersAreTakenOver(t *testing.T) {
 			r, w, err := os.Pipe()
 			apptest.Must(t, err)
 			defer r.Close()
-			grant := &Grant{Stdin: -1, Predecessor: w}
+			grant := &socket.Grant{Stdin: -1, Predecessor: w}
 			a := startSuccessor(t, nil, grant, unixListener, tcp)
 			apptest.Must(t, grant.Close())
 			again(t, a)
@@ -378,15 +379,15 @@ func TestListenersAreTakenOver(t *testing.T) {
 func TestWhatHasNotComeCannotBeTakenOver(t *testing.T) {
 	for name, takeOver := range map[string]func() error{
 		"listener": func() error {
-			_, err := TakeOverListener(ListenerState{FD: 9, Bound: "here"}, Descriptors{})
+			_, err := socket.TakeOverListener(socket.ListenerState{FD: 9, Bound: "here"}, socket.Descriptors{})
 			return err
 		},
 		"grant": func() error {
-			_, err := TakeOverGrant(GrantState{Predecessor: 9}, Descriptors{})
+			_, err := socket.TakeOverGrant(socket.GrantState{Predecessor: 9}, socket.Descriptors{})
 			return err
 		},
 		"steering": func() error {
-			_, err := TakeOverSteering(SteeringState{Watch: 9}, Descriptors{}, nil)
+			_, err := TakeOverSteering(SteeringState{Watch: 9}, socket.Descriptors{}, nil)
 			return err
 		},
 	} {
@@ -394,10 +395,10 @@ func TestWhatHasNotComeCannotBeTakenOver(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if fd, err := (Descriptors{}).Take(-1); fd != -1 || err != nil {
+	if fd, err := (socket.Descriptors{}).Take(-1); fd != -1 || err != nil {
 		t.Error("no descriptor has to be none")
 	}
-	if s := (&Grant{}).State(); s.Predecessor != -1 {
+	if s := (&socket.Grant{}).State(); s.Predecessor != -1 {
 		t.Error(s)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,7 +80,7 @@ func (g *pathGroup) heldByOthers(path string) error {
 	if err != nil || len(sockets) == 0 {
 		return nil // the kernel's answer will do
 	}
-	return inUse(Address{Network: "unix", Addr: path}, sockets, nil)
+	return socket.InUse(socket.Address{Network: "unix", Addr: path}, sockets, nil)
 }
 
 // mayListen tells whether it is a stream socket that a bind can put at a path: of one that is bound already the kernel
@@ -110,7 +111,7 @@ func (s *Steering) pathRivals(m Member, path string, inode uint64) []uint64 {
 	defer s.mutex.Unlock()
 	var rivals []uint64
 	for _, seat := range s.pathSeats() {
-		bound := seat.id != (pathID{})
+		bound := seat.id != (socket.File{})
 		if seat.heldBy(m) && len(seat.also) == 0 && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
 			rivals = append(rivals, seat.inode)
 		}
@@ -229,7 +230,7 @@ func (s *pathSeat) claim(fd int) bool {
 		return false
 	}
 	s.bound = at.Name
-	return s.id != (pathID{}) || s.identify() == nil
+	return s.id != (socket.File{}) || s.identify() == nil
 }
 
 func (s *Steering) cutOverPaths(generation int) (kept []string, err error) {

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -137,7 +137,7 @@ func (d *desk) listeners(generations []control.Generation, pids map[int][]int) [
 }
 
 // held are those that all generations have.
-func held(listeners []*handoff.Listener, pids []int) []control.Listener {
+func held(listeners []*socket.Listener, pids []int) []control.Listener {
 	queues, err := sockdiag.QueuedEach(listeners)
 	connections, err2 := sockdiag.ConnectionsEach(pids, listeners)
 	var all []control.Listener

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/metrics"
 	"github.com/rs/zerolog"
@@ -14,7 +14,7 @@ import (
 const privateMode = 0o600
 
 // bindMetrics gives nil if no metrics are wanted.
-func bindMetrics(o Options) (*handoff.Listener, error) {
+func bindMetrics(o Options) (*socket.Listener, error) {
 	if o.Metrics == nil {
 		return nil, nil
 	}
@@ -22,7 +22,7 @@ func bindMetrics(o Options) (*handoff.Listener, error) {
 	if address.Network == "unix" && address.Mode == 0 {
 		address.Mode = privateMode
 	}
-	l, err := handoff.Bind(address)
+	l, err := socket.Bind(address)
 	if err != nil {
 		return nil, fmt.Errorf("--metrics: %w", err)
 	}
@@ -36,7 +36,7 @@ type exporter struct {
 }
 
 // openExporter leaves the socket to its caller.
-func openExporter(socket *handoff.Listener, l *loop, d *desk, log zerolog.Logger) (*exporter, error) {
+func openExporter(socket *socket.Listener, l *loop, d *desk, log zerolog.Logger) (*exporter, error) {
 	if socket == nil {
 		return nil, nil
 	}

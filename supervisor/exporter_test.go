@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
@@ -16,7 +16,7 @@ import (
 
 // A first generation that fails is no failed upgrade: no old version serves on.
 func TestFirstGenerationIsNoUpgrade(t *testing.T) {
-	address, err := handoff.ParseAddress("127.0.0.1:0")
+	address, err := socket.ParseAddress("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -300,21 +301,21 @@ func (s *service) left() bool { return s.handover.left() }
 // inherit makes all parts anew from the state. It changes nothing that the old grace
 // has.
 func (s *service) inherit(d *document, before *succession.Predecessor) (err error) {
-	files := handoff.Descriptors(before.Files)
+	files := socket.Descriptors(before.Files)
 	left := d.Host
 	s.strange = !before.Same() || left.Strange
 	if s.family, err = childproc.NewFamily(); err != nil {
 		return err
 	}
 	for _, state := range left.Listeners {
-		l, err := handoff.TakeOverListener(state, files)
+		l, err := socket.TakeOverListener(state, files)
 		if err != nil {
 			return err
 		}
 		s.listeners = append(s.listeners, l)
 	}
 	if left.Metrics != nil {
-		if s.metrics, err = handoff.TakeOverListener(*left.Metrics, files); err != nil {
+		if s.metrics, err = socket.TakeOverListener(*left.Metrics, files); err != nil {
 			return err
 		}
 	}
@@ -347,7 +348,7 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 	return nil
 }
 
-func (s *service) inheritApps(d *document, same bool, files handoff.Descriptors) error {
+func (s *service) inheritApps(d *document, same bool, files socket.Descriptors) error {
 	s.apps.Uncapturable.Store(d.Host.Uncapturable)
 	for generation, state := range d.Host.Launches {
 		s.apps.Launches[generation] = host.NewPreparation(state.Launch())

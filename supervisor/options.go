@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/rs/zerolog"
@@ -15,9 +15,9 @@ import (
 type Options struct {
 	host.Options
 	PIDFile string
-	Metrics *handoff.Address // where metrics and health are asked for; nil: nowhere
-	Name    string           // of the control socket; "" is the working directory's
-	Version string           // of grace
+	Metrics *socket.Address // where metrics and health are asked for; nil: nowhere
+	Name    string          // of the control socket; "" is the working directory's
+	Version string          // of grace
 	Log     zerolog.Logger
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -67,8 +68,8 @@ type service struct {
 	signals   *signals
 	first     *host.Launch // whose environment the hooks have
 	family    *childproc.Family
-	listeners []*handoff.Listener
-	metrics   *handoff.Listener
+	listeners []*socket.Listener
+	metrics   *socket.Listener
 	steering  *handoff.Steering
 	pidFile   pidFile
 	socket    *control.Socket
@@ -200,8 +201,8 @@ func closeInheritedOnExec() {
 	}
 }
 
-func bindAll(o Options) ([]*handoff.Listener, error) {
-	var bound []*handoff.Listener
+func bindAll(o Options) ([]*socket.Listener, error) {
+	var bound []*socket.Listener
 	for _, address := range o.Listen {
 		l, err := bind(address, o)
 		if err != nil {
@@ -213,9 +214,9 @@ func bindAll(o Options) ([]*handoff.Listener, error) {
 	return bound, nil
 }
 
-func bind(address handoff.Address, o Options) (*handoff.Listener, error) {
-	l, err := handoff.Bind(address)
-	inUse := (*handoff.InUseError)(nil)
+func bind(address socket.Address, o Options) (*socket.Listener, error) {
+	l, err := socket.Bind(address)
+	inUse := (*socket.InUseError)(nil)
 	if !errors.As(err, &inUse) {
 		return l, err
 	}
@@ -223,18 +224,18 @@ func bind(address handoff.Address, o Options) (*handoff.Listener, error) {
 		return nil, fmt.Errorf("%w (%s)", err, host.InUseRemedy)
 	}
 	o.Log.Warn().Str("address", address.Addr).Str("why", err.Error()).Msg("evicting")
-	if err := handoff.Evict(inUse, host.EvictGrace); err != nil {
+	if err := socket.Evict(inUse, host.EvictGrace); err != nil {
 		return nil, err
 	}
-	return handoff.Bind(address)
+	return socket.Bind(address)
 }
 
 // sharedOf leaves out those that only reserve an address.
-func sharedOf(listeners []*handoff.Listener) []*handoff.Listener {
-	return slices.DeleteFunc(slices.Clone(listeners), func(l *handoff.Listener) bool { return l.Address().Steer })
+func sharedOf(listeners []*socket.Listener) []*socket.Listener {
+	return slices.DeleteFunc(slices.Clone(listeners), func(l *socket.Listener) bool { return l.Address().Steer })
 }
 
-func closeListeners(listeners []*handoff.Listener) {
+func closeListeners(listeners []*socket.Listener) {
 	for _, l := range listeners {
 		l.Close() // the end of grace: there is nothing to do about an error
 	}
@@ -254,12 +255,12 @@ func (s *service) announce() {
 
 // patrol sees that the held listeners live; nil before it was opened.
 type patrol struct {
-	watch *handoff.HangupWatch
+	watch *socket.HangupWatch
 	ended chan struct{}
 }
 
-func openPatrol(listeners []*handoff.Listener, post func(machine.Event)) (*patrol, error) {
-	watch, err := handoff.NewHangupWatch(sharedOf(listeners))
+func openPatrol(listeners []*socket.Listener, post func(machine.Event)) (*patrol, error) {
+	watch, err := socket.NewHangupWatch(sharedOf(listeners))
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +283,7 @@ func (p *patrol) close() error {
 }
 
 // reviveAll ends when the watch is closed.
-func reviveAll(watch *handoff.HangupWatch, post func(machine.Event)) {
+func reviveAll(watch *socket.HangupWatch, post func(machine.Event)) {
 	for {
 		l, err := watch.Wait()
 		if errors.Is(err, net.ErrClosed) {
@@ -295,7 +296,7 @@ func reviveAll(watch *handoff.HangupWatch, post func(machine.Event)) {
 		switch err := l.Revive(); {
 		case err == nil:
 			post(machine.Revived{Listener: l.Name()})
-		case errors.Is(err, handoff.ErrReplaced):
+		case errors.Is(err, socket.ErrReplaced):
 			post(machine.Revived{Listener: l.Name(), Replaced: true})
 		default:
 			post(machine.Revived{Listener: l.Name(), Why: err.Error()})

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -16,12 +16,12 @@ import (
 func TestServeThatCannotBeginLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("RUNTIME_DIRECTORY", dir)
-	address, err := handoff.ParseAddress("127.0.0.1:0")
+	address, err := socket.ParseAddress("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &service{options: Options{Options: host.Options{Policy: testPolicy()}, Name: "web", Log: zerolog.Nop()}, first: &host.Launch{}}
-	if s.metrics, err = handoff.Bind(address); err != nil {
+	if s.metrics, err = socket.Bind(address); err != nil {
 		t.Fatal(err)
 	}
 	s.metrics.Close() // a socket for metrics that cannot be served

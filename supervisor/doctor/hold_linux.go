@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/host"
 )
 
@@ -59,12 +59,12 @@ func ignoreEnd(err error) error {
 	return err
 }
 
-func bindHeld() (*handoff.Listener, error) {
-	address, err := handoff.ParseAddress("127.0.0.1:0")
+func bindHeld() (*socket.Listener, error) {
+	address, err := socket.ParseAddress("127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	return handoff.Bind(address)
+	return socket.Bind(address)
 }
 
 func noSocket(err error) Finding {
@@ -83,7 +83,7 @@ func (e *examination) appUser() string {
 }
 
 // visit looks at a patient that serves.
-func (e *examination) visit(p *patient, listener *handoff.Listener) {
+func (e *examination) visit(p *patient, listener *socket.Listener) {
 	pid := p.process.PID
 	looked := lookFor(pid, listener.Inode())
 	conn, err := call(listener.Bound())
@@ -124,9 +124,9 @@ func (e *examination) looking(err error) Finding {
 }
 
 // counting needs a connection to be there. It takes a look into the process too.
-func (e *examination) counting(pid int, listener *handoff.Listener, looked error) Finding {
+func (e *examination) counting(pid int, listener *socket.Listener, looked error) Finding {
 	f := Finding{Mechanism: "counting connections", State: OK, Means: "grace sees how many connections an app still has (inet_diag)"}
-	n, err := sockdiag.Connections([]int{pid}, []*handoff.Listener{listener})
+	n, err := sockdiag.Connections([]int{pid}, []*socket.Listener{listener})
 	if err == nil && n != 1 {
 		err = fmt.Errorf("the kernel shows %d connections instead of 1", n)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -30,14 +31,14 @@ type App struct {
 	processes   []*childproc.Process // not reaped: the main one last, before it those that were it before
 	notify      *childproc.NotifySocket
 	calls       *capture.Listener // of a captured app
-	sockets     []*handoff.Listener
-	owned       []*handoff.Listener // those of them that are this instance's own
+	sockets     []*socket.Listener
+	owned       []*socket.Listener // those of them that are this instance's own
 	captor      *captor
 	ear         *ear
 	Attending   sync.WaitGroup // those who listen to the app
 	Suspended   bool
 	errands     []<-chan struct{} // closed when nobody looks for what its processes have left behind
-	grant       *handoff.Grant
+	grant       *socket.Grant
 }
 
 // main is the process that its instance is watched by. Where that has been reaped it is one
@@ -154,7 +155,7 @@ func (a *Apps) equip(app *App, spec *childproc.Spec) error {
 	if err = a.own(app); err != nil {
 		return err
 	}
-	app.grant, err = a.Options.Dialects.Issue(handoff.Issue{
+	app.grant, err = a.Options.Dialects.Issue(socket.Issue{
 		Listeners:  app.sockets,
 		Command:    spec.Args,
 		Generation: app.start.Generation,
@@ -176,7 +177,7 @@ func (a *Apps) equip(app *App, spec *childproc.Spec) error {
 func (a *Apps) own(app *App) error {
 	for _, l := range a.Held {
 		if l.Address().Steer {
-			var own *handoff.Listener
+			var own *socket.Listener
 			err := a.withEviction(func() (err error) {
 				own, err = a.Steering.Own(app.member(), l)
 				return err

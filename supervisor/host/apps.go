@@ -10,6 +10,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -18,8 +19,8 @@ import (
 type Apps struct {
 	Options   Options
 	Family    *childproc.Family
-	Held      []*handoff.Listener             // all that the app is to get
-	Listeners []*handoff.Listener             // those of them that all instances share
+	Held      []*socket.Listener              // all that the app is to get
+	Listeners []*socket.Listener              // those of them that all instances share
 	Steering  *handoff.Steering               // nil if nothing is captured
 	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
 	// Uncapturable is set when the system has refused to capture.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,7 +64,7 @@ func TestClosedSocketsAreForgottenAfterSomeTime(t *testing.T) {
 // steeringOfOne has one socket, of generation 1.
 func steeringOfOne(t *testing.T) (*handoff.Steering, uint64) {
 	t.Helper()
-	address, err := handoff.ParseAddress("web=127.0.0.1:0")
+	address, err := socket.ParseAddress("web=127.0.0.1:0")
 	s, err2 := handoff.NewSteering(nil)
 	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)

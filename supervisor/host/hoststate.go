@@ -8,6 +8,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -16,8 +17,8 @@ import (
 type HostState struct {
 	Uncapturable bool
 	Strange      bool // apps may have parents that are no grace
-	Listeners    []handoff.ListenerState
-	Metrics      *handoff.ListenerState
+	Listeners    []socket.ListenerState
+	Metrics      *socket.ListenerState
 	Steering     *handoff.SteeringState
 	Launches     map[int]LaunchState // by generation
 	Programs     map[int]int         // descriptors of executables, by generation, of ended ones too
@@ -64,7 +65,7 @@ type AppState struct {
 	Notify                     childproc.NotifyState
 	Calls                      int            // -1 if it is not captured
 	Fresh                      map[uint64]int // sockets of grace's own in place of the app's, by inode
-	Predecessors               handoff.GrantState
+	Predecessors               socket.GrantState
 	Mains                      []int
 	Told, Said                 bool
 }
@@ -125,7 +126,7 @@ func (s HostState) Files() []int {
 }
 
 // TakeOver makes the app of a state. Nothing of it is begun before carryOn.
-func (a *Apps) TakeOver(s AppState, before int, strange bool, files handoff.Descriptors) (err error) {
+func (a *Apps) TakeOver(s AppState, before int, strange bool, files socket.Descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	app := &App{
 		start: machine.Start{Generation: s.Generation, Instance: s.Instance, Slot: s.Slot, MustNotify: s.MustNotify, Predecessor: s.Predecessor},
@@ -151,13 +152,13 @@ func (a *Apps) TakeOver(s AppState, before int, strange bool, files handoff.Desc
 		app.ear.said = true
 		close(app.ear.ready)
 	}
-	if app.grant, err = handoff.TakeOverGrant(s.Predecessors, files); err != nil {
+	if app.grant, err = socket.TakeOverGrant(s.Predecessors, files); err != nil {
 		return err
 	}
 	return a.takeOverCalls(app, s, files)
 }
 
-func (a *Apps) takeOverCalls(app *App, s AppState, files handoff.Descriptors) error {
+func (a *Apps) takeOverCalls(app *App, s AppState, files socket.Descriptors) error {
 	if s.Calls < 0 {
 		return nil
 	}
@@ -198,7 +199,7 @@ func (a *Apps) CarryOn(s machine.Snapshot) {
 }
 
 // Take leaves the socket to the old grace for the time being.
-func (c *ControlState) Take(files handoff.Descriptors) (err error) {
+func (c *ControlState) Take(files socket.Descriptors) (err error) {
 	if c.Listener, err = files.Take(c.Listener); err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -226,7 +226,7 @@ func TestSharedSocketHint(t *testing.T) {
 	} {
 		o := Options{Command: strings.Fields(tt.program)}
 		for _, written := range tt.listen {
-			address, err := handoff.ParseAddress(written)
+			address, err := socket.ParseAddress(written)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc/capture"
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -18,14 +18,14 @@ import (
 type Options struct {
 	Policy  machine.Policy
 	Command []string // the app and its arguments
-	Listen  []handoff.Address
+	Listen  []socket.Address
 	// Capture says whether grace takes part in the sockets that the app binds itself.
 	Capture CaptureMode
 	// CaptureUnix are the paths of unix sockets in which grace takes part, from Dir on.
 	CaptureUnix []string
 	NoNewPrivs  NoNewPrivs
 	Evict       bool // end whoever has an address, for development
-	Dialects    handoff.Dialects
+	Dialects    socket.Dialects
 	Readiness   Readiness
 	Check       string // a shell command to pass before each upgrade
 	EnvFile     string
@@ -131,9 +131,9 @@ func (o Options) policy() machine.Policy {
 
 func (o Options) steers() bool { return o.captures() || slices.ContainsFunc(o.Listen, steered) }
 
-func steered(a handoff.Address) bool { return a.Steer }
+func steered(a socket.Address) bool { return a.Steer }
 
-func shared(a handoff.Address) bool { return !a.Steer }
+func shared(a socket.Address) bool { return !a.Steer }
 
 // mostInstances is beyond any machine's use, and below what would keep grace busy
 // with starting alone.

@@ -3,13 +3,13 @@ package host
 import (
 	"testing"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func TestPolicyFollowsFromTheSockets(t *testing.T) {
-	address := []handoff.Address{{Network: "tcp", Addr: ":8080"}}
-	steer := []handoff.Address{{Network: "tcp", Addr: ":8080", Steer: true}}
+	address := []socket.Address{{Network: "tcp", Addr: ":8080"}}
+	steer := []socket.Address{{Network: "tcp", Addr: ":8080", Steer: true}}
 	for name, c := range map[string]struct {
 		options      Options
 		held, shared bool

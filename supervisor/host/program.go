@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
@@ -149,7 +149,7 @@ func (a *Apps) AllPrograms() map[int]int {
 	return all
 }
 
-func (a *Apps) TakeOverPrograms(programs map[int]int, files handoff.Descriptors) error {
+func (a *Apps) TakeOverPrograms(programs map[int]int, files socket.Descriptors) error {
 	for generation, there := range programs {
 		here, err := files.Take(there)
 		if err != nil {

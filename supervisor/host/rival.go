@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -19,7 +19,7 @@ const EvictGrace = 5 * time.Second
 
 // evict ends who has an address, with --evict, so that it can be bound after all. Its error says who that is, and what
 // can be done.
-func (a *Apps) evict(inUse *handoff.InUseError) error {
+func (a *Apps) evict(inUse *socket.InUseError) error {
 	kin, err := childproc.Tree(os.Getpid())
 	if err != nil {
 		return errors.Join(inUse, err)
@@ -34,7 +34,7 @@ func (a *Apps) evict(inUse *handoff.InUseError) error {
 		return fmt.Errorf("%w (%s)", inUse, InUseRemedy)
 	}
 	a.Post(machine.Noticed{Text: "evicting", Why: inUse.Error()})
-	return handoff.Evict(inUse, EvictGrace)
+	return socket.Evict(inUse, EvictGrace)
 }
 
 const InUseRemedy = "stop it, choose another address, or have it ended by --evict"
@@ -42,7 +42,7 @@ const InUseRemedy = "stop it, choose another address, or have it ended by --evic
 // withEviction tries a bind again when who had the address has gone.
 func (a *Apps) withEviction(bind func() error) error {
 	err := bind()
-	inUse := (*handoff.InUseError)(nil)
+	inUse := (*socket.InUseError)(nil)
 	if !errors.As(err, &inUse) {
 		return err
 	}

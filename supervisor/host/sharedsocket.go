@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 )
 
 // wasteful are programs that close connections which they have accepted, when they end. Measured: docs/recipes/README.md.
@@ -16,7 +16,7 @@ var wasteful = []string{"puma", "uwsgi", "daphne", "waitress-serve", "waitress"}
 // start it: bundle exec puma, python3 -m daphne.
 func SharedSocketHint(o Options) string {
 	at := slices.IndexFunc(o.Command, isWasteful)
-	shares := slices.ContainsFunc(o.Listen, func(a handoff.Address) bool { return !a.Steer && strings.HasPrefix(a.Network, "tcp") })
+	shares := slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return !a.Steer && strings.HasPrefix(a.Network, "tcp") })
 	if at < 0 || !shares {
 		return ""
 	}

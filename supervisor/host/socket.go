@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
 )
 
 // socket is one that an instance has to wait on before it is ready.
@@ -121,7 +122,7 @@ func (v *vigil) forgetClosed() {
 
 // opened reports whether the app has made the socket itself.
 func (v *vigil) opened(s awaitedSocket) bool {
-	held := func(l *handoff.Listener) bool { return l.Bound() == s.place }
+	held := func(l *socket.Listener) bool { return l.Bound() == s.place }
 	return s.place != "" && !slices.ContainsFunc(v.apps.Held, held)
 }
 

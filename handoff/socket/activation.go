@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -114,9 +114,9 @@ var errShutDown = errors.New("an app has shut it down, and only the service mana
 // guardPath protects the path from apps that remove it. It stays the service manager's.
 func (l *Listener) guardPath() {
 	var stat unix.Stat_t
-	if !l.address.unix() || l.address.abstract() || unix.Lstat(l.bound, &stat) != nil || !isSocket(&stat) {
+	if !l.address.Unix() || l.address.abstract() || unix.Lstat(l.bound, &stat) != nil || !isSocket(&stat) {
 		return
 	}
-	l.path = identify(&stat)
+	l.path = FileOf(&stat)
 	l.spare = keepSpare(l.bound)
 }

@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -116,16 +116,16 @@ func (a *Address) defaultName() string {
 	if a.Network == inherited.Network {
 		return a.Addr
 	}
-	if a.unix() {
+	if a.Unix() {
 		return path.Base(strings.TrimPrefix(a.Addr, "@"))
 	}
 	_, port, _ := net.SplitHostPort(a.Addr)
 	return port
 }
 
-func (a *Address) unix() bool     { return a.Network == "unix" || a.Network == "unixgram" }
-func (a *Address) abstract() bool { return a.unix() && strings.HasPrefix(a.Addr, "@") }
-func (a *Address) stream() bool   { return a.Network == "unix" || strings.HasPrefix(a.Network, "tcp") }
+func (a *Address) Unix() bool     { return a.Network == "unix" || a.Network == "unixgram" }
+func (a *Address) abstract() bool { return a.Unix() && strings.HasPrefix(a.Addr, "@") }
+func (a *Address) Stream() bool   { return a.Network == "unix" || strings.HasPrefix(a.Network, "tcp") }
 
 func (a *Address) checkAddr() error {
 	switch a.Network {
@@ -222,17 +222,17 @@ func (a *Address) readOption(option, value string) error {
 	fits, read := true, (func(string) error)(nil)
 	switch option {
 	case "backlog":
-		fits, read = a.stream(), a.readBacklog
+		fits, read = a.Stream(), a.readBacklog
 	case "v6only":
 		fits, read = a.maybeV6(), a.readV6Only
 	case "steer":
-		fits, read = a.stream() && !a.unix(), a.readSteer
+		fits, read = a.Stream() && !a.Unix(), a.readSteer
 	case "mode":
-		fits, read = a.unix() && !a.abstract(), a.readMode
+		fits, read = a.Unix() && !a.abstract(), a.readMode
 	case "owner":
-		fits, read = a.unix() && !a.abstract(), a.readOwner
+		fits, read = a.Unix() && !a.abstract(), a.readOwner
 	case "group":
-		fits, read = a.unix() && !a.abstract(), a.readGroup
+		fits, read = a.Unix() && !a.abstract(), a.readGroup
 	case "freebind":
 		fits = false
 	default:
@@ -251,7 +251,7 @@ func (a *Address) readOption(option, value string) error {
 func (a *Address) maybeV6() bool {
 	host, _, _ := net.SplitHostPort(a.Addr)
 	ip, err := netip.ParseAddr(host)
-	return !a.unix() && !strings.HasSuffix(a.Network, "4") && (err != nil || ip.Is6())
+	return !a.Unix() && !strings.HasSuffix(a.Network, "4") && (err != nil || ip.Is6())
 }
 
 func (a *Address) readBacklog(value string) error {

@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -128,7 +128,7 @@ func TestAddressInUseByAnUnseenHolder(t *testing.T) {
 }
 
 func TestAddressInUseByASocketThatDoesNotListen(t *testing.T) {
-	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM)
+	fd, err := New(unix.AF_INET, unix.SOCK_STREAM)
 	apptest.Must(t, err)
 	defer unix.Close(fd)
 	apptest.Must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))

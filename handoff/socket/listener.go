@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ type Listener struct {
 	fd      int
 	bound   string
 	inode   atomic.Uint64
-	path    pathID
+	path    File
 	spare   string // a second, hidden name of the path
 	passed  bool   // made by grace's service manager, which owns the path
 }
@@ -38,7 +38,7 @@ func Bind(a Address) (*Listener, error) {
 	switch {
 	case a.Network == inherited.Network:
 		return bindPassed(a)
-	case a.unix():
+	case a.Unix():
 		return bindUnix(a)
 	}
 	return bindInet(a)
@@ -60,7 +60,7 @@ func (l *Listener) Network() string { return l.address.Network }
 func (l *Listener) Bound() string { return l.bound }
 
 // Stream tells whether connections are accepted from the socket.
-func (l *Listener) Stream() bool { return l.address.stream() }
+func (l *Listener) Stream() bool { return l.address.Stream() }
 
 // Inode is the socket's number in /proc/PID/fd and in the kernel's socket tables.
 func (l *Listener) Inode() uint64 { return l.inode.Load() }
@@ -100,23 +100,23 @@ func (l *Listener) revive() error {
 	switch {
 	case !l.Stream() || !hungUp(l.fd):
 		return l.restorePath()
-	case l.address.unix():
+	case l.address.Unix():
 		return l.replaceUnix()
 	}
 	return l.reviveInet()
 }
 
 // adopt makes a Listener of a socket that listens at the address. The Listener owns the descriptor.
-func adopt(a Address, fd int, bound string, inode uint64) *Listener {
+func Adopt(a Address, fd int, bound string, inode uint64) *Listener {
 	l := &Listener{address: a, fd: fd, bound: bound}
 	l.inode.Store(inode)
 	return l
 }
 
-func listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.queueLength()) }
+func Listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.QueueLength()) }
 
 // queueLength takes a backlog of 0 as the longest queue: the kernels cut a negative number to their somaxconn.
-func (a Address) queueLength() int {
+func (a Address) QueueLength() int {
 	if a.Backlog == 0 {
 		return -1
 	}
@@ -124,14 +124,14 @@ func (a Address) queueLength() int {
 }
 
 func (a *Address) kind() int {
-	if a.stream() {
+	if a.Stream() {
 		return unix.SOCK_STREAM
 	}
 	return unix.SOCK_DGRAM
 }
 
-func newListener(a Address, family int) (*Listener, error) {
-	fd, err := socket(family, a.kind())
+func NewListener(a Address, family int) (*Listener, error) {
+	fd, err := New(family, a.kind())
 	if err != nil {
 		return nil, fmt.Errorf("cannot create a socket for %s: %w", a.Addr, err)
 	}

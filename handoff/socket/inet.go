@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 const lookupTimeout = 5 * time.Second
 
 func bindInet(a Address) (*Listener, error) {
-	hosts, err := a.hosts()
+	hosts, err := a.Hosts()
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
 	}
@@ -29,19 +29,19 @@ func bindInet(a Address) (*Listener, error) {
 // bindFirst goes on to the next host only where the machine lacks the family of one.
 func bindFirst(a Address, hosts []netip.AddrPort) (*Listener, error) {
 	l, err := bindHost(a, hosts[0])
-	if err != nil && familyMissing(err) && len(hosts) > 1 {
+	if err != nil && FamilyMissing(err) && len(hosts) > 1 {
 		return bindFirst(a, hosts[1:])
 	}
 	return l, err
 }
 
 // familyMissing is true of a kernel without IPv6 (EAFNOSUPPORT) and of one where it is switched off.
-func familyMissing(err error) bool {
+func FamilyMissing(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
 // hosts are the addresses that bindFirst tries.
-func (a *Address) hosts() ([]netip.AddrPort, error) {
+func (a *Address) Hosts() ([]netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(a.Addr)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func bindHost(a Address, host netip.AddrPort) (*Listener, error) {
 	if host.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	l, err := newListener(a, family)
+	l, err := NewListener(a, family)
 	if err != nil {
 		return nil, err
 	}
@@ -122,16 +122,16 @@ func bindHost(a Address, host netip.AddrPort) (*Listener, error) {
 }
 
 func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
-	if err := l.setInetOptions(host.Addr()); err != nil {
+	if err := l.SetInetOptions(host.Addr()); err != nil {
 		return fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
 	}
 	err := unix.Bind(l.fd, sockaddr)
 	if err == nil && l.Stream() && !l.address.Steer {
 		// listen fails with EADDRINUSE too, when another socket with SO_REUSEADDR was bound but not listening at bind.
-		err = listen(l.fd, l.address.Backlog)
+		err = Listen(l.fd, l.address.Backlog)
 	}
 	if err != nil {
-		return explainInet(l.address, host, err)
+		return ExplainInet(l.address, host, err)
 	}
 	name, err := unix.Getsockname(l.fd)
 	if err != nil {
@@ -150,10 +150,10 @@ func (l *Listener) aloneAt(at netip.AddrPort) error {
 	if err != nil || len(sockets) == 0 {
 		return nil // a kernel that cannot tell has none
 	}
-	return inUse(l.address, sockets, nil)
+	return InUse(l.address, sockets, nil)
 }
 
-func (l *Listener) setInetOptions(ip netip.Addr) error {
+func (l *Listener) SetInetOptions(ip netip.Addr) error {
 	if l.Stream() {
 		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
@@ -179,11 +179,11 @@ func (a *Address) v6Only() bool {
 }
 
 // explainInet adds what the user can do about a failed bind.
-func explainInet(a Address, host netip.AddrPort, err error) error {
+func ExplainInet(a Address, host netip.AddrPort, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		sockets, err := sockdiag.InetHolding(a.Network, host, a.v6Only())
-		return inUse(a, sockets, err)
+		return InUse(a, sockets, err)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("cannot bind %s: %w: port %d is privileged here; start grace as root and the app with --user, "+
 			"or `setcap cap_net_bind_service=+ep` the grace binary, or lower net.ipv4.ip_unprivileged_port_start, "+
@@ -208,5 +208,5 @@ func (l *Listener) reviveInet() error {
 	if err := unix.Bind(l.fd, sockaddr); err != nil && err != unix.EINVAL {
 		return err
 	}
-	return listen(l.fd, l.address.Backlog)
+	return Listen(l.fd, l.address.Backlog)
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package handoff
+package socket
 
 import (
 	"io/fs"
@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func socket(family, kind int) (int, error) {
+func New(family, kind int) (int, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.Socket(family, kind, 0)
@@ -35,7 +35,7 @@ func hungUp(int) bool { return true }
 
 func prepareMode(int, fs.FileMode) error { return nil }
 
-func setMode(path string, _ pathID, uid, gid int, mode fs.FileMode) error {
+func SetMode(path string, _ File, uid, gid int, mode fs.FileMode) error {
 	if err := unix.Lchown(path, uid, gid); err != nil {
 		return err
 	}

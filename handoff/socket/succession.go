@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"fmt"
@@ -38,7 +38,7 @@ type ListenerState struct {
 func (l *Listener) State() ListenerState {
 	return ListenerState{
 		Address: l.address, FD: l.fd, Bound: l.bound, Inode: l.Inode(),
-		Device: l.path.dev, File: l.path.ino, Spare: l.spare, Passed: l.passed,
+		Device: l.path.Dev, File: l.path.Ino, Spare: l.spare, Passed: l.passed,
 	}
 }
 
@@ -48,7 +48,7 @@ func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over the listener on %s: %w", s.Bound, err)
 	}
-	l := &Listener{address: s.Address, fd: fd, bound: s.Bound, path: pathID{s.Device, s.File}, spare: s.Spare, passed: s.Passed}
+	l := &Listener{address: s.Address, fd: fd, bound: s.Bound, path: File{s.Device, s.File}, spare: s.Spare, passed: s.Passed}
 	l.inode.Store(s.Inode)
 	return l, nil
 }

@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -10,18 +10,18 @@ import (
 
 // alarm waits for descriptors to become readable by Go's poller. poll(2) would hold a thread as long, and where the limit of
 // processes is reached Go gets no other for its work, and ends the program.
-type alarm struct {
+type Alarm struct {
 	set     *os.File // an epoll set with the descriptors
 	watched []unix.PollFd
 }
 
 // newAlarm leaves the descriptors to its caller, who keeps them open until close.
-func newAlarm(fds ...int) (*alarm, error) {
+func NewAlarm(fds ...int) (*Alarm, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	a := &alarm{}
+	a := &Alarm{}
 	for _, fd := range fds {
 		a.watched = append(a.watched, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 		err = errors.Join(err, unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
@@ -34,7 +34,7 @@ func newAlarm(fds ...int) (*alarm, error) {
 }
 
 // wait returns when one of the descriptors is readable.
-func (a *alarm) wait() error {
+func (a *Alarm) Wait() error {
 	conn, err := a.set.SyscallConn()
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (a *alarm) wait() error {
 	return nil
 }
 
-func (a *alarm) close() error {
+func (a *Alarm) Close() error {
 	if a == nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"reflect"
@@ -162,10 +162,10 @@ func FuzzParseAddress(f *testing.F) {
 		if !validName(a.Name) || a.Addr == "" || a.Written != written {
 			t.Fatalf("%q became %+v", written, a)
 		}
-		if a.unix() && len(a.Addr) > sunPath {
+		if a.Unix() && len(a.Addr) > sunPath {
 			t.Fatalf("%q became a path of %d bytes", written, len(a.Addr))
 		}
-		if a.unix() {
+		if a.Unix() {
 			return
 		}
 		again, err := ParseAddress(a.Name + "=" + a.Network + "://" + a.Addr)

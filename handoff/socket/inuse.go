@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"fmt"
@@ -47,7 +47,7 @@ func (e *InUseError) Error() string {
 func (e *InUseError) Unwrap() error { return unix.EADDRINUSE }
 
 // inUse looks for the holders of the sockets, given as inode and uid.
-func inUse(a Address, sockets map[uint64]int, err error) error {
+func InUse(a Address, sockets map[uint64]int, err error) error {
 	e := &InUseError{Address: a, inodes: sockets}
 	if err == nil {
 		e.Holders, err = sockdiag.Holders(sockets)

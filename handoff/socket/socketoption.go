@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -38,8 +38,8 @@ func optionNamed(name string) (optionKind, bool) {
 	return kinds[i], true
 }
 
-func (a *Address) tcp() bool       { return a.stream() && !a.unix() }
-func (a *Address) inet() bool      { return !a.unix() }
+func (a *Address) tcp() bool       { return a.Stream() && !a.Unix() }
+func (a *Address) inet() bool      { return !a.Unix() }
 func (a *Address) unsteered() bool { return a.tcp() && !a.Steer }
 
 // buffered is false for unix streams, whose connections do not inherit the buffers of their listener.

@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"encoding/binary"
@@ -16,7 +16,7 @@ import (
 // clients with nothing to connect to.
 type HangupWatch struct {
 	epoll, stop, paths int
-	alarm              *alarm // of epoll
+	alarm              *Alarm // of epoll
 	listeners          []*Listener
 	watched            map[uint64]bool     // inodes of sockets
 	byPath             map[int32]*Listener // by inotify's number
@@ -40,7 +40,7 @@ func (w *HangupWatch) open() (err error) {
 	if w.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return err
 	}
-	if w.alarm, err = newAlarm(w.epoll); err != nil {
+	if w.alarm, err = NewAlarm(w.epoll); err != nil {
 		return err
 	}
 	return errors.Join(w.add(w.stop, unix.EPOLLIN), w.openPaths(), w.addNew())
@@ -152,7 +152,7 @@ func (w *HangupWatch) next() (int, error) {
 		n, err := unix.EpollWait(w.epoll, event[:], 0)
 		switch {
 		case err == nil && n == 0:
-			err = w.alarm.wait()
+			err = w.alarm.Wait()
 		case err == nil:
 			return int(event[0].Fd), nil
 		}
@@ -171,12 +171,12 @@ func (w *HangupWatch) Close() error {
 	if w.epoll < 0 {
 		return nil
 	}
-	err := errors.Join(w.alarm.close(), closeFD(w.epoll), closeFD(w.stop), closeFD(w.paths))
+	err := errors.Join(w.alarm.Close(), CloseFD(w.epoll), CloseFD(w.stop), CloseFD(w.paths))
 	w.epoll, w.stop, w.paths = -1, -1, -1
 	return err
 }
 
-func closeFD(fd int) error {
+func CloseFD(fd int) error {
 	if fd < 0 {
 		return nil
 	}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package handoff
+package socket
 
 import "golang.org/x/sys/unix"
 

@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"fmt"
@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func socket(family, kind int) (int, error) {
+func New(family, kind int) (int, error) {
 	return unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
 }
 
@@ -36,7 +36,7 @@ func prepareMode(fd int, mode fs.FileMode) error {
 }
 
 // setMode works on an O_PATH descriptor, so that a link put in the path's place meanwhile is not followed.
-func setMode(path string, id pathID, uid, gid int, mode fs.FileMode) error {
+func SetMode(path string, id File, uid, gid int, mode fs.FileMode) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func setMode(path string, id pathID, uid, gid int, mode fs.FileMode) error {
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return err
 	}
-	if identify(&stat) != id || !isSocket(&stat) {
+	if FileOf(&stat) != id || !isSocket(&stat) {
 		return fmt.Errorf("another file has taken its place")
 	}
 	if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {

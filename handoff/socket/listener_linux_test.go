@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -238,7 +238,7 @@ func TestUnixPathModeAndOwner(t *testing.T) {
 
 func TestUnixPathIsClosedUntilItsModeIsSet(t *testing.T) {
 	a := Address{Network: "unixgram", Addr: t.TempDir() + "/s", Mode: 0o666}
-	l, err := newListener(a, unix.AF_UNIX)
+	l, err := NewListener(a, unix.AF_UNIX)
 	apptest.Must(t, err)
 	defer l.Close()
 	apptest.Must(t, prepareMode(l.fd, a.Mode))
@@ -257,7 +257,7 @@ func TestModeIsNotSetThroughALink(t *testing.T) {
 	apptest.Must(t, os.Remove(folder+"/s"))
 	for _, link := range []func(old, new string) error{os.Symlink, os.Link} {
 		apptest.Must(t, link(folder+"/victim", folder+"/s"))
-		if err := setMode(folder+"/s", l.path, -1, -1, 0o666); err == nil {
+		if err := SetMode(folder+"/s", l.path, -1, -1, 0o666); err == nil {
 			t.Error("a link passed for the socket")
 		}
 		if info, err := os.Stat(folder + "/victim"); err != nil || info.Mode() != 0o600 {
@@ -307,7 +307,7 @@ func TestUnixPathWithAFullQueueIsLeftAlone(t *testing.T) {
 	path := t.TempDir() + "/s"
 	l := hold(t, "unix://"+path+"?backlog=1")
 	for {
-		fd, err := socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		fd, err := New(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
 		apptest.Must(t, err)
 		defer unix.Close(fd)
 		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {

@@ -1,4 +1,4 @@
-package handoff
+package socket
 
 import (
 	"errors"
@@ -12,10 +12,10 @@ import (
 )
 
 // pathID tells a file in the file system from another that has taken its path. The zero value is no file.
-type pathID struct{ dev, ino uint64 }
+type File struct{ Dev, Ino uint64 }
 
-func identify(stat *unix.Stat_t) pathID {
-	return pathID{dev: uint64(stat.Dev), ino: uint64(stat.Ino)}
+func FileOf(stat *unix.Stat_t) File {
+	return File{Dev: uint64(stat.Dev), Ino: uint64(stat.Ino)}
 }
 
 func isSocket(stat *unix.Stat_t) bool { return stat.Mode&unix.S_IFMT == unix.S_IFSOCK }
@@ -25,10 +25,10 @@ func bindUnix(a Address) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
 	}
-	if err := clearPath(a); err != nil {
+	if err := ClearPath(a); err != nil {
 		return nil, err
 	}
-	l, err := newListener(a, unix.AF_UNIX)
+	l, err := NewListener(a, unix.AF_UNIX)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (l *Listener) openUnix(uid, gid int) error {
 	if !l.Stream() {
 		return nil
 	}
-	if err := listen(l.fd, a.Backlog); err != nil {
+	if err := Listen(l.fd, a.Backlog); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", a.Addr, err)
 	}
 	return nil
@@ -70,8 +70,8 @@ func (l *Listener) claimPath(uid, gid int) error {
 	if err := unix.Lstat(l.address.Addr, &stat); err != nil {
 		return err
 	}
-	l.path = identify(&stat)
-	if err := setMode(l.address.Addr, l.path, uid, gid, l.address.Mode); err != nil {
+	l.path = FileOf(&stat)
+	if err := SetMode(l.address.Addr, l.path, uid, gid, l.address.Mode); err != nil {
 		return err
 	}
 	l.spare = keepSpare(l.address.Addr)
@@ -86,7 +86,7 @@ func (l *Listener) unlink() error {
 	}
 	var errs []error
 	for _, name := range names {
-		if l.path == (pathID{}) || !l.leads(name) {
+		if l.path == (File{}) || !l.leads(name) {
 			continue
 		}
 		if err := unix.Unlink(name); err != nil {
@@ -98,7 +98,7 @@ func (l *Listener) unlink() error {
 
 func (l *Listener) leads(name string) bool {
 	var stat unix.Stat_t
-	return unix.Lstat(name, &stat) == nil && identify(&stat) == l.path
+	return unix.Lstat(name, &stat) == nil && FileOf(&stat) == l.path
 }
 
 // spareName is where a second name of a path is kept.
@@ -139,7 +139,7 @@ func (l *Listener) replaceUnix() error {
 }
 
 // clearPath removes a socket that nobody serves any more.
-func clearPath(a Address) error {
+func ClearPath(a Address) error {
 	var stat unix.Stat_t
 	if a.abstract() || unix.Lstat(a.Addr, &stat) != nil {
 		return nil
@@ -155,7 +155,7 @@ func clearPath(a Address) error {
 		return nil
 	case !errors.Is(err, unix.ECONNREFUSED):
 		sockets, err := sockdiag.UnixHolding(a.Addr)
-		return inUse(a, sockets, err)
+		return InUse(a, sockets, err)
 	}
 	if err := unix.Unlink(a.Addr); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot remove the unused socket %s: %w", a.Addr, err)
@@ -166,7 +166,7 @@ func clearPath(a Address) error {
 // knock connects to the path. Only ECONNREFUSED means that nobody is there: a full queue is EAGAIN, a datagram socket
 // in place of a stream one EPROTOTYPE.
 func (a *Address) knock() error {
-	fd, err := socket(unix.AF_UNIX, a.kind())
+	fd, err := New(unix.AF_UNIX, a.kind())
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func explainUnix(a Address, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		sockets, err := sockdiag.UnixHolding(a.Addr)
-		return inUse(a, sockets, err)
+		return InUse(a, sockets, err)
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("cannot bind %s: %w: create the directory %s first", a.Addr, err, folder)
 	case errors.Is(err, unix.EACCES):

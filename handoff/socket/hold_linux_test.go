@@ -1,0 +1,50 @@
+package socket
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/gracerun/grace/handoff/internal/apptest"
+)
+
+// hold binds an address until the end of the test.
+func hold(t *testing.T, written string) *Listener {
+	t.Helper()
+	a, err := ParseAddress(written)
+	apptest.Must(t, err)
+	l, err := Bind(a)
+	apptest.Must(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func bindError(t *testing.T, written string) error {
+	t.Helper()
+	a, err := ParseAddress(written)
+	apptest.Must(t, err)
+	l, err := Bind(a)
+	if err == nil {
+		l.Close()
+		t.Fatalf("%s was bound", written)
+	}
+	return err
+}
+
+func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
+	t.Helper()
+	d, err := ParseDialects(dialects)
+	apptest.Must(t, err)
+	g, err := d.Issue(Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
+	apptest.Must(t, err)
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+// given is the start of an app with a grant, and the variables in env beside it.
+func given(g *Grant, env ...string) apptest.Options {
+	return apptest.Options{
+		Stdin: g.Stdin, Files: g.Files, Env: append(slices.Clone(g.Env), env...), Started: g.Started,
+		Environ: func() []string { return CleanEnv(os.Environ()) },
+	}
+}
