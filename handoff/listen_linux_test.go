@@ -154,7 +154,7 @@ func TestSocketsByNumber(t *testing.T) {
 			checkGreeting(t, "tcp", web.Bound())
 		})
 	}
-	if _, err := Listen("fd", "web"); err == nil || !strings.Contains(err.Error(), "no number") {
+	if _, err := Listen("fd", "web"); err == nil || !strings.Contains(err.Error(), "not the number") {
 		t.Errorf("a number in words is %v", err)
 	}
 }

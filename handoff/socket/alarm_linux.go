@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// alarm waits for descriptors to become readable by Go's poller. poll(2) would hold a thread as long, and where the limit of
+// Alarm waits for descriptors to become readable by Go's poller. poll(2) would hold a thread as long, and where the limit of
 // processes is reached Go gets no other for its work, and ends the program.
 type Alarm struct {
 	set     *os.File // an epoll set with the descriptors
 	watched []unix.PollFd
 }
 
-// newAlarm leaves the descriptors to its caller, who keeps them open until close.
+// NewAlarm leaves the descriptors to its caller, who keeps them open until close.
 func NewAlarm(fds ...int) (*Alarm, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -33,7 +33,7 @@ func NewAlarm(fds ...int) (*Alarm, error) {
 	return a, nil
 }
 
-// wait returns when one of the descriptors is readable.
+// Wait returns when one of the descriptors is readable.
 func (a *Alarm) Wait() error {
 	conn, err := a.set.SyscallConn()
 	if err != nil {

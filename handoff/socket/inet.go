@@ -35,12 +35,12 @@ func bindFirst(a Address, hosts []netip.AddrPort) (*Listener, error) {
 	return l, err
 }
 
-// familyMissing is true of a kernel without IPv6 (EAFNOSUPPORT) and of one where it is switched off.
+// FamilyMissing is true of a kernel without IPv6 (EAFNOSUPPORT) and of one where it is switched off.
 func FamilyMissing(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
-// hosts are the addresses that bindFirst tries.
+// Hosts are the addresses that bindFirst tries.
 func (a *Address) Hosts() ([]netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(a.Addr)
 	if err != nil {
@@ -178,7 +178,7 @@ func (a *Address) v6Only() bool {
 	return a.V6Only == V6OnlyYes || a.V6Only == V6OnlyDefault && strings.HasSuffix(a.Network, "6")
 }
 
-// explainInet adds what the user can do about a failed bind.
+// ExplainInet adds what the user can do about a failed bind.
 func ExplainInet(a Address, host netip.AddrPort, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):

@@ -46,7 +46,7 @@ func (e *InUseError) Error() string {
 // Unwrap gives the kernel's error.
 func (e *InUseError) Unwrap() error { return unix.EADDRINUSE }
 
-// inUse looks for the holders of the sockets, given as inode and uid.
+// InUse looks for the holders of the sockets, given as inode and uid.
 func InUse(a Address, sockets map[uint64]int, err error) error {
 	e := &InUseError{Address: a, inodes: sockets}
 	if err == nil {

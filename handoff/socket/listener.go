@@ -106,7 +106,7 @@ func (l *Listener) revive() error {
 	return l.reviveInet()
 }
 
-// adopt makes a Listener of a socket that listens at the address. The Listener owns the descriptor.
+// Adopt makes a Listener of a socket that listens at the address. The Listener owns the descriptor.
 func Adopt(a Address, fd int, bound string, inode uint64) *Listener {
 	l := &Listener{address: a, fd: fd, bound: bound}
 	l.inode.Store(inode)
@@ -115,7 +115,7 @@ func Adopt(a Address, fd int, bound string, inode uint64) *Listener {
 
 func Listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.QueueLength()) }
 
-// queueLength takes a backlog of 0 as the longest queue: the kernels cut a negative number to their somaxconn.
+// QueueLength takes a backlog of 0 as the longest queue: the kernels cut a negative number to their somaxconn.
 func (a Address) QueueLength() int {
 	if a.Backlog == 0 {
 		return -1

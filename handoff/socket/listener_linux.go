@@ -35,7 +35,7 @@ func prepareMode(fd int, mode fs.FileMode) error {
 	return unix.Fchmod(fd, 0)
 }
 
-// setMode works on an O_PATH descriptor, so that a link put in the path's place meanwhile is not followed.
+// SetMode works on an O_PATH descriptor, so that a link put in the path's place meanwhile is not followed.
 func SetMode(path string, id File, uid, gid int, mode fs.FileMode) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

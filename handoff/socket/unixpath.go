@@ -138,7 +138,7 @@ func (l *Listener) replaceUnix() error {
 	return ErrReplaced
 }
 
-// clearPath removes a socket that nobody serves any more.
+// ClearPath removes a socket that nobody serves any more.
 func ClearPath(a Address) error {
 	var stat unix.Stat_t
 	if a.abstract() || unix.Lstat(a.Addr, &stat) != nil {
