@@ -125,7 +125,7 @@ func (h *handover) failed(err error, took time.Duration, p *parting) machine.Eve
 	return machine.ReexecFailed{Why: err.Error()}
 }
 
-var errCut = errors.New("grace had something else to do")
+var errCut = errors.New("grace had to handle another event first")
 
 // giveOrCut ends all that the next grace has started where it does not take over.
 func (h *handover) giveOrCut(d *document, p *parting) (pid int, err error) {
@@ -258,7 +258,7 @@ type Replacement struct {
 	legacy *document
 }
 
-func (*Replacement) Error() string { return "another grace takes over in this process" }
+func (*Replacement) Error() string { return "another grace process takes over" }
 
 // Exec puts the other grace in place of the program; it returns only if that failed.
 func (r *Replacement) Exec() error {

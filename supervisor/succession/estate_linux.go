@@ -16,7 +16,7 @@ type line struct{ ours, theirs int }
 func openLine() (line, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return line{-1, -1}, fmt.Errorf("cannot make a connection to the new grace: %w", err)
+		return line{-1, -1}, fmt.Errorf("cannot make a connection to the new grace process: %w", err)
 	}
 	return line{pair[0], pair[1]}, nil
 }
@@ -115,17 +115,17 @@ func inherit(conn int) (document []byte, files map[int]int, err error) {
 		err = fmt.Errorf("%d documents came", len(fds))
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot receive the state of the old grace: %w", err)
+		return nil, nil, fmt.Errorf("cannot receive the state of the old grace process: %w", err)
 	}
 	file := os.NewFile(uintptr(fds[0]), "state")
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read the state of the old grace: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the state of the old grace process: %w", err)
 	}
 	document = make([]byte, info.Size())
 	if _, err := file.ReadAt(document, 0); err != nil {
-		return nil, nil, fmt.Errorf("cannot read the state of the old grace: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the state of the old grace process: %w", err)
 	}
 	files, err = inheritFiles(conn, strings.Fields(text))
 	return document, files, err
@@ -139,12 +139,12 @@ func inheritFiles(conn int, numbers []string) (map[int]int, error) {
 			err = fmt.Errorf("%d came after %d of %d", len(fds), len(files), len(numbers))
 		}
 		if err != nil {
-			return nil, fmt.Errorf("cannot receive the descriptors of the old grace: %w", err)
+			return nil, fmt.Errorf("cannot receive the descriptors of the old grace process: %w", err)
 		}
 		for _, here := range fds {
 			there, err := strconv.Atoi(numbers[len(files)])
 			if err != nil {
-				return nil, fmt.Errorf("cannot understand the state of the old grace: %w", err)
+				return nil, fmt.Errorf("cannot understand the state of the old grace process: %w", err)
 			}
 			files[there] = here
 		}

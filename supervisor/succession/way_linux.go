@@ -98,7 +98,7 @@ func (s *Succession) verified(way string, number int) bool {
 // flip gets the line, with an eye on the two processes that decide about this one.
 func (p *Predecessor) flip(launcher, old int) (line int, err error) {
 	if p.old, err = unix.PidfdOpen(old, 0); err != nil {
-		return -1, fmt.Errorf("cannot take over from the old grace: %w", err)
+		return -1, fmt.Errorf("cannot take over from the old grace process: %w", err)
 	}
 	if err := p.attendTo(launcher); err != nil {
 		return -1, err
@@ -111,7 +111,7 @@ func (p *Predecessor) flip(launcher, old int) (line int, err error) {
 func (p *Predecessor) attendTo(launcher int) error {
 	pidfd, err := unix.PidfdOpen(launcher, 0)
 	if err != nil {
-		return fmt.Errorf("cannot take over from the old grace: %w", err)
+		return fmt.Errorf("cannot take over from the old grace process: %w", err)
 	}
 	go func() {
 		defer unix.Close(pidfd)
@@ -128,7 +128,7 @@ func (p *Predecessor) attendTo(launcher int) error {
 func (s *Succession) flip() (int, error) {
 	var err error
 	if s.upgrader, err = tableflip.New(tableflip.Options{UpgradeTimeout: Patience}); err != nil {
-		return -1, fmt.Errorf("cannot take over from the old grace: %w", err)
+		return -1, fmt.Errorf("cannot take over from the old grace process: %w", err)
 	}
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
@@ -137,7 +137,7 @@ func (s *Succession) flip() (int, error) {
 		err = errors.New("it has left nothing")
 	}
 	if err != nil {
-		return -1, fmt.Errorf("cannot take over from the old grace: %w", err)
+		return -1, fmt.Errorf("cannot take over from the old grace process: %w", err)
 	}
 	defer file.Close()
 	return unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -194,14 +194,14 @@ func (p *Predecessor) Accept() error {
 	}
 	launcher := os.Getppid()
 	if err := send(p.line, fmt.Sprintf("yes %d %d", os.Getpid(), launcher)); err != nil {
-		return fmt.Errorf("cannot answer the old grace: %w", err)
+		return fmt.Errorf("cannot answer the old grace process: %w", err)
 	}
 	if p.way == try {
 		return nil
 	}
 	p.accepted.Store(true)
 	if err := p.succession.upgrader.Ready(); err != nil {
-		return fmt.Errorf("cannot answer the old grace: %w", err)
+		return fmt.Errorf("cannot answer the old grace process: %w", err)
 	}
 	return p.outlive()
 }
@@ -211,7 +211,7 @@ func (p *Predecessor) Accept() error {
 func (p *Predecessor) outlive() error {
 	defer unix.Close(p.old)
 	if !waitReadable(p.old, Patience) {
-		return fmt.Errorf("the old grace has not ended within %s", Patience)
+		return fmt.Errorf("the old grace process has not ended within %s", Patience)
 	}
 	return nil
 }
@@ -246,7 +246,7 @@ func (s *Succession) ByAnother(e Estate, agree func() bool) (pid int, err error)
 		return 0, errors.New(why)
 	}
 	if !agree() {
-		return 0, errors.New("this grace had something else to do")
+		return 0, errors.New("this grace process had to handle another event first")
 	}
 	return pid, orphan(launcher)
 }
