@@ -29,7 +29,8 @@ var mayImport = map[string][]string{
 	"supervisor/machine": {},
 	"supervisor/metrics": {"supervisor/control"},
 
-	"handoff":                  {"handoff/internal", "handoff/sockdiag", "handoff/socket"},
+	"handoff":                  {"handoff/internal"},
+	"handoff/steering":         {"handoff/socket", "handoff/sockdiag", "handoff/internal"},
 	"handoff/socket":           {"handoff/sockdiag", "handoff/internal"},
 	"handoff/internal":         {"handoff/internal"},
 	"handoff/internal/apptest": {"internal"},

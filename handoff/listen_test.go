@@ -529,7 +529,7 @@ func TestAppsImportNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for imported := range strings.FieldsSeq(string(out)) {
-		ours := imported == "github.com/gracerun/grace/handoff" || strings.HasPrefix(imported, "github.com/gracerun/grace/handoff/")
+		ours := imported == "github.com/gracerun/grace/handoff" || strings.HasPrefix(imported, "github.com/gracerun/grace/handoff/internal/")
 		if !ours && !strings.HasPrefix(imported, "golang.org/x/sys/") {
 			t.Errorf("%s is imported", imported)
 		}

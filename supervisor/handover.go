@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -320,7 +320,7 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 		}
 	}
 	if left.Steering != nil {
-		if s.steering, err = handoff.TakeOverSteering(*left.Steering, files, host.Live(s.unowned)); err != nil {
+		if s.steering, err = steering.TakeOverSteering(*left.Steering, files, host.Live(s.unowned)); err != nil {
 			return err
 		}
 	} else if s.steering, err = host.OpenSteering(s.options.Options, host.Live(s.unowned)); err != nil { // a grace before captured less

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -70,7 +70,7 @@ type service struct {
 	family    *childproc.Family
 	listeners []*socket.Listener
 	metrics   *socket.Listener
-	steering  *handoff.Steering
+	steering  *steering.Steering
 	pidFile   pidFile
 	socket    *control.Socket
 	runtime   host.RuntimeDir

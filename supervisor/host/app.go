@@ -12,8 +12,8 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -63,8 +63,8 @@ func (a *App) errand(do func()) {
 	}()
 }
 
-func (a *App) member() handoff.Member {
-	return handoff.Member{Generation: a.start.Generation, Instance: a.start.Slot}
+func (a *App) member() steering.Member {
+	return steering.Member{Generation: a.start.Generation, Instance: a.start.Slot}
 }
 
 func (a *Apps) Start(s machine.Start) {

@@ -8,9 +8,9 @@ import (
 	"syscall"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -21,7 +21,7 @@ type Apps struct {
 	Family    *childproc.Family
 	Held      []*socket.Listener              // all that the app is to get
 	Listeners []*socket.Listener              // those of them that all instances share
-	Steering  *handoff.Steering               // nil if nothing is captured
+	Steering  *steering.Steering              // nil if nothing is captured
 	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
 	// Uncapturable is set when the system has refused to capture.
 	Uncapturable atomic.Bool

@@ -13,7 +13,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +25,7 @@ type captor struct {
 	apps   *Apps
 	app    *App
 	calls  *capture.Listener
-	member handoff.Member
+	member steering.Member
 	fresh  map[uint64]int // grace's own sockets that took the place of the app's, by inode, until they listen
 	told   map[string]bool
 	asked  *capture.Call // the last one
@@ -133,13 +133,13 @@ func (c *captor) bind(call capture.Call) error {
 			return err
 		}
 	}
-	decision := handoff.NotSteered
+	decision := steering.NotSteered
 	err = c.apps.withEviction(func() (err error) {
 		decision, err = c.apps.Steering.Bind(c.member, fd, sockaddr)
 		return err
 	})
 	switch {
-	case decision == handoff.Conflict:
+	case decision == steering.Conflict:
 		c.tellInUse(errors.Join(err, unshare(fd)))
 	case err != nil:
 		c.tell("a socket of the app is not captured", err)
@@ -156,7 +156,7 @@ func (c *captor) tellInUse(err error) {
 // passing tells at little cost what is no TCP listener-to-be. Apps that bind before they
 // connect, or for each question that they send, do it often.
 func passing(call capture.Call, sockaddr []byte) (bool, error) {
-	if !handoff.NamesPort(sockaddr) {
+	if !steering.NamesPort(sockaddr) {
 		return true, nil
 	}
 	protocol, err := call.Protocol()
@@ -284,7 +284,7 @@ func (c *captor) listen(call capture.Call) error {
 	if err == nil {
 		c.apps.Post(machine.Opened{Instance: c.app.start.Instance})
 	}
-	if err == nil || errors.Is(err, handoff.ErrNotSteered) {
+	if err == nil || errors.Is(err, steering.ErrNotSteered) {
 		return call.Continue()
 	}
 	c.tell("the app cannot listen", err)
@@ -331,8 +331,8 @@ func (c *captor) tell(text string, err error) {
 
 // Live gives what tells whether any process of the app still has a socket. One look can
 // miss who has it. A bind waits for the answer, so the second comes at once.
-func Live(unowned func([]uint64) []uint64) func(handoff.Member, uint64) bool {
-	return func(_ handoff.Member, inode uint64) bool {
+func Live(unowned func([]uint64) []uint64) func(steering.Member, uint64) bool {
+	return func(_ steering.Member, inode uint64) bool {
 		return !inTwoLooks(func() bool { return len(unowned([]uint64{inode})) > 0 })
 	}
 }

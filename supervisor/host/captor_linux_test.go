@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/supervisor/machine"
 )
@@ -16,7 +16,7 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	s, err := handoff.NewSteering(nil)
+	s, err := steering.NewSteering(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 	port := freeport.Address(t)[len("127.0.0.1:"):]
 	orders := []string{"bind %d " + port, "bind %d " + port, "listen %d", "listen %d", "shutdown %d", "close %d", "accept %d"}
 	for generation := 1; generation <= 4; generation++ {
-		m := handoff.Member{Generation: generation}
+		m := steering.Member{Generation: generation}
 		c := startCaptured(t, a, m)
 		var sockets []int
 		for range 100 {

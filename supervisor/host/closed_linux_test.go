@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +28,7 @@ func TestOneLookDoesNotTakeASocketForClosed(t *testing.T) {
 		looks []bool
 		want  bool
 	}{{[]bool{false}, true}, {[]bool{true, false}, true}, {[]bool{true, true}, false}} {
-		if got := Live(looks(test.looks...))(handoff.Member{}, 1); got != test.want {
+		if got := Live(looks(test.looks...))(steering.Member{}, 1); got != test.want {
 			t.Errorf("after %v it is live: %v", test.looks, got)
 		}
 	}
@@ -62,15 +62,15 @@ func TestClosedSocketsAreForgottenAfterSomeTime(t *testing.T) {
 }
 
 // steeringOfOne has one socket, of generation 1.
-func steeringOfOne(t *testing.T) (*handoff.Steering, uint64) {
+func steeringOfOne(t *testing.T) (*steering.Steering, uint64) {
 	t.Helper()
 	address, err := socket.ParseAddress("web=127.0.0.1:0")
-	s, err2 := handoff.NewSteering(nil)
+	s, err2 := steering.NewSteering(nil)
 	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	fd, err := s.Make(handoff.Member{Generation: 1}, address)
+	fd, err := s.Make(steering.Member{Generation: 1}, address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
-	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
@@ -74,7 +74,7 @@ type capturedApp struct {
 	out *bufio.Reader
 }
 
-func startCaptured(t *testing.T, a *Apps, m handoff.Member) *capturedApp {
+func startCaptured(t *testing.T, a *Apps, m steering.Member) *capturedApp {
 	t.Helper()
 	theirIn, in, err := os.Pipe()
 	if err != nil {
@@ -135,7 +135,7 @@ func (c *capturedApp) do(format string, args ...any) (int, syscall.Errno) {
 	return fd, syscall.Errno(errno)
 }
 
-func capturing(t *testing.T, steering *handoff.Steering, post func(machine.Event)) *Apps {
+func capturing(t *testing.T, steering *steering.Steering, post func(machine.Event)) *Apps {
 	t.Helper()
 	family, err := childproc.NewFamily()
 	if err != nil {
@@ -149,7 +149,7 @@ func capturing(t *testing.T, steering *handoff.Steering, post func(machine.Event
 func TestPanicEndsTheCaptureOfOneApp(t *testing.T) {
 	told := make(chan machine.Event, 10)
 	broken := capturing(t, nil, func(ev machine.Event) { told <- ev }) // without a steering no bind can be answered
-	c := startCaptured(t, broken, handoff.Member{Generation: 1})
+	c := startCaptured(t, broken, steering.Member{Generation: 1})
 	fd, _ := c.do("socket")
 	port := freeport.Address(t)[len("127.0.0.1:"):]
 	for range 2 { // the call that breaks it, and those that follow

@@ -7,8 +7,8 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/childproc/capture"
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -19,7 +19,7 @@ type HostState struct {
 	Strange      bool // apps may have parents that are no grace
 	Listeners    []socket.ListenerState
 	Metrics      *socket.ListenerState
-	Steering     *handoff.SteeringState
+	Steering     *steering.SteeringState
 	Launches     map[int]LaunchState // by generation
 	Programs     map[int]int         // descriptors of executables, by generation, of ended ones too
 	Apps         []AppState

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
 )
 
 // socket is one that an instance has to wait on before it is ready.
@@ -39,7 +39,7 @@ func (v *vigil) sockets() []awaitedSocket {
 	return all
 }
 
-func steeredSocket(s handoff.SteeredSocket) awaitedSocket {
+func steeredSocket(s steering.SteeredSocket) awaitedSocket {
 	steered := awaitedSocket{inode: s.Inode, place: s.At(), name: s.At()}
 	if s.Path == "" {
 		steered.address = s.At()

@@ -7,8 +7,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -133,11 +133,11 @@ func (a *Apps) livingTrees(roots []int) (pids []int, err error) {
 }
 
 // OpenSteering gives nil where nothing is steered.
-func OpenSteering(o Options, live func(handoff.Member, uint64) bool) (*handoff.Steering, error) {
+func OpenSteering(o Options, live func(steering.Member, uint64) bool) (*steering.Steering, error) {
 	if !o.steers() {
 		return nil, nil
 	}
-	s, err := handoff.NewSteering(live)
+	s, err := steering.NewSteering(live)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func OpenSteering(o Options, live func(handoff.Member, uint64) bool) (*handoff.S
 	return s, nil
 }
 
-func CloseSteering(s *handoff.Steering) error {
+func CloseSteering(s *steering.Steering) error {
 	if s == nil {
 		return nil
 	}
@@ -155,7 +155,7 @@ func CloseSteering(s *handoff.Steering) error {
 }
 
 // WatchSteering ends when the steering is closed.
-func WatchSteering(s *handoff.Steering, post func(machine.Event)) {
+func WatchSteering(s *steering.Steering, post func(machine.Event)) {
 	for s != nil {
 		left, err := s.Wait()
 		if errors.Is(err, net.ErrClosed) {
@@ -190,6 +190,6 @@ func (a *Apps) retireSockets(generation int) {
 		return
 	}
 	for slot := range a.Options.Policy.Instances {
-		a.Attempt(fmt.Sprintf("cannot give up the sockets of generation %d", generation), a.Steering.Retire(handoff.Member{Generation: generation, Instance: slot}))
+		a.Attempt(fmt.Sprintf("cannot give up the sockets of generation %d", generation), a.Steering.Retire(steering.Member{Generation: generation, Instance: slot}))
 	}
 }

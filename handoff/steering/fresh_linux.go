@@ -1,0 +1,79 @@
+package steering
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
+	"github.com/gracerun/grace/handoff/socket"
+	"golang.org/x/sys/unix"
+)
+
+// Fresh makes a socket to put in the place of one that the instance is about to bind and that cannot be duplicated: bound to the
+// address, not listening yet, blocking, close-on-exec. The caller owns it, and gives a duplicate of it to Listen when the
+// instance listens. It is -1 if the address is not to be steered. A unix.Errno in the error is the answer for the
+// instance's bind. Options that the instance has set on its own socket are not known, and not those of this one; but
+// who binds any IPv6 address beside an IPv4 one of his must have asked for IPv6 only, and Nagle's algorithm is off.
+func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
+	if len(sockaddr) < 2 {
+		return -1, nil
+	}
+	fd, err = socket.New(int(binary.NativeEndian.Uint16(sockaddr)), unix.SOCK_STREAM)
+	if err != nil {
+		return -1, fmt.Errorf("cannot make a socket for the app: %w", err)
+	}
+	if err := s.guessV6Only(m, fd, sockaddr); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	left, err := s.Take(m, fd, sockaddr)
+	if err != nil || left >= 0 {
+		return left, errors.Join(err, unix.Close(fd))
+	}
+	decision, err := s.bindFresh(m, fd, sockaddr)
+	if err != nil || decision == NotSteered {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// guessV6Only goes by what the kernel would refuse otherwise.
+func (s *Steering) guessV6Only(m Member, fd int, sockaddr []byte) error {
+	wanted, ok, err := siteWanted(fd, sockaddr)
+	if err != nil || !ok || wanted.at.Addr() != netip.IPv6Unspecified() {
+		return err
+	}
+	rivals := s.rivalsOf(&binding{Member: m, site: wanted})
+	if !slices.ContainsFunc(rivals, func(r rival) bool { return s.live(m, r.inode) }) {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+}
+
+// bindFresh allows a port in TIME_WAIT, as nearly all servers do.
+func (s *Steering) bindFresh(m Member, fd int, sockaddr []byte) (Decision, error) {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return NotSteered, err
+	}
+	decision, err := s.Bind(m, fd, sockaddr)
+	if decision == Conflict {
+		return decision, fmt.Errorf("%w: %w", unix.EADDRINUSE, err)
+	}
+	if err != nil || decision == NotSteered {
+		return NotSteered, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return NotSteered, err
+	}
+	at, _, err := siteWanted(fd, sockaddr)
+	if err != nil {
+		return NotSteered, err
+	}
+	address, err := inetaddr.Sockaddr(at.at)
+	if err != nil {
+		return NotSteered, err
+	}
+	return decision, unix.Bind(fd, address)
+}

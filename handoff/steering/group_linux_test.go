@@ -1,0 +1,129 @@
+package steering
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// shapes calls visit with every group of up to five sockets: of two generations, in every state.
+func shapes(visit func(*group)) {
+	kinds := []seat{
+		{ownership: ownership{share: share{Member{1, 0}, serving}}}, {ownership: ownership{share: share{Member{1, 0}, vacant}}}, {ownership: ownership{share: share{Member{1, 0}, retired}}},
+		{ownership: ownership{share: share{Member{2, 0}, serving}}}, {ownership: ownership{share: share{Member{2, 0}, vacant}}}, {ownership: ownership{share: share{Member{2, 0}, retired}}},
+	}
+	for total, size := 6, 1; size <= 5; total, size = total*6, size+1 {
+		for shape := range total {
+			g := &group{selected: 1, stale: groupSet{}}
+			for range size {
+				kind := kinds[shape%6]
+				g.members, shape = append(g.members, &kind), shape/6
+			}
+			if len(g.numbers(func(s *seat) bool { return s.Generation == 1 })) > 0 {
+				visit(g)
+			}
+		}
+	}
+}
+
+// afterRemoval are the sockets that can get a connection between the close of a socket and the next attach: what the
+// old program's numbers mean now, and any socket if one of them means none.
+func afterRemoval(members []*seat, number int, program []int) []*seat {
+	rest := slices.Clone(members)
+	rest[number] = rest[len(rest)-1]
+	rest = rest[:len(rest)-1]
+	var reached []*seat
+	for _, n := range program {
+		if n >= len(rest) {
+			return rest
+		}
+		reached = append(reached, rest[n])
+	}
+	return reached
+}
+
+func TestNoRemovalLetsAConnectionGoAstray(t *testing.T) {
+	removed := 0
+	shapes(func(g *group) {
+		number, before := g.removable()
+		if number < 0 {
+			return
+		}
+		removed++
+		if g.members[number].state != retired {
+			t.Fatalf("%v: %d has not retired", states(g), number)
+		}
+		allRetired := !slices.ContainsFunc(g.members, func(s *seat) bool { return s.state != retired })
+		var good []*seat
+		for _, n := range g.chosen() {
+			good = append(good, g.members[n])
+		}
+		for _, n := range before {
+			if !slices.Contains(good, g.members[n]) {
+				t.Fatalf("%v: %d is chosen before %d is removed", states(g), n, number)
+			}
+		}
+		for _, s := range afterRemoval(g.members, number, before) {
+			if !slices.Contains(good, s) && !allRetired {
+				t.Fatalf("%v: %+v can get a connection when %d is removed", states(g), *s, number)
+			}
+		}
+	})
+	if removed < 1000 {
+		t.Errorf("%d removals", removed)
+	}
+}
+
+func TestWhatCanBeRemovedIs(t *testing.T) {
+	old, next, candidate := seat{ownership: ownership{share: share{state: retired}}}, seat{ownership: makeFor(Member{Generation: 1})}, seat{ownership: makeFor(Member{Generation: 2})}
+	tests := []struct {
+		name    string
+		members []*seat
+		want    bool
+	}{
+		{"the replaced one", []*seat{&old, &next}, true},
+		{"two replaced ones and one socket", []*seat{&old, &old, &next}, false},
+		{"two replaced ones and two sockets", []*seat{&old, &old, &next, &next}, true},
+		{"two replaced ones and a candidate", []*seat{&old, &old, &next, &candidate}, true},
+		{"a failed candidate", []*seat{&next, &old}, true},
+		{"none", []*seat{&next, &candidate}, false},
+	}
+	for _, test := range tests {
+		g := &group{selected: 1, members: test.members, stale: groupSet{}}
+		if number, _ := g.removable(); number >= 0 != test.want {
+			t.Errorf("%s: %d", test.name, number)
+		}
+	}
+}
+
+func states(g *group) []seat {
+	var states []seat
+	for _, s := range g.members {
+		states = append(states, *s)
+	}
+	return states
+}
+
+func TestHintsOfARefusedProgram(t *testing.T) {
+	for _, tt := range []struct {
+		err     error
+		members int
+		want    string
+	}{
+		{unix.EOPNOTSUPP, 1, "without MPTCP"},
+		{unix.ENOMEM, 1, "net.core.optmem_max"},
+		{unix.EINVAL, 200, "200 sockets share the address"},
+		{unix.ENOPROTOOPT, 1, "Linux 4.5"},
+		{unix.EPERM, 1, "seccomp profile"},
+		{unix.EACCES, 1, "security module"},
+	} {
+		if got := attachHint(tt.err, tt.members); !strings.HasPrefix(got, ": ") || !strings.Contains(got, tt.want) {
+			t.Errorf("%v with %d sockets: %q", tt.err, tt.members, got)
+		}
+	}
+	if got := attachHint(unix.EINVAL, 1); got != "" {
+		t.Errorf("one socket that is unfit for another reason: %q", got)
+	}
+}

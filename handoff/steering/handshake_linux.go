@@ -1,0 +1,61 @@
+package steering
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/gracerun/grace/handoff/sockdiag"
+	"golang.org/x/sys/unix"
+)
+
+// handshakeTime is how long a handshake that began before a cutover is waited for: two lost packets, which are sent
+// again after 1 and 2 seconds.
+const handshakeTime = 3500 * time.Millisecond
+
+// handshake is a connection that has not been established yet. It belongs to the socket that got its SYN: its ACK goes
+// there even if that comes after a cutover.
+type handshake struct {
+	local  netip.Addr
+	remote netip.AddrPort
+}
+
+// handshakes are those that go on at the groups' sites, for whichever generation, by site.
+func handshakes(groups []*group) (map[sockdiag.Place]map[handshake]bool, error) {
+	found := make(map[sockdiag.Place]map[handshake]bool)
+	var sites []netip.AddrPort
+	for _, g := range groups {
+		sites, found[sockdiag.PlaceOf(g.site.at)] = append(sites, g.site.at), make(map[handshake]bool)
+	}
+	query := sockdiag.Query{Protocol: unix.IPPROTO_TCP, States: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
+	err := query.EachAt(sites, func(at sockdiag.Place, s sockdiag.InetSocket, _ []byte) {
+		if s.Inode == 0 {
+			found[at][handshake{s.Local, s.Remote}] = true
+		}
+	})
+	return found, err
+}
+
+// pending counts the handshakes that may belong to a generation which is selected no more: those that were going on at
+// the first call after the cutover. The groups are those that it has been replaced in.
+func pending(groups []*group) (map[*group]int, error) {
+	recent := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return time.Since(g.left) > handshakeTime })
+	going, err := handshakes(recent)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[*group]int, len(recent))
+	for _, g := range recent {
+		counts[g] = g.pending(going[sockdiag.PlaceOf(g.site.at)])
+	}
+	return counts, nil
+}
+
+func (g *group) pending(going map[handshake]bool) int {
+	if g.begun == nil {
+		g.begun = maps.Clone(going)
+	}
+	maps.DeleteFunc(g.begun, func(h handshake, _ bool) bool { return !going[h] })
+	return len(g.begun)
+}

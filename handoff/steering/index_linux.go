@@ -1,0 +1,90 @@
+package steering
+
+import (
+	"maps"
+	"slices"
+)
+
+// index finds groups and bindings by what is asked for at each bind and listen: there can be thousands. Only what has
+// the same port can collide.
+type index struct {
+	groups  map[site]*group
+	atPort  map[uint16]groupSet
+	ofSeat  map[uint64]*group // by inode
+	bound   map[uint64]*binding
+	boundAt map[uint16]map[uint64]*binding
+	stale   groupSet // the kernel has another program than it should
+	unswept groupSet // a socket may have retired
+}
+
+type groupSet map[*group]bool
+
+func newIndex() index {
+	return index{
+		groups: make(map[site]*group), atPort: make(map[uint16]groupSet), ofSeat: make(map[uint64]*group),
+		bound: make(map[uint64]*binding), boundAt: make(map[uint16]map[uint64]*binding),
+		stale: make(groupSet), unswept: make(groupSet),
+	}
+}
+
+// enlist takes in a group, or another socket of it.
+func (x *index) enlist(g *group, s *seat) {
+	port := g.site.at.Port()
+	if x.atPort[port] == nil {
+		x.atPort[port] = make(groupSet)
+	}
+	x.groups[g.site], x.atPort[port][g], x.ofSeat[s.inode] = g, true, g
+}
+
+// strike takes out a socket that was the group's last, or one of several.
+func (x *index) strike(g *group, s *seat, last bool) {
+	delete(x.ofSeat, s.inode)
+	if !last {
+		return
+	}
+	port := g.site.at.Port()
+	delete(x.groups, g.site)
+	delete(x.stale, g)
+	delete(x.unswept, g)
+	if delete(x.atPort[port], g); len(x.atPort[port]) == 0 {
+		delete(x.atPort, port)
+	}
+}
+
+func (x *index) find(inode uint64) (*group, *seat) {
+	g := x.ofSeat[inode]
+	if g == nil {
+		return nil, nil
+	}
+	return g, g.members[slices.IndexFunc(g.members, func(s *seat) bool { return s.inode == inode })]
+}
+
+func (x *index) bind(b *binding) {
+	port := b.site.at.Port()
+	x.unbind(b.inode)
+	if x.boundAt[port] == nil {
+		x.boundAt[port] = make(map[uint64]*binding)
+	}
+	x.bound[b.inode], x.boundAt[port][b.inode] = b, b
+}
+
+func (x *index) unbind(inode uint64) {
+	b := x.bound[inode]
+	if b == nil {
+		return
+	}
+	port := b.site.at.Port()
+	delete(x.bound, inode)
+	if delete(x.boundAt[port], inode); len(x.boundAt[port]) == 0 {
+		delete(x.boundAt, port)
+	}
+}
+
+// sorted are all groups.
+func (x *index) sorted() []*group { return sortedGroups(maps.Values(x.groups)) }
+
+func (g groupSet) sorted() []*group { return sortedGroups(maps.Keys(g)) }
+
+func sortedGroups(groups func(func(*group) bool)) []*group {
+	return slices.SortedFunc(groups, func(a, b *group) int { return a.site.compare(b.site) })
+}

@@ -1,0 +1,228 @@
+package steering
+
+import "slices"
+
+// ownership says whose a steered socket is, and whose it was.
+type ownership struct {
+	share
+	from *Member // who has left it to the Member; nil if it was made for that
+	// orphan is set from the end of an instance until another one that has the socket is ready. Till then, if nothing of
+	// the selected generation lives, all who start there have it: the restart of what has crashed, and a candidate. So
+	// clients wait in one queue, whoever of them fails.
+	orphan bool
+	also   []share // who has it beside the Member: each of them has promised or serving for a state
+}
+
+// share is what an instance has of a socket, or had last. Who has only bound it serves nobody, though another one listens on
+// it.
+type share struct {
+	Member
+	state seatState
+}
+
+type seatState int
+
+const (
+	serving  seatState = iota
+	vacant             // its app has gone, and a successor is to come
+	promised           // its successor has it, and will listen
+	retired            // to be closed as soon as it is safe
+)
+
+func makeFor(m Member) ownership { return ownership{share: share{Member: m}} }
+
+func (o *ownership) shares() []share { return append([]share{o.share}, o.also...) }
+
+// members are those that have the socket, or had it last.
+func (o *ownership) members() (all []Member) {
+	for _, s := range o.shares() {
+		all = append(all, s.Member)
+	}
+	return all
+}
+
+func (o *ownership) heldBy(m Member) bool { return slices.Contains(o.members(), m) }
+
+// keptBy tells whether the instance has the socket, and has not ended.
+func (o *ownership) keptBy(m Member) bool {
+	return slices.Contains(o.shares(), share{m, serving}) || slices.Contains(o.shares(), share{m, promised})
+}
+
+// listeners are the instances that listen on the socket.
+func (o *ownership) listeners() (all []Member) {
+	for _, s := range o.shares() {
+		if s.state == serving {
+			all = append(all, s.Member)
+		}
+	}
+	return all
+}
+
+// serves tells whether one of the generation's instances listens on the socket.
+func (o *ownership) serves(generation int) bool { return len(of(generation, o.listeners())) > 0 }
+
+// servesOnly tells whether those are all who listen.
+func (o *ownership) servesOnly(generation int) bool {
+	return o.serves(generation) && len(of(generation, o.listeners())) == len(o.listeners())
+}
+
+// vacatedBy tells whether the socket waits for another instance of the generation.
+func (o *ownership) vacatedBy(generation int) bool {
+	return o.state == vacant && o.Generation == generation
+}
+
+func of(generation int, members []Member) []Member {
+	return slices.DeleteFunc(members, func(m Member) bool { return m.Generation != generation })
+}
+
+// concerns tells whether the socket is the generation's, or was.
+func (o *ownership) concerns(generation int) bool {
+	return len(of(generation, o.members())) > 0 || o.from != nil && o.from.Generation == generation
+}
+
+// attracts ranks a socket for the clients of the selected generation, 0 for none of its. What an instance of another one
+// answers too comes behind, as that may be a candidate which fails. Where none listens, clients wait for who is to come.
+func (o *ownership) attracts(selected int) int {
+	switch {
+	case o.state == retired:
+		return 0
+	case o.servesOnly(selected):
+		return 3
+	case o.serves(selected):
+		return 2
+	case o.concerns(selected):
+		return 1
+	}
+	return 0
+}
+
+// standsIn ranks a socket for them where the selected generation has none: one that lives, and that has served before,
+// is better than another.
+func (o *ownership) standsIn(selected int) int {
+	switch {
+	case slices.ContainsFunc(o.listeners(), func(m Member) bool { return m.Generation < selected }):
+		return 3
+	case len(o.listeners()) > 0:
+		return 2
+	case o.state != retired:
+		return 1
+	}
+	return 0
+}
+
+// suits ranks a socket for an instance that binds, 0 for none. Who waits in it is to be answered by whoever comes: first
+// by the instance in the same place, else by one of a later generation, or by one of the selected generation where a
+// later one has failed.
+func (o *ownership) suits(m Member, selected int) int {
+	before := o.Member
+	if o.from != nil && o.state != vacant {
+		before = *o.from
+	}
+	switch {
+	case before == m:
+		return 3
+	case before.Generation == m.Generation, before.Generation > m.Generation && m.Generation != selected:
+		return 0
+	case before.Instance == m.Instance:
+		return 2
+	}
+	return 1
+}
+
+// promise gives the socket to an instance that it suits. Who has left it before the selected generation had it gets it back
+// no more.
+func (o *ownership) promise(m Member, selected int) {
+	if before := o.Member; before != m && (o.from == nil || o.from.Generation != selected) {
+		o.from = &before
+	}
+	if o.state != vacant {
+		o.also = append(o.also, o.share)
+	}
+	o.share = share{m, promised}
+}
+
+// hold says that an instance listens on the socket.
+func (o *ownership) hold(m Member) {
+	if i := o.among(m); i >= 0 {
+		o.also[i].state = serving
+	} else {
+		o.share = share{m, serving}
+	}
+}
+
+// among gives the number of an instance among those who have the socket beside its owner, or -1.
+func (o *ownership) among(m Member) int {
+	return slices.IndexFunc(o.also, func(s share) bool { return s.Member == m })
+}
+
+// settle makes one of those who have the socket its owner.
+func (o *ownership) settle(m Member) {
+	if i := o.among(m); i >= 0 {
+		o.also[i], o.share = o.share, o.also[i]
+	}
+	o.orphan = false
+}
+
+// release gives up what an instance has left, and what others have too stays theirs. What the selected generation has
+// left to another one, whose upgrade has failed or was undone, goes back to whoever is started again there, unless that
+// has another one already.
+func (o *ownership) release(m Member, state seatState, selected int, others []*ownership) {
+	if i := o.among(m); i >= 0 {
+		o.also = slices.Delete(o.also, i, i+1)
+		return
+	}
+	if last := len(o.also) - 1; last >= 0 {
+		o.share, o.also = o.also[last], o.also[:last]
+		return
+	}
+	o.state = state
+	if o.from == nil || o.from.Generation != selected || *o.from == m {
+		return
+	}
+	o.Member, o.from, o.state, o.orphan = *o.from, nil, vacant, true
+	again := func(other *ownership) bool { return other != o && other.keptBy(o.Member) }
+	if slices.ContainsFunc(others, again) {
+		o.state = retired
+	}
+}
+
+// leave is release for an instance that has ended.
+func (o *ownership) leave(m Member, state seatState, selected int, others []*ownership) {
+	o.release(m, state, selected, others)
+	o.orphan = o.orphan || o.state == vacant || m.Generation == selected && !o.serves(selected)
+}
+
+// settleAll makes the generation the owner of what it has.
+func settleAll(owners []*ownership, generation int) {
+	for _, o := range owners {
+		for _, m := range of(generation, o.members()) {
+			o.settle(m)
+		}
+	}
+}
+
+// vacancy gives the number of the socket that suits the instance best, -1 if none does. Of those that somebody lives on
+// none does, unless they are orphans, and nothing of the selected generation lives or it was the instance's own.
+func vacancy(owners []*ownership, m Member, selected int) int {
+	lives := slices.ContainsFunc(owners, func(o *ownership) bool { return !o.orphan && o.serves(selected) })
+	best, most := -1, 0
+	for i, o := range owners {
+		rank := o.suits(m, selected)
+		free := o.state == vacant || o.orphan && o.state != retired && !o.heldBy(m) && (!lives || rank == 3)
+		if free && rank > most {
+			best, most = i, rank
+		}
+	}
+	return best
+}
+
+// standIn gives the number of the socket that clients are led to where the selected generation has none.
+func standIn(owners []*ownership, selected int) int {
+	best, most := 0, 0
+	for i, o := range owners {
+		if rank := o.standsIn(selected); rank > most {
+			best, most = i, rank
+		}
+	}
+	return best
+}

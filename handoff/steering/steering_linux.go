@@ -1,0 +1,816 @@
+package steering
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
+	"golang.org/x/sys/unix"
+)
+
+// Steering chooses which generation gets the new connections of each TCP address, in the kernel. Every instance has a
+// socket of its own per address, all with SO_REUSEPORT, and a classic BPF program on such a group answers which of them
+// a SYN goes to. No privilege is needed for it.
+//
+// A Steering keeps a duplicate of each listening socket, so that an address stays open when its app has gone. It owns
+// them, and its own descriptors, until Close. Its methods may be called from several goroutines at once.
+type Steering struct {
+	live        func(Member, uint64) bool
+	epoll, wake int
+	watching    sync.Mutex    // held by Wait
+	alarm       *socket.Alarm // of epoll and wake; nil before the first Wait
+
+	mutex  sync.Mutex
+	closed bool
+	away   bool // see TurnAway
+	index
+	probes map[uint16]Member
+	made   map[string]netip.AddrPort // by the name of an address
+	left   []SteeredSocket
+	given  map[int][]netip.AddrPort // see LetGo
+	paths  []*pathGroup
+	hidden map[uint64]*pathSeat // by inode, from bind to listen
+}
+
+// binding is a socket that was bound, and may listen, for the first time or once more.
+type binding struct {
+	Member
+	site  site
+	inode uint64
+	uid   int
+	asked bool // by the app itself for SO_REUSEPORT
+	reuse bool // and for SO_REUSEADDR
+	shut  bool // it has listened, and was shut down
+}
+
+// NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
+// this inode, from within Bind and Take; nil stands for always. An answer of no is final: a socket may be ended for it.
+func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
+	if live == nil {
+		live = func(Member, uint64) bool { return true }
+	}
+	s := &Steering{
+		live: live, epoll: -1, wake: -1,
+		index:  newIndex(),
+		probes: make(map[uint16]Member),
+		made:   make(map[string]netip.AddrPort),
+		hidden: make(map[uint64]*pathSeat),
+		given:  make(map[int][]netip.AddrPort),
+	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot steer connections: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Steering) open() (err error) {
+	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	return err
+}
+
+// Bind prepares an app's socket for its group, before the app's bind goes on: fd is a duplicate of it, which stays the
+// caller's, sockaddr what bind was given. Whatever the answer and the error, bind is to go on: the error says
+// why a socket that should be steered cannot be, and for a Conflict with what.
+func (s *Steering) Bind(m Member, fd int, sockaddr []byte) (Decision, error) {
+	wanted, ok, err := siteWanted(fd, sockaddr)
+	if err != nil {
+		return NotSteered, fmt.Errorf("cannot steer a socket of generation %d: %w", m.Generation, err)
+	}
+	if !ok {
+		return NotSteered, nil
+	}
+	b, err := s.prepare(m, fd, wanted)
+	switch {
+	case err != nil:
+		return NotSteered, fmt.Errorf("cannot steer %s: %w", wanted.at, err)
+	case s.taken(b):
+		return Conflict, fmt.Errorf("cannot steer %s: the app has a socket there already", wanted.at)
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.share(b, fd)
+}
+
+// prepare looks at the socket. When a bind is tried again, the SO_REUSEPORT that is found is of the first try.
+func (s *Steering) prepare(m Member, fd int, wanted site) (*binding, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	b := &binding{Member: m, site: wanted}
+	asked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	if err != nil {
+		return nil, err
+	}
+	if b.inode, b.uid, err = identity(fd); err != nil {
+		return nil, err
+	}
+	b.asked, b.reuse = asked != 0, reuses(fd)
+	if before := s.bound[b.inode]; before != nil {
+		b.asked = before.asked
+	}
+	return b, nil
+}
+
+// taken tells whether a bind has to fail as it does without grace: a socket of the same instance has the address, and
+// not both want to share it. One that the app has closed is in the way no more, and has its successor in this one. The
+// mutex is not held while it asks.
+func (s *Steering) taken(b *binding) bool {
+	var closed []uint64
+	for _, r := range s.rivalsOf(b) {
+		switch {
+		case !s.live(b.Member, r.inode):
+			closed = append(closed, r.inode)
+		case !r.yields:
+			return true
+		}
+	}
+	s.replace(closed, b.site)
+	return false
+}
+
+// replace is for sockets that their app has closed, and another one at the site is to follow.
+func (s *Steering) replace(closed []uint64, at site) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, inode := range closed {
+		state := retired
+		if g, _ := s.find(inode); g != nil && g.site == at {
+			state = vacant
+		}
+		s.abandon([]uint64{inode}, state)
+	}
+}
+
+// abandon is for sockets that their app has closed.
+func (s *Steering) abandon(inodes []uint64, state seatState) {
+	for _, inode := range inodes {
+		s.unbind(inode)
+		if g, seat := s.find(inode); seat != nil {
+			g.abandon(seat, state)
+		}
+		if seat := s.findPath(inode); seat != nil {
+			s.abandonPath(seat, state)
+		}
+	}
+}
+
+// rival is a socket of the same instance at an address that another one is to be bound to.
+type rival struct {
+	inode  uint64
+	yields bool // the kernel refuses neither, or others have it too, and the instance may have closed it
+}
+
+func (s *Steering) rivalsOf(b *binding) []rival {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.rivals(b)
+}
+
+func (s *Steering) rivals(b *binding) []rival {
+	var found []rival
+	add := func(m Member, p site, asked bool, r rival) {
+		if m == b.Member && r.inode != b.inode && p.collides(b.site) && !(asked && b.asked) {
+			found = append(found, r)
+		}
+	}
+	for inode, other := range s.boundAt[b.site.at.Port()] {
+		add(other.Member, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse || s.shared(inode)})
+	}
+	for g := range s.atPort[b.site.at.Port()] {
+		for _, seat := range g.members {
+			for _, m := range seat.listeners() {
+				add(m, g.site, seat.asked, rival{seat.inode, len(seat.also) > 0})
+			}
+		}
+	}
+	return found
+}
+
+func (s *Steering) shared(inode uint64) bool {
+	_, seat := s.find(inode)
+	return seat != nil && len(seat.also) > 0
+}
+
+// share sets what lets the socket share its address with the others of its group.
+func (s *Steering) share(b *binding, fd int) (Decision, error) {
+	if strangers := s.strangers(b.site); len(strangers) > 0 {
+		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.site.at.String()}, strangers, nil)
+		if b.asked {
+			return NotSteered, fmt.Errorf("%w; both asked to share the address (SO_REUSEPORT)", err)
+		}
+		return Conflict, err
+	}
+	if g := s.robbed(b); g != nil {
+		return Conflict, fmt.Errorf("cannot steer %s: it would take the clients of generation %d on %s at once; "+
+			"an upgrade cannot give up an address: let the app listen there, or stop and start grace", b.site, g.selected, g.site)
+	}
+	if owner := s.owner(b); owner != b.uid {
+		if err := unix.Fchown(fd, owner, -1); err != nil {
+			return NotSteered, fmt.Errorf("cannot steer %s: %w: its sockets belong to uid %d, and this one to uid %d; "+
+				"run the app as the same user as before, or grace as root", b.site.at, err, owner, b.uid)
+		}
+		b.uid = owner
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return NotSteered, fmt.Errorf("cannot steer %s: %w", b.site.at, err)
+	}
+	s.bind(b)
+	return Steered, nil
+}
+
+// robbed finds whose clients the kernel would lead to the new socket as soon as it listens, without being asked: those of a
+// less specific address. Where sockets listen at the same site already, the program is asked.
+func (s *Steering) robbed(b *binding) *group {
+	if g := s.groups[b.site]; g != nil && g.has(g.selected) {
+		return nil
+	}
+	for _, g := range s.atPort[b.site.at.Port()].sorted() {
+		if g.selected != b.Generation && b.site.takesFrom(g.site) && g.has(g.selected) {
+			return g
+		}
+	}
+	return nil
+}
+
+// owner is the user of the sockets that the kernel will compare this one with: sockets share an address only if they
+// belong to one user.
+func (s *Steering) owner(b *binding) int {
+	for g := range s.atPort[b.site.at.Port()] {
+		if g.site.collides(b.site) {
+			return g.members[0].uid
+		}
+	}
+	for _, other := range s.boundAt[b.site.at.Port()] {
+		if other.site.collides(b.site) {
+			return other.uid
+		}
+	}
+	return b.uid
+}
+
+// strangers are the sockets of others that listen at the site, with their users. SO_REUSEPORT would let the app join him, if it is the same
+// user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
+func (s *Steering) strangers(p site) map[uint64]int {
+	inodes, err := sockdiag.InetHolding("tcp", p.at, p.v6Only)
+	if err != nil {
+		return nil
+	}
+	for inode := range inodes {
+		if s.ofSeat[inode] != nil {
+			delete(inodes, inode)
+		}
+	}
+	return inodes
+}
+
+// Listen makes the app's socket listen and a member of its address's group. fd is a duplicate of it, which Listen owns
+// whatever the answer; backlog is the app's. The first member of a group gets its connections at once, others when their
+// generation is selected.
+//
+// ErrNotSteered says that the app's listen is to go on. Any other error is to be the app's answer: errors.As finds a
+// unix.Errno in it. A second listen on the same socket changes its backlog only.
+func (s *Steering) Listen(m Member, fd, backlog int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.listen(m, fd, backlog)
+}
+
+func (s *Steering) listen(m Member, fd, backlog int) error {
+	s.drain() // one that was shut down and listens again gets a new number
+	inode, uid, err := identity(fd)
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	if seat := s.findPath(inode); seat != nil {
+		return s.listenPath(seat, m, fd, backlog)
+	}
+	if g, known := s.find(inode); known != nil {
+		return errors.Join(s.listenAgain(g, known, m, backlog), unix.Close(fd))
+	}
+	at, err := siteOf(fd)
+	b := s.bound[inode]
+	if err != nil || b == nil || b.site.at != at.at {
+		return errors.Join(ErrNotSteered, unix.Close(fd))
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.at, err), unix.Close(fd))
+	}
+	// The binding stays: a socket that is shut down may listen once more. Others who have bound it may have closed it.
+	b.Member, b.shut = m, false
+	return s.join(at, &seat{ownership: makeFor(m), fd: fd, inode: inode, uid: uid, asked: b.asked})
+}
+
+// Awaits reports whether the socket with this inode was prepared by Bind and has not come to Listen.
+func (s *Steering) Awaits(inode uint64) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	_, seat := s.find(inode)
+	return s.bound[inode] != nil && seat == nil
+}
+
+func (s *Steering) listenAgain(g *group, known *seat, m Member, backlog int) error {
+	if err := unix.Listen(known.fd, backlog); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", g.site.at, err)
+	}
+	g.give(known, m)
+	return s.refresh()
+}
+
+// join attaches the program after listen and never before: a program gives a socket that does not listen a group of
+// its own, with which listen fails by EADDRINUSE.
+func (s *Steering) join(at site, new *seat) error {
+	g := s.groups[at]
+	if g != nil {
+		g.add(new)
+	} else {
+		g = newGroup(at, new, s.stale)
+		g.away = s.away
+	}
+	s.enlist(g, new)
+	err := s.watch(new)
+	if err == nil {
+		err = s.refresh()
+	}
+	if err != nil {
+		return errors.Join(err, s.leave(new), s.refresh())
+	}
+	// What cannot be closed now is tried again at the next change, and is no reason to fail the app.
+	_ = s.sweep()
+	return nil
+}
+
+// leave ends a socket that cannot be a member, unless it was shut down meanwhile and is none any more.
+func (s *Steering) leave(new *seat) error {
+	g, seat := s.find(new.inode)
+	if seat != new {
+		return nil
+	}
+	return s.end(g, slices.Index(g.members, seat))
+}
+
+// watch asks for no EPOLLIN: connections wake the app's set and not this one. EPOLLHUP is always on, and EPOLLET
+// tells of each shutdown once. The kernel lists them in the order in which they happened. They go by inode, because a
+// successor of this process has the set with other descriptors.
+func (s *Steering) watch(new *seat) error {
+	event := unix.EpollEvent{Events: unix.EPOLLET, Fd: int32(new.inode), Pad: int32(new.inode >> 32)}
+	err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, new.fd, &event)
+	if err != nil && err != unix.EEXIST { // a predecessor has watched it under this number, and could not be told of its end
+		return fmt.Errorf("cannot watch a listener: %w", err)
+	}
+	return nil
+}
+
+// refresh gives every group that has changed its new program. A group can lose a socket meanwhile, even the one through
+// which the program was attached, which then went with it.
+func (s *Steering) refresh() error {
+	var errs []error
+	for s.drain(); len(s.stale) > 0; s.drain() {
+		for _, g := range s.stale.sorted() {
+			delete(s.stale, g)
+			s.unswept[g] = true
+			errs = append(errs, g.apply(s.probes))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// drain takes out of the groups what was shut down, in the order in which it was: the numbers depend on it.
+func (s *Steering) drain() {
+	var event [1]unix.EpollEvent
+	for {
+		n, err := unix.EpollWait(s.epoll, event[:], 0)
+		switch {
+		case err == unix.EINTR:
+		case n <= 0:
+			return
+		default:
+			s.heed(uint64(uint32(event[0].Fd)) | uint64(uint32(event[0].Pad))<<32)
+		}
+	}
+}
+
+// heed takes a socket out of its group, unless it has gone already or listens again.
+func (s *Steering) heed(inode uint64) {
+	g, seat := s.find(inode)
+	if seat == nil || listens(seat.fd) {
+		return
+	}
+	if b := s.bound[inode]; b != nil {
+		b.shut = true
+	}
+	s.left = append(s.left, SteeredSocket{Member: seat.Member, Bound: g.site.at, Inode: seat.inode})
+	// No error matters: the counter cannot overflow, and the socket is dead already.
+	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	_ = s.end(g, slices.Index(g.members, seat))
+}
+
+// end ends a socket for all who have it: if somebody still did, closing the descriptor alone would leave it in the
+// group, and the numbers would be wrong. For the same reason the watch has to be told. With its last socket the group
+// ends: there is none without members.
+func (s *Steering) end(g *group, number int) error {
+	seat, last := g.members[number], len(g.members) == 1
+	if !last {
+		g.remove(number)
+	}
+	s.strike(g, seat, last)
+	fd := seat.fd
+	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	_ = unix.Shutdown(fd, unix.SHUT_RD)
+	return unix.Close(fd)
+}
+
+// sweep closes what has retired, as far as it is safe now.
+func (s *Steering) sweep() error {
+	for _, g := range s.unswept.sorted() {
+		for swept := true; swept && s.groups[g.site] == g; {
+			var err error
+			if swept, err = s.sweepOne(g); err != nil {
+				return err
+			}
+		}
+		if !g.hasRetired() {
+			delete(s.unswept, g)
+		}
+	}
+	return nil
+}
+
+func (s *Steering) sweepOne(g *group) (bool, error) {
+	number, before := g.removable()
+	if number < 0 {
+		return false, nil
+	}
+	if err := g.attach(before, g.targets(s.probes)); err != nil {
+		return false, err
+	}
+	return true, errors.Join(s.end(g, number), s.refresh())
+}
+
+// Cutover makes the generation the selected one everywhere: when it returns, each new connection goes to it, in one
+// step per address. It is also the way back. An address where the generation has no live socket stays with the one it
+// has, and is returned. After an error some addresses may have been cut over: cut over to one generation again.
+func (s *Steering) Cutover(generation int) (kept []string, err error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	kept, failed := s.cutOverPaths(generation)
+	for _, g := range s.sorted() {
+		if !g.has(generation) {
+			kept = append(kept, g.site.at.String())
+			continue
+		}
+		settleAll(g.owners(), generation)
+		g.choose(generation)
+	}
+	if err := s.refresh(); err != nil {
+		return kept, errors.Join(failed, err)
+	}
+	return kept, errors.Join(failed, s.sweep())
+}
+
+// TurnAway keeps new connections from all sockets, for good. At an address those that begin from now on wait, and are
+// refused when the last of its sockets is closed; a path is removed. What is in the queues, and what has begun, stays:
+// Queued tells when it has been accepted.
+func (s *Steering) TurnAway() error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.away = true
+	for _, g := range s.groups {
+		g.turnAway()
+	}
+	err := s.refresh()
+	for _, g := range s.paths {
+		err = errors.Join(err, g.turnAway())
+	}
+	return err
+}
+
+// LetGo gives the generation's sockets up to its app: their addresses are refused once that has closed them. It comes
+// after TurnAway, as the numbers in the groups mean nothing then.
+func (s *Steering) LetGo(generation int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	var errs []error
+	s.given[generation] = s.addresses(generation)
+	for _, g := range s.groups {
+		for i := len(g.members) - 1; i >= 0; i-- {
+			seat := g.members[i]
+			if seat.Generation != generation {
+				continue
+			}
+			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, seat.fd, nil)
+			errs = append(errs, unix.Close(seat.fd))
+			s.strike(g, seat, len(g.members) == 1)
+			g.members = slices.Delete(g.members, i, i+1)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Probe makes connections from this local port go to one instance, wherever it listens, until EndProbe. The port is that
+// of the machine itself or of any client: take one that is bound for the probe.
+func (s *Steering) Probe(port uint16, m Member) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.change(func(g *group) {
+		s.probes[port] = m
+		g.touch()
+	})
+}
+
+// EndProbe makes connections from the port ordinary ones again.
+func (s *Steering) EndProbe(port uint16) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.change(func(g *group) {
+		delete(s.probes, port)
+		g.touch()
+	})
+}
+
+// Vacate says that the instance has gone, and that another is to take its place. Where nothing else of its generation
+// listens, its sockets go on taking connections, which wait; else they get none. They are the ones that Take and Own
+// give, and retire when a new one of the same Member listens.
+func (s *Steering) Vacate(m Member) error {
+	return s.dismiss(m, vacant)
+}
+
+// Ready says that the instance serves. Where its generation is the selected one, nobody gets its sockets any more as long
+// as it lives; else the cutover says so.
+func (s *Steering) Ready(m Member) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	ready := func(owners []*ownership, selected int) {
+		for _, o := range owners {
+			if m.Generation == selected && o.heldBy(m) {
+				o.settle(m)
+			}
+		}
+	}
+	for _, g := range s.groups {
+		ready(g.owners(), g.selected)
+	}
+	for _, g := range s.paths {
+		ready(g.owners(), g.selected)
+	}
+}
+
+// Retire says that the instance has gone, and that nobody will take its place. Its sockets are closed at
+// once if that is safe, otherwise when another listens or the next cutover has been; an address with only retired ones
+// is closed.
+func (s *Steering) Retire(m Member) error {
+	return s.dismiss(m, retired)
+}
+
+// Forget says that nobody has these sockets any more, or is about to take them over: their app has closed them.
+func (s *Steering) Forget(inodes ...uint64) error {
+	if len(inodes) == 0 {
+		return nil
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.abandon(inodes, retired)
+	return s.change(func(*group) {})
+}
+
+func (s *Steering) dismiss(m Member, state seatState) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for inode, b := range s.bound {
+		if b.Member == m {
+			s.unbind(inode)
+		}
+	}
+	s.leavePaths(m, state)
+	return s.change(func(g *group) { g.leave(m, state) })
+}
+
+func (s *Steering) change(each func(*group)) error {
+	for _, g := range s.groups {
+		each(g)
+	}
+	err := s.sweepPaths()
+	if failed := s.refresh(); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return errors.Join(err, s.sweep())
+}
+
+// Addresses are the TCP ones where the generation has a socket, by rising address, the ones of ended instances too, and
+// those that were let go.
+func (s *Steering) Addresses(generation int) []netip.AddrPort {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.addresses(generation)
+}
+
+func (s *Steering) addresses(generation int) []netip.AddrPort {
+	found := slices.Clone(s.given[generation])
+	for _, g := range s.sorted() {
+		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.concerns(generation) }) {
+			found = append(found, g.site.at)
+		}
+	}
+	return slices.Compact(found)
+}
+
+// Places are the addresses and the paths where the generation has a socket.
+func (s *Steering) Places(generation int) []string {
+	var places []string
+	for _, at := range s.Addresses(generation) {
+		places = append(places, at.String())
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, g := range s.paths {
+		if slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.concerns(generation) }) {
+			places = append(places, g.at)
+		}
+	}
+	return places
+}
+
+// Sockets are those that the generation's instances listen on.
+func (s *Steering) Sockets(generation int) []SteeredSocket {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	var found []SteeredSocket
+	for _, g := range s.sorted() {
+		for _, seat := range g.members {
+			for _, m := range of(generation, seat.listeners()) {
+				found = append(found, SteeredSocket{Member: m, Bound: g.site.at, Inode: seat.inode})
+			}
+		}
+	}
+	for _, g := range s.paths {
+		for _, seat := range g.members {
+			for _, m := range of(generation, seat.listeners()) {
+				found = append(found, SteeredSocket{Member: m, Path: g.at, Inode: seat.inode})
+			}
+		}
+	}
+	return found
+}
+
+// Queues gives each address at which a generation listens. One whose length cannot be read is left out.
+func (s *Steering) Queues(generation int) []SteeredQueue {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	groups := slices.DeleteFunc(s.sorted(), func(g *group) bool { return !g.has(generation) })
+	late, failed := latecomersTo(generation, groups)
+	var found []SteeredQueue
+	for _, g := range groups {
+		if n, err := g.queued(generation); err == nil && failed == nil {
+			found = append(found, SteeredQueue{Bound: g.site.at, Length: n + late[g]})
+		}
+	}
+	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
+	for _, g := range s.paths {
+		if n, err := g.queued(generation, unixQueues); err == nil && g.has(generation) {
+			found = append(found, SteeredQueue{Path: g.at, Length: n})
+		}
+	}
+	return found
+}
+
+// latecomersTo counts what may still come into the generation's queues where it gets nothing new.
+func latecomersTo(generation int, groups []*group) (map[*group]int, error) {
+	return pending(slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return g.selected == generation && !g.away }))
+}
+
+// Queued counts the connections that wait in the generation's queues to be accepted. After a cutover away from it, those
+// are counted too whose handshake had begun before, for at most 3.5 seconds: they still come.
+func (s *Steering) Queued(generation int) (int, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	groups := s.sorted()
+	late, err := latecomersTo(generation, groups)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0
+	for _, g := range groups {
+		n, err := g.queued(generation)
+		if err != nil {
+			return 0, err
+		}
+		sum += n + late[g]
+	}
+	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
+	for _, g := range s.paths {
+		n, err := g.queued(generation, unixQueues)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// Awaited tells whether connections wait in a socket that an instance of the generation has left for another one to take,
+// see Vacate.
+func (s *Steering) Awaited(generation int) (bool, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.drain()
+	for _, g := range s.sorted() {
+		for _, seat := range g.members {
+			if seat.vacatedBy(generation) && seat.awaited() {
+				return true, nil
+			}
+		}
+	}
+	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
+	for _, g := range s.paths {
+		for _, seat := range g.members {
+			if !seat.vacatedBy(generation) {
+				continue
+			}
+			lengths, err := unixQueues()
+			if err != nil || lengths[seat.bound] > 0 {
+				return err == nil, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// Wait blocks until an app has shut down a socket, and returns it: it is a member no more. After Close it returns
+// net.ErrClosed. Somebody has to wait always: until a group has its new program, the numbers of the old one may mean
+// other sockets.
+func (s *Steering) Wait() (SteeredSocket, error) {
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	for {
+		left, err := s.next()
+		if err != nil || left != (SteeredSocket{}) {
+			return left, err
+		}
+		if err := s.await(); err != nil {
+			return SteeredSocket{}, fmt.Errorf("cannot watch listeners: %w", err)
+		}
+	}
+}
+
+// await only looks at the set, which is read under the mutex: whoever reads it has to change the numbers.
+func (s *Steering) await() (err error) {
+	if s.alarm == nil {
+		if s.alarm, err = socket.NewAlarm(s.epoll, s.wake); err != nil {
+			return err
+		}
+	}
+	return s.alarm.Wait()
+}
+
+func (s *Steering) next() (SteeredSocket, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.closed {
+		return SteeredSocket{}, net.ErrClosed
+	}
+	var count [8]byte
+	_, _ = unix.Read(s.wake, count[:]) // EAGAIN if nobody has written
+	if err := s.refresh(); err != nil || len(s.left) == 0 {
+		return SteeredSocket{}, err
+	}
+	left := s.left[0]
+	s.left = s.left[1:]
+	return left, nil
+}
+
+// Close ends a Wait and closes the Steering's descriptors: an address whose app has gone is closed with them. Apps keep
+// their sockets, and the groups their programs. A second Close does nothing; no other method is to be called after it.
+func (s *Steering) Close() error {
+	s.mutex.Lock()
+	s.closed = true
+	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	s.mutex.Unlock()
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	errs := []error{s.alarm.Close(), socket.CloseFD(s.epoll), socket.CloseFD(s.wake)}
+	s.epoll, s.wake = -1, -1
+	for _, g := range s.groups {
+		for _, seat := range g.members {
+			errs = append(errs, unix.Close(seat.fd))
+		}
+	}
+	for _, seat := range s.pathSeats() {
+		errs = append(errs, socket.CloseFD(seat.fd))
+	}
+	s.index = newIndex()
+	clear(s.hidden)
+	s.paths = nil
+	return errors.Join(errs...)
+}

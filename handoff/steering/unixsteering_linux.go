@@ -1,0 +1,318 @@
+package steering
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
+	"golang.org/x/sys/unix"
+)
+
+// Declare makes unix stream sockets that are bound to this path steered, too: at a cutover the path gets the socket of
+// another generation. The path is absolute. It is to be called before the first Bind.
+func (s *Steering) Declare(path string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.paths = append(s.paths, &pathGroup{at: path})
+}
+
+// Declared tells whether the path is one that was declared, by whatever name.
+func (s *Steering) Declared(path string) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.declared(path) != nil
+}
+
+func (s *Steering) declared(path string) *pathGroup {
+	i := slices.IndexFunc(s.paths, func(g *pathGroup) bool { return sameFile(g.at, path) })
+	if i < 0 {
+		return nil
+	}
+	return s.paths[i]
+}
+
+// BindPath is Bind for a path, as an absolute one: if the answer is true, the socket was bound beside it, with the mode
+// that the umask leaves, and the app's bind is to be answered with success. Else a unix.Errno in the error is to be the
+// answer, and without one bind is to go on.
+func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, error) {
+	if may, err := mayListen(fd); err != nil || !may {
+		return false, err
+	}
+	inode, _, err := identity(fd)
+	if err != nil {
+		return false, err
+	}
+	if s.pathTaken(m, path, inode) {
+		return false, fmt.Errorf("cannot bind %s: %w: the app has another socket there", path, unix.EADDRINUSE)
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	g := s.declared(path)
+	if g == nil {
+		return false, nil
+	}
+	if err := g.heldByOthers(path); err != nil {
+		return false, err
+	}
+	seat := &pathSeat{ownership: makeFor(m), group: g, fd: -1, inode: inode, file: g.at}
+	s.hidden[inode] = seat
+	if len(g.members) == 0 {
+		return false, nil
+	}
+	seat.file = ""
+	if err := seat.bindHidden(fd, umask, s.uses); err != nil {
+		delete(s.hidden, inode)
+		return false, errors.Join(err, seat.end())
+	}
+	return true, nil
+}
+
+// heldByOthers says who has the path while nobody of the app does. Where its file is gone, the path is free.
+func (g *pathGroup) heldByOthers(path string) error {
+	var stat unix.Stat_t
+	if len(g.members) > 0 || unix.Lstat(path, &stat) != nil {
+		return nil
+	}
+	sockets, err := sockdiag.UnixHolding(path)
+	if err != nil || len(sockets) == 0 {
+		return nil // the kernel's answer will do
+	}
+	return socket.InUse(socket.Address{Network: "unix", Addr: path}, sockets, nil)
+}
+
+// mayListen tells whether it is a stream socket that a bind can put at a path: of one that is bound already the kernel
+// refuses it.
+func mayListen(fd int) (bool, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM {
+		return false, err
+	}
+	bound, err := isBound(fd)
+	return !bound, err
+}
+
+// pathTaken is what taken is for addresses. Of a bind that went on, the kernel knows whether it was good.
+func (s *Steering) pathTaken(m Member, path string, inode uint64) bool {
+	rivals := s.pathRivals(m, path, inode)
+	if slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(m, inode) }) {
+		return true
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.abandon(rivals, vacant)
+	return false
+}
+
+func (s *Steering) pathRivals(m Member, path string, inode uint64) []uint64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	var rivals []uint64
+	for _, seat := range s.pathSeats() {
+		bound := seat.id != (socket.File{})
+		if seat.heldBy(m) && len(seat.also) == 0 && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
+			rivals = append(rivals, seat.inode)
+		}
+	}
+	return rivals
+}
+
+// pathSeats are all, those that do not listen yet too.
+func (s *Steering) pathSeats() []*pathSeat {
+	seats := slices.Collect(maps.Values(s.hidden))
+	for _, g := range s.paths {
+		seats = append(seats, g.members...)
+	}
+	return seats
+}
+
+func (s *Steering) findPath(inode uint64) *pathSeat {
+	seats := s.pathSeats()
+	i := slices.IndexFunc(seats, func(seat *pathSeat) bool { return seat.inode == inode })
+	if i < 0 {
+		return nil
+	}
+	return seats[i]
+}
+
+// uses tells whether a name is that of a socket here.
+func (s *Steering) uses(name string) bool {
+	return slices.ContainsFunc(s.pathSeats(), func(seat *pathSeat) bool { return seat.file == name || seat.bound == name })
+}
+
+// Keeps tells whether the path is that of a steered socket, of whichever generation, or was when that was bound: an
+// unlink by an app is to be answered with success then, and not to be made.
+func (s *Steering) Keeps(path string) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if g := s.declared(path); g != nil {
+		return len(g.members) > 0
+	}
+	named := func(seat *pathSeat) bool { return sameFile(seat.file, path) || sameFile(seat.bound, path) }
+	return slices.ContainsFunc(s.pathSeats(), named)
+}
+
+// TakePath is Take for a path.
+func (s *Steering) TakePath(m Member, fd int, path string) (int, error) {
+	if may, err := mayListen(fd); err != nil || !may {
+		return -1, nil // BindPath tells why
+	}
+	s.vacateClosedPath(m, path)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	g := s.declared(path)
+	if g == nil {
+		return -1, nil
+	}
+	seat := g.vacancy(m)
+	if seat == nil {
+		return -1, nil
+	}
+	left, err := unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
+	}
+	seat.promise(m, g.selected)
+	return left, nil
+}
+
+// vacateClosedPath is what vacateClosed is for addresses.
+func (s *Steering) vacateClosedPath(m Member, path string) {
+	closed := slices.DeleteFunc(s.ownPaths(m, path), func(inode uint64) bool { return s.live(m, inode) })
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.abandon(closed, vacant)
+}
+
+// ownPaths are the member's sockets there that listen, one that it was given and has not used included.
+func (s *Steering) ownPaths(m Member, path string) []uint64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	g := s.declared(path)
+	if g == nil {
+		return nil
+	}
+	g.retireDead()
+	var inodes []uint64
+	for _, seat := range g.members {
+		if seat.keptBy(m) {
+			inodes = append(inodes, seat.inode)
+		}
+	}
+	return inodes
+}
+
+// listenPath is listen for a socket that was bound to a path. It owns fd.
+func (s *Steering) listenPath(seat *pathSeat, m Member, fd, backlog int) error {
+	if !seat.claim(fd) {
+		return errors.Join(ErrNotSteered, unix.Close(fd))
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return errors.Join(fmt.Errorf("cannot listen on %s: %w", seat.group.at, err), unix.Close(fd))
+	}
+	if seat.fd >= 0 {
+		seat.hold(m)
+		return errors.Join(unix.Close(fd), seat.group.sweep())
+	}
+	seat.fd = fd
+	delete(s.hidden, seat.inode)
+	seat.group.add(seat)
+	return seat.group.sweep()
+}
+
+// claim tells whether the socket is bound: the app's own bind may have failed.
+func (s *pathSeat) claim(fd int) bool {
+	name, err := unix.Getsockname(fd)
+	at, ok := name.(*unix.SockaddrUnix)
+	if err != nil || !ok || at.Name == "" || at.Name[0] == '@' { // so package unix calls none
+		return false
+	}
+	s.bound = at.Name
+	return s.id != (socket.File{}) || s.identify() == nil
+}
+
+func (s *Steering) cutOverPaths(generation int) (kept []string, err error) {
+	for _, g := range s.paths {
+		switch {
+		case g.has(generation):
+			settleAll(g.owners(), generation)
+			g.choose(generation)
+		case len(g.members) > 0:
+			kept = append(kept, g.at)
+		}
+	}
+	return kept, s.sweepPaths()
+}
+
+func (s *Steering) sweepPaths() error {
+	var errs []error
+	for _, g := range s.paths {
+		errs = append(errs, g.sweep())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Steering) leavePaths(m Member, state seatState) {
+	for _, seat := range s.pathSeats() {
+		switch {
+		case !seat.heldBy(m):
+		case seat.fd >= 0:
+			seat.leave(m, state, seat.group.selected, seat.group.owners())
+		default:
+			s.dropPath(seat)
+		}
+	}
+}
+
+// abandonPath is for a socket that nobody has any more.
+func (s *Steering) abandonPath(seat *pathSeat, state seatState) {
+	if seat.fd < 0 {
+		s.dropPath(seat)
+		return
+	}
+	for _, m := range seat.members() {
+		seat.release(m, state, seat.group.selected, seat.group.owners())
+	}
+}
+
+// dropPath is for a socket that does not listen. The path itself is the app's as long as nothing listens there.
+func (s *Steering) dropPath(seat *pathSeat) {
+	delete(s.hidden, seat.inode)
+	if seat.file != seat.group.at {
+		_ = seat.end() // what stays is removed by whoever wants the name
+	}
+}
+
+// Accepted counts the connections that the processes have accepted at the generation's paths and not closed yet, as
+// Connections does.
+func (s *Steering) Accepted(generation int, pids []int) (int, error) {
+	names := s.boundNames(generation)
+	if len(names) == 0 {
+		return 0, nil
+	}
+	open, err := sockdiag.OpenSockets(pids)
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	err = sockdiag.EachUnixSocket(func(u sockdiag.UnixSocket) {
+		if names[u.Name] && !u.Listening && open[u.Inode] {
+			count++
+		}
+	})
+	return count, err
+}
+
+func (s *Steering) boundNames(generation int) map[string]bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	names := make(map[string]bool)
+	for _, seat := range s.pathSeats() {
+		if len(of(generation, seat.members())) > 0 && seat.bound != "" {
+			names[seat.bound] = true
+		}
+	}
+	return names
+}
