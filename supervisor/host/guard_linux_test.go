@@ -161,7 +161,7 @@ func TestPanicEndsTheCaptureOfOneApp(t *testing.T) {
 		fd, _ = c.do("socket")
 	}
 	notice, _ := (<-told).(machine.Noticed)
-	if notice.Text != "the app's sockets are no longer captured" || !strings.Contains(notice.Why, "nil pointer") || !strings.Contains(notice.Why, "handoff.(*Steering)") {
+	if notice.Text != "the app's sockets are no longer captured" || !strings.Contains(notice.Why, "nil pointer") || !strings.Contains(notice.Why, "steering.(*Steering)") {
 		t.Errorf("told %+v", notice)
 	}
 	c.end()
