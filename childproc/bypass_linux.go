@@ -13,12 +13,12 @@ import (
 
 // Bypass sends a signal that the process was sent and does not take to its children instead, and returns them. The caller
 // closes them. unshare --fork blocks SIGTERM and only waits for its child.
-func (p *Process) Bypass(sig syscall.Signal) ([]Remnant, error) {
-	return Remnant{PID: p.PID, pidfd: p.pidfd}.bypass(sig)
+func (p *Process) Bypass(sig syscall.Signal) ([]Leftover, error) {
+	return Leftover{PID: p.PID, pidfd: p.pidfd}.bypass(sig)
 }
 
 // BypassRest does so for each of those that were told.
-func BypassRest(told []Remnant, sig syscall.Signal) (children []Remnant, err error) {
+func BypassRest(told []Leftover, sig syscall.Signal) (children []Leftover, err error) {
 	for _, r := range told {
 		below, err2 := r.bypass(sig)
 		children, err = append(children, below...), errors.Join(err, err2)
@@ -26,7 +26,7 @@ func BypassRest(told []Remnant, sig syscall.Signal) (children []Remnant, err err
 	return children, err
 }
 
-func (r Remnant) bypass(sig syscall.Signal) ([]Remnant, error) {
+func (r Leftover) bypass(sig syscall.Signal) ([]Leftover, error) {
 	if takes, err := takes(r.PID, sig); takes || err != nil {
 		return nil, err
 	}
@@ -38,12 +38,12 @@ func (r Remnant) bypass(sig syscall.Signal) ([]Remnant, error) {
 }
 
 // children gives none of a process that has ended, whose number may be another one's by now.
-func (r Remnant) children() ([]Remnant, error) {
+func (r Leftover) children() ([]Leftover, error) {
 	pids, err := childrenOf(r.PID)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the children of process %d: %w", r.PID, err)
 	}
-	var children []Remnant
+	var children []Leftover
 	for _, pid := range pids {
 		child, err2 := childOf(r.PID, pid)
 		if err2 == nil {
@@ -59,10 +59,10 @@ func (r Remnant) children() ([]Remnant, error) {
 }
 
 // childOf gives os.ErrNotExist if the number is another process's by now.
-func childOf(parent, pid int) (Remnant, error) {
+func childOf(parent, pid int) (Leftover, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return Remnant{}, os.NewSyscallError("pidfd_open", err)
+		return Leftover{}, os.NewSyscallError("pidfd_open", err)
 	}
 	stat, err := readStat(pid)
 	if err == nil && (!stat.living() || stat.parent != parent) {
@@ -70,9 +70,9 @@ func childOf(parent, pid int) (Remnant, error) {
 	}
 	if err != nil {
 		unix.Close(pidfd)
-		return Remnant{}, err
+		return Leftover{}, err
 	}
-	return Remnant{PID: pid, Command: commandOf(pid), pidfd: pidfd}, nil
+	return Leftover{PID: pid, Command: commandOf(pid), pidfd: pidfd}, nil
 }
 
 // takes is false of a signal that the process ignores, or that it has blocked and that waits: who fetches signals by

@@ -7,6 +7,6 @@
 // (dropping privileges), and then becomes the app. A program that uses this
 // package calls [Shim] first of all in main.
 //
-// Nothing here logs, and nothing but [Family] is safe for use by several
+// Nothing here logs, and nothing but [Reaper] is safe for use by several
 // goroutines at once.
 package childproc

@@ -27,7 +27,7 @@ func newMarks() uint64 {
 }
 
 // nextMark gives 0, for none, where the limit has a use: grace's own is another grace's mark, or there is none.
-func (f *Family) nextMark() uint64 {
+func (f *Reaper) nextMark() uint64 {
 	var own unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_RTTIME, &own)
 	if err != nil || own.Cur < markBase || own.Max != math.MaxUint64 {

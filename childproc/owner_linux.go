@@ -70,7 +70,7 @@ func strike(unseen map[uint64]bool, pid int) error {
 // Registered reports whether one of the process's epoll sets has the socket with this
 // inode for reading. If it could not be looked into, the error is ErrCannotLook.
 func Registered(inode uint64, pid int) (bool, error) {
-	l := NewLookout([]uint64{inode})
+	l := NewWaitDetector([]uint64{inode})
 	if err := l.findSockfs(); err != nil {
 		return false, err
 	}

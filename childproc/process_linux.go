@@ -20,7 +20,7 @@ var errNoPidfd = errors.New("this kernel has no pidfd: use Linux 5.4 or newer")
 type Process struct {
 	PID    int
 	path   string
-	family *Family
+	family *Reaper
 	pidfd  int
 	end    *os.File // pidfd, known to Go's poller: no thread is held until the process has ended
 	group  bool     // it leads a process group, though its number may be gone
@@ -70,7 +70,7 @@ func (p *Process) disconnect() {
 
 // Adopt takes a running descendant as a process to be watched: the main process
 // of an app that went to the background. It need not be a child of grace yet.
-func (f *Family) Adopt(pid int) (*Process, error) {
+func (f *Reaper) Adopt(pid int) (*Process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot adopt process %d: %w", pid, err)

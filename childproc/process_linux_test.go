@@ -55,9 +55,9 @@ func describeSelf() {
 	}
 }
 
-func newFamily(t *testing.T) *Family {
+func newFamily(t *testing.T) *Reaper {
 	t.Helper()
-	f, err := NewFamily()
+	f, err := NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,35 +12,35 @@ import (
 
 var errOnlyLinux = errors.New("cannot supervise a process: only on Linux, where pids can be trusted (pidfd)")
 
-// Family is all processes that grace has started; see the Linux version.
-type Family struct{}
+// Reaper is all processes that grace has started; see the Linux version.
+type Reaper struct{}
 
-// NewFamily always fails: processes can be supervised only on Linux.
-func NewFamily() (*Family, error) { return nil, errOnlyLinux }
+// NewReaper always fails: processes can be supervised only on Linux.
+func NewReaper() (*Reaper, error) { return nil, errOnlyLinux }
 
 // Start always fails.
-func (*Family) Start(Spec) (*Process, error) { return nil, errOnlyLinux }
+func (*Reaper) Start(Spec) (*Process, error) { return nil, errOnlyLinux }
 
 // Adopt always fails.
-func (*Family) Adopt(int) (*Process, error) { return nil, errOnlyLinux }
+func (*Reaper) Adopt(int) (*Process, error) { return nil, errOnlyLinux }
 
 // TakeOver always fails.
-func (*Family) TakeOver(ProcessState, map[int]int) (*Process, error) { return nil, errOnlyLinux }
+func (*Reaper) TakeOver(ProcessState, map[int]int) (*Process, error) { return nil, errOnlyLinux }
 
 // KillSuccessors always fails.
-func (*Family) KillSuccessors(string) error { return errOnlyLinux }
+func (*Reaper) KillSuccessors(string) error { return errOnlyLinux }
 
 // Tree always fails.
-func (*Family) Tree(int) ([]int, error) { return nil, errOnlyLinux }
+func (*Reaper) Tree(int) ([]int, error) { return nil, errOnlyLinux }
 
 // Suspend does nothing.
-func (*Family) Suspend() {}
+func (*Reaper) Suspend() {}
 
 // Resume does nothing.
-func (*Family) Resume() {}
+func (*Reaper) Resume() {}
 
 // ReapOrphans always fails.
-func (*Family) ReapOrphans() (int, error) { return 0, errOnlyLinux }
+func (*Reaper) ReapOrphans() (int, error) { return 0, errOnlyLinux }
 
 // Process is one process of the app; there are none here.
 type Process struct{ PID int }
@@ -58,10 +58,10 @@ func (*Process) Signal(syscall.Signal) error { return errOnlyLinux }
 func (*Process) SignalGroup(syscall.Signal) error { return errOnlyLinux }
 
 // Bypass always fails.
-func (*Process) Bypass(syscall.Signal) ([]Remnant, error) { return nil, errOnlyLinux }
+func (*Process) Bypass(syscall.Signal) ([]Leftover, error) { return nil, errOnlyLinux }
 
 // BypassRest always fails.
-func BypassRest([]Remnant, syscall.Signal) ([]Remnant, error) { return nil, errOnlyLinux }
+func BypassRest([]Leftover, syscall.Signal) ([]Leftover, error) { return nil, errOnlyLinux }
 
 // Captured always fails.
 func (*Process) Captured() (*capture.Listener, error) { return nil, errOnlyLinux }
@@ -79,26 +79,26 @@ func (*Process) KillRest() error { return errOnlyLinux }
 func (*Process) EndRest() error { return errOnlyLinux }
 
 // Rest always fails.
-func (*Process) Rest() ([]Remnant, error) { return nil, errOnlyLinux }
+func (*Process) Rest() ([]Leftover, error) { return nil, errOnlyLinux }
 
-// Remnant is a process that another one has left behind; there are none here.
-type Remnant struct {
+// Leftover is a process that another one has left behind; there are none here.
+type Leftover struct {
 	PID     int
 	Command string
 	Group   bool
 }
 
 // CloseRest does nothing.
-func CloseRest([]Remnant) {}
+func CloseRest([]Leftover) {}
 
 // Signal always fails.
-func (Remnant) Signal(syscall.Signal) error { return errOnlyLinux }
+func (Leftover) Signal(syscall.Signal) error { return errOnlyLinux }
 
 // Sockets always fails.
-func (Remnant) Sockets() ([]uint64, error) { return nil, errOnlyLinux }
+func (Leftover) Sockets() ([]uint64, error) { return nil, errOnlyLinux }
 
 // Output always fails.
-func (*Family) Output(context.Context, Spec, int) ([]byte, Exit, error) {
+func (*Reaper) Output(context.Context, Spec, int) ([]byte, Exit, error) {
 	return nil, Exit{}, errOnlyLinux
 }
 

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Remnant is a process that another one has left behind, held by a pidfd until Close.
-type Remnant struct {
+// Leftover is a process that another one has left behind, held by a pidfd until Close.
+type Leftover struct {
 	PID     int
 	Command string // one line, safe to print
 	Group   bool   // it is in the process group of the one that left it
@@ -21,12 +21,12 @@ type Remnant struct {
 
 // Rest lists what a process has started and does not look after any more: the others in its group, and its descendants
 // outside of it that have become grace's own children. Zombies are left out. The caller closes each.
-func (p *Process) Rest() ([]Remnant, error) {
+func (p *Process) Rest() ([]Leftover, error) {
 	pids, err := p.rest()
 	if err != nil {
 		return nil, err
 	}
-	var held []Remnant
+	var held []Leftover
 	for _, pid := range pids {
 		r, err := p.remnant(pid)
 		if gone(err) {
@@ -42,7 +42,7 @@ func (p *Process) Rest() ([]Remnant, error) {
 }
 
 // CloseRest closes them all.
-func CloseRest(rest []Remnant) {
+func CloseRest(rest []Leftover) {
 	for _, r := range rest {
 		unix.Close(r.pidfd)
 	}
@@ -70,12 +70,12 @@ func (p *Process) rest() ([]int, error) {
 }
 
 // remnant gives os.ErrNotExist if the process has ended, or its number is another one's by now.
-func (p *Process) remnant(pid int) (Remnant, error) {
+func (p *Process) remnant(pid int) (Leftover, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return Remnant{}, os.NewSyscallError("pidfd_open", err)
+		return Leftover{}, os.NewSyscallError("pidfd_open", err)
 	}
-	r := Remnant{PID: pid, pidfd: pidfd}
+	r := Leftover{PID: pid, pidfd: pidfd}
 	stat, err := readStat(pid)
 	r.Group = stat.group == p.PID
 	ours := r.Group
@@ -87,7 +87,7 @@ func (p *Process) remnant(pid int) (Remnant, error) {
 	}
 	if err != nil {
 		unix.Close(pidfd)
-		return Remnant{}, err
+		return Leftover{}, err
 	}
 	r.Command = commandOf(pid)
 	return r, nil
@@ -99,7 +99,7 @@ func (p *Process) marked(pid int) (bool, error) {
 }
 
 // Signal sends sig; a process that has ended already is no error.
-func (r Remnant) Signal(sig unix.Signal) error {
+func (r Leftover) Signal(sig unix.Signal) error {
 	err := unix.PidfdSendSignal(r.pidfd, sig, nil, 0)
 	if err == nil || err == unix.ESRCH {
 		return nil
@@ -138,7 +138,7 @@ func (p *Process) EndRest() error {
 }
 
 // Sockets lists the inodes of the sockets that the process has, but for those of stdin, stdout and stderr.
-func (r Remnant) Sockets() ([]uint64, error) {
+func (r Leftover) Sockets() ([]uint64, error) {
 	fds := "/proc/" + strconv.Itoa(r.PID) + "/fd"
 	numbers, err := numbersIn(fds)
 	if err != nil {

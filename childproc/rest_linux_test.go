@@ -35,7 +35,7 @@ func left(t *testing.T, out string) (pid int) {
 	return pid
 }
 
-func startLeaver(t *testing.T, f *Family, script string) (p *Process, pid int) {
+func startLeaver(t *testing.T, f *Reaper, script string) (p *Process, pid int) {
 	t.Helper()
 	out := t.TempDir() + "/out"
 	spec := shell("export OUT=" + out + "; " + script + "while [ ! -s $OUT ]; do sleep 0.01; done; exit 3")
@@ -161,7 +161,7 @@ func TestMarkIsOfTheChildAlone(t *testing.T) {
 const hopper = `[ $1 -gt 0 ] && exec setsid -f sh -c "$HOPPER" sh $(($1-1))`
 
 // startHopper gives, beside the process that has left it behind, a pipe that ends with the hopper.
-func startHopper(t *testing.T, f *Family) (p *Process, ended *os.File) {
+func startHopper(t *testing.T, f *Reaper) (p *Process, ended *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -187,7 +187,7 @@ func TestRestIsNeverEmptyWhileSomethingLives(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFamily(t)
 			p, ended := startHopper(t, f)
-			if f.strange = strange; strange {
+			if f.notOurChildren = strange; strange {
 				f.first = f.marks // as if another one had started it
 			}
 			for range 30 {
@@ -210,7 +210,7 @@ func TestRestIsNeverEmptyWhileSomethingLives(t *testing.T) {
 	}
 }
 
-func reapFound(t *testing.T, f *Family) {
+func reapFound(t *testing.T, f *Reaper) {
 	t.Helper()
 	if _, err := f.ReapOrphans(); err != nil {
 		t.Error(err)
@@ -218,7 +218,7 @@ func reapFound(t *testing.T, f *Family) {
 }
 
 // startLiving gives a process that lives until the test is over, after what the script has done.
-func startLiving(t *testing.T, f *Family, script string) *Process {
+func startLiving(t *testing.T, f *Reaper, script string) *Process {
 	t.Helper()
 	p, err := f.Start(shell(script + "exec sleep 1000"))
 	if err != nil {
@@ -254,7 +254,7 @@ func TestFamilyTreeHasOrphans(t *testing.T) {
 			if tree := must(f.Tree(other.PID)); !slices.Equal(tree, []int{other.PID}) {
 				t.Errorf("that of another one is %v", tree)
 			}
-			f.strange = true // as after a reexec into another process
+			f.notOurChildren = true // as after a reexec into another process
 			if tree := must(f.Tree(p.PID)); !slices.Contains(tree, pid) {
 				t.Errorf("among all processes it is %v", tree)
 			}

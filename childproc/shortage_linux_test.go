@@ -39,7 +39,7 @@ func startAtTheLimit() {
 	orExit(err)
 	limit := uint64(len(threads) + 1)
 	orExit(unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: limit, Max: limit}))
-	f, err := NewFamily()
+	f, err := NewReaper()
 	orExit(err)
 	p, err := f.Start(shell("exec sleep 60"))
 	orExit(err)

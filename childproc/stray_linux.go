@@ -9,7 +9,7 @@ import (
 
 // strays lists the living processes with this mark that no process of the family looks after. While there are any it
 // lists at least one, even if each ends as soon as it has forked the next.
-func (f *Family) strays(mark uint64) ([]int, error) {
+func (f *Reaper) strays(mark uint64) ([]int, error) {
 	if mark == 0 {
 		return nil, nil
 	}
@@ -29,7 +29,7 @@ func (f *Family) strays(mark uint64) ([]int, error) {
 
 // orphanedChildren lists the children that the family has not started. It takes the lock, with which no child is reaped:
 // of a list that loses some while it is read the kernel leaves out others (get_children_pid in fs/proc/array.c).
-func (f *Family) orphanedChildren() ([]int, error) {
+func (f *Reaper) orphanedChildren() ([]int, error) {
 	pids, err := children()
 	return slices.DeleteFunc(pids, func(pid int) bool { _, own := f.own[pid]; return own }), err
 }
@@ -91,7 +91,7 @@ func whoLives(pids []int, wanted func(pid int) (bool, error)) (living, ended []i
 }
 
 // marked looks through all processes.
-func (f *Family) marked(mark uint64) ([]int, error) {
+func (f *Reaper) marked(mark uint64) ([]int, error) {
 	var strays []int
 	var failed error
 	has := func(pid int) bool {
@@ -111,7 +111,7 @@ func (f *Family) marked(mark uint64) ([]int, error) {
 
 // looksAfter reports whether a process is of the family, or below one that is, or has ended. One whose parent cannot be
 // seen counts as looked after.
-func (f *Family) looksAfter(pid int) (bool, error) {
+func (f *Reaper) looksAfter(pid int) (bool, error) {
 	for line := pid; line > 1; {
 		if f.owns(line) {
 			return true, nil

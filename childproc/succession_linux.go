@@ -22,7 +22,7 @@ func (p *Process) State() ProcessState {
 // taken over is removed from it. In a successor of the same pid the process is a child still; in another one its parent
 // is whoever has taken it in, who reaps it. Then Wait can tell how it ended from Linux 6.15 on, and gives an unknown
 // Exit before that.
-func (f *Family) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
+func (f *Reaper) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
 	pidfd, err := take(fds, s.PIDFD)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over process %d: %w", s.PID, err)
@@ -31,16 +31,16 @@ func (f *Family) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
 	defer f.mu.Unlock()
 	f.own[s.PID] = struct{}{}
 	if stat, err := readStat(s.PID); err != nil || stat.parent != os.Getpid() {
-		f.strange = true
+		f.notOurChildren = true
 	}
 	return (&Process{PID: s.PID, path: s.Path, family: f, pidfd: pidfd, group: s.Group, mark: s.Mark, report: -1, capture: -1}).hold(), nil
 }
 
 // Suspend holds Start and ReapOrphans up until Resume: the end of a child that somebody else waits for is not theirs.
-func (f *Family) Suspend() { f.mu.Lock() }
+func (f *Reaper) Suspend() { f.mu.Lock() }
 
 // Resume goes on after Suspend.
-func (f *Family) Resume() { f.mu.Unlock() }
+func (f *Reaper) Resume() { f.mu.Unlock() }
 
 // reapedWithin is how long the parent of a process that is not grace's child is given to learn of its end.
 const reapedWithin = 2 * time.Second

@@ -22,8 +22,8 @@ func init() {
 	roles["keeper"] = keep
 }
 
-// estate is what one keeper leaves to the next. FDs are descriptors of the states, Here those of the next.
-type estate struct {
+// snapshot is what one keeper leaves to the next. FDs are descriptors of the states, Here those of the next.
+type snapshot struct {
 	Process   ProcessState
 	Notify    NotifyState
 	FDs, Here []int
@@ -31,7 +31,7 @@ type estate struct {
 
 // keeper has one app, a shell script, and can be succeeded by another process or by itself.
 type keeper struct {
-	family  *Family
+	family  *Reaper
 	process *Process
 	notify  *NotifySocket
 	strange []int // descriptors that the test itself was given
@@ -44,7 +44,7 @@ const (
 
 // keep says "up" with the app's pid, or "taken over", and then what becomes of the app.
 func keep() {
-	k := &keeper{family: orPanic(NewFamily())}
+	k := &keeper{family: orPanic(NewReaper())}
 	if written := os.Getenv(estateVariable); written != "" {
 		k.takeOver(written)
 		fmt.Println("taken over")
@@ -78,7 +78,7 @@ func (k *keeper) start() {
 }
 
 func (k *keeper) takeOver(written string) {
-	var e estate
+	var e snapshot
 	if err := json.Unmarshal([]byte(written), &e); err != nil {
 		panic(err)
 	}
@@ -126,7 +126,7 @@ func (k *keeper) obey(order string) {
 
 // leave ends this keeper.
 func (k *keeper) leave(same bool) {
-	e := estate{Process: k.process.State(), Notify: orPanic(k.notify.State())}
+	e := snapshot{Process: k.process.State(), Notify: orPanic(k.notify.State())}
 	e.FDs = []int{e.Process.PIDFD, e.Notify.FD}
 	e.Here = []int{3, 4}
 	if same {

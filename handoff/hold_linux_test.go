@@ -32,7 +32,7 @@ func bindError(t *testing.T, written string) error {
 	return err
 }
 
-func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *socket.Grant {
+func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *socket.SocketPlan {
 	t.Helper()
 	d, err := socket.ParseDialects(dialects)
 	apptest.Must(t, err)
@@ -43,7 +43,7 @@ func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *sock
 }
 
 // given is the start of an app with a grant, and the variables in env beside it.
-func given(g *socket.Grant, env ...string) apptest.Options {
+func given(g *socket.SocketPlan, env ...string) apptest.Options {
 	return apptest.Options{
 		Stdin: g.Stdin, Files: g.Files, Env: append(slices.Clone(g.Env), env...), Started: g.Started,
 		Environ: func() []string { return socket.CleanEnv(os.Environ()) },

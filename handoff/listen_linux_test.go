@@ -49,7 +49,7 @@ func TestFreshListenersAreNotMultipath(t *testing.T) {
 }
 
 // startHeirOf starts an heir as grace does, with its questions as its command line.
-func startHeirOf(t *testing.T, dialects []string, listeners []*socket.Listener, asks ...string) (*socket.Grant, *apptest.App) {
+func startHeirOf(t *testing.T, dialects []string, listeners []*socket.Listener, asks ...string) (*socket.SocketPlan, *apptest.App) {
 	t.Helper()
 	d, err := socket.ParseDialects(dialects)
 	apptest.Must(t, err)

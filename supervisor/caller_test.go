@@ -68,7 +68,7 @@ func TestDeskBringsTheResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{startTime: 400 * time.Millisecond, drainTime: 2 * time.Second}
 		l := startLoop(f, testPolicy())
-		d := &desk{loop: l, apps: &host.Apps{Family: new(childproc.Family), Looks: make(host.Gate, 1)}}
+		d := &controlBackend{loop: l, apps: &host.Host{Family: new(childproc.Reaper), Looks: make(host.Semaphore, 1)}}
 		time.Sleep(time.Second)
 		lines, err := d.Ask(t.Context(), control.Request{Do: control.Upgrade, Command: []string{"b"}})
 		if err != nil {
@@ -101,7 +101,7 @@ func TestDeskBringsTheResult(t *testing.T) {
 }
 
 func TestDeskRefusesWhatItCannotDo(t *testing.T) {
-	if _, err := (&desk{}).Ask(t.Context(), control.Request{Do: "dance"}); err == nil {
+	if _, err := (&controlBackend{}).Ask(t.Context(), control.Request{Do: "dance"}); err == nil {
 		t.Error("an unknown request was taken")
 	}
 }

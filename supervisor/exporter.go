@@ -36,7 +36,7 @@ type exporter struct {
 }
 
 // openExporter leaves the socket to its caller.
-func openExporter(socket *socket.Listener, l *loop, d *desk, log zerolog.Logger) (*exporter, error) {
+func openExporter(socket *socket.Listener, l *loop, d *controlBackend, log zerolog.Logger) (*exporter, error) {
 	if socket == nil {
 		return nil, nil
 	}

@@ -13,16 +13,16 @@ import (
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
-	"github.com/gracerun/grace/supervisor/succession"
+	"github.com/gracerun/grace/supervisor/reexec"
 	"golang.org/x/sys/unix"
 )
 
 // handover is the way from this grace to the next.
 type handover struct {
 	service *service
-	legacy  *document     // what was left, once somebody has taken it
-	pid     int           // of who has
-	spent   time.Duration // on those that were cut
+	legacy  *handoverState // what was left, once somebody has taken it
+	pid     int            // of who has
+	spent   time.Duration  // on those that were cut
 }
 
 // inPlace reports whether the next grace has to be this process. A service manager that
@@ -38,7 +38,7 @@ func (h *handover) rest() <-chan struct{} { return h.service.hooks.Rest() }
 // suspend has the apps' messages and calls wait.
 func (h *handover) suspend() <-chan struct{} {
 	s, still := h.service, make(chan struct{})
-	var waited []*host.App
+	var waited []*host.InstanceProcess
 	for _, app := range s.apps.Running {
 		app.Suspended = true
 		s.apps.Attempt("cannot suspend capturing", app.Suspend())
@@ -46,8 +46,8 @@ func (h *handover) suspend() <-chan struct{} {
 	}
 	go func() {
 		defer close(still)
-		s.counter.rest()
-		if err := s.patrol.close(); err != nil {
+		s.endpoint.rest()
+		if err := s.listenerWatch.close(); err != nil {
 			s.loop.post(machine.Noticed{Text: "cannot end the watch of the listeners", Why: err.Error()})
 		}
 		for _, app := range waited {
@@ -72,16 +72,16 @@ func (h *handover) resume() {
 		app.Attend()
 	}
 	if !s.loop.over { // or the rest may be under way still
-		s.counter.resume()
+		s.endpoint.resume()
 	}
 	select {
-	case <-s.patrol.ended:
-		patrol, err := openPatrol(s.listeners, s.loop.post)
+	case <-s.listenerWatch.ended:
+		listenerWatch, err := openListenerWatch(s.listeners, s.loop.post)
 		if err != nil {
 			s.apps.Attempt("cannot watch the listeners", err)
 			return
 		}
-		s.patrol = patrol
+		s.listenerWatch = listenerWatch
 	default:
 	}
 }
@@ -115,10 +115,10 @@ func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 func (h *handover) failed(err error, took time.Duration, p *parting) machine.Event {
 	select {
 	case <-p.cut:
-		if h.spent += took; h.spent < succession.Patience {
+		if h.spent += took; h.spent < reexec.Patience {
 			return machine.ReexecDelayed{}
 		}
-		err = fmt.Errorf("%s has not taken over within %s", h.service.place.Program, succession.Patience)
+		err = fmt.Errorf("%s has not taken over within %s", h.service.place.Program, reexec.Patience)
 	default:
 	}
 	h.spent = 0
@@ -128,7 +128,7 @@ func (h *handover) failed(err error, took time.Duration, p *parting) machine.Eve
 var errCut = errors.New("grace had to handle another event first")
 
 // giveOrCut ends all that the next grace has started where it does not take over.
-func (h *handover) giveOrCut(d *document, p *parting) (pid int, err error) {
+func (h *handover) giveOrCut(d *handoverState, p *parting) (pid int, err error) {
 	given, swept := make(chan struct{}), make(chan error, 1)
 	go func() { swept <- h.sweepWhenCut(p, given) }()
 	pid, err = h.give(d, p)
@@ -137,7 +137,7 @@ func (h *handover) giveOrCut(d *document, p *parting) (pid int, err error) {
 		h.service.apps.Attempt("cannot kill what the successor has started", failed)
 	}
 	if err != nil {
-		h.service.apps.Attempt("cannot kill what the successor has started", h.service.family.KillSuccessors(succession.Variable))
+		h.service.apps.Attempt("cannot kill what the successor has started", h.service.family.KillSuccessors(reexec.Variable))
 	}
 	return pid, err
 }
@@ -150,7 +150,7 @@ func (h *handover) sweepWhenCut(p *parting, given <-chan struct{}) error {
 		return nil
 	}
 	for {
-		if err := h.service.family.KillSuccessors(succession.Variable); err != nil {
+		if err := h.service.family.KillSuccessors(reexec.Variable); err != nil {
 			return err
 		}
 		select {
@@ -161,7 +161,7 @@ func (h *handover) sweepWhenCut(p *parting, given <-chan struct{}) error {
 	}
 }
 
-func (h *handover) takeBack(d *document) {
+func (h *handover) takeBack(d *handoverState) {
 	if d != nil && d.Host.Steering != nil {
 		h.service.steering.Resume()
 	}
@@ -169,12 +169,12 @@ func (h *handover) takeBack(d *document) {
 }
 
 // describe suspends the steering, if it gives a document.
-func (h *handover) describe(m machine.Snapshot) (*document, error) {
+func (h *handover) describe(m machine.Snapshot) (*handoverState, error) {
 	s := h.service
-	d := &document{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
+	d := &handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
 	d.Host = host.HostState{
 		Uncapturable: s.apps.Uncapturable.Load(), Runtime: s.runtime.Path, RuntimeLock: s.runtime.Lock, Hangup: s.signals.catches(syscall.SIGHUP),
-		Strange: s.strange, Launches: map[int]host.LaunchState{}, Programs: s.apps.AllPrograms(),
+		Strange: s.notOurChildren, Launches: map[int]host.LaunchSpecState{}, Programs: s.apps.AllPrograms(),
 	}
 	for _, l := range s.listeners {
 		d.Host.Listeners = append(d.Host.Listeners, l.State())
@@ -183,7 +183,7 @@ func (h *handover) describe(m machine.Snapshot) (*document, error) {
 		state := s.metrics.State()
 		d.Host.Metrics = &state
 	}
-	if socket := s.counter.current(); socket != nil {
+	if socket := s.endpoint.current(); socket != nil {
 		listener, lock := socket.Descriptors()
 		d.Host.Control = &host.ControlState{Path: socket.Path, Listener: listener, Lock: lock}
 	}
@@ -209,8 +209,8 @@ func (h *handover) describe(m machine.Snapshot) (*document, error) {
 }
 
 // give returns when the next grace can take over.
-func (h *handover) give(d *document, p *parting) (pid int, err error) {
-	e, err := d.estate()
+func (h *handover) give(d *handoverState, p *parting) (pid int, err error) {
+	e, err := d.snapshot()
 	if err != nil {
 		return 0, err
 	}
@@ -232,8 +232,8 @@ func (h *handover) give(d *document, p *parting) (pid int, err error) {
 // leave lets the last words out, and gives the process up.
 func (h *handover) leave() error {
 	s := h.service
-	s.family.Resume()     // somebody may be at it
-	_ = s.counter.leave() // nothing depends on it any more
+	s.family.Resume()      // somebody may be at it
+	_ = s.endpoint.leave() // nothing depends on it any more
 	if s.exporter != nil {
 		_ = s.exporter.close()
 	}
@@ -254,15 +254,15 @@ func (h *handover) leave() error {
 // Replacement is how Run ends where another grace is to take over in this process. Nothing
 // of this one is at work any more but what its caller has begun.
 type Replacement struct {
-	place  *succession.Succession
-	legacy *document
+	place  *reexec.Transport
+	legacy *handoverState
 }
 
 func (*Replacement) Error() string { return "another grace process takes over" }
 
 // Exec puts the other grace in place of the program; it returns only if that failed.
 func (r *Replacement) Exec() error {
-	e, err := r.legacy.estate()
+	e, err := r.legacy.snapshot()
 	if err == nil {
 		err = r.place.InPlace(e)
 	}
@@ -270,7 +270,7 @@ func (r *Replacement) Exec() error {
 }
 
 // succeed goes on with what another grace has left.
-func (s *service) succeed(before *succession.Predecessor) (int, error) {
+func (s *service) succeed(before *reexec.Predecessor) (int, error) {
 	d, err := read(before.Document)
 	if err == nil {
 		err = s.inherit(d, before)
@@ -290,7 +290,7 @@ func (s *service) succeed(before *succession.Predecessor) (int, error) {
 			go s.loop.post(s.signals.meaning(syscall.Signal(sig)))
 		}
 	})
-	if s.patrol == nil || s.left() { // the app lives, and its sockets stay
+	if s.listenerWatch == nil || s.left() { // the app lives, and its sockets stay
 		return status, err
 	}
 	return status, errors.Join(err, s.close())
@@ -300,11 +300,11 @@ func (s *service) left() bool { return s.handover.left() }
 
 // inherit makes all parts anew from the state. It changes nothing that the old grace
 // has.
-func (s *service) inherit(d *document, before *succession.Predecessor) (err error) {
+func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err error) {
 	files := socket.Descriptors(before.Files)
 	left := d.Host
-	s.strange = !before.Same() || left.Strange
-	if s.family, err = childproc.NewFamily(); err != nil {
+	s.notOurChildren = !before.Same() || left.Strange
+	if s.family, err = childproc.NewReaper(); err != nil {
 		return err
 	}
 	for _, state := range left.Listeners {
@@ -348,7 +348,7 @@ func (s *service) inherit(d *document, before *succession.Predecessor) (err erro
 	return nil
 }
 
-func (s *service) inheritApps(d *document, same bool, files socket.Descriptors) error {
+func (s *service) inheritApps(d *handoverState, same bool, files socket.Descriptors) error {
 	s.apps.Uncapturable.Store(d.Host.Uncapturable)
 	for generation, state := range d.Host.Launches {
 		s.apps.Launches[generation] = host.NewPreparation(state.Launch())
@@ -376,7 +376,7 @@ func (s *service) inheritApps(d *document, same bool, files socket.Descriptors) 
 
 // settleIn takes what only one grace can have, once the old one has gone. What fails is no
 // reason to leave the app alone.
-func (s *service) settleIn(d *document, same bool) {
+func (s *service) settleIn(d *handoverState, same bool) {
 	var errs []error
 	if d.Host.Hangup && same { // it was ignored while nobody could heed it
 		s.signals.catch(syscall.SIGHUP)

@@ -15,18 +15,18 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-func anyDocument(t *testing.T) *document {
+func anyDocument(t *testing.T) *handoverState {
 	t.Helper()
 	m := machine.NewMachine(testPolicy())
 	m.Begin(time.Now())
 	for _, ev := range []machine.Event{machine.Prepared{Generation: 1, Recipe: machine.Recipe{Executable: "/app"}}, machine.Started{Instance: 1, PID: 1}, machine.Readied{Instance: 1}} {
 		m.Step(time.Now(), ev)
 	}
-	return &document{
+	return &handoverState{
 		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.Snapshot(func(machine.Timer) time.Time { return time.Time{} }, reasonText),
 		Host: host.HostState{
-			Launches: map[int]host.LaunchState{1: (&host.Launch{Path: "/app", Env: []string{"SECRET=1"}}).State()},
-			Apps:     []host.AppState{{Generation: 1, Instance: 1, Calls: -1}},
+			Launches: map[int]host.LaunchSpecState{1: (&host.LaunchSpec{Path: "/app", Env: []string{"SECRET=1"}}).State()},
+			Apps:     []host.InstanceProcessState{{Generation: 1, Instance: 1, Calls: -1}},
 		},
 	}
 }
@@ -42,7 +42,7 @@ func asJSON(t *testing.T, v any) string {
 
 func TestDocumentTravels(t *testing.T) {
 	d := anyDocument(t)
-	e, err := d.estate()
+	e, err := d.snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,13 +60,13 @@ func TestDocumentTravels(t *testing.T) {
 
 // An older grace goes on, rather than that a newer one's state is misunderstood.
 func TestForeignDocumentIsRefused(t *testing.T) {
-	for why, change := range map[string]func(d *document){
-		"use a grace that is not older":      func(d *document) { d.Version = stateVersion + 1; d.Grace = "v99" },
-		"version 0":                          func(d *document) { d.Version = 0 },
-		"how generation 1 is started":        func(d *document) { d.Host.Launches = nil },
-		"instance 1 without its process":     func(d *document) { d.Host.Apps = nil },
-		"processes of no instance":           func(d *document) { d.Host.Apps = append(d.Host.Apps, host.AppState{Instance: 9}) },
-		"instance 1 without its process, or": func(d *document) { d.Machine.Generations[0].Instances[0].PID = 0 },
+	for why, change := range map[string]func(d *handoverState){
+		"use a grace that is not older":      func(d *handoverState) { d.Version = stateVersion + 1; d.Grace = "v99" },
+		"version 0":                          func(d *handoverState) { d.Version = 0 },
+		"how generation 1 is started":        func(d *handoverState) { d.Host.Launches = nil },
+		"instance 1 without its process":     func(d *handoverState) { d.Host.Apps = nil },
+		"processes of no instance":           func(d *handoverState) { d.Host.Apps = append(d.Host.Apps, host.InstanceProcessState{Instance: 9}) },
+		"instance 1 without its process, or": func(d *handoverState) { d.Machine.Generations[0].Instances[0].PID = 0 },
 	} {
 		d := anyDocument(t)
 		change(d)
@@ -96,7 +96,7 @@ func TestUnknownFieldsArePassedOver(t *testing.T) {
 func TestFilesAreEachOnce(t *testing.T) {
 	h := host.HostState{
 		Control: &host.ControlState{Listener: 9, Lock: 4}, RuntimeLock: 8,
-		Apps: []host.AppState{{Calls: -1, Fresh: map[uint64]int{7: 9}}},
+		Apps: []host.InstanceProcessState{{Calls: -1, Fresh: map[uint64]int{7: 9}}},
 	}
 	h.Apps[0].Main.PIDFD, h.Apps[0].Notify.FD, h.Apps[0].Predecessors.Predecessor = 5, 6, -1
 	if got := asJSON(t, h.Files()); got != "[4,5,6,8,9]" {
@@ -147,7 +147,7 @@ func (f *fakeSuccessor) handOver(_ machine.Snapshot, p *parting) machine.Event {
 
 func askReexec(t *testing.T, l *loop) *control.Result {
 	t.Helper()
-	lines, err := (&desk{loop: l}).Ask(t.Context(), control.Request{Do: control.Reexec})
+	lines, err := (&controlBackend{loop: l}).Ask(t.Context(), control.Request{Do: control.Reexec})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 		time.Sleep(30 * time.Second) // of a minute
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		d := &desk{loop: l, apps: &host.Apps{Family: new(childproc.Family), Looks: make(host.Gate, 1)}}
+		d := &controlBackend{loop: l, apps: &host.Host{Family: new(childproc.Reaper), Looks: make(host.Semaphore, 1)}}
 		if s, err := d.Status(short); err != nil || s.Current != 1 || s.State != "serving" {
 			t.Errorf("%+v, %v", s, err)
 		}

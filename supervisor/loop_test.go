@@ -105,7 +105,7 @@ type schedule map[time.Duration]machine.Event
 // runLoop runs a loop over f until what happens makes it end.
 func runLoop(f *fakeHost, p machine.Policy, happens schedule) (l *loop, status int, lines []string) {
 	var log bytes.Buffer
-	l = newLoop(p, "nowhere", &journal{zerolog.New(&log)})
+	l = newLoop(p, "nowhere", &logSink{zerolog.New(&log)})
 	f.post, l.performer = l.post, f
 	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
 	for at, ev := range happens {

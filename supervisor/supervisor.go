@@ -15,7 +15,7 @@ import (
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
-	"github.com/gracerun/grace/supervisor/succession"
+	"github.com/gracerun/grace/supervisor/reexec"
 )
 
 // Run supervises the app until it has ended and returns grace's exit status. An
@@ -33,7 +33,7 @@ func Run(o Options) (int, error) {
 		return machine.StatusFailure, err
 	}
 	s := &service{signals: catchSignals()}
-	place, before, err := succession.Find()
+	place, before, err := reexec.Find()
 	if err != nil {
 		return machine.StatusFailure, err
 	}
@@ -62,28 +62,28 @@ func Run(o Options) (int, error) {
 
 // service is all that a grace has. It is built up once and then belongs to Run.
 type service struct {
-	options   Options
-	place     *succession.Succession
-	strange   bool // apps may have parents that are no grace
-	signals   *signals
-	first     *host.Launch // whose environment the hooks have
-	family    *childproc.Family
-	listeners []*socket.Listener
-	metrics   *socket.Listener
-	steering  *steering.Steering
-	pidFile   pidFile
-	socket    *control.Socket
-	runtime   host.RuntimeDir
+	options        Options
+	place          *reexec.Transport
+	notOurChildren bool // apps may have parents that are no grace
+	signals        *signals
+	first          *host.LaunchSpec // whose environment the hooks have
+	family         *childproc.Reaper
+	listeners      []*socket.Listener
+	metrics        *socket.Listener
+	steering       *steering.Steering
+	pidFile        pidFile
+	socket         *control.Socket
+	runtime        host.RuntimeDir
 
-	loop     *loop
-	apps     *host.Apps
-	hooks    *host.Hooks
-	manager  *manager
-	counter  *counter
-	exporter *exporter
-	patrol   *patrol
-	handover *handover
-	serving  *servingLine
+	loop          *loop
+	apps          *host.Host
+	hooks         *host.Hooks
+	manager       *sdNotifier
+	endpoint      *controlEndpoint
+	exporter      *exporter
+	listenerWatch *listenerWatch
+	handover      *handover
+	serving       *servingLine
 }
 
 // open makes what a first grace needs.
@@ -92,7 +92,7 @@ func (s *service) open() (err error) {
 		return err
 	}
 	s.first.Program.Close() // the hooks' shell needs none
-	if s.family, err = childproc.NewFamily(); err != nil {
+	if s.family, err = childproc.NewReaper(); err != nil {
 		return err
 	}
 	if s.listeners, err = bindAll(s.options); err != nil {
@@ -115,15 +115,15 @@ func (s *service) open() (err error) {
 // assemble makes the parts that work with what was opened.
 func (s *service) assemble() {
 	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
-	s.loop = newLoop(s.options.Policy, describeOutput(), &journal{s.options.Log})
+	s.loop = newLoop(s.options.Policy, describeOutput(), &logSink{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.family, s.loop.post)
 	s.serving = &servingLine{service: s}
 	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving)
-	s.apps = &host.Apps{
+	s.apps = &host.Host{
 		Options: s.options.Options, Family: s.family, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
-		Launches: map[int]*host.Preparation{}, Running: map[int]*host.App{}, Programs: map[int]host.Program{},
-		Looks: make(host.Gate, host.MostLooks), LookUps: make(host.Gate, host.MostLooks),
+		Launches: map[int]*host.Preparation{}, Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
+		Looks: make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
 	}
 	s.loop.performer = s.apps
 	s.handover = &handover{service: s}
@@ -142,7 +142,7 @@ func (s *service) serve(greet func()) (int, error) {
 		defer close(steered)
 		host.Guard(func() { host.WatchSteering(s.steering, s.loop.post) }, s.apps.Notice("cannot watch the app's sockets any more"))()
 	}()
-	s.manager = openManager(s.options.Policy, s.loop.post)
+	s.manager = openSDNotifier(s.options.Policy, s.loop.post)
 	s.manager.attend(s.loop)
 	greet()
 	status := s.loop.run()
@@ -159,19 +159,19 @@ func (s *service) serve(greet func()) (int, error) {
 
 // openServers makes those who ask, or look, while the loop runs.
 func (s *service) openServers() (err error) {
-	desk := &desk{loop: s.loop, apps: s.apps, name: s.options.Name, version: s.options.Version, started: time.Now()}
-	if s.counter, err = openCounter(s.socket, desk); err != nil {
+	backend := &controlBackend{loop: s.loop, apps: s.apps, name: s.options.Name, version: s.options.Version, started: time.Now()}
+	if s.endpoint, err = openControlEndpoint(s.socket, backend); err != nil {
 		return err
 	}
-	if s.exporter, err = openExporter(s.metrics, s.loop, desk, s.options.Log); err != nil {
+	if s.exporter, err = openExporter(s.metrics, s.loop, backend, s.options.Log); err != nil {
 		return err
 	}
-	s.patrol, err = openPatrol(s.listeners, s.loop.post)
+	s.listenerWatch, err = openListenerWatch(s.listeners, s.loop.post)
 	return err
 }
 
 func (s *service) closeServers() error {
-	return errors.Join(s.counter.close(), s.exporter.close(), s.patrol.close())
+	return errors.Join(s.endpoint.close(), s.exporter.close(), s.listenerWatch.close())
 }
 
 // close undoes what open has done.
@@ -181,7 +181,7 @@ func (s *service) close() error {
 		s.metrics.Close() // the end of grace: there is nothing to do about an error
 	}
 	var err error
-	if s.socket != nil && s.counter == nil {
+	if s.socket != nil && s.endpoint == nil {
 		err = s.socket.Close()
 	}
 	return errors.Join(err, s.runtime.Close(), s.pidFile.remove())
@@ -253,18 +253,18 @@ func (s *service) announce() {
 	s.manager.begin()
 }
 
-// patrol sees that the held listeners live; nil before it was opened.
-type patrol struct {
+// listenerWatch sees that the held listeners live; nil before it was opened.
+type listenerWatch struct {
 	watch *socket.HangupWatch
 	ended chan struct{}
 }
 
-func openPatrol(listeners []*socket.Listener, post func(machine.Event)) (*patrol, error) {
+func openListenerWatch(listeners []*socket.Listener, post func(machine.Event)) (*listenerWatch, error) {
 	watch, err := socket.NewHangupWatch(sharedOf(listeners))
 	if err != nil {
 		return nil, err
 	}
-	p := &patrol{watch, make(chan struct{})}
+	p := &listenerWatch{watch, make(chan struct{})}
 	go func() {
 		defer close(p.ended)
 		reviveAll(watch, post)
@@ -273,7 +273,7 @@ func openPatrol(listeners []*socket.Listener, post func(machine.Event)) (*patrol
 }
 
 // close returns when nobody is at a listener any more.
-func (p *patrol) close() error {
+func (p *listenerWatch) close() error {
 	if p == nil {
 		return nil
 	}
@@ -321,7 +321,7 @@ func (s *service) unowned(inodes []uint64) []uint64 {
 
 // kin are all who may belong to the app.
 func (s *service) kin(self int) ([]int, error) {
-	if s.strange {
+	if s.notOurChildren {
 		return childproc.Everybody()
 	}
 	return childproc.Tree(self)

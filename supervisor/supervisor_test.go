@@ -20,7 +20,7 @@ func TestServeThatCannotBeginLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{options: Options{Options: host.Options{Policy: testPolicy()}, Name: "web", Log: zerolog.Nop()}, first: &host.Launch{}}
+	s := &service{options: Options{Options: host.Options{Policy: testPolicy()}, Name: "web", Log: zerolog.Nop()}, first: &host.LaunchSpec{}}
 	if s.metrics, err = socket.Bind(address); err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func TestEveryReasonHasWords(t *testing.T) {
 			t.Errorf("%T%+v reads %q, not %q", why, why, got, want)
 		}
 	}
-	left := machine.LeftBehind{Rest: []machine.Remnant{{PID: 7, Command: "sleep", Told: true}, {PID: 8, Command: "tail"}}}
+	left := machine.LeftBehind{Rest: []machine.Leftover{{PID: 7, Command: "sleep", Told: true}, {PID: 8, Command: "tail"}}}
 	if got := reasonText(left); got != "pid 7 (sleep), pid 8 (tail, which finishes by itself)" {
 		t.Errorf("what is left behind reads %q", got)
 	}

@@ -160,7 +160,7 @@ func serveHTTP(args []string) {
 
 func startNested([]string) {
 	signal.Ignore(syscall.SIGPIPE)
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	if err != nil {
 		panic(err)
 	}
@@ -240,7 +240,7 @@ func start(t *testing.T, s childproc.Spec) *app {
 
 func launch(t *testing.T, s childproc.Spec) *app {
 	t.Helper()
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}

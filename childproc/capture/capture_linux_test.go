@@ -268,7 +268,7 @@ func reapOrphans(t *testing.T, a *app) {
 	t.Helper()
 	a.reaped = true
 	must(t, a.Reap())
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	must(t, err)
 	_, err = family.ReapOrphans()
 	must(t, err)
@@ -449,7 +449,7 @@ func TestNothingLeaks(t *testing.T) {
 		must(t, err)
 		return len(entries)
 	}
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	must(t, err)
 	cycle := func() {
 		s := spec("socket", "127.0.0.1:0")

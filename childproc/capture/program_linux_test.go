@@ -118,7 +118,7 @@ func (a *app) capture(t *testing.T) int {
 
 func init() {
 	roles["grace"] = func(args []string) {
-		family, err := childproc.NewFamily()
+		family, err := childproc.NewReaper()
 		if err != nil {
 			panic(err)
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // execute becomes the app.
-func (e Errand) execute(argv []string) error {
+func (e Spec) execute(argv []string) error {
 	if e.Program == 0 {
 		return syscall.Exec(e.Path, argv, syscall.Environ())
 	}

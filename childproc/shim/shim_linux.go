@@ -12,9 +12,9 @@ const nobody = "-"
 // name is argv[0] of a grace that is about to become an app.
 const name = "grace-shim"
 
-// Errand is what the shim has to do. It travels in the command line, so nothing
+// Spec is what the shim has to do. It travels in the command line, so nothing
 // secret belongs in it: the environment comes as the shim's own.
-type Errand struct {
+type Spec struct {
 	Path     string
 	Program  int       // a descriptor of the executable, which then is executed whatever Path leads to; 0: none
 	PIDVars  []string  // variables to be set to the process's own pid
@@ -44,7 +44,7 @@ type Failure struct {
 }
 
 // Argv is the command line of the shim for an app with these arguments.
-func (e Errand) Argv(args []string) []string {
+func (e Spec) Argv(args []string) []string {
 	id := nobody
 	if e.Identity != nil {
 		id = numbers(append([]int{e.Identity.UID, e.Identity.GID}, e.Identity.Groups...))
@@ -144,7 +144,7 @@ func fields(text string, separator byte) []string {
 	return list
 }
 
-func parse(f []string) (Errand, bool) {
+func parse(f []string) (Spec, bool) {
 	umask, err1 := strconv.Atoi(f[0])
 	report, err2 := strconv.Atoi(f[1])
 	id, ok := parseIdentity(f[2])
@@ -152,7 +152,7 @@ func parse(f []string) (Errand, bool) {
 	unlink, err4 := strconv.ParseBool(f[5])
 	noNewPrivs, err5 := strconv.ParseBool(f[6])
 	program, err6 := strconv.Atoi(f[8])
-	return Errand{
+	return Spec{
 		Path: f[7], Program: program, PIDVars: fields(f[3], ','), Umask: umask, Report: report, Identity: id,
 		Capture: capture, Unlink: unlink, NoNewPrivs: noNewPrivs,
 	}, ok && err1 == nil && err2 == nil && err3 == nil && err4 == nil && err5 == nil && err6 == nil
@@ -179,7 +179,7 @@ func parseIdentity(text string) (*Identity, bool) {
 // run does not return unless something failed. Credentials go last: set before
 // the exec of the shim itself, they make a private grace unreadable, and set
 // before the filter, they take the right to install it.
-func (e Errand) run(argv []string) (string, error) {
+func (e Spec) run(argv []string) (string, error) {
 	syscall.CloseOnExec(e.Report)
 	pid := strconv.Itoa(syscall.Getpid())
 	for _, name := range e.PIDVars {
@@ -206,7 +206,7 @@ func (e Errand) run(argv []string) (string, error) {
 
 // restrict concerns its own thread alone, and of all threads the exec keeps the
 // one that calls it.
-func (e Errand) restrict() (string, error) {
+func (e Spec) restrict() (string, error) {
 	runtime.LockOSThread()
 	if e.NoNewPrivs {
 		if err := setNoNewPrivs(); err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 func TestErrandTravels(t *testing.T) {
-	for _, e := range []Errand{
+	for _, e := range []Spec{
 		{Path: "/bin/app", Umask: -1, Report: 3, Capture: -1},
 		{Path: "app with spaces", PIDVars: []string{"LISTEN_PID", "OTHER"}, Umask: 0o27, Report: 70},
 		{Path: "/a", Umask: 0, Report: 3, Identity: &Identity{UID: 5, GID: 6, Groups: []int{6, 7}}},
@@ -35,7 +35,7 @@ func TestNonsenseIsNoErrand(t *testing.T) {
 		}
 	}
 	if _, ok := parse(right); !ok {
-		t.Errorf("%q is no errand", right)
+		t.Errorf("%q is no task", right)
 	}
 }
 

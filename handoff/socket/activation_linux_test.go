@@ -63,7 +63,7 @@ func activate(t *testing.T, names string, files []int, env ...string) *apptest.A
 	if len(files) > 0 {
 		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+names)
 	}
-	return apptest.Start(t, "activated", given(&Grant{Stdin: -1, Files: files}, env...))
+	return apptest.Start(t, "activated", given(&SocketPlan{Stdin: -1, Files: files}, env...))
 }
 
 func take(t *testing.T, a *apptest.App, written string) (got holding) {

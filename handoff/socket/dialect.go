@@ -32,7 +32,7 @@ type dialect struct {
 	// variables are what the convention uses of the environment; a * at the end stands for any ending.
 	variables []string
 	// tell adds what the convention says about the sockets to the grant.
-	tell func(*Grant, Issue, []Socket) error
+	tell func(*SocketPlan, Issue, []Socket) error
 }
 
 // dialects is the table of all conventions.
@@ -105,7 +105,7 @@ func (d Dialects) first() int {
 }
 
 // tellSystemd: sd_listen_fds(3).
-func tellSystemd(g *Grant, _ Issue, sockets []Socket) error {
+func tellSystemd(g *SocketPlan, _ Issue, sockets []Socket) error {
 	if len(sockets) == 0 {
 		return nil
 	}
@@ -117,7 +117,7 @@ func tellSystemd(g *Grant, _ Issue, sockets []Socket) error {
 
 // tellServerStarter: server_ports in Server::Starter splits at ";" and then at the first "=". The "u" of datagram
 // ports is go-server-starter's.
-func tellServerStarter(g *Grant, issue Issue, sockets []Socket) error {
+func tellServerStarter(g *SocketPlan, issue Issue, sockets []Socket) error {
 	if err := expressible("server-starter", sockets, ";="); err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func tellServerStarter(g *Grant, issue Issue, sockets []Socket) error {
 }
 
 // tellEinhorn: workers compare EINHORN_MASTER_PID with their parent's pid before they believe the rest.
-func tellEinhorn(g *Grant, issue Issue, sockets []Socket) error {
+func tellEinhorn(g *SocketPlan, issue Issue, sockets []Socket) error {
 	g.set("EINHORN_MASTER_PID", strconv.Itoa(issue.Parent))
 	g.set("EINHORN_FD_COUNT", strconv.Itoa(len(sockets)))
 	for i, s := range sockets {
@@ -155,7 +155,7 @@ func (s Socket) family() string {
 
 // tellNginx: ngx_add_inherited_sockets in nginx.c takes a number only when a ";" follows it. nginx takes it for granted
 // that an inherited socket does not block: a worker would hang in accept when another one was faster.
-func tellNginx(g *Grant, issue Issue, sockets []Socket) error {
+func tellNginx(g *SocketPlan, issue Issue, sockets []Socket) error {
 	for _, l := range issue.Listeners {
 		if err := unix.SetNonblock(l.FD(), true); err != nil {
 			return fmt.Errorf("cannot prepare %s for nginx: %w", l.Name(), err)
@@ -167,7 +167,7 @@ func tellNginx(g *Grant, issue Issue, sockets []Socket) error {
 
 // tellFPM: fpm_sockets_hash_op in fpm_sockets.c compares whole keys: the path as the pool's configuration has it, or
 // inet_ntop's text of the address and the port, an IPv6 address without brackets.
-func tellFPM(g *Grant, _ Issue, sockets []Socket) error {
+func tellFPM(g *SocketPlan, _ Issue, sockets []Socket) error {
 	if err := expressible("php-fpm", sockets, ",="); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func tellFPM(g *Grant, _ Issue, sockets []Socket) error {
 }
 
 // tellStdin: inetd's "wait" services, FastCGI.
-func tellStdin(g *Grant, issue Issue, sockets []Socket) error {
+func tellStdin(g *SocketPlan, issue Issue, sockets []Socket) error {
 	if len(sockets) != 1 {
 		return fmt.Errorf("cannot use the dialect stdin with %d sockets: it passes exactly one", len(sockets))
 	}

@@ -31,7 +31,7 @@ func bindError(t *testing.T, written string) error {
 	return err
 }
 
-func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
+func issue(t *testing.T, dialects []string, listeners ...*Listener) *SocketPlan {
 	t.Helper()
 	d, err := ParseDialects(dialects)
 	apptest.Must(t, err)
@@ -42,7 +42,7 @@ func issue(t *testing.T, dialects []string, listeners ...*Listener) *Grant {
 }
 
 // given is the start of an app with a grant, and the variables in env beside it.
-func given(g *Grant, env ...string) apptest.Options {
+func given(g *SocketPlan, env ...string) apptest.Options {
 	return apptest.Options{
 		Stdin: g.Stdin, Files: g.Files, Env: append(slices.Clone(g.Env), env...), Started: g.Started,
 		Environ: func() []string { return CleanEnv(os.Environ()) },

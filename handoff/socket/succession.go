@@ -53,12 +53,12 @@ func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
 	return l, nil
 }
 
-// GrantState is what is left of a Grant once its instance is ready. Predecessor is the descriptor of the pipe, and -1
+// GrantState is what is left of a SocketPlan once its instance is ready. Predecessor is the descriptor of the pipe, and -1
 // without one.
 type GrantState struct{ Predecessor int }
 
 // State describes the Grant, whose descriptor stays its own.
-func (g *Grant) State() GrantState {
+func (g *SocketPlan) State() GrantState {
 	s := GrantState{Predecessor: -1}
 	if g.Predecessor == nil {
 		return s
@@ -74,12 +74,12 @@ func (g *Grant) State() GrantState {
 }
 
 // TakeOverGrant continues a predecessor's Grant.
-func TakeOverGrant(s GrantState, fds Descriptors) (*Grant, error) {
+func TakeOverGrant(s GrantState, fds Descriptors) (*SocketPlan, error) {
 	fd, err := fds.Take(s.Predecessor)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over the pipe that tells of an old instance's end: %w", err)
 	}
-	g := &Grant{Stdin: -1}
+	g := &SocketPlan{Stdin: -1}
 	if fd >= 0 {
 		g.Predecessor = os.NewFile(uintptr(fd), "pipe to the app")
 	}

@@ -16,7 +16,7 @@ import (
 // tellTableflip plays the parent of github.com/cloudflare/tableflip: descriptor 3 takes the byte 42, descriptor 4
 // gives the sockets' keys and ends when the parent has exited. An app finds its socket by the network and address it
 // writes itself, so the words of --listen have to be the same.
-func tellTableflip(g *Grant, _ Issue, sockets []Socket) error {
+func tellTableflip(g *SocketPlan, _ Issue, sockets []Socket) error {
 	ready, readyEnd, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("cannot create the pipes of tableflip: %w", err)

@@ -17,7 +17,7 @@ import (
 // instance listens. It is -1 if the address is not to be steered. A unix.Errno in the error is the answer for the
 // instance's bind. Options that the instance has set on its own socket are not known, and not those of this one; but
 // who binds any IPv6 address beside an IPv4 one of his must have asked for IPv6 only, and Nagle's algorithm is off.
-func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
+func (s *Steering) Fresh(m InstanceKey, sockaddr []byte) (fd int, err error) {
 	if len(sockaddr) < 2 {
 		return -1, nil
 	}
@@ -40,12 +40,12 @@ func (s *Steering) Fresh(m Member, sockaddr []byte) (fd int, err error) {
 }
 
 // guessV6Only goes by what the kernel would refuse otherwise.
-func (s *Steering) guessV6Only(m Member, fd int, sockaddr []byte) error {
+func (s *Steering) guessV6Only(m InstanceKey, fd int, sockaddr []byte) error {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil || !ok || wanted.at.Addr() != netip.IPv6Unspecified() {
 		return err
 	}
-	rivals := s.rivalsOf(&binding{Member: m, site: wanted})
+	rivals := s.rivalsOf(&binding{InstanceKey: m, site: wanted})
 	if !slices.ContainsFunc(rivals, func(r rival) bool { return s.live(m, r.inode) }) {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (s *Steering) guessV6Only(m Member, fd int, sockaddr []byte) error {
 }
 
 // bindFresh allows a port in TIME_WAIT, as nearly all servers do.
-func (s *Steering) bindFresh(m Member, fd int, sockaddr []byte) (Decision, error) {
+func (s *Steering) bindFresh(m InstanceKey, fd int, sockaddr []byte) (Decision, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return NotSteered, err
 	}

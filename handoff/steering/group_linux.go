@@ -15,18 +15,18 @@ import (
 // chooses among them by their numbers. The kernel numbers them as they begin to listen, and when one leaves, the last moves into the
 // hole (net/core/sock_reuseport.c).
 type group struct {
-	site     site
-	members  []*seat  // in the kernel's order
-	selected int      // generation
-	stale    groupSet // where it is itself while the kernel has another program than it should
+	site     groupKey
+	members  []*memberSocket // in the kernel's order
+	selected int             // generation
+	stale    groupSet        // where it is itself while the kernel has another program than it should
 	begun    map[handshake]bool
 	left     time.Time // when another generation was selected, or none
 	away     bool      // none gets connections any more
 }
 
 // newGroup is that of the first socket to listen at a site.
-func newGroup(at site, first *seat, stale groupSet) *group {
-	g := &group{site: at, members: []*seat{first}, selected: first.Generation, stale: stale}
+func newGroup(at groupKey, first *memberSocket, stale groupSet) *group {
+	g := &group{site: at, members: []*memberSocket{first}, selected: first.Generation, stale: stale}
 	g.touch()
 	return g
 }
@@ -34,8 +34,8 @@ func newGroup(at site, first *seat, stale groupSet) *group {
 // touch has the group get another program.
 func (g *group) touch() { g.stale[g] = true }
 
-// seat is one listening socket of a group. It owns its descriptor.
-type seat struct {
+// memberSocket is one listening socket of a group. It owns its descriptor.
+type memberSocket struct {
 	ownership
 	fd    int
 	inode uint64
@@ -52,15 +52,15 @@ func (g *group) chosen() []int {
 		most = max(most, s.attracts(g.selected))
 	}
 	if most > 0 {
-		return g.numbers(func(s *seat) bool { return s.attracts(g.selected) == most })
+		return g.numbers(func(s *memberSocket) bool { return s.attracts(g.selected) == most })
 	}
 	next := g.members[standIn(g.owners(), g.selected)]
-	return g.numbers(func(s *seat) bool {
+	return g.numbers(func(s *memberSocket) bool {
 		return s.Generation == next.Generation && s.standsIn(g.selected) == next.standsIn(g.selected)
 	})
 }
 
-func (g *group) numbers(which func(*seat) bool) []int {
+func (g *group) numbers(which func(*memberSocket) bool) []int {
 	var numbers []int
 	for i, s := range g.members {
 		if which(s) {
@@ -71,7 +71,7 @@ func (g *group) numbers(which func(*seat) bool) []int {
 }
 
 func (g *group) has(generation int) bool {
-	return slices.ContainsFunc(g.members, func(s *seat) bool { return s.serves(generation) })
+	return slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.serves(generation) })
 }
 
 func (g *group) owners() []*ownership {
@@ -83,7 +83,7 @@ func (g *group) owners() []*ownership {
 }
 
 // vacancy finds what has been left to the instance, or nil.
-func (g *group) vacancy(m Member) *seat {
+func (g *group) vacancy(m InstanceKey) *memberSocket {
 	if i := vacancy(g.owners(), m, g.selected); i >= 0 {
 		return g.members[i]
 	}
@@ -91,7 +91,7 @@ func (g *group) vacancy(m Member) *seat {
 }
 
 // abandon gives up a socket that nobody has any more.
-func (g *group) abandon(s *seat, state seatState) {
+func (g *group) abandon(s *memberSocket, state seatState) {
 	for _, m := range s.members() {
 		s.release(m, state, g.selected, g.owners())
 	}
@@ -112,9 +112,9 @@ func (g *group) turnAway() {
 }
 
 // add takes in a socket that has just begun to listen.
-func (g *group) add(s *seat) {
+func (g *group) add(s *memberSocket) {
 	for _, other := range g.members {
-		if other.Member == s.Member && other.state == vacant {
+		if other.InstanceKey == s.InstanceKey && other.state == vacant {
 			other.state = retired
 		}
 	}
@@ -131,7 +131,7 @@ func (g *group) remove(number int) {
 }
 
 // give makes a socket another instance's, which listens on it.
-func (g *group) give(s *seat, m Member) {
+func (g *group) give(s *memberSocket, m InstanceKey) {
 	s.hold(m)
 	g.touch()
 }
@@ -139,7 +139,7 @@ func (g *group) give(s *seat, m Member) {
 // apply makes the kernel do as the group is now. When an app shuts its socket down, the numbers change before another
 // program is there, and those of the old one can mean any socket. So each that is not to get a connection turns
 // newcomers away: its app may be about to end, or has gone, or is not ready yet.
-func (g *group) apply(probes map[uint16]Member) error {
+func (g *group) apply(probes map[uint16]InstanceKey) error {
 	if g.away {
 		for _, s := range g.members {
 			turnAway(s.fd)
@@ -165,10 +165,10 @@ func (g *group) apply(probes map[uint16]Member) error {
 }
 
 // targets are the numbers of the sockets that probes are for, by port.
-func (g *group) targets(probes map[uint16]Member) map[uint16][]int {
+func (g *group) targets(probes map[uint16]InstanceKey) map[uint16][]int {
 	targets := make(map[uint16][]int)
 	for port, member := range probes {
-		numbers := g.numbers(func(s *seat) bool { return slices.Contains(s.listeners(), member) })
+		numbers := g.numbers(func(s *memberSocket) bool { return slices.Contains(s.listeners(), member) })
 		if len(numbers) > 0 {
 			targets[port] = numbers
 		}
@@ -205,7 +205,7 @@ func attachHint(err error, members int) string {
 }
 
 // leave gives the instance's sockets another state.
-func (g *group) leave(m Member, state seatState) {
+func (g *group) leave(m InstanceKey, state seatState) {
 	for _, s := range g.members {
 		if s.heldBy(m) {
 			s.leave(m, state, g.selected, g.owners())
@@ -215,7 +215,7 @@ func (g *group) leave(m Member, state seatState) {
 }
 
 func (g *group) hasRetired() bool {
-	return slices.ContainsFunc(g.members, func(s *seat) bool { return s.state == retired })
+	return slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.state == retired })
 }
 
 // removable finds a retired socket that can be closed without a connection going astray, -1 if there is none, and the
@@ -223,7 +223,7 @@ func (g *group) hasRetired() bool {
 // the last socket is out of its range then, for which the kernel takes any socket of the group, dead ones too.
 func (g *group) removable() (number int, before []int) {
 	chosen, last := g.chosen(), len(g.members)-1
-	if !slices.ContainsFunc(g.members, func(s *seat) bool { return s.state != retired }) {
+	if !slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.state != retired }) {
 		return last, chosen
 	}
 	unused := func(number int) bool { return g.members[number].state == retired && !slices.Contains(chosen, number) }
@@ -267,7 +267,7 @@ func (g *group) queued(generation int) (sum int, err error) {
 }
 
 // awaited tells whether clients wait there.
-func (s *seat) awaited() bool {
+func (s *memberSocket) awaited() bool {
 	n, err := sockdiag.QueuedTCP(s.fd)
 	return err == nil && n > 0
 }

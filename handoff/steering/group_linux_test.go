@@ -10,9 +10,9 @@ import (
 
 // shapes calls visit with every group of up to five sockets: of two generations, in every state.
 func shapes(visit func(*group)) {
-	kinds := []seat{
-		{ownership: ownership{share: share{Member{1, 0}, serving}}}, {ownership: ownership{share: share{Member{1, 0}, vacant}}}, {ownership: ownership{share: share{Member{1, 0}, retired}}},
-		{ownership: ownership{share: share{Member{2, 0}, serving}}}, {ownership: ownership{share: share{Member{2, 0}, vacant}}}, {ownership: ownership{share: share{Member{2, 0}, retired}}},
+	kinds := []memberSocket{
+		{ownership: ownership{share: share{InstanceKey{1, 0}, serving}}}, {ownership: ownership{share: share{InstanceKey{1, 0}, vacant}}}, {ownership: ownership{share: share{InstanceKey{1, 0}, retired}}},
+		{ownership: ownership{share: share{InstanceKey{2, 0}, serving}}}, {ownership: ownership{share: share{InstanceKey{2, 0}, vacant}}}, {ownership: ownership{share: share{InstanceKey{2, 0}, retired}}},
 	}
 	for total, size := 6, 1; size <= 5; total, size = total*6, size+1 {
 		for shape := range total {
@@ -21,7 +21,7 @@ func shapes(visit func(*group)) {
 				kind := kinds[shape%6]
 				g.members, shape = append(g.members, &kind), shape/6
 			}
-			if len(g.numbers(func(s *seat) bool { return s.Generation == 1 })) > 0 {
+			if len(g.numbers(func(s *memberSocket) bool { return s.Generation == 1 })) > 0 {
 				visit(g)
 			}
 		}
@@ -30,11 +30,11 @@ func shapes(visit func(*group)) {
 
 // afterRemoval are the sockets that can get a connection between the close of a socket and the next attach: what the
 // old program's numbers mean now, and any socket if one of them means none.
-func afterRemoval(members []*seat, number int, program []int) []*seat {
+func afterRemoval(members []*memberSocket, number int, program []int) []*memberSocket {
 	rest := slices.Clone(members)
 	rest[number] = rest[len(rest)-1]
 	rest = rest[:len(rest)-1]
-	var reached []*seat
+	var reached []*memberSocket
 	for _, n := range program {
 		if n >= len(rest) {
 			return rest
@@ -55,8 +55,8 @@ func TestNoRemovalLetsAConnectionGoAstray(t *testing.T) {
 		if g.members[number].state != retired {
 			t.Fatalf("%v: %d has not retired", states(g), number)
 		}
-		allRetired := !slices.ContainsFunc(g.members, func(s *seat) bool { return s.state != retired })
-		var good []*seat
+		allRetired := !slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.state != retired })
+		var good []*memberSocket
 		for _, n := range g.chosen() {
 			good = append(good, g.members[n])
 		}
@@ -77,18 +77,18 @@ func TestNoRemovalLetsAConnectionGoAstray(t *testing.T) {
 }
 
 func TestWhatCanBeRemovedIs(t *testing.T) {
-	old, next, candidate := seat{ownership: ownership{share: share{state: retired}}}, seat{ownership: makeFor(Member{Generation: 1})}, seat{ownership: makeFor(Member{Generation: 2})}
+	old, next, candidate := memberSocket{ownership: ownership{share: share{state: retired}}}, memberSocket{ownership: makeFor(InstanceKey{Generation: 1})}, memberSocket{ownership: makeFor(InstanceKey{Generation: 2})}
 	tests := []struct {
 		name    string
-		members []*seat
+		members []*memberSocket
 		want    bool
 	}{
-		{"the replaced one", []*seat{&old, &next}, true},
-		{"two replaced ones and one socket", []*seat{&old, &old, &next}, false},
-		{"two replaced ones and two sockets", []*seat{&old, &old, &next, &next}, true},
-		{"two replaced ones and a candidate", []*seat{&old, &old, &next, &candidate}, true},
-		{"a failed candidate", []*seat{&next, &old}, true},
-		{"none", []*seat{&next, &candidate}, false},
+		{"the replaced one", []*memberSocket{&old, &next}, true},
+		{"two replaced ones and one socket", []*memberSocket{&old, &old, &next}, false},
+		{"two replaced ones and two sockets", []*memberSocket{&old, &old, &next, &next}, true},
+		{"two replaced ones and a candidate", []*memberSocket{&old, &old, &next, &candidate}, true},
+		{"a failed candidate", []*memberSocket{&next, &old}, true},
+		{"none", []*memberSocket{&next, &candidate}, false},
 	}
 	for _, test := range tests {
 		g := &group{selected: 1, members: test.members, stale: groupSet{}}
@@ -98,8 +98,8 @@ func TestWhatCanBeRemovedIs(t *testing.T) {
 	}
 }
 
-func states(g *group) []seat {
-	var states []seat
+func states(g *group) []memberSocket {
+	var states []memberSocket
 	for _, s := range g.members {
 		states = append(states, *s)
 	}

@@ -8,7 +8,7 @@ import (
 // index finds groups and bindings by what is asked for at each bind and listen: there can be thousands. Only what has
 // the same port can collide.
 type index struct {
-	groups  map[site]*group
+	groups  map[groupKey]*group
 	atPort  map[uint16]groupSet
 	ofSeat  map[uint64]*group // by inode
 	bound   map[uint64]*binding
@@ -21,14 +21,14 @@ type groupSet map[*group]bool
 
 func newIndex() index {
 	return index{
-		groups: make(map[site]*group), atPort: make(map[uint16]groupSet), ofSeat: make(map[uint64]*group),
+		groups: make(map[groupKey]*group), atPort: make(map[uint16]groupSet), ofSeat: make(map[uint64]*group),
 		bound: make(map[uint64]*binding), boundAt: make(map[uint16]map[uint64]*binding),
 		stale: make(groupSet), unswept: make(groupSet),
 	}
 }
 
 // enlist takes in a group, or another socket of it.
-func (x *index) enlist(g *group, s *seat) {
+func (x *index) enlist(g *group, s *memberSocket) {
 	port := g.site.at.Port()
 	if x.atPort[port] == nil {
 		x.atPort[port] = make(groupSet)
@@ -37,7 +37,7 @@ func (x *index) enlist(g *group, s *seat) {
 }
 
 // strike takes out a socket that was the group's last, or one of several.
-func (x *index) strike(g *group, s *seat, last bool) {
+func (x *index) strike(g *group, s *memberSocket, last bool) {
 	delete(x.ofSeat, s.inode)
 	if !last {
 		return
@@ -51,12 +51,12 @@ func (x *index) strike(g *group, s *seat, last bool) {
 	}
 }
 
-func (x *index) find(inode uint64) (*group, *seat) {
+func (x *index) find(inode uint64) (*group, *memberSocket) {
 	g := x.ofSeat[inode]
 	if g == nil {
 		return nil, nil
 	}
-	return g, g.members[slices.IndexFunc(g.members, func(s *seat) bool { return s.inode == inode })]
+	return g, g.members[slices.IndexFunc(g.members, func(s *memberSocket) bool { return s.inode == inode })]
 }
 
 func (x *index) bind(b *binding) {

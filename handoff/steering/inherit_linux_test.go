@@ -13,8 +13,8 @@ import (
 // queueOf is one way to the sockets that wait for a successor.
 type queueOf struct {
 	s     *Steering
-	serve func(Member) *appSocket // as an instance that is started, and takes what has been left if it can
-	bind  func(Member) *appSocket // the same before it listens; nil for what is given listening
+	serve func(InstanceKey) *appSocket // as an instance that is started, and takes what has been left if it can
+	bind  func(InstanceKey) *appSocket // the same before it listens; nil for what is given listening
 	dial  func() net.Conn
 }
 
@@ -22,8 +22,8 @@ func queues(t *testing.T) map[string]func() queueOf {
 	return map[string]func() queueOf{
 		"captured": func() queueOf {
 			s, at := newSteering(t), reservePort(t, "127.0.0.1")
-			do := func(capture func(*appSocket, *Steering, Member, netip.AddrPort)) func(Member) *appSocket {
-				return func(m Member) *appSocket {
+			do := func(capture func(*appSocket, *Steering, InstanceKey, netip.AddrPort)) func(InstanceKey) *appSocket {
+				return func(m InstanceKey) *appSocket {
 					a := reusing(t)
 					capture(a, s, m, at)
 					return a
@@ -34,12 +34,12 @@ func queues(t *testing.T) map[string]func() queueOf {
 		"steered": func() queueOf {
 			s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true")
 			at := netip.MustParseAddrPort(l.Bound())
-			return queueOf{s, func(m Member) *appSocket { return own(t, s, m, l) }, nil, func() net.Conn { return connect(t, at, 0) }}
+			return queueOf{s, func(m InstanceKey) *appSocket { return own(t, s, m, l) }, nil, func() net.Conn { return connect(t, at, 0) }}
 		},
 		"unix": func() queueOf {
 			s, at := newPathSteering(t)
-			do := func(capture func(*testing.T, *Steering, Member, string) *appSocket) func(Member) *appSocket {
-				return func(m Member) *appSocket { return capture(t, s, m, at) }
+			do := func(capture func(*testing.T, *Steering, InstanceKey, string) *appSocket) func(InstanceKey) *appSocket {
+				return func(m InstanceKey) *appSocket { return capture(t, s, m, at) }
 			}
 			return queueOf{s, do(capturePath), do(capturePathBind), func() net.Conn {
 				conn, err := net.Dial("unix", at)
@@ -51,14 +51,14 @@ func queues(t *testing.T) map[string]func() queueOf {
 }
 
 // capturePath plays the capture of a server that removes what is at its path, binds and listens.
-func capturePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
+func capturePath(t *testing.T, s *Steering, m InstanceKey, at string) *appSocket {
 	t.Helper()
 	a := capturePathBind(t, s, m, at)
 	apptest.Must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 
-func capturePathBind(t *testing.T, s *Steering, m Member, at string) *appSocket {
+func capturePathBind(t *testing.T, s *Steering, m InstanceKey, at string) *appSocket {
 	t.Helper()
 	a := newAppSocket(t, unix.AF_UNIX)
 	left, err := s.TakePath(m, a.fd, at)
@@ -72,7 +72,7 @@ func capturePathBind(t *testing.T, s *Steering, m Member, at string) *appSocket 
 }
 
 // crash ends an instance as one that is to be started again.
-func (q queueOf) crash(t *testing.T, m Member, a *appSocket) {
+func (q queueOf) crash(t *testing.T, m InstanceKey, a *appSocket) {
 	t.Helper()
 	a.close()
 	apptest.Must(t, q.s.Vacate(m))
@@ -144,9 +144,9 @@ func TestFailedUpgradeLeavesWhoWaitsToTheRestart(t *testing.T) {
 func TestEachInstanceTakesUpTheQueueInItsPlace(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
 		const instances = 3
-		members := func(generation int) (all []Member) {
+		members := func(generation int) (all []InstanceKey) {
 			for instance := range instances {
-				all = append(all, Member{generation, instance})
+				all = append(all, InstanceKey{generation, instance})
 			}
 			return all
 		}
@@ -173,11 +173,11 @@ func TestEachInstanceTakesUpTheQueueInItsPlace(t *testing.T) {
 // A generation that lives keeps its clients, and so does the rest of one that has lost an instance.
 func TestNobodyTakesTheQueueOfWhoLives(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
-		lives := q.serve(Member{1, 1})
+		lives := q.serve(InstanceKey{1, 1})
 		q.waiting(t, 3)
 		crashed := q.serve(first)
 		q.crash(t, first, crashed)
-		for _, m := range []Member{second, {2, 1}} {
+		for _, m := range []InstanceKey{second, {2, 1}} {
 			if next := q.serve(m); next.inode == lives.inode {
 				t.Errorf("%v has the socket of an instance that lives", m)
 			}
@@ -190,16 +190,16 @@ func TestNobodyTakesTheQueueOfWhoLives(t *testing.T) {
 // While nobody serves, a restart and a candidate wait for clients at one queue, so that it does not matter which of them
 // fails, nor which came first.
 func TestOneQueueForAllWhoStart(t *testing.T) {
-	for name, order := range map[string][]Member{"candidate first": {second, first}, "restart first": {first, second}} {
-		for _, fails := range []Member{first, second} {
+	for name, order := range map[string][]InstanceKey{"candidate first": {second, first}, "restart first": {first, second}} {
+		for _, fails := range []InstanceKey{first, second} {
 			t.Run(fmt.Sprintf("%s, generation %d fails", name, fails.Generation), func(t *testing.T) {
 				eachQueue(t, func(t *testing.T, q queueOf) {
 					q.crash(t, first, q.serve(first))
 					q.waiting(t, 2)
-					started := map[Member]*appSocket{}
+					started := map[InstanceKey]*appSocket{}
 					for _, m := range order {
 						started[m] = q.serve(m)
-						if sockets := q.s.Sockets(m.Generation); len(sockets) != 1 || sockets[0].Member != m {
+						if sockets := q.s.Sockets(m.Generation); len(sockets) != 1 || sockets[0].InstanceKey != m {
 							t.Errorf("%v has %v", m, sockets)
 						}
 					}
@@ -238,7 +238,7 @@ func TestWhoIsReadyHasTheQueueAlone(t *testing.T) {
 // An upgrade that is undone leaves what its successor had got to the instances that are started again.
 func TestUndoneUpgradeGivesBackWhoWaits(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
-		lives, crashed := q.serve(Member{1, 1}), q.serve(first)
+		lives, crashed := q.serve(InstanceKey{1, 1}), q.serve(first)
 		q.crash(t, first, crashed)
 		next := q.serve(second)
 		_, err := q.s.Cutover(2)

@@ -15,7 +15,7 @@ import (
 // and a member of its group as after Listen. The caller gives the descriptor to the instance, and closes it. A name is
 // looked up, and a port chosen by the kernel for :0, by the first Make for addresses of this Name; later ones get the
 // same.
-func (s *Steering) Make(m Member, a socket.Address) (fd int, err error) {
+func (s *Steering) Make(m InstanceKey, a socket.Address) (fd int, err error) {
 	if !a.Stream() || a.Unix() {
 		return -1, fmt.Errorf("cannot steer %s://%s: only TCP listeners can be steered", a.Network, a.Addr)
 	}
@@ -36,7 +36,7 @@ func (s *Steering) Make(m Member, a socket.Address) (fd int, err error) {
 	return fd, err
 }
 
-func (s *Steering) makeAt(m Member, a socket.Address, host netip.AddrPort) (int, error) {
+func (s *Steering) makeAt(m InstanceKey, a socket.Address, host netip.AddrPort) (int, error) {
 	family := unix.AF_INET
 	if host.Addr().Is6() {
 		family = unix.AF_INET6
@@ -52,7 +52,7 @@ func (s *Steering) makeAt(m Member, a socket.Address, host netip.AddrPort) (int,
 }
 
 // bindMade makes the socket listen through a duplicate, which the group keeps.
-func (s *Steering) bindMade(m Member, l *socket.Listener, host netip.AddrPort) error {
+func (s *Steering) bindMade(m InstanceKey, l *socket.Listener, host netip.AddrPort) error {
 	sockaddr, err := inetaddr.Sockaddr(host)
 	if err != nil {
 		return fmt.Errorf("cannot bind %s: %w", l.Address().Addr, err)
@@ -75,10 +75,10 @@ func (s *Steering) bindMade(m Member, l *socket.Listener, host netip.AddrPort) e
 		return fmt.Errorf("cannot keep a socket for %s: %w", l.Address().Addr, err)
 	}
 	s.made[l.Address().Name] = b.site.at
-	return s.join(b.site, &seat{ownership: makeFor(m), fd: duplicate, inode: b.inode, uid: b.uid})
+	return s.join(b.site, &memberSocket{ownership: makeFor(m), fd: duplicate, inode: b.inode, uid: b.uid})
 }
 
-func (s *Steering) shareMade(m Member, l *socket.Listener, host netip.AddrPort) (*binding, error) {
+func (s *Steering) shareMade(m InstanceKey, l *socket.Listener, host netip.AddrPort) (*binding, error) {
 	if err := l.SetInetOptions(host.Addr()); err != nil {
 		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
 	}
@@ -86,7 +86,7 @@ func (s *Steering) shareMade(m Member, l *socket.Listener, host netip.AddrPort) 
 	if err != nil {
 		return nil, err
 	}
-	b := &binding{Member: m, inode: l.Inode(), uid: uid}
+	b := &binding{InstanceKey: m, inode: l.Inode(), uid: uid}
 	if b.site, err = siteAt(l.FD(), host); err != nil {
 		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
 	}
@@ -103,7 +103,7 @@ func (s *Steering) shareMade(m Member, l *socket.Listener, host netip.AddrPort) 
 // then not lost. It is -1 if there is none. The caller owns what it gets; the instance's listen makes it a live member
 // again. Where the instance leaves it while another generation is selected that had it before, it is vacant there again.
 // Where nothing of the selected generation lives, all who start get the same until one of them is Ready.
-func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
+func (s *Steering) Take(m InstanceKey, fd int, sockaddr []byte) (int, error) {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil || !ok {
 		return -1, nil // Bind tells why
@@ -120,12 +120,12 @@ func (s *Steering) Take(m Member, fd int, sockaddr []byte) (int, error) {
 		return -1, err
 	}
 	seat.promise(m, g.selected)
-	s.bind(&binding{Member: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked, reuse: reuses(seat.fd)})
+	s.bind(&binding{InstanceKey: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked, reuse: reuses(seat.fd)})
 	return left, nil
 }
 
 // Left tells at little cost whether Take may have a socket for the instance.
-func (s *Steering) Left(m Member, fd int, sockaddr []byte) bool {
+func (s *Steering) Left(m InstanceKey, fd int, sockaddr []byte) bool {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil || !ok {
 		return false
@@ -146,7 +146,7 @@ func reuses(fd int) bool {
 }
 
 // vacateClosed lets the instance take up again what it has closed. The mutex is not held while it asks.
-func (s *Steering) vacateClosed(m Member, at site) {
+func (s *Steering) vacateClosed(m InstanceKey, at groupKey) {
 	closed := slices.DeleteFunc(s.own(m, at), func(inode uint64) bool { return s.live(m, inode) })
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -154,7 +154,7 @@ func (s *Steering) vacateClosed(m Member, at site) {
 }
 
 // own are the member's sockets there, one that it was given and has not used included.
-func (s *Steering) own(m Member, at site) []uint64 {
+func (s *Steering) own(m InstanceKey, at groupKey) []uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	g := s.groups[at]
@@ -171,7 +171,7 @@ func (s *Steering) own(m Member, at site) []uint64 {
 }
 
 // vacancy finds what has been left to the instance there, or nil.
-func (s *Steering) vacancy(m Member, at site) (*group, *seat) {
+func (s *Steering) vacancy(m InstanceKey, at groupKey) (*group, *memberSocket) {
 	s.drain()
 	g := s.groups[at]
 	if g == nil {
@@ -181,7 +181,7 @@ func (s *Steering) vacancy(m Member, at site) (*group, *seat) {
 }
 
 // duplicateLike makes the socket block or not, as the other does, which it is to replace.
-func (s *seat) duplicateLike(fd int) (int, error) {
+func (s *memberSocket) duplicateLike(fd int) (int, error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err == nil {
 		_, err = unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags)
@@ -198,7 +198,7 @@ func (s *seat) duplicateLike(fd int) (int, error) {
 
 // Own gives an instance its socket of an address that l reserves: listening, and a member of its group. Where one is
 // vacant, it is that one with what waits in its queue, as for Take. The caller closes it when the instance was started.
-func (s *Steering) Own(m Member, l *socket.Listener) (*socket.Listener, error) {
+func (s *Steering) Own(m InstanceKey, l *socket.Listener) (*socket.Listener, error) {
 	fd, err := s.vacant(m, l)
 	if err == nil && fd < 0 {
 		a := l.Address()
@@ -215,7 +215,7 @@ func (s *Steering) Own(m Member, l *socket.Listener) (*socket.Listener, error) {
 	return socket.Adopt(l.Address(), fd, l.Bound(), inode), nil
 }
 
-func (s *Steering) vacant(m Member, l *socket.Listener) (fd int, err error) {
+func (s *Steering) vacant(m InstanceKey, l *socket.Listener) (fd int, err error) {
 	at, err := siteOf(l.FD())
 	if err != nil {
 		return -1, err

@@ -17,7 +17,7 @@ func TestNewcomersDoNotStrayToAnOldGeneration(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, host)
 			var old []*appSocket
 			for generation := range 4 {
-				old = append(old, serve(t, s, Member{generation, 0}, at))
+				old = append(old, serve(t, s, InstanceKey{generation, 0}, at))
 				_, err := s.Cutover(generation)
 				apptest.Must(t, err)
 			}
@@ -55,7 +55,7 @@ func checkNewcomers(t *testing.T, s *Steering, old []*appSocket, current *appSoc
 func TestAppsKeepTheirFilters(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	all := [...]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}}
-	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+	old, next := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
 	apptest.Must(t, unix.SetsockoptSockFprog(old.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all[0]}))
 	for _, generation := range []int{2, 1, 2} {
 		_, err := s.Cutover(generation)

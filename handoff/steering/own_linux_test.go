@@ -13,8 +13,8 @@ import (
 )
 
 var (
-	first  = Member{Generation: 1}
-	second = Member{Generation: 2}
+	first  = InstanceKey{Generation: 1}
+	second = InstanceKey{Generation: 2}
 )
 
 // reserve binds an address of which every instance is to have a socket of its own.
@@ -29,7 +29,7 @@ func reserve(t *testing.T, written string) *socket.Listener {
 }
 
 // own is an instance's socket, which it keeps.
-func own(t *testing.T, s *Steering, m Member, l *socket.Listener) *appSocket {
+func own(t *testing.T, s *Steering, m InstanceKey, l *socket.Listener) *appSocket {
 	t.Helper()
 	given, err := s.Own(m, l)
 	apptest.Must(t, err)
@@ -99,8 +99,8 @@ func TestOwnNeedsAListener(t *testing.T) {
 func TestFreshTakesThePlaceOfAnAppsSocket(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		s, at := newSteering(t), reservePort(t, host)
-		fresh := map[Member]*appSocket{}
-		for _, m := range []Member{first, second} {
+		fresh := map[InstanceKey]*appSocket{}
+		for _, m := range []InstanceKey{first, second} {
 			fd, err := s.Fresh(m, rawSockaddr(at))
 			apptest.Must(t, err)
 			a := &appSocket{t: t, fd: fd}
@@ -131,7 +131,7 @@ func TestFreshGivesWhatWaits(t *testing.T) {
 func TestFreshIsOfIPv6OnlyBesideIPv4(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	serve(t, s, first, at)
-	for m, want := range map[Member]bool{first: true, {Generation: 1, Instance: 1}: false} {
+	for m, want := range map[InstanceKey]bool{first: true, {Generation: 1, Instance: 1}: false} {
 		fd, err := s.Fresh(m, rawSockaddr(netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())))
 		apptest.Must(t, err)
 		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
@@ -166,7 +166,7 @@ func TestDialReachesOneInstance(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		s, at := newSteering(t), reservePort(t, host)
 		one, two := serve(t, s, first, at), serve(t, s, second, at)
-		for m, want := range map[Member]*appSocket{first: one, second: two} {
+		for m, want := range map[InstanceKey]*appSocket{first: one, second: two} {
 			conn, err := s.Dial(context.Background(), m, at.String())
 			apptest.Must(t, err)
 			a, fd := accepted(want)

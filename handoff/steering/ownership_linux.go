@@ -5,7 +5,7 @@ import "slices"
 // ownership says whose a steered socket is, and whose it was.
 type ownership struct {
 	share
-	from *Member // who has left it to the Member; nil if it was made for that
+	from *InstanceKey // who has left it to the Member; nil if it was made for that
 	// orphan is set from the end of an instance until another one that has the socket is ready. Till then, if nothing of
 	// the selected generation lives, all who start there have it: the restart of what has crashed, and a candidate. So
 	// clients wait in one queue, whoever of them fails.
@@ -16,7 +16,7 @@ type ownership struct {
 // share is what an instance has of a socket, or had last. Who has only bound it serves nobody, though another one listens on
 // it.
 type share struct {
-	Member
+	InstanceKey
 	state seatState
 }
 
@@ -29,30 +29,30 @@ const (
 	retired            // to be closed as soon as it is safe
 )
 
-func makeFor(m Member) ownership { return ownership{share: share{Member: m}} }
+func makeFor(m InstanceKey) ownership { return ownership{share: share{InstanceKey: m}} }
 
 func (o *ownership) shares() []share { return append([]share{o.share}, o.also...) }
 
 // members are those that have the socket, or had it last.
-func (o *ownership) members() (all []Member) {
+func (o *ownership) members() (all []InstanceKey) {
 	for _, s := range o.shares() {
-		all = append(all, s.Member)
+		all = append(all, s.InstanceKey)
 	}
 	return all
 }
 
-func (o *ownership) heldBy(m Member) bool { return slices.Contains(o.members(), m) }
+func (o *ownership) heldBy(m InstanceKey) bool { return slices.Contains(o.members(), m) }
 
 // keptBy tells whether the instance has the socket, and has not ended.
-func (o *ownership) keptBy(m Member) bool {
+func (o *ownership) keptBy(m InstanceKey) bool {
 	return slices.Contains(o.shares(), share{m, serving}) || slices.Contains(o.shares(), share{m, promised})
 }
 
 // listeners are the instances that listen on the socket.
-func (o *ownership) listeners() (all []Member) {
+func (o *ownership) listeners() (all []InstanceKey) {
 	for _, s := range o.shares() {
 		if s.state == serving {
-			all = append(all, s.Member)
+			all = append(all, s.InstanceKey)
 		}
 	}
 	return all
@@ -71,8 +71,8 @@ func (o *ownership) vacatedBy(generation int) bool {
 	return o.state == vacant && o.Generation == generation
 }
 
-func of(generation int, members []Member) []Member {
-	return slices.DeleteFunc(members, func(m Member) bool { return m.Generation != generation })
+func of(generation int, members []InstanceKey) []InstanceKey {
+	return slices.DeleteFunc(members, func(m InstanceKey) bool { return m.Generation != generation })
 }
 
 // concerns tells whether the socket is the generation's, or was.
@@ -100,7 +100,7 @@ func (o *ownership) attracts(selected int) int {
 // is better than another.
 func (o *ownership) standsIn(selected int) int {
 	switch {
-	case slices.ContainsFunc(o.listeners(), func(m Member) bool { return m.Generation < selected }):
+	case slices.ContainsFunc(o.listeners(), func(m InstanceKey) bool { return m.Generation < selected }):
 		return 3
 	case len(o.listeners()) > 0:
 		return 2
@@ -113,8 +113,8 @@ func (o *ownership) standsIn(selected int) int {
 // suits ranks a socket for an instance that binds, 0 for none. Who waits in it is to be answered by whoever comes: first
 // by the instance in the same place, else by one of a later generation, or by one of the selected generation where a
 // later one has failed.
-func (o *ownership) suits(m Member, selected int) int {
-	before := o.Member
+func (o *ownership) suits(m InstanceKey, selected int) int {
+	before := o.InstanceKey
 	if o.from != nil && o.state != vacant {
 		before = *o.from
 	}
@@ -131,8 +131,8 @@ func (o *ownership) suits(m Member, selected int) int {
 
 // promise gives the socket to an instance that it suits. Who has left it before the selected generation had it gets it back
 // no more.
-func (o *ownership) promise(m Member, selected int) {
-	if before := o.Member; before != m && (o.from == nil || o.from.Generation != selected) {
+func (o *ownership) promise(m InstanceKey, selected int) {
+	if before := o.InstanceKey; before != m && (o.from == nil || o.from.Generation != selected) {
 		o.from = &before
 	}
 	if o.state != vacant {
@@ -142,7 +142,7 @@ func (o *ownership) promise(m Member, selected int) {
 }
 
 // hold says that an instance listens on the socket.
-func (o *ownership) hold(m Member) {
+func (o *ownership) hold(m InstanceKey) {
 	if i := o.among(m); i >= 0 {
 		o.also[i].state = serving
 	} else {
@@ -151,12 +151,12 @@ func (o *ownership) hold(m Member) {
 }
 
 // among gives the number of an instance among those who have the socket beside its owner, or -1.
-func (o *ownership) among(m Member) int {
-	return slices.IndexFunc(o.also, func(s share) bool { return s.Member == m })
+func (o *ownership) among(m InstanceKey) int {
+	return slices.IndexFunc(o.also, func(s share) bool { return s.InstanceKey == m })
 }
 
 // settle makes one of those who have the socket its owner.
-func (o *ownership) settle(m Member) {
+func (o *ownership) settle(m InstanceKey) {
 	if i := o.among(m); i >= 0 {
 		o.also[i], o.share = o.share, o.also[i]
 	}
@@ -166,7 +166,7 @@ func (o *ownership) settle(m Member) {
 // release gives up what an instance has left, and what others have too stays theirs. What the selected generation has
 // left to another one, whose upgrade has failed or was undone, goes back to whoever is started again there, unless that
 // has another one already.
-func (o *ownership) release(m Member, state seatState, selected int, others []*ownership) {
+func (o *ownership) release(m InstanceKey, state seatState, selected int, others []*ownership) {
 	if i := o.among(m); i >= 0 {
 		o.also = slices.Delete(o.also, i, i+1)
 		return
@@ -179,15 +179,15 @@ func (o *ownership) release(m Member, state seatState, selected int, others []*o
 	if o.from == nil || o.from.Generation != selected || *o.from == m {
 		return
 	}
-	o.Member, o.from, o.state, o.orphan = *o.from, nil, vacant, true
-	again := func(other *ownership) bool { return other != o && other.keptBy(o.Member) }
+	o.InstanceKey, o.from, o.state, o.orphan = *o.from, nil, vacant, true
+	again := func(other *ownership) bool { return other != o && other.keptBy(o.InstanceKey) }
 	if slices.ContainsFunc(others, again) {
 		o.state = retired
 	}
 }
 
 // leave is release for an instance that has ended.
-func (o *ownership) leave(m Member, state seatState, selected int, others []*ownership) {
+func (o *ownership) leave(m InstanceKey, state seatState, selected int, others []*ownership) {
 	o.release(m, state, selected, others)
 	o.orphan = o.orphan || o.state == vacant || m.Generation == selected && !o.serves(selected)
 }
@@ -203,7 +203,7 @@ func settleAll(owners []*ownership, generation int) {
 
 // vacancy gives the number of the socket that suits the instance best, -1 if none does. Of those that somebody lives on
 // none does, unless they are orphans, and nothing of the selected generation lives or it was the instance's own.
-func vacancy(owners []*ownership, m Member, selected int) int {
+func vacancy(owners []*ownership, m InstanceKey, selected int) int {
 	lives := slices.ContainsFunc(owners, func(o *ownership) bool { return !o.orphan && o.serves(selected) })
 	best, most := -1, 0
 	for i, o := range owners {

@@ -154,7 +154,7 @@ func (g *pathGroup) owners() []*ownership {
 }
 
 // vacancy finds what has been left to the instance, or nil.
-func (g *pathGroup) vacancy(m Member) *pathSeat {
+func (g *pathGroup) vacancy(m InstanceKey) *pathSeat {
 	if i := vacancy(g.owners(), m, g.selected); i >= 0 {
 		return g.members[i]
 	}
@@ -169,7 +169,7 @@ func (g *pathGroup) choose(generation int) {
 
 func (g *pathGroup) add(s *pathSeat) {
 	for _, other := range g.members {
-		if other.Member == s.Member && other.state == vacant {
+		if other.InstanceKey == s.InstanceKey && other.state == vacant {
 			other.state = retired
 		}
 	}

@@ -24,14 +24,14 @@ func newPathSteering(t *testing.T) (*Steering, string) {
 }
 
 // servePath plays the capture of an app that removes a stale path, binds and listens.
-func servePath(t *testing.T, s *Steering, m Member, at string) *appSocket {
+func servePath(t *testing.T, s *Steering, m InstanceKey, at string) *appSocket {
 	t.Helper()
 	a := bindPath(t, s, m, at)
 	apptest.Must(t, s.Listen(m, a.duplicate(), 64))
 	return a
 }
 
-func bindPath(t *testing.T, s *Steering, m Member, at string) *appSocket {
+func bindPath(t *testing.T, s *Steering, m InstanceKey, at string) *appSocket {
 	t.Helper()
 	if !s.Keeps(at) {
 		_ = unix.Unlink(at)
@@ -70,9 +70,9 @@ func filesBeside(t *testing.T, at string) string {
 
 func TestPathsCutOverAndBack(t *testing.T) {
 	s, at := newPathSteering(t)
-	first := servePath(t, s, Member{1, 0}, at)
+	first := servePath(t, s, InstanceKey{1, 0}, at)
 	checkPath(t, at, first)
-	second, third := servePath(t, s, Member{2, 0}, at), servePath(t, s, Member{3, 0}, at)
+	second, third := servePath(t, s, InstanceKey{2, 0}, at), servePath(t, s, InstanceKey{3, 0}, at)
 	checkPath(t, at, first)
 	for _, step := range []struct {
 		generation int
@@ -94,16 +94,16 @@ func TestPathsCutOverAndBack(t *testing.T) {
 	if got := s.Sockets(3); len(got) != 1 || got[0].At() != at || got[0].Inode != third.inode {
 		t.Error(got)
 	}
-	apptest.Must(t, s.Retire(Member{1, 0}))
-	apptest.Must(t, s.Retire(Member{3, 0}))
+	apptest.Must(t, s.Retire(InstanceKey{1, 0}))
+	apptest.Must(t, s.Retire(InstanceKey{3, 0}))
 	if files := filesBeside(t, at); files != "socket" {
 		t.Errorf("left: %s", files)
 	}
-	apptest.Must(t, s.Retire(Member{2, 0}))
+	apptest.Must(t, s.Retire(InstanceKey{2, 0}))
 	if files := filesBeside(t, at); files != "" {
 		t.Errorf("left: %s", files)
 	}
-	checkPath(t, at, servePath(t, s, Member{4, 0}, at))
+	checkPath(t, at, servePath(t, s, InstanceKey{4, 0}, at))
 }
 
 func TestPathsThatAreNotSteered(t *testing.T) {
@@ -120,14 +120,14 @@ func TestPathsThatAreNotSteered(t *testing.T) {
 		fd, err := unix.Socket(unix.AF_UNIX, test.kind|unix.SOCK_CLOEXEC, 0)
 		apptest.Must(t, err)
 		defer unix.Close(fd)
-		if bound, err := s.BindPath(Member{1, 0}, fd, test.path, 0); bound || err != nil {
+		if bound, err := s.BindPath(InstanceKey{1, 0}, fd, test.path, 0); bound || err != nil {
 			t.Error(test.name, bound, err)
 		}
 		apptest.Must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: test.path}))
 		apptest.Must(t, unix.Unlink(test.path))
 		duplicate, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		apptest.Must(t, err)
-		if err := s.Listen(Member{1, 0}, duplicate, 1); !errors.Is(err, ErrNotSteered) {
+		if err := s.Listen(InstanceKey{1, 0}, duplicate, 1); !errors.Is(err, ErrNotSteered) {
 			t.Error(test.name, err)
 		}
 		if s.Keeps(test.path) {
@@ -141,13 +141,13 @@ func TestPathsWithoutASocketAreTheApps(t *testing.T) {
 	s, at := newPathSteering(t)
 	apptest.Must(t, os.WriteFile(at, nil, 0o600))
 	a := newAppSocket(t, unix.AF_UNIX)
-	if bound, err := s.BindPath(Member{1, 0}, a.fd, at, 0); bound || err != nil || s.Keeps(at) {
+	if bound, err := s.BindPath(InstanceKey{1, 0}, a.fd, at, 0); bound || err != nil || s.Keeps(at) {
 		t.Fatal(bound, err)
 	}
-	if err := s.Listen(Member{1, 0}, a.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
+	if err := s.Listen(InstanceKey{1, 0}, a.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
 		t.Error("a socket without an address listens:", err)
 	}
-	checkPath(t, at, servePath(t, s, Member{1, 0}, at))
+	checkPath(t, at, servePath(t, s, InstanceKey{1, 0}, at))
 }
 
 func TestPathsByAnotherName(t *testing.T) {
@@ -157,7 +157,7 @@ func TestPathsByAnotherName(t *testing.T) {
 	s := newSteering(t)
 	s.Declare(dir + "/run/socket")
 	for generation := 1; generation <= 3; generation++ {
-		a := servePath(t, s, Member{generation, 0}, dir+"/var/../var/socket")
+		a := servePath(t, s, InstanceKey{generation, 0}, dir+"/var/../var/socket")
 		_, err := s.Cutover(generation)
 		apptest.Must(t, err)
 		checkPath(t, dir+"/run/socket", a)
@@ -167,7 +167,7 @@ func TestPathsByAnotherName(t *testing.T) {
 			t.Errorf("%s is not kept", name)
 		}
 	}
-	apptest.Must(t, s.Retire(Member{1, 0})) // its file was the last to be called so
+	apptest.Must(t, s.Retire(InstanceKey{1, 0})) // its file was the last to be called so
 	if !s.Keeps(dir+"/run/.socket.3") || s.Keeps(dir+"/run/.socket.4") || s.Keeps(dir+"/socket") {
 		t.Error("the wrong names are kept")
 	}
@@ -179,7 +179,7 @@ func TestAPathInUseNamesItsHolder(t *testing.T) {
 	holder, err := net.ListenUnix("unix", &net.UnixAddr{Name: at})
 	apptest.Must(t, err)
 	holder.SetUnlinkOnClose(false)
-	a, m := newAppSocket(t, unix.AF_UNIX), Member{1, 0}
+	a, m := newAppSocket(t, unix.AF_UNIX), InstanceKey{1, 0}
 	bound, err := s.BindPath(m, a.fd, at, 0)
 	inUse := (*socket.InUseError)(nil)
 	if bound || !errors.As(err, &inUse) || len(inUse.Holders) == 0 || inUse.Holders[0].PID != os.Getpid() {
@@ -198,10 +198,10 @@ func TestAPathInUseNamesItsHolder(t *testing.T) {
 
 func TestASecondSocketForAPathIsRefused(t *testing.T) {
 	alive := true
-	s, err := NewSteering(func(Member, uint64) bool { return alive })
+	s, err := NewSteering(func(InstanceKey, uint64) bool { return alive })
 	apptest.Must(t, err)
 	defer s.Close()
-	at, m := filepath.Join(t.TempDir(), "socket"), Member{1, 0}
+	at, m := filepath.Join(t.TempDir(), "socket"), InstanceKey{1, 0}
 	s.Declare(at)
 	first, second := servePath(t, s, m, at), newAppSocket(t, unix.AF_UNIX)
 	if bound, err := s.BindPath(m, second.fd, at, 0); bound || !errors.Is(err, unix.EADDRINUSE) {
@@ -223,9 +223,9 @@ func TestThePathKeepsTheModeThatTheAppHasSet(t *testing.T) {
 	}{{0, 0o750}, {0o666, 0o666}, {0o600, 0o600}} {
 		t.Run(fmt.Sprintf("%o", test.set), func(t *testing.T) {
 			s, at := newPathSteering(t)
-			servePath(t, s, Member{1, 0}, at)
+			servePath(t, s, InstanceKey{1, 0}, at)
 			apptest.Must(t, os.Chmod(at, 0o600))
-			second := servePath(t, s, Member{2, 0}, at)
+			second := servePath(t, s, InstanceKey{2, 0}, at)
 			if test.set != 0 {
 				awaitTick(t, at)
 				apptest.Must(t, os.Chmod(at, test.set))
@@ -260,14 +260,14 @@ func awaitTick(t *testing.T, at string) {
 
 func TestTheSuccessorTakesWhatWaitsAtAPath(t *testing.T) {
 	s, at := newPathSteering(t)
-	m := Member{1, 0}
+	m := InstanceKey{1, 0}
 	servePath(t, s, m, at).close()
 	apptest.Must(t, s.Vacate(m))
 	conn, err := net.Dial("unix", at)
 	apptest.Must(t, err)
 	defer conn.Close()
 	a := newAppSocket(t, unix.AF_UNIX)
-	if fd, err := s.TakePath(Member{1, 1}, a.fd, at); fd >= 0 || err != nil {
+	if fd, err := s.TakePath(InstanceKey{1, 1}, a.fd, at); fd >= 0 || err != nil {
 		t.Error("another member has got it:", fd, err)
 	}
 	fd, err := s.TakePath(m, a.fd, at)
@@ -289,7 +289,7 @@ func TestTheSuccessorTakesWhatWaitsAtAPath(t *testing.T) {
 // The socket of one that was started again, and cannot have the other's, has the path at once.
 func TestTheSuccessorHasThePath(t *testing.T) {
 	s, at := newPathSteering(t)
-	m := Member{1, 0}
+	m := InstanceKey{1, 0}
 	servePath(t, s, m, at).close()
 	apptest.Must(t, s.Vacate(m))
 	successor := servePath(t, s, m, at)
@@ -301,11 +301,11 @@ func TestTheSuccessorHasThePath(t *testing.T) {
 
 func TestConnectionsAtPathsAreCounted(t *testing.T) {
 	s, at := newPathSteering(t)
-	first := servePath(t, s, Member{1, 0}, at)
+	first := servePath(t, s, InstanceKey{1, 0}, at)
 	conn, err := net.Dial("unix", at)
 	apptest.Must(t, err)
 	defer conn.Close()
-	servePath(t, s, Member{2, 0}, at)
+	servePath(t, s, InstanceKey{2, 0}, at)
 	_, err = s.Cutover(2)
 	apptest.Must(t, err)
 	checkQueued(t, s, 1, 2) // the second is one that may be on its way
@@ -329,15 +329,15 @@ func TestConnectionsAtPathsAreCounted(t *testing.T) {
 
 func TestPathsLeadToNobodyElse(t *testing.T) {
 	s, at := newPathSteering(t)
-	servePath(t, s, Member{1, 0}, at)
-	servePath(t, s, Member{2, 0}, at)
+	servePath(t, s, InstanceKey{1, 0}, at)
+	servePath(t, s, InstanceKey{2, 0}, at)
 	apptest.Must(t, os.Remove(at))
 	apptest.Must(t, os.WriteFile(at, nil, 0o600))
 	if _, err := s.Cutover(2); err == nil || !strings.Contains(err.Error(), "another file has taken its place") {
 		t.Error(err)
 	}
 	apptest.Must(t, os.Remove(at))
-	third := servePath(t, s, Member{3, 0}, at)
+	third := servePath(t, s, InstanceKey{3, 0}, at)
 	_, err := s.Cutover(3)
 	apptest.Must(t, err)
 	checkPath(t, at, third)
@@ -349,14 +349,14 @@ func TestWhatNeverListensLeavesNothing(t *testing.T) {
 	apptest.Must(t, err)
 	at := filepath.Join(t.TempDir(), "socket")
 	s.Declare(at)
-	servePath(t, s, Member{1, 0}, at).close()
+	servePath(t, s, InstanceKey{1, 0}, at).close()
 	a := newAppSocket(t, unix.AF_UNIX)
-	bound, err := s.BindPath(Member{2, 0}, a.fd, at, 0)
+	bound, err := s.BindPath(InstanceKey{2, 0}, a.fd, at, 0)
 	if !bound || err != nil {
 		t.Fatal(bound, err)
 	}
 	a.close()
-	apptest.Must(t, s.Retire(Member{2, 0}))
+	apptest.Must(t, s.Retire(InstanceKey{2, 0}))
 	if files := filesBeside(t, at); files != "socket" {
 		t.Errorf("left: %s", files)
 	}
@@ -368,11 +368,11 @@ func TestWhatNeverListensLeavesNothing(t *testing.T) {
 
 func TestPathsGoOnInASuccessor(t *testing.T) {
 	s, at := newPathSteering(t)
-	first, second := servePath(t, s, Member{1, 0}, at), servePath(t, s, Member{2, 0}, at)
+	first, second := servePath(t, s, InstanceKey{1, 0}, at), servePath(t, s, InstanceKey{2, 0}, at)
 	_, err := s.Cutover(2)
 	apptest.Must(t, err)
 	third := newAppSocket(t, unix.AF_UNIX)
-	bound, err := s.BindPath(Member{3, 0}, third.fd, at, 0o22)
+	bound, err := s.BindPath(InstanceKey{3, 0}, third.fd, at, 0o22)
 	if !bound || err != nil {
 		t.Fatal(bound, err)
 	}
@@ -395,14 +395,14 @@ func TestPathsGoOnInASuccessor(t *testing.T) {
 		t.Errorf("nobody has taken over %v", fds)
 	}
 	checkPath(t, at, second)
-	apptest.Must(t, next.Listen(Member{3, 0}, third.duplicate(), 9))
+	apptest.Must(t, next.Listen(InstanceKey{3, 0}, third.duplicate(), 9))
 	for generation, want := range map[int]*appSocket{1: first, 2: second, 3: third} {
 		_, err := next.Cutover(generation)
 		apptest.Must(t, err)
 		checkPath(t, at, want)
 	}
 	for generation := range 4 {
-		apptest.Must(t, next.Retire(Member{generation, 0}))
+		apptest.Must(t, next.Retire(InstanceKey{generation, 0}))
 	}
 	if files := filesBeside(t, at); files != "" {
 		t.Errorf("left: %s", files)

@@ -13,7 +13,7 @@ import (
 
 // Dial connects to one instance, whichever is selected, if it listens at the TCP address, host:port. The caller owns the
 // connection.
-func (s *Steering) Dial(ctx context.Context, m Member, addr string) (net.Conn, error) {
+func (s *Steering) Dial(ctx context.Context, m InstanceKey, addr string) (net.Conn, error) {
 	var ports []uint16
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		port, err := bindAnyPort(raw)

@@ -22,7 +22,7 @@ func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
 	var addresses []netip.AddrPort
 	var listeners []*socket.Listener
 	asks := map[string]func() error{
-		"bind":        func() error { serve(t, s, Member{2, 0}, reservePort(t, "127.0.0.1")); return nil },
+		"bind":        func() error { serve(t, s, InstanceKey{2, 0}, reservePort(t, "127.0.0.1")); return nil },
 		"queued":      func() error { _, err := s.Queued(1); return err },
 		"queues":      func() error { s.Queues(1); return nil },
 		"open":        func() error { _, err := sockdiag.OpenAt([]int{os.Getpid()}, addresses); return err },
@@ -33,7 +33,7 @@ func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
 	for round := range 2 {
 		for range n {
 			at := reservePort(t, "127.0.0.1")
-			serve(t, s, Member{1, 0}, at)
+			serve(t, s, InstanceKey{1, 0}, at)
 			addresses, listeners = append(addresses, at), append(listeners, hold(t, "127.0.0.1:0"))
 		}
 		_, err := s.Cutover(2) // those of generation 1 are asked about: they may get what has begun
@@ -63,13 +63,13 @@ func allocatedBy(t *testing.T, ask func() error) int {
 // A bind asks for who has a socket only where one is in its way.
 func TestBindLooksForNobodyWhereNothingIsInTheWay(t *testing.T) {
 	looks := 0
-	s, err := NewSteering(func(Member, uint64) bool { looks++; return true })
+	s, err := NewSteering(func(InstanceKey, uint64) bool { looks++; return true })
 	apptest.Must(t, err)
 	defer s.Close()
 	for range 30 {
 		at := reservePort(t, "127.0.0.1")
-		serve(t, s, Member{1, 0}, at)
-		serve(t, s, Member{2, 0}, at)
+		serve(t, s, InstanceKey{1, 0}, at)
+		serve(t, s, InstanceKey{2, 0}, at)
 	}
 	if looks > 0 {
 		t.Errorf("%d looks at 60 binds", looks)
@@ -79,8 +79,8 @@ func TestBindLooksForNobodyWhereNothingIsInTheWay(t *testing.T) {
 // An instance may bind while the sockets are given up: what was let go is found no more.
 func TestBindAfterItsAddressWasLetGo(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	serve(t, s, Member{1, 0}, at).close()
+	serve(t, s, InstanceKey{1, 0}, at).close()
 	apptest.Must(t, s.TurnAway())
 	apptest.Must(t, s.LetGo(1))
-	serve(t, s, Member{2, 0}, at)
+	serve(t, s, InstanceKey{2, 0}, at)
 }

@@ -33,7 +33,7 @@ func randomly(t *testing.T) *rand.Rand {
 // anApp is an instance that does with its sockets what comes to its mind. Each socket has a descriptor in each of its
 // processes.
 type anApp struct {
-	Member
+	InstanceKey
 	sockets []*aSocket
 	forks   int
 }
@@ -63,16 +63,16 @@ func (w *world) did(format string, args ...any) {
 }
 
 // live is asked by the Steering.
-func (w *world) live(_ Member, inode uint64) bool {
+func (w *world) live(_ InstanceKey, inode uint64) bool {
 	return slices.ContainsFunc(w.apps, func(a *anApp) bool {
 		return slices.ContainsFunc(a.sockets, func(s *aSocket) bool { return s.inode == inode })
 	})
 }
 
-func (w *world) app(m Member) *anApp {
-	i := slices.IndexFunc(w.apps, func(a *anApp) bool { return a.Member == m })
+func (w *world) app(m InstanceKey) *anApp {
+	i := slices.IndexFunc(w.apps, func(a *anApp) bool { return a.InstanceKey == m })
 	if i < 0 {
-		w.apps = append(w.apps, &anApp{Member: m})
+		w.apps = append(w.apps, &anApp{InstanceKey: m})
 		return w.apps[len(w.apps)-1]
 	}
 	return w.apps[i]
@@ -83,13 +83,13 @@ func (w *world) bind(a *anApp, at netip.AddrPort) {
 	if slices.ContainsFunc(a.sockets, func(s *aSocket) bool { return s.at == at && !s.shut }) {
 		return
 	}
-	w.did("%v binds %v", a.Member, at.Port())
+	w.did("%v binds %v", a.InstanceKey, at.Port())
 	socket := reusing(w.T)
-	left, err := w.s.Take(a.Member, socket.fd, rawSockaddr(at))
+	left, err := w.s.Take(a.InstanceKey, socket.fd, rawSockaddr(at))
 	apptest.Must(w.T, err)
 	if left >= 0 {
 		socket.replaceBy(left)
-	} else if decision, err := socket.bind(w.s, a.Member, at); decision != Steered || err != nil {
+	} else if decision, err := socket.bind(w.s, a.InstanceKey, at); decision != Steered || err != nil {
 		w.Fatalf("%v, %v after %q", decision, err, w.deeds)
 	}
 	w.adopt(a, socket, at)
@@ -107,10 +107,10 @@ func (w *world) listen(a *anApp, s *aSocket) {
 	if slices.ContainsFunc(a.sockets, func(o *aSocket) bool { return o != s && o.at == s.at && o.listening && !o.shut }) {
 		return // without grace the kernel would refuse it
 	}
-	w.did("%v listens on %v", a.Member, s.at.Port())
+	w.did("%v listens on %v", a.InstanceKey, s.at.Port())
 	fd, err := unix.FcntlInt(uintptr(s.fds[0]), unix.F_DUPFD_CLOEXEC, 0)
 	apptest.Must(w.T, err)
-	if err := w.s.Listen(a.Member, fd, 64); err != nil {
+	if err := w.s.Listen(a.InstanceKey, fd, 64); err != nil {
 		w.Fatalf("%v after %q", err, w.deeds)
 	}
 	s.listening = true
@@ -133,14 +133,14 @@ func (w *world) shutdown(a *anApp, s *aSocket) {
 	if !s.listening || s.shut {
 		return
 	}
-	w.did("%v shuts down %v", a.Member, s.at.Port())
+	w.did("%v shuts down %v", a.InstanceKey, s.at.Port())
 	apptest.Must(w.T, unix.Shutdown(s.fds[0], unix.SHUT_RDWR))
 	w.eachOf(s, func(other *aSocket) { other.shut = true })
 }
 
 // drop closes one descriptor of a socket.
 func (w *world) drop(a *anApp, s *aSocket) {
-	w.did("%v closes one of %d descriptors of %v", a.Member, len(s.fds), s.at.Port())
+	w.did("%v closes one of %d descriptors of %v", a.InstanceKey, len(s.fds), s.at.Port())
 	apptest.Must(w.T, unix.Close(s.fds[len(s.fds)-1]))
 	if s.fds = s.fds[:len(s.fds)-1]; len(s.fds) == 0 {
 		a.sockets = slices.DeleteFunc(a.sockets, func(o *aSocket) bool { return o == s })
@@ -148,10 +148,10 @@ func (w *world) drop(a *anApp, s *aSocket) {
 }
 
 func (w *world) review(a *anApp) {
-	w.did("%v is reviewed", a.Member)
+	w.did("%v is reviewed", a.InstanceKey)
 	var closed []uint64
 	for _, socket := range w.s.Sockets(a.Generation) {
-		if socket.Member == a.Member && !w.live(a.Member, socket.Inode) {
+		if socket.InstanceKey == a.InstanceKey && !w.live(a.InstanceKey, socket.Inode) {
 			closed = append(closed, socket.Inode)
 		}
 	}
@@ -162,7 +162,7 @@ func (w *world) fork(a *anApp) {
 	if a.forks++; a.forks > 3 {
 		return
 	}
-	w.did("%v forks", a.Member)
+	w.did("%v forks", a.InstanceKey)
 	for _, s := range a.sockets {
 		fd, err := unix.FcntlInt(uintptr(s.fds[0]), unix.F_DUPFD_CLOEXEC, 0)
 		apptest.Must(w.T, err)
@@ -176,10 +176,10 @@ func (w *world) exit(a *anApp) {
 		w.drop(a, a.sockets[0])
 	}
 	w.apps = slices.DeleteFunc(w.apps, func(o *anApp) bool { return o == a })
-	w.did("%v ends", a.Member)
-	apptest.Must(w.T, w.s.Vacate(a.Member))
+	w.did("%v ends", a.InstanceKey)
+	apptest.Must(w.T, w.s.Vacate(a.InstanceKey))
 	if a.Generation != w.selected {
-		apptest.Must(w.T, w.s.Retire(a.Member))
+		apptest.Must(w.T, w.s.Retire(a.InstanceKey))
 	}
 }
 
@@ -197,7 +197,7 @@ func (w *world) act() {
 		w.newest++
 		generation = w.newest
 	}
-	a := w.app(Member{generation, w.IntN(3)})
+	a := w.app(InstanceKey{generation, w.IntN(3)})
 	at := w.places[w.IntN(len(w.places))]
 	var s *aSocket
 	if len(a.sockets) > 0 {
@@ -219,8 +219,8 @@ func (w *world) act() {
 	case deed == 16 && s.listening && !s.shut:
 		w.upgrade(a.Generation)
 	case deed == 17:
-		w.did("%v is ready", a.Member)
-		w.s.Ready(a.Member)
+		w.did("%v is ready", a.InstanceKey)
+		w.s.Ready(a.InstanceKey)
 	case deed == 18:
 		w.review(a)
 	}
@@ -294,14 +294,14 @@ func (w *world) shared(s *aSocket) bool {
 // closed tells whether the Steering still has a socket of the app's which that has closed.
 func (w *world) closed(a *anApp) bool {
 	return slices.ContainsFunc(w.s.Sockets(a.Generation), func(steered SteeredSocket) bool {
-		return steered.Member == a.Member &&
+		return steered.InstanceKey == a.InstanceKey &&
 			!slices.ContainsFunc(a.sockets, func(s *aSocket) bool { return s.inode == steered.Inode })
 	})
 }
 
 // cutOver tells whether the place has followed the selected generation: one where that had nothing stays with another.
 func (w *world) cutOver(at netip.AddrPort) bool {
-	g := w.s.groups[site{at: at}]
+	g := w.s.groups[groupKey{at: at}]
 	return g == nil || g.selected == w.selected
 }
 
@@ -335,7 +335,7 @@ func TestWhateverAppsDo(t *testing.T) {
 		}
 		for _, a := range slices.Clone(w.apps) {
 			w.exit(a)
-			apptest.Must(t, w.s.Retire(a.Member))
+			apptest.Must(t, w.s.Retire(a.InstanceKey))
 		}
 		apptest.Must(t, errors.Join(w.s.Close()))
 	}

@@ -29,14 +29,14 @@ func (a *appSocket) replaceBy(left int) {
 }
 
 // capture plays the capture of an app's bind and listen as the supervisor does it.
-func (a *appSocket) capture(s *Steering, m Member, at netip.AddrPort) {
+func (a *appSocket) capture(s *Steering, m InstanceKey, at netip.AddrPort) {
 	a.t.Helper()
 	a.captureBind(s, m, at)
 	apptest.Must(a.t, s.Listen(m, a.duplicate(), 64))
 }
 
 // captureBind takes what has been left.
-func (a *appSocket) captureBind(s *Steering, m Member, at netip.AddrPort) {
+func (a *appSocket) captureBind(s *Steering, m InstanceKey, at netip.AddrPort) {
 	a.t.Helper()
 	left, err := s.Take(m, a.fd, rawSockaddr(at))
 	apptest.Must(a.t, err)
@@ -51,7 +51,7 @@ func (a *appSocket) captureBind(s *Steering, m Member, at netip.AddrPort) {
 func TestAppBindsAgainAfterShutdown(t *testing.T) {
 	for name, closes := range map[string]bool{"closed": true, "still open": false} {
 		t.Run(name, func(t *testing.T) {
-			s, at, m := newSteering(t), apptest.FreePort(t, "127.0.0.1"), Member{1, 0}
+			s, at, m := newSteering(t), apptest.FreePort(t, "127.0.0.1"), InstanceKey{1, 0}
 			before, next := reusing(t), reusing(t)
 			before.capture(s, m, at)
 			apptest.Must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
@@ -70,16 +70,16 @@ func TestAppBindsAgainAfterShutdown(t *testing.T) {
 func (a *appSocket) closedFor(s *Steering) {
 	a.t.Helper()
 	closed := a.inode
-	s.live = func(_ Member, inode uint64) bool { return inode != closed }
+	s.live = func(_ InstanceKey, inode uint64) bool { return inode != closed }
 	a.close()
 }
 
 // A socket is bound once. The kernel refuses another bind of it, and what is known of the socket must stay: it is to listen
 // where it is.
 func TestAnotherBindOfASocketChangesNothing(t *testing.T) {
-	s, at, left, m := newSteering(t), apptest.FreePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.1"), Member{2, 0}
-	reusing(t).capture(s, Member{1, 0}, left)
-	apptest.Must(t, s.Vacate(Member{1, 0}))
+	s, at, left, m := newSteering(t), apptest.FreePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.1"), InstanceKey{2, 0}
+	reusing(t).capture(s, InstanceKey{1, 0}, left)
+	apptest.Must(t, s.Vacate(InstanceKey{1, 0}))
 	a := reusing(t)
 	if decision, err := a.bind(s, m, at); decision != Steered || err != nil {
 		t.Fatalf("bind: %v, %v", decision, err)
@@ -104,7 +104,7 @@ func TestAnotherBindOfASocketChangesNothing(t *testing.T) {
 func TestAnotherBindToAPathChangesNothing(t *testing.T) {
 	s, at := newPathSteering(t)
 	for generation := 1; generation <= 2; generation++ { // the second one is bound beside the path
-		m, a := Member{generation, 0}, newAppSocket(t, unix.AF_UNIX)
+		m, a := InstanceKey{generation, 0}, newAppSocket(t, unix.AF_UNIX)
 		beside, err := s.BindPath(m, a.fd, at, 0)
 		apptest.Must(t, err)
 		if !beside {
@@ -130,9 +130,9 @@ func TestRebindAtAPathTakesUpWhoWaits(t *testing.T) {
 			s, at := newPathSteering(t)
 			var a *appSocket
 			for generation := range generations {
-				a = capturePath(t, s, Member{generation + 1, 0}, at)
+				a = capturePath(t, s, InstanceKey{generation + 1, 0}, at)
 			}
-			m := Member{generations, 0}
+			m := InstanceKey{generations, 0}
 			_, err := s.Cutover(generations)
 			apptest.Must(t, err)
 			dial := func() {
@@ -145,7 +145,7 @@ func TestRebindAtAPathTakesUpWhoWaits(t *testing.T) {
 				a.closedFor(s)
 				dial()
 				a = capturePath(t, s, m, at)
-				s.live = func(Member, uint64) bool { return true }
+				s.live = func(InstanceKey, uint64) bool { return true }
 				dial()
 				checkAnswered(t, 3, a)
 			}
@@ -158,14 +158,14 @@ func TestAppBindsAPathAgainAfterShutdown(t *testing.T) {
 	for name, leave := range map[string]func(*Steering, *appSocket){
 		"closed":     func(s *Steering, a *appSocket) { a.closedFor(s) },
 		"still open": func(*Steering, *appSocket) {},
-		"crashed":    func(s *Steering, a *appSocket) { a.close(); apptest.Must(t, s.Vacate(Member{1, 0})) },
+		"crashed":    func(s *Steering, a *appSocket) { a.close(); apptest.Must(t, s.Vacate(InstanceKey{1, 0})) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, at := newPathSteering(t)
-			before := capturePath(t, s, Member{1, 0}, at)
+			before := capturePath(t, s, InstanceKey{1, 0}, at)
 			apptest.Must(t, unix.Shutdown(before.fd, unix.SHUT_RDWR))
 			leave(s, before)
-			next := capturePath(t, s, Member{1, 0}, at)
+			next := capturePath(t, s, InstanceKey{1, 0}, at)
 			checkPath(t, at, next)
 			if files := filesBeside(t, at); files != "socket" {
 				t.Errorf("left: %s", files)
@@ -176,12 +176,12 @@ func TestAppBindsAPathAgainAfterShutdown(t *testing.T) {
 
 func TestDatagramSocketsTakeNoListener(t *testing.T) {
 	s, at := newPathSteering(t)
-	capturePath(t, s, Member{1, 0}, at).close()
-	apptest.Must(t, s.Vacate(Member{1, 0}))
+	capturePath(t, s, InstanceKey{1, 0}, at).close()
+	apptest.Must(t, s.Vacate(InstanceKey{1, 0}))
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	apptest.Must(t, err)
 	defer unix.Close(fd)
-	if left, err := s.TakePath(Member{1, 0}, fd, at); left >= 0 || err != nil {
+	if left, err := s.TakePath(InstanceKey{1, 0}, fd, at); left >= 0 || err != nil {
 		t.Errorf("it has got %d, %v", left, err)
 	}
 }
@@ -191,7 +191,7 @@ func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, current, candidate := reusing(t), reusing(t), reusing(t)
 	for generation, a := range []*appSocket{old, current, candidate} {
-		a.capture(s, Member{generation + 1, 0}, at)
+		a.capture(s, InstanceKey{generation + 1, 0}, at)
 	}
 	_, err := s.Cutover(2)
 	apptest.Must(t, err)
@@ -202,7 +202,7 @@ func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
 		t.Error("meanwhile a connection strayed")
 	}
 	again := reusing(t)
-	again.capture(s, Member{2, 0}, at)
+	again.capture(s, InstanceKey{2, 0}, at)
 	if connected(t, at, 0, again) == nil {
 		t.Error("a connection does not come to the selected generation")
 	}

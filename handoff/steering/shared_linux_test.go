@@ -11,12 +11,12 @@ import (
 // and listens, gets no client that another instance of the selected generation would answer.
 func TestWhoHasOnlyBoundLeadsNobodyToACandidate(t *testing.T) {
 	eachBound(t, func(t *testing.T, q queueOf) {
-		crashed, beside := Member{1, 1}, first
+		crashed, beside := InstanceKey{1, 1}, first
 		later, a := q.serve(beside), q.serve(crashed)
 		q.crash(t, beside, later)
 		q.crash(t, crashed, a)
 		q.bind(crashed)
-		q.serve(Member{2, 1}) // shares it
+		q.serve(InstanceKey{2, 1}) // shares it
 		serves := q.serve(beside)
 		const clients = 20 // all come to the right one by chance once in 2^20 runs
 		q.waiting(t, clients)
@@ -49,12 +49,12 @@ func TestWhoHasOnlyBoundServesNobody(t *testing.T) {
 // Of what the selected generation listens on, clients are led to what a candidate does not answer, if there is any.
 func TestClientsAreLedToWhatNobodyShares(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
-		first, crashed := q.serve(Member{1, 0}), q.serve(Member{1, 1})
-		q.crash(t, Member{1, 0}, first)
-		q.crash(t, Member{1, 1}, crashed)
-		q.serve(Member{1, 1})
-		q.serve(Member{2, 1}) // shares it
-		alone := q.serve(Member{1, 0})
+		first, crashed := q.serve(InstanceKey{1, 0}), q.serve(InstanceKey{1, 1})
+		q.crash(t, InstanceKey{1, 0}, first)
+		q.crash(t, InstanceKey{1, 1}, crashed)
+		q.serve(InstanceKey{1, 1})
+		q.serve(InstanceKey{2, 1}) // shares it
+		alone := q.serve(InstanceKey{1, 0})
 		const clients = 20
 		q.waiting(t, clients)
 		checkAnswered(t, clients, alone)
@@ -69,15 +69,15 @@ func TestWhoHasClosedASharedSocketBindsAgain(t *testing.T) {
 	crashed.close()
 	apptest.Must(t, s.Vacate(first))
 	keeps, leaves, again := reusing(t), reusing(t), reusing(t)
-	keeps.capture(s, Member{2, 0}, at)
-	leaves.captureBind(s, Member{2, 1}, at)
+	keeps.capture(s, InstanceKey{2, 0}, at)
+	leaves.captureBind(s, InstanceKey{2, 1}, at)
 	if leaves.inode != keeps.inode {
 		t.Fatal("they do not share a socket")
 	}
 	leaves.close()
 	apptest.Must(t, unix.Shutdown(keeps.fd, unix.SHUT_RDWR))
-	apptest.Must(t, s.Listen(Member{2, 0}, keeps.duplicate(), 64))
-	again.capture(s, Member{2, 1}, at)
+	apptest.Must(t, s.Listen(InstanceKey{2, 0}, keeps.duplicate(), 64))
+	again.capture(s, InstanceKey{2, 1}, at)
 }
 
 func eachBound(t *testing.T, do func(*testing.T, queueOf)) {

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// Member names the instance that a steered socket is of. Instance is the place that a restart fills again, not a pid.
-type Member struct{ Generation, Instance int }
+// InstanceKey names the instance that a steered socket is of. Instance is the place that a restart fills again, not a pid.
+type InstanceKey struct{ Generation, Instance int }
 
 // Decision is what a Steering makes of a bind.
 type Decision int
@@ -28,7 +28,7 @@ func (d Decision) String() string {
 
 // SteeredSocket is a listening socket that a Steering keeps.
 type SteeredSocket struct {
-	Member
+	InstanceKey
 	Bound netip.AddrPort // of a TCP socket
 	Path  string         // of a unix socket, as declared
 	Inode uint64

@@ -20,7 +20,7 @@ import (
 // A Steering keeps a duplicate of each listening socket, so that an address stays open when its app has gone. It owns
 // them, and its own descriptors, until Close. Its methods may be called from several goroutines at once.
 type Steering struct {
-	live        func(Member, uint64) bool
+	live        func(InstanceKey, uint64) bool
 	epoll, wake int
 	watching    sync.Mutex    // held by Wait
 	alarm       *socket.Alarm // of epoll and wake; nil before the first Wait
@@ -29,7 +29,7 @@ type Steering struct {
 	closed bool
 	away   bool // see TurnAway
 	index
-	probes map[uint16]Member
+	probes map[uint16]InstanceKey
 	made   map[string]netip.AddrPort // by the name of an address
 	left   []SteeredSocket
 	given  map[int][]netip.AddrPort // see LetGo
@@ -39,8 +39,8 @@ type Steering struct {
 
 // binding is a socket that was bound, and may listen, for the first time or once more.
 type binding struct {
-	Member
-	site  site
+	InstanceKey
+	site  groupKey
 	inode uint64
 	uid   int
 	asked bool // by the app itself for SO_REUSEPORT
@@ -50,14 +50,14 @@ type binding struct {
 
 // NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
 // this inode, from within Bind and Take; nil stands for always. An answer of no is final: a socket may be ended for it.
-func NewSteering(live func(m Member, inode uint64) bool) (*Steering, error) {
+func NewSteering(live func(m InstanceKey, inode uint64) bool) (*Steering, error) {
 	if live == nil {
-		live = func(Member, uint64) bool { return true }
+		live = func(InstanceKey, uint64) bool { return true }
 	}
 	s := &Steering{
 		live: live, epoll: -1, wake: -1,
 		index:  newIndex(),
-		probes: make(map[uint16]Member),
+		probes: make(map[uint16]InstanceKey),
 		made:   make(map[string]netip.AddrPort),
 		hidden: make(map[uint64]*pathSeat),
 		given:  make(map[int][]netip.AddrPort),
@@ -79,7 +79,7 @@ func (s *Steering) open() (err error) {
 // Bind prepares an app's socket for its group, before the app's bind goes on: fd is a duplicate of it, which stays the
 // caller's, sockaddr what bind was given. Whatever the answer and the error, bind is to go on: the error says
 // why a socket that should be steered cannot be, and for a Conflict with what.
-func (s *Steering) Bind(m Member, fd int, sockaddr []byte) (Decision, error) {
+func (s *Steering) Bind(m InstanceKey, fd int, sockaddr []byte) (Decision, error) {
 	wanted, ok, err := siteWanted(fd, sockaddr)
 	if err != nil {
 		return NotSteered, fmt.Errorf("cannot steer a socket of generation %d: %w", m.Generation, err)
@@ -100,10 +100,10 @@ func (s *Steering) Bind(m Member, fd int, sockaddr []byte) (Decision, error) {
 }
 
 // prepare looks at the socket. When a bind is tried again, the SO_REUSEPORT that is found is of the first try.
-func (s *Steering) prepare(m Member, fd int, wanted site) (*binding, error) {
+func (s *Steering) prepare(m InstanceKey, fd int, wanted groupKey) (*binding, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	b := &binding{Member: m, site: wanted}
+	b := &binding{InstanceKey: m, site: wanted}
 	asked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
 	if err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func (s *Steering) taken(b *binding) bool {
 	var closed []uint64
 	for _, r := range s.rivalsOf(b) {
 		switch {
-		case !s.live(b.Member, r.inode):
+		case !s.live(b.InstanceKey, r.inode):
 			closed = append(closed, r.inode)
 		case !r.yields:
 			return true
@@ -136,7 +136,7 @@ func (s *Steering) taken(b *binding) bool {
 }
 
 // replace is for sockets that their app has closed, and another one at the site is to follow.
-func (s *Steering) replace(closed []uint64, at site) {
+func (s *Steering) replace(closed []uint64, at groupKey) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, inode := range closed {
@@ -175,13 +175,13 @@ func (s *Steering) rivalsOf(b *binding) []rival {
 
 func (s *Steering) rivals(b *binding) []rival {
 	var found []rival
-	add := func(m Member, p site, asked bool, r rival) {
-		if m == b.Member && r.inode != b.inode && p.collides(b.site) && !(asked && b.asked) {
+	add := func(m InstanceKey, p groupKey, asked bool, r rival) {
+		if m == b.InstanceKey && r.inode != b.inode && p.collides(b.site) && !(asked && b.asked) {
 			found = append(found, r)
 		}
 	}
 	for inode, other := range s.boundAt[b.site.at.Port()] {
-		add(other.Member, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse || s.shared(inode)})
+		add(other.InstanceKey, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse || s.shared(inode)})
 	}
 	for g := range s.atPort[b.site.at.Port()] {
 		for _, seat := range g.members {
@@ -257,7 +257,7 @@ func (s *Steering) owner(b *binding) int {
 
 // strangers are the sockets of others that listen at the site, with their users. SO_REUSEPORT would let the app join him, if it is the same
 // user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
-func (s *Steering) strangers(p site) map[uint64]int {
+func (s *Steering) strangers(p groupKey) map[uint64]int {
 	inodes, err := sockdiag.InetHolding("tcp", p.at, p.v6Only)
 	if err != nil {
 		return nil
@@ -276,13 +276,13 @@ func (s *Steering) strangers(p site) map[uint64]int {
 //
 // ErrNotSteered says that the app's listen is to go on. Any other error is to be the app's answer: errors.As finds a
 // unix.Errno in it. A second listen on the same socket changes its backlog only.
-func (s *Steering) Listen(m Member, fd, backlog int) error {
+func (s *Steering) Listen(m InstanceKey, fd, backlog int) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.listen(m, fd, backlog)
 }
 
-func (s *Steering) listen(m Member, fd, backlog int) error {
+func (s *Steering) listen(m InstanceKey, fd, backlog int) error {
 	s.drain() // one that was shut down and listens again gets a new number
 	inode, uid, err := identity(fd)
 	if err != nil {
@@ -303,8 +303,8 @@ func (s *Steering) listen(m Member, fd, backlog int) error {
 		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.at, err), unix.Close(fd))
 	}
 	// The binding stays: a socket that is shut down may listen once more. Others who have bound it may have closed it.
-	b.Member, b.shut = m, false
-	return s.join(at, &seat{ownership: makeFor(m), fd: fd, inode: inode, uid: uid, asked: b.asked})
+	b.InstanceKey, b.shut = m, false
+	return s.join(at, &memberSocket{ownership: makeFor(m), fd: fd, inode: inode, uid: uid, asked: b.asked})
 }
 
 // Awaits reports whether the socket with this inode was prepared by Bind and has not come to Listen.
@@ -315,7 +315,7 @@ func (s *Steering) Awaits(inode uint64) bool {
 	return s.bound[inode] != nil && seat == nil
 }
 
-func (s *Steering) listenAgain(g *group, known *seat, m Member, backlog int) error {
+func (s *Steering) listenAgain(g *group, known *memberSocket, m InstanceKey, backlog int) error {
 	if err := unix.Listen(known.fd, backlog); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", g.site.at, err)
 	}
@@ -325,7 +325,7 @@ func (s *Steering) listenAgain(g *group, known *seat, m Member, backlog int) err
 
 // join attaches the program after listen and never before: a program gives a socket that does not listen a group of
 // its own, with which listen fails by EADDRINUSE.
-func (s *Steering) join(at site, new *seat) error {
+func (s *Steering) join(at groupKey, new *memberSocket) error {
 	g := s.groups[at]
 	if g != nil {
 		g.add(new)
@@ -347,7 +347,7 @@ func (s *Steering) join(at site, new *seat) error {
 }
 
 // leave ends a socket that cannot be a member, unless it was shut down meanwhile and is none any more.
-func (s *Steering) leave(new *seat) error {
+func (s *Steering) leave(new *memberSocket) error {
 	g, seat := s.find(new.inode)
 	if seat != new {
 		return nil
@@ -358,7 +358,7 @@ func (s *Steering) leave(new *seat) error {
 // watch asks for no EPOLLIN: connections wake the app's set and not this one. EPOLLHUP is always on, and EPOLLET
 // tells of each shutdown once. The kernel lists them in the order in which they happened. They go by inode, because a
 // successor of this process has the set with other descriptors.
-func (s *Steering) watch(new *seat) error {
+func (s *Steering) watch(new *memberSocket) error {
 	event := unix.EpollEvent{Events: unix.EPOLLET, Fd: int32(new.inode), Pad: int32(new.inode >> 32)}
 	err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, new.fd, &event)
 	if err != nil && err != unix.EEXIST { // a predecessor has watched it under this number, and could not be told of its end
@@ -405,7 +405,7 @@ func (s *Steering) heed(inode uint64) {
 	if b := s.bound[inode]; b != nil {
 		b.shut = true
 	}
-	s.left = append(s.left, SteeredSocket{Member: seat.Member, Bound: g.site.at, Inode: seat.inode})
+	s.left = append(s.left, SteeredSocket{InstanceKey: seat.InstanceKey, Bound: g.site.at, Inode: seat.inode})
 	// No error matters: the counter cannot overflow, and the socket is dead already.
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	_ = s.end(g, slices.Index(g.members, seat))
@@ -516,7 +516,7 @@ func (s *Steering) LetGo(generation int) error {
 
 // Probe makes connections from this local port go to one instance, wherever it listens, until EndProbe. The port is that
 // of the machine itself or of any client: take one that is bound for the probe.
-func (s *Steering) Probe(port uint16, m Member) error {
+func (s *Steering) Probe(port uint16, m InstanceKey) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.change(func(g *group) {
@@ -538,13 +538,13 @@ func (s *Steering) EndProbe(port uint16) error {
 // Vacate says that the instance has gone, and that another is to take its place. Where nothing else of its generation
 // listens, its sockets go on taking connections, which wait; else they get none. They are the ones that Take and Own
 // give, and retire when a new one of the same Member listens.
-func (s *Steering) Vacate(m Member) error {
+func (s *Steering) Vacate(m InstanceKey) error {
 	return s.dismiss(m, vacant)
 }
 
 // Ready says that the instance serves. Where its generation is the selected one, nobody gets its sockets any more as long
 // as it lives; else the cutover says so.
-func (s *Steering) Ready(m Member) {
+func (s *Steering) Ready(m InstanceKey) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	ready := func(owners []*ownership, selected int) {
@@ -565,7 +565,7 @@ func (s *Steering) Ready(m Member) {
 // Retire says that the instance has gone, and that nobody will take its place. Its sockets are closed at
 // once if that is safe, otherwise when another listens or the next cutover has been; an address with only retired ones
 // is closed.
-func (s *Steering) Retire(m Member) error {
+func (s *Steering) Retire(m InstanceKey) error {
 	return s.dismiss(m, retired)
 }
 
@@ -580,11 +580,11 @@ func (s *Steering) Forget(inodes ...uint64) error {
 	return s.change(func(*group) {})
 }
 
-func (s *Steering) dismiss(m Member, state seatState) error {
+func (s *Steering) dismiss(m InstanceKey, state seatState) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for inode, b := range s.bound {
-		if b.Member == m {
+		if b.InstanceKey == m {
 			s.unbind(inode)
 		}
 	}
@@ -614,7 +614,7 @@ func (s *Steering) Addresses(generation int) []netip.AddrPort {
 func (s *Steering) addresses(generation int) []netip.AddrPort {
 	found := slices.Clone(s.given[generation])
 	for _, g := range s.sorted() {
-		if slices.ContainsFunc(g.members, func(s *seat) bool { return s.concerns(generation) }) {
+		if slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.concerns(generation) }) {
 			found = append(found, g.site.at)
 		}
 	}
@@ -646,14 +646,14 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	for _, g := range s.sorted() {
 		for _, seat := range g.members {
 			for _, m := range of(generation, seat.listeners()) {
-				found = append(found, SteeredSocket{Member: m, Bound: g.site.at, Inode: seat.inode})
+				found = append(found, SteeredSocket{InstanceKey: m, Bound: g.site.at, Inode: seat.inode})
 			}
 		}
 	}
 	for _, g := range s.paths {
 		for _, seat := range g.members {
 			for _, m := range of(generation, seat.listeners()) {
-				found = append(found, SteeredSocket{Member: m, Path: g.at, Inode: seat.inode})
+				found = append(found, SteeredSocket{InstanceKey: m, Path: g.at, Inode: seat.inode})
 			}
 		}
 	}

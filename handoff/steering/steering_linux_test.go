@@ -91,7 +91,7 @@ func rawSockaddr(at netip.AddrPort) []byte {
 }
 
 // bind plays the capture of an app's bind.
-func (a *appSocket) bind(s *Steering, m Member, at netip.AddrPort) (Decision, error) {
+func (a *appSocket) bind(s *Steering, m InstanceKey, at netip.AddrPort) (Decision, error) {
 	a.t.Helper()
 	decision, err := s.Bind(m, a.fd, rawSockaddr(at))
 	if (err != nil) != (decision == Conflict) {
@@ -103,7 +103,7 @@ func (a *appSocket) bind(s *Steering, m Member, at netip.AddrPort) (Decision, er
 }
 
 // serve plays the capture of an app's bind and listen.
-func serve(t *testing.T, s *Steering, m Member, at netip.AddrPort) *appSocket {
+func serve(t *testing.T, s *Steering, m InstanceKey, at netip.AddrPort) *appSocket {
 	t.Helper()
 	family := unix.AF_INET
 	if at.Addr().Is6() {
@@ -186,7 +186,7 @@ func TestSteeringCutsOverAndBack(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, host)
 			sockets := map[int]*appSocket{}
 			for generation := range 4 {
-				sockets[generation] = serve(t, s, Member{generation, 0}, at)
+				sockets[generation] = serve(t, s, InstanceKey{generation, 0}, at)
 				if got := connected(t, at, 0, sockets[0]); got == nil {
 					t.Fatalf("generation %d has taken a connection before its cutover", generation)
 				}
@@ -206,8 +206,8 @@ func TestSteeringCutsOverAndBack(t *testing.T) {
 
 func TestSteeringTellsFamiliesApart(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "0.0.0.0")
-	v4 := serve(t, s, Member{1, 0}, at)
-	v6 := serve(t, s, Member{2, 0}, netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()))
+	v4 := serve(t, s, InstanceKey{1, 0}, at)
+	v6 := serve(t, s, InstanceKey{2, 0}, netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()))
 	kept, err := s.Cutover(2)
 	if !slices.Equal(kept, []string{at.String()}) || err != nil {
 		t.Errorf("kept %v, %v", kept, err)
@@ -226,8 +226,8 @@ func TestSteeringTellsFamiliesApart(t *testing.T) {
 
 func TestSteeringSpreadsOverInstances(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	old := serve(t, s, Member{1, 0}, at)
-	sockets := []*appSocket{serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at), serve(t, s, Member{2, 2}, at)}
+	old := serve(t, s, InstanceKey{1, 0}, at)
+	sockets := []*appSocket{serve(t, s, InstanceKey{2, 0}, at), serve(t, s, InstanceKey{2, 1}, at), serve(t, s, InstanceKey{2, 2}, at)}
 	_, err := s.Cutover(2)
 	apptest.Must(t, err)
 	got := make(map[*appSocket]int)
@@ -245,12 +245,12 @@ func TestSteeringSpreadsOverInstances(t *testing.T) {
 }
 
 func TestSteeringBindDecides(t *testing.T) {
-	at, m := reservePort(t, "127.0.0.1"), Member{1, 0}
+	at, m := reservePort(t, "127.0.0.1"), InstanceKey{1, 0}
 	anyAddress := netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
 	dual := netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
 	tests := []struct {
 		name                string
-		first, second       Member
+		first, second       InstanceKey
 		firstAt, secondAt   netip.AddrPort
 		firstAsk, secondAsk bool
 		dead                bool
@@ -261,17 +261,17 @@ func TestSteeringBindDecides(t *testing.T) {
 		{"twice, the first asks", m, m, at, at, true, false, false, Conflict},
 		{"twice, both ask", m, m, at, at, true, true, false, Steered},
 		{"the first is dead", m, m, at, at, false, false, true, Steered},
-		{"another instance", m, Member{1, 1}, at, at, false, false, false, Steered},
-		{"another generation", m, Member{2, 0}, at, at, false, false, false, Steered},
+		{"another instance", m, InstanceKey{1, 1}, at, at, false, false, false, Steered},
+		{"another generation", m, InstanceKey{2, 0}, at, at, false, false, false, Steered},
 		{"wildcard", m, m, at, anyAddress, false, false, false, Conflict},
 		{"both families", m, m, at, dual, false, false, false, Conflict},
-		{"wildcard of another generation", m, Member{2, 0}, at, anyAddress, false, false, false, Steered},
+		{"wildcard of another generation", m, InstanceKey{2, 0}, at, anyAddress, false, false, false, Steered},
 	}
 	for _, test := range tests {
 		for _, listening := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, listening %v", test.name, listening), func(t *testing.T) {
 				dead := test.dead
-				s, err := NewSteering(func(Member, uint64) bool { return !dead })
+				s, err := NewSteering(func(InstanceKey, uint64) bool { return !dead })
 				apptest.Must(t, err)
 				defer s.Close()
 				first, second := askingSocket(t, test.firstAt, test.firstAsk), askingSocket(t, test.secondAt, test.secondAsk)
@@ -317,33 +317,33 @@ func TestSteeringLetsNobodyTakeClients(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newSteering(t)
-			serve(t, s, Member{1, 0}, host(test.first))
-			bind := func(m Member) (Decision, error) {
+			serve(t, s, InstanceKey{1, 0}, host(test.first))
+			bind := func(m InstanceKey) (Decision, error) {
 				a := askingSocket(t, host(test.second), false)
 				if test.v6Only {
 					apptest.Must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
 				}
 				return s.Bind(m, a.fd, rawSockaddr(host(test.second)))
 			}
-			decision, err := bind(Member{2, 0})
+			decision, err := bind(InstanceKey{2, 0})
 			if (decision == Conflict) != test.taken || (err != nil) != test.taken {
 				t.Errorf("a candidate: %v, %v", decision, err)
 			}
-			if decision, err := bind(Member{1, 1}); decision != Steered {
+			if decision, err := bind(InstanceKey{1, 1}); decision != Steered {
 				t.Errorf("the generation that serves: %v, %v", decision, err)
 			}
 		})
 	}
 	t.Run("where it has listened as well", func(t *testing.T) {
 		s := newSteering(t)
-		serve(t, s, Member{1, 0}, host("0.0.0.0"))
-		serve(t, s, Member{1, 1}, at)
-		serve(t, s, Member{2, 0}, at)
+		serve(t, s, InstanceKey{1, 0}, host("0.0.0.0"))
+		serve(t, s, InstanceKey{1, 1}, at)
+		serve(t, s, InstanceKey{2, 0}, at)
 	})
 }
 
 func TestSitesOfTwoDevicesDoNotCollide(t *testing.T) {
-	on := func(device int) site { return site{at: netip.MustParseAddrPort("0.0.0.0:80"), device: device} }
+	on := func(device int) groupKey { return groupKey{at: netip.MustParseAddrPort("0.0.0.0:80"), device: device} }
 	for _, test := range []struct {
 		one, other int
 		want       bool
@@ -390,7 +390,7 @@ func TestSteeringLeavesOthersAlone(t *testing.T) {
 				t.Skip(err)
 			}
 			defer unix.Close(fd)
-			decision, err := newSteering(t).Bind(Member{1, 0}, fd, test.sockaddr)
+			decision, err := newSteering(t).Bind(InstanceKey{1, 0}, fd, test.sockaddr)
 			if decision != NotSteered || (err != nil) != test.wantError {
 				t.Errorf("%v, %v", decision, err)
 			}
@@ -404,18 +404,18 @@ func TestSteeringLeavesOthersAlone(t *testing.T) {
 func TestSteeringDoesNotJoinStrangers(t *testing.T) {
 	s, stranger := newSteering(t), newSteering(t)
 	at := reservePort(t, "127.0.0.1")
-	serve(t, stranger, Member{1, 0}, at)
-	if decision, err := newAppSocket(t, unix.AF_INET).bind(s, Member{1, 0}, at); decision != Conflict || !errors.Is(err, unix.EADDRINUSE) {
+	serve(t, stranger, InstanceKey{1, 0}, at)
+	if decision, err := newAppSocket(t, unix.AF_INET).bind(s, InstanceKey{1, 0}, at); decision != Conflict || !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("%v, %v", decision, err)
 	}
-	decision, err := s.Bind(Member{1, 0}, askingSocket(t, at, true).fd, rawSockaddr(at))
+	decision, err := s.Bind(InstanceKey{1, 0}, askingSocket(t, at, true).fd, rawSockaddr(at))
 	if decision != NotSteered || err == nil {
 		t.Errorf("%v, %v", decision, err)
 	}
 }
 
 func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
-	s, m := newSteering(t), Member{1, 0}
+	s, m := newSteering(t), InstanceKey{1, 0}
 	taken, free := apptest.FreePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.2")
 	a := newAppSocket(t, unix.AF_INET)
 	squatter := newAppSocket(t, unix.AF_INET) // which does not listen: only bind shows that it is there
@@ -448,14 +448,14 @@ func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
 
 func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+	old, next := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
 	_, err := s.Cutover(2)
 	apptest.Must(t, err)
-	apptest.Must(t, s.Retire(Member{1, 0}))
+	apptest.Must(t, s.Retire(InstanceKey{1, 0}))
 	if got := connected(t, at, 0, old, next); got != next {
 		t.Error("a process that was left over has kept its place in the group")
 	}
-	later := serve(t, s, Member{3, 0}, at)
+	later := serve(t, s, InstanceKey{3, 0}, at)
 	_, err = s.Cutover(3)
 	apptest.Must(t, err)
 	if got := connected(t, at, 0, old, next, later); got != later {
@@ -464,7 +464,7 @@ func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
 }
 
 func TestSteeringListenErrors(t *testing.T) {
-	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
+	s, m, at := newSteering(t), InstanceKey{1, 0}, reservePort(t, "127.0.0.1")
 	before := apptest.Descriptors(t)
 	a := newAppSocket(t, unix.AF_INET)
 	if err := s.Listen(m, a.duplicate(), 1); !errors.Is(err, ErrNotSteered) {
@@ -495,7 +495,7 @@ func TestSteeringListenErrors(t *testing.T) {
 }
 
 func TestSteeringSecondListenChangesTheBacklog(t *testing.T) {
-	s, m, at := newSteering(t), Member{1, 0}, reservePort(t, "127.0.0.1")
+	s, m, at := newSteering(t), InstanceKey{1, 0}, reservePort(t, "127.0.0.1")
 	a := serve(t, s, m, at)
 	before := apptest.Descriptors(t)
 	apptest.Must(t, s.Listen(m, a.duplicate(), 17))
@@ -511,11 +511,11 @@ func TestSteeringSetsTheOwner(t *testing.T) {
 	s, at := newSteering(t), apptest.FreePort(t, "127.0.0.1")
 	first := newAppSocket(t, unix.AF_INET)
 	apptest.Must(t, unix.Fchown(first.fd, apptest.Nobody, -1))
-	if _, err := first.bind(s, Member{1, 0}, at); err != nil {
+	if _, err := first.bind(s, InstanceKey{1, 0}, at); err != nil {
 		t.Fatal(err)
 	}
-	apptest.Must(t, s.Listen(Member{1, 0}, first.duplicate(), 1))
-	second := serve(t, s, Member{2, 0}, at)
+	apptest.Must(t, s.Listen(InstanceKey{1, 0}, first.duplicate(), 1))
+	second := serve(t, s, InstanceKey{2, 0}, at)
 	if _, uid, err := identity(second.fd); uid != apptest.Nobody || err != nil {
 		t.Errorf("uid %d, %v", uid, err)
 	}
@@ -526,10 +526,10 @@ func TestProbesReachOneInstance(t *testing.T) {
 		t.Run(host, func(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, host)
 			port := reservePort(t, "::").Port()
-			current := serve(t, s, Member{1, 0}, at)
-			candidate, other := serve(t, s, Member{2, 0}, at), serve(t, s, Member{2, 1}, at)
+			current := serve(t, s, InstanceKey{1, 0}, at)
+			candidate, other := serve(t, s, InstanceKey{2, 0}, at), serve(t, s, InstanceKey{2, 1}, at)
 			for range 20 {
-				for m, a := range map[Member]*appSocket{{2, 0}: candidate, {2, 1}: other} {
+				for m, a := range map[InstanceKey]*appSocket{{2, 0}: candidate, {2, 1}: other} {
 					apptest.Must(t, s.Probe(port, m))
 					checkProbe(t, at, port, a, current)
 				}
@@ -568,8 +568,8 @@ type population struct {
 	at         netip.AddrPort
 	selected   int
 	generation int
-	alive      map[*appSocket]Member
-	were       map[Member]bool
+	alive      map[*appSocket]InstanceKey
+	were       map[InstanceKey]bool
 }
 
 func (p *population) ofSelected() []*appSocket {
@@ -598,7 +598,7 @@ func (p *population) act(action int) {
 	switch {
 	case action < 4:
 		p.generation += rand.IntN(2)
-		p.join(Member{p.generation, rand.IntN(1000)})
+		p.join(InstanceKey{p.generation, rand.IntN(1000)})
 	case action < 6 && len(others) > 0:
 		p.selected = p.alive[others[rand.IntN(len(others))]].Generation
 		_, err := p.s.Cutover(p.selected)
@@ -615,7 +615,7 @@ func (p *population) act(action int) {
 }
 
 // join takes no member twice: one whose socket was shut down still has it, and its bind would conflict.
-func (p *population) join(m Member) {
+func (p *population) join(m InstanceKey) {
 	if p.were[m] {
 		return
 	}
@@ -651,7 +651,7 @@ func (p *population) numbers() string {
 	text := ""
 	for _, g := range p.s.groups {
 		for _, seat := range g.members {
-			text += fmt.Sprintf(" %v:%d", seat.Member, seat.state)
+			text += fmt.Sprintf(" %v:%d", seat.InstanceKey, seat.state)
 		}
 	}
 	return text
@@ -659,8 +659,8 @@ func (p *population) numbers() string {
 
 func TestSteeringNumbersSocketsAsTheKernelDoes(t *testing.T) {
 	for range 4 {
-		p := &population{t: t, s: newSteering(t), at: reservePort(t, "127.0.0.1"), alive: make(map[*appSocket]Member), were: make(map[Member]bool)}
-		p.join(Member{0, 0})
+		p := &population{t: t, s: newSteering(t), at: reservePort(t, "127.0.0.1"), alive: make(map[*appSocket]InstanceKey), were: make(map[InstanceKey]bool)}
+		p.join(InstanceKey{0, 0})
 		port := reservePort(t, "::").Port()
 		for range 80 {
 			p.act(rand.IntN(10))
@@ -680,7 +680,7 @@ func TestRetiredSocketsGetNothing(t *testing.T) {
 		apptest.Must(t, err)
 		current.stop(t, s)
 		current = next
-		if open := len(s.groups[site{at: at}].members); open > 6 {
+		if open := len(s.groups[groupKey{at: at}].members); open > 6 {
 			t.Fatalf("%d sockets are open after generation %d", open, generation)
 		}
 	}
@@ -702,7 +702,7 @@ func startServers(t *testing.T, s *Steering, generation int, at netip.AddrPort) 
 	t.Helper()
 	v := &servers{generation: generation}
 	for instance := range 1 + generation%3 {
-		a := serve(t, s, Member{generation, instance}, at)
+		a := serve(t, s, InstanceKey{generation, instance}, at)
 		v.sockets = append(v.sockets, a)
 		v.accepting.Go(func() { v.accept(a.fd) })
 	}
@@ -741,7 +741,7 @@ func (v *servers) stop(t *testing.T, s *Steering) {
 	v.end()
 	for instance, a := range v.sockets {
 		a.close()
-		apptest.Must(t, s.Retire(Member{v.generation, instance}))
+		apptest.Must(t, s.Retire(InstanceKey{v.generation, instance}))
 	}
 }
 
@@ -842,7 +842,7 @@ func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
 
 func TestQueuedCountsHandshakesThatBeganBefore(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	old, next := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+	old, next := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
 	// With TCP_DEFER_ACCEPT a handshake ends with the first data, as elsewhere with an ACK that takes its time.
 	for _, a := range []*appSocket{old, next} {
 		apptest.Must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30))
@@ -878,9 +878,9 @@ func checkQueued(t *testing.T, s *Steering, generation, want int) {
 
 func TestQueuesAreToldByAddress(t *testing.T) {
 	s, both, one := newSteering(t), reservePort(t, "127.0.0.1"), reservePort(t, "127.0.0.1")
-	serve(t, s, Member{1, 0}, both)
-	serve(t, s, Member{1, 0}, one)
-	serve(t, s, Member{2, 0}, both)
+	serve(t, s, InstanceKey{1, 0}, both)
+	serve(t, s, InstanceKey{1, 0}, one)
+	serve(t, s, InstanceKey{2, 0}, both)
 	for range 2 {
 		defer connect(t, one, 0).Close()
 	}
@@ -913,7 +913,7 @@ func TestAddressesStayOpenForASuccessor(t *testing.T) {
 }
 
 func checkStaysOpen(t *testing.T, at netip.AddrPort) {
-	s, m := newSteering(t), Member{1, 0}
+	s, m := newSteering(t), InstanceKey{1, 0}
 	dead := serve(t, s, m, at)
 	apptest.Must(t, unix.SetNonblock(dead.fd, false))
 	dead.close()
@@ -950,10 +950,10 @@ func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 }
 
 // closeBeforeClient closes a member's socket, and gives a client that waits in it then.
-func closeBeforeClient(t *testing.T, s *Steering, a *appSocket, m Member, at netip.AddrPort) net.Conn {
+func closeBeforeClient(t *testing.T, s *Steering, a *appSocket, m InstanceKey, at netip.AddrPort) net.Conn {
 	t.Helper()
 	closed := a.inode
-	s.live = func(_ Member, inode uint64) bool { return inode != closed }
+	s.live = func(_ InstanceKey, inode uint64) bool { return inode != closed }
 	a.close()
 	conn := connect(t, at, 0)
 	t.Cleanup(func() { conn.Close() })
@@ -968,9 +968,9 @@ func TestRebindTakesUpWhoWaits(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, "127.0.0.1")
 			var before *appSocket
 			for generation := range generations {
-				before = serve(t, s, Member{generation + 1, 0}, at)
+				before = serve(t, s, InstanceKey{generation + 1, 0}, at)
 			}
-			m := Member{generations, 0}
+			m := InstanceKey{generations, 0}
 			_, err := s.Cutover(m.Generation)
 			apptest.Must(t, err)
 			closeBeforeClient(t, s, before, m, at)
@@ -979,7 +979,7 @@ func TestRebindTakesUpWhoWaits(t *testing.T) {
 			apptest.Must(t, err)
 			apptest.Must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
 			apptest.Must(t, unix.Close(fd))
-			s.live = func(Member, uint64) bool { return true }
+			s.live = func(InstanceKey, uint64) bool { return true }
 			apptest.Must(t, s.Listen(m, next.duplicate(), 5))
 			a, fd := accepted(next)
 			if a == nil {
@@ -994,12 +994,12 @@ func TestRebindTakesUpWhoWaits(t *testing.T) {
 // there for as long as an old generation takes.
 func TestWhoWaitsInAClosedSocketIsSentAway(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	old := serve(t, s, Member{1, 0}, at)
-	closed := serve(t, s, Member{2, 0}, at)
+	old := serve(t, s, InstanceKey{1, 0}, at)
+	closed := serve(t, s, InstanceKey{2, 0}, at)
 	_, err := s.Cutover(2)
 	apptest.Must(t, err)
-	conn := closeBeforeClient(t, s, closed, Member{2, 0}, at)
-	next := serve(t, s, Member{2, 0}, at)
+	conn := closeBeforeClient(t, s, closed, InstanceKey{2, 0}, at)
+	next := serve(t, s, InstanceKey{2, 0}, at)
 	apptest.Must(t, conn.SetReadDeadline(time.Now().Add(apptest.Patience)))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("who waited got %v", err)
@@ -1007,12 +1007,12 @@ func TestWhoWaitsInAClosedSocketIsSentAway(t *testing.T) {
 	if connected(t, at, 0, next) == nil {
 		t.Error("a connection strayed")
 	}
-	apptest.Must(t, s.Retire(Member{1, 0}))
+	apptest.Must(t, s.Retire(InstanceKey{1, 0}))
 	old.close()
 }
 
 func TestTakeThatFailsLeavesTheSocketToBeTaken(t *testing.T) {
-	s, at, m := newSteering(t), reservePort(t, "127.0.0.1"), Member{1, 0}
+	s, at, m := newSteering(t), reservePort(t, "127.0.0.1"), InstanceKey{1, 0}
 	serve(t, s, m, at).close()
 	apptest.Must(t, s.Vacate(m))
 	next := askingSocket(t, at, false)
@@ -1032,16 +1032,16 @@ func TestTakeThatFailsLeavesTheSocketToBeTaken(t *testing.T) {
 
 func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	serve(t, s, Member{1, 0}, at).close()
-	other := serve(t, s, Member{1, 1}, at)
-	apptest.Must(t, s.Vacate(Member{1, 0}))
+	serve(t, s, InstanceKey{1, 0}, at).close()
+	other := serve(t, s, InstanceKey{1, 1}, at)
+	apptest.Must(t, s.Vacate(InstanceKey{1, 0}))
 	for range 30 {
 		if connected(t, at, 0, other) == nil {
 			t.Fatal("a connection went to a vacant socket, though another instance serves")
 		}
 	}
-	next := serve(t, s, Member{1, 0}, at)
-	if got := len(s.groups[site{at: at}].members); got != 2 {
+	next := serve(t, s, InstanceKey{1, 0}, at)
+	if got := len(s.groups[groupKey{at: at}].members); got != 2 {
 		t.Errorf("%d sockets", got)
 	}
 	if connected(t, at, 0, other, next) == nil {
@@ -1052,10 +1052,10 @@ func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
 func TestAddressWithOnlyRetiredSocketsIsClosed(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	for instance := range 3 {
-		serve(t, s, Member{1, instance}, at).close()
+		serve(t, s, InstanceKey{1, instance}, at).close()
 	}
 	for instance := range 3 {
-		apptest.Must(t, s.Retire(Member{1, instance}))
+		apptest.Must(t, s.Retire(InstanceKey{1, instance}))
 	}
 	if _, err := net.Dial("tcp", at.String()); !errors.Is(err, unix.ECONNREFUSED) || len(s.Addresses(1)) != 0 {
 		t.Error(err, s.Addresses(1))
@@ -1063,9 +1063,9 @@ func TestAddressWithOnlyRetiredSocketsIsClosed(t *testing.T) {
 }
 
 func TestSocketsThatTheAppClosedGetNothing(t *testing.T) {
-	at, m, second := reservePort(t, "127.0.0.1"), Member{1, 0}, Member{1, 1}
+	at, m, second := reservePort(t, "127.0.0.1"), InstanceKey{1, 0}, InstanceKey{1, 1}
 	closed := make(map[uint64]bool)
-	s, err := NewSteering(func(_ Member, inode uint64) bool { return !closed[inode] })
+	s, err := NewSteering(func(_ InstanceKey, inode uint64) bool { return !closed[inode] })
 	apptest.Must(t, err)
 	defer s.Close()
 	first := serve(t, s, m, at)
@@ -1100,7 +1100,7 @@ func TestMake(t *testing.T) {
 			s := newSteering(t)
 			sockets := make([]*appSocket, 2)
 			for i := range sockets {
-				sockets[i] = makeSocket(t, s, Member{i, 0}, a)
+				sockets[i] = makeSocket(t, s, InstanceKey{i, 0}, a)
 			}
 			at := s.Addresses(0)
 			if len(at) != 1 || at[0].Port() == 0 || !slices.Equal(at, s.Addresses(1)) {
@@ -1118,7 +1118,7 @@ func TestMake(t *testing.T) {
 	}
 }
 
-func makeSocket(t *testing.T, s *Steering, m Member, a socket.Address) *appSocket {
+func makeSocket(t *testing.T, s *Steering, m InstanceKey, a socket.Address) *appSocket {
 	t.Helper()
 	fd, err := s.Make(m, a)
 	apptest.Must(t, err)
@@ -1139,7 +1139,7 @@ func TestMakeRefuses(t *testing.T) {
 	for _, written := range []string{held.Bound(), "udp://127.0.0.1:0", "unix:///tmp/x", "192.0.2.1:80"} {
 		a, err := socket.ParseAddress(written)
 		apptest.Must(t, err)
-		_, err = s.Make(Member{1, 0}, a)
+		_, err = s.Make(InstanceKey{1, 0}, a)
 		if inUse := (*socket.InUseError)(nil); err == nil || errors.As(err, &inUse) != (written == held.Bound()) {
 			t.Errorf("%s: %v", written, err)
 		}
@@ -1155,7 +1155,7 @@ func TestMakeRefuses(t *testing.T) {
 
 func TestSteeringTellsWhoLeft(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	old, current, last := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at), serve(t, s, Member{3, 0}, at)
+	old, current, last := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at), serve(t, s, InstanceKey{3, 0}, at)
 	_, err := s.Cutover(2)
 	apptest.Must(t, err)
 	for _, a := range []*appSocket{old, current} {
@@ -1167,7 +1167,7 @@ func TestSteeringTellsWhoLeft(t *testing.T) {
 	if connected(t, at, 0, last) == nil {
 		t.Error("nobody was selected in the place of what left")
 	}
-	apptest.Must(t, s.Listen(Member{2, 0}, current.duplicate(), 9))
+	apptest.Must(t, s.Listen(InstanceKey{2, 0}, current.duplicate(), 9))
 	_, err = s.Cutover(2)
 	apptest.Must(t, err)
 	if connected(t, at, 0, current) == nil {
@@ -1192,7 +1192,7 @@ func TestWhatOthersSawIsToldToo(t *testing.T) {
 		close(told)
 	}()
 	for generation := range 100 {
-		a := serve(t, s, Member{generation, 0}, at)
+		a := serve(t, s, InstanceKey{generation, 0}, at)
 		apptest.Must(t, unix.Shutdown(a.fd, unix.SHUT_RD))
 		s.Sockets(1)
 		if left := <-told; left.Inode != a.inode {
@@ -1207,7 +1207,7 @@ func TestSteeringCloses(t *testing.T) {
 	at := reservePort(t, "127.0.0.1")
 	before := apptest.Descriptors(t)
 	s := newSteering(t)
-	a := serve(t, s, Member{1, 0}, at)
+	a := serve(t, s, InstanceKey{1, 0}, at)
 	ended := make(chan error)
 	for range 2 {
 		go func() {
@@ -1232,7 +1232,7 @@ func TestSteeringCloses(t *testing.T) {
 
 func TestConnectionsDoNotWakeTheSteering(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	a := serve(t, s, Member{1, 0}, at)
+	a := serve(t, s, InstanceKey{1, 0}, at)
 	thread := make(chan int, 1)
 	go func() {
 		runtime.LockOSThread()

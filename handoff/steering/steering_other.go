@@ -15,12 +15,12 @@ import (
 type Steering struct{}
 
 // NewSteering returns an error.
-func NewSteering(func(Member, uint64) bool) (*Steering, error) {
+func NewSteering(func(InstanceKey, uint64) bool) (*Steering, error) {
 	return nil, errors.New("cannot steer connections: choosing the socket that gets them works only on Linux")
 }
 
 // Bind is never called: there is no Steering. The same is true of all other methods.
-func (*Steering) Bind(Member, int, []byte) (Decision, error) {
+func (*Steering) Bind(InstanceKey, int, []byte) (Decision, error) {
 	return NotSteered, errors.ErrUnsupported
 }
 
@@ -28,13 +28,13 @@ func (*Steering) Bind(Member, int, []byte) (Decision, error) {
 func NamesPort([]byte) bool { return false }
 
 // Listen is never called.
-func (*Steering) Listen(Member, int, int) error { return errors.ErrUnsupported }
+func (*Steering) Listen(InstanceKey, int, int) error { return errors.ErrUnsupported }
 
 // Make is never called.
-func (*Steering) Make(Member, socket.Address) (int, error) { return -1, errors.ErrUnsupported }
+func (*Steering) Make(InstanceKey, socket.Address) (int, error) { return -1, errors.ErrUnsupported }
 
 // Take is never called.
-func (*Steering) Take(Member, int, []byte) (int, error) { return -1, errors.ErrUnsupported }
+func (*Steering) Take(InstanceKey, int, []byte) (int, error) { return -1, errors.ErrUnsupported }
 
 // Cutover is never called.
 func (*Steering) Cutover(int) ([]string, error) { return nil, errors.ErrUnsupported }
@@ -46,12 +46,12 @@ func (*Steering) Declare(string) {}
 func (*Steering) Declared(string) bool { return false }
 
 // BindPath is never called.
-func (*Steering) BindPath(Member, int, string, uint32) (bool, error) {
+func (*Steering) BindPath(InstanceKey, int, string, uint32) (bool, error) {
 	return false, errors.ErrUnsupported
 }
 
 // TakePath is never called.
-func (*Steering) TakePath(Member, int, string) (int, error) { return -1, errors.ErrUnsupported }
+func (*Steering) TakePath(InstanceKey, int, string) (int, error) { return -1, errors.ErrUnsupported }
 
 // Awaited is never called.
 func (*Steering) Awaited(int) (bool, error) { return false, errors.ErrUnsupported }
@@ -63,26 +63,26 @@ func (*Steering) Keeps(string) bool { return false }
 func (*Steering) Accepted(int, []int) (int, error) { return 0, errors.ErrUnsupported }
 
 // Probe is never called.
-func (*Steering) Probe(uint16, Member) error { return errors.ErrUnsupported }
+func (*Steering) Probe(uint16, InstanceKey) error { return errors.ErrUnsupported }
 
 // Dial is never called.
-func (*Steering) Dial(context.Context, Member, string) (net.Conn, error) {
+func (*Steering) Dial(context.Context, InstanceKey, string) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
 // Own is never called.
-func (*Steering) Own(Member, *socket.Listener) (*socket.Listener, error) {
+func (*Steering) Own(InstanceKey, *socket.Listener) (*socket.Listener, error) {
 	return nil, errors.ErrUnsupported
 }
 
 // Fresh is never called.
-func (*Steering) Fresh(Member, []byte) (int, error) { return -1, errors.ErrUnsupported }
+func (*Steering) Fresh(InstanceKey, []byte) (int, error) { return -1, errors.ErrUnsupported }
 
 // EndProbe is never called.
 func (*Steering) EndProbe(uint16) error { return errors.ErrUnsupported }
 
 // Vacate is never called.
-func (*Steering) Vacate(Member) error { return errors.ErrUnsupported }
+func (*Steering) Vacate(InstanceKey) error { return errors.ErrUnsupported }
 
 // TurnAway is never called.
 func (*Steering) TurnAway() error { return errors.ErrUnsupported }
@@ -97,7 +97,7 @@ func (*Steering) Queues(int) []SteeredQueue { return nil }
 func (*Steering) Forget(...uint64) error { return errors.ErrUnsupported }
 
 // Retire is never called.
-func (*Steering) Retire(Member) error { return errors.ErrUnsupported }
+func (*Steering) Retire(InstanceKey) error { return errors.ErrUnsupported }
 
 // Awaits is never called.
 func (*Steering) Awaits(uint64) bool { return false }
@@ -124,7 +124,7 @@ func (*Steering) Suspend() (SteeringState, error) { return SteeringState{}, erro
 func (*Steering) Resume() {}
 
 // TakeOverSteering returns an error.
-func TakeOverSteering(SteeringState, socket.Descriptors, func(Member, uint64) bool) (*Steering, error) {
+func TakeOverSteering(SteeringState, socket.Descriptors, func(InstanceKey, uint64) bool) (*Steering, error) {
 	return nil, errors.New("cannot take over the steering: it works only on Linux")
 }
 
@@ -132,7 +132,7 @@ func TakeOverSteering(SteeringState, socket.Descriptors, func(Member, uint64) bo
 func (*Steering) Close() error { return nil }
 
 // Ready is never called.
-func (*Steering) Ready(Member) {}
+func (*Steering) Ready(InstanceKey) {}
 
 // Left always answers no.
-func (*Steering) Left(Member, int, []byte) bool { return false }
+func (*Steering) Left(InstanceKey, int, []byte) bool { return false }

@@ -43,7 +43,7 @@ type HandshakeState struct {
 
 // SeatState is one listening socket.
 type SeatState struct {
-	Member
+	InstanceKey
 	FD    int
 	Inode uint64
 	UID   int
@@ -53,7 +53,7 @@ type SeatState struct {
 
 // BindingState is a socket that was bound and does not listen yet.
 type BindingState struct {
-	Member
+	InstanceKey
 	Site  SiteState
 	Inode uint64
 	UID   int
@@ -73,7 +73,7 @@ type PathState struct {
 
 // PathSeatState is one unix socket.
 type PathSeatState struct {
-	Member
+	InstanceKey
 	FD        int
 	Inode     uint64
 	Bound     string

@@ -25,7 +25,7 @@ func (s *Steering) Suspend() (SteeringState, error) {
 		state.Paths = append(state.Paths, s.describePath(g))
 	}
 	for _, b := range s.bound {
-		state.Bound = append(state.Bound, BindingState{b.Member, b.site.describe(), b.inode, b.uid, b.asked, b.reuse, b.shut})
+		state.Bound = append(state.Bound, BindingState{b.InstanceKey, b.site.describe(), b.inode, b.uid, b.asked, b.reuse, b.shut})
 	}
 	return state, nil
 }
@@ -33,9 +33,9 @@ func (s *Steering) Suspend() (SteeringState, error) {
 // Resume goes on after Suspend, where there came no successor.
 func (s *Steering) Resume() { s.mutex.Unlock() }
 
-func (p site) describe() SiteState { return SiteState{p.at, p.v6Only, p.device} }
+func (p groupKey) describe() SiteState { return SiteState{p.at, p.v6Only, p.device} }
 
-func (p SiteState) site() site { return site{p.At, p.V6Only, p.Device} }
+func (p SiteState) site() groupKey { return groupKey{p.At, p.V6Only, p.Device} }
 
 func (g *group) describe() GroupState {
 	state := GroupState{Site: g.site.describe(), Selected: g.selected, Replaced: g.left, Counted: g.begun != nil}
@@ -43,7 +43,7 @@ func (g *group) describe() GroupState {
 		state.Begun = append(state.Begun, HandshakeState{h.local, h.remote})
 	}
 	for _, s := range g.members {
-		state.Members = append(state.Members, SeatState{s.Member, s.fd, s.inode, s.uid, s.asked, int(s.state)})
+		state.Members = append(state.Members, SeatState{s.InstanceKey, s.fd, s.inode, s.uid, s.asked, int(s.state)})
 	}
 	return state
 }
@@ -51,7 +51,7 @@ func (g *group) describe() GroupState {
 // TakeOverSteering continues a predecessor's Steering, which is suspended there. It changes nothing in the kernel, and
 // so may be closed again without harm, until another method is called, which has to wait until the predecessor has
 // ended. Probes are not taken over: who made them has gone.
-func TakeOverSteering(state SteeringState, fds socket.Descriptors, live func(m Member, inode uint64) bool) (*Steering, error) {
+func TakeOverSteering(state SteeringState, fds socket.Descriptors, live func(m InstanceKey, inode uint64) bool) (*Steering, error) {
 	s, err := NewSteering(live)
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
 	s.epoll, s.left = watch, state.Left
 	maps.Copy(s.made, state.Made)
 	for _, b := range state.Bound {
-		s.bind(&binding{b.Member, b.Site.site(), b.Inode, b.UID, b.Asked, b.Reuse, b.Shut})
+		s.bind(&binding{b.InstanceKey, b.Site.site(), b.Inode, b.UID, b.Asked, b.Reuse, b.Shut})
 	}
 	for _, g := range state.Groups {
 		if err := s.takeGroup(g, fds); err != nil {
@@ -102,7 +102,7 @@ func (s *Steering) describePath(g *pathGroup) PathState {
 }
 
 func (s *pathSeat) describe() PathSeatState {
-	return PathSeatState{s.Member, s.fd, s.inode, s.bound, s.file, s.id.Dev, s.id.Ino, s.seen.Nano(), int(s.state)}
+	return PathSeatState{s.InstanceKey, s.fd, s.inode, s.bound, s.file, s.id.Dev, s.id.Ino, s.seen.Nano(), int(s.state)}
 }
 
 func (s *Steering) takePath(state PathState, fds socket.Descriptors) error {
@@ -123,7 +123,7 @@ func (s *Steering) takePath(state PathState, fds socket.Descriptors) error {
 
 func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
 	return &pathSeat{
-		ownership: owned(s.Member, s.State), group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
+		ownership: owned(s.InstanceKey, s.State), group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
 		id: socket.File{Dev: s.Device, Ino: s.FileInode}, seen: unix.NsecToTimespec(s.Seen),
 	}
 }
@@ -142,7 +142,7 @@ func (s *Steering) takeGroup(state GroupState, fds socket.Descriptors) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.site.at, err)
 		}
-		member := &seat{ownership: owned(m.Member, m.State), fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked}
+		member := &memberSocket{ownership: owned(m.InstanceKey, m.State), fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked}
 		g.members = append(g.members, member)
 		s.enlist(g, member)
 		g.touch()
@@ -151,6 +151,6 @@ func (s *Steering) takeGroup(state GroupState, fds socket.Descriptors) error {
 }
 
 // owned leaves out who else has the socket: while that matters an upgrade is under way, and no successor begins.
-func owned(m Member, state int) ownership {
+func owned(m InstanceKey, state int) ownership {
 	return ownership{share: share{m, seatState(state)}, orphan: seatState(state) == vacant}
 }

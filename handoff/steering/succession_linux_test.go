@@ -36,7 +36,7 @@ type estate struct {
 type successor struct {
 	steering  *Steering
 	listeners []*socket.Listener
-	grant     *socket.Grant
+	grant     *socket.SocketPlan
 	strange   []int // what the test itself was given
 }
 
@@ -103,12 +103,12 @@ func (s *successor) obey(order string) string {
 		kept, err := s.steering.Cutover(generation)
 		return fmt.Sprint(kept, err)
 	case "retire":
-		return fmt.Sprint(s.steering.Retire(Member{generation, instance}))
+		return fmt.Sprint(s.steering.Retire(InstanceKey{generation, instance}))
 	case "sockets":
 		return fmt.Sprint(len(s.steering.Sockets(generation)))
 	case "wait":
 		left, err := s.steering.Wait()
-		return fmt.Sprint(left.Member, err)
+		return fmt.Sprint(left.InstanceKey, err)
 	case "revive":
 		return fmt.Sprint(s.listeners[0].Revive())
 	case "close":
@@ -156,7 +156,7 @@ func leaking() []int {
 	return fds
 }
 
-func stateOf(s *Steering, g *socket.Grant, listeners ...*socket.Listener) (e estate, err error) {
+func stateOf(s *Steering, g *socket.SocketPlan, listeners ...*socket.Listener) (e estate, err error) {
 	if s != nil {
 		state, err := s.Suspend()
 		if err != nil {
@@ -184,13 +184,13 @@ func (e estate) variable() string {
 }
 
 // startSuccessor hands over to another process. Nothing of what was handed over may be used here until it has ended.
-func startSuccessor(t *testing.T, s *Steering, g *socket.Grant, listeners ...*socket.Listener) *apptest.App {
+func startSuccessor(t *testing.T, s *Steering, g *socket.SocketPlan, listeners ...*socket.Listener) *apptest.App {
 	t.Helper()
 	return startSuccessorAfter(t, func() {}, s, g, listeners...)
 }
 
 // startSuccessorAfter is for what happens when nobody looks.
-func startSuccessorAfter(t *testing.T, happens func(), s *Steering, g *socket.Grant, listeners ...*socket.Listener) *apptest.App {
+func startSuccessorAfter(t *testing.T, happens func(), s *Steering, g *socket.SocketPlan, listeners ...*socket.Listener) *apptest.App {
 	t.Helper()
 	e, err := stateOf(s, g, listeners...)
 	apptest.Must(t, err)
@@ -222,7 +222,7 @@ func TestSteeringIsTakenOver(t *testing.T) {
 	for name, again := range ways {
 		t.Run(name, func(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, "127.0.0.1")
-			old, new := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+			old, new := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
 			a := startSuccessor(t, s, nil)
 			again(t, a)
 			if connected(t, at, 0, old, new) != old {
@@ -248,7 +248,7 @@ func TestSuccessorLearnsWhatWasShutDownDuringTheHandover(t *testing.T) {
 			t.Run(fmt.Sprint(name, order), func(t *testing.T) {
 				s, at := newSteering(t), reservePort(t, "127.0.0.1")
 				var sockets []*appSocket
-				for _, m := range []Member{{1, 0}, {1, 1}, {1, 2}, {2, 0}} {
+				for _, m := range []InstanceKey{{1, 0}, {1, 1}, {1, 2}, {2, 0}} {
 					sockets = append(sockets, serve(t, s, m, at))
 				}
 				a := startSuccessorAfter(t, func() {
@@ -275,7 +275,7 @@ func TestSuccessorLearnsWhatWasShutDownDuringTheHandover(t *testing.T) {
 
 func TestSteeringGoesOnWithoutASuccessor(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	old, new := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+	old, new := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
 	a := startSuccessor(t, s, nil)
 	third := newAppSocket(t, unix.AF_INET)
 	apptest.Must(t, unix.Shutdown(old.fd, unix.SHUT_RDWR))
@@ -288,18 +288,18 @@ func TestSteeringGoesOnWithoutASuccessor(t *testing.T) {
 	if connected(t, at, 0, new) != new {
 		t.Fatal("nothing came")
 	}
-	if _, err := third.bind(s, Member{3, 0}, at); err != nil {
+	if _, err := third.bind(s, InstanceKey{3, 0}, at); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := s.Wait(); err != nil || left.Member != (Member{1, 0}) {
+	if left, err := s.Wait(); err != nil || left.InstanceKey != (InstanceKey{1, 0}) {
 		t.Fatal(left, err)
 	}
 }
 
 func TestProbesAreNotTakenOver(t *testing.T) {
 	s, at, from := newSteering(t), reservePort(t, "127.0.0.1"), reservePort(t, "127.0.0.1").Port()
-	old, new := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
-	apptest.Must(t, s.Probe(from, Member{2, 0}))
+	old, new := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
+	apptest.Must(t, s.Probe(from, InstanceKey{2, 0}))
 	a := startSuccessor(t, s, nil)
 	expect(t, a, "retire 9 0", "<nil>")
 	if connected(t, at, from, old, new) != old {
@@ -310,11 +310,11 @@ func TestProbesAreNotTakenOver(t *testing.T) {
 func TestHandshakesAndBindingsTravel(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	bound := newAppSocket(t, unix.AF_INET)
-	if _, err := bound.bind(s, Member{1, 0}, at); err != nil {
+	if _, err := bound.bind(s, InstanceKey{1, 0}, at); err != nil {
 		t.Fatal(err)
 	}
 	other := reservePort(t, "127.0.0.1")
-	serve(t, s, Member{1, 0}, other)
+	serve(t, s, InstanceKey{1, 0}, other)
 	begun := handshake{other.Addr(), netip.MustParseAddrPort("192.0.2.1:7")}
 	for _, g := range s.groups {
 		g.begun = map[handshake]bool{begun: true}
@@ -334,7 +334,7 @@ func TestHandshakesAndBindingsTravel(t *testing.T) {
 	heir, err := TakeOverSteering(read, fds, nil)
 	apptest.Must(t, err)
 	defer heir.Close()
-	apptest.Must(t, heir.Listen(Member{1, 0}, bound.duplicate(), 8))
+	apptest.Must(t, heir.Listen(InstanceKey{1, 0}, bound.duplicate(), 8))
 	for _, g := range heir.groups {
 		if g.site.at == other && !maps.Equal(g.begun, map[handshake]bool{begun: true}) {
 			t.Errorf("%v", g.begun)
@@ -353,7 +353,7 @@ func TestListenersAreTakenOver(t *testing.T) {
 			r, w, err := os.Pipe()
 			apptest.Must(t, err)
 			defer r.Close()
-			grant := &socket.Grant{Stdin: -1, Predecessor: w}
+			grant := &socket.SocketPlan{Stdin: -1, Predecessor: w}
 			a := startSuccessor(t, nil, grant, unixListener, tcp)
 			apptest.Must(t, grant.Close())
 			again(t, a)
@@ -398,7 +398,7 @@ func TestWhatHasNotComeCannotBeTakenOver(t *testing.T) {
 	if fd, err := (socket.Descriptors{}).Take(-1); fd != -1 || err != nil {
 		t.Error("no descriptor has to be none")
 	}
-	if s := (&socket.Grant{}).State(); s.Predecessor != -1 {
+	if s := (&socket.SocketPlan{}).State(); s.Predecessor != -1 {
 		t.Error(s)
 	}
 }

@@ -30,7 +30,7 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1", "0.0.0.0", "::"} {
 		t.Run(host, func(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, host)
-			old, current := serve(t, s, Member{1, 0}, at), serve(t, s, Member{2, 0}, at)
+			old, current := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
 			_, err := s.Cutover(2)
 			apptest.Must(t, err)
 			waiting := connect(t, at, 0)
@@ -43,7 +43,7 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 				unix.Close(fd)
 			}
 			awaitQueued(t, s, 2, 0)
-			late2 := serve(t, s, Member{2, 1}, at) // an instance that was about to start
+			late2 := serve(t, s, InstanceKey{2, 1}, at) // an instance that was about to start
 			apptest.Must(t, s.LetGo(2))
 			if addresses := s.Addresses(2); len(addresses) != 1 || addresses[0] != at {
 				t.Errorf("the addresses of what was let go: %v", addresses)
@@ -54,7 +54,7 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 				}
 				a.close()
 			}
-			apptest.Must(t, s.Retire(Member{1, 0}))
+			apptest.Must(t, s.Retire(InstanceKey{1, 0}))
 			if err := <-late; !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("who came late: %v", err)
 			}
@@ -78,7 +78,7 @@ func awaitQueued(t *testing.T, s *Steering, generation, want int) {
 
 func TestTurnedAwayPathIsRemoved(t *testing.T) {
 	s, at := newPathSteering(t)
-	a := servePath(t, s, Member{1, 0}, at)
+	a := servePath(t, s, InstanceKey{1, 0}, at)
 	waiting, err := net.Dial("unix", at)
 	apptest.Must(t, err)
 	defer waiting.Close()
@@ -98,13 +98,13 @@ func TestTurnedAwayPathIsRemoved(t *testing.T) {
 	if !s.Keeps(at) {
 		t.Error("the app would be told that there is nothing to remove")
 	}
-	apptest.Must(t, s.Retire(Member{1, 0}))
+	apptest.Must(t, s.Retire(InstanceKey{1, 0}))
 }
 
 // What somebody else has put at the path stays.
 func TestTurningAwayRemovesNothingOfOthers(t *testing.T) {
 	s, at := newPathSteering(t)
-	servePath(t, s, Member{1, 0}, at)
+	servePath(t, s, InstanceKey{1, 0}, at)
 	apptest.Must(t, os.Remove(at))
 	apptest.Must(t, os.WriteFile(at, nil, 0o600))
 	apptest.Must(t, s.TurnAway())

@@ -37,7 +37,7 @@ func (s *Steering) declared(path string) *pathGroup {
 // BindPath is Bind for a path, as an absolute one: if the answer is true, the socket was bound beside it, with the mode
 // that the umask leaves, and the app's bind is to be answered with success. Else a unix.Errno in the error is to be the
 // answer, and without one bind is to go on.
-func (s *Steering) BindPath(m Member, fd int, path string, umask uint32) (bool, error) {
+func (s *Steering) BindPath(m InstanceKey, fd int, path string, umask uint32) (bool, error) {
 	if may, err := mayListen(fd); err != nil || !may {
 		return false, err
 	}
@@ -95,7 +95,7 @@ func mayListen(fd int) (bool, error) {
 }
 
 // pathTaken is what taken is for addresses. Of a bind that went on, the kernel knows whether it was good.
-func (s *Steering) pathTaken(m Member, path string, inode uint64) bool {
+func (s *Steering) pathTaken(m InstanceKey, path string, inode uint64) bool {
 	rivals := s.pathRivals(m, path, inode)
 	if slices.ContainsFunc(rivals, func(inode uint64) bool { return s.live(m, inode) }) {
 		return true
@@ -106,7 +106,7 @@ func (s *Steering) pathTaken(m Member, path string, inode uint64) bool {
 	return false
 }
 
-func (s *Steering) pathRivals(m Member, path string, inode uint64) []uint64 {
+func (s *Steering) pathRivals(m InstanceKey, path string, inode uint64) []uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	var rivals []uint64
@@ -155,7 +155,7 @@ func (s *Steering) Keeps(path string) bool {
 }
 
 // TakePath is Take for a path.
-func (s *Steering) TakePath(m Member, fd int, path string) (int, error) {
+func (s *Steering) TakePath(m InstanceKey, fd int, path string) (int, error) {
 	if may, err := mayListen(fd); err != nil || !may {
 		return -1, nil // BindPath tells why
 	}
@@ -179,7 +179,7 @@ func (s *Steering) TakePath(m Member, fd int, path string) (int, error) {
 }
 
 // vacateClosedPath is what vacateClosed is for addresses.
-func (s *Steering) vacateClosedPath(m Member, path string) {
+func (s *Steering) vacateClosedPath(m InstanceKey, path string) {
 	closed := slices.DeleteFunc(s.ownPaths(m, path), func(inode uint64) bool { return s.live(m, inode) })
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -187,7 +187,7 @@ func (s *Steering) vacateClosedPath(m Member, path string) {
 }
 
 // ownPaths are the member's sockets there that listen, one that it was given and has not used included.
-func (s *Steering) ownPaths(m Member, path string) []uint64 {
+func (s *Steering) ownPaths(m InstanceKey, path string) []uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	g := s.declared(path)
@@ -205,7 +205,7 @@ func (s *Steering) ownPaths(m Member, path string) []uint64 {
 }
 
 // listenPath is listen for a socket that was bound to a path. It owns fd.
-func (s *Steering) listenPath(seat *pathSeat, m Member, fd, backlog int) error {
+func (s *Steering) listenPath(seat *pathSeat, m InstanceKey, fd, backlog int) error {
 	if !seat.claim(fd) {
 		return errors.Join(ErrNotSteered, unix.Close(fd))
 	}
@@ -254,7 +254,7 @@ func (s *Steering) sweepPaths() error {
 	return errors.Join(errs...)
 }
 
-func (s *Steering) leavePaths(m Member, state seatState) {
+func (s *Steering) leavePaths(m InstanceKey, state seatState) {
 	for _, seat := range s.pathSeats() {
 		switch {
 		case !seat.heldBy(m):

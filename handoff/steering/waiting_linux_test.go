@@ -20,7 +20,7 @@ type rollout struct {
 	instances int // of each generation
 	selected  int
 	candidate int // 0 for none
-	started   map[Member]*instance
+	started   map[InstanceKey]*instance
 	clients   []net.Conn
 	deeds     []string
 }
@@ -35,7 +35,7 @@ func (r *rollout) did(format string, args ...any) {
 }
 
 // start has an instance bind, and listen at once or later.
-func (r *rollout) start(m Member) {
+func (r *rollout) start(m InstanceKey) {
 	if i := r.started[m]; i != nil {
 		r.listen(m)
 		return
@@ -49,7 +49,7 @@ func (r *rollout) start(m Member) {
 	r.started[m] = &instance{r.q.bind(m), false}
 }
 
-func (r *rollout) listen(m Member) {
+func (r *rollout) listen(m InstanceKey) {
 	if i := r.started[m]; !i.listening {
 		r.did("%v listens", m)
 		apptest.Must(r.T, r.q.s.Listen(m, i.duplicate(), 64))
@@ -57,7 +57,7 @@ func (r *rollout) listen(m Member) {
 	}
 }
 
-func (r *rollout) crash(m Member) {
+func (r *rollout) crash(m InstanceKey) {
 	if i := r.started[m]; i != nil {
 		r.did("%v crashes", m)
 		i.close()
@@ -66,7 +66,7 @@ func (r *rollout) crash(m Member) {
 	}
 }
 
-func (r *rollout) ready(m Member) {
+func (r *rollout) ready(m InstanceKey) {
 	if i := r.started[m]; i != nil && i.listening {
 		r.did("%v is ready", m)
 		r.q.s.Ready(m)
@@ -80,19 +80,19 @@ func (r *rollout) fail() {
 	r.candidate = 0
 }
 
-func (r *rollout) end(generation int, leave func(Member)) {
+func (r *rollout) end(generation int, leave func(InstanceKey)) {
 	for slot := range r.instances {
-		leave(Member{generation, slot})
+		leave(InstanceKey{generation, slot})
 	}
 	for slot := range r.instances {
-		apptest.Must(r.T, r.q.s.Retire(Member{generation, slot}))
+		apptest.Must(r.T, r.q.s.Retire(InstanceKey{generation, slot}))
 	}
 }
 
 // promote has the candidate serve, and then the generation before end, as soon as it has accepted who waits there.
 func (r *rollout) promote() {
 	for slot := range r.instances {
-		for _, m := range []Member{{r.selected, slot}, {r.candidate, slot}} {
+		for _, m := range []InstanceKey{{r.selected, slot}, {r.candidate, slot}} {
 			r.start(m)
 			r.listen(m)
 		}
@@ -102,7 +102,7 @@ func (r *rollout) promote() {
 		r.Fatalf("kept %v, %v after %q", kept, err, r.deeds)
 	}
 	for slot := range r.instances {
-		r.ready(Member{r.candidate, slot})
+		r.ready(InstanceKey{r.candidate, slot})
 	}
 	replaced := r.selected
 	r.selected, r.candidate = r.candidate, 0
@@ -129,7 +129,7 @@ func (r *rollout) answer() {
 }
 
 func (r *rollout) act() {
-	current := Member{r.selected, r.IntN(r.instances)}
+	current := InstanceKey{r.selected, r.IntN(r.instances)}
 	switch deed := r.IntN(12); {
 	case deed < 2:
 		r.crash(current)
@@ -141,7 +141,7 @@ func (r *rollout) act() {
 		if r.candidate == 0 {
 			r.candidate = r.selected + 1 + r.IntN(2)
 		}
-		r.start(Member{r.candidate, r.IntN(r.instances)})
+		r.start(InstanceKey{r.candidate, r.IntN(r.instances)})
 	case deed == 8 && r.candidate > 0:
 		r.fail()
 	case deed == 9 && r.candidate > 0:
@@ -158,9 +158,9 @@ func (r *rollout) settle() {
 		r.fail()
 	}
 	for slot := range r.instances {
-		r.start(Member{r.selected, slot})
-		r.listen(Member{r.selected, slot})
-		r.ready(Member{r.selected, slot})
+		r.start(InstanceKey{r.selected, slot})
+		r.listen(InstanceKey{r.selected, slot})
+		r.ready(InstanceKey{r.selected, slot})
 	}
 	for n, client := range r.clients {
 		r.check(n, client)
@@ -191,7 +191,7 @@ func (r *rollout) check(n int, client net.Conn) {
 // A candidate that fails leaves who waits to the generation before, also where that has got its socket from another.
 func TestFailedUpgradeAfterAnotherLeavesWhoWaits(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
-		third := Member{3, 0}
+		third := InstanceKey{3, 0}
 		q.crash(t, first, q.serve(first))
 		current := q.serve(second)
 		_, err := q.s.Cutover(2)
@@ -223,7 +223,7 @@ func TestASecondCrashLeavesWhoWaitsToTheRestart(t *testing.T) {
 // Where other instances live, too, one that is started again shares what it has left with the candidate that has got it.
 func TestFailedUpgradeLeavesWhoWaitsToTheRestartBesideOthers(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
-		crashes, lives := q.serve(first), q.serve(Member{1, 1})
+		crashes, lives := q.serve(first), q.serve(InstanceKey{1, 1})
 		q.waiting(t, 20)
 		q.crash(t, first, crashes)
 		candidate := q.serve(second)
@@ -238,12 +238,12 @@ func TestFailedUpgradeLeavesWhoWaitsToTheRestartBesideOthers(t *testing.T) {
 func TestWhoeverWaitsIsAnswered(t *testing.T) {
 	chance := randomly(t)
 	eachQueue(t, func(t *testing.T, q queueOf) {
-		r := &rollout{T: t, Rand: chance, q: q, instances: 1 + chance.IntN(3), selected: 1, started: map[Member]*instance{}}
+		r := &rollout{T: t, Rand: chance, q: q, instances: 1 + chance.IntN(3), selected: 1, started: map[InstanceKey]*instance{}}
 		for range 8 {
 			r.deeds, r.clients = nil, nil
 			for slot := range r.instances {
-				r.start(Member{r.selected, slot})
-				r.listen(Member{r.selected, slot})
+				r.start(InstanceKey{r.selected, slot})
+				r.listen(InstanceKey{r.selected, slot})
 			}
 			for n := range 30 {
 				r.act()

@@ -155,7 +155,7 @@ func (b bench) shim() error {
 	if err != nil {
 		return err
 	}
-	errand := shim.Errand{Path: path, Umask: -1, Report: 3, Capture: -1}
+	errand := shim.Spec{Path: path, Umask: -1, Report: 3, Capture: -1}
 	var bare, through series
 	for range shimRounds {
 		took, err := runOnce(path, "true")

@@ -18,7 +18,7 @@ type examination struct {
 	limit    time.Duration // of each patient's life
 	place    place
 	identity *childproc.Identity
-	family   *childproc.Family
+	family   *childproc.Reaper
 	findings []Finding
 }
 
@@ -66,7 +66,7 @@ func pidfd() Finding {
 func (e *examination) prepare() bool {
 	f := Finding{Mechanism: "orphans", State: OK, serves: holding, Means: "grace adopts and reaps the processes that an app leaves behind (subreaper)"}
 	var err error
-	if e.family, err = childproc.NewFamily(); err != nil {
+	if e.family, err = childproc.NewReaper(); err != nil {
 		f.State, f.Means = Missing, err.Error()
 		f.Do = "use Linux 3.4 or newer; in a container, allow prctl in its seccomp profile"
 	}

@@ -51,7 +51,7 @@ func deny(calls []uintptr) error {
 const atOnce = "GORACE=atexit_sleep_ms=0"
 
 // examine runs a doctor in a process of its own, with change made to it.
-func examine(t *testing.T, e errand, change func(*exec.Cmd)) doctor.Report {
+func examine(t *testing.T, e task, change func(*exec.Cmd)) doctor.Report {
 	t.Helper()
 	text, err := json.Marshal(e)
 	if err != nil {
@@ -142,7 +142,7 @@ var anyState = map[string]bool{"tcp_migrate_req": true, "service manager": true,
 
 func TestRoot(t *testing.T) {
 	requirement.Check(t, "root", mayBeOthers())
-	r := examine(t, errand{Options: options()}, asItIs)
+	r := examine(t, task{Options: options()}, asItIs)
 	checkStates(t, r, map[string]doctor.State{
 		"kernel": doctor.OK, "pidfd": doctor.OK, "orphans": doctor.OK, "starting an app": doctor.OK, "held listeners": doctor.OK,
 		"readiness by looking": doctor.OK, "counting connections": doctor.OK, "NOTIFY_SOCKET": doctor.OK, "ports below 1024": doctor.OK,
@@ -155,13 +155,13 @@ func TestRoot(t *testing.T) {
 
 func TestOtherRights(t *testing.T) {
 	requirement.Check(t, "root", mayBeOthers())
-	user := func(name string) errand {
-		e := errand{Options: options()}
+	user := func(name string) task {
+		e := task{Options: options()}
 		e.Options.User = name
 		return e
 	}
 	for name, c := range map[string]struct {
-		errand         errand
+		task           task
 		change         func(*exec.Cmd)
 		want           map[string]doctor.State
 		held, captured doctor.State
@@ -187,7 +187,7 @@ func TestOtherRights(t *testing.T) {
 		}, doctor.Missing, doctor.Missing},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := examine(t, c.errand, c.change)
+			r := examine(t, c.task, c.change)
 			checkStates(t, r, c.want)
 			if r.Held != c.held || r.Captured != c.captured {
 				t.Errorf("held listeners: %s, capture: %s; want %s and %s", r.Held, r.Captured, c.held, c.captured)
@@ -224,7 +224,7 @@ func TestSeccompProfiles(t *testing.T) {
 		"sendto":            {unix.SYS_SENDTO, "counting connections", doctor.Limited, doctor.OK, doctor.Missing},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := examine(t, errand{Options: options(), Deny: []uintptr{c.denied}}, asItIs)
+			r := examine(t, task{Options: options(), Deny: []uintptr{c.denied}}, asItIs)
 			i := slices.IndexFunc(r.Findings, func(f doctor.Finding) bool { return f.Mechanism == c.mechanism })
 			if i < 0 || r.Findings[i].State != c.state {
 				t.Errorf("%s is not %s: %+v", c.mechanism, c.state, r.Findings)
@@ -239,7 +239,7 @@ func TestSeccompProfiles(t *testing.T) {
 // A grace around this one has the seccomp listener.
 func TestNested(t *testing.T) {
 	requirement.Check(t, "root", mayBeOthers())
-	text, err := json.Marshal(errand{Options: options()})
+	text, err := json.Marshal(task{Options: options()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestNested(t *testing.T) {
 
 func runCaptured(t *testing.T, path string, args ...string) []byte {
 	t.Helper()
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 func TestDeafPatient(t *testing.T) {
 	e := &examination{limit: 100 * time.Millisecond, options: Options{Patient: []string{"patient of a test", "deaf"}}}
 	var err error
-	if e.family, err = childproc.NewFamily(); err != nil {
+	if e.family, err = childproc.NewReaper(); err != nil {
 		t.Fatal(err)
 	}
 	if e.hold() {

@@ -103,9 +103,9 @@ var errNotSeen = errors.New("the app waits on its socket, but grace does not see
 
 // lookFor waits until the process is seen waiting on the socket.
 func lookFor(pid int, inode uint64) error {
-	lookout := childproc.NewLookout([]uint64{inode})
+	detector := childproc.NewWaitDetector([]uint64{inode})
 	for until := time.Now().Add(limit); time.Now().Before(until); time.Sleep(time.Millisecond) {
-		seen, err := lookout.Look([]int{pid})
+		seen, err := detector.Look([]int{pid})
 		if err != nil || seen[0] {
 			return err
 		}

@@ -40,14 +40,14 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// errand is what a doctor elsewhere is told.
-type errand struct {
+// task is what a doctor elsewhere is told.
+type task struct {
 	Options doctor.Options
 	Deny    []uintptr // system calls that are to fail with EPERM
 }
 
 func examineAs(text string) error {
-	var e errand
+	var e task
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
 		return err
 	}

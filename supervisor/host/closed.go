@@ -7,11 +7,11 @@ import "time"
 // one process to another is nobody's for a moment, and a look can miss who has one. So
 // nobody has to have it for some time.
 type closedSockets struct {
-	apps  *Apps
+	apps  *Host
 	since map[uint64]time.Time // by inode
 }
 
-func newClosedSockets(a *Apps) *closedSockets {
+func newClosedSockets(a *Host) *closedSockets {
 	return &closedSockets{apps: a, since: map[uint64]time.Time{}}
 }
 
@@ -46,7 +46,7 @@ const (
 
 // forgetClosed ends with the answers to the app. An app that binds may have closed what it
 // had before.
-func (c *captor) forgetClosed(ended <-chan struct{}) {
+func (c *captureHandler) forgetClosed(ended <-chan struct{}) {
 	closed := newClosedSockets(c.apps)
 	for {
 		select {
@@ -65,10 +65,10 @@ func (c *captor) forgetClosed(ended <-chan struct{}) {
 	}
 }
 
-func (c *captor) sockets() []uint64 {
+func (c *captureHandler) sockets() []uint64 {
 	var inodes []uint64
 	for _, s := range c.apps.Steering.Sockets(c.member.Generation) {
-		if s.Member == c.member {
+		if s.InstanceKey == c.member {
 			inodes = append(inodes, s.Inode)
 		}
 	}

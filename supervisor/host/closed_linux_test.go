@@ -28,7 +28,7 @@ func TestOneLookDoesNotTakeASocketForClosed(t *testing.T) {
 		looks []bool
 		want  bool
 	}{{[]bool{false}, true}, {[]bool{true, false}, true}, {[]bool{true, true}, false}} {
-		if got := Live(looks(test.looks...))(steering.Member{}, 1); got != test.want {
+		if got := Live(looks(test.looks...))(steering.InstanceKey{}, 1); got != test.want {
 			t.Errorf("after %v it is live: %v", test.looks, got)
 		}
 	}
@@ -49,7 +49,7 @@ func TestClosedSocketsAreForgottenAfterSomeTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			steering, inode := steeringOfOne(t)
-			closed := newClosedSockets(&Apps{Steering: steering, Unowned: looks(test.looks...)})
+			closed := newClosedSockets(&Host{Steering: steering, Unowned: looks(test.looks...)})
 			more := false
 			for range test.looks {
 				more = closed.forget([]uint64{inode}, test.after)
@@ -70,7 +70,7 @@ func steeringOfOne(t *testing.T) (*steering.Steering, uint64) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	fd, err := s.Make(steering.Member{Generation: 1}, address)
+	fd, err := s.Make(steering.InstanceKey{Generation: 1}, address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,12 +54,12 @@ func origin() string {
 }
 
 // Notice is what there is to do where nothing depends on the work.
-func (a *Apps) Notice(text string) func(why string) {
+func (a *Host) Notice(text string) func(why string) {
 	return func(why string) { a.Post(machine.Noticed{Text: text, Why: why}) }
 }
 
 // kill ends what was started of an instance that never came to be one.
-func (a *App) kill() error {
+func (a *InstanceProcess) kill() error {
 	var errs []error
 	for _, p := range a.processes {
 		errs = append(errs, p.SignalGroup(syscall.SIGKILL))
@@ -71,7 +71,7 @@ func (a *App) kill() error {
 
 // loseSight is for a process that cannot be watched any more: it is ended, as grace
 // would never learn of its end.
-func (a *Apps) loseSight(app *App, p *childproc.Process, why string) {
+func (a *Host) loseSight(app *InstanceProcess, p *childproc.Process, why string) {
 	a.Post(machine.Noticed{Text: fmt.Sprintf("cannot watch instance %d, killing it", app.start.Instance), Why: why})
 	if err := p.SignalGroup(syscall.SIGKILL); err != nil {
 		a.Post(machine.Noticed{Text: fmt.Sprintf("cannot kill instance %d", app.start.Instance), Why: err.Error()})

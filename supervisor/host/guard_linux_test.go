@@ -69,12 +69,12 @@ func obey(words []string) {
 // capturedApp is a process that does with sockets what it is told.
 type capturedApp struct {
 	t *testing.T
-	*App
+	*InstanceProcess
 	in  *os.File
 	out *bufio.Reader
 }
 
-func startCaptured(t *testing.T, a *Apps, m steering.Member) *capturedApp {
+func startCaptured(t *testing.T, a *Host, m steering.InstanceKey) *capturedApp {
 	t.Helper()
 	theirIn, in, err := os.Pipe()
 	if err != nil {
@@ -85,8 +85,8 @@ func startCaptured(t *testing.T, a *Apps, m steering.Member) *capturedApp {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &capturedApp{t, &App{start: machine.Start{Generation: m.Generation, Slot: m.Instance}, ctx: ctx, cancel: cancel}, in, bufio.NewReader(out)}
-	err = a.launch(c.App, childproc.Spec{
+	c := &capturedApp{t, &InstanceProcess{start: machine.Start{Generation: m.Generation, Slot: m.Instance}, ctx: ctx, cancel: cancel}, in, bufio.NewReader(out)}
+	err = a.launch(c.InstanceProcess, childproc.Spec{
 		Path: "/proc/self/exe", Args: []string{"app"}, Env: append(childEnv(), roleVariable+"=sockets"),
 		Stdin: int(theirIn.Fd()), Stdout: int(theirOut.Fd()), Stderr: 2, Umask: -1, Capture: true, NoNewPrivs: capture.NeedsNoNewPrivs(),
 	})
@@ -135,13 +135,13 @@ func (c *capturedApp) do(format string, args ...any) (int, syscall.Errno) {
 	return fd, syscall.Errno(errno)
 }
 
-func capturing(t *testing.T, steering *steering.Steering, post func(machine.Event)) *Apps {
+func capturing(t *testing.T, steering *steering.Steering, post func(machine.Event)) *Host {
 	t.Helper()
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Apps{Family: family, Steering: steering, Post: post}
+	return &Host{Family: family, Steering: steering, Post: post}
 }
 
 // What goes wrong in grace while it works for one app ends that app's capture: its calls
@@ -149,7 +149,7 @@ func capturing(t *testing.T, steering *steering.Steering, post func(machine.Even
 func TestPanicEndsTheCaptureOfOneApp(t *testing.T) {
 	told := make(chan machine.Event, 10)
 	broken := capturing(t, nil, func(ev machine.Event) { told <- ev }) // without a steering no bind can be answered
-	c := startCaptured(t, broken, steering.Member{Generation: 1})
+	c := startCaptured(t, broken, steering.InstanceKey{Generation: 1})
 	fd, _ := c.do("socket")
 	port := freeport.Address(t)[len("127.0.0.1:"):]
 	for range 2 { // the call that breaks it, and those that follow

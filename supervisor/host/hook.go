@@ -31,28 +31,28 @@ const (
 // and with its environment.
 type Hooks struct {
 	commands []Hook
-	launch   *Launch
-	family   *childproc.Family
+	launch   *LaunchSpec
+	family   *childproc.Reaper
 	Name     string
 	post     func(machine.Event)
-	waiting  chan occasion
+	waiting  chan hookRun
 	Open     atomic.Int64  // that have not ended
 	idle     chan struct{} // gets one when the last of them has
 	cancel   context.CancelFunc
 	ended    chan struct{}
 }
 
-// occasion is one run of a hook.
-type occasion struct {
+// hookRun is one run of a hook.
+type hookRun struct {
 	hook Hook
 	env  []string
 }
 
-func NewHooks(o Options, name string, l *Launch, family *childproc.Family, post func(machine.Event)) *Hooks {
+func NewHooks(o Options, name string, l *LaunchSpec, family *childproc.Reaper, post func(machine.Event)) *Hooks {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &Hooks{
 		commands: o.Hooks, launch: l, family: family, Name: name, post: post,
-		waiting: make(chan occasion, hooksWaiting), idle: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{}),
+		waiting: make(chan hookRun, hooksWaiting), idle: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{}),
 	}
 	go h.run(ctx)
 	return h
@@ -73,7 +73,7 @@ func (h *Hooks) Run(f HookFacts) {
 		}
 		h.Open.Add(1)
 		select {
-		case h.waiting <- occasion{hook, h.environment(f)}:
+		case h.waiting <- hookRun{hook, h.environment(f)}:
 		default:
 			h.leave()
 			go h.post(machine.Noticed{Text: fmt.Sprintf("hook skipped: --on %s", hook.On), Why: fmt.Sprintf("%d hooks are waiting to run already", hooksWaiting)})
@@ -142,7 +142,7 @@ func (h *Hooks) leave() {
 	}
 }
 
-func (h *Hooks) runOne(ctx context.Context, o occasion) error {
+func (h *Hooks) runOne(ctx context.Context, o hookRun) error {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	spec := h.launch.shell(o.hook.Command)

@@ -18,7 +18,7 @@ func testHooks(t *testing.T, list ...Hook) (h *Hooks, said chan machine.Event, d
 	if err != nil {
 		t.Fatal(err)
 	}
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}

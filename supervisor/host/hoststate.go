@@ -20,9 +20,9 @@ type HostState struct {
 	Listeners    []socket.ListenerState
 	Metrics      *socket.ListenerState
 	Steering     *steering.SteeringState
-	Launches     map[int]LaunchState // by generation
-	Programs     map[int]int         // descriptors of executables, by generation, of ended ones too
-	Apps         []AppState
+	Launches     map[int]LaunchSpecState // by generation
+	Programs     map[int]int             // descriptors of executables, by generation, of ended ones too
+	Apps         []InstanceProcessState
 	Runtime      string
 	RuntimeLock  int // 0 if it has none
 	Control      *ControlState
@@ -35,7 +35,7 @@ type ControlState struct {
 	Listener, Lock int
 }
 
-type LaunchState struct {
+type LaunchSpecState struct {
 	Path, Real string
 	File       machine.File
 	Args       []string
@@ -46,16 +46,16 @@ type LaunchState struct {
 	Umask      int
 }
 
-func (l *Launch) State() LaunchState {
-	return LaunchState{l.Path, l.real, l.file, l.args, l.dir, l.Env, l.fromFile, l.Identity, l.umask}
+func (l *LaunchSpec) State() LaunchSpecState {
+	return LaunchSpecState{l.Path, l.real, l.file, l.args, l.dir, l.Env, l.fromFile, l.Identity, l.umask}
 }
 
-func (s LaunchState) Launch() *Launch {
-	return &Launch{Path: s.Path, real: s.Real, file: s.File, args: s.Args, dir: s.Dir, Env: s.Env, fromFile: s.FromFile, Identity: s.Identity, umask: s.Umask}
+func (s LaunchSpecState) Launch() *LaunchSpec {
+	return &LaunchSpec{Path: s.Path, real: s.Real, file: s.File, args: s.Args, dir: s.Dir, Env: s.Env, fromFile: s.FromFile, Identity: s.Identity, umask: s.Umask}
 }
 
-// AppState is one instance with its processes.
-type AppState struct {
+// InstanceProcessState is one instance with its processes.
+type InstanceProcessState struct {
 	Generation, Instance, Slot int
 	MustNotify                 bool
 	Predecessor                int
@@ -71,10 +71,10 @@ type AppState struct {
 }
 
 // State describes an app that is suspended.
-func (a *App) State() (AppState, error) {
-	s := AppState{
+func (a *InstanceProcess) State() (InstanceProcessState, error) {
+	s := InstanceProcessState{
 		Generation: a.start.Generation, Instance: a.start.Instance, Slot: a.start.Slot,
-		MustNotify: a.start.MustNotify, Predecessor: a.start.Predecessor, Strange: a.ear.strange,
+		MustNotify: a.start.MustNotify, Predecessor: a.start.Predecessor, Strange: a.ear.notOurChild,
 		Main: a.main().State(), Calls: -1, Predecessors: a.grant.State(),
 		Mains: a.ear.mains, Told: a.ear.told, Said: a.ear.said,
 	}
@@ -82,7 +82,7 @@ func (a *App) State() (AppState, error) {
 		s.Launchers = append(s.Launchers, p.State())
 	}
 	if a.calls != nil {
-		s.Calls, s.Fresh = a.calls.FD(), a.captor.fresh
+		s.Calls, s.Fresh = a.calls.FD(), a.captureHandler.fresh
 	}
 	var err error
 	s.Notify, err = a.notify.State()
@@ -126,9 +126,9 @@ func (s HostState) Files() []int {
 }
 
 // TakeOver makes the app of a state. Nothing of it is begun before carryOn.
-func (a *Apps) TakeOver(s AppState, before int, strange bool, files socket.Descriptors) (err error) {
+func (a *Host) TakeOver(s InstanceProcessState, before int, strange bool, files socket.Descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	app := &App{
+	app := &InstanceProcess{
 		start: machine.Start{Generation: s.Generation, Instance: s.Instance, Slot: s.Slot, MustNotify: s.MustNotify, Predecessor: s.Predecessor},
 		ctx:   ctx, cancel: cancel,
 	}
@@ -146,8 +146,8 @@ func (a *Apps) TakeOver(s AppState, before int, strange bool, files socket.Descr
 	if app.notify, err = childproc.TakeOverNotify(s.Notify, files); err != nil {
 		return err
 	}
-	app.ear = newEar(a, s.Instance, app.notify, s.Main.PID)
-	app.ear.mains, app.ear.told, app.ear.before, app.ear.strange = s.Mains, s.Told, before, s.Strange || strange
+	app.ear = newNotifyReader(a, s.Instance, app.notify, s.Main.PID)
+	app.ear.mains, app.ear.told, app.ear.before, app.ear.notOurChild = s.Mains, s.Told, before, s.Strange || strange
 	if s.Said {
 		app.ear.said = true
 		close(app.ear.ready)
@@ -158,7 +158,7 @@ func (a *Apps) TakeOver(s AppState, before int, strange bool, files socket.Descr
 	return a.takeOverCalls(app, s, files)
 }
 
-func (a *Apps) takeOverCalls(app *App, s AppState, files socket.Descriptors) error {
+func (a *Host) takeOverCalls(app *InstanceProcess, s InstanceProcessState, files socket.Descriptors) error {
 	if s.Calls < 0 {
 		return nil
 	}
@@ -169,9 +169,9 @@ func (a *Apps) takeOverCalls(app *App, s AppState, files socket.Descriptors) err
 	if app.calls, err = capture.NewListener(fd); err != nil {
 		return err
 	}
-	app.captor = newCaptor(a, app)
+	app.captureHandler = newCaptureHandler(a, app)
 	for inode, there := range s.Fresh {
-		if app.captor.fresh[inode], err = files.Take(there); err != nil {
+		if app.captureHandler.fresh[inode], err = files.Take(there); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (a *Apps) takeOverCalls(app *App, s AppState, files socket.Descriptors) err
 
 // CarryOn begins to follow the apps that were taken over. Of an end that the machine knows
 // already it is told once more.
-func (a *Apps) CarryOn(s machine.Snapshot) {
+func (a *Host) CarryOn(s machine.Snapshot) {
 	instances := s.Instances()
 	for id, app := range a.Running {
 		i := instances[id]
@@ -207,15 +207,15 @@ func (c *ControlState) Take(files socket.Descriptors) (err error) {
 	return err
 }
 
-func (a *App) Suspend() error {
-	if a.captor == nil {
+func (a *InstanceProcess) Suspend() error {
+	if a.captureHandler == nil {
 		return a.notify.Suspend()
 	}
 	return errors.Join(a.notify.Suspend(), a.calls.Suspend())
 }
 
-func (a *App) Resume() error {
-	if a.captor == nil {
+func (a *InstanceProcess) Resume() error {
+	if a.captureHandler == nil {
 		return a.notify.Resume()
 	}
 	return errors.Join(a.notify.Resume(), a.calls.Resume())

@@ -9,7 +9,7 @@ import (
 )
 
 // addIdentity looks the user and group up and sets what a login would set.
-func (l *Launch) addIdentity(name, group string) error {
+func (l *LaunchSpec) addIdentity(name, group string) error {
 	if name == "" && group == "" {
 		return nil
 	}
@@ -34,7 +34,7 @@ func (l *Launch) addIdentity(name, group string) error {
 // FindIdentity gives whom an app runs as, by names or numbers; nil if neither is
 // given, which leaves it grace's own.
 func FindIdentity(user, group string) (*childproc.Identity, error) {
-	var l Launch
+	var l LaunchSpec
 	err := l.addIdentity(user, group)
 	return l.Identity, err
 }

@@ -66,7 +66,7 @@ func movedLink(r machine.Recipe) string {
 
 // heedLinks refuses an upgrade that would start what runs already because nobody has told grace of a link that was
 // moved. If it starts something new the log warns of the directory.
-func (l *Launch) heedLinks(current *machine.Recipe) error {
+func (l *LaunchSpec) heedLinks(current *machine.Recipe) error {
 	if current == nil || current.Dir != l.dir {
 		return nil
 	}

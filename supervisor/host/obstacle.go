@@ -16,7 +16,7 @@ const obstacleHolds = 2 * time.Second
 
 // watchObstacles tells of what can be seen to keep the instance from serving, until it is ready or has ended. A look
 // costs, so that each comes a twentieth of the wait later than the one before.
-func (v *vigil) watchObstacles() {
+func (v *readinessCheck) watchObstacles() {
 	last, seen := "", time.Time{}
 	for v.pause(max(time.Since(v.begun)/20, 50*time.Millisecond)) == nil {
 		now, alive := v.obstacle()
@@ -31,7 +31,7 @@ func (v *vigil) watchObstacles() {
 }
 
 // obstacle tells nothing of an instance whose main process has ended meanwhile: what ends has no descriptors.
-func (v *vigil) obstacle() (why string, alive bool) {
+func (v *readinessCheck) obstacle() (why string, alive bool) {
 	main := v.pid()
 	pids, err := v.apps.Family.Tree(main)
 	if err != nil {
@@ -62,7 +62,7 @@ func stopped(pid int, by syscall.Signal) string {
 // dispossessed is for who was started by something that closes the sockets it was given itself. Which process is to
 // serve nobody can see, so it is said only if none can that has no children: a wrapper may have the sockets open
 // still, and waits.
-func (v *vigil) dispossessed(pids []int) string {
+func (v *readinessCheck) dispossessed(pids []int) string {
 	var sockets []uint64
 	var names []string
 	for _, l := range v.app.sockets {

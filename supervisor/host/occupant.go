@@ -23,7 +23,7 @@ var pidFilePlaces = []string{"*.pid", "tmp/*.pid", "tmp/pids/*.pid", "run/*.pid"
 
 // occupied says which pid file names a process of the app, for one that has ended before it was ready. Whether that is
 // the reason only its output can tell, which grace does not read.
-func (l *Launch) occupied(s machine.Start, pid int) string {
+func (l *LaunchSpec) occupied(s machine.Start, pid int) string {
 	for _, path := range l.pidFiles(s) {
 		occupant := readPID(path)
 		if occupant <= 1 || occupant == pid || occupant == os.Getpid() {
@@ -38,7 +38,7 @@ func (l *Launch) occupied(s machine.Start, pid int) string {
 }
 
 // pidFiles are those that an instance may look into: named in its command or environment, or at one of the usual places.
-func (l *Launch) pidFiles(s machine.Start) []string {
+func (l *LaunchSpec) pidFiles(s machine.Start) []string {
 	args, env := l.filled(s)
 	var paths []string
 	for _, word := range args {

@@ -9,7 +9,7 @@ import (
 )
 
 // path is the declared one that a bind is for, or empty.
-func (c *captor) path(call capture.Call) string {
+func (c *captureHandler) path(call capture.Call) string {
 	if len(c.apps.Options.CaptureUnix) == 0 {
 		return ""
 	}
@@ -21,7 +21,7 @@ func (c *captor) path(call capture.Call) string {
 }
 
 // bindPath binds the app's socket beside the path that another generation has.
-func (c *captor) bindPath(call capture.Call, path string) error {
+func (c *captureHandler) bindPath(call capture.Call, path string) error {
 	fd, err := call.Duplicate()
 	if err != nil {
 		return c.pass(call, err)
@@ -55,7 +55,7 @@ func (c *captor) bindPath(call capture.Call, path string) error {
 
 // unlink keeps the paths that clients use: servers remove theirs before they bind,
 // and when they end.
-func (c *captor) unlink(call capture.Call) error {
+func (c *captureHandler) unlink(call capture.Call) error {
 	path, err := call.Path()
 	if err == nil && path != "" && c.apps.Steering.Keeps(path) {
 		return call.Return(0)

@@ -14,7 +14,7 @@ var places = regexp.MustCompile(`\$?\{(generation|instance)\}`)
 
 // filled are the command and the environment as one instance gets them: in the command and in the values of the
 // environment file the places have its numbers.
-func (l *Launch) filled(s machine.Start) (args, env []string) {
+func (l *LaunchSpec) filled(s machine.Start) (args, env []string) {
 	fill := func(text string) string {
 		return places.ReplaceAllStringFunc(text, func(place string) string {
 			switch place {

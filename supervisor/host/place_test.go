@@ -8,7 +8,7 @@ import (
 )
 
 func TestPlaces(t *testing.T) {
-	l := &Launch{
+	l := &LaunchSpec{
 		args:     []string{"app", "--pid=/run/app.{generation}.{instance}", "${generation} {generations} {{instance}} {fd}", `{"a":"b"}`},
 		Env:      []string{"A={generation}", "B={generation}", "A=x{instance}=${instance}"},
 		fromFile: 1,
@@ -20,7 +20,7 @@ func TestPlaces(t *testing.T) {
 	if want := []string{"B={generation}", "A=x1=${instance}"}; !slices.Equal(env, want) {
 		t.Errorf("environment %q", env)
 	}
-	if again := LaunchState.Launch(l.State()); again.fromFile != 1 {
+	if again := LaunchSpecState.Launch(l.State()); again.fromFile != 1 {
 		t.Error("the environment file's part does not travel")
 	}
 }

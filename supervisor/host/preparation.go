@@ -11,17 +11,17 @@ import (
 
 // Preparation is a generation's launch, or the way to it.
 type Preparation struct {
-	Launch *Launch
+	Launch *LaunchSpec
 	ctx    context.Context // ends with the generation
 	cancel context.CancelFunc
 }
 
-func NewPreparation(l *Launch) *Preparation {
+func NewPreparation(l *LaunchSpec) *Preparation {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Preparation{Launch: l, ctx: ctx, cancel: cancel}
 }
 
-func (a *Apps) Prepare(order machine.Prepare) {
+func (a *Host) Prepare(order machine.Prepare) {
 	p := NewPreparation(nil)
 	a.Launches[order.Generation] = p
 	kept, err := Program(0), error(nil)
@@ -43,10 +43,10 @@ func (a *Apps) Prepare(order machine.Prepare) {
 	}()
 }
 
-func (a *Apps) Abandon(generation int) { a.Launches[generation].cancel() }
+func (a *Host) Abandon(generation int) { a.Launches[generation].cancel() }
 
 // Retire keeps the executable, until discard.
-func (a *Apps) Retire(generation int) {
+func (a *Host) Retire(generation int) {
 	p := a.Launches[generation]
 	p.cancel()
 	if p.Launch != nil {
@@ -56,7 +56,7 @@ func (a *Apps) Retire(generation int) {
 	a.retireSockets(generation)
 }
 
-func (a *Apps) resolve(ctx context.Context, order machine.Prepare, kept Program) (*Launch, error) {
+func (a *Host) resolve(ctx context.Context, order machine.Prepare, kept Program) (*LaunchSpec, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.Options.Policy.ReadyTimeout)
 	defer cancel()
 	l, err := a.lookUp(ctx, order, kept)
@@ -72,7 +72,7 @@ func (a *Apps) resolve(ctx context.Context, order machine.Prepare, kept Program)
 
 // lookUp gives up when ctx ends, as a file can be a pipe that nobody writes to, or far away: who
 // waits for it in the kernel cannot be called back, and is left there.
-func (a *Apps) lookUp(ctx context.Context, order machine.Prepare, kept Program) (*Launch, error) {
+func (a *Host) lookUp(ctx context.Context, order machine.Prepare, kept Program) (*LaunchSpec, error) {
 	select {
 	case a.LookUps <- struct{}{}:
 	default:
@@ -80,12 +80,12 @@ func (a *Apps) lookUp(ctx context.Context, order machine.Prepare, kept Program) 
 		return nil, fmt.Errorf("cannot look up the command and its files: %d look-ups before this one still wait (see whether the --env-file, or a file system, keeps its readers waiting)", cap(a.LookUps))
 	}
 	type finding struct {
-		launch *Launch
+		launch *LaunchSpec
 		err    error
 	}
 	found := make(chan finding)
 	go func() {
-		defer a.LookUps.Leave()
+		defer a.LookUps.Release()
 		l, err := resolveOrder(a.Options, order, kept)
 		if err != nil {
 			kept.Close()
@@ -108,7 +108,7 @@ func (a *Apps) lookUp(ctx context.Context, order machine.Prepare, kept Program) 
 
 const checkOutput = 4096
 
-func (a *Apps) check(ctx context.Context, l *Launch) error {
+func (a *Host) check(ctx context.Context, l *LaunchSpec) error {
 	output, exit, err := a.Family.Output(ctx, l.shell(a.Options.Check), checkOutput)
 	said := strings.TrimSpace(string(output))
 	if errors.Is(err, context.DeadlineExceeded) {

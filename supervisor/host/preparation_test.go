@@ -26,9 +26,9 @@ func TestPreparationEndsThoughAFileCannotBeRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			said := make(chan machine.Event, 1)
-			a := &Apps{
+			a := &Host{
 				Options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: c.timeout}},
-				Launches: map[int]*Preparation{}, LookUps: make(Gate, 1), Post: func(ev machine.Event) { said <- ev },
+				Launches: map[int]*Preparation{}, LookUps: make(Semaphore, 1), Post: func(ev machine.Event) { said <- ev },
 			}
 			a.Prepare(machine.Prepare{Generation: 2})
 			if c.want == "canceled" {
@@ -53,9 +53,9 @@ func TestLookUpsThatHangAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := make(chan machine.Event, 1)
-	a := &Apps{
+	a := &Host{
 		Options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: time.Millisecond}},
-		Launches: map[int]*Preparation{}, LookUps: make(Gate, 2), Post: func(ev machine.Event) { said <- ev },
+		Launches: map[int]*Preparation{}, LookUps: make(Semaphore, 2), Post: func(ev machine.Event) { said <- ev },
 	}
 	for generation, want := range []string{"deadline exceeded", "deadline exceeded", "2 look-ups before this one still wait", "2 look-ups before this one still wait"} {
 		a.Prepare(machine.Prepare{Generation: generation})

@@ -27,7 +27,7 @@ const (
 const pidPlace = "{pid}"
 
 // probed asks again and again until the answer is a good one.
-func (v *vigil) probed() bool {
+func (v *readinessCheck) probed() bool {
 	for attempt := 0; ; attempt++ {
 		why := v.probe(attempt)
 		if why == "" {
@@ -41,7 +41,7 @@ func (v *vigil) probed() bool {
 }
 
 // probe gives the reason why the instance is not ready, or nothing if it is.
-func (v *vigil) probe(attempt int) string {
+func (v *readinessCheck) probe(attempt int) string {
 	ctx, cancel := context.WithTimeout(v.ctx, probeTimeout)
 	defer cancel()
 	if v.apps.Options.Readiness.Mode == ReadyCommand {
@@ -55,7 +55,7 @@ func (v *vigil) probe(attempt int) string {
 
 // probeAll wants a connection to be accepted on every socket of the instance: an
 // accept loop that runs takes it from the queue.
-func (v *vigil) probeAll(ctx context.Context, connections int) string {
+func (v *readinessCheck) probeAll(ctx context.Context, connections int) string {
 	sockets := slices.DeleteFunc(v.sockets(), func(s awaitedSocket) bool { return s.address == "" })
 	if missing := v.unopened(sockets); len(missing) > 0 {
 		return "nothing in it listens on " + strings.Join(missing, ", ")
@@ -85,7 +85,7 @@ func reachable(addr string) string {
 	return addr
 }
 
-func (v *vigil) probeCommand(ctx context.Context) string {
+func (v *readinessCheck) probeCommand(ctx context.Context) string {
 	pid := strconv.Itoa(v.pid())
 	spec := v.launch.shell(strings.ReplaceAll(v.apps.Options.Readiness.Probe, pidPlace, pid))
 	output, exit, err := v.apps.Family.Output(ctx, spec, checkOutput)
@@ -100,7 +100,7 @@ func (v *vigil) probeCommand(ctx context.Context) string {
 
 // probeHTTP asks on a connection that the instance itself has accepted: on a shared
 // socket the old generation accepts too.
-func (v *vigil) probeHTTP(ctx context.Context, connections int) string {
+func (v *readinessCheck) probeHTTP(ctx context.Context, connections int) string {
 	target, err := url.Parse(v.apps.Options.Readiness.URL)
 	if err != nil {
 		return err.Error()
@@ -115,7 +115,7 @@ func (v *vigil) probeHTTP(ctx context.Context, connections int) string {
 
 // reach opens connections until the instance has accepted one, and gives that. On
 // a steered address the first one goes to it.
-func (v *vigil) reach(ctx context.Context, addr string, connections int) (conn net.Conn, why string) {
+func (v *readinessCheck) reach(ctx context.Context, addr string, connections int) (conn net.Conn, why string) {
 	why = "its probe was not tried"
 	for range connections {
 		conn, err := v.dial(ctx, addr)
@@ -130,7 +130,7 @@ func (v *vigil) reach(ctx context.Context, addr string, connections int) (conn n
 	return nil, why
 }
 
-func (v *vigil) dial(ctx context.Context, addr string) (net.Conn, error) {
+func (v *readinessCheck) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if v.apps.Steering == nil {
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
@@ -145,7 +145,7 @@ func hostPort(target *url.URL) string {
 }
 
 // notAccepted says why a connection is not one that the instance accepted.
-func (v *vigil) notAccepted(ctx context.Context, conn net.Conn) string {
+func (v *readinessCheck) notAccepted(ctx context.Context, conn net.Conn) string {
 	deadline := time.Now().Add(acceptWait)
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		inode, err := sockdiag.Acceptor(conn)
@@ -162,7 +162,7 @@ func (v *vigil) notAccepted(ctx context.Context, conn net.Conn) string {
 	return "its probe's connection was not accepted"
 }
 
-func (v *vigil) notOwner(inode uint64) string {
+func (v *readinessCheck) notOwner(inode uint64) string {
 	pids, err := v.apps.Family.Tree(v.pid())
 	if err != nil {
 		return "it has ended"

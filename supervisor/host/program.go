@@ -85,7 +85,7 @@ func (p Program) is(f machine.File) bool {
 
 // locate gives what a start executes: the path as long as it leads to the file that the generation was started from,
 // else that file itself. Where it is not the path that decides, or another file is started, departure says why.
-func (l *Launch) locate() (path string, p Program, departure string) {
+func (l *LaunchSpec) locate() (path string, p Program, departure string) {
 	path = l.executable()
 	now, err := identify(path)
 	if err == nil && l.file.Same(now) {
@@ -105,7 +105,7 @@ func (l *Launch) locate() (path string, p Program, departure string) {
 }
 
 // locate tells of a start that does not execute what is at the path, or executes another file than before.
-func (a *Apps) locate(generation int, l *Launch) (string, int) {
+func (a *Host) locate(generation int, l *LaunchSpec) (string, int) {
 	path, p, departure := l.locate()
 	switch {
 	case departure == "":
@@ -120,13 +120,13 @@ func (a *Apps) locate(generation int, l *Launch) (string, int) {
 }
 
 // Discard closes what was kept of a generation that has ended.
-func (a *Apps) Discard(generation int) {
+func (a *Host) Discard(generation int) {
 	a.Programs[generation].Close()
 	delete(a.Programs, generation)
 }
 
 // kept duplicates the executable of a generation that may have ended, for another one.
-func (a *Apps) kept(generation int) (Program, error) {
+func (a *Host) kept(generation int) (Program, error) {
 	if p, ok := a.Launches[generation]; ok && p.Launch != nil {
 		return p.Launch.Program.duplicate()
 	}
@@ -134,7 +134,7 @@ func (a *Apps) kept(generation int) (Program, error) {
 }
 
 // AllPrograms are the descriptors by generation, for a successor.
-func (a *Apps) AllPrograms() map[int]int {
+func (a *Host) AllPrograms() map[int]int {
 	all := map[int]int{}
 	for generation, p := range a.Programs {
 		if p != 0 {
@@ -149,7 +149,7 @@ func (a *Apps) AllPrograms() map[int]int {
 	return all
 }
 
-func (a *Apps) TakeOverPrograms(programs map[int]int, files socket.Descriptors) error {
+func (a *Host) TakeOverPrograms(programs map[int]int, files socket.Descriptors) error {
 	for generation, there := range programs {
 		here, err := files.Take(there)
 		if err != nil {

@@ -15,25 +15,25 @@ import (
 // heeds reports whether the app's own word counts.
 func (r Readiness) heeds() bool { return r.Mode == ReadyAuto || r.Mode == ReadyNotify }
 
-// vigil waits for one instance to be ready. It belongs to one goroutine.
-type vigil struct {
-	apps     *Apps
-	app      *App
+// readinessCheck waits for one instance to be ready. It belongs to one goroutine.
+type readinessCheck struct {
+	apps     *Host
+	app      *InstanceProcess
 	ctx      context.Context
-	launch   *Launch
+	launch   *LaunchSpec
 	instance int
 	begun    time.Time
 	told     string // the last reason that was posted
 	closed   *closedSockets
 }
 
-func newVigil(a *Apps, app *App, ctx context.Context, l *Launch, begun time.Time) *vigil {
-	return &vigil{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a)}
+func newReadinessCheck(a *Host, app *InstanceProcess, ctx context.Context, l *LaunchSpec, begun time.Time) *readinessCheck {
+	return &readinessCheck{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a)}
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
 // deadline, and ctx ends with the wait.
-func (v *vigil) awaitReady() {
+func (v *readinessCheck) awaitReady() {
 	if v.apps.Options.Readiness.Mode != ReadyAuto {
 		touch := *v
 		go Guard(touch.awaitTouch, v.apps.Notice("cannot see whether the app uses its sockets"))()
@@ -47,14 +47,14 @@ func (v *vigil) awaitReady() {
 }
 
 // giveUp leaves the instance to its time to get ready.
-func (v *vigil) giveUp(why string) {
+func (v *readinessCheck) giveUp(why string) {
 	v.apps.Post(machine.Noticed{Text: "cannot see whether the app is ready", Why: why})
 	v.apps.Post(machine.Unreadied{Instance: v.instance, Why: why})
 }
 
 // served returns true when the instance serves, and false when nobody waits for
 // that any more.
-func (v *vigil) served() bool {
+func (v *readinessCheck) served() bool {
 	r := v.apps.Options.Readiness
 	switch {
 	case v.app.grant.TellsReady() && r.heeds():
@@ -73,9 +73,9 @@ func (v *vigil) served() bool {
 
 // pid is the main process as it is now: a daemon's is another one than was
 // started.
-func (v *vigil) pid() int { return int(v.app.ear.main.Load()) }
+func (v *readinessCheck) pid() int { return int(v.app.ear.main.Load()) }
 
-func (v *vigil) say(why string) {
+func (v *readinessCheck) say(why string) {
 	if why != v.told {
 		v.told = why
 		v.apps.Post(machine.Unreadied{Instance: v.instance, Why: why})
@@ -83,13 +83,13 @@ func (v *vigil) say(why string) {
 }
 
 // saidByPipe waits for the word of an app on tableflip.
-func (v *vigil) saidByPipe() bool {
+func (v *readinessCheck) saidByPipe() bool {
 	v.say("it has not called tableflip's Ready")
 	return v.app.grant.AwaitReady() == nil
 }
 
 // saidSo waits for the app's own word.
-func (v *vigil) saidSo() bool {
+func (v *readinessCheck) saidSo() bool {
 	v.say("it has not sent READY=1 to NOTIFY_SOCKET")
 	select {
 	case <-v.app.ear.ready:
@@ -99,7 +99,7 @@ func (v *vigil) saidSo() bool {
 	}
 }
 
-func (v *vigil) hasSaidSo() bool {
+func (v *readinessCheck) hasSaidSo() bool {
 	select {
 	case <-v.app.ear.ready:
 		return true
@@ -112,7 +112,7 @@ func (v *vigil) hasSaidSo() bool {
 // word alone is not enough where one can look: gunicorn says READY=1 before a
 // worker has loaded the app, and an app that binds by itself would leave its
 // clients in a queue that nobody serves.
-func (v *vigil) seen() bool {
+func (v *readinessCheck) seen() bool {
 	return v.look(func(unseen []string, err error) bool {
 		switch {
 		case errors.Is(err, childproc.ErrCannotLook):
@@ -131,7 +131,7 @@ func (v *vigil) seen() bool {
 
 // fallsBack takes an instance that cannot be looked at by its word, or for ready
 // after the delay: another look may see more.
-func (v *vigil) fallsBack(err error) bool {
+func (v *readinessCheck) fallsBack(err error) bool {
 	v.say(err.Error())
 	if v.hasSaidSo() {
 		return true
@@ -145,7 +145,7 @@ func (v *vigil) fallsBack(err error) bool {
 
 // awaitTouch learns whether the app has anything to do with its sockets, for the
 // sake of a better message when it fails.
-func (v *vigil) awaitTouch() {
+func (v *readinessCheck) awaitTouch() {
 	all := len(v.apps.Listeners)
 	if v.app.start.Generation != 1 || all == 0 {
 		return
@@ -162,14 +162,14 @@ func (v *vigil) awaitTouch() {
 // look calls enough with the names of the sockets that nobody was seen to wait
 // on, or with why that cannot be told now, until it is satisfied, and returns
 // false if it never was.
-func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
+func (v *readinessCheck) look(enough func(unseen []string, err error) bool) bool {
 	var sockets []awaitedSocket
-	var lookout *childproc.Lookout
+	var detector *childproc.WaitDetector
 	for {
-		if now := v.sockets(); lookout == nil || !slices.Equal(now, sockets) {
-			sockets, lookout = now, childproc.NewLookout(inodes(now))
+		if now := v.sockets(); detector == nil || !slices.Equal(now, sockets) {
+			sockets, detector = now, childproc.NewWaitDetector(inodes(now))
 		}
-		seen, err := v.lookOnce(lookout, len(sockets))
+		seen, err := v.lookOnce(detector, len(sockets))
 		if enough(append(v.unopened(sockets), unseen(sockets, seen)...), err) {
 			return true
 		}
@@ -179,9 +179,9 @@ func (v *vigil) look(enough func(unseen []string, err error) bool) bool {
 	}
 }
 
-func (v *vigil) lookOnce(lookout *childproc.Lookout, sockets int) ([]bool, error) {
+func (v *readinessCheck) lookOnce(detector *childproc.WaitDetector, sockets int) ([]bool, error) {
 	v.apps.Looks.enter()
-	defer v.apps.Looks.Leave()
+	defer v.apps.Looks.Release()
 	pids, err := v.apps.Family.Tree(v.pid())
 	if errors.Is(err, os.ErrNotExist) {
 		return make([]bool, sockets), nil // it ends; the machine is told
@@ -189,7 +189,7 @@ func (v *vigil) lookOnce(lookout *childproc.Lookout, sockets int) ([]bool, error
 	if err != nil {
 		return nil, err
 	}
-	return lookout.Look(pids)
+	return detector.Look(pids)
 }
 
 // lookPause is for each socket of a look, which takes 5 to 10 µs for one: the app that
@@ -203,7 +203,7 @@ func pauseAfter(elapsed time.Duration, sockets int) time.Duration {
 	return max(share, time.Duration(sockets)*lookPause)
 }
 
-func (v *vigil) pause(d time.Duration) error {
+func (v *readinessCheck) pause(d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -216,7 +216,7 @@ func (v *vigil) pause(d time.Duration) error {
 
 // lived waits for the delay, which the app's word cuts short; a nil word never
 // comes.
-func (v *vigil) lived(word <-chan struct{}) bool {
+func (v *readinessCheck) lived(word <-chan struct{}) bool {
 	d := v.apps.Options.Readiness.Delay
 	v.say(fmt.Sprintf("it has not lived for %s (--ready-delay)", d))
 	timer := time.NewTimer(d)

@@ -19,7 +19,7 @@ const restPause = 250 * time.Millisecond
 
 // TellRest leaves out who was told already, as far as one can see: many programs cut what they finish when the
 // signal comes again. The sockets of one that has crashed are for whoever comes.
-func (a *Apps) TellRest(t machine.TellRest) {
+func (a *Host) TellRest(t machine.TellRest) {
 	app := a.Running[t.Instance]
 	if t.Signal == syscall.SIGKILL {
 		a.killRest(app)
@@ -32,11 +32,11 @@ func (a *Apps) TellRest(t machine.TellRest) {
 	for _, p := range processes { // who has only launched the main process may live
 		a.Attempt(fmt.Sprintf("cannot signal process %d", p.PID), p.Signal(t.Signal))
 	}
-	app.errand(func() {
+	app.task(func() {
 		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
 			return
 		}
-		var rest []machine.Remnant
+		var rest []machine.Leftover
 		for _, p := range processes {
 			a.Attempt("cannot stop what the app left behind", a.insist(app, "cannot stop what the app left behind yet, trying again", func() error {
 				told, err := tellRestOf(p, t, listening)
@@ -55,9 +55,9 @@ const bypassAfter = time.Second
 
 // bypass has the children told to stop where the main process does not take the signal, and so tells nobody; and theirs
 // where they do not: a wrapper may have another one below it.
-func (a *Apps) bypass(app *App, signal syscall.Signal) {
+func (a *Host) bypass(app *InstanceProcess, signal syscall.Signal) {
 	main := app.main()
-	app.errand(func() {
+	app.task(func() {
 		if pause(app.ctx, bypassAfter) != nil {
 			return
 		}
@@ -75,19 +75,19 @@ func (a *Apps) bypass(app *App, signal syscall.Signal) {
 	})
 }
 
-func (a *Apps) tellBypassed(text string, by int, children []childproc.Remnant) {
-	var told []machine.Remnant
+func (a *Host) tellBypassed(text string, by int, children []childproc.Leftover) {
+	var told []machine.Leftover
 	for _, c := range children {
-		told = append(told, machine.Remnant{PID: c.PID, Command: c.Command, Told: true})
+		told = append(told, machine.Leftover{PID: c.PID, Command: c.Command, Told: true})
 	}
 	if len(told) > 0 {
 		a.Post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d; its children are %s", by, ListRest(told))})
 	}
 }
 
-func (a *Apps) killRest(app *App) {
+func (a *Host) killRest(app *InstanceProcess) {
 	for _, p := range app.processes {
-		app.errand(func() {
+		app.task(func() {
 			a.Attempt("cannot kill what the app left behind", a.insist(app, "cannot kill what the app left behind yet, trying again", p.KillRest))
 		})
 	}
@@ -95,7 +95,7 @@ func (a *Apps) killRest(app *App) {
 
 // insist goes on while something is short that passes, and says so once. Otherwise nobody would end what an instance has
 // left behind, or wait for it.
-func (a *Apps) insist(app *App, text string, do func() error) error {
+func (a *Host) insist(app *InstanceProcess, text string, do func() error) error {
 	told := false
 	err := childproc.Retry(app.ctx.Done(), func() error {
 		err := do()
@@ -132,14 +132,14 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // tellRestOf looks at all before it tells one: it may be called again after an error.
-func tellRestOf(p *childproc.Process, t machine.TellRest, listening []uint64) ([]machine.Remnant, error) {
+func tellRestOf(p *childproc.Process, t machine.TellRest, listening []uint64) ([]machine.Leftover, error) {
 	processes, err := p.Rest()
 	if err != nil {
 		return nil, err
 	}
 	defer childproc.CloseRest(processes)
-	var rest []machine.Remnant
-	var untold []childproc.Remnant
+	var rest []machine.Leftover
+	var untold []childproc.Leftover
 	for _, r := range processes {
 		told := t.Told && r.Group
 		if !told {
@@ -151,7 +151,7 @@ func tellRestOf(p *childproc.Process, t machine.TellRest, listening []uint64) ([
 				untold = append(untold, r)
 			}
 		}
-		rest = append(rest, machine.Remnant{PID: r.PID, Command: r.Command, Told: told})
+		rest = append(rest, machine.Leftover{PID: r.PID, Command: r.Command, Told: told})
 	}
 	for _, r := range untold {
 		err = errors.Join(err, r.Signal(t.Signal))
@@ -161,7 +161,7 @@ func tellRestOf(p *childproc.Process, t machine.TellRest, listening []uint64) ([
 
 // finishes reports whether a process has closed the listeners, as one does that was told to stop, and has connections
 // still. One that cannot be looked into for another reason than a shortage does not.
-func finishes(r childproc.Remnant, listening []uint64) (bool, error) {
+func finishes(r childproc.Leftover, listening []uint64) (bool, error) {
 	has, err := r.Sockets()
 	if childproc.Shortage(err) {
 		return false, err
@@ -173,7 +173,7 @@ func finishes(r childproc.Remnant, listening []uint64) (bool, error) {
 }
 
 // listening are the sockets on which an instance serves.
-func (a *Apps) listening(app *App) []uint64 {
+func (a *Host) listening(app *InstanceProcess) []uint64 {
 	var inodes []uint64
 	for _, l := range a.Listeners {
 		inodes = append(inodes, l.Inode())
@@ -191,7 +191,7 @@ func (a *Apps) listening(app *App) []uint64 {
 const restListed = 10
 
 // ListRest names what an ended instance has left behind.
-func ListRest(rest []machine.Remnant) string {
+func ListRest(rest []machine.Leftover) string {
 	var names []string
 	for _, r := range rest[:min(len(rest), restListed)] {
 		names = append(names, remnantText(r))
@@ -202,7 +202,7 @@ func ListRest(rest []machine.Remnant) string {
 	return strings.Join(names, ", ")
 }
 
-func remnantText(r machine.Remnant) string {
+func remnantText(r machine.Leftover) string {
 	if r.Told {
 		return fmt.Sprintf("pid %d (%s)", r.PID, r.Command)
 	}

@@ -20,7 +20,7 @@ import (
 const patience = 30 * time.Second
 
 // leaver starts a process that ends and leaves another one behind, whose pid it gives.
-func leaver(t *testing.T, family *childproc.Family) (p *childproc.Process, left int) {
+func leaver(t *testing.T, family *childproc.Reaper) (p *childproc.Process, left int) {
 	t.Helper()
 	out := t.TempDir() + "/out"
 	p, err := family.Start(childproc.Spec{
@@ -82,7 +82,7 @@ func pidfdOpen(t *testing.T, pid int) bool {
 
 // An instance whose rest could not be looked at for want of descriptors has not come to its end.
 func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,14 +95,14 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 	var killed atomic.Bool
 	events := make(chan machine.Event, 10)
 	endShortage := withoutDescriptors(t)
-	a := &Apps{Family: family, Post: func(ev machine.Event) {
+	a := &Host{Family: family, Post: func(ev machine.Event) {
 		if _, ok := ev.(machine.Emptied); ok && !killed.Load() {
 			t.Errorf("process %d is left, and its instance counts as ended", left)
 		}
 		events <- ev
 	}}
-	app := &App{start: machine.Start{Instance: 1}, ctx: t.Context(), launch: &Launch{}, waiting: canceled(), notify: socket, processes: []*childproc.Process{p}}
-	app.ear = newEar(a, 1, socket, p.PID)
+	app := &InstanceProcess{start: machine.Start{Instance: 1}, ctx: t.Context(), launch: &LaunchSpec{}, waiting: canceled(), notify: socket, processes: []*childproc.Process{p}}
+	app.ear = newNotifyReader(a, 1, socket, p.PID)
 	go a.watch(app, p)
 	for notice := (machine.Noticed{}); !strings.HasPrefix(notice.Text, "cannot watch what the app left behind"); {
 		notice, _ = (<-events).(machine.Noticed)
@@ -127,15 +127,15 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 
 // Who kills what an instance has left behind does so when the shortage is over that has kept him from it.
 func TestShortageIsNoPardon(t *testing.T) {
-	family, err := childproc.NewFamily()
+	family, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, left := leaver(t, family)
 	events := make(chan machine.Event, 10)
 	endShortage := withoutDescriptors(t)
-	a := &Apps{Family: family, Post: func(ev machine.Event) { events <- ev }}
-	a.Running = only(&App{ctx: t.Context(), processes: []*childproc.Process{p}})
+	a := &Host{Family: family, Post: func(ev machine.Event) { events <- ev }}
+	a.Running = only(&InstanceProcess{ctx: t.Context(), processes: []*childproc.Process{p}})
 	a.Kill(1)
 	if notice, _ := (<-events).(machine.Noticed); !strings.Contains(notice.Why, "too many open files") {
 		t.Errorf("told %+v", notice)
@@ -149,7 +149,7 @@ func TestShortageIsNoPardon(t *testing.T) {
 	a.Reap(machine.Reap{Instance: 1, PID: p.PID})
 }
 
-func only(one *App) map[int]*App { return map[int]*App{1: one} }
+func only(one *InstanceProcess) map[int]*InstanceProcess { return map[int]*InstanceProcess{1: one} }
 
 func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -19,7 +19,7 @@ const EvictGrace = 5 * time.Second
 
 // evict ends who has an address, with --evict, so that it can be bound after all. Its error says who that is, and what
 // can be done.
-func (a *Apps) evict(inUse *socket.InUseError) error {
+func (a *Host) evict(inUse *socket.InUseError) error {
 	kin, err := childproc.Tree(os.Getpid())
 	if err != nil {
 		return errors.Join(inUse, err)
@@ -40,7 +40,7 @@ func (a *Apps) evict(inUse *socket.InUseError) error {
 const InUseRemedy = "stop it, choose another address, or have it ended by --evict"
 
 // withEviction tries a bind again when who had the address has gone.
-func (a *Apps) withEviction(bind func() error) error {
+func (a *Host) withEviction(bind func() error) error {
 	err := bind()
 	inUse := (*socket.InUseError)(nil)
 	if !errors.As(err, &inUse) {
@@ -54,7 +54,7 @@ func (a *Apps) withEviction(bind func() error) error {
 
 // rivals says where the generation that is to be replaced listens without grace: no other can bind there beside it,
 // which is why a candidate may have ended.
-func (a *Apps) rivals(app *App) string {
+func (a *Host) rivals(app *InstanceProcess) string {
 	if app.start.Predecessor == 0 {
 		return ""
 	}

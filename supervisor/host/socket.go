@@ -19,7 +19,7 @@ type awaitedSocket struct {
 }
 
 // sockets are the held ones and those that the instance has opened by now.
-func (v *vigil) sockets() []awaitedSocket {
+func (v *readinessCheck) sockets() []awaitedSocket {
 	var all []awaitedSocket
 	for _, l := range v.apps.Listeners {
 		s := awaitedSocket{inode: l.Inode(), name: fmt.Sprintf("%s (%s)", l.Name(), l.Bound())}
@@ -48,7 +48,7 @@ func steeredSocket(s steering.SteeredSocket) awaitedSocket {
 }
 
 // before are the sockets of the generation that is to be replaced.
-func (v *vigil) before() []awaitedSocket {
+func (v *readinessCheck) before() []awaitedSocket {
 	var all []awaitedSocket
 	for _, s := range v.apps.Steering.Sockets(v.app.start.Predecessor) {
 		all = append(all, steeredSocket(s))
@@ -66,7 +66,7 @@ func inodes(sockets []awaitedSocket) []uint64 {
 
 // unopened are the addresses where those that came before have listened, and the
 // instance does not yet.
-func (v *vigil) unopened(opened []awaitedSocket) []string {
+func (v *readinessCheck) unopened(opened []awaitedSocket) []string {
 	if v.apps.Steering == nil || v.apps.Options.capturesBeside() && v.opensNoMore() {
 		return nil
 	}
@@ -83,7 +83,7 @@ func (v *vigil) unopened(opened []awaitedSocket) []string {
 
 // elsewhere is for the report of an instance that listens where those that came
 // before did not.
-func (v *vigil) elsewhere() string {
+func (v *readinessCheck) elsewhere() string {
 	before := v.app.start.Predecessor
 	if v.apps.Steering == nil || before == 0 {
 		return ""
@@ -106,7 +106,7 @@ func (v *vigil) elsewhere() string {
 
 // forgetClosed gives up what the instance, or who comes before it, has opened and closed
 // again.
-func (v *vigil) forgetClosed() {
+func (v *readinessCheck) forgetClosed() {
 	delay := v.apps.Options.Readiness.Delay
 	if v.apps.Steering == nil || time.Since(v.begun) < delay {
 		return
@@ -121,14 +121,14 @@ func (v *vigil) forgetClosed() {
 }
 
 // opened reports whether the app has made the socket itself.
-func (v *vigil) opened(s awaitedSocket) bool {
+func (v *readinessCheck) opened(s awaitedSocket) bool {
 	held := func(l *socket.Listener) bool { return l.Bound() == s.place }
 	return s.place != "" && !slices.ContainsFunc(v.apps.Held, held)
 }
 
 // opensNoMore: what was opened beside the held sockets may have been for once, such as a
 // profiler's port, and the new version may be without it.
-func (v *vigil) opensNoMore() bool {
+func (v *readinessCheck) opensNoMore() bool {
 	return v.hasSaidSo() || time.Since(v.begun) >= v.apps.Options.Readiness.FirstSocket
 }
 
@@ -144,7 +144,7 @@ func unseen(sockets []awaitedSocket, seen []bool) []string {
 
 // livesWithoutSockets is for an app that opens none, such as one that works on a
 // queue. One that takes long to open its first must not replace one that serves.
-func (v *vigil) livesWithoutSockets() bool {
+func (v *readinessCheck) livesWithoutSockets() bool {
 	patience := v.apps.Options.Readiness.FirstSocket
 	v.say(fmt.Sprintf("it has opened no socket, and not lived for %s without one (--ready-delay)", patience))
 	return v.hasSaidSo() || time.Since(v.begun) >= patience

@@ -12,7 +12,7 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-func (a *Apps) Steer(generation int) {
+func (a *Host) Steer(generation int) {
 	kept, err := a.Steering.Cutover(generation)
 	a.Attempt(fmt.Sprintf("cannot send new connections to generation %d", generation), err)
 	for replaced := range a.Launches {
@@ -27,7 +27,7 @@ func (a *Apps) Steer(generation int) {
 }
 
 // TurnAway counts the handshakes that are open now, as steer does.
-func (a *Apps) TurnAway() {
+func (a *Host) TurnAway() {
 	a.Attempt("cannot turn new connections away", a.Steering.TurnAway())
 	for generation := range a.Launches {
 		_, err := a.Steering.Queued(generation)
@@ -35,7 +35,7 @@ func (a *Apps) TurnAway() {
 	}
 }
 
-func (a *Apps) LetGo(generation int) {
+func (a *Host) LetGo(generation int) {
 	a.Attempt(fmt.Sprintf("cannot leave the sockets to generation %d", generation), a.Steering.LetGo(generation))
 }
 
@@ -53,7 +53,7 @@ const (
 
 // Observe posts quieted once nothing goes on in the generation any more, and until then awaited
 // as often as connections are seen that nobody is there to accept.
-func (a *Apps) Observe(o machine.Observe) {
+func (a *Host) Observe(o machine.Observe) {
 	ctx, patience := a.Launches[o.Generation].ctx, time.Now().Add(o.Idle)
 	go Guard(func() {
 		for !a.accepted(o.Generation) || time.Now().Before(patience) && !a.quiet(o.Generation, o.PIDs) {
@@ -74,24 +74,24 @@ func (a *Apps) Observe(o machine.Observe) {
 
 // accepted reports whether nothing waits in the generation's queues. It comes before
 // idle: what is accepted meanwhile is seen among the connections.
-func (a *Apps) accepted(generation int) bool {
+func (a *Host) accepted(generation int) bool {
 	queued, err := a.Steering.Queued(generation)
 	return err == nil && queued == 0
 }
 
-func (a *Apps) awaited(generation int) bool {
+func (a *Host) awaited(generation int) bool {
 	awaited, err := a.Steering.Awaited(generation)
 	return err == nil && awaited
 }
 
 // quiet takes two looks. One can miss a process that is just being born, with the
 // connection that its parent has accepted for it.
-func (a *Apps) quiet(generation int, pids []int) bool {
+func (a *Host) quiet(generation int, pids []int) bool {
 	return inTwoLooks(func() bool { return a.idle(generation, pids) })
 }
 
 // idle looks at the connections. Of one at a path nobody can tell.
-func (a *Apps) idle(generation int, pids []int) bool {
+func (a *Host) idle(generation int, pids []int) bool {
 	trees, err := a.livingTrees(pids)
 	if err != nil {
 		return false
@@ -109,7 +109,7 @@ func (a *Apps) idle(generation int, pids []int) bool {
 }
 
 // treesOf lists what can be listed, and gives the first error of what cannot.
-func (a *Apps) treesOf(roots []int) (pids []int, failed error) {
+func (a *Host) treesOf(roots []int) (pids []int, failed error) {
 	for _, root := range roots {
 		tree, err := a.Family.Tree(root)
 		if failed == nil {
@@ -121,7 +121,7 @@ func (a *Apps) treesOf(roots []int) (pids []int, failed error) {
 }
 
 // livingTrees leaves out what has ended.
-func (a *Apps) livingTrees(roots []int) (pids []int, err error) {
+func (a *Host) livingTrees(roots []int) (pids []int, err error) {
 	for _, root := range roots {
 		tree, err := a.Family.Tree(root)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -133,7 +133,7 @@ func (a *Apps) livingTrees(roots []int) (pids []int, err error) {
 }
 
 // OpenSteering gives nil where nothing is steered.
-func OpenSteering(o Options, live func(steering.Member, uint64) bool) (*steering.Steering, error) {
+func OpenSteering(o Options, live func(steering.InstanceKey, uint64) bool) (*steering.Steering, error) {
 	if !o.steers() {
 		return nil, nil
 	}
@@ -171,7 +171,7 @@ func WatchSteering(s *steering.Steering, post func(machine.Event)) {
 
 // vacate lets clients wait for the instance that takes the place of one that has
 // gone.
-func (a *Apps) vacate(app *App) {
+func (a *Host) vacate(app *InstanceProcess) {
 	if a.Steering == nil {
 		return
 	}
@@ -179,17 +179,17 @@ func (a *Apps) vacate(app *App) {
 }
 
 // confirm says that the instance serves: what it has taken up is its own.
-func (a *Apps) confirm(app *App) {
+func (a *Host) confirm(app *InstanceProcess) {
 	if a.Steering != nil {
 		a.Steering.Ready(app.member())
 	}
 }
 
-func (a *Apps) retireSockets(generation int) {
+func (a *Host) retireSockets(generation int) {
 	if a.Steering == nil {
 		return
 	}
 	for slot := range a.Options.Policy.Instances {
-		a.Attempt(fmt.Sprintf("cannot give up the sockets of generation %d", generation), a.Steering.Retire(steering.Member{Generation: generation, Instance: slot}))
+		a.Attempt(fmt.Sprintf("cannot give up the sockets of generation %d", generation), a.Steering.Retire(steering.InstanceKey{Generation: generation, Instance: slot}))
 	}
 }

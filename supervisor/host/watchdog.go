@@ -12,7 +12,7 @@ const heardInterval = 5 * time.Second
 
 // lookAfter sees until the end of an instance that it can be heard, and that the watchdog does not take it for hanging
 // where it cannot.
-func (a *Apps) lookAfter(app *App) {
+func (a *Host) lookAfter(app *InstanceProcess) {
 	interval := heardInterval
 	if watchdog := a.Options.Policy.Watchdog; watchdog > 0 {
 		interval = min(interval, watchdog/4)
@@ -22,7 +22,7 @@ func (a *Apps) lookAfter(app *App) {
 
 // keepHeard makes the instance's NOTIFY_SOCKET anew where it was removed, with the runtime directory. What the app has
 // sent meanwhile went nowhere, and is missed by the watchdog for no fault of the app's.
-func (a *Apps) keepHeard(app *App, interval time.Duration) {
+func (a *Host) keepHeard(app *InstanceProcess, interval time.Duration) {
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for told := ""; ; {
@@ -42,7 +42,7 @@ func (a *Apps) keepHeard(app *App, interval time.Duration) {
 }
 
 // renewNotify gives why it cannot, if it cannot, of which it tells unless it was told.
-func (a *Apps) renewNotify(app *App, told string) string {
+func (a *Host) renewNotify(app *InstanceProcess, told string) string {
 	removed := app.notify.Path() + " was removed"
 	err := a.Runtime.renewNotify(app.notify, app.launch.Identity)
 	if err == nil {

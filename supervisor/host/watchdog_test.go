@@ -14,7 +14,7 @@ import (
 
 // listened is an app whose NOTIFY_SOCKET is kept.
 type listened struct {
-	app    *App
+	app    *InstanceProcess
 	dir    RuntimeDir
 	posted chan machine.Event
 }
@@ -27,8 +27,8 @@ func keepHeard(t *testing.T) listened {
 		t.Fatal(why, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := listened{&App{start: machine.Start{Instance: 3}, ctx: ctx, notify: socket, launch: &Launch{}}, d, make(chan machine.Event)}
-	a := &Apps{Runtime: d, Post: func(ev machine.Event) {
+	l := listened{&InstanceProcess{start: machine.Start{Instance: 3}, ctx: ctx, notify: socket, launch: &LaunchSpec{}}, d, make(chan machine.Event)}
+	a := &Host{Runtime: d, Post: func(ev machine.Event) {
 		select {
 		case l.posted <- ev:
 		case <-ctx.Done():

@@ -92,7 +92,7 @@ type (
 	// Left says what an ended instance has left behind, after a tellRest action.
 	Left struct {
 		Instance int
-		Rest     []Remnant
+		Rest     []Leftover
 	}
 
 	// Extended asks for more time to start or to drain.

@@ -30,10 +30,10 @@ type generation struct {
 	since     time.Time // of the stage
 	born      time.Time
 	recipe    Recipe
-	before    *Recipe  // what served when it came to serve
-	attempt   *attempt // to bring it into service; nil once that has a result
-	preparing bool     // the answer to prepare is still to come
-	ran       bool     // the app was executed
+	before    *Recipe        // what served when it came to serve
+	attempt   *upgradeRecord // to bring it into service; nil once that has a result
+	preparing bool           // the answer to prepare is still to come
+	ran       bool           // the app was executed
 	touched   bool
 	opened    bool   // it has sockets of its own
 	forced    bool   // its drain needed KILL

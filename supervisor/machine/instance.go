@@ -36,15 +36,15 @@ type instance struct {
 	timer      Timer     // ends the phase
 	deadline   time.Time // when it does
 	watchdog   Timer
-	signDue    time.Time // when the watchdog expires
-	unready    string    // why it is not ready
-	obstacle   string    // what was seen to keep it from that
-	inFlight   *int      // requests, as it said last
-	says       string    // of itself
-	told       bool      // it was sent the stop signal
-	ended      bool      // its main process has ended
-	rest       []Remnant // what that has left behind, as far as it is known
-	searched   bool      // what it has left behind was looked for, and told to stop
+	signDue    time.Time  // when the watchdog expires
+	unready    string     // why it is not ready
+	obstacle   string     // what was seen to keep it from that
+	inFlight   *int       // requests, as it said last
+	says       string     // of itself
+	told       bool       // it was sent the stop signal
+	ended      bool       // its main process has ended
+	rest       []Leftover // what that has left behind, as far as it is known
+	searched   bool       // what it has left behind was looked for, and told to stop
 	exit       Exit
 	fault      bool // grace ended it because it did not work
 }

@@ -26,10 +26,10 @@ type Machine struct {
 	Instances   map[int]*instance
 	current     *generation // nil until a generation was ready
 	candidate   *generation
-	wish        *wish // the upgrade that is wanted and not begun
-	retired     []int // generations that have ended, and whose executables are kept
-	history     []attempt
-	relay       *relay
+	wish        *pendingUpgrade // the upgrade that is wanted and not begun
+	retired     []int           // generations that have ended, and whose executables are kept
+	history     []upgradeRecord
+	relay       *pendingReexec
 	stoppers    []int     // the requests that wait for the end
 	told        time.Time // when grace was first told to stop
 	served      bool      // some generation was ready once
@@ -53,7 +53,7 @@ func NewMachine(p Policy) *Machine {
 // Begin starts the first generation.
 func (m *Machine) Begin(at time.Time) []Action {
 	m.at, m.actions = at, nil
-	m.upgrade(&wish{})
+	m.upgrade(&pendingUpgrade{})
 	return m.actions
 }
 

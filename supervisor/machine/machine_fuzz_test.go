@@ -568,7 +568,7 @@ func (w *world) chanceNotice(n int) {
 	}
 	switch n % 12 {
 	case 11:
-		w.happen(Left{i, []Remnant{{PID: n, Command: "sleep", Told: n%2 == 0}}})
+		w.happen(Left{i, []Leftover{{PID: n, Command: "sleep", Told: n%2 == 0}}})
 	case 10:
 		w.happen(Obstructed{i, "it is stopped"})
 	case 0:

@@ -35,7 +35,7 @@ type (
 	// KilledInFlight is that of what was killed.
 	KilledInFlight struct{ Connections int }
 	// LeftBehind are processes of an instance that has ended.
-	LeftBehind struct{ Rest []Remnant }
+	LeftBehind struct{ Rest []Leftover }
 	// StopsWhenIdleOr says when a generation is told to stop, which need not be idle for longer.
 	StopsWhenIdleOr struct{ After time.Duration }
 	// TooManyDrain is the limit of --max-draining.

@@ -2,8 +2,8 @@ package machine
 
 import "time"
 
-// relay is the replacement of grace itself, which is wanted.
-type relay struct {
+// pendingReexec is the replacement of grace itself, which is wanted.
+type pendingReexec struct {
 	requests []int
 	since    time.Time
 	begun    bool // the shell is at it
@@ -15,7 +15,7 @@ func (m *Machine) onReexecRequested(ev ReexecRequested) {
 	case m.mode != running:
 		m.refuseReexec(asker(ev.Request))
 	case m.relay == nil:
-		m.relay = &relay{requests: asker(ev.Request), since: m.at}
+		m.relay = &pendingReexec{requests: asker(ev.Request), since: m.at}
 	default:
 		m.relay.requests = append(m.relay.requests, asker(ev.Request)...)
 	}

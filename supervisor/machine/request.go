@@ -10,7 +10,7 @@ func (m *Machine) onUpgradeRequested(ev UpgradeRequested) {
 		m.refuse(asker(ev.Request), why)
 		return
 	}
-	newer := &wish{requests: asker(ev.Request), command: ev.Command, rollback: ev.Rollback}
+	newer := &pendingUpgrade{requests: asker(ev.Request), command: ev.Command, rollback: ev.Rollback}
 	if m.wish == nil {
 		m.wish = newer
 		return

@@ -62,7 +62,7 @@ type InstanceSnapshot struct {
 	Says           string
 	Ended, Fault   bool
 	Told, Searched bool
-	Rest           []Remnant
+	Rest           []Leftover
 	Code           int // of the main process, once it has ended
 	Signal         int
 	ExitKnown      bool
@@ -113,15 +113,15 @@ func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string)
 	return s
 }
 
-func (a attempt) record(words func(Reason) string) UpgradeRecord {
+func (a upgradeRecord) record(words func(Reason) string) UpgradeRecord {
 	return UpgradeRecord{
 		Generation: a.Generation, From: a.From, Began: a.Began, Took: a.Took, Outcome: a.Outcome,
 		Why: words(a.Why), Command: a.Command, Rollback: a.Rollback, Unchanged: a.Unchanged,
 	}
 }
 
-func (r UpgradeRecord) attempt() attempt {
-	return attempt{
+func (r UpgradeRecord) attempt() upgradeRecord {
+	return upgradeRecord{
 		Generation: r.Generation, From: r.From, Began: r.Began, Took: r.Took, Outcome: r.Outcome,
 		Why: said(r.Why), Command: r.Command, Rollback: r.Rollback, Unchanged: r.Unchanged,
 	}

@@ -19,11 +19,11 @@ func (m *Machine) tryUpgrade() {
 	m.wish.explain(m, TooManyDrain{draining})
 }
 
-func (m *Machine) upgrade(w *wish) {
+func (m *Machine) upgrade(w *pendingUpgrade) {
 	m.wish = nil
 	m.generation++
 	g := &generation{number: m.generation, stage: StagePreparing, since: m.at, born: m.at, preparing: true}
-	g.attempt = &attempt{Generation: g.number, Began: m.at, Rollback: w.rollback, requests: w.requests}
+	g.attempt = &upgradeRecord{Generation: g.number, Began: m.at, Rollback: w.rollback, requests: w.requests}
 	a := Prepare{Generation: g.number, Command: w.command}
 	if m.current != nil {
 		g.attempt.From = m.current.number

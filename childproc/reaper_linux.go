@@ -1,0 +1,253 @@
+package childproc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc/shim"
+	"golang.org/x/sys/unix"
+)
+
+// Reaper is all processes that grace has started and not reaped yet. As PID 1
+// or subreaper grace also becomes the parent of orphans, and has to tell the
+// two apart. Its methods may be called from any goroutine.
+type Reaper struct {
+	mu             sync.Mutex
+	own            map[int]struct{}
+	first          uint64 // no mark below it is this family's
+	marks          uint64 // the one given last
+	notOurChildren bool   // some were started by another grace: their orphans may be anybody's children
+}
+
+// NewReaper makes the calling process the reaper of its descendants' orphans
+// (prctl(2), PR_SET_CHILD_SUBREAPER), so that a double fork does not hide a
+// process of the app.
+func NewReaper() (*Reaper, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("cannot become the reaper of orphaned processes: %w", err)
+	}
+	first := newMarks()
+	return &Reaper{own: map[int]struct{}{}, first: first, marks: first}, nil
+}
+
+// Start forks and leaves the rest to the shim: whether the app could be executed
+// is part of what [Process.Wait] tells. The error is a *StartError.
+func (f *Reaper) Start(spec Spec) (*Process, error) {
+	null, err := openNull(spec)
+	if err != nil {
+		return nil, startError("open /dev/null", spec.Path, err)
+	}
+	defer closeAll(null)
+	p := &Process{family: f, path: spec.Path, pidfd: -1, report: -1, capture: -1}
+	theirs, err := p.connect(spec)
+	defer closeAll(theirs)
+	if err != nil {
+		p.disconnect()
+		return nil, startError("connect to the shim", spec.Path, err)
+	}
+	if err := f.fork(p, spec, null, theirs); err != nil {
+		p.disconnect()
+		return nil, startError("fork", spec.Path, err)
+	}
+	return p, nil
+}
+
+func openNull(spec Spec) ([]int, error) {
+	if spec.Stdin >= 0 {
+		return nil, nil
+	}
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return []int{fd}, err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// fork holds the lock until the child is known as our own: an app that ends at
+// once must not be taken for an orphan.
+func (f *Reaper) fork(p *Process, spec Spec, null, theirs []int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.mark = f.nextMark()
+	err := underMark(p.mark, func() (err error) {
+		p.PID, err = syscall.ForkExec("/proc/self/exe", shimArgs(spec), &syscall.ProcAttr{
+			Dir:   spec.Dir,
+			Env:   spec.Env,
+			Files: shimFiles(spec, null, theirs),
+			Sys:   apart(spec, &p.pidfd),
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if p.pidfd < 0 {
+		// Go keeps no pidfd where the kernel gave none (before Linux 5.4).
+		return errors.Join(errNoPidfd, p.abandon())
+	}
+	f.own[p.PID] = struct{}{}
+	p.hold()
+	return nil
+}
+
+// apart has the process lead a group, and a session too where it becomes another user: in grace's own that user could
+// push keystrokes into the terminal of who has started grace (TIOCSTI, tiocsti in drivers/tty/tty_io.c).
+func apart(spec Spec, pidfd *int) *syscall.SysProcAttr {
+	session := spec.Identity != nil
+	return &syscall.SysProcAttr{Setsid: session, Setpgid: !session, PidFD: pidfd}
+}
+
+func shimArgs(spec Spec) []string {
+	e := shim.Spec{
+		Path: spec.Path, PIDVars: spec.PIDVars, Umask: spec.Umask,
+		Report: 3 + len(spec.Files), Capture: -1, Unlink: spec.CaptureUnlink, NoNewPrivs: spec.NoNewPrivs,
+	}
+	if spec.Capture {
+		e.Capture = e.Report + 1
+	}
+	if spec.Program != 0 {
+		e.Program = max(e.Report, e.Capture) + 1
+	}
+	if id := spec.Identity; id != nil {
+		e.Identity = &shim.Identity{UID: id.UID, GID: id.GID, Groups: id.Groups}
+	}
+	return e.Argv(spec.Args)
+}
+
+func shimFiles(spec Spec, null, theirs []int) []uintptr {
+	stdin := spec.Stdin
+	if len(null) > 0 {
+		stdin = null[0]
+	}
+	files := []uintptr{uintptr(stdin), uintptr(spec.Stdout), uintptr(spec.Stderr)}
+	for _, fd := range slices.Concat(spec.Files, theirs) {
+		files = append(files, uintptr(fd))
+	}
+	if spec.Program != 0 {
+		files = append(files, uintptr(spec.Program))
+	}
+	return files
+}
+
+// ReapOrphans reaps every dead child that this family did not start, and says
+// how many there were. It is to be called after SIGCHLD.
+func (f *Reaper) ReapOrphans() (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pids, err := f.orphanedChildren()
+	if err != nil {
+		return 0, fmt.Errorf("cannot list own children: %w", err)
+	}
+	reaped := 0
+	for _, pid := range pids {
+		if got, _ := unix.Wait4(pid, nil, unix.WNOHANG, nil); got == pid {
+			reaped++
+		}
+	}
+	return reaped, nil
+}
+
+// children lists the children of all threads, zombies too: an orphan goes to any of them.
+func children() ([]int, error) { return listedChildren(os.Getpid()) }
+
+// Tree lists pid, all its living descendants, and whoever comes from the same start, has lost its parent and is looked
+// after by nobody. It is a snapshot as that of the other [Tree]; the error is os.ErrNotExist if there is no process pid.
+func (f *Reaper) Tree(pid int) ([]int, error) {
+	pids, err := Tree(pid)
+	if err != nil || !f.mayHaveOrphans() {
+		return pids, err
+	}
+	mark, err := markOf(pid)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the orphans below process %d: %w", pid, err)
+	}
+	strays, err := f.strays(mark) // after the others: who was below one that has ended since is among them
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the orphans below process %d: %w", pid, err)
+	}
+	for _, stray := range strays {
+		if !slices.Contains(pids, stray) {
+			pids = append(pids, stray)
+		}
+	}
+	return pids, nil
+}
+
+// mayHaveOrphans tells at the price of one file that there are none. The kernel gives them to the first thread of their
+// reaper that lives (find_alive_thread in kernel/exit.c), and Go's main thread never ends (mexit in the runtime's proc.go).
+func (f *Reaper) mayHaveOrphans() bool {
+	pids, err := listedChildrenOf(os.Getpid(), os.Getpid())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return err != nil || f.notOurChildren || slices.ContainsFunc(pids, func(pid int) bool { _, own := f.own[pid]; return !own })
+}
+
+// mayBeElsewhere reports whether orphans with this mark may be another process's children.
+func (f *Reaper) mayBeElsewhere(mark uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.notOurChildren && (mark <= f.first || mark > f.marks)
+}
+
+func (f *Reaper) owns(pid int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, own := f.own[pid]
+	return own
+}
+
+// KillSuccessors ends, between Suspend and Resume, all that was started with a variable in its environment that nothing
+// of the family has.
+func (f *Reaper) KillSuccessors(variable string) error {
+	for hit := map[int]bool{}; ; {
+		pids, err := orphans(f.orphanedChildren, func(int) (bool, error) { return true, nil })
+		fresh := false
+		for _, pid := range pids {
+			fresh = fresh || !hit[pid]
+			hit[pid] = true
+			err = errors.Join(err, killWith(pid, variable))
+		}
+		if err != nil || !fresh {
+			return err
+		}
+	}
+}
+
+func killWith(pid int, variable string) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return ignoreGone(os.NewSyscallError("pidfd_open", err))
+	}
+	defer unix.Close(pidfd)
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil || !strings.Contains("\x00"+string(env), "\x00"+variable+"=") {
+		return ignoreGone(err)
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("cannot kill process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// reap gives the number back to the kernel and forgets it at once: the next process that gets it may be the family's too.
+func (f *Reaper) reap(p *Process) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.own, p.PID)
+	return unix.Waitid(unix.P_PIDFD, p.pidfd, nil, unix.WEXITED|unix.WNOHANG, nil)
+}
+
+func (f *Reaper) forget(pid int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.own, pid)
+}

@@ -1,0 +1,159 @@
+package host
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// Host is the host of real processes. Its maps belong to the loop; a goroutine
+// that fills in one entry is done with it before it posts the event that says so.
+type Host struct {
+	Options   Options
+	Family    *childproc.Reaper
+	Held      []*socket.Listener              // all that the app is to get
+	Listeners []*socket.Listener              // those of them that all instances share
+	Steering  *steering.Steering              // nil if nothing is captured
+	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
+	// Uncapturable is set when the system has refused to capture.
+	Uncapturable atomic.Bool
+	Runtime      RuntimeDir
+	Post         func(machine.Event)
+	Launches     map[int]*Preparation
+	Running      map[int]*InstanceProcess
+	Programs     map[int]Program // of generations that have ended, for a rollback
+	Looks        Semaphore       // into /proc and at sockets, at once
+	LookUps      Semaphore       // of a command and its files
+	reaping      sync.WaitGroup
+}
+
+func (a *Host) Tell(t machine.Tell) {
+	app := a.Running[t.Instance]
+	a.Attempt(fmt.Sprintf("cannot signal instance %d", t.Instance), app.main().Signal(t.Signal))
+	if t.Signal == a.Options.Policy.StopSignal {
+		a.bypass(app, t.Signal)
+	}
+}
+
+func (a *Host) TellGroup(t machine.TellGroup) {
+	a.Attempt(fmt.Sprintf("cannot signal the process group of instance %d", t.Instance), a.Running[t.Instance].main().SignalGroup(t.Signal))
+}
+
+func (a *Host) Dismiss(instance int) { a.Running[instance].dismiss() }
+
+func (a *Host) Follow(instance int, main *childproc.Process) {
+	late, ok := a.Running[instance]
+	if !ok {
+		late = &InstanceProcess{processes: []*childproc.Process{main}}
+		a.reaping.Go(func() { a.Attempt("cannot kill a main process that came too late", late.kill()) })
+		return
+	}
+	late.processes = append(late.processes, main)
+	a.follows(late, main)
+}
+
+func (a *Host) Kill(instance int) {
+	app := a.Running[instance]
+	a.Attempt(fmt.Sprintf("cannot kill instance %d", instance), app.signalAll(syscall.SIGKILL))
+	a.killRest(app)
+}
+
+func (a *Host) Reap(r machine.Reap) {
+	app := a.Running[r.Instance]
+	i := slices.IndexFunc(app.processes, func(p *childproc.Process) bool { return p.PID == r.PID })
+	p := app.processes[i]
+	app.processes = slices.Delete(app.processes, i, i+1)
+	tasks := slices.Clone(app.tasks)
+	a.reaping.Go(func() {
+		for _, done := range tasks {
+			<-done
+		}
+		a.Attempt(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
+	})
+}
+
+// Close reaps what has ended: PID 1 gets the zombies that grace leaves, and in many containers it does not reap.
+func (a *Host) Close() error {
+	a.reaping.Wait()
+	_, err := a.Family.ReapOrphans()
+	return err
+}
+
+func (a *Host) Release(instance int) {
+	app, ok := a.Running[instance]
+	if !ok {
+		return // it never came to a start: its backoff was cut short
+	}
+	app.cancel()
+	if app.grant != nil {
+		a.Attempt("cannot close the sockets passed to the app", app.grant.Close())
+	}
+	if app.notify != nil {
+		a.Attempt("cannot remove NOTIFY_SOCKET", app.notify.Close())
+	}
+	if app.calls != nil {
+		a.Attempt("cannot end capturing", app.calls.Close())
+	}
+	a.Attempt("cannot close descriptors of the app", app.disown())
+	a.vacate(app)
+	delete(a.Running, instance)
+}
+
+// holder is the instance in a place that is to be filled again, while something of
+// it is left, or the one that has filled it.
+func (a *Host) holder(s machine.Start) *InstanceProcess {
+	for _, app := range a.Running {
+		if app.start.Generation == s.Generation && app.start.Slot == s.Slot {
+			return app
+		}
+	}
+	return nil
+}
+
+// Attempt reports an error that stops nothing, with what grace cannot do. The loop cannot post to itself.
+func (a *Host) Attempt(cannot string, err error) {
+	if err != nil {
+		go a.Post(machine.Noticed{Text: cannot, Why: err.Error()})
+	}
+}
+
+func (a *Host) Count(c machine.Count) {
+	failed := func(why string) { a.Post(machine.Counted{Generation: c.Generation, Why: why}) }
+	go Guard(func() {
+		pids, err := a.treesOf(c.PIDs)
+		n := 0
+		if err == nil {
+			n, err = a.InFlight(c.Generation, pids)
+		}
+		if err != nil {
+			failed(err.Error())
+			return
+		}
+		a.Post(machine.Counted{Generation: c.Generation, InFlight: n})
+	}, failed)()
+}
+
+// InFlight counts the connections of a generation's processes: those that came by sockets
+// which all share, and those that came to the generation's own addresses and paths.
+func (a *Host) InFlight(generation int, pids []int) (n int, err error) {
+	if a.Steering == nil || len(a.Listeners) > 0 {
+		n, err = sockdiag.Connections(pids, a.Listeners)
+	}
+	if err != nil || a.Steering == nil {
+		return n, err
+	}
+	traffic, err := sockdiag.Look(pids, a.Steering.Addresses(generation), quietFor)
+	if err != nil {
+		return 0, err
+	}
+	accepted, err := a.Steering.Accepted(generation, pids)
+	return n + traffic.Open + accepted, err
+}

@@ -1,0 +1,289 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/childproc/capture"
+	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// InstanceProcess is what belongs to one instance.
+type InstanceProcess struct {
+	start   machine.Start
+	ctx     context.Context // ends with the instance
+	cancel  context.CancelFunc
+	launch  *LaunchSpec
+	waiting context.Context    // ends with the wait for its readiness
+	dismiss context.CancelFunc // ends that wait
+	// predecessor ends when the generation that this one replaces has; nil if
+	// there is none.
+	predecessor    context.Context
+	processes      []*childproc.Process // not reaped: the main one last, before it those that were it before
+	notify         *childproc.NotifySocket
+	calls          *capture.Listener // of a captured app
+	sockets        []*socket.Listener
+	owned          []*socket.Listener // those of them that are this instance's own
+	captureHandler *captureHandler
+	ear            *notifyReader
+	Attending      sync.WaitGroup // those who listen to the app
+	Suspended      bool
+	tasks          []<-chan struct{} // closed when nobody looks for what its processes have left behind
+	grant          *socket.SocketPlan
+}
+
+// main is the process that its instance is watched by. Where that has been reaped it is one
+// that came before it and lives on.
+func (a *InstanceProcess) main() *childproc.Process { return a.processes[len(a.processes)-1] }
+
+func (a *InstanceProcess) signalAll(signal syscall.Signal) error {
+	var errs []error
+	for _, p := range a.processes {
+		errs = append(errs, p.SignalGroup(signal))
+	}
+	return errors.Join(errs...)
+}
+
+// task does what takes time with the processes, none of which is reaped before it is over.
+func (a *InstanceProcess) task(do func()) {
+	done := make(chan struct{})
+	a.tasks = append(a.tasks, done)
+	go func() {
+		defer close(done)
+		do()
+	}()
+}
+
+func (a *InstanceProcess) member() steering.InstanceKey {
+	return steering.InstanceKey{Generation: a.start.Generation, Instance: a.start.Slot}
+}
+
+func (a *Host) Start(s machine.Start) {
+	ctx, cancel := context.WithCancel(context.Background())
+	waiting, dismiss := context.WithCancel(ctx)
+	app := &InstanceProcess{start: s, ctx: ctx, launch: a.Launches[s.Generation].Launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
+	if before, ok := a.Launches[s.Predecessor]; ok {
+		app.predecessor = before.ctx
+	}
+	if last := a.holder(s); last != nil {
+		a.vacate(last) // now, as what is left of it may stay for longer
+	}
+	a.Running[s.Instance] = app
+	launch := a.Launches[s.Generation].Launch
+	go func() {
+		if err := a.bring(app, launch); err != nil {
+			a.Post(machine.StartFailed{Instance: s.Instance, Exit: failedExit(launch.Path, err)})
+			return
+		}
+		p := app.main() // once started is posted, the processes are the loop's
+		app.ear = newNotifyReader(a, s.Instance, app.notify, p.PID)
+		a.Post(machine.Started{Instance: s.Instance, PID: p.PID})
+		a.follows(app, p)
+		app.hear()
+		a.lookAfter(app)
+		a.await(app, waiting, launch, time.Now())
+	}()
+}
+
+// await looks for the instance to be ready.
+func (a *Host) await(app *InstanceProcess, waiting context.Context, l *LaunchSpec, since time.Time) {
+	v := newReadinessCheck(a, app, waiting, l, since)
+	go Guard(v.awaitReady, v.giveUp)()
+}
+
+func (a *Host) follows(app *InstanceProcess, p *childproc.Process) {
+	go Guard(func() { a.watch(app, p) }, func(why string) { a.loseSight(app, p, why) })()
+}
+
+// Attend listens to what the app says and calls.
+func (a *InstanceProcess) Attend() {
+	a.hear()
+	if a.captureHandler != nil {
+		a.answer()
+	}
+}
+
+func (a *InstanceProcess) hear() {
+	a.Attending.Go(Guard(a.ear.listen, a.ear.apps.Notice("cannot read NOTIFY_SOCKET any more")))
+}
+
+func (a *InstanceProcess) answer() {
+	a.Attending.Go(Guard(a.captureHandler.answerAll, a.captureHandler.giveUp))
+}
+
+// bring starts the process with all that the contract promises it.
+func (a *Host) bring(app *InstanceProcess, l *LaunchSpec) (err error) {
+	if broken := guarded(func() { err = a.bringUnguarded(app, l) }); broken != nil {
+		err = broken
+	}
+	if err != nil {
+		return errors.Join(err, app.kill())
+	}
+	return nil
+}
+
+func (a *Host) bringUnguarded(app *InstanceProcess, l *LaunchSpec) error {
+	spec := l.spec()
+	spec.Path, spec.Program = a.locate(app.start.Generation, l)
+	spec.Args, spec.Env = l.filled(app.start)
+	if err := a.equip(app, &spec); err != nil {
+		return err
+	}
+	err := a.launch(app, spec)
+	a.Attempt("cannot close descriptors of the app", errors.Join(app.grant.Started(), app.disown()))
+	if err == nil {
+		a.Attempt("cannot tell the app of its predecessor", app.tellOfPredecessor())
+	}
+	return err
+}
+
+func (a *Host) equip(app *InstanceProcess, spec *childproc.Spec) error {
+	var why, err error
+	if app.notify, why, err = a.Runtime.openNotify(spec.Identity); err != nil {
+		return err
+	}
+	if why != nil {
+		a.Post(machine.Noticed{Text: "the app has an abstract NOTIFY_SOCKET", Why: why.Error()})
+	}
+	if err = a.own(app); err != nil {
+		return err
+	}
+	app.grant, err = a.Options.Dialects.Issue(socket.Issue{
+		Listeners:  app.sockets,
+		Command:    spec.Args,
+		Generation: app.start.Generation,
+		Parent:     os.Getpid(),
+	})
+	if err != nil {
+		return err
+	}
+	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
+	spec.Capture = a.Steering != nil && a.Options.captures() && !a.Uncapturable.Load()
+	spec.CaptureUnlink = len(a.Options.CaptureUnix) > 0
+	spec.NoNewPrivs = a.Options.NoNewPrivs.wanted(spec.Capture)
+	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
+	return nil
+}
+
+// own collects the instance's sockets: those that all share, and its own of the
+// steered addresses.
+func (a *Host) own(app *InstanceProcess) error {
+	for _, l := range a.Held {
+		if l.Address().Steer {
+			var own *socket.Listener
+			err := a.withEviction(func() (err error) {
+				own, err = a.Steering.Own(app.member(), l)
+				return err
+			})
+			if err != nil {
+				return errors.Join(err, app.disown())
+			}
+			app.owned = append(app.owned, own)
+			l = own
+		}
+		app.sockets = append(app.sockets, l)
+	}
+	if len(app.owned) > 0 {
+		a.Post(machine.Opened{Instance: app.start.Instance})
+	}
+	return nil
+}
+
+// disown leaves its own sockets to the instance, and to the steering.
+func (a *InstanceProcess) disown() error {
+	var errs []error
+	for _, l := range a.owned {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Host) variables(app *InstanceProcess) []string {
+	env := []string{
+		"NOTIFY_SOCKET=" + app.notify.Path(),
+		"GRACE_GENERATION=" + strconv.Itoa(app.start.Generation),
+		"GRACE_INSTANCE=" + strconv.Itoa(app.start.Slot),
+		"GRACE_KILL_AFTER=" + a.Options.Policy.KillAfter().String(),
+	}
+	if d := a.Options.Policy.Watchdog; d > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(d.Microseconds(), 10))
+	}
+	return env
+}
+
+// tellOfPredecessor lets the app know, if its dialect has a way, when it is alone.
+func (a *InstanceProcess) tellOfPredecessor() error {
+	gone := a.grant.Predecessor
+	if gone == nil {
+		return nil
+	}
+	if a.predecessor == nil {
+		return gone.Close()
+	}
+	context.AfterFunc(a.predecessor, func() { _ = gone.Close() }) // the grant may have closed it
+	return nil
+}
+
+func failedExit(path string, err error) machine.Exit {
+	failed := (*childproc.StartError)(nil)
+	if errors.As(err, &failed) {
+		return exitOf(childproc.Exit{Err: failed})
+	}
+	failed = &childproc.StartError{Step: err.Error(), Path: path}
+	if errors.As(err, &failed.Errno) {
+		failed.Step = strings.TrimSuffix(failed.Step, ": "+failed.Errno.Error())
+	}
+	return exitOf(childproc.Exit{Err: failed})
+}
+
+func exitOf(e childproc.Exit) machine.Exit {
+	if e.Err != nil {
+		return machine.Exit{Code: e.Status(), NotRun: e.Err.Error(), Shortage: e.Shortage()}
+	}
+	return machine.Exit{Code: e.Code, Signal: e.Signal, Unknown: e.Unknown}
+}
+
+// watch turns the end of one process into events.
+func (a *Host) watch(app *InstanceProcess, p *childproc.Process) {
+	instance, pid := app.start.Instance, p.PID
+	exit, err := p.Wait()
+	if err != nil {
+		a.loseSight(app, p, err.Error())
+		return
+	}
+	if err := app.ear.catchUp(app.ctx); err != nil {
+		a.Post(machine.Noticed{Text: "cannot read the app's last messages from NOTIFY_SOCKET", Why: err.Error()})
+	}
+	if app.waiting.Err() == nil {
+		if why := joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
+			a.Post(machine.Obstructed{Instance: instance, Why: why})
+		}
+	}
+	a.Post(machine.Exited{Instance: instance, PID: pid, Exit: exitOf(exit)})
+	a.awaitRest(app, p)
+	a.Post(machine.Emptied{Instance: instance, PID: pid})
+}
+
+// awaitRest returns when nothing is left of a process, or nothing can be known of that for another reason than a shortage.
+func (a *Host) awaitRest(app *InstanceProcess, p *childproc.Process) {
+	err := a.insist(app, "cannot watch what the app left behind yet, trying again", func() error { return p.WaitRest(app.ctx.Done()) })
+	if err != nil {
+		a.Post(machine.Noticed{Text: "cannot watch what the app left behind", Why: err.Error()})
+	}
+}
+
+func joined(reason, more string) string {
+	if reason == "" || more == "" {
+		return reason + more
+	}
+	return reason + "; " + more
+}

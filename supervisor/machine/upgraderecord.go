@@ -1,0 +1,111 @@
+package machine
+
+import (
+	"slices"
+	"time"
+)
+
+// Outcome is how a request ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeUpgraded   Outcome = "upgraded"   // the new generation serves
+	OutcomeFailed     Outcome = "failed"     // it does not, and the old one was not touched
+	OutcomeUndone     Outcome = "undone"     // it did, and failed while the old one could take over again
+	OutcomeSuperseded Outcome = "superseded" // a later request took its place
+	OutcomeRefused    Outcome = "refused"    // nothing was begun
+	OutcomeStopped    Outcome = "stopped"    // the app has ended, and grace ends
+	OutcomeReexeced   Outcome = "reexeced"   // another grace has taken over
+)
+
+// Result is the answer to a request.
+type Result struct {
+	Outcome    Outcome
+	Generation int
+	Serving    int  // the generation that serves now, 0 if there is none
+	Ran        bool // the app was executed
+	Took       time.Duration
+	Why        Reason
+	Unchanged  bool // it runs what ran before
+}
+
+// upgradeRecord is one upgrade on its way to a result, and then a line of the history.
+type upgradeRecord struct {
+	Generation, From int
+	Began            time.Time
+	Took             time.Duration
+	Outcome          Outcome
+	Why              Reason
+	Command          []string
+	Rollback         bool
+	Unchanged        bool  // it runs the same file, in the same directory, with the same arguments
+	requests         []int // those that wait for the result
+}
+
+const historyLength = 10
+
+// conclude gives an attempt its result. The first generation is started, and is
+// no upgrade of anything.
+func (m *Machine) conclude(g *generation, outcome Outcome, why Reason) {
+	a := g.attempt
+	if a == nil {
+		return
+	}
+	g.attempt = nil
+	a.Outcome, a.Why, a.Took, a.Command = outcome, why, m.at.Sub(a.Began), g.recipe.Command
+	if a.From != 0 {
+		m.remember(*a, g.recipe)
+	}
+	m.answerAll(a.requests, Result{Outcome: outcome, Generation: g.number, Took: a.Took, Why: why, Ran: g.executed(), Unchanged: a.Unchanged})
+}
+
+func (m *Machine) remember(a upgradeRecord, r Recipe) {
+	if a.Outcome == OutcomeUpgraded {
+		m.say(Report{Fact: UpgradeDone, Generation: a.Generation, Took: a.Took, Why: a.sameness(r)})
+	}
+	a.requests = nil
+	m.history = append(m.history, a)
+	m.history = m.history[max(0, len(m.history)-historyLength):]
+}
+
+// sameness is for who has deployed something and would not see that it was not found.
+func (a upgradeRecord) sameness(r Recipe) Reason {
+	if !a.Unchanged {
+		return nil
+	}
+	return RunsTheSame{Generation: a.From, Executable: r.Executable, Dir: r.Dir}
+}
+
+func (m *Machine) answerAll(requests []int, r Result) {
+	if m.current != nil && m.mode <= lingering {
+		r.Serving = m.current.number
+	}
+	for _, request := range requests {
+		m.do(Answer{request, r})
+	}
+}
+
+// pendingUpgrade is an upgrade that is wanted. What it is to run is known when it begins.
+type pendingUpgrade struct {
+	requests []int
+	command  []string // nil: what the current generation runs
+	rollback bool
+	told     bool // the log says why it waits
+}
+
+// joins reports whether the older wish does what the newer one asks for: to run
+// the same command, or whatever runs.
+func (w *pendingUpgrade) joins(older *pendingUpgrade) bool {
+	if w.command == nil && !w.rollback {
+		return true
+	}
+	return w.rollback == older.rollback && slices.Equal(w.command, older.command)
+}
+
+func (w *pendingUpgrade) explain(m *Machine, why Reason) {
+	if !w.told {
+		w.told = true
+		m.say(Report{Fact: UpgradeWaiting, Why: why})
+	}
+}
