@@ -524,7 +524,7 @@ func TestGoAwayTellsHowManyStayed(t *testing.T) {
 			t.Errorf("nobody was told to leave, and it waits for %s", who)
 		}
 		time.AfterFunc(time.Second/2, func() {
-			want := "2 hijacked connections, the oldest a WebSocket of pipe, open for 1s"
+			want := "2 hijacked connections, the oldest a WebSocket from pipe, open for 1s"
 			if who := h.waitedFor(); who != want {
 				t.Errorf("it waits for %q, not %q", who, want)
 			}

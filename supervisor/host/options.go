@@ -148,7 +148,7 @@ func (o Options) Validate() error {
 	case p.MaxDraining < 1:
 		return errors.New("--max-draining must be at least 1")
 	case p.ReadyTimeout <= 0 || p.DrainTimeout <= 0:
-		return errors.New("--ready-timeout and --drain-timeout must be longer than nothing: every wait ends")
+		return errors.New("--ready-timeout and --drain-timeout must be positive")
 	case p.DrainDelay < 0 || p.Watchdog < 0 || o.Readiness.Delay < 0:
 		return errors.New("--drain-delay, --watchdog and --ready-delay cannot be negative")
 	case p.Settle < 0 || p.Empty < 0:
