@@ -18,7 +18,7 @@ const transitionsFile = "../../docs/transitions.md"
 const transitionsHead = `# Transitions
 
 What the machine of ` + "`supervisor`" + ` does with each event in each phase of an instance. This page is made by
-running the machine: ` + "`go test ./supervisor -run Transitions -update`" + `. Log lines, timers and what only cleans up are left out. "–" means that
+running the machine: ` + "`go test ./supervisor/machine -run Transitions -update`" + `. Log lines, timers and what only cleans up are left out. "–" means that
 nothing happens. The phase on the left of an arrow is that of the instance; an instance that has *exited* is gone.
 
 `
@@ -241,7 +241,7 @@ func TestTransitionsDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s is stale: run go test ./supervisor -run Transitions -update", transitionsFile)
+		t.Errorf("%s is stale: run go test ./supervisor/machine -run Transitions -update", transitionsFile)
 	}
 }
 
