@@ -20,18 +20,6 @@ func hold(t *testing.T, written string) *socket.Listener {
 	return l
 }
 
-func bindError(t *testing.T, written string) error {
-	t.Helper()
-	a, err := socket.ParseAddress(written)
-	apptest.Must(t, err)
-	l, err := socket.Bind(a)
-	if err == nil {
-		l.Close()
-		t.Fatalf("%s was bound", written)
-	}
-	return err
-}
-
 func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *socket.SocketPlan {
 	t.Helper()
 	d, err := socket.ParseDialects(dialects)

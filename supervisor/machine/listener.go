@@ -43,7 +43,7 @@ func (m *Machine) onUncaptured(ev Uncaptured) {
 		return
 	}
 	m.policy.NoUpgrade = NoCapture
-	m.say(Report{Fact: CaptureFailed, Why: CaptureRefused{ev.Why}})
+	m.say(Report{Fact: CaptureFailed, Why: CaptureRefused(ev)})
 }
 
 func (m *Machine) onClosed(ev Closed) {
