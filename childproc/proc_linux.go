@@ -86,8 +86,9 @@ func parseStat(text []byte) (procStat, error) {
 }
 
 // eachProcess calls visit for every process there is; those that end meanwhile
-// are left out. It lists /proc until nothing new is there: the child of a process
-// that ended before its turn may be younger than the list.
+// are left out. It lists /proc again while something has ended before its turn: a
+// child of that may be younger than the list. On a machine that starts processes all
+// the time there is always something new, but that lives at its turn, which comes at once.
 func eachProcess(wanted func(pid int) bool, visit func(pid int, stat procStat)) error {
 	var known []int
 	for {
@@ -100,27 +101,27 @@ func eachProcess(wanted func(pid int) bool, visit func(pid int, stat procStat)) 
 			return found
 		})
 		known = pids
-		if len(fresh) == 0 {
-			return nil
-		}
-		if err := visitAll(slices.DeleteFunc(fresh, func(pid int) bool { return !wanted(pid) }), visit); err != nil {
+		if ended, err := visitAll(fresh, wanted, visit); err != nil || !ended {
 			return err
 		}
 	}
 }
 
-func visitAll(pids []int, visit func(pid int, stat procStat)) error {
+// visitAll reports whether one has ended before its turn. It asks whether a process is wanted before it is seen to be
+// there: of one that has gone the answer would say nothing.
+func visitAll(pids []int, wanted func(pid int) bool, visit func(pid int, stat procStat)) (ended bool, err error) {
 	for _, pid := range pids {
+		want := wanted(pid)
 		stat, err := readStat(pid)
-		if gone(err) {
-			continue
+		if ignoreGone(err) != nil {
+			return ended, err
 		}
-		if err != nil {
-			return err
+		ended = ended || err != nil || !stat.living()
+		if err == nil && want {
+			visit(pid, stat)
 		}
-		visit(pid, stat)
 	}
-	return nil
+	return ended, nil
 }
 
 func numbersIn(path string) ([]int, error) {

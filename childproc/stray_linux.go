@@ -34,21 +34,23 @@ func (f *Reaper) orphanedChildren() ([]int, error) {
 	return slices.DeleteFunc(pids, func(pid int) bool { _, own := f.own[pid]; return own }), err
 }
 
+// enoughLooks are taken where something has been found, and something else ends all the time.
+const enoughLooks = 5
+
 // orphans lists the wanted ones of the living processes from some children of grace on. It looks again if it has met one
 // that has ended: the children of that are moved to where the look has been (forget_original_parent in kernel/exit.c),
 // unless it had ended before the look.
 func orphans(roots func() ([]int, error), wanted func(pid int) (bool, error)) ([]int, error) {
-	for known := map[int]bool{}; ; {
+	known := map[int]bool{} // to have ended
+	for look := 1; ; look++ {
 		pids, err := allBelow(roots)
 		if err != nil {
 			return nil, err
 		}
+		pids = slices.DeleteFunc(pids, func(pid int) bool { return known[pid] })
 		living, ended, err := whoLives(pids, wanted)
-		if err != nil {
-			return nil, err
-		}
-		if !slices.ContainsFunc(ended, func(pid int) bool { return !known[pid] }) {
-			return living, nil
+		if err != nil || len(ended) == 0 || len(living) > 0 && look >= enoughLooks {
+			return living, err
 		}
 		for _, pid := range ended {
 			known[pid] = true
