@@ -210,6 +210,22 @@ func TestRestIsNeverEmptyWhileSomethingLives(t *testing.T) {
 	}
 }
 
+// On a machine that starts processes all the time a look at all of them ends all the same.
+func TestLookEndsBesideWhoForksAllTheTime(t *testing.T) {
+	f := newFamily(t)
+	p, _ := startHopper(t, f)
+	for range 30 {
+		looks := 0
+		if err := eachProcess(func(int) bool { return true }, func(int, procStat) { looks++ }); err != nil || looks == 0 {
+			t.Errorf("%d processes, %v", looks, err)
+		}
+		reapFound(t, f)
+	}
+	if err := errors.Join(p.KillRest(), p.WaitRest(nil), p.Reap()); err != nil {
+		t.Error(err)
+	}
+}
+
 func reapFound(t *testing.T, f *Reaper) {
 	t.Helper()
 	if _, err := f.ReapOrphans(); err != nil {
