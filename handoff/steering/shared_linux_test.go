@@ -82,9 +82,8 @@ func TestWhoHasClosedASharedSocketBindsAgain(t *testing.T) {
 
 func eachBound(t *testing.T, do func(*testing.T, queueOf)) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
-		if q.bind == nil {
-			t.Skip("it is given listening")
+		if q.bind != nil { // or it is given listening
+			do(t, q)
 		}
-		do(t, q)
 	})
 }

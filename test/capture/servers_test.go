@@ -121,7 +121,7 @@ func TestCapturedServersAndKeptConnections(t *testing.T) {
 			r.upgradeUnder(keptUpgrades, passing, kept)
 			checkNothingLost(t, passing)
 			checkNothingLost(t, kept)
-			r.endWell(keptUpgrades)
+			r.end(keptUpgrades, "stopped, with ")
 		})
 	}
 }
@@ -219,8 +219,13 @@ func (r captured) answers(l *load.Load, generation int) {
 // itself, and so grace.
 func (r captured) endWell(replaced int) {
 	r.T.Helper()
+	r.end(replaced, "drained")
+}
+
+func (r captured) end(replaced int, why string) {
+	r.T.Helper()
 	for g := 1; g <= replaced; g++ {
-		if e := r.AwaitGeneration("generation ended", g); e.Why != "drained" {
+		if e := r.AwaitGeneration("generation ended", g); !strings.HasPrefix(e.Why, why) {
 			r.T.Errorf("generation %d ended: %s", g, e.Why)
 		}
 	}

@@ -82,7 +82,7 @@ func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
 	s.AwaitReady(1)
 	r := harness.BeginRequest(t, addr)
 	s.Signal(unix.SIGTERM)
-	if e := s.AwaitGeneration("processes left behind", 1); !strings.Contains(e.Why, "finishes by itself") {
+	if e := s.AwaitGeneration("stopping processes that the instance left behind", 1); !strings.Contains(e.Why, "finishes by itself") {
 		t.Errorf("why: %s", e.Why)
 	}
 	r.Finish()
@@ -120,7 +120,7 @@ func TestStopGroupTellsAllAtOnce(t *testing.T) {
 	s := harness.StartScript(t, `trap 'echo told; wait' TERM; $APP -take fd:3; wait`, "--listen", "web=127.0.0.1:0", "--stop-group")
 	s.AwaitReady(1)
 	s.Signal(unix.SIGTERM)
-	if status := s.Wait(); status != 0 || s.Said("processes left behind") {
+	if status := s.Wait(); status != 0 || s.Said("stopping processes that the instance left behind") {
 		t.Errorf("status %d", status)
 	}
 }

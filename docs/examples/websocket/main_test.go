@@ -127,7 +127,7 @@ func TestClientThatDoesNotAnswerIsCut(t *testing.T) {
 	s := server.Serve(t, routes(), drain.Timeout(time.Second))
 	r := s.OpenSilently(t, "/echo")
 	s.Drain()
-	s.End(t, "cannot end hijacked connections: 1 of them did not end")
+	s.End(t, "cannot end hijacked connections: cut connections (1): the timeout of 1s has expired")
 	if b, err := io.ReadAll(r); string(b) != "\x88\x02\x03\xe9" || err != nil {
 		t.Errorf("the client reads %q, %v", b, err)
 	}
@@ -147,5 +147,5 @@ func TestClientThatDoesNotReadIsCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Drain()
-	s.End(t, "cannot end hijacked connections: 1 of them did not end")
+	s.End(t, "cannot end hijacked connections: cut connections (1): the timeout of 1s has expired")
 }
