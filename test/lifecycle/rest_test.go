@@ -109,7 +109,7 @@ func TestChildOfWhoTakesNoStopSignalIsToldToStop(t *testing.T) {
 				s.AwaitGeneration("generation ended", 1)
 			})
 			s.Signal(unix.SIGTERM)
-			if status := s.Wait(); status != 0 || s.Said("killing") {
+			if status := s.Wait(); status != 0 || s.Said("drain timed out") {
 				t.Errorf("status %d", status)
 			}
 		})
