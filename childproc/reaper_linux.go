@@ -174,12 +174,7 @@ func (f *Reaper) Tree(pid int) ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the orphans below process %d: %w", pid, err)
 	}
-	for _, stray := range strays {
-		if !slices.Contains(pids, stray) {
-			pids = append(pids, stray)
-		}
-	}
-	return pids, nil
+	return union(pids, strays), nil
 }
 
 // mayHaveOrphans tells at the price of one file that there are none. The kernel gives them to the first thread of their

@@ -61,12 +61,7 @@ func (p *Process) rest() ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the processes that process %d has left behind: %w", p.PID, err)
 	}
-	for _, pid := range strays {
-		if !slices.Contains(pids, pid) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
+	return union(pids, strays), nil
 }
 
 // remnant gives os.ErrNotExist if the process has ended, or its number is another one's by now.

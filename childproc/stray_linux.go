@@ -130,3 +130,13 @@ func (f *Reaper) looksAfter(pid int) (bool, error) {
 	}
 	return false, nil
 }
+
+// union appends those of the strays that the pids lack.
+func union(pids, strays []int) []int {
+	for _, stray := range strays {
+		if !slices.Contains(pids, stray) {
+			pids = append(pids, stray)
+		}
+	}
+	return pids
+}
