@@ -29,6 +29,14 @@ func CheckGone(t *testing.T, pgid int) {
 	}
 }
 
+// CheckEnded wants a process to have ended. Its zombie may be there for a moment: grace tells of an end first and reaps then.
+func CheckEnded(t *testing.T, pid int) {
+	t.Helper()
+	if childproc.Living(pid) {
+		t.Errorf("process %d is still there", pid)
+	}
+}
+
 func PIDsOf(t *testing.T, command string) (pids []int) {
 	t.Helper()
 	all, err := childproc.Everybody()
