@@ -49,7 +49,7 @@ func TestArchitecture(t *testing.T) {
 
 func importGraph(t *testing.T) string {
 	t.Helper()
-	packages := listPackages(t, ".", "linux")
+	packages := listPackages(t, ".", "linux", "./...")
 	var graph strings.Builder
 	for _, importer := range slices.Sorted(maps.Keys(packages)) {
 		if !ours(importer) || !drawn(importer) {

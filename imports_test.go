@@ -56,17 +56,43 @@ var forApps = []string{"handoff", "drain", "drain/sse"}
 // have grpc in its go.mod, nor in its go.sum.
 var modules = []string{".", "drain/grpcdrain"}
 
+// portable are the packages that other systems than Linux can build (scripts/test vets them there): what apps import, what
+// that needs, and the program that says it cannot run. The rest is for Linux only and has no build tags but those of an architecture.
+var portable = []string{".", "./handoff", "./handoff/internal/...", "./drain/..."}
+
 // Files for one system are seen only there.
-var systems = []string{"linux", "darwin", "freebsd"}
+var otherSystems = []string{"darwin", "freebsd"}
 
 func TestImportsGoOneWay(t *testing.T) {
 	for _, dir := range modules {
-		for _, system := range systems {
-			for _, p := range listPackages(t, dir, system) {
-				mustImportAllowed(t, system, p)
-			}
+		for _, p := range listPackages(t, dir, "linux", "./...") {
+			mustImportAllowed(t, "linux", p)
 		}
 	}
+}
+
+// A package for Linux only that a portable one imports would take it from the other systems.
+func TestPortablePackagesImportNoOthers(t *testing.T) {
+	for _, system := range otherSystems {
+		packages := listPackages(t, ".", system, portable...)
+		main := packages[module]
+		if len(main.Imports) == 0 || slices.ContainsFunc(main.Deps, ours) {
+			t.Errorf("%s: the program imports %v", system, main.Imports)
+		}
+		for _, p := range packages {
+			if p.ours() && p.ImportPath != module && !isPortable(inModule(p.ImportPath)) {
+				t.Errorf("%s: %s is needed by a portable package and is not one", system, p.ImportPath)
+			}
+			mustImportAllowed(t, system, p)
+		}
+	}
+}
+
+func isPortable(name string) bool {
+	return slices.ContainsFunc(portable, func(pattern string) bool {
+		above, all := strings.CutSuffix(strings.TrimPrefix(pattern, "./"), "/...")
+		return name == above || all && strings.HasPrefix(name, above+"/")
+	})
 }
 
 func mustImportAllowed(t *testing.T, system string, p listed) {
@@ -79,8 +105,8 @@ func mustImportAllowed(t *testing.T, system string, p listed) {
 }
 
 func TestAppsTakeNoDependencies(t *testing.T) {
-	for _, system := range systems {
-		packages := listPackages(t, ".", system)
+	for _, system := range append(otherSystems, "linux") {
+		packages := listPackages(t, ".", system, portable...)
 		for _, name := range forApps {
 			for _, needed := range packages[path.Join(module, name)].Deps {
 				if p := packages[needed]; !p.Standard && !p.ours() && !strings.HasPrefix(needed, "golang.org/x/sys/") {
@@ -151,10 +177,10 @@ func ours(importPath string) bool {
 
 func inModule(importPath string) string { return strings.TrimPrefix(importPath, module+"/") }
 
-// listPackages returns all packages that the module in a folder is built from, by import path.
-func listPackages(t *testing.T, dir, system string) map[string]listed {
+// listPackages returns the packages that patterns in a module's folder name, and all that those need, by import path.
+func listPackages(t *testing.T, dir, system string, patterns ...string) map[string]listed {
 	t.Helper()
-	list := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
+	list := exec.Command("go", append([]string{"list", "-deps", "-json=ImportPath,Standard,Imports,Deps"}, patterns...)...)
 	list.Dir = dir
 	list.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
 	list.Stderr = os.Stderr

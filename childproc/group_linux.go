@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrStopped is what a wait gives that was ended by its stop channel.
+var ErrStopped = errors.New("stopped waiting")
+
 // Group lists the living members of a process group, zombies left out.
 func Group(pgid int) ([]int, error) {
 	var members []int

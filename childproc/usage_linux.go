@@ -5,6 +5,12 @@ import (
 	"time"
 )
 
+// Usage is what some processes take of the machine.
+type Usage struct {
+	Resident int64         // bytes of memory; pages that they share count for each of them
+	CPU      time.Duration // since they were started
+}
+
 // clockTicks is USER_HZ, in which /proc counts on every architecture that Go has
 // (include/uapi/asm-generic/param.h).
 const clockTicks = 100

@@ -14,6 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrCannotLook is what a look gives that could not see all it had to see, and
+// whose "no" therefore means nothing. The next look may be luckier.
+var ErrCannotLook = errors.New("cannot look into the app's processes")
+
 // WaitDetector tells from outside whether processes wait on sockets: for connections
 // or datagrams. It keeps nothing open, and is not safe for use by several
 // goroutines at once.

@@ -40,7 +40,8 @@
 //
 // The first call of any of these functions takes all sockets: it sets their descriptors close-on-exec, so that programs
 // started later do not get them by accident. Until then they would. The variables stay in the environment for others
-// to read; a program that starts servers of its own gives them [CleanEnv].
+// to read; a program that starts servers of its own takes them out of the environment of those, as
+// [github.com/gracerun/grace/handoff/socket.CleanEnv] does on Linux.
 //
 // # Who tells the app, and how
 //

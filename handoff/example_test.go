@@ -8,12 +8,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"sync/atomic"
 	"time"
 
 	"github.com/gracerun/grace/handoff"
-	"github.com/gracerun/grace/handoff/socket"
 )
 
 // A server that can be replaced: it takes the socket from its supervisor, or binds one if there is none.
@@ -173,17 +171,6 @@ func ExampleKillAfter() {
 	defer cancel()
 	fmt.Println(new(http.Server).Shutdown(ctx))
 	// Output: <nil>
-}
-
-// A server that the program starts for itself must not take the variables for its own.
-func ExampleCleanEnv() {
-	helper := exec.Command("env")
-	helper.Env = socket.CleanEnv([]string{"LANG=C", "LISTEN_FDS=1", "NOTIFY_SOCKET=/run/notify", "GRACE_GENERATION=3"})
-	out, err := helper.Output()
-	fmt.Print(string(out), err)
-	// Output:
-	// LANG=C
-	// <nil>
 }
 
 // A program that has much to load tells how far it is; grace shows the text, and waits for Ready.

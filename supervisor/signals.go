@@ -152,3 +152,9 @@ func hasTerminal() bool {
 	unix.Close(fd)
 	return true
 }
+
+// Go's runtime keeps 32 to 34 for the C library.
+const (
+	firstRealtime = 35
+	lastRealtime  = 64
+)

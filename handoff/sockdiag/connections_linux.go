@@ -12,6 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Listener is a socket whose connections are counted. It need not be this process's: only a TCP socket's queue is read
+// from its descriptor.
+type Listener interface {
+	FD() int
+	// Network is tcp, udp, unix or unixgram; tcp and udp may end in 4 or 6.
+	Network() string
+	// Bound is an IP:port, a path or @name.
+	Bound() string
+	// Stream tells whether connections are accepted from the socket.
+	Stream() bool
+}
+
 // connectedStates are those in which an app has its end of a connection open still.
 const connectedStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_CLOSE_WAIT | 1<<unix.BPF_TCP_FIN_WAIT1 |
 	1<<unix.BPF_TCP_FIN_WAIT2 | 1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING

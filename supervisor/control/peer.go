@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 type peerKey struct{}
@@ -37,4 +39,23 @@ func distrust(ctx context.Context) string {
 		return ""
 	}
 	return fmt.Sprintf("user %d may not control a grace process of user %d (only that user and root may)", p.uid, os.Geteuid())
+}
+
+// credentials are of the process that has connected, or, at a client, of the one that
+// listens.
+func credentials(c *net.UnixConn) (uid, pid int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, 0, err
+	}
+	var found *unix.Ucred
+	if broken := raw.Control(func(fd uintptr) {
+		found, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); broken != nil {
+		return -1, 0, broken
+	}
+	if err != nil {
+		return -1, 0, err
+	}
+	return int(found.Uid), int(found.Pid), nil
 }

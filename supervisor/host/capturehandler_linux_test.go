@@ -1,10 +1,14 @@
 package host
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -48,6 +52,25 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 		c.end()
 		if err := s.Vacate(m); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestWhatPassesIsNoRefusalToCapture(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{&childproc.StartError{Step: "seccomp", Errno: syscall.EPERM}, true},
+		{&childproc.StartError{Step: "seccomp", Errno: syscall.EBUSY}, true},
+		{&childproc.StartError{Step: "seccomp", Errno: syscall.ENOMEM}, false},
+		{&childproc.StartError{Step: "seccomp", Errno: syscall.EMFILE}, false},
+		{&childproc.StartError{Step: "exec", Errno: syscall.EPERM}, false},
+		{fmt.Errorf("around: %w", &childproc.StartError{Step: "seccomp", Errno: syscall.EINVAL}), true},
+		{errors.New("it ended"), false},
+	} {
+		if got := refused(c.err); got != c.want {
+			t.Errorf("%v: %v", c.err, got)
 		}
 	}
 }
