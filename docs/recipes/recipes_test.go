@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package recipes tests the pages beside it: it takes files and commands out of a page, runs them as they are written there,
 // and replaces the server again and again under load.
 package recipes

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Bench measures what grace costs beside the same thing without it, in turns: go run ./scripts/bench.
 package main
 

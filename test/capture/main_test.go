@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package capture tests apps that bind by themselves: programs in many languages, servers that people run, and what goes wrong with them.
 package capture
 

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package containers tests grace as PID 1 of containers, and the Dockerfile.
 package containers
 

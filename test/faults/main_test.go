@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package faults tests bad input, exhausted limits, and apps and clients that misbehave.
 package faults
 

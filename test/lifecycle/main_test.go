@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package lifecycle tests how the app's processes are started, signalled, watched, stopped and cleaned up.
 package lifecycle
 

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package operate tests what operators look at and guard: metrics, pid files, permissions.
 package operate
 

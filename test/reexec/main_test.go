@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package reexec tests the replacement of grace itself under load.
 package reexec
 

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package systemd tests the units and pages for systemd under a systemd of the test's own.
 package systemd
 

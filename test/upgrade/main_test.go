@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package upgrade tests what an upgrade runs, what the app is told by each dialect, and what those who ask for an upgrade are answered.
 package upgrade
 

@@ -1,5 +1,3 @@
-//go:build linux
-
 // App is the server that is measured: it answers at once, and says who answered.
 package main
 
