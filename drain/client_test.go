@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// patience bounds every wait of the tests that only a defect makes long.
-const patience = 30 * time.Second
+// testTimeout bounds every wait of the tests that only a defect makes long.
+const testTimeout = 30 * time.Second
 
 // client is one HTTP/1.1 connection without what http.Transport does behind one's back: it never retries.
 type client struct {
@@ -24,7 +24,7 @@ func dial(addr net.Addr) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	return &client{conn, bufio.NewReader(conn)}, nil
 }
 

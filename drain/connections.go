@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// connection is what is known of one connection that net/http serves.
+// connection is the state of one connection that net/http serves.
 type connection struct {
 	of       *connections
 	state    http.ConnState // guarded by of.mu
 	http2    atomic.Bool
 	ending   <-chan struct{}
-	requests atomic.Int32 // of HTTP/2; with HTTP/1 the state says whether there is one
+	requests atomic.Int32 // of HTTP/2; for HTTP/1 the state tells whether there is one
 	streams  atomic.Int32
-	leaving  atomic.Bool // nothing can be answered any more
+	closing  atomic.Bool // nothing can be written to the client any more
 }
 
 type connectionKey struct{}
@@ -27,7 +27,7 @@ func connectionOf(ctx context.Context) *connection {
 	return c
 }
 
-// busy tells whether a request is not answered yet that would end by itself.
+// busy reports whether the connection has an unanswered request that is not a stream.
 func (c *connection) busy() bool {
 	if c.state != http.StateActive {
 		return false
@@ -38,15 +38,15 @@ func (c *connection) busy() bool {
 
 func (c *connection) streaming() bool { return c.state == http.StateActive && !c.busy() }
 
-// endRequest is for HTTP/2, where the state stays as it is while there are other requests.
+// endRequest is for HTTP/2, where net/http reports no new state while other requests go on.
 func (c *connection) endRequest() {
 	c.requests.Add(-1)
 	c.of.changed.wake()
 }
 
-func (c *connection) staying() bool { return !c.leaving.Load() }
+func (c *connection) open() bool { return !c.closing.Load() }
 
-// unanswered is how many requests the connection is busy with.
+// unanswered is the number of unanswered requests that are not streams.
 func (c *connection) unanswered() int {
 	if !c.busy() {
 		return 0
@@ -54,10 +54,9 @@ func (c *connection) unanswered() int {
 	return max(1, int(c.requests.Load()-c.streams.Load()))
 }
 
-// endless is how many streams there are.
-func (c *connection) endless() int { return int(c.streams.Load()) }
+func (c *connection) streamCount() int { return int(c.streams.Load()) }
 
-// connections knows the state of each connection that net/http serves.
+// connections has the state of each connection that net/http serves.
 type connections struct {
 	mu      sync.Mutex
 	all     map[net.Conn]*connection
@@ -68,7 +67,7 @@ func newConnections() *connections {
 	return &connections{all: map[net.Conn]*connection{}, changed: newWakeup()}
 }
 
-// add is called by net/http before the first note of a connection.
+// add is called by net/http before the first setState of a connection.
 func (c *connections) add(conn net.Conn, ending <-chan struct{}) *connection {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -77,8 +76,8 @@ func (c *connections) add(conn net.Conn, ending <-chan struct{}) *connection {
 	return added
 }
 
-// note is called by net/http at each change. A hijacked connection is its hijacker's from then on.
-func (c *connections) note(conn net.Conn, state http.ConnState) {
+// setState is called by net/http at each change. A hijacked connection belongs to the handler from then on.
+func (c *connections) setState(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch known := c.all[conn]; {
@@ -90,7 +89,7 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 	c.changed.wake()
 }
 
-// count tells how many connections there are of a kind.
+// count is the number of connections of a kind.
 func (c *connections) count(kind func(*connection) bool) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,7 +102,7 @@ func (c *connections) count(kind func(*connection) bool) int {
 	return n
 }
 
-// sum adds up what a function tells of each connection.
+// sum adds up a number of each connection.
 func (c *connections) sum(of func(*connection) int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,9 +113,9 @@ func (c *connections) sum(of func(*connection) int) int {
 	return n
 }
 
-// settle returns when no connection is left but streaming ones, when nothing has happened on those that are left for
-// the linger and none is busy, or when ctx is done.
-func (c *connections) settle(ctx context.Context, linger time.Duration) {
+// waitUntilIdle returns when only streaming connections are left, when no connection is busy and none has changed its
+// state for the linger, or when ctx is done.
+func (c *connections) waitUntilIdle(ctx context.Context, linger time.Duration) {
 	quiet := time.NewTimer(linger)
 	defer quiet.Stop()
 	for c.count(func(conn *connection) bool { return !conn.streaming() }) > 0 {
@@ -133,8 +132,8 @@ func (c *connections) settle(ctx context.Context, linger time.Duration) {
 	}
 }
 
-// await returns when there is no connection of a kind, or when ctx is done.
-func (c *connections) await(ctx context.Context, kind func(*connection) bool) {
+// waitUntilNone returns when there is no connection of a kind, or when ctx is done.
+func (c *connections) waitUntilNone(ctx context.Context, kind func(*connection) bool) {
 	for c.count(kind) > 0 {
 		select {
 		case <-c.changed:
@@ -144,50 +143,50 @@ func (c *connections) await(ctx context.Context, kind func(*connection) bool) {
 	}
 }
 
-// take returns the connections of a kind, which do not answer any more from now on.
-func (c *connections) take(kind func(*connection) bool) []net.Conn {
+// beginClosing returns the connections of a kind. From now on no request on them is answered.
+func (c *connections) beginClosing(kind func(*connection) bool) []net.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var taken []net.Conn
 	for conn, known := range c.all {
 		if kind(known) {
-			known.leaving.Store(true)
+			known.closing.Store(true)
 			taken = append(taken, conn)
 		}
 	}
 	return taken
 }
 
-// closeIdle closes the connections without a request, but those of HTTP/2, which Shutdown ends with a GOAWAY. It ends
-// the writing side first: to close a connection while the client's next bytes come in would reset it, and what the
-// client has not read of the last response would be lost (RFC 9112, section 9.6).
+// closeIdle closes the HTTP/1 connections without a request; Shutdown ends those of HTTP/2 with a GOAWAY. It closes the
+// writing side first: if a connection is closed while the client's next bytes arrive, the kernel resets it, and the client
+// loses the part of the last response that it has not read (RFC 9112, section 9.6).
 func (c *connections) closeIdle(ctx context.Context) {
-	idle := c.take((*connection).idle)
+	idle := c.beginClosing((*connection).idle)
 	for _, conn := range idle {
 		if half, ok := conn.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 			conn.Close()
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
-	c.await(ctx, func(conn *connection) bool { return conn.leaving.Load() })
+	c.waitUntilNone(ctx, func(conn *connection) bool { return conn.closing.Load() })
 	for _, conn := range idle {
 		conn.Close()
 	}
 }
 
-// leavePatience is what a client far away needs to see the end of its connection, and a handler to see that its request
-// was cut.
-const leavePatience = 500 * time.Millisecond
+// closeTimeout is the time that a distant client needs to see the end of its connection, and that a handler needs to see
+// that its request was cut.
+const closeTimeout = 500 * time.Millisecond
 
 func (c *connection) idle() bool {
 	return !c.http2.Load() && (c.state == http.StateIdle || c.state == http.StateNew)
 }
 
-// cut closes the busy connections, and tells how many requests they had.
+// cut closes the busy connections, and returns how many requests they had.
 func (c *connections) cut() int {
 	requests := c.sum((*connection).unanswered)
-	for _, conn := range c.take((*connection).busy) {
+	for _, conn := range c.beginClosing((*connection).busy) {
 		conn.Close()
 	}
 	return requests

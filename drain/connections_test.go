@@ -22,19 +22,19 @@ func TestSettle(t *testing.T) {
 		"a silent connection": {func(c *connections) { enter(c, one, http.StateNew) }, time.Second},
 		"a request longer than the linger": {func(c *connections) {
 			enter(c, one, http.StateActive)
-			go after(5*time.Second, func() { c.note(one, http.StateIdle) })
+			go after(5*time.Second, func() { c.setState(one, http.StateIdle) })
 		}, 6 * time.Second},
 		"the last client leaves": {func(c *connections) {
 			enter(c, one, http.StateActive)
 			enter(c, two, http.StateIdle)
-			go after(100*time.Millisecond, func() { c.note(two, http.StateHijacked) })
-			go after(200*time.Millisecond, func() { c.note(one, http.StateClosed) })
+			go after(100*time.Millisecond, func() { c.setState(two, http.StateHijacked) })
+			go after(200*time.Millisecond, func() { c.setState(one, http.StateClosed) })
 		}, 200 * time.Millisecond},
 		"another client keeps talking": {func(c *connections) {
 			enter(c, one, http.StateIdle)
 			enter(c, two, http.StateIdle)
-			go after(900*time.Millisecond, func() { c.note(two, http.StateActive) })
-			go after(1800*time.Millisecond, func() { c.note(two, http.StateClosed) })
+			go after(900*time.Millisecond, func() { c.setState(two, http.StateActive) })
+			go after(1800*time.Millisecond, func() { c.setState(two, http.StateClosed) })
 		}, 2800 * time.Millisecond},
 		"a request without an end": {func(c *connections) { enter(c, one, http.StateActive) }, time.Minute},
 	} {
@@ -45,7 +45,7 @@ func TestSettle(t *testing.T) {
 				c := newConnections()
 				tt.conversation(c)
 				start := time.Now()
-				c.settle(ctx, time.Second)
+				c.waitUntilIdle(ctx, time.Second)
 				if took := time.Since(start); took != tt.want {
 					t.Errorf("it took %v, not %v", took, tt.want)
 				}
@@ -56,7 +56,7 @@ func TestSettle(t *testing.T) {
 
 func enter(c *connections, conn net.Conn, state http.ConnState) *connection {
 	entered := c.add(conn, nil)
-	c.note(conn, state)
+	c.setState(conn, state)
 	return entered
 }
 
@@ -71,7 +71,7 @@ func TestSettleDoesNotWaitForStreams(t *testing.T) {
 				streaming := enter(c, &net.TCPConn{}, http.StateActive)
 				stream(streaming)
 				start := time.Now()
-				c.settle(t.Context(), time.Second)
+				c.waitUntilIdle(t.Context(), time.Second)
 				if took := time.Since(start); took != 0 {
 					t.Errorf("it took %v", took)
 				}
@@ -88,7 +88,7 @@ func TestSettleWaitsForARequestBesideAStream(t *testing.T) {
 		shared.requests.Add(2)
 		start := time.Now()
 		time.AfterFunc(3*time.Second, shared.endRequest)
-		c.settle(t.Context(), time.Second)
+		c.waitUntilIdle(t.Context(), time.Second)
 		if took := time.Since(start); took != 3*time.Second {
 			t.Errorf("it took %v", took)
 		}

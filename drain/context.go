@@ -4,16 +4,16 @@ import "context"
 
 type drainingKey struct{}
 
-// Draining gives a channel that is closed when the drain begins of the program that a request or a worker is part of.
-// Handlers that would not end by themselves, such as event streams, select on it and return. The request's context is
-// not cancelled by the drain. For a context that is of no such program the channel is nil, which never gets ready.
+// Draining returns a channel that is closed when the drain begins. ctx is the context of a request or of a worker of a
+// Drain; for any other context the channel is nil, which blocks forever. A handler that does not end by itself, such as
+// an event stream, selects on the channel and returns. The drain does not cancel the request's context.
 func Draining(ctx context.Context) <-chan struct{} {
 	draining, _ := ctx.Value(drainingKey{}).(<-chan struct{})
 	return draining
 }
 
-// WithDraining is for servers of other kinds: Draining works with the context that it returns, which is cancelled when
-// ctx is and not by the drain.
+// WithDraining returns a child of ctx for which Draining works. It is for other kinds of servers. The drain does not
+// cancel it.
 func (d *Drain) WithDraining(ctx context.Context) context.Context {
 	return context.WithValue(ctx, drainingKey{}, d.Draining())
 }

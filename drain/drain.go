@@ -16,46 +16,47 @@ import (
 	"github.com/gracerun/grace/handoff"
 )
 
-// Drain is the life of a program, of which the end is a drain: Start, Go, On and Close say what the program consists
-// of, a signal begins the end, and Wait returns after it. All methods may be called from any goroutine.
+// Drain ends a program in an orderly way. Start, Go, On and Close register the parts of the program, a signal begins the
+// drain, and Wait returns after it. All methods may be called from any goroutine.
 //
-// The drain goes through the phases in order, each of which is awaited. A phase may use what is left of the Timeout
-// except a tenth of it for each later phase that has something to do, or less by PhaseTimeout. A step that is not
-// ended by then is named in the log and left behind. A second signal and SIGQUIT end all phases at once: requests are
-// cut, and what has not begun does not begin any more. The same signal again within half a second is no second one: many
-// parents signal a process and then its group.
+// The drain runs the phases in order and waits for each. A phase may use the rest of the Timeout, less a tenth of the
+// Timeout for each later phase that has something to do; PhaseTimeout shortens that. A step that has not ended by then is
+// named in the log and left behind. SIGQUIT, or a second signal, ends all phases at once: requests are
+// cut, and steps that have not begun are not started. The same signal again within half a second does not count as a second
+// one, because many parents signal a process and then its process group.
 //
-// A signal may come in the start-up, between New and Wait. SIGTERM and SIGINT begin the drain then, too: what was given to
-// the Drain is ended; what is given to it after its phase has begun is not served, started nor called, and the log says
-// so; and Wait returns at once, without Ready. The start-up itself goes on until Wait; one that takes long selects on
-// Draining. SIGQUIT and a second signal have their default action in the start-up: they end the process at once.
+// A signal may come while the program starts, between New and Wait. SIGTERM and SIGINT then begin the drain as well. The
+// parts that were registered are ended. A part that is registered after its phase has begun is not served, started or
+// called, and the log says so. Wait returns at once and does not announce readiness. The code that starts the program runs
+// until it calls Wait; if it takes long, it should select on Draining. SIGQUIT, and a second signal, have their default
+// action before Wait: they end the process at once.
 //
-// The log says what began the drain, each second how many requests are in flight, and how the drain ended. The supervisor
-// is told the number, too.
+// The log says what began the drain, how many requests are in flight each second, and how the drain ended. The supervisor
+// gets the number of requests too.
 type Drain struct {
-	o        options
-	log      *slog.Logger
-	stop     *stop
-	draining chan struct{}
-	ending   chan struct{} // closed when the streams have to end
-	done     chan struct{}
-	workers  *workers
-	hijacks  *hijacks
-	ready    func()
-	inFlight atomic.Int64
-	telling  chan struct{} // has an element while the supervisor is told
+	o         options
+	log       *slog.Logger
+	stop      *stop
+	draining  chan struct{}
+	ending    chan struct{} // closed when the streams have to end
+	done      chan struct{}
+	workers   *workers
+	hijacks   *hijacks
+	ready     func()
+	inFlight  atomic.Int64
+	notifying chan struct{} // has an element while a message to the supervisor is being sent
 
-	overdue atomic.Bool // a step of Requests or Streams did not end well
+	overdue atomic.Bool // a step of Requests or Streams has failed
 
-	mu      sync.Mutex
-	begun   Phase // the phases before this one have begun
-	steps   [phases][]step
-	servers []*server
-	errs    []error
-	late    []string // names of steps that did not end in time
+	mu       sync.Mutex
+	begun    Phase // the phases before this one have begun
+	steps    [phases][]step
+	servers  []*server
+	errs     []error
+	timedOut []string // names of steps that did not end in time
 }
 
-// New handles the process's signals from now on (see Signals) until the drain has ended.
+// New starts to handle the process's signals (see Signals), until the drain has ended. Wait has to be called later.
 func New(opts ...Option) *Drain {
 	d := newDrain(opts)
 	go d.run()
@@ -65,14 +66,14 @@ func New(opts ...Option) *Drain {
 func newDrain(opts []Option) *Drain {
 	o := newOptions(opts)
 	d := &Drain{
-		o:        o,
-		log:      o.log,
-		stop:     watch(o),
-		draining: make(chan struct{}),
-		ending:   make(chan struct{}),
-		done:     make(chan struct{}),
-		telling:  make(chan struct{}, 1),
-		hijacks:  newHijacks(),
+		o:         o,
+		log:       o.log,
+		stop:      watch(o),
+		draining:  make(chan struct{}),
+		ending:    make(chan struct{}),
+		done:      make(chan struct{}),
+		notifying: make(chan struct{}, 1),
+		hijacks:   newHijacks(),
 	}
 	d.workers = newWorkers(d.WithDraining(context.Background()))
 	d.ready = sync.OnceFunc(d.sayReady)
@@ -96,12 +97,12 @@ func (d *Drain) run() {
 	took := time.Since(begun)
 	close(ended)
 	reporting.Wait()
-	d.conclude(took, d.cut())
+	d.logResult(took, d.cut())
 }
 
-// cut counts the requests that the drain gave up. What a server of another kind gave up is in flight still.
+// cut counts the requests that were cut. Requests that another kind of server has cut are still counted as in flight.
 func (d *Drain) cut() int {
-	cut := d.hijacks.cut()
+	cut := d.hijacks.forcedCount()
 	for _, s := range d.served() {
 		cut += s.cut
 	}
@@ -111,8 +112,8 @@ func (d *Drain) cut() int {
 	return cut
 }
 
-// Drain begins the drain, for programs that handle the signals themselves, and does not wait for its end. Only the
-// first call does something.
+// Drain begins the drain and returns at once. It is for programs that handle the signals themselves. Only the
+// first call has an effect.
 func (d *Drain) Drain() { d.stop.start(errCalled) }
 
 var errCalled = errors.New("the program called Drain")
@@ -123,8 +124,8 @@ func (d *Drain) Draining() <-chan struct{} { return d.draining }
 // Done is closed when the drain has ended.
 func (d *Drain) Done() <-chan struct{} { return d.done }
 
-// Err is nil until Done is closed. Then it joins what began the drain, if that was an error, and what each step says
-// that did not end well.
+// Err returns nil until Done is closed. After that it returns the error that began the drain, if there was one, joined with
+// the errors of all steps.
 func (d *Drain) Err() error {
 	select {
 	case <-d.done:
@@ -136,8 +137,8 @@ func (d *Drain) Err() error {
 	return errors.Join(d.errs...)
 }
 
-// Wait calls handoff.Ready when each server that was given to Start accepts connections, waits until the drain has
-// ended, and returns Err. Call it last, when the program is complete: there may be no server at all.
+// Wait calls handoff.Ready once each server that was given to Start accepts connections. Then it waits until the drain has
+// ended, and returns Err. Call it last, when all parts are registered. A program without a server calls it too.
 func (d *Drain) Wait() error {
 	d.stop.waits.Store(true)
 	d.ready()
@@ -169,22 +170,23 @@ func (d *Drain) served() []*server {
 	return d.servers
 }
 
-// Start serves HTTP on ln until the drain. It returns when srv accepts connections, or with the error why it cannot. A
-// later error of Accept begins the drain, and Wait returns it. There may be several servers, each an http.Server of its
-// own. If the drain has begun already, ln is closed, the log says so, and the error is nil: the program goes on to Wait.
+// Start serves HTTP on ln until the drain. It does not block: it returns nil when srv accepts connections, or an error if
+// srv cannot serve. A later error of Accept begins the drain, and Wait returns it. Several servers may be started, each
+// with an http.Server of its own. If the drain has already begun, Start closes ln, writes a line to the log and returns nil,
+// so that the program continues to Wait.
 //
-// From the beginning of the drain on, requests that come in are answered with Connection: close. In Accepting,
-// connections that wait in the queue are accepted still, then ln is closed. Requests lasts until no connection is left,
-// or until all that are left have been idle for the Linger. Shutdown comes last. What remains at the end of the phase is
-// cut.
+// Once the drain has begun, responses have the header Connection: close. The phase Accepting accepts the
+// connections that wait in the queue and closes ln. The phase Requests lasts until no connection is left,
+// or until all remaining connections have been idle for the Linger; requests that are unanswered when its time is over are
+// cut. The phase Streams ends with srv.Shutdown.
 //
-// Start owns srv and ln from the call on, and closes ln in any case. It puts itself in front of srv's Handler, ConnState
-// and BaseContext, which still do their work. A server without ReadTimeout gets a ReadHeaderTimeout of one minute and an
-// IdleTimeout of eleven, where these are not set; a negative value means none. A client of HTTP/2 that takes no byte for
-// ten seconds is cut, unless srv.HTTP2 says otherwise.
+// Start owns srv and ln from the call on, and closes ln in any case. It wraps srv's Handler, ConnContext, ConnState
+// and BaseContext, which are still called. If srv has no ReadTimeout, Start sets ReadHeaderTimeout to one minute and
+// IdleTimeout to eleven minutes, unless they are set; a negative value means no limit. It sets HTTP2.WriteByteTimeout to ten
+// seconds, unless that is set: an HTTP/2 client that takes no byte for so long is cut.
 //
-// A ln without SetDeadline, such as tls.NewListener gives, is closed as it stands: what waits in its queue is lost unless
-// another process has the socket too. Use StartTLS instead.
+// If ln has no SetDeadline, as that of tls.NewListener, it is closed at once, and the connections in its queue are lost
+// unless another process has the socket too. Use StartTLS instead.
 func (d *Drain) Start(srv *http.Server, ln net.Listener) error { return d.start(srv, ln, srv.Serve) }
 
 // StartTLS is Start for HTTPS. The files are as in http.Server.ServeTLS: empty if srv.TLSConfig has certificates.
@@ -200,7 +202,7 @@ func (d *Drain) start(srv *http.Server, ln net.Listener, serve func(net.Listener
 	}
 	if !d.addServer(s) {
 		ln.Close()
-		d.tooLate(s.name)
+		d.logTooLate(s.name)
 		return nil
 	}
 	s.attach(d, ln)
@@ -214,7 +216,7 @@ func (d *Drain) start(srv *http.Server, ln net.Listener, serve func(net.Listener
 	}
 }
 
-// serve returns an error if the server has ended before it accepted. After that an error is the drain's.
+// serve returns an error if the server ended before it accepted. A later error begins the drain.
 func (d *Drain) serve(s *server, serve func(net.Listener) error) error {
 	defer close(s.ended)
 	defer s.ln.Close() // ServeTLS does not, if it has no certificate
@@ -231,8 +233,8 @@ func (d *Drain) hasServer(srv *http.Server) bool {
 	return slices.ContainsFunc(d.served(), func(s *server) bool { return s.srv == srv })
 }
 
-// addServer puts a server into its phases, or into none. What it does in Streams is brief without streams, so it is no
-// step that time is kept for.
+// addServer adds a server's steps, or none if it is too late. Its step of Streams is added later, by ends: without streams it
+// is so short that no time need be reserved for it.
 func (d *Drain) addServer(s *server) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -247,22 +249,22 @@ func (d *Drain) addServer(s *server) bool {
 	return true
 }
 
-// On has f called in a phase, beside the other steps of it, and awaited. The name is for the log and for errors. f
-// returns when its context is done, if not before; one that does not is left behind. So servers of other kinds take
-// part:
+// On registers f as a step of a phase. The steps of a phase run at the same time, and the drain waits for all of them. The
+// name is for the log and for errors. f must return when its context is done; if it does not, the drain
+// leaves it behind. This is how other kinds of servers take part:
 //
 //	d.On(drain.Requests, "admin", admin.Shutdown)
 //
-// In Resources one step comes after the other, the one that was registered last first, and each has an even share of
-// the time.
+// The steps of Resources run one after another, the last registered first, and each gets an even share of
+// the time. An error of f is part of Wait's.
 func (d *Drain) On(p Phase, name string, f func(ctx context.Context) error) {
-	if !d.add(p, guarded(name, f)) {
-		d.tooLate(name)
+	if !d.add(p, abandonable(name, f)) {
+		d.logTooLate(name)
 	}
 }
 
-// Close has a resource closed in the phase Resources, after those that were registered later. What is ended by a
-// function takes part by On(Resources, name, function).
+// Close registers a resource that the phase Resources closes, after those that were registered later. For a resource that
+// is closed by a function, use On with Resources.
 func (d *Drain) Close(name string, resource io.Closer) {
 	d.On(Resources, name, func(context.Context) error { return resource.Close() })
 }
@@ -277,7 +279,7 @@ func (d *Drain) add(p Phase, s step) bool {
 	return true
 }
 
-// take begins a phase: nothing can be added to it any more.
+// take begins a phase: no step can be added to it any more.
 func (d *Drain) take(p Phase) []step {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -305,6 +307,6 @@ func (d *Drain) fail(err error) {
 	d.stop.start(err)
 }
 
-func (d *Drain) tooLate(name string) {
+func (d *Drain) logTooLate(name string) {
 	d.log.Warn("not started: its phase of the drain has begun", "step", name)
 }

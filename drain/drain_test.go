@@ -157,7 +157,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.On(Resources, "database", order.step("database"))
 			},
 			8 * time.Second,
-			[]string{"cannot end api: still running: its share of the timeout, 8s, has expired"},
+			[]string{"cannot end api: still running: the step's time limit of 8s has expired"},
 			[]string{"rooms", "database"},
 		},
 		"a phase with its own timeout": {
@@ -167,7 +167,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.On(Requests, "admin", order.step("admin"))
 			},
 			3 * time.Second,
-			[]string{"cannot end api: still running: its share of the timeout, 3s, has expired"},
+			[]string{"cannot end api: still running: the step's time limit of 3s has expired"},
 			[]string{"admin"},
 		},
 		"resources share alike": {
@@ -179,8 +179,8 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			},
 			6 * time.Second,
 			[]string{
-				"cannot end third: still running: its share of the timeout, 3s, has expired",
-				"cannot end second: still running: its share of the timeout, 3s, has expired",
+				"cannot end third: still running: the step's time limit of 3s has expired",
+				"cannot end second: still running: the step's time limit of 3s has expired",
 			},
 			[]string{"first"},
 		},
@@ -194,7 +194,7 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 				d.On(Resources, "database", order.step("database"))
 			},
 			18 * time.Second,
-			[]string{"cannot end workers mailer, ticker (2 of them): still running: its share of the timeout, 18s, has expired"},
+			[]string{"cannot end workers mailer, ticker (2 of them): still running: the step's time limit of 18s has expired"},
 			[]string{"database"},
 		},
 		"everything": {
@@ -206,10 +206,10 @@ func TestHungStepsAreNamedAndLeaveTimeToTheOthers(t *testing.T) {
 			},
 			10 * time.Second,
 			[]string{
-				"cannot end accepting: still running: its share of the timeout, 6s, has expired",
-				"cannot end requests: still running: its share of the timeout, 1s, has expired",
-				"cannot end streams: still running: its share of the timeout, 1s, has expired",
-				"cannot end workers: still running: its share of the timeout, 1s, has expired",
+				"cannot end accepting: still running: the step's time limit of 6s has expired",
+				"cannot end requests: still running: the step's time limit of 1s has expired",
+				"cannot end streams: still running: the step's time limit of 1s has expired",
+				"cannot end workers: still running: the step's time limit of 1s has expired",
 				"cannot end resources: still running: the timeout of 10s has expired",
 			},
 			nil,
@@ -441,7 +441,7 @@ func TestCutRequestsNameTheirServer(t *testing.T) {
 	receive(t, working)
 	d.Drain()
 	name := "server " + ln.Addr().String()
-	mustSay(t, d.Wait(), "cannot end "+name+": cut unfinished requests (1): its share of the timeout, 1ms, has expired")
+	mustSay(t, d.Wait(), "cannot end "+name+": cut unfinished requests (1): the step's time limit of 1ms has expired")
 	if !strings.Contains(log.String(), name) {
 		t.Errorf("the log does not name it:\n%s", log)
 	}
@@ -477,7 +477,7 @@ func TestReadyIsSaidByWait(t *testing.T) {
 		t.Errorf("%q came before Wait", message[:n])
 	}
 	go d.Wait()
-	notify.SetReadDeadline(time.Now().Add(patience))
+	notify.SetReadDeadline(time.Now().Add(testTimeout))
 	mustHear(t, notify, "READY=1")
 	d.Drain()
 	receive(t, d.Done())
@@ -496,7 +496,7 @@ func TestReadyIsNotSaidBeforeEachServerAccepts(t *testing.T) {
 		if n, err := notify.Read(message); err == nil {
 			t.Errorf("%q came before the second server accepts", message[:n])
 		}
-		notify.SetReadDeadline(time.Now().Add(patience))
+		notify.SetReadDeadline(time.Now().Add(testTimeout))
 		close(looked)
 		return context.Background()
 	}}, listen(t))

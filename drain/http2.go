@@ -11,46 +11,46 @@ import (
 	"time"
 )
 
-// http2Conns are the HTTP/2 connections of a server. net/http ends one with a single GOAWAY, and discards the streams
-// that the client has opened before it has read that. Here the client gets two (RFC 9113, section 6.8): the first one
-// asks it to open no more streams, and is followed by a PING. When the answer to the PING is there, so are all
-// streams, and the second GOAWAY, which is net/http's, names the last of them.
+// http2Conns are the HTTP/2 connections of a server. net/http ends a connection with a single GOAWAY, and discards the
+// streams that the client has opened before it has read the GOAWAY. http2Conns sends two (RFC 9113, section 6.8): the first
+// asks the client to open no more streams, and is followed by a PING. Once the client has answered the PING, all its
+// streams have arrived, and the second GOAWAY, which net/http writes, names the last of them.
 type http2Conns struct {
-	// own is a server without a listener. The HTTP/2 connections are its: Shutdown of it sends them the second
-	// GOAWAY, and leaves those of HTTP/1 alone.
+	// own is a server without a listener that has the HTTP/2 connections: its Shutdown sends them the second
+	// GOAWAY, and leaves the HTTP/1 connections alone.
 	own *http.Server
 
-	mu      sync.Mutex
-	leaving bool
-	unaware map[*http2Conn]struct{} // those whose clients are not known to have read a GOAWAY
-	changed wakeup                  // when unaware has shrunk
+	mu             sync.Mutex
+	leaving        bool
+	unacknowledged map[*http2Conn]struct{} // connections whose clients are not known to have read a GOAWAY
+	changed        wakeup                  // when unaware has shrunk
 }
 
 func newHTTP2Conns() *http2Conns {
-	return &http2Conns{own: &http.Server{}, unaware: map[*http2Conn]struct{}{}, changed: newWakeup()}
+	return &http2Conns{own: &http.Server{}, unacknowledged: map[*http2Conn]struct{}{}, changed: newWakeup()}
 }
 
 const (
 	protoTLS = "h2"
-	// protoPlain is where net/http keeps its server for HTTP/2 without TLS, also for golang.org/x/net/http2. The
-	// function finds the connection by UnencryptedNetConn, and its preface has been read.
+	// protoPlain is the key under which net/http, and golang.org/x/net/http2, keep the function that serves HTTP/2 without
+	// TLS. The function gets the connection by UnencryptedNetConn; its preface has been read by then.
 	protoPlain = "unencrypted_http2"
 
-	preface         = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-	prefacePatience = 10 * time.Second // net/http's own
+	preface        = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	prefaceTimeout = 10 * time.Second // net/http's own
 
-	// answerPatience is what a client that does not answer can cost the drain. grpc-go allows the same.
-	answerPatience = 5 * time.Second
-	// firstPatience is for the request that a client has opened its connection for. A GOAWAY before it costs another
-	// connection, and net/http's client fails a request then whose body it cannot rewind, although it has sent nothing.
-	firstPatience = 250 * time.Millisecond
-	// straggling is for streams that come after the answer. A client with a goroutine for each request, such as
-	// net/http's, may have numbered one before it has read the GOAWAY, and write it after it has answered.
-	straggling = 250 * time.Millisecond
+	// pingTimeout bounds how long a client that does not answer the PING can delay the drain. grpc-go uses the same.
+	pingTimeout = 5 * time.Second
+	// firstRequestDelay lets a new connection's first request arrive before the GOAWAY. Otherwise the client needs another
+	// connection, and net/http's client fails a request whose body it cannot rewind, although it has sent nothing.
+	firstRequestDelay = 250 * time.Millisecond
+	// lateStreamDelay is for streams that arrive after the answer to the PING. A client with a goroutine for each request,
+	// such as net/http's, may number a stream before it reads the GOAWAY, and send it after it has answered.
+	lateStreamDelay = 250 * time.Millisecond
 )
 
-// attach puts itself between srv and the HTTP/2 that net/http would give it. Call it once, when srv is complete and
-// before it serves. It does nothing for a server that has HTTP/2 of its owner, or none.
+// attach puts c between srv and net/http's HTTP/2. It is called once, when srv is complete and
+// before it serves. It has no effect if the program has set up HTTP/2 itself, or if srv has none.
 func (c *http2Conns) attach(srv *http.Server) {
 	if srv.TLSNextProto[protoTLS] != nil {
 		return
@@ -69,19 +69,19 @@ func (c *http2Conns) attach(srv *http.Server) {
 		}
 		ours := c.add(conn)
 		defer c.remove(ours)
-		next(srv, carry(http2TLSConn{ours, conn}), h)
+		next(srv, asTLSConn(http2TLSConn{ours, conn}), h)
 	}
 	srv.TLSNextProto[protoPlain] = func(srv *http.Server, conn *tls.Conn, h http.Handler) {
-		ours := c.add(conn.NetConn().(carrier).UnencryptedNetConn())
+		ours := c.add(conn.NetConn().(plainConner).UnencryptedNetConn())
 		defer c.remove(ours)
-		next(srv, carry(ours), h)
+		next(srv, asTLSConn(ours), h)
 	}
 	srv.ConnState = underlying(srv.ConnState)
 	srv.RegisterOnShutdown(c.finish)
 }
 
-// configured is a server to which net/http has given the HTTP/2 that it would give to srv, if any. It does that at the
-// beginning of ServeTLS, which ends for want of a certificate.
+// configured returns a server that net/http has set up for HTTP/2 as it would set up srv. net/http does that at the
+// beginning of ServeTLS, which then fails because there is no certificate.
 func configured(srv *http.Server) *http.Server {
 	own := &http.Server{
 		Protocols:   srv.Protocols,
@@ -100,7 +100,7 @@ func configured(srv *http.Server) *http.Server {
 }
 
 func readPreface(conn net.Conn) error {
-	if err := conn.SetReadDeadline(time.Now().Add(prefacePatience)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(prefaceTimeout)); err != nil {
 		return err
 	}
 	var got [len(preface)]byte
@@ -113,18 +113,18 @@ func readPreface(conn net.Conn) error {
 	return conn.SetReadDeadline(time.Time{})
 }
 
-type carrier interface{ UnencryptedNetConn() net.Conn }
+type plainConner interface{ UnencryptedNetConn() net.Conn }
 
-type carried struct {
+type plainConn struct {
 	net.Conn
 	conn net.Conn
 }
 
-func (c carried) UnencryptedNetConn() net.Conn { return c.conn }
+func (c plainConn) UnencryptedNetConn() net.Conn { return c.conn }
 
-func carry(conn net.Conn) *tls.Conn { return tls.Client(carried{conn: conn}, nil) }
+func asTLSConn(conn net.Conn) *tls.Conn { return tls.Client(plainConn{conn: conn}, nil) }
 
-// underlying lets next see the connections that it has seen with StateNew and will see with StateClosed.
+// underlying passes to next the same connection that next sees with StateNew and StateClosed.
 func underlying(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
 	if next == nil {
 		return nil
@@ -137,13 +137,13 @@ func underlying(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnSta
 	}
 }
 
-// goAway asks all clients to leave, those on connections that come later too. It returns when each has opened its last
-// stream, or has not answered in time, or when ctx is done. From then on new streams are discarded, and a connection
+// goAway asks all clients to leave, including those that connect later. It returns when each client has opened its last
+// stream or has not answered in time, or when ctx is done. From then on new streams are discarded, and a connection
 // ends with its last stream.
 func (c *http2Conns) goAway(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	c.leave()
+	c.sendGoAways()
 	for c.waiting() && ctx.Err() == nil {
 		select {
 		case <-c.changed:
@@ -153,22 +153,23 @@ func (c *http2Conns) goAway(ctx context.Context) {
 	c.finish()
 }
 
-// finish has net/http send its GOAWAY to all, and is done at once: there is nothing else that own would wait for.
+// finish makes net/http send its GOAWAY to all connections. It returns at once, because Shutdown of own has nothing
+// else to wait for.
 func (c *http2Conns) finish() { _ = c.own.Shutdown(context.Background()) }
 
-func (c *http2Conns) leave() {
+func (c *http2Conns) sendGoAways() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leaving = true
-	for conn := range c.unaware {
-		conn.askInTime()
+	for conn := range c.unacknowledged {
+		conn.scheduleGoAway()
 	}
 }
 
 func (c *http2Conns) waiting() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.unaware) > 0
+	return len(c.unacknowledged) > 0
 }
 
 func (c *http2Conns) add(conn net.Conn) *http2Conn {
@@ -176,28 +177,29 @@ func (c *http2Conns) add(conn net.Conn) *http2Conn {
 	defer c.mu.Unlock()
 	ours := &http2Conn{Conn: conn, conns: c, begun: time.Now()}
 	if c.leaving {
-		ours.askInTime()
+		ours.scheduleGoAway()
 	}
-	c.unaware[ours] = struct{}{}
+	c.unacknowledged[ours] = struct{}{}
 	return ours
 }
 
 func (c *http2Conns) remove(conn *http2Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.unaware, conn)
+	delete(c.unacknowledged, conn)
 	c.changed.wake()
 }
 
 const (
-	// goAwayFrame has the highest stream that there can be, so it refuses none.
+	// goAwayFrame names the highest possible stream, so it refuses none.
 	goAwayFrame = "\x00\x00\x08\x07\x00\x00\x00\x00\x00" + "\x7f\xff\xff\xff" + "\x00\x00\x00\x00"
 	pingFrame   = "\x00\x00\x08\x06\x00\x00\x00\x00\x00" + "draining"
-	// answerFrame reaches net/http, which ignores answers to a PING that it has not sent.
+	// answerFrame also reaches net/http, which ignores answers to a PING that it has not sent.
 	answerFrame = "\x00\x00\x08\x06\x01\x00\x00\x00\x00" + "draining"
 )
 
-// http2Conn puts goAwayFrame and pingFrame between what net/http writes, and looks for the answer in what it reads.
+// http2Conn inserts goAwayFrame and pingFrame into the frames that net/http writes, and looks for the answer in the frames
+// that net/http reads.
 type http2Conn struct {
 	net.Conn
 	conns *http2Conns
@@ -206,15 +208,15 @@ type http2Conn struct {
 	in       frame
 	answered bool
 
-	mu      sync.Mutex
-	out     frame
-	request []byte // what is to be written still
-	over    bool   // net/http has sent its GOAWAY. No later one may have a higher stream.
+	mu          sync.Mutex
+	out         frame
+	pending     []byte // bytes of the two frames that are not written yet
+	finalGoAway bool   // net/http has sent its GOAWAY: no later one may name a higher stream
 }
 
 func (c *http2Conn) underlying() net.Conn { return c.Conn }
 
-// http2TLSConn shows net/http the state that it checks and gives to the requests.
+// http2TLSConn has the TLS state, which net/http checks and passes to the requests.
 type http2TLSConn struct {
 	*http2Conn
 	tls *tls.Conn
@@ -222,11 +224,11 @@ type http2TLSConn struct {
 
 func (c http2TLSConn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
 
-// Read is called by one goroutine, and for the next frame only when net/http has dealt with the one before.
+// Read is called by one goroutine, and for the next frame only after net/http has handled the one before.
 func (c *http2Conn) Read(p []byte) (int, error) {
 	if c.answered {
 		c.answered = false
-		time.AfterFunc(straggling, func() { c.conns.remove(c) })
+		time.AfterFunc(lateStreamDelay, func() { c.conns.remove(c) })
 	}
 	n, err := c.Conn.Read(p)
 	for rest := p[:n]; len(rest) > 0; {
@@ -236,15 +238,15 @@ func (c *http2Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write may be given any part of any number of frames. It may write less than that, and be called again for the rest.
+// Write handles frames that are split anywhere.
 func (c *http2Conn) Write(p []byte) (written int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
-		if err := c.writeRequest(); err != nil || written == len(p) {
+		if err := c.writePending(); err != nil || written == len(p) {
 			return written, err
 		}
-		n, err := c.Conn.Write(p[written : written+c.undisturbed(p[written:])])
+		n, err := c.Conn.Write(p[written : written+c.untilFrameEnd(p[written:])])
 		c.follow(p[written : written+n])
 		written += n
 		if err != nil {
@@ -253,33 +255,35 @@ func (c *http2Conn) Write(p []byte) (written int, err error) {
 	}
 }
 
-// askInTime leaves it to another goroutine to ask, at once or when the first stream is there. A client that does not
-// read may block that until the end of its connection.
-func (c *http2Conn) askInTime() { time.AfterFunc(time.Until(c.begun.Add(firstPatience)), c.ask) }
-
-// ask has the client leave. If something is being written, that goes first.
-func (c *http2Conn) ask() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over {
-		return
-	}
-	c.request = []byte(goAwayFrame + pingFrame)
-	_ = c.writeRequest() // an error is net/http's to see, when it reads or writes next
+// scheduleGoAway calls sendGoAway in another goroutine, once the connection is firstRequestDelay old. A client that does not
+// read may block that goroutine until its connection ends.
+func (c *http2Conn) scheduleGoAway() {
+	time.AfterFunc(time.Until(c.begun.Add(firstRequestDelay)), c.sendGoAway)
 }
 
-func (c *http2Conn) writeRequest() error {
-	if len(c.request) == 0 || !c.out.endsBlock() {
+// sendGoAway asks the client to leave, after the frame that is being written.
+func (c *http2Conn) sendGoAway() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.finalGoAway {
+		return
+	}
+	c.pending = []byte(goAwayFrame + pingFrame)
+	_ = c.writePending() // net/http sees the error at its next read or write
+}
+
+func (c *http2Conn) writePending() error {
+	if len(c.pending) == 0 || !c.out.endsBlock() {
 		return nil
 	}
-	n, err := c.Conn.Write(c.request)
-	c.request = c.request[n:]
+	n, err := c.Conn.Write(c.pending)
+	c.pending = c.pending[n:]
 	return err
 }
 
-// undisturbed is how much of p goes before the request, or all of it.
-func (c *http2Conn) undisturbed(p []byte) int {
-	if len(c.request) == 0 {
+// untilFrameEnd is how many bytes of p have to be written before the pending frames, or all of them.
+func (c *http2Conn) untilFrameEnd(p []byte) int {
+	if len(c.pending) == 0 {
 		return len(p)
 	}
 	n := 0
@@ -293,7 +297,7 @@ func (c *http2Conn) follow(p []byte) {
 	for len(p) > 0 {
 		p = p[c.out.pass(p):]
 		if c.out.complete() && c.out.kind() == frameGoAway {
-			c.over, c.request = true, nil
+			c.finalGoAway, c.pending = true, nil
 			c.conns.remove(c)
 		}
 	}
@@ -309,7 +313,7 @@ const (
 
 const headerSize = 9
 
-// frame is the one that passes, or the one that has passed last.
+// frame is the current frame, or the last one if it is complete.
 type frame struct {
 	start  [headerSize + 8]byte // the header and the beginning of the payload
 	passed int
@@ -323,7 +327,7 @@ func (f *frame) size() int {
 
 func (f *frame) complete() bool { return f.passed >= headerSize && f.passed == f.size() }
 
-// endsBlock tells whether any other frame may come next: the frames of one header block stay together.
+// endsBlock reports whether any other frame may come next: the frames of one header block must stay together.
 func (f *frame) endsBlock() bool {
 	switch f.kind() {
 	case frameHeaders, framePushPromise, frameContinuation:
@@ -332,7 +336,8 @@ func (f *frame) endsBlock() bool {
 	return f.complete()
 }
 
-// pass takes from p what belongs to the frame, or to the next one if this one is complete, and returns how much it was.
+// pass takes the bytes of p that belong to the frame, or to the next one if this one is complete, and returns how many
+// these were.
 func (f *frame) pass(p []byte) int {
 	if f.complete() {
 		f.passed = 0

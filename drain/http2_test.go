@@ -229,7 +229,7 @@ func dialHTTP2(t *testing.T, s *http2Server, encrypted bool) *rawClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	if encrypted {
 		conn = tls.Client(conn, clientTLS())
 	}
@@ -419,9 +419,9 @@ func TestGoAwayTakesAsLongAsTheClientsNeed(t *testing.T) {
 		want   time.Duration
 	}{
 		"nobody there":   {nil, 0},
-		"no answer":      {func(far net.Conn) { io.Copy(io.Discard, far) }, answerPatience},
-		"a wrong answer": {func(far net.Conn) { answerLate(far, "anything") }, answerPatience},
-		"an answer":      {func(far net.Conn) { answerLate(far, "draining") }, firstPatience + time.Second + straggling},
+		"no answer":      {func(far net.Conn) { io.Copy(io.Discard, far) }, pingTimeout},
+		"a wrong answer": {func(far net.Conn) { answerLate(far, "anything") }, pingTimeout},
+		"an answer":      {func(far net.Conn) { answerLate(far, "draining") }, firstRequestDelay + time.Second + lateStreamDelay},
 		"the client leaves": {func(far net.Conn) {
 			go io.Copy(io.Discard, far)
 			time.Sleep(time.Second)
@@ -531,7 +531,7 @@ func TestRequestComesInTheNextGap(t *testing.T) {
 			conn := newHTTP2Conns().add(to)
 			for at := 0; at < len(frames); at += size {
 				if at == asked {
-					conn.ask()
+					conn.sendGoAway()
 				}
 				n, err := io.WriteString(conn, frames[at:min(at+size, len(frames))])
 				if err != nil || n != min(size, len(frames)-at) {
@@ -539,7 +539,7 @@ func TestRequestComesInTheNextGap(t *testing.T) {
 				}
 			}
 			if asked == len(frames) {
-				conn.ask()
+				conn.sendGoAway()
 			}
 			next := gaps[slices.IndexFunc(gaps, func(gap int) bool { return gap >= asked })]
 			if got := to.written.String(); got != frames[:next]+goAwayFrame+pingFrame+frames[next:] {
@@ -554,7 +554,7 @@ func TestWriteGoesOnWhereTheTimeWasOver(t *testing.T) {
 	for limit := 1; limit <= len(frames); limit++ {
 		to := &sink{limit: limit}
 		conn := newHTTP2Conns().add(to)
-		conn.ask()
+		conn.sendGoAway()
 		for rest := frames; rest != ""; {
 			n, err := io.WriteString(conn, rest)
 			if rest = rest[n:]; err != nil && !errors.Is(err, os.ErrDeadlineExceeded) || err == nil && rest != "" {
@@ -573,7 +573,7 @@ func TestNothingIsAskedAfterTheLastGoAway(t *testing.T) {
 	conn := conns.add(to)
 	last := http2Frame{kind: frameGoAway, payload: "\x00\x00\x00\x05\x00\x00\x00\x00"}.String()
 	io.WriteString(conn, last)
-	conn.ask()
+	conn.sendGoAway()
 	if got := to.written.String(); got != last || conns.waiting() {
 		t.Errorf("%q is written, and an answer awaited: %v", got, conns.waiting())
 	}
@@ -586,11 +586,11 @@ func TestNewConnectionIsGivenTimeForItsRequest(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, to := newHTTP2Conns(), &sink{}
 				if late {
-					c.leave()
+					c.sendGoAways()
 				}
 				conn := c.add(to)
 				if !late {
-					c.leave()
+					c.sendGoAways()
 				}
 				mustHaveWritten := func(want string) {
 					t.Helper()
@@ -602,7 +602,7 @@ func TestNewConnectionIsGivenTimeForItsRequest(t *testing.T) {
 					}
 				}
 				io.WriteString(conn, settings)
-				time.Sleep(firstPatience - time.Nanosecond)
+				time.Sleep(firstRequestDelay - time.Nanosecond)
 				mustHaveWritten(settings)
 				time.Sleep(time.Nanosecond)
 				mustHaveWritten(settings + goAwayFrame + pingFrame)
@@ -655,7 +655,7 @@ func TestConnectionOfAnotherProtocolIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: test\r\n\r\n")
 	if b, err := io.ReadAll(conn); len(b) > 0 || err != nil {
 		t.Errorf("%q is read, %v", b, err)

@@ -11,18 +11,18 @@ import (
 	"github.com/gracerun/grace/handoff"
 )
 
-// InFlight counts the requests whose handlers have not returned, those that hijacked their connections included.
+// InFlight is the number of requests whose handlers have not returned, including handlers that have hijacked a connection.
 func (d *Drain) InFlight() int { return int(d.inFlight.Load()) }
 
-// TrackRequest counts a request of a server of another kind as one in flight, until end is called.
+// TrackRequest counts a request of another kind of server as in flight until end is called. end may be called several times.
 func (d *Drain) TrackRequest() (end func()) {
 	d.inFlight.Add(1)
 	return sync.OnceFunc(func() { d.inFlight.Add(-1) })
 }
 
-// Handler counts the requests in flight and, during the drain, asks their clients to leave. Serve puts it in front of
-// its servers; use it for a server that a framework owns: Draining works there too, then. A nil handler is
-// http.DefaultServeMux.
+// Handler wraps next. It counts the requests in flight, makes Draining work with their contexts, and during the drain
+// makes their clients leave. Start wraps the handlers of its servers itself; use Handler for a server that a framework owns.
+// If next is nil, it is http.DefaultServeMux.
 func (d *Drain) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.DefaultServeMux
@@ -34,16 +34,16 @@ func (d *Drain) Handler(next http.Handler) http.Handler {
 			r = r.WithContext(d.WithDraining(r.Context()))
 		}
 		if r.ProtoMajor >= 2 {
-			d.serveMultiplexed(next, w, r)
+			d.serveHTTP2(next, w, r)
 			return
 		}
-		d.serveOne(next, w, r)
+		d.serveHTTP1(next, w, r)
 	})
 }
 
-// serveMultiplexed does not ask the client to leave: a GOAWAY does, and Connection: close would make net/http send the
-// last one at once.
-func (d *Drain) serveMultiplexed(next http.Handler, w http.ResponseWriter, r *http.Request) {
+// serveHTTP2 sets no Connection: close: a GOAWAY makes the client leave, and the header would make net/http send the
+// final GOAWAY at once.
+func (d *Drain) serveHTTP2(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	if c := connectionOf(r.Context()); c != nil {
 		c.http2.Store(true)
 		c.requests.Add(1)
@@ -52,14 +52,14 @@ func (d *Drain) serveMultiplexed(next http.Handler, w http.ResponseWriter, r *ht
 	next.ServeHTTP(w, r)
 }
 
-func (d *Drain) serveOne(next http.Handler, w http.ResponseWriter, r *http.Request) {
+func (d *Drain) serveHTTP1(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	c := connectionOf(r.Context())
-	if c != nil && c.leaving.Load() {
-		panic(http.ErrAbortHandler) // it came after the connection's end, so its answer could not be written
+	if c != nil && c.closing.Load() {
+		panic(http.ErrAbortHandler) // the connection is already closed for writing, so the response could not be sent
 	}
 	own, ok := w.(http1Writer)
 	if !ok {
-		d.askToLeave(w)
+		d.closeAfterResponse(w)
 		next.ServeHTTP(w, r)
 		return
 	}
@@ -68,11 +68,11 @@ func (d *Drain) serveOne(next http.Handler, w http.ResponseWriter, r *http.Reque
 	next.ServeHTTP(response, r)
 }
 
-// askToLeave may come before the header is written only.
+// closeAfterResponse has to be called before the header is written.
 //
-// SetKeepAlivesEnabled(false) would write the same header, but closes idle connections at once, and those that become
-// idle before their client has read the header.
-func (d *Drain) askToLeave(w http.ResponseWriter) {
+// SetKeepAlivesEnabled(false) would write the same header, but it also closes idle connections at once, even those that
+// become idle before the client has read the header.
+func (d *Drain) closeAfterResponse(w http.ResponseWriter) {
 	select {
 	case <-d.draining:
 		w.Header().Set("Connection", "close")
@@ -80,15 +80,15 @@ func (d *Drain) askToLeave(w http.ResponseWriter) {
 	}
 }
 
-// report tells how the drain goes, each second until ended is closed.
+// report logs the progress of the drain each second, until ended is closed.
 func (d *Drain) report(ended <-chan struct{}) {
-	d.log.Info(fmt.Sprintf("start draining (%d in flight)", d.tell(handoff.Stopping)), "cause", context.Cause(d.stop.begin))
+	d.log.Info(fmt.Sprintf("start draining (%d in flight)", d.notify(handoff.Stopping)), "cause", context.Cause(d.stop.begin))
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
 		select {
 		case <-second.C:
-			d.log.Info(fmt.Sprintf("draining... (%d in flight)", d.tell()), d.waitedFor()...)
+			d.log.Info(fmt.Sprintf("draining... (%d in flight)", d.notify()), d.waitedFor()...)
 		case <-ended:
 			d.awaitMessage()
 			return
@@ -103,17 +103,17 @@ func (d *Drain) waitedFor() []any {
 	return nil
 }
 
-// tell lets the supervisor know how many requests are in flight, after the news. It does not wait for a supervisor that is slow, nor
-// heed one that is gone: the drain does not depend on either.
-func (d *Drain) tell(news ...func() error) int {
+// notify sends news and the number of requests in flight to the supervisor, and returns that number. The drain must not
+// depend on the supervisor: notify does not wait for a slow one, and ignores errors.
+func (d *Drain) notify(news ...func() error) int {
 	n := d.InFlight()
 	select {
-	case d.telling <- struct{}{}:
+	case d.notifying <- struct{}{}:
 	default:
 		return n
 	}
 	go func() {
-		defer func() { <-d.telling }()
+		defer func() { <-d.notifying }()
 		for _, send := range news {
 			_ = send()
 		}
@@ -123,20 +123,20 @@ func (d *Drain) tell(news ...func() error) int {
 	return n
 }
 
-// messagePatience is what a slow supervisor can cost the drain at its end.
-const messagePatience = 100 * time.Millisecond
+// notifyTimeout bounds how long a slow supervisor can delay the end of the drain.
+const notifyTimeout = 100 * time.Millisecond
 
-// awaitMessage lets the message that is on its way arrive before the process ends.
+// awaitMessage lets a message that is being sent arrive before the process ends.
 func (d *Drain) awaitMessage() {
 	select {
-	case d.telling <- struct{}{}:
-		<-d.telling
-	case <-time.After(messagePatience):
+	case d.notifying <- struct{}{}:
+		<-d.notifying
+	case <-time.After(notifyTimeout):
 	}
 }
 
-// conclude is told how many requests were given up.
-func (d *Drain) conclude(took time.Duration, cut int) {
+// logResult gets the number of requests that were cut.
+func (d *Drain) logResult(took time.Duration, cut int) {
 	late := d.notEnded()
 	if cut == 0 && late == "" {
 		d.log.Info(fmt.Sprintf("drained in %.1fs", took.Seconds()))
@@ -152,5 +152,5 @@ func (d *Drain) conclude(took time.Duration, cut int) {
 func (d *Drain) notEnded() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return strings.Join(d.late, ", ")
+	return strings.Join(d.timedOut, ", ")
 }

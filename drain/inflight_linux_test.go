@@ -14,10 +14,10 @@ func TestSlowSupervisorIsNotWaitedFor(t *testing.T) {
 	d, _ := newQuiet()
 	d.Drain()
 	receive(t, d.Done())
-	if len(d.telling) == 0 {
+	if len(d.notifying) == 0 {
 		t.Error("the message has found room: the test shows nothing")
 	}
-	d.tell()
+	d.notify()
 	for buffer := make([]byte, 100); ; {
 		n, err := notify.Read(buffer)
 		if err != nil {

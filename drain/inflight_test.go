@@ -186,7 +186,7 @@ func notifySocket(t *testing.T) *net.UnixConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { notify.Close() })
-	notify.SetReadDeadline(time.Now().Add(patience))
+	notify.SetReadDeadline(time.Now().Add(testTimeout))
 	t.Setenv("NOTIFY_SOCKET", path)
 	return notify
 }
@@ -235,7 +235,7 @@ func TestSupervisorIsToldWhatIsInFlight(t *testing.T) {
 
 func TestMessageIsSkippedWhileAnotherIsOnItsWay(t *testing.T) {
 	d, _ := newQuiet()
-	d.telling <- struct{}{}
+	d.notifying <- struct{}{}
 	d.Drain()
 	receive(t, d.Done())
 }
@@ -250,7 +250,7 @@ func TestSilenceIsBoundedWhereTheServerSaysNothing(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			boundSilence(tt.given)
+			setTimeouts(tt.given)
 			got := [...]time.Duration{tt.given.ReadTimeout, tt.given.ReadHeaderTimeout, tt.given.IdleTimeout}
 			want := [...]time.Duration{tt.want.ReadTimeout, tt.want.ReadHeaderTimeout, tt.want.IdleTimeout}
 			if got != want {
@@ -264,7 +264,7 @@ func TestServeBoundsTheSilence(t *testing.T) {
 	d, _ := newQuiet()
 	srv := &http.Server{}
 	mustStart(t, d, srv, listen(t))
-	if srv.IdleTimeout != idlePatience || srv.HTTP2.WriteByteTimeout != bytePatience {
+	if srv.IdleTimeout != idleTimeout || srv.HTTP2.WriteByteTimeout != writeByteTimeout {
 		t.Errorf("it is %v, and %v for a byte", srv.IdleTimeout, srv.HTTP2.WriteByteTimeout)
 	}
 	d.Drain()

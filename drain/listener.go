@@ -11,24 +11,23 @@ import (
 	"time"
 )
 
-// errStopped is an end in the eyes of the servers that know net.ErrClosed or its text only.
+// errStopped also is net.ErrClosed, because servers take only that error, or its text, for an orderly end.
 var errStopped = fmt.Errorf("cannot accept: %w: %w", ErrDraining, net.ErrClosed)
 
 const (
-	// queuePatience is for what comes into the queue after Stop: other processes may share it, and clients go on
-	// filling it. What was there before is taken, however long that takes.
-	queuePatience = time.Second
-	// stolenPatience is how long one Accept waits for a connection that was seen in the queue: another process may
-	// have taken it.
-	stolenPatience = 10 * time.Millisecond
-	// emptyPatience is how long nothing comes out of a queue that is empty, where it cannot be seen. What waits in it
-	// comes out at once.
-	emptyPatience = 50 * time.Millisecond
+	// queueTimeout bounds how long connections that came after Stop are accepted: other processes may share the queue,
+	// and clients keep filling it. Those that waited before Stop are all accepted, however long that takes.
+	queueTimeout = time.Second
+	// acceptTimeout bounds one Accept after a connection was seen in the queue, because another process may have taken it.
+	acceptTimeout = 10 * time.Millisecond
+	// emptyQueueTimeout is how long one Accept waits where the queue cannot be inspected; then the queue counts as
+	// empty. Accept returns a connection that waits in it at once.
+	emptyQueueTimeout = 50 * time.Millisecond
 )
 
-// Listener stops without losing the connections in its queue: closing the last descriptor of a socket makes the kernel
-// reset them, although their clients see them as established. Serve has its own; this is for servers of other kinds, by
-// Drain.On. Its methods may be called from any goroutine.
+// Listener stops without losing the connections in its queue. The kernel resets them when the last descriptor of a socket
+// is closed, although their clients see them as established. Serve makes a Listener itself; use this one for other kinds of
+// servers, with Drain.On. Its methods may be called from any goroutine.
 type Listener struct {
 	ln        net.Listener
 	close     func() error
@@ -36,14 +35,14 @@ type Listener struct {
 	accepting chan struct{} // closed at the first Accept
 	stop      func()
 	stopping  chan struct{}
-	until     time.Time    // for the queue; set before stopping is closed, as is owed
-	owed      atomic.Int64 // connections that waited in the queue then and may wait still
+	until     time.Time    // end of queueTimeout; set before stopping is closed, like backlog
+	backlog   atomic.Int64 // connections that waited in the queue at Stop and were not accepted yet
 	end       func()
 	ended     chan struct{} // closed when the server accepts no more
 }
 
-// NewListener owns ln. Give it the socket itself and put TLS around it, since a ln without SetDeadline, such as
-// tls.NewListener gives, is closed as it stands.
+// NewListener returns a Listener that owns ln. Pass it the socket itself, and put TLS around the Listener: Stop closes a
+// ln without SetDeadline, such as that of tls.NewListener, at once, and the connections in its queue are lost.
 func NewListener(ln net.Listener) *Listener {
 	l := &Listener{
 		ln:        ln,
@@ -58,7 +57,8 @@ func NewListener(ln net.Listener) *Listener {
 	return l
 }
 
-// Accept gives what is queued still when Stop was called, and then an error that is both ErrDraining and net.ErrClosed.
+// Accept returns the next connection. After Stop it returns the connections that are still queued, and then an error that
+// is both ErrDraining and net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
 	if l.stopped() {
 		return l.acceptQueued()
@@ -71,17 +71,19 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// Close is for the server that accepts no more. It may be called again.
+// Close closes the socket. The server calls it when it accepts no more; it may be called several times.
 func (l *Listener) Close() error {
 	defer l.end()
 	return l.close()
 }
 
+// Addr is the address of the socket.
 func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 
-// Stop has Accept empty the queue and close the socket. What comes into the queue later is taken for a second at most,
-// since other processes may share it. It returns when the server has the error of Accept, or has called Close, or when
-// ctx is done. It never fails; the error makes it a step of a Drain.
+// Stop makes Accept empty the queue and then close the socket. Connections that come into the queue after Stop are
+// accepted for one second at most, because other processes may share the queue. Stop returns when Accept has returned its
+// error to the server, when the server has called Close, or when ctx is done. It always returns nil; it has an error so
+// that it can be a step of a Drain.
 func (l *Listener) Stop(ctx context.Context) error {
 	l.stop()
 	select {
@@ -92,10 +94,10 @@ func (l *Listener) Stop(ctx context.Context) error {
 	return nil
 }
 
-// beginToStop wakes an Accept that waits.
+// beginToStop wakes a blocked Accept by a deadline in the past.
 func (l *Listener) beginToStop() {
-	l.until = time.Now().Add(queuePatience)
-	l.owed.Store(int64(queueLength(l.ln)))
+	l.until = time.Now().Add(queueTimeout)
+	l.backlog.Store(int64(queueLength(l.ln)))
 	close(l.stopping)
 	if !l.setDeadline(time.Unix(1, 0)) {
 		l.close()
@@ -121,18 +123,18 @@ func closed(c <-chan struct{}) bool {
 }
 
 func (l *Listener) acceptQueued() (net.Conn, error) {
-	for time.Now().Before(l.until) || l.owed.Load() > 0 {
-		patience := emptyPatience
+	for time.Now().Before(l.until) || l.backlog.Load() > 0 {
+		timeout := emptyQueueTimeout
 		waits, seen := queued(l.ln)
 		if seen {
-			patience = stolenPatience
+			timeout = acceptTimeout
 		}
-		if seen && !waits || !l.setDeadline(time.Now().Add(patience)) {
+		if seen && !waits || !l.setDeadline(time.Now().Add(timeout)) {
 			break
 		}
 		conn, err := l.ln.Accept()
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			l.owed.Add(-1)
+			l.backlog.Add(-1)
 			return conn, err
 		}
 		if !seen {

@@ -110,7 +110,7 @@ func TestEmptyQueueThatIsNotSeenCostsLittle(t *testing.T) {
 		if conn, err := l.Accept(); err != errStopped {
 			t.Errorf("Accept gives %v, %v", conn, err)
 		}
-		if took := time.Since(begun); took != emptyPatience {
+		if took := time.Since(begun); took != emptyQueueTimeout {
 			t.Errorf("it took %v", took)
 		}
 	})

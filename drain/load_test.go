@@ -102,7 +102,7 @@ func (s *supervisor) start() *exec.Cmd {
 // awaitReady passes over what the server before has said of its drain.
 func (s *supervisor) awaitReady() {
 	s.t.Helper()
-	s.notify.SetReadDeadline(time.Now().Add(patience))
+	s.notify.SetReadDeadline(time.Now().Add(testTimeout))
 	for message := make([]byte, 100); ; {
 		n, err := s.notify.Read(message)
 		said := string(message[:n])
@@ -132,7 +132,7 @@ func (s *supervisor) file() *os.File {
 func (s *supervisor) stop(cmd *exec.Cmd) {
 	s.t.Helper()
 	cmd.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	kill := time.AfterFunc(testTimeout, func() { cmd.Process.Kill() })
 	defer kill.Stop()
 	if err := cmd.Wait(); err != nil {
 		s.t.Errorf("a server ended with %v", err)
@@ -214,7 +214,7 @@ func (l *load) fail(err error) {
 // await returns after n more answers.
 func (l *load) await(t *testing.T, n int64) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for until := l.answered.Load() + n; l.answered.Load() < until; {
 		select {
 		case <-l.progress:

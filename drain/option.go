@@ -10,7 +10,7 @@ import (
 	"github.com/gracerun/grace/handoff"
 )
 
-// Option changes how a program ends.
+// Option configures a Drain.
 type Option func(*options)
 
 type options struct {
@@ -42,29 +42,29 @@ func newOptions(opts []Option) options {
 	return o
 }
 
-// Linger is how long idle connections stay open for one more request during the drain, 2 s unless set. A client that
-// thinks longer than that between two requests may find its connection closed under the second. The time begins anew
-// whenever something happens on any connection.
+// Linger sets how long idle connections stay open for one more request during the drain; the default is 2 s. The time starts
+// again whenever any connection gets a request or finishes one. If a client waits longer than that between two requests,
+// its connection may be closed just as it sends the second one.
 func Linger(d time.Duration) Option { return func(o *options) { o.linger = d } }
 
-// Spread is the time over which the clients of WebSockets are told to leave, 2 s unless set, so that they do not come
-// back all at once. It is half of the time of Streams at most, and fewer than two hundred clients need less.
+// Spread sets the time over which the clients of WebSockets are told to leave, so that they do not all reconnect at
+// once; the default is 2 s. It is at most half of the time of the phase Streams, and at most 10 ms for each client.
 func Spread(d time.Duration) Option { return func(o *options) { o.spread = d } }
 
-// Timeout bounds the whole drain, 20 s unless set. Under grace it is never longer than nine tenths of what grace allows
-// before it kills (--drain-timeout). Keep it shorter than what another supervisor allows: 90 s under systemd, 10 s in
-// docker stop, 30 s in Kubernetes, unless configured.
+// Timeout bounds the whole drain; the default is 20 s. Under grace it is never longer than nine tenths of the time before
+// grace kills the program (--drain-timeout). Under another supervisor, keep it shorter than what that allows. The
+// defaults are 90 s for systemd, 10 s for docker stop and 30 s for Kubernetes.
 func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
 
-// PhaseTimeout bounds one phase of the drain. It has no effect where it is longer than what the Timeout leaves.
+// PhaseTimeout bounds one phase of the drain. It cannot extend the time that the Timeout leaves for the phase.
 func PhaseTimeout(p Phase, d time.Duration) Option { return func(o *options) { o.limits[p] = d } }
 
-// Log is where the drain tells what did not end in time, slog.Default() unless set.
+// Log sets the logger of the drain; the default is slog.Default().
 func Log(log *slog.Logger) Option { return func(o *options) { o.log = log } }
 
-// Context is another way to begin the drain: it begins when ctx is done. Requests do not inherit from ctx.
+// Context makes the drain begin when ctx is done, too. The contexts of requests are not derived from ctx.
 func Context(ctx context.Context) Option { return func(o *options) { o.ctx = ctx } }
 
-// Signals replaces the signals that begin the drain, SIGTERM and SIGINT unless set. With none, no signal is
-// handled, SIGQUIT included; only Context and Drain begin the drain then.
+// Signals sets the signals that begin the drain; the default is SIGTERM and SIGINT. Without arguments no signal is
+// handled, not even SIGQUIT: then only Context and Drain.Drain begin the drain.
 func Signals(begin ...os.Signal) Option { return func(o *options) { o.signals = begin } }

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// Phase is one part of the end of a program. The phases come one after the other, in the order of these constants.
+// Phase is one part of a drain. The phases follow one another in the order of these constants.
 type Phase int
 
 const (
-	Accepting Phase = iota // nothing more is taken in: listeners are closed
-	Requests               // what was taken in is finished
-	Streams                // what does not end by itself is ended
-	Workers                // background work takes no more, and finishes what it has
-	Resources              // what all of them used is closed
+	Accepting Phase = iota // listeners are closed
+	Requests               // requests are finished
+	Streams                // streams and hijacked connections are ended
+	Workers                // workers take no new work and finish what they have
+	Resources              // resources are closed, such as databases
 	phases
 )
 
@@ -23,14 +23,14 @@ func (p Phase) String() string {
 	return [phases]string{"accepting", "requests", "streams", "workers", "resources"}[p]
 }
 
-// step is what a phase does for one thing. Its run returns soon after the context is done.
+// step is one thing that a phase ends. Its run returns soon after the context is done.
 type step struct {
 	name string
 	run  func(ctx context.Context) error
 }
 
-// guarded is a step of a function that may hang. It is left behind then, and not begun when there is no time for it.
-func guarded(name string, f func(ctx context.Context) error) step {
+// abandonable is a step whose function may hang: then its goroutine is left behind. It is not started if no time is left.
+func abandonable(name string, f func(ctx context.Context) error) step {
 	return step{name, func(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("not started: %w", context.Cause(ctx))
@@ -46,10 +46,10 @@ func guarded(name string, f func(ctx context.Context) error) step {
 	}}
 }
 
-// runPhase returns when each step of the phase has ended or has lost its time.
+// runPhase returns when each step of the phase has ended or has run out of time.
 func (d *Drain) runPhase(ctx context.Context, p Phase) {
 	steps := d.take(p)
-	ctx, cancel := d.limit(ctx, p)
+	ctx, cancel := d.phaseContext(ctx, p)
 	defer cancel()
 	if p == Resources {
 		d.runInReverse(ctx, steps)
@@ -75,18 +75,18 @@ func (d *Drain) endWorkers(ctx context.Context) {
 		return
 	}
 	d.log.Warn("workers did not end in time", "workers", running, "error", context.Cause(ctx))
-	d.giveUp("workers " + running)
+	d.addTimedOut("workers " + running)
 	d.fail(fmt.Errorf("cannot end workers %s: still running: %w", running, context.Cause(ctx)))
 }
 
-func (d *Drain) giveUp(name string) {
+func (d *Drain) addTimedOut(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.late = append(d.late, name)
+	d.timedOut = append(d.timedOut, name)
 }
 
-// runInReverse gives each step an even share of the time that is left, so that one that hangs leaves theirs to the
-// others.
+// runInReverse gives each step an even share of the remaining time, so that a step that hangs does not use up the time of
+// the others.
 func (d *Drain) runInReverse(ctx context.Context, steps []step) {
 	for n := len(steps); n > 0; n-- {
 		share := left(ctx) / time.Duration(n)
@@ -103,7 +103,7 @@ func (d *Drain) runStep(ctx context.Context, p Phase, s step) {
 	}
 	if ctx.Err() != nil {
 		d.log.Warn("step did not end in time", "phase", p.String(), "step", s.name, "error", err)
-		d.giveUp(s.name)
+		d.addTimedOut(s.name)
 	}
 	if p == Requests || p == Streams {
 		d.overdue.Store(true)
@@ -111,8 +111,8 @@ func (d *Drain) runStep(ctx context.Context, p Phase, s step) {
 	d.fail(fmt.Errorf("cannot end %s: %w", s.name, err))
 }
 
-// limit leaves a tenth of the whole time to each later phase that has something to do.
-func (d *Drain) limit(ctx context.Context, p Phase) (context.Context, context.CancelFunc) {
+// phaseContext reserves a tenth of the whole time for each later phase that has something to do.
+func (d *Drain) phaseContext(ctx context.Context, p Phase) (context.Context, context.CancelFunc) {
 	limit := left(ctx)
 	for later := p + 1; later < phases; later++ {
 		if d.busy(later) {
@@ -130,10 +130,10 @@ func left(ctx context.Context) time.Duration {
 	return time.Until(deadline)
 }
 
-// withLimit keeps the cause of ctx where the limit is no shorter than what ctx has.
+// withLimit keeps the cause of ctx unless limit is shorter than the time that ctx has left.
 func withLimit(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if limit >= left(ctx) {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("its share of the timeout, %v, has expired", limit.Round(time.Millisecond)))
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("the step's time limit of %v has expired", limit.Round(time.Millisecond)))
 }

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queued tells whether a connection waits in the queue of ln, and whether that can be seen at all.
+// queued reports whether a connection waits in the queue of ln, and whether the queue could be inspected.
 func queued(ln net.Listener) (waits, seen bool) {
 	ready := 0
 	seen = look(ln, func(fd int) {
@@ -16,10 +16,10 @@ func queued(ln net.Listener) (waits, seen bool) {
 	return ready > 0, seen
 }
 
-// queueLength is how many connections wait in the queue of a TCP listener; of others it is not known, and 0.
+// queueLength is the number of connections in the queue of a TCP listener. For other listeners it is unknown, and 0.
 func queueLength(ln net.Listener) (n int) {
 	look(ln, func(fd int) {
-		// For a socket that listens this field is the length (tcp_get_info in net/ipv4/tcp.c).
+		// For a listening socket this field is the queue's length (tcp_get_info in net/ipv4/tcp.c).
 		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			n = int(info.Unacked)
 		}

@@ -33,7 +33,7 @@ func TestQueueIsEmptiedHoweverLongThatTakes(t *testing.T) {
 	for range waiting {
 		connect(t, ln.Addr())
 	}
-	for deadline := time.Now().Add(patience); queueLength(ln) < waiting; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); queueLength(ln) < waiting; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d wait in the queue", queueLength(ln))
 		}

@@ -8,30 +8,30 @@ import (
 	"sync"
 )
 
-// http1Writer is what net/http gives to handlers of HTTP/1, on which they may rely.
+// http1Writer has all methods of net/http's own ResponseWriter for HTTP/1, because handlers may rely on them.
 type http1Writer interface {
 	http.ResponseWriter
 	http.Flusher
 	http.Hijacker
-	//lint:ignore SA1019 gin's own writer takes it for granted that there is one
+	//lint:ignore SA1019 gin's own writer requires it
 	http.CloseNotifier
 	io.ReaderFrom
 	io.StringWriter
 	FlushError() error
 }
 
-// response asks the client to leave as late as one can: when the header is written, the drain may have begun since the
-// request came.
+// response sets Connection: close as late as possible, when the header is written, because the drain may have begun since
+// the request came.
 //
-// Responses are used again, as net/http does with its own buffers: a ResponseWriter ends with its handler.
+// Responses are pooled, as net/http pools its buffers: a handler must not use its ResponseWriter after it has returned.
 type response struct {
 	http1Writer
 	drain      *Drain
 	request    *http.Request
-	connection *connection // nil if the server is not Serve's
-	header     bool        // it is written
-	switched   bool        // 101 is written
-	taken      bool        // the connection is a hijacker's
+	connection *connection // nil if the server was not given to Start
+	header     bool        // the header is written
+	switched   bool        // status 101 is written
+	taken      bool        // the handler has hijacked the connection
 }
 
 var responses = sync.Pool{New: func() any { return new(response) }}
@@ -42,31 +42,31 @@ func (d *Drain) newResponse(w http1Writer, request *http.Request, c *connection)
 	return r
 }
 
-// end is called after the handler. Whoever took the connection may keep its response as well.
+// end is called after the handler. A handler that has hijacked the connection may still use its response.
 func (r *response) end() {
 	if r.taken {
 		return
 	}
-	r.leave()
+	r.closeAfterResponse()
 	*r = response{}
 	responses.Put(r)
 }
 
-// leave has the connection of a stream end with it in any case: the client would send the next request by it, to a
-// process that has come to its end.
-func (r *response) leave() {
+// closeAfterResponse always closes the connection of a stream: otherwise the client would send its next request on it, to a
+// process that is ending.
+func (r *response) closeAfterResponse() {
 	switch {
 	case r.header:
-	case r.connection != nil && r.connection.endless() > 0:
+	case r.connection != nil && r.connection.streamCount() > 0:
 		r.Header().Set("Connection", "close")
 	default:
-		r.drain.askToLeave(r)
+		r.drain.closeAfterResponse(r)
 	}
 }
 
 func (r *response) WriteHeader(status int) {
 	if status >= 200 {
-		r.leave()
+		r.closeAfterResponse()
 		r.header = true
 	}
 	r.switched = status == http.StatusSwitchingProtocols
@@ -74,7 +74,7 @@ func (r *response) WriteHeader(status int) {
 }
 
 func (r *response) begin() {
-	r.leave()
+	r.closeAfterResponse()
 	r.header = true
 }
 
@@ -103,10 +103,10 @@ func (r *response) FlushError() error {
 	return r.http1Writer.FlushError()
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap is used by http.ResponseController.
 func (r *response) Unwrap() http.ResponseWriter { return r.http1Writer }
 
-// Hijack gives a connection of which the drain knows: it tells the client of a WebSocket to leave.
+// Hijack returns a connection that the drain knows: if it is a WebSocket, the drain tells its client to leave.
 func (r *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := r.drain.hijacks.hijack(r.http1Writer, upgradesToWebSocket(r.request.Header), !r.switched)
 	r.taken = err == nil

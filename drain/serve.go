@@ -8,8 +8,8 @@ import (
 	"github.com/gracerun/grace/handoff"
 )
 
-// ListenAndServe is Serve on the TCP address srv.Addr, ":http" if that is empty. It takes the socket that a supervisor
-// has left for this address, or binds one (see handoff.Listen).
+// ListenAndServe is Serve on the TCP address srv.Addr, or on ":http" if that is empty. It takes the socket that a
+// supervisor has passed for this address, or binds one (see handoff.Listen).
 func ListenAndServe(srv *http.Server, opts ...Option) error {
 	ln, err := handoff.Listen("tcp", cmp.Or(srv.Addr, ":http"))
 	if err != nil {
@@ -27,12 +27,12 @@ func ListenAndServeTLS(srv *http.Server, certFile, keyFile string, opts ...Optio
 	return ServeTLS(srv, ln, certFile, keyFile, opts...)
 }
 
-// Serve is a whole program of one server: it serves HTTP on ln until it is told to stop, lets the clients go without
-// losing a request, and returns. It is New, Drain.Start and Drain.Wait in one, with all that they say.
+// Serve is for a program with one server. It serves HTTP on ln until the program is told to stop, drains, and returns. It
+// is New, Drain.Start and Drain.Wait in one: see there for what holds for srv and ln. Serve closes ln in any case.
 //
-// When it accepts connections it calls handoff.Ready. SIGTERM, SIGINT or the end of the context (see Signals and
-// Context) begin the drain. A second signal (see Drain), SIGQUIT or the end of the timeout cut what remains. The result
-// is nil if no request was cut. An error of Accept or handoff.Ready ends Serve too, after a drain.
+// When the server accepts connections, Serve calls handoff.Ready. SIGTERM, SIGINT or the end of the context (see Signals and
+// Context) begin the drain. SIGQUIT, a second signal (see Drain) or the end of the timeout cut what remains. Serve returns
+// nil if no request was cut. An error of Accept or of handoff.Ready begins the drain too, and is returned after it.
 func Serve(srv *http.Server, ln net.Listener, opts ...Option) error {
 	d := newDrain(opts)
 	return d.serveAlone(d.Start(srv, ln))
@@ -44,7 +44,8 @@ func ServeTLS(srv *http.Server, ln net.Listener, certFile, keyFile string, opts 
 	return d.serveAlone(d.StartTLS(srv, ln, certFile, keyFile))
 }
 
-// serveAlone begins to look at signals and the context after the start, so that the server is never too late.
+// serveAlone starts the drain's goroutine only after the server, so that a signal during the start does not keep the
+// server from being part of the drain.
 func (d *Drain) serveAlone(started error) error {
 	if started != nil {
 		d.stop.close()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// server is one server on its way to the end.
+// server is one http.Server that the drain ends.
 type server struct {
 	name  string
 	srv   *http.Server
@@ -18,7 +18,7 @@ type server struct {
 	conns *connections
 	http2 *http2Conns
 	ended chan struct{} // closed when nothing is accepted any more
-	cut   int           // requests that were given up, streams included
+	cut   int           // number of requests that were cut, streams included
 }
 
 func newServer(srv *http.Server, ln net.Listener) *server {
@@ -30,38 +30,39 @@ func (s *server) attach(d *Drain, ln net.Listener) {
 	s.srv.ConnContext = s.connContext(d.ending, s.srv.ConnContext)
 	s.srv.ConnState = s.connState(s.srv.ConnState)
 	s.srv.BaseContext = d.baseContext(ln, s.srv.BaseContext)
-	boundSilence(s.srv)
+	setTimeouts(s.srv)
 	s.http2.attach(s.srv)
 }
 
 const (
-	// headerPatience also bounds the silence of a new connection, and some load balancers open theirs in advance.
-	headerPatience = time.Minute
-	// idlePatience is longer than load balancers keep idle connections: 10 minutes is the longest default of the known
-	// ones (https://cloud.google.com/load-balancing/docs/https#timeouts_and_retries). Whoever closes an idle connection
-	// first may do so under a request of the other.
-	idlePatience = 11 * time.Minute
-	// bytePatience is for clients of HTTP/2 that read nothing any more: no deadline of a stream ends a write to a
-	// connection that does not move.
-	bytePatience = 10 * time.Second
+	// readHeaderTimeout also bounds how long a new connection may be silent, and some load balancers open connections in
+	// advance.
+	readHeaderTimeout = time.Minute
+	// idleTimeout is longer than load balancers keep idle connections, so that they close first: a server that closes
+	// an idle connection may do so just as a request arrives. The longest known default is 10 minutes
+	// (https://cloud.google.com/load-balancing/docs/https#timeouts_and_retries).
+	idleTimeout = 11 * time.Minute
+	// writeByteTimeout is for HTTP/2 clients that have stopped reading: the deadline of a stream does not end a write
+	// to the connection that is blocked.
+	writeByteTimeout = 10 * time.Second
 )
 
-// boundSilence keeps silent clients from holding connections for ever, where the owner of the server has said nothing.
-func boundSilence(srv *http.Server) {
+// setTimeouts keeps silent clients from holding connections for ever. It leaves timeouts that are set alone.
+func setTimeouts(srv *http.Server) {
 	if srv.HTTP2 == nil {
 		srv.HTTP2 = new(http.HTTP2Config)
 	}
 	if srv.HTTP2.WriteByteTimeout == 0 {
-		srv.HTTP2.WriteByteTimeout = bytePatience
+		srv.HTTP2.WriteByteTimeout = writeByteTimeout
 	}
 	if srv.ReadTimeout != 0 {
 		return
 	}
 	if srv.ReadHeaderTimeout == 0 {
-		srv.ReadHeaderTimeout = headerPatience
+		srv.ReadHeaderTimeout = readHeaderTimeout
 	}
 	if srv.IdleTimeout == 0 {
-		srv.IdleTimeout = idlePatience
+		srv.IdleTimeout = idleTimeout
 	}
 }
 
@@ -77,7 +78,7 @@ func (s *server) connContext(ending <-chan struct{}, next func(context.Context, 
 
 func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
 	return func(conn net.Conn, state http.ConnState) {
-		s.conns.note(conn, state)
+		s.conns.setState(conn, state)
 		if next != nil {
 			next(conn, state)
 		}
@@ -94,7 +95,7 @@ func (d *Drain) baseContext(ln net.Listener, next func(net.Listener) context.Con
 	}
 }
 
-// acceptError leaves out the ends that were asked for, here or by the owner of the server.
+// acceptError is nil if the server was stopped on purpose, by the drain or by the program.
 func (s *server) acceptError(err error) error {
 	if errors.Is(err, errStopped) || errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -102,7 +103,7 @@ func (s *server) acceptError(err error) error {
 	return fmt.Errorf("%s failed: %w", s.name, err)
 }
 
-// stopAccepting leaves it to finish to close a listener that does not heed.
+// stopAccepting does not fail if the server goes on accepting: finish closes the listener then.
 func (s *server) stopAccepting(ctx context.Context) error {
 	s.ln.stop()
 	select {
@@ -112,11 +113,11 @@ func (s *server) stopAccepting(ctx context.Context) error {
 	return nil
 }
 
-// finish waits for the clients to leave, and cuts the requests that take too long.
+// finish waits until the clients have left, and cuts the requests that are unanswered when ctx is done.
 func (s *server) finish(ctx context.Context, linger time.Duration) error {
 	var asking sync.WaitGroup
 	asking.Go(func() { s.http2.goAway(ctx) })
-	s.conns.settle(ctx, linger)
+	s.conns.waitUntilIdle(ctx, linger)
 	asking.Wait()
 	if ctx.Err() == nil {
 		return nil
@@ -130,19 +131,19 @@ func (s *server) finish(ctx context.Context, linger time.Duration) error {
 
 func (s *server) streaming() bool { return s.conns.count((*connection).streaming) > 0 }
 
-// farewellInterval is the longest time between two clients that are told to leave: a server takes a hundred new ones a
-// second with ease.
-const farewellInterval = 10 * time.Millisecond
+// closeFrameInterval is the longest time between two clients that are told to leave. A server easily accepts a hundred
+// new clients a second.
+const closeFrameInterval = 10 * time.Millisecond
 
 func (d *Drain) endHijacked(ctx context.Context) error {
-	err := d.hijacks.goAway(ctx, min(d.o.spread, time.Duration(d.hijacks.count())*farewellInterval))
-	if n := d.hijacks.silent(); n > 0 {
-		d.log.Info(fmt.Sprintf("%d WebSocket clients did not answer the close frame within %v", n, mutePatience))
+	err := d.hijacks.goAway(ctx, min(d.o.spread, time.Duration(d.hijacks.count())*closeFrameInterval))
+	if n := d.hijacks.unansweredCount(); n > 0 {
+		d.log.Info(fmt.Sprintf("%d WebSocket clients did not answer the close frame within %v", n, closeFrameTimeout))
 	}
 	return err
 }
 
-// ends are the steps of Streams that every drain has.
+// ends returns the steps of Streams that every drain has.
 func (d *Drain) ends() []step {
 	ends := []step{{"hijacked connections", d.endHijacked}}
 	for _, s := range d.served() {
@@ -151,13 +152,13 @@ func (d *Drain) ends() []step {
 	return ends
 }
 
-// end waits for the streams, and closes what is left.
+// end waits for the streams, and closes the connections that are left.
 func (s *server) end(ctx context.Context) error {
 	defer func() { <-s.ended }()
-	s.conns.await(ctx, (*connection).streaming)
+	s.conns.waitUntilNone(ctx, (*connection).streaming)
 	s.conns.closeIdle(ctx)
 	s.shutdown(ctx)
-	streams := s.conns.sum((*connection).endless)
+	streams := s.conns.sum((*connection).streamCount)
 	s.srv.Close()
 	if streams == 0 {
 		return nil
@@ -166,12 +167,12 @@ func (s *server) end(ctx context.Context) error {
 	return fmt.Errorf("cut streams (%d): %w", streams, context.Cause(ctx))
 }
 
-// shutdown does not wait for the handlers of requests that were cut, as Shutdown would.
+// shutdown, unlike Shutdown, does not wait for the handlers of requests that were cut.
 func (s *server) shutdown(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	var shutting sync.WaitGroup
 	shutting.Go(func() { _ = s.srv.Shutdown(ctx) })
-	s.conns.await(ctx, (*connection).staying)
+	s.conns.waitUntilNone(ctx, (*connection).open)
 	cancel()
 	shutting.Wait()
 }

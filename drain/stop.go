@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stop turns signals and the caller's context into two moments.
+// stop turns signals and the caller's context into two contexts: one ends when the drain begins, one when it is cut off.
 type stop struct {
-	begin context.Context // done when the drain has to begin, for a cause
-	now   context.Context // done when the drain has to end, for a cause
-	waits atomic.Bool     // somebody waits for the end of the drain
+	begin context.Context // done when the drain has to begin, with the cause
+	now   context.Context // done when the drain has to end at once, with the cause
+	waits atomic.Bool     // the program has called Wait
 
 	start   context.CancelCauseFunc
 	cut     context.CancelCauseFunc
@@ -26,12 +26,12 @@ type stop struct {
 	ended   chan struct{}
 }
 
-// repetition is the time in which the signal that began the drain may come again and is the same wish still: timeout of
-// coreutils signals its command and then the process group that this is in (cleanup in src/timeout.c), and a Ctrl-C
-// reaches a program both from the terminal and from a parent such as npm that passes it on.
-const repetition = 500 * time.Millisecond
+// repeatWindow is the time in which the signal that began the drain counts as the same signal if it comes again: timeout of
+// coreutils signals its command and then the process group of that command (cleanup in src/timeout.c), and a Ctrl-C
+// reaches a program both from the terminal and from a parent that passes it on, such as npm.
+const repeatWindow = 500 * time.Millisecond
 
-// watch handles the process's signals until close.
+// watch starts to handle the process's signals; close ends that.
 func watch(o options) *stop {
 	s := newStop(o.ctx)
 	if len(o.signals) > 0 {
@@ -48,7 +48,8 @@ func newStop(ctx context.Context) *stop {
 	return s
 }
 
-// run counts signals, not beginnings: the caller's context may have ended by the very signal that comes here too.
+// run looks at signals alone, not at whether the drain has begun: the signal that comes here first may already have ended
+// the caller's context.
 func (s *stop) run(begin []os.Signal) {
 	defer close(s.ended)
 	var first os.Signal
@@ -61,7 +62,7 @@ func (s *stop) run(begin []os.Signal) {
 				first, came = sig, time.Now()
 			case first == nil:
 				s.end(sig, received{sig})
-			case sig != first || time.Since(came) >= repetition:
+			case sig != first || time.Since(came) >= repeatWindow:
 				s.end(sig, fmt.Errorf("second signal: %w", received{sig}))
 			}
 			s.start(received{sig})
@@ -71,8 +72,8 @@ func (s *stop) run(begin []os.Signal) {
 	}
 }
 
-// end cuts everything. A program that does not wait for the drain yet would not notice: it is in its start-up, which may
-// hang. There the signal has its default action, which for SIGQUIT also shows where each goroutine is.
+// end cuts everything off. A program that has not called Wait yet is still starting, may hang, and would not notice. So the
+// signal then has its default action, which for SIGQUIT also prints the stack of each goroutine.
 func (s *stop) end(sig os.Signal, cause error) {
 	if number, ok := sig.(syscall.Signal); ok && !s.waits.Load() {
 		signal.Reset(sig)
@@ -81,7 +82,7 @@ func (s *stop) end(sig os.Signal, cause error) {
 	s.cut(cause)
 }
 
-// received is the signal that something is done for.
+// received is a signal as the cause of a drain.
 type received struct{ os.Signal }
 
 func (r received) Error() string {

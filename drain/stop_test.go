@@ -16,8 +16,8 @@ func TestSignalThatIsRepeatedAtOnceIsOne(t *testing.T) {
 		cuts   bool
 	}{
 		"at once":                {syscall.SIGTERM, 0, false},
-		"soon":                   {syscall.SIGTERM, repetition - 1, false},
-		"later":                  {syscall.SIGTERM, repetition, true},
+		"soon":                   {syscall.SIGTERM, repeatWindow - 1, false},
+		"later":                  {syscall.SIGTERM, repeatWindow, true},
 		"another signal":         {syscall.SIGINT, 0, true},
 		"one that ends at once":  {syscall.SIGQUIT, 0, true},
 		"another, after a while": {syscall.SIGINT, time.Second, true},

@@ -7,16 +7,17 @@ import (
 	"sync"
 )
 
-// ErrDraining is the context.Cause of what CancelOnDrain ended, what a message comes to on a WebSocket whose client was told
-// to leave, and the last that a Listener's Accept says.
+// ErrDraining is the context.Cause of a context that CancelOnDrain has cancelled, the error of a write to a WebSocket whose
+// client was told to leave, and the error of a Listener's Accept after Stop.
 var ErrDraining = errors.New("the drain has begun")
 
-// Stream declares that the request that ctx belongs to does not end by itself, as an event stream does not. The phase
-// Requests does not wait for it any more. The channel is closed when the phase Streams begins, in which the handler has
-// to return. Call ended when it does. Over HTTP/1.1 the connection ends with the response, so that the client does not
-// come back to this process; for that Stream has to be called before the header is written.
+// Stream declares that the request of ctx does not end by itself, such as an event stream. The phase
+// Requests then does not wait for it. The channel is closed when the phase Streams begins: the handler has
+// to return then, and calls ended when it does. Call Stream before the header is written: then an HTTP/1.1 connection ends
+// with the response, so that the client does not use it to come back to this process.
 //
-// On a server that is not Serve's the channel is Draining(ctx), since such a server's Shutdown waits for streams too.
+// On a server that was not given to Serve or Start, the channel is Draining(ctx), because Shutdown of such a server waits
+// for streams too.
 func Stream(ctx context.Context) (ending <-chan struct{}, ended func()) {
 	c := connectionOf(ctx)
 	if c == nil {
@@ -30,9 +31,10 @@ func Stream(ctx context.Context) (ending <-chan struct{}, ended func()) {
 	})
 }
 
-// CancelOnDrain is for routes whose handlers would not end by themselves and heed nothing but the context of their requests:
-// they are streams (see Stream), and the context is cancelled when they have to end. All other routes are finished.
-// Where Draining(r.Context()) is nil, CancelOnDrain does nothing.
+// CancelOnDrain wraps a handler that does not end by itself and watches only the context of its request. The request
+// counts as a stream (see Stream), and its context is cancelled when the streams have to end, with ErrDraining as the cause.
+// Do not wrap handlers of ordinary requests, which the drain lets finish. CancelOnDrain has no effect where
+// Draining(r.Context()) is nil.
 func CancelOnDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ending, ended := Stream(r.Context())

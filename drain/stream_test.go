@@ -136,7 +136,7 @@ func TestStreamEndsAfterARequestBesideItThatOutlastsTheLinger(t *testing.T) {
 	d, _ := newQuiet(Linger(time.Millisecond), Timeout(forever))
 	ln := listen(t)
 	mustStart(t, d, &http.Server{Handler: mux, Protocols: plain}, ln)
-	client := http.Client{Transport: &http.Transport{Protocols: plain}, Timeout: patience}
+	client := http.Client{Transport: &http.Transport{Protocols: plain}, Timeout: testTimeout}
 	defer client.CloseIdleConnections()
 	stream, err := client.Get("http://" + ln.Addr().String() + "/stream")
 	if err != nil {

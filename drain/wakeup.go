@@ -1,7 +1,7 @@
 package drain
 
-// wakeup wakes the one goroutine that receives from it. A wake that comes while none waits is kept for the next receive,
-// and several are one: the receiver looks at the state anew.
+// wakeup wakes the one goroutine that receives from it. A wake while no goroutine waits is kept for the next receive.
+// Several are merged into one, so the receiver must check the state again.
 type wakeup chan struct{}
 
 func newWakeup() wakeup { return make(wakeup, 1) }

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// upgradesToWebSocket tells whether a request with this header asks for a WebSocket.
+// upgradesToWebSocket reports whether a request with this header asks for a WebSocket.
 func upgradesToWebSocket(header http.Header) bool {
 	for _, line := range header.Values("Upgrade") {
 		for protocol := range strings.SplitSeq(line, ",") {
@@ -32,44 +32,44 @@ func upgradesToWebSocket(header http.Header) bool {
 // goingAway is the close frame with the status 1001 (RFC 6455, sections 5.5.1 and 7.4.1).
 var goingAway = []byte{0x88, 2, 1001 >> 8, 1001 & 0xff}
 
-// errLeft is what a message comes to that would follow the close frame. Libraries take net.ErrClosed for an end that
-// was agreed upon: coder/websocket goes on to wait for the client's echo.
-var errLeft = fmt.Errorf("cannot write: the client was told to leave: %w: %w", ErrDraining, net.ErrClosed)
+// errCloseSent is the error of a message that would follow the close frame. It is net.ErrClosed too, which libraries take for
+// an agreed end: coder/websocket then waits for the client's close frame.
+var errCloseSent = fmt.Errorf("cannot write: the client was told to leave: %w: %w", ErrDraining, net.ErrClosed)
 
-// mutePatience is for a client that was told to leave to say anything, while its handler does nothing but wait for that.
-// Its host may be asleep or gone, which the kernel finds out after hours. What waits for it in its own kernel, the close
-// frame included, it can read later still.
-const mutePatience = 3 * time.Second
+// closeFrameTimeout bounds how long a handler waits in Read for a client that was sent the close frame. The client's host
+// may be asleep or gone, which the kernel notices only after hours. A client that wakes up later can still read the close
+// frame.
+const closeFrameTimeout = 3 * time.Second
 
-// farewell bounds the time in which a client that was told to leave may end a connection that its handler has closed.
-const farewell = 2 * time.Second
+// peerCloseTimeout bounds how long a client may take to close its side after the handler has closed the connection.
+const peerCloseTimeout = 2 * time.Second
 
-// hijacked is a connection that a handler took from net/http. If it is a WebSocket, goAway tells the client to leave,
-// whatever library the handler uses.
+// hijacked is a connection that a handler has taken over from net/http. If it is a WebSocket, goAway tells the client to
+// leave, whatever library the handler uses.
 type hijacked struct {
 	net.Conn
 	websocket bool
 	since     time.Time
 	ended     func(*hijacked)
 
-	reading sync.Mutex
-	told    bool      // the client has to leave, and reads are bounded
-	until   time.Time // the handler's own deadline for reads
-	bounded bool      // the deadline is not the handler's
-	mute    bool      // the last read has ended by it
+	reading      sync.Mutex
+	readBounded  bool      // the close frame was written, so reads are bounded
+	readDeadline time.Time // the handler's own
+	ownDeadline  bool      // the deadline in force is closeFrameTimeout, not the handler's
+	timedOut     bool      // the last read ended by that deadline
 
-	mu     sync.Mutex // is held while something is written
-	frames webSocketFrames
-	due    func(*webSocketFrames) bool // tells where the close frame may come; nil as long as the client may stay
-	left   bool                        // the close frame was written: nothing may follow
+	mu        sync.Mutex // held during each write
+	frames    webSocketFrames
+	due       func(*webSocketFrames) bool // reports whether the close frame may come here; nil if none was requested
+	closeSent bool                        // the close frame was written: no frame may follow
 
-	once    sync.Once
-	closed  chan struct{}
-	overdue bool // it was not the handler who closed
+	once   sync.Once
+	closed chan struct{}
+	forced bool // the drain has closed the connection, not the handler
 }
 
-// newHijacked makes a connection of which ended is called when it was closed by its handler alone, and not by goAway.
-// With preamble, what is written first is the response that goes before the frames.
+// newHijacked returns a connection that calls ended when its handler closes it before goAway. With preamble, the handler
+// first writes the head of the HTTP response.
 func newHijacked(conn net.Conn, websocket, preamble bool, ended func(*hijacked)) *hijacked {
 	return &hijacked{
 		Conn:      conn,
@@ -81,37 +81,37 @@ func newHijacked(conn net.Conn, websocket, preamble bool, ended func(*hijacked))
 	}
 }
 
-// Read bounds the wait for a client that was told to leave. A handler that has other work to finish comes to read late,
-// when the echo may be there already: so the time begins anew with each Read.
+// Read waits for closeFrameTimeout at most, once the close frame was written. The time starts again with each Read, because
+// a handler with other work to finish may come to read late.
 func (h *hijacked) Read(p []byte) (int, error) {
 	h.boundRead(func() {})
 	n, err := h.Conn.Read(p)
 	h.reading.Lock()
 	defer h.reading.Unlock()
-	h.mute = n == 0 && h.bounded && errors.Is(err, os.ErrDeadlineExceeded)
+	h.timedOut = n == 0 && h.ownDeadline && errors.Is(err, os.ErrDeadlineExceeded)
 	return n, err
 }
 
-// boundRead sets the deadline anew after a change, if the client was told to leave.
+// boundRead sets the deadline again after a change, if reads are bounded.
 func (h *hijacked) boundRead(change func()) {
 	h.reading.Lock()
 	defer h.reading.Unlock()
 	change()
-	if !h.told {
+	if !h.readBounded {
 		return
 	}
-	deadline := time.Now().Add(mutePatience)
-	h.bounded = h.until.IsZero() || h.until.After(deadline)
-	if !h.bounded {
-		deadline = h.until
+	deadline := time.Now().Add(closeFrameTimeout)
+	h.ownDeadline = h.readDeadline.IsZero() || h.readDeadline.After(deadline)
+	if !h.ownDeadline {
+		deadline = h.readDeadline
 	}
 	_ = h.Conn.SetReadDeadline(deadline) // it fails on a closed connection
 }
 
-// SetReadDeadline keeps the handler from waiting longer for a client that was told to leave.
+// SetReadDeadline cannot exceed closeFrameTimeout once the close frame was written.
 func (h *hijacked) SetReadDeadline(t time.Time) (err error) {
 	h.boundRead(func() {
-		h.until = t
+		h.readDeadline = t
 		err = h.Conn.SetReadDeadline(t)
 	})
 	return err
@@ -121,17 +121,16 @@ func (h *hijacked) SetDeadline(t time.Time) error {
 	return errors.Join(h.SetReadDeadline(t), h.SetWriteDeadline(t))
 }
 
-// Write follows the frames, and puts the close frame where it is due. After that nothing reaches the client: what
-// belongs to the end of the conversation, such as the echo of the client's close frame, is taken for written, and
-// messages are refused.
+// Write follows the frames, and writes the close frame where it is due. After that nothing reaches the client: control
+// frames, such as the reply to the client's close frame, are discarded as if written, and messages get an error.
 func (h *hijacked) Write(p []byte) (int, error) {
 	if !h.websocket {
 		return h.Conn.Write(p)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.left {
-		return h.swallow(p)
+	if h.closeSent {
+		return h.discard(p)
 	}
 	part := p
 	if h.due != nil {
@@ -139,50 +138,50 @@ func (h *hijacked) Write(p []byte) (int, error) {
 	}
 	n, err := h.Conn.Write(part)
 	h.frames.follow(p[:n])
-	if err != nil || !h.say() {
+	if err != nil || !h.writeCloseFrame() {
 		return n, err
 	}
-	swallowed, err := h.swallow(p[n:])
+	swallowed, err := h.discard(p[n:])
 	return n + swallowed, err
 }
 
-func (h *hijacked) swallow(p []byte) (n int, err error) {
+func (h *hijacked) discard(p []byte) (n int, err error) {
 	for n < len(p) {
 		if h.frames.between() && !controlFrame(p[n]) {
-			return n, errLeft
+			return n, errCloseSent
 		}
 		n += h.frames.advance(p[n:])
 	}
 	return n, nil
 }
 
-// say writes the close frame if it is due. If that fails the connection is of no use any more, which the handler
-// learns by reading.
-func (h *hijacked) say() bool {
+// writeCloseFrame writes the close frame if it is due. If the write fails, the connection is broken, and the handler's
+// Read says so.
+func (h *hijacked) writeCloseFrame() bool {
 	if h.due == nil || !h.due(&h.frames) {
 		return false
 	}
-	h.left = true
+	h.closeSent = true
 	_, _ = h.Conn.Write(goingAway)
-	h.boundRead(func() { h.told = true })
+	h.boundRead(func() { h.readBounded = true })
 	return true
 }
 
-// leave has the close frame written where it is due, now or by a later Write.
-func (h *hijacked) leave(due func(*webSocketFrames) bool) {
+// requestClose writes the close frame where it is due: now, or in a later Write.
+func (h *hijacked) requestClose(due func(*webSocketFrames) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.left || !h.websocket {
+	if h.closeSent || !h.websocket {
 		return
 	}
 	h.due = due
 	if h.due(&h.frames) {
-		h.SetWriteDeadline(time.Time{}) // the library's last one may have passed long ago
-		h.say()
+		h.SetWriteDeadline(time.Time{}) // the deadline that the library set last may have passed
+		h.writeCloseFrame()
 	}
 }
 
-// CloseWrite is for handlers that forward what they read, and its end too, such as httputil.ReverseProxy.
+// CloseWrite is for handlers that forward the end of a stream too, such as httputil.ReverseProxy.
 func (h *hijacked) CloseWrite() error {
 	if conn, ok := h.Conn.(interface{ CloseWrite() error }); ok {
 		return conn.CloseWrite()
@@ -190,52 +189,52 @@ func (h *hijacked) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Close ends only the writing side if the client was told to leave, and goAway does the rest: to close a connection
-// while the client's echo comes in would reset it, and the client might never read what it was told.
+// Close closes only the writing side once the close frame was written; goAway does the rest. If the connection were closed
+// while the client's reply arrives, the kernel would reset it, and the client might never read the close frame.
 func (h *hijacked) Close() error {
-	if h.endsPolitely() {
+	if h.halfClose() {
 		h.once.Do(func() { close(h.closed) })
 		return nil
 	}
 	defer h.once.Do(func() {
 		close(h.closed)
-		if !h.isTold() {
-			h.ended(h) // else goAway waits for it, and tells how it has ended
+		if !h.isReadBounded() {
+			h.ended(h) // otherwise goAway waits for closed, and reports how the connection ended
 		}
 	})
 	return h.Conn.Close()
 }
 
-// endsPolitely does not wait for a Write that is under way: whoever closes meanwhile wants to end it.
-func (h *hijacked) endsPolitely() bool {
+// halfClose does not wait for a Write that is in progress: a handler that closes meanwhile wants to end that Write.
+func (h *hijacked) halfClose() bool {
 	if !h.mu.TryLock() {
 		return false
 	}
 	defer h.mu.Unlock()
-	return h.left && h.CloseWrite() == nil
+	return h.closeSent && h.CloseWrite() == nil
 }
 
 // goAway tells the client to leave, and waits until the handler has closed the connection, which it does when its
-// library has read the client's echo. The client is told between two messages, or inside one that takes more than half
-// of the time. A client that says nothing for mutePatience has its handler's read time out, on which handlers close. When
-// ctx is done the connection is cut.
+// library has read the client's close frame. The close frame is written between two messages, or inside a message that
+// takes longer than half of the time. If the client sends nothing for closeFrameTimeout, the handler's Read times out, and
+// handlers then close. When ctx is done, the connection is cut.
 func (h *hijacked) goAway(ctx context.Context) error {
 	defer context.AfterFunc(ctx, h.cut)()
 	defer h.Conn.Close()
-	h.leave((*webSocketFrames).betweenMessages)
+	h.requestClose((*webSocketFrames).betweenMessages)
 	select {
 	case <-h.closed:
 	case <-time.After(half(ctx)):
-		h.leave((*webSocketFrames).betweenFragments)
+		h.requestClose((*webSocketFrames).betweenFragments)
 	}
 	<-h.closed
-	if h.overdue {
+	if h.forced {
 		return context.Cause(ctx)
 	}
-	if h.isMute() {
+	if h.hasTimedOut() {
 		return nil
 	}
-	h.Conn.SetReadDeadline(time.Now().Add(farewell))
+	h.Conn.SetReadDeadline(time.Now().Add(peerCloseTimeout))
 	io.Copy(io.Discard, h.Conn)
 	return nil
 }
@@ -247,19 +246,19 @@ func (h *hijacked) kind() string {
 	return "connection"
 }
 
-func (h *hijacked) isTold() bool {
+func (h *hijacked) isReadBounded() bool {
 	h.reading.Lock()
 	defer h.reading.Unlock()
-	return h.told
+	return h.readBounded
 }
 
-func (h *hijacked) isMute() bool {
+func (h *hijacked) hasTimedOut() bool {
 	h.reading.Lock()
 	defer h.reading.Unlock()
-	return h.mute
+	return h.timedOut
 }
 
-// half of the time that is left of ctx.
+// half is half of the time that ctx has left.
 func half(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -271,7 +270,7 @@ func half(ctx context.Context) time.Duration {
 func (h *hijacked) cut() {
 	h.once.Do(func() {
 		defer close(h.closed)
-		h.overdue = true
+		h.forced = true
 		if secured, ok := h.Conn.(*tls.Conn); ok {
 			secured.NetConn().Close() // tls.Conn.Close may wait five seconds to write its alert
 		}
@@ -279,25 +278,25 @@ func (h *hijacked) cut() {
 	h.Conn.Close()
 }
 
-// webSocketFrames follows the WebSocket frames that a server writes (RFC 6455, section 5.2), wherever they are cut.
+// webSocketFrames follows the WebSocket frames that a server writes (RFC 6455, section 5.2), however they are split.
 type webSocketFrames struct {
-	preamble   bool     // what comes first is the head of an HTTP response
-	last       uint32   // the last four bytes of it
-	header     [10]byte // of the frame under way
+	preamble   bool     // the head of the HTTP response is not complete
+	last       uint32   // the last four bytes of the head
+	header     [10]byte // of the current frame
 	have       int      // bytes of the header
-	payload    uint64   // bytes that are to come still
-	fragmented bool     // more fragments of a message are to come
-	ended      bool     // the close frame was the library's own
+	payload    uint64   // bytes of the payload that are missing
+	fragmented bool     // the message has further fragments
+	ended      bool     // the library itself has written a close frame
 }
 
-// between tells whether a frame may begin.
+// between reports whether a frame may begin here.
 func (f *webSocketFrames) between() bool { return !f.preamble && f.have == 0 }
 
 func (f *webSocketFrames) betweenFragments() bool { return f.between() && !f.ended }
 
 func (f *webSocketFrames) betweenMessages() bool { return f.betweenFragments() && !f.fragmented }
 
-// until returns how much of p comes before the first place that is due.
+// until returns how many bytes of p come before the first place that is due.
 func (f webSocketFrames) until(p []byte, due func(*webSocketFrames) bool) (n int) {
 	for n < len(p) && !due(&f) {
 		n += f.advance(p[n:])
@@ -311,7 +310,7 @@ func (f *webSocketFrames) follow(p []byte) {
 	}
 }
 
-// advance follows p to the end of the frame at most.
+// advance follows p up to the end of the current frame.
 func (f *webSocketFrames) advance(p []byte) int {
 	if f.preamble {
 		return f.advancePreamble(p)
@@ -373,43 +372,43 @@ func (f *webSocketFrames) begin() {
 	}
 }
 
-// controlFrame tells whether a frame that begins so is none of a message.
+// controlFrame reports whether a frame with this first byte is a control frame.
 func controlFrame(first byte) bool { return first&0x8 != 0 }
 
-// hijacks knows the connections that handlers have taken.
+// hijacks has the connections that handlers have taken over.
 type hijacks struct {
-	mu      sync.Mutex
-	conns   map[*hijacked]struct{}
-	taking  int             // connections that are just being taken
-	leaving context.Context // nil as long as they may stay
-	overdue int
-	mute    int // clients that have not answered
-	changed wakeup
+	mu         sync.Mutex
+	conns      map[*hijacked]struct{}
+	taking     int             // connections that are just being taken over
+	closing    context.Context // nil until goAway
+	forced     int
+	unanswered int // clients that have not replied to the close frame
+	changed    wakeup
 }
 
 func newHijacks() *hijacks {
 	return &hijacks{conns: map[*hijacked]struct{}{}, changed: newWakeup()}
 }
 
-// hijack takes the connection from w. The reader keeps what it holds already, and reads and writes go to the connection
-// that is returned. If goAway has begun, it concerns this one as well.
+// hijack takes the connection over from w. The reader keeps its buffered bytes; the reader and the writer use the returned
+// connection. If goAway has begun, it closes this connection too.
 func (h *hijacks) hijack(w http.Hijacker, websocket, preamble bool) (net.Conn, *bufio.ReadWriter, error) {
-	h.take(1)
-	defer h.take(-1)
+	h.addTaking(1)
+	defer h.addTaking(-1)
 	conn, buffered, err := w.Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
 	taken := h.add(conn, websocket, preamble)
 	buffered.Writer.Reset(taken)
-	held, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // as much as there is cannot fail
+	held, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // cannot fail for the bytes that are buffered
 	buffered.Reader.Reset(io.MultiReader(bytes.NewReader(bytes.Clone(held)), taken))
-	_, _ = buffered.Reader.Peek(len(held)) // libraries ask Buffered how much it holds
+	_, _ = buffered.Reader.Peek(len(held)) // libraries call Buffered
 	return taken, buffered, nil
 }
 
-// take keeps goAway waiting for a connection that is the server's no more and the handler's not yet.
-func (h *hijacks) take(n int) {
+// addTaking makes goAway wait for connections that are no longer the server's and not yet the handler's.
+func (h *hijacks) addTaking(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.taking += n
@@ -421,8 +420,8 @@ func (h *hijacks) add(conn net.Conn, websocket, preamble bool) *hijacked {
 	defer h.mu.Unlock()
 	taken := newHijacked(conn, websocket, preamble, h.remove)
 	h.conns[taken] = struct{}{}
-	if h.leaving != nil {
-		go h.tell(h.leaving, taken, 0)
+	if h.closing != nil {
+		go h.closeOne(h.closing, taken, 0)
 	}
 	return taken
 }
@@ -440,50 +439,50 @@ func (h *hijacks) count() int {
 	return len(h.conns)
 }
 
-// goAway tells all clients to leave and waits for them, until ctx is done at most. It spreads the telling evenly over
-// half of the time at most, so that they do not come back all at once.
+// goAway tells all clients to leave and waits for them, until ctx is done at most. It spreads the close frames evenly over
+// at most half of the time, so that the clients do not all reconnect at once.
 func (h *hijacks) goAway(ctx context.Context, spread time.Duration) error {
-	h.begin(ctx, spread)
+	h.closeAll(ctx, spread)
 	for !h.gone() {
 		<-h.changed
 	}
-	if n := h.cut(); n > 0 {
+	if n := h.forcedCount(); n > 0 {
 		return fmt.Errorf("cut connections (%d): %w", n, context.Cause(ctx))
 	}
 	return nil
 }
 
-// cut tells how many connections were cut.
-func (h *hijacks) cut() int {
+// forcedCount is the number of connections that were cut.
+func (h *hijacks) forcedCount() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.overdue
+	return h.forced
 }
 
-// silent tells how many clients were not waited for any longer.
-func (h *hijacks) silent() int {
+// unansweredCount is the number of clients that did not reply to the close frame in time.
+func (h *hijacks) unansweredCount() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.mute
+	return h.unanswered
 }
 
-func (h *hijacks) begin(ctx context.Context, spread time.Duration) {
+func (h *hijacks) closeAll(ctx context.Context, spread time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.leaving = ctx
+	h.closing = ctx
 	interval := min(spread, half(ctx)) / time.Duration(max(len(h.conns), 1))
 	delay := time.Duration(0)
 	for conn := range h.conns {
-		go h.tell(ctx, conn, delay)
+		go h.closeOne(ctx, conn, delay)
 		delay += interval
 	}
 }
 
-// waitedFor describes those that have not left yet, or is empty.
+// waitedFor describes the connections that are still open, or is empty.
 func (h *hijacks) waitedFor() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.leaving == nil || len(h.conns) == 0 {
+	if h.closing == nil || len(h.conns) == 0 {
 		return ""
 	}
 	var oldest *hijacked
@@ -502,7 +501,7 @@ func (h *hijacks) gone() bool {
 	return len(h.conns) == 0 && h.taking == 0
 }
 
-func (h *hijacks) tell(ctx context.Context, conn *hijacked, delay time.Duration) {
+func (h *hijacks) closeOne(ctx context.Context, conn *hijacked, delay time.Duration) {
 	defer h.remove(conn)
 	select {
 	case <-time.After(delay):
@@ -513,8 +512,8 @@ func (h *hijacks) tell(ctx context.Context, conn *hijacked, delay time.Duration)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
-		h.overdue++
-	} else if conn.isMute() {
-		h.mute++
+		h.forced++
+	} else if conn.hasTimedOut() {
+		h.unanswered++
 	}
 }

@@ -86,7 +86,7 @@ func TestCloseFrameComesBetweenMessages(t *testing.T) {
 					t.Fatal(n, err)
 				}
 			}
-			h.leave((*webSocketFrames).betweenMessages)
+			h.requestClose((*webSocketFrames).betweenMessages)
 			for i, p := range tt.after {
 				_, err := h.Write(p)
 				if refused := errors.Is(err, net.ErrClosed) && errors.Is(err, ErrDraining); refused != (i == tt.refused) || !refused && err != nil {
@@ -141,7 +141,7 @@ func FuzzStreamStaysWhole(f *testing.F) {
 		for i := 0; accepted < len(stream) && err == nil; i++ {
 			if i == int(at) {
 				told = accepted
-				h.leave(due)
+				h.requestClose(due)
 			}
 			end := len(stream)
 			if i < len(cuts) {
@@ -213,7 +213,7 @@ func TestGoAwayTakes(t *testing.T) {
 		}, converse, time.Second, nil},
 		"a while for a client that does not answer": {true, func(t *testing.T, conn net.Conn) {
 			mustRead(t, conn, goingAway)
-		}, converse, mutePatience, nil},
+		}, converse, closeFrameTimeout, nil},
 		"as long for one whose handler has a deadline that is later": {true, func(t *testing.T, conn net.Conn) {
 			mustRead(t, conn, goingAway)
 		}, func(conn net.Conn) {
@@ -223,7 +223,7 @@ func TestGoAwayTakes(t *testing.T) {
 				conn.SetDeadline(time.Now().Add(time.Hour))
 			}()
 			converse(conn)
-		}, time.Second + mutePatience, nil},
+		}, time.Second + closeFrameTimeout, nil},
 		"as long as the handler says, if that is sooner": {true, func(t *testing.T, conn net.Conn) {
 			mustRead(t, conn, goingAway)
 			io.Copy(io.Discard, conn)
@@ -237,17 +237,17 @@ func TestGoAwayTakes(t *testing.T) {
 			conn.Write([]byte("echo"))
 			conn.Close()
 		}, func(conn net.Conn) {
-			time.Sleep(2 * mutePatience)
+			time.Sleep(2 * closeFrameTimeout)
 			converse(conn)
-		}, 2 * mutePatience, nil},
+		}, 2 * closeFrameTimeout, nil},
 		"as long as a client goes on talking": {true, func(t *testing.T, conn net.Conn) {
 			mustRead(t, conn, goingAway)
 			for range 6 {
-				time.Sleep(mutePatience / 2)
+				time.Sleep(closeFrameTimeout / 2)
 				conn.Write([]byte("something"))
 			}
 			conn.Close()
-		}, func(conn net.Conn) { io.Copy(io.Discard, conn); conn.Close() }, 3 * mutePatience, nil},
+		}, func(conn net.Conn) { io.Copy(io.Discard, conn); conn.Close() }, 3 * closeFrameTimeout, nil},
 		"all of the time for a client that does not read": {true, func(t *testing.T, conn net.Conn) {},
 			converse, 10 * time.Second, errLate},
 		"half of the time in a message without end": {true, func(t *testing.T, conn net.Conn) {
@@ -373,7 +373,7 @@ func tcp(t *testing.T) (server, client net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	client.SetDeadline(time.Now().Add(patience))
+	client.SetDeadline(time.Now().Add(testTimeout))
 	if server, err = ln.Accept(); err != nil {
 		t.Fatal(err)
 	}
@@ -399,7 +399,7 @@ func TestHandlerThatClosesAtOnceDoesNotResetTheConnection(t *testing.T) {
 	server, client := tcp(t)
 	seen := &witness{Conn: server}
 	h := newHijacked(seen, true, false, func(*hijacked) { t.Error("it has ended too early") })
-	h.leave((*webSocketFrames).betweenMessages)
+	h.requestClose((*webSocketFrames).betweenMessages)
 	client.Write([]byte("unread, "))
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
@@ -421,7 +421,7 @@ func TestStaleWriteDeadlineDoesNotSilenceTheServer(t *testing.T) {
 	h := newHijacked(server, true, false, nil)
 	defer server.Close()
 	h.SetWriteDeadline(time.Now().Add(-time.Hour))
-	h.leave((*webSocketFrames).betweenMessages)
+	h.requestClose((*webSocketFrames).betweenMessages)
 	mustRead(t, client, goingAway)
 }
 
@@ -544,8 +544,8 @@ func TestGoAwayTellsWhoDidNotAnswer(t *testing.T) {
 		defer time.Sleep(time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := h.goAway(ctx, 0); err != nil || h.silent() != 1 || h.count() != 0 {
-			t.Errorf("%d did not answer, %d are left, %v", h.silent(), h.count(), err)
+		if err := h.goAway(ctx, 0); err != nil || h.unansweredCount() != 1 || h.count() != 0 {
+			t.Errorf("%d did not answer, %d are left, %v", h.unansweredCount(), h.count(), err)
 		}
 	})
 }

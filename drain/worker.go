@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// Go runs background work, which the drain waits for. The context ends in the phase Workers, after the requests, which
-// may have work to give still: a worker then takes no more, finishes what it has, and returns. Draining of the context
-// tells it earlier, when the drain begins.
+// Go runs work in a goroutine, and the drain waits for it. The context is cancelled in the phase Workers, after the
+// requests, because they may still create work. A worker then takes no new work, finishes what it has, and returns.
+// Draining(ctx) tells it earlier, when the drain begins.
 //
-// An error of a worker begins the drain, and Wait returns it. That its context was cancelled is none. Workers that do
-// not end in time are named in the log and in the error.
+// If work returns an error, the drain begins, and Wait returns that error; context.Canceled after the context was
+// cancelled does not count as an error. Workers that do not end in time are named in the log and in the error of Wait.
 func (d *Drain) Go(name string, work func(ctx context.Context) error) {
 	if !d.workers.start(name) {
-		d.tooLate(name)
+		d.logTooLate(name)
 		return
 	}
 	go func() {
@@ -31,9 +31,9 @@ func (d *Drain) Go(name string, work func(ctx context.Context) error) {
 	}()
 }
 
-// Every does work in the background, once in an interval, until the drain begins. Work that has begun is finished: its
-// context ends when the time of the phase Workers is over. If work takes longer than the interval, the next begins at
-// once. An error begins the drain, as one of Go does.
+// Every calls work in a goroutine once per interval, until the drain begins. A call that is in progress then may finish: its
+// context is cancelled only when the time of the phase Workers is over. If a call takes longer than the interval, the next one
+// follows at once. An error of work begins the drain, as with Go.
 func (d *Drain) Every(name string, interval time.Duration, work func(ctx context.Context) error) {
 	ticker := time.NewTicker(interval)
 	tick := func(ctx context.Context) (time.Time, error) {
@@ -50,12 +50,13 @@ func (d *Drain) Every(name string, interval time.Duration, work func(ctx context
 	})
 }
 
-// Consume takes jobs from a queue in the background, until the drain begins, and works on one at a time; call it
-// several times for several at a time. The context of receive ends when the drain begins, which nothing new is taken in
-// then. A job that was taken is finished: the context of work ends when the time of the phase Workers is over.
+// Consume takes jobs from a queue in a goroutine, one at a time, until the drain begins. Call it
+// several times to work on several jobs at a time. The context of receive is cancelled when the drain begins, so that no
+// new job is taken. A job that was taken is finished: the context of work is cancelled only when the time of the phase
+// Workers is over.
 //
-// An error of receive or work begins the drain, as one of Go does. An error that receive returns after its context has
-// ended is none. So io.EOF may be what ends a queue, if the program is to end with it.
+// An error of receive or work begins the drain, as with Go. An error that receive returns after its context was
+// cancelled does not count. So receive may return io.EOF at the end of a queue, if the program should end then.
 func Consume[Job any](d *Drain, name string, receive func(ctx context.Context) (Job, error), work func(ctx context.Context, job Job) error) {
 	d.Go(name, func(context.Context) error { return consume(d, receive, work) })
 }
@@ -72,19 +73,19 @@ func consume[Job any](d *Drain, receive func(context.Context) (Job, error), work
 		if err != nil {
 			return fmt.Errorf("cannot receive a job: %w", err)
 		}
-		if err := work(d.workers.late, job); err != nil {
+		if err := work(d.workers.jobCtx, job); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// workers knows the names of those that run.
+// workers has the names of the workers that run.
 type workers struct {
-	ctx     context.Context // ends when the workers have to end
-	cancel  context.CancelFunc
-	late    context.Context // ends when their time is over
-	tooLate context.CancelFunc
+	ctx        context.Context // done when the workers have to end
+	cancel     context.CancelFunc
+	jobCtx     context.Context // done when their time is over
+	cancelJobs context.CancelFunc
 
 	mu      sync.Mutex
 	running map[string]int
@@ -94,8 +95,8 @@ type workers struct {
 
 func newWorkers(parent context.Context) *workers {
 	w := &workers{running: map[string]int{}, ended: newWakeup()}
-	w.late, w.tooLate = context.WithCancel(parent)
-	w.ctx, w.cancel = context.WithCancel(w.late)
+	w.jobCtx, w.cancelJobs = context.WithCancel(parent)
+	w.ctx, w.cancel = context.WithCancel(w.jobCtx)
 	return w
 }
 
@@ -124,11 +125,11 @@ func (w *workers) busy() bool {
 	return len(w.running) > 0
 }
 
-// finish tells the workers to end, waits for them, and returns the names of those that go on running. A worker may start
-// others until all have ended.
+// finish cancels the workers' context, waits for them, and returns the names of those that are still running. A worker may
+// start others until all have ended.
 func (w *workers) finish(ctx context.Context) (running string) {
 	w.cancel()
-	defer w.tooLate()
+	defer w.cancelJobs()
 	for ctx.Err() == nil && !w.close() {
 		select {
 		case <-w.ended:
@@ -138,7 +139,7 @@ func (w *workers) finish(ctx context.Context) (running string) {
 	return w.abandon()
 }
 
-// close tells whether all have ended. If so, none can start any more.
+// close reports whether all have ended. If so, no more can start.
 func (w *workers) close() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -146,7 +147,7 @@ func (w *workers) close() bool {
 	return w.over
 }
 
-// abandon returns the names of those that run, and lets none start any more.
+// abandon returns the names of those that are still running. No more can start after it.
 func (w *workers) abandon() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -126,7 +126,7 @@ func TestJobThatTakesTooLongIsToldSo(t *testing.T) {
 		func(ctx context.Context, _ int) error { close(begun); <-ctx.Done(); close(ended); return nil })
 	receive(t, begun)
 	d.Drain()
-	mustSay(t, d.Wait(), "cannot end workers consumer: still running: its share of the timeout, 1ms, has expired")
+	mustSay(t, d.Wait(), "cannot end workers consumer: still running: the step's time limit of 1ms has expired")
 	receive(t, ended)
 	if log.Len() == 0 {
 		t.Error("the log does not say so")

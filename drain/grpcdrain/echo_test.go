@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// patience bounds every wait of the tests that only a defect makes long.
-const patience = 30 * time.Second
+// testTimeout bounds every wait of the tests that only a defect makes long.
+const testTimeout = 30 * time.Second
 
 const (
 	sayMethod   = "/test.Echo/Say"
@@ -154,7 +154,7 @@ func receive[T any](t *testing.T, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("nothing came")
 		panic("unreachable")
 	}

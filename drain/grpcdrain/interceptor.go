@@ -6,7 +6,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// begin counts an RPC as one in flight. One that was cut stays so for the drain, which tells what it gave up.
+// begin counts an RPC as in flight until end is called. An RPC that was cut stays counted, so that the drain can report it.
 func (s *Server) begin() (end func()) {
 	ended := s.drain.TrackRequest()
 	s.inFlight.Add(1)
@@ -36,7 +36,8 @@ func (s *Server) interceptStream(srv any, ss grpc.ServerStream, info *grpc.Strea
 	return err
 }
 
-// untilLeaving is for what has no other end: health.Server's watches know nothing of the drain.
+// untilLeaving cancels the context once the clients were told to leave. It is for health.Server's watches, which do not
+// know of the drain.
 func (s *Server) untilLeaving(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
@@ -49,7 +50,7 @@ func (s *Server) untilLeaving(ctx context.Context) (context.Context, context.Can
 	return ctx, cancel
 }
 
-// holdBack lets a stream that ends during the drain end after the GOAWAY.
+// holdBack delays the end of a stream during the drain until the GOAWAY was sent.
 func (s *Server) holdBack(ctx context.Context) {
 	if !closed(s.drain.Draining()) {
 		return

@@ -9,19 +9,19 @@ import (
 	"github.com/gracerun/grace/drain"
 )
 
-// helloPatience is what new connections get to do their handshakes when the server stops accepting.
-const helloPatience = 2 * time.Second
+// handshakeTimeout bounds the handshakes of new connections once the server stops accepting.
+const handshakeTimeout = 2 * time.Second
 
-// listener stops without losing a connection: GracefulStop closes those that were accepted just before it.
+// listener stops without losing a connection. GracefulStop alone closes connections that were accepted just before it.
 type listener struct {
 	*drain.Listener
 	accept    func()
 	accepting chan struct{} // closed at the first Accept
 
 	mu      sync.Mutex
-	new     map[*conn]struct{} // those that have not done their handshakes
-	limit   time.Time          // for these, if it is set
-	changed chan struct{}      // has an element if one has left since the last receive
+	new     map[*conn]struct{} // connections that have not finished their handshakes
+	limit   time.Time          // end of handshakeTimeout, or zero
+	changed chan struct{}      // has an element if a connection was removed from new since the last receive
 }
 
 func newListener(ln net.Listener) *listener {
@@ -35,7 +35,7 @@ func newListener(ln net.Listener) *listener {
 	return l
 }
 
-// Accept is called by one goroutine of grpc. The connections take part in stop.
+// Accept is called by one goroutine of grpc. stop waits for the connections that it returns.
 func (l *listener) Accept() (net.Conn, error) {
 	l.accept()
 	c, err := l.Listener.Accept()
@@ -45,13 +45,13 @@ func (l *listener) Accept() (net.Conn, error) {
 	return l.enter(c), nil
 }
 
-// stop returns when all connections that were accepted are served, or ctx is done.
+// stop returns when all accepted connections have finished their handshakes, or when ctx is done.
 func (l *listener) stop(ctx context.Context) error {
 	if err := l.Stop(ctx); err != nil {
 		return err
 	}
-	l.hurry(time.Now().Add(helloPatience))
-	for l.greeting() && ctx.Err() == nil {
+	l.boundHandshakes(time.Now().Add(handshakeTimeout))
+	for l.handshaking() && ctx.Err() == nil {
 		select {
 		case <-l.changed:
 		case <-ctx.Done():
@@ -68,14 +68,14 @@ func (l *listener) enter(c net.Conn) net.Conn {
 	return entered
 }
 
-func (l *listener) greeting() bool {
+func (l *listener) handshaking() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.new) > 0
 }
 
-// hurry does not wait for grpc's ConnectionTimeout, which is two minutes unless set.
-func (l *listener) hurry(limit time.Time) {
+// boundHandshakes replaces grpc's ConnectionTimeout, whose default is two minutes.
+func (l *listener) boundHandshakes(limit time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limit = limit
@@ -86,7 +86,7 @@ func (l *listener) hurry(limit time.Time) {
 	}
 }
 
-// leave is called with mu.
+// leave is called with mu held.
 func (l *listener) leave(c *conn) {
 	delete(l.new, c)
 	select {
@@ -95,7 +95,7 @@ func (l *listener) leave(c *conn) {
 	}
 }
 
-// conn is new until its first deadline is taken away, which grpc sets for the handshakes.
+// conn counts as new until grpc removes the deadline that it has set for the handshakes.
 type conn struct {
 	net.Conn
 	of      *listener

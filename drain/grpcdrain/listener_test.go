@@ -27,11 +27,11 @@ func TestStopWaitsForHandshakes(t *testing.T) {
 			time.Sleep(time.Second)
 			c.SetDeadline(time.Now().Add(time.Minute))
 			read(c)
-		}, helloPatience},
+		}, handshakeTimeout},
 		"a silent client": {func(c net.Conn) {
 			c.SetDeadline(time.Now().Add(time.Minute))
 			read(c)
-		}, helloPatience},
+		}, handshakeTimeout},
 		"a deadline that is soon anyway": {func(c net.Conn) {
 			time.Sleep(time.Second / 2)
 			c.SetDeadline(time.Now().Add(time.Second / 2))

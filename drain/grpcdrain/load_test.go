@@ -104,7 +104,7 @@ func (l *load) count(client *grpc.ClientConn) error {
 // await returns after some more answers, and not before so many streams have begun.
 func (l *load) await(t *testing.T, streams int) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for until := l.answered.Load() + int64(20**clients); l.answered.Load() < until || l.begun.Load() < int64(streams); {
 		select {
 		case <-l.progress:

@@ -79,7 +79,7 @@ func (r *recorder) names() (names []string) {
 
 func (r *recorder) await(t *testing.T, name string) {
 	t.Helper()
-	for timeout := time.After(patience); !slices.Contains(r.names(), name); {
+	for timeout := time.After(testTimeout); !slices.Contains(r.names(), name); {
 		select {
 		case <-r.more:
 		case <-timeout:

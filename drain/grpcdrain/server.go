@@ -17,17 +17,17 @@ import (
 type Server struct {
 	*grpc.Server
 
-	// Notice is how long the server goes on accepting after its health service has said NOT_SERVING, for balancers that
-	// have to see that first. It is a part of the time of drain.Accepting, and none unless set. Leave it so where a
+	// Notice is how long the server keeps accepting after its health service has reported NOT_SERVING, for load balancers
+	// that have to see that first. It is part of the time of drain.Accepting. Leave it 0 if a
 	// successor serves the same address. Set it before Start.
 	Notice time.Duration
 
 	drain    *drain.Drain
 	inFlight atomic.Int64
-	stopped  atomic.Bool   // what is in flight was cut
+	stopped  atomic.Bool   // the RPCs in flight were cut
 	leaving  chan struct{} // closed when the clients have been told to leave
 	health   shutdowner
-	once     sync.Once // for what is done at the first Start
+	once     sync.Once // for the first Start
 }
 
 type shutdowner interface{ Shutdown() }
@@ -38,13 +38,13 @@ const (
 )
 
 const (
-	// goAwayPatience is for GracefulStop to send the first GOAWAY, which it does at once but does not tell.
-	goAwayPatience = 100 * time.Millisecond
-	// spare is for the error of a step that ends late: a Drain does not hear one that comes with the end of the time.
-	spare = 500 * time.Millisecond
+	// goAwayTimeout is the time that GracefulStop needs to send the first GOAWAY: it does not report when it has done so.
+	goAwayTimeout = 100 * time.Millisecond
+	// reportMargin makes a step end before its time is over: a Drain ignores an error that comes later.
+	reportMargin = 500 * time.Millisecond
 )
 
-// NewServer makes a server that ends with d. Its interceptors come first of those that are chained.
+// NewServer returns a server that ends with d. Its interceptors run before those of opts that are chained.
 func NewServer(d *drain.Drain, opts ...grpc.ServerOption) *Server {
 	s := &Server{drain: d, leaving: make(chan struct{})}
 	s.Server = grpc.NewServer(append([]grpc.ServerOption{
@@ -54,7 +54,7 @@ func NewServer(d *drain.Drain, opts ...grpc.ServerOption) *Server {
 	return s
 }
 
-// RegisterService takes note of a health.Server, which has its Shutdown called in the drain.
+// RegisterService registers a service, as grpc.Server does. The drain calls Shutdown of a registered health.Server.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	if h, ok := impl.(shutdowner); ok && desc.ServiceName == healthService {
 		s.health = h
@@ -62,18 +62,19 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.Server.RegisterService(desc, impl)
 }
 
-// Start serves on ln until the drain. It returns when the server accepts connections, or with the error why it cannot. A
-// later error of Accept begins the drain, and Drain.Wait returns it. There may be several listeners. If the drain has
-// begun already, ln is closed and the error is nil: the program goes on to Drain.Wait.
+// Start serves on ln until the drain. It does not block: it returns nil when the server accepts connections, or an error if
+// it cannot. A later error of Accept begins the drain, and Drain.Wait returns it. Start may be called for several listeners.
+// If the drain has already begun, Start closes ln and returns nil, so that the program continues to Drain.Wait.
 //
-// In drain.Accepting, connections that wait in the queue are accepted still, then ln is closed. Those that have not said
-// hello within two seconds are closed; GracefulStop would let all others wait for them. In drain.Requests, clients are
-// told to leave, and what they have begun is finished. What remains shortly before the end of the phase is cut, and
-// counted in the error. The program does not call GracefulStop or Stop itself.
+// The phase drain.Accepting accepts the connections that wait in the queue, and closes ln. Connections that have not
+// finished their handshakes two seconds later are closed, because GracefulStop would make all others wait for them. The
+// phase drain.Requests tells the clients to leave and finishes their RPCs. RPCs that remain shortly before the end of the
+// phase are cut, and counted in the error. The program must not call GracefulStop or Stop itself.
 //
-// Start closes ln. With a ln without SetDeadline what waits in its queue is lost, unless another process has the socket
-// too. Do TLS by grpc.Creds, not by the listener. The connections that grpc gets are no *net.TCPConn, so it does not set
-// TCP_USER_TIMEOUT on them: a shorter keepalive.ServerParameters.Time than its two hours finds clients that are dead.
+// Start closes ln in any case. If ln has no SetDeadline, the connections in its queue are lost unless another process has the
+// socket too. So use grpc.Creds for TLS, not a TLS listener. grpc gets connections that are not a *net.TCPConn, and
+// therefore does not set TCP_USER_TIMEOUT on them. To detect dead clients, set keepalive.ServerParameters.Time to less than
+// its two hours.
 func (s *Server) Start(ln net.Listener) error {
 	s.once.Do(func() { s.drain.On(drain.Requests, "gRPC server", s.finish) })
 	l := newListener(ln)
@@ -106,7 +107,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	return s.drain.Wait()
 }
 
-// accept gives the error of a server that has ended before it accepted to Start. Later ones are the drain's.
+// accept passes the error of a server that ended before it accepted to Start. A later error begins the drain.
 func (s *Server) accept(l *listener, failed chan<- error) error {
 	defer l.Close()
 	err := s.Server.Serve(l)
@@ -114,7 +115,7 @@ func (s *Server) accept(l *listener, failed chan<- error) error {
 	case !closed(l.accepting) && !closed(s.drain.Draining()):
 		failed <- err
 	case err != nil && !errors.Is(err, drain.ErrDraining) && !errors.Is(err, grpc.ErrServerStopped):
-		return err // as a worker's, it begins the drain
+		return err // an error of a worker begins the drain
 	default:
 		s.drain.Drain()
 	}
@@ -138,9 +139,9 @@ func (s *Server) sayNotServing() {
 	}
 }
 
-// finish returns when all clients have left, or soon before ctx is done.
+// finish returns when all clients have left, or shortly before ctx is done.
 func (s *Server) finish(ctx context.Context) error {
-	ctx, cancel := withSpare(ctx)
+	ctx, cancel := withReportMargin(ctx)
 	defer cancel()
 	stopped := make(chan struct{})
 	go func() {
@@ -149,7 +150,7 @@ func (s *Server) finish(ctx context.Context) error {
 	}()
 	select {
 	case <-stopped:
-	case <-time.After(goAwayPatience):
+	case <-time.After(goAwayTimeout):
 	case <-ctx.Done():
 	}
 	s.sayNotServing()
@@ -162,7 +163,7 @@ func (s *Server) finish(ctx context.Context) error {
 	}
 }
 
-// cut also lets GracefulStop return, as soon as the handlers heed the end of their contexts.
+// cut also makes GracefulStop return, once the handlers return because their contexts are cancelled.
 func (s *Server) cut(ctx context.Context) error {
 	s.stopped.Store(true)
 	n := s.inFlight.Load()
@@ -173,12 +174,12 @@ func (s *Server) cut(ctx context.Context) error {
 	return fmt.Errorf("cut unfinished RPCs (%d): %w", n, context.Cause(ctx))
 }
 
-func withSpare(ctx context.Context) (context.Context, context.CancelFunc) {
+func withReportMargin(ctx context.Context) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadlineCause(ctx, end.Add(-min(spare, time.Until(end)/2)), errors.New("their time has expired"))
+	return context.WithDeadlineCause(ctx, end.Add(-min(reportMargin, time.Until(end)/2)), errors.New("the step's time limit has expired"))
 }
 
 func closed(c <-chan struct{}) bool {

@@ -95,7 +95,7 @@ func TestEndOfTheTimeCutsAndCounts(t *testing.T) {
 	service, begun, _ := held()
 	ln := listen(t)
 	var log bytes.Buffer
-	d := newDrain(t, drain.PhaseTimeout(drain.Requests, 2*spare), drain.Log(slog.New(slog.NewTextHandler(&log, nil))))
+	d := newDrain(t, drain.PhaseTimeout(drain.Requests, 2*reportMargin), drain.Log(slog.New(slog.NewTextHandler(&log, nil))))
 	serve(t, d, service, ln)
 	client := connect(t, ln.Addr())
 	said := make(chan error, 2)
@@ -105,7 +105,7 @@ func TestEndOfTheTimeCutsAndCounts(t *testing.T) {
 	}
 	d.Drain()
 	err := d.Wait()
-	if err == nil || !strings.Contains(err.Error(), "cut unfinished RPCs (2): their time has expired") {
+	if err == nil || !strings.Contains(err.Error(), "cut unfinished RPCs (2): the step's time limit has expired") {
 		t.Errorf("the drain ended with %v", err)
 	}
 	if !strings.Contains(log.String(), "s (2 in flight)") {
@@ -157,7 +157,7 @@ func startWait(t *testing.T, d *drain.Drain) <-chan error {
 	t.Setenv("NOTIFY_SOCKET", path)
 	ended := make(chan error, 1)
 	go func() { ended <- d.Wait() }()
-	notify.SetReadDeadline(time.Now().Add(patience))
+	notify.SetReadDeadline(time.Now().Add(testTimeout))
 	if _, err := notify.Read(make([]byte, 100)); err != nil {
 		t.Fatalf("Wait does not say that it is ready: %v", err)
 	}
@@ -167,7 +167,7 @@ func startWait(t *testing.T, d *drain.Drain) <-chan error {
 // awaitNo waits until no goroutine is in a function.
 func awaitNo(t *testing.T, function string) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for stacks := make([]byte, 1<<20); strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), function); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("a goroutine is in %s still", function)

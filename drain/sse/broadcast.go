@@ -10,32 +10,33 @@ import (
 	"sync"
 )
 
-// Broadcast sends the same events to any number of clients. The zero value is ready; the fields are set before it is
-// used. It is a handler itself:
+// Broadcast sends the same events to any number of clients. The zero value is ready to use. Set the fields before the first
+// use. All methods may be called from any goroutine. A Broadcast is an http.Handler:
 //
 //	mux.Handle("/news", news)
 //	mux.Handle("/progress", sse.Handler(progress.Stream, sse.Finish()))
 //
-// A client that comes for the first time gets what is published from then on. One that comes back gets what it missed
-// first, each event once, in order. Nobody waits for a client that reads slowly: when it is behind by more than the
-// History, its stream ends, and it comes back as any other.
+// A new client gets the events that are published from then on. A client that reconnects first gets the events that it has
+// missed, each once and in order. A client that reads slowly delays nobody: when it is behind by more than the
+// History, its stream ends, and it reconnects.
 type Broadcast struct {
-	// History is how many events are kept for clients that come back and for those that read slowly; 256 if it is 0.
+	// History is the number of events that are kept for clients that reconnect or read slowly; 0 means 256.
 	History int
 
-	// From returns the events after the one with this ID, the oldest first, where the History does not reach back so
-	// far or does not know the ID at all. It reads a store that all processes share, so no event is lost or doubled
-	// while one process replaces another. What it needs for that: each event is in the store before it is published,
-	// has an ID, and is published by each process in the order of the store. It may return a part, and is called again
-	// then; nothing means that there are no more so far. It must not call Publish. The ID is the client's word.
+	// From returns the events after the one with this ID, the oldest first. It is called when the History does not reach
+	// back that far or does not know the ID. It reads a store that all processes share, so that no event is lost or sent
+	// twice while one process replaces another. Therefore each event must have an ID, must be in the store before it is
+	// published, and must be published by each process in the order of the store. From may return a part of the events, and
+	// is then called again; an empty result means that there are no more so far. It must not call Publish. The ID comes
+	// from the client: check it.
 	From func(ctx context.Context, lastID string) ([]Event, error)
 
-	// Start is the ID of the event before the first that is published here, where From is set. With it a client that
-	// comes before the first event knows its place too.
+	// Start is used with From: the ID of the event before the first one that this process publishes. It is the position of
+	// a client that connects before the first event.
 	Start string
 
-	// Lost is sent without From to a client of which the History does not know the last event, before all that the
-	// History has. The page may load its state anew then. The zero Lost is not sent.
+	// Lost is used without From: it is sent to a client whose last event is not in the History, before all events of the
+	// History. The page can then reload its state. The zero Lost is not sent.
 	Lost Event
 
 	mu      sync.Mutex
@@ -45,16 +46,16 @@ type Broadcast struct {
 	changed chan struct{} // closed and replaced at each event
 }
 
-// entry is an event that was published, or Start. The first one is kept for its ID only, as the place before the history.
+// entry is a published event, or Start. Of the first entry only the ID is used: it is the position before the history.
 type entry struct {
 	id    string
 	frame []byte
 }
 
-const usualHistory = 256
+const defaultHistory = 256
 
-// Publish hands the event to all clients and does not wait for them. An event without ID gets one, which no other
-// process has; with From this is an error.
+// Publish sends the event to all clients and does not wait for them. An event without an ID gets one that no other
+// process uses; with From it is an error.
 func (b *Broadcast) Publish(e Event) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -74,7 +75,7 @@ func (b *Broadcast) Publish(e Event) error {
 	return nil
 }
 
-// begin is called with mu held, as are number and add.
+// begin initialises the fields at the first use. It, number and add are called with mu held.
 func (b *Broadcast) begin() {
 	if b.changed != nil {
 		return
@@ -82,7 +83,7 @@ func (b *Broadcast) begin() {
 	b.changed = make(chan struct{})
 	b.epoch = strconv.FormatUint(rand.Uint64(), 36)
 	if b.History <= 0 {
-		b.History = usualHistory
+		b.History = defaultHistory
 	}
 	if b.From == nil {
 		b.Start = b.number()
@@ -90,10 +91,10 @@ func (b *Broadcast) begin() {
 	b.entries = []entry{{id: b.Start}}
 }
 
-// number begins with what only this process says: numbers alone would come again in the next one.
+// number begins with a random part, because the next process would use the same numbers.
 func (b *Broadcast) number() string { return b.epoch + "-" + strconv.Itoa(b.count) }
 
-// add never changes an element that after may have given out.
+// add does not change elements that after may have returned.
 func (b *Broadcast) add(e entry) {
 	b.entries = append(b.entries, e)
 	if surplus := len(b.entries) - (b.History + 1); surplus > 0 {
@@ -103,28 +104,28 @@ func (b *Broadcast) add(e entry) {
 	b.changed = make(chan struct{})
 }
 
-// ServeHTTP is that of a Handler of Stream.
+// ServeHTTP sends the events to one client, as Handler(b.Stream) does.
 func (b *Broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	Handler(b.Stream).ServeHTTP(w, r)
 }
 
-// Stream sends the events to one client until the drain ends its stream, the client leaves or is too slow. It is for
-// Handler, to set options or to send something else first.
+// Stream sends the events to one client until the drain ends the stream, or the client leaves or is too slow. Pass it to
+// Handler to set options, or call it in a function that first sends something else.
 func (b *Broadcast) Stream(s *Stream, r *http.Request) error {
-	last, err := b.greet(s)
+	last, err := b.startingPoint(s)
 	for err == nil {
-		last, err = b.goOn(r.Context(), s, last)
+		last, err = b.sendNext(r.Context(), s, last)
 	}
 	return err
 }
 
-// greet finds the place of a client: the ID of the last event that it has.
-func (b *Broadcast) greet(s *Stream) (last string, err error) {
+// startingPoint returns the ID of the last event that the client has.
+func (b *Broadcast) startingPoint(s *Stream) (last string, err error) {
 	all, _ := b.history()
 	newest := all[len(all)-1].id
 	switch last = s.LastEventID(); {
 	case last == "":
-		return newest, s.Send(Event{ID: newest}) // so that it misses nothing if it leaves before the first event
+		return newest, s.Send(Event{ID: newest}) // so that the client misses no event if it leaves before the first one
 	case b.From != nil || find(all, last) >= 0:
 		return last, nil
 	}
@@ -134,8 +135,8 @@ func (b *Broadcast) greet(s *Stream) (last string, err error) {
 	return sendAll(s, newest, all[1:])
 }
 
-// goOn sends what comes after the last event, or waits until there may be something.
-func (b *Broadcast) goOn(ctx context.Context, s *Stream, last string) (string, error) {
+// sendNext sends the events after the last one, or waits until there may be some.
+func (b *Broadcast) sendNext(ctx context.Context, s *Stream, last string) (string, error) {
 	all, changed := b.history()
 	after, err := b.after(ctx, all, last)
 	if err != nil {
@@ -152,7 +153,7 @@ func (b *Broadcast) goOn(ctx context.Context, s *Stream, last string) (string, e
 	}
 }
 
-// history has at least the place before it.
+// history returns at least the entry for the position before the history.
 func (b *Broadcast) history() (all []entry, changed <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -165,16 +166,16 @@ func (b *Broadcast) after(ctx context.Context, all []entry, last string) ([]entr
 		return all[at+1:], nil
 	}
 	if b.From == nil || last == "" {
-		return nil, errors.New("the client is too slow: it is behind by more than the History")
+		return nil, errors.New("the client is too slow: it is behind by more events than the History has")
 	}
 	events, err := b.From(ctx, last)
 	if err != nil {
-		return nil, fmt.Errorf("cannot go on after event %q: %w", last, err)
+		return nil, fmt.Errorf("cannot get the events after %q: %w", last, err)
 	}
 	return frames(events)
 }
 
-// find begins with the newest, since most clients have it or the one before.
+// find starts with the newest entry, because most clients have that or the one before.
 func find(entries []entry, id string) int {
 	for i := len(entries) - 1; i >= 0; i-- {
 		if entries[i].id == id {

@@ -278,10 +278,10 @@ func TestWithoutStartANewClientGetsWhatComes(t *testing.T) {
 	b := &Broadcast{From: shared.after}
 	begun := make(chan struct{})
 	c := serve(t, false, Handler(func(s *Stream, r *http.Request) error {
-		last, err := b.greet(s)
+		last, err := b.startingPoint(s)
 		close(begun)
 		for err == nil {
-			last, err = b.goOn(r.Context(), s, last)
+			last, err = b.sendNext(r.Context(), s, last)
 		}
 		return err
 	})).get("")
@@ -309,7 +309,7 @@ func TestSlowClientWithoutAPlaceIsDropped(t *testing.T) {
 
 func TestTroubleWithTheStore(t *testing.T) {
 	for want, from := range map[string]func(context.Context, string) ([]Event, error){
-		`cannot go on after event \"7\": no store`: func(context.Context, string) ([]Event, error) { return nil, errors.New("no store") },
+		`cannot get the events after \"7\": no store`: func(context.Context, string) ([]Event, error) { return nil, errors.New("no store") },
 		"has no ID":          func(context.Context, string) ([]Event, error) { return []Event{{Data: "x"}}, nil },
 		"more than one line": func(context.Context, string) ([]Event, error) { return []Event{{ID: "1", Name: "\n"}}, nil },
 	} {
@@ -342,7 +342,7 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 			}
 		})
 	})
-	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])

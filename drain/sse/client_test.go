@@ -16,8 +16,8 @@ import (
 	"github.com/gracerun/grace/drain"
 )
 
-// patience bounds every wait of the tests that only a defect makes long.
-const patience = 30 * time.Second
+// testTimeout bounds every wait of the tests that only a defect makes long.
+const testTimeout = 30 * time.Second
 
 // server is one whose drain is the test's.
 type server struct {
@@ -80,7 +80,7 @@ func (s *server) get(lastID string) *client {
 
 func get(t *testing.T, h *http.Client, url, lastID string) *client {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -120,7 +120,7 @@ func receive[T any](t *testing.T, from <-chan T) T {
 	select {
 	case value := <-from:
 		return value
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("nothing comes")
 		panic("unreachable")
 	}

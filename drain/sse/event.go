@@ -10,23 +10,23 @@ import (
 	"unicode/utf8"
 )
 
-// Event is one message of a stream. Clients hand it to the page if it has Data or a Name; one with neither only sets
+// Event is one message of a stream. Clients pass it to the page if it has Data or a Name; an event with neither only sets
 // the ID and Retry.
 type Event struct {
-	// ID is what the client says in Last-Event-ID when it comes back. With none the client keeps the one before.
-	// It has to survive the way into a header: no control characters, no space at either end, valid UTF-8.
+	// ID is what the client sends in Last-Event-ID when it reconnects. If it is empty, the client keeps the ID of the event
+	// before. It has to fit into a header: no control characters, no space at either end, valid UTF-8.
 	ID string
-	// Name is the type that the page listens for, one line; "message" if it is empty.
+	// Name is the type of event that the page listens for, in one line; an empty one means "message".
 	Name string
-	// Data is text of any number of lines. Each of CR, LF and CRLF ends one, and the client sees LF. What is not UTF-8
+	// Data is text of any number of lines. CR, LF and CRLF each end a line, and the client sees LF. Invalid UTF-8
 	// arrives as U+FFFD.
 	Data string
-	// Retry is how long the client waits from now on before it comes back when its stream has ended, in steps of a
-	// millisecond. 0 says nothing.
+	// Retry is how long the client waits before it reconnects, for this stream's end and later ones. It is rounded up to
+	// milliseconds. 0 leaves the client's time as it is.
 	Retry time.Duration
 }
 
-// frame gives the bytes of the event, none for the zero Event.
+// frame returns the bytes of the event, none for the zero Event.
 func (e Event) frame() ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func appendData(b []byte, data string) []byte {
 	return b
 }
 
-// appendField writes a space always: a reader takes one away, which may be the value's own otherwise.
+// appendField always writes a space, because a reader removes one: otherwise it could remove a space of the value.
 func appendField(b []byte, name, value string) []byte {
 	b = append(b, name...)
 	b = append(b, ": "...)
@@ -76,10 +76,10 @@ func (e Event) check() error {
 	case strings.ContainsAny(e.Name, "\r\n"):
 		return fmt.Errorf("cannot send the event: its name %q has more than one line", e.Name)
 	case e.Retry < 0:
-		return fmt.Errorf("cannot send the event: it wants clients to wait for %v", e.Retry)
+		return fmt.Errorf("cannot send the event: its Retry is negative: %v", e.Retry)
 	}
 	if err := checkID(e.ID); err != nil {
-		return fmt.Errorf("cannot send the event: its ID %q would not come back as it is: %w", e.ID, err)
+		return fmt.Errorf("cannot send the event: its ID %q is invalid: %w", e.ID, err)
 	}
 	return nil
 }
@@ -96,5 +96,5 @@ func checkID(id string) error {
 	return nil
 }
 
-// isControl is for what a header cannot have, which are ASCII's alone (https://www.rfc-editor.org/rfc/rfc9110#section-5.5).
+// isControl is true for the characters that a header cannot have, which are only those of ASCII (https://www.rfc-editor.org/rfc/rfc9110#section-5.5).
 func isControl(r rune) bool { return r <= unicode.MaxASCII && unicode.IsControl(r) }

@@ -38,12 +38,12 @@ func TestEventsThatCannotBeSent(t *testing.T) {
 	for want, event := range map[string]Event{
 		"more than one line":          {Name: "a\nb"},
 		`"a\rb" has more`:             {Name: "a\rb"},
-		`"a\nb" would not come back`:  {ID: "a\nb"},
-		`"a\rb" would not come back`:  {ID: "a\rb"},
-		`"a\x00" would not come back`: {ID: "a\x00"},
+		`"a\nb" is invalid`:           {ID: "a\nb"},
+		`"a\rb" is invalid`:           {ID: "a\rb"},
+		`"a\x00" is invalid`:          {ID: "a\x00"},
 		"begins or ends with a space": {ID: " a"},
 		"not UTF-8":                   {ID: "a\xff"},
-		"wait for -1s":                {Retry: -time.Second},
+		"Retry is negative: -1s":      {Retry: -time.Second},
 	} {
 		if got, err := event.frame(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v is %q, %v; want an error with %s", event, got, err, want)

@@ -3,15 +3,15 @@ package sse
 import "net/http"
 
 // Handler answers each request with a stream of events, which lasts until run returns. The response has begun when run
-// is called, so whatever may refuse a request stands in front of the Handler. The ResponseWriter has to flush, or to have
-// an Unwrap method that leads to one that does (see http.ResponseController); otherwise the answer is status 500.
+// is called, so checks that may refuse a request have to come before the Handler. The ResponseWriter must be able to flush,
+// or have an Unwrap method that leads to one that can (see http.ResponseController); otherwise the response is status 500.
 //
-// The context of run's request ends when the client has left or does not read, and when the drain ends the stream: the
-// cause is drain.ErrDraining then. When run has returned, the client is told how long to wait (see Retry) and the response
-// ends as it should. Over HTTP/1.1 the connection ends with it, so that the client does not come back to this process. A
-// request that comes during the drain gets a stream that only says Retry. With Finish the drain does nothing of this.
+// The context of run's request is cancelled when the client has left or does not read, and when the drain ends the stream;
+// in the latter case the cause is drain.ErrDraining. When run has returned, the client is told how long to wait (see Retry),
+// and the response ends. An HTTP/1.1 connection ends with it, so that the client does not reconnect to this process. A
+// request that arrives during the drain gets a stream that only contains Retry. With Finish the drain does none of this.
 //
-// An error of run goes to the Log.
+// An error of run is logged (see Log).
 func Handler(run func(s *Stream, r *http.Request) error, opts ...Option) http.Handler {
 	return &handler{run, newOptions(opts)}
 }
@@ -40,7 +40,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// canFlush looks where http.ResponseController does. Flush itself would begin the response.
+// canFlush looks for Flush as http.ResponseController does. It does not call it, because that would begin the response.
 func canFlush(w http.ResponseWriter) bool {
 	for {
 		switch outer := w.(type) {

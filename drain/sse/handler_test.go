@@ -198,7 +198,7 @@ func TestStreamThatComesWhileRequestsAreFinished(t *testing.T) {
 	mux.HandleFunc("/fast", func(http.ResponseWriter, *http.Request) {})
 	result := make(chan error, 1)
 	go func() {
-		result <- drain.Serve(&http.Server{Handler: mux}, ln, drain.Context(ctx), drain.Signals(), drain.Log(quiet()), drain.Linger(patience))
+		result <- drain.Serve(&http.Server{Handler: mux}, ln, drain.Context(ctx), drain.Signals(), drain.Log(quiet()), drain.Linger(testTimeout))
 	}()
 	slow, open := dial(t, ln), dial(t, ln)
 	open.ask(t, "/fast")
@@ -229,7 +229,7 @@ func dial(t *testing.T, ln net.Listener) connection {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	return connection{conn, bufio.NewReader(conn)}
 }
 

@@ -11,11 +11,11 @@ import (
 	"github.com/gracerun/grace/drain"
 )
 
-// Stream is one response that brings events. Its methods may be called from any goroutine.
+// Stream is one response with events. Its methods may be called from any goroutine.
 type Stream struct {
 	lastEventID string
 	o           options
-	ctx         context.Context // of run
+	ctx         context.Context // run's
 	cancel      context.CancelCauseFunc
 	idle        *time.Timer // until the next heartbeat
 	watching    sync.WaitGroup
@@ -44,13 +44,13 @@ func lastEventID(r *http.Request) string {
 	return r.URL.Query().Get("lastEventId")
 }
 
-// LastEventID is the ID of the last event that the client has seen, "" if there was none. A page that wants to begin
-// somewhere adds ?lastEventId= to the address, which counts until the client has a header to send. Both are what the
-// client says: check them.
+// LastEventID is the ID of the last event that the client has seen, or "". A page can set it for its first stream with
+// ?lastEventId= in the URL; the header Last-Event-ID, which the client sends when it reconnects, takes precedence. Both come
+// from the client: check the ID.
 func (s *Stream) LastEventID() string { return s.lastEventID }
 
-// Send returns when the event is on its way, or with an error if it cannot be sent as it is, if the client cannot be
-// reached or if run's context has ended. The stream of an event that could not be framed goes on.
+// Send writes the event and flushes. It returns an error if the event is invalid, if the client cannot be
+// reached, or if run's context is cancelled. After an invalid event the stream can still be used.
 func (s *Stream) Send(e Event) error {
 	frame, err := e.frame()
 	if err != nil {
@@ -71,7 +71,8 @@ func (s *Stream) send(frame []byte) error {
 	return s.write(frame)
 }
 
-// open begins the response, and the watch for ending and for silence. It tells whether run is to be called.
+// open begins the response, and starts the goroutine that watches for the end and sends heartbeats. It reports whether run
+// has to be called.
 func (s *Stream) open(protocol int, ending <-chan struct{}) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +90,7 @@ func setHeader(h http.Header, protocol int) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
-	// A client with a connection to this process would come back by it. Over HTTP/2 this header is a GOAWAY for all
+	// Without this header the client would reconnect to this process. Over HTTP/2 it would be a GOAWAY for all
 	// streams of the connection.
 	if protocol == 1 {
 		h.Set("Connection", "close")
@@ -102,7 +103,7 @@ func (s *Stream) watch(ending <-chan struct{}) {
 	for {
 		select {
 		case <-s.idle.C:
-			_ = s.send(keepAlive) // a failure ends the context
+			_ = s.send(keepAlive) // a failure cancels the context
 		case <-ending:
 			s.cancel(drain.ErrDraining)
 			return
@@ -114,22 +115,22 @@ func (s *Stream) watch(ending <-chan struct{}) {
 
 var errEnded = errors.New("the stream has ended")
 
-// close ends what open began, and says the last words. Nothing is written after it.
+// close ends what open began, and writes Retry if the drain ended the stream. Nothing is written after it.
 func (s *Stream) close() {
 	s.cancel(errEnded)
 	s.watching.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if errors.Is(context.Cause(s.ctx), drain.ErrDraining) {
-		_ = s.write(s.o.afterDrain.frame()) // the client comes back in its own time then
+		_ = s.write(s.o.afterDrain.frame()) // if it fails, the client uses its earlier time
 	}
 	s.idle.Stop()
-	s.limit() // for net/http, which writes the end of the response
+	s.setWriteDeadline() // net/http still writes the end of the response
 }
 
 // write is called with mu held.
 func (s *Stream) write(frame []byte) error {
-	s.limit()
+	s.setWriteDeadline()
 	_, err := s.w.Write(frame)
 	if err == nil {
 		err = s.rc.Flush()
@@ -139,11 +140,11 @@ func (s *Stream) write(frame []byte) error {
 		s.cancel(err)
 		return err
 	}
-	// Over HTTP/2 a deadline that passes between two messages resets the stream.
+	// Over HTTP/2 a deadline that passes between two messages would reset the stream.
 	_ = s.rc.SetWriteDeadline(time.Time{})
 	s.idle.Reset(s.o.heartbeat)
 	return nil
 }
 
-// limit has no effect where the ResponseWriter knows no deadlines.
-func (s *Stream) limit() { _ = s.rc.SetWriteDeadline(time.Now().Add(s.o.writeTimeout)) }
+// setWriteDeadline has no effect if the ResponseWriter does not support deadlines.
+func (s *Stream) setWriteDeadline() { _ = s.rc.SetWriteDeadline(time.Now().Add(s.o.writeTimeout)) }
