@@ -42,10 +42,10 @@ func (s *Steering) Fresh(m InstanceKey, sockaddr []byte) (fd int, err error) {
 // guessV6Only goes by what the kernel would refuse otherwise.
 func (s *Steering) guessV6Only(m InstanceKey, fd int, sockaddr []byte) error {
 	wanted, ok, err := siteWanted(fd, sockaddr)
-	if err != nil || !ok || wanted.at.Addr() != netip.IPv6Unspecified() {
+	if err != nil || !ok || wanted.At.Addr() != netip.IPv6Unspecified() {
 		return err
 	}
-	rivals := s.rivalsOf(&binding{InstanceKey: m, site: wanted})
+	rivals := s.rivalsOf(&binding{InstanceKey: m, Site: wanted})
 	if !slices.ContainsFunc(rivals, func(r rival) bool { return s.live(m, r.inode) }) {
 		return nil
 	}
@@ -71,7 +71,7 @@ func (s *Steering) bindFresh(m InstanceKey, fd int, sockaddr []byte) (Decision, 
 	if err != nil {
 		return NotSteered, err
 	}
-	address, err := inetaddr.Sockaddr(at.at)
+	address, err := inetaddr.Sockaddr(at.At)
 	if err != nil {
 		return NotSteered, err
 	}

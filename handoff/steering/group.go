@@ -13,126 +13,49 @@ import (
 
 // group is a reuseport group of the kernel's: the sockets that listen at one site, at least one, and the program that
 // chooses among them by their numbers. The kernel numbers them as they begin to listen, and when one leaves, the last moves into the
-// hole (net/core/sock_reuseport.c).
+// hole (net/core/sock_reuseport.c). A successor of this process gets the exported fields.
 type group struct {
-	site     groupKey
-	members  []*memberSocket // in the kernel's order
-	selected int             // generation
-	stale    groupSet        // where it is itself while the kernel has another program than it should
-	begun    map[handshake]bool
-	left     time.Time // when another generation was selected, or none
-	away     bool      // none gets connections any more
+	Site       groupKey
+	memberList             // in the kernel's order
+	stale      groupSet    // where it is itself while the kernel has another program than it should
+	Begun      []handshake // of those that had not been established when the generation was replaced, as far as they go on
+	Counted    bool        // Begun was read
 }
 
 // newGroup is that of the first socket to listen at a site.
 func newGroup(at groupKey, first *memberSocket, stale groupSet) *group {
-	g := &group{site: at, members: []*memberSocket{first}, selected: first.Generation, stale: stale}
+	g := &group{Site: at, memberList: memberList{Members: []*memberSocket{first}, Selected: first.Generation}, stale: stale}
 	g.touch()
 	return g
+}
+
+func (g *group) String() string { return g.Site.At.String() }
+
+func (g *group) socket(m InstanceKey, inode uint64) SteeredSocket {
+	return SteeredSocket{InstanceKey: m, Bound: g.Site.At, Inode: inode}
 }
 
 // touch has the group get another program.
 func (g *group) touch() { g.stale[g] = true }
 
-// memberSocket is one listening socket of a group. It owns its descriptor.
-type memberSocket struct {
-	ownership
-	fd    int
-	inode uint64
-	uid   int
-	asked bool // by the app itself for SO_REUSEPORT
-}
-
-// chosen are the numbers of the selected generation's sockets, at least one. Those without an app are chosen only where
-// there is nothing else: clients wait in their queues then, and are not refused. Where nothing is left of the selected
-// generation, another is better than none, until that listens again.
-func (g *group) chosen() []int {
-	most := 0
-	for _, s := range g.members {
-		most = max(most, s.attracts(g.selected))
-	}
-	if most > 0 {
-		return g.numbers(func(s *memberSocket) bool { return s.attracts(g.selected) == most })
-	}
-	next := g.members[standIn(g.owners(), g.selected)]
-	return g.numbers(func(s *memberSocket) bool {
-		return s.Generation == next.Generation && s.standsIn(g.selected) == next.standsIn(g.selected)
-	})
-}
-
-func (g *group) numbers(which func(*memberSocket) bool) []int {
-	var numbers []int
-	for i, s := range g.members {
-		if which(s) {
-			numbers = append(numbers, i)
-		}
-	}
-	return numbers
-}
-
-func (g *group) has(generation int) bool {
-	return slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.serves(generation) })
-}
-
-func (g *group) owners() []*ownership {
-	var owners []*ownership
-	for _, s := range g.members {
-		owners = append(owners, &s.ownership)
-	}
-	return owners
-}
-
-// vacancy finds what has been left to the instance, or nil.
-func (g *group) vacancy(m InstanceKey) *memberSocket {
-	if i := vacancy(g.owners(), m, g.selected); i >= 0 {
-		return g.members[i]
-	}
-	return nil
-}
-
-// abandon gives up a socket that nobody has any more.
-func (g *group) abandon(s *memberSocket, state seatState) {
-	for _, m := range s.members() {
-		s.release(m, state, g.selected, g.owners())
-	}
-	g.touch()
-}
-
-// choose makes another generation the selected one, from the next attach on.
 func (g *group) choose(generation int) {
 	g.touch()
-	if g.selected != generation {
-		g.selected, g.begun, g.left = generation, nil, time.Now()
+	if g.selects(generation) {
+		g.Begun, g.Counted = nil, false
 	}
 }
 
-func (g *group) turnAway() {
-	g.away, g.begun, g.left = true, nil, time.Now()
+func (g *group) turnAway() error {
+	g.away, g.Begun, g.Counted, g.Replaced = true, nil, false, time.Now()
 	g.touch()
-}
-
-// add takes in a socket that has just begun to listen.
-func (g *group) add(s *memberSocket) {
-	for _, other := range g.members {
-		if other.InstanceKey == s.InstanceKey && other.state == vacant {
-			other.state = retired
-		}
-	}
-	g.members = append(g.members, s)
-	g.touch()
+	return nil
 }
 
 // remove numbers the rest as the kernel does; it is not for the last one.
 func (g *group) remove(number int) {
-	last := len(g.members) - 1
-	g.members[number] = g.members[last]
-	g.members = g.members[:last]
-	g.touch()
-}
-
-// give makes a socket another instance's, which listens on it.
-func (g *group) give(s *memberSocket, m InstanceKey) {
-	s.hold(m)
+	last := len(g.Members) - 1
+	g.Members[number] = g.Members[last]
+	g.Members = g.Members[:last]
 	g.touch()
 }
 
@@ -141,24 +64,24 @@ func (g *group) give(s *memberSocket, m InstanceKey) {
 // newcomers away: its app may be about to end, or has gone, or is not ready yet.
 func (g *group) apply(probes map[uint16]InstanceKey) error {
 	if g.away {
-		for _, s := range g.members {
-			turnAway(s.fd)
+		for _, s := range g.Members {
+			turnAway(s.FD)
 		}
 		return nil
 	}
 	chosen, targets := g.chosen(), g.targets(probes)
 	wanted := slices.Concat(append(slices.Collect(maps.Values(targets)), chosen)...)
 	for _, number := range wanted {
-		if err := admit(g.members[number].fd); err != nil {
-			return fmt.Errorf("cannot steer %s: %w", g.site.at, err)
+		if err := admit(g.Members[number].FD); err != nil {
+			return fmt.Errorf("cannot steer %s: %w", g.Site.At, err)
 		}
 	}
 	if err := g.attach(chosen, targets); err != nil {
 		return err
 	}
-	for number, s := range g.members {
+	for number, s := range g.Members {
 		if !slices.Contains(wanted, number) {
-			turnAway(s.fd)
+			turnAway(s.FD)
 		}
 	}
 	return nil
@@ -183,9 +106,9 @@ func (g *group) attach(chosen []int, targets map[uint16][]int) error {
 	}
 	filter := selector(chosen, targets)
 	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
-	err := unix.SetsockoptSockFprog(g.members[chosen[0]].fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
+	err := unix.SetsockoptSockFprog(g.Members[chosen[0]].FD, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
 	if err != nil {
-		return fmt.Errorf("cannot steer %s: %w%s", g.site.at, err, attachHint(err, len(chosen)))
+		return fmt.Errorf("cannot steer %s: %w%s", g.Site.At, err, attachHint(err, len(chosen)))
 	}
 	return nil
 }
@@ -204,29 +127,19 @@ func attachHint(err error, members int) string {
 	return ""
 }
 
-// leave gives the instance's sockets another state.
-func (g *group) leave(m InstanceKey, state seatState) {
-	for _, s := range g.members {
-		if s.heldBy(m) {
-			s.leave(m, state, g.selected, g.owners())
-			g.touch()
-		}
-	}
-}
-
 func (g *group) hasRetired() bool {
-	return slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.state == retired })
+	return slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.State == retired })
 }
 
 // removable finds a retired socket that can be closed without a connection going astray, -1 if there is none, and the
 // numbers that have to be attached before. Between the close and the next attach the old program goes on; a number of
 // the last socket is out of its range then, for which the kernel takes any socket of the group, dead ones too.
 func (g *group) removable() (number int, before []int) {
-	chosen, last := g.chosen(), len(g.members)-1
-	if !slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.state != retired }) {
+	chosen, last := g.chosen(), len(g.Members)-1
+	if !slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.State != retired }) {
 		return last, chosen
 	}
-	unused := func(number int) bool { return g.members[number].state == retired && !slices.Contains(chosen, number) }
+	unused := func(number int) bool { return g.Members[number].State == retired && !slices.Contains(chosen, number) }
 	for number := last; number >= 0; number-- {
 		if unused(number) {
 			return g.safely(number, chosen, last)
@@ -245,30 +158,24 @@ func (g *group) safely(number int, chosen []int, last int) (int, []int) {
 		return number, chosen
 	case len(others) > 0:
 		return number, others
-	case g.members[number].awaited():
+	case g.Members[number].awaited():
 		return number, chosen
 	}
 	return -1, nil
 }
 
-// queued counts the connections that wait in the generation's queues to be accepted.
-func (g *group) queued(generation int) (sum int, err error) {
-	for _, s := range g.members {
-		if s.Generation != generation {
-			continue
-		}
-		n, err := sockdiag.QueuedTCP(s.fd)
-		if err != nil {
-			return 0, fmt.Errorf("cannot read the queue of %s: %w", g.site.at, err)
-		}
-		sum += n
-	}
-	return sum, nil
+func (g *group) waiting(s *memberSocket, _ *queueLengths) (int, error) {
+	return sockdiag.QueuedTCP(s.FD)
 }
 
-// awaited tells whether clients wait there.
+func (g *group) late(_ int, q *queueLengths) (int, error) {
+	late, err := q.handshakes()
+	return late[g], err
+}
+
+// awaited tells whether clients wait in the socket.
 func (s *memberSocket) awaited() bool {
-	n, err := sockdiag.QueuedTCP(s.fd)
+	n, err := sockdiag.QueuedTCP(s.FD)
 	return err == nil && n > 0
 }
 

@@ -16,10 +16,10 @@ func shapes(visit func(*group)) {
 	}
 	for total, size := 6, 1; size <= 5; total, size = total*6, size+1 {
 		for shape := range total {
-			g := &group{selected: 1, stale: groupSet{}}
+			g := &group{memberList: memberList{Selected: 1}, stale: groupSet{}}
 			for range size {
 				kind := kinds[shape%6]
-				g.members, shape = append(g.members, &kind), shape/6
+				g.Members, shape = append(g.Members, &kind), shape/6
 			}
 			if len(g.numbers(func(s *memberSocket) bool { return s.Generation == 1 })) > 0 {
 				visit(g)
@@ -52,20 +52,20 @@ func TestNoRemovalLetsAConnectionGoAstray(t *testing.T) {
 			return
 		}
 		removed++
-		if g.members[number].state != retired {
+		if g.Members[number].State != retired {
 			t.Fatalf("%v: %d has not retired", states(g), number)
 		}
-		allRetired := !slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.state != retired })
+		allRetired := !slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.State != retired })
 		var good []*memberSocket
 		for _, n := range g.chosen() {
-			good = append(good, g.members[n])
+			good = append(good, g.Members[n])
 		}
 		for _, n := range before {
-			if !slices.Contains(good, g.members[n]) {
+			if !slices.Contains(good, g.Members[n]) {
 				t.Fatalf("%v: %d is chosen before %d is removed", states(g), n, number)
 			}
 		}
-		for _, s := range afterRemoval(g.members, number, before) {
+		for _, s := range afterRemoval(g.Members, number, before) {
 			if !slices.Contains(good, s) && !allRetired {
 				t.Fatalf("%v: %+v can get a connection when %d is removed", states(g), *s, number)
 			}
@@ -77,7 +77,7 @@ func TestNoRemovalLetsAConnectionGoAstray(t *testing.T) {
 }
 
 func TestWhatCanBeRemovedIs(t *testing.T) {
-	old, next, candidate := memberSocket{ownership: ownership{share: share{state: retired}}}, memberSocket{ownership: makeFor(InstanceKey{Generation: 1})}, memberSocket{ownership: makeFor(InstanceKey{Generation: 2})}
+	old, next, candidate := memberSocket{ownership: ownership{share: share{State: retired}}}, memberSocket{ownership: makeFor(InstanceKey{Generation: 1})}, memberSocket{ownership: makeFor(InstanceKey{Generation: 2})}
 	tests := []struct {
 		name    string
 		members []*memberSocket
@@ -91,7 +91,7 @@ func TestWhatCanBeRemovedIs(t *testing.T) {
 		{"none", []*memberSocket{&next, &candidate}, false},
 	}
 	for _, test := range tests {
-		g := &group{selected: 1, members: test.members, stale: groupSet{}}
+		g := &group{memberList: memberList{Members: test.members, Selected: 1}, stale: groupSet{}}
 		if number, _ := g.removable(); number >= 0 != test.want {
 			t.Errorf("%s: %d", test.name, number)
 		}
@@ -100,7 +100,7 @@ func TestWhatCanBeRemovedIs(t *testing.T) {
 
 func states(g *group) []memberSocket {
 	var states []memberSocket
-	for _, s := range g.members {
+	for _, s := range g.Members {
 		states = append(states, *s)
 	}
 	return states

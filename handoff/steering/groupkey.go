@@ -15,13 +15,13 @@ import (
 // groupKey is what sockets of one reuseport group have in common. An IPv4 address of an AF_INET6 socket stays one of
 // IPv6's here, because the kernel tells those groups apart.
 type groupKey struct {
-	at     netip.AddrPort
-	v6Only bool
-	device int
+	At     netip.AddrPort
+	V6Only bool
+	Device int
 }
 
 func (p groupKey) compare(other groupKey) int {
-	return cmp.Or(p.at.Compare(other.at), cmp.Compare(p.device, other.device), compareBool(p.v6Only, other.v6Only))
+	return cmp.Or(p.At.Compare(other.At), cmp.Compare(p.Device, other.Device), compareBool(p.V6Only, other.V6Only))
 }
 
 func compareBool(a, b bool) int {
@@ -36,22 +36,22 @@ func compareBool(a, b bool) int {
 
 func (p groupKey) String() string {
 	var more string
-	if p.v6Only {
+	if p.V6Only {
 		more = " (IPv6 only)"
-	} else if p.at.Addr() == netip.IPv6Unspecified() {
+	} else if p.At.Addr() == netip.IPv6Unspecified() {
 		more = " (IPv4 too)"
 	}
-	if p.device != 0 {
-		more += fmt.Sprintf(" of network device %d", p.device)
+	if p.Device != 0 {
+		more += fmt.Sprintf(" of network device %d", p.Device)
 	}
-	return p.at.String() + more
+	return p.At.String() + more
 }
 
 // collides tells whether the kernel would refuse one of the two if neither had SO_REUSEPORT.
 func (p groupKey) collides(other groupKey) bool {
-	s := sockdiag.InetSocket{Local: other.at.Addr().WithZone("").Unmap(), V6Only: other.v6Only}
-	apart := p.device != 0 && other.device != 0 && p.device != other.device
-	return !apart && p.at.Port() == other.at.Port() && sockdiag.Collide(p.at.Addr(), p.v6Only, s)
+	s := sockdiag.InetSocket{Local: other.At.Addr().WithZone("").Unmap(), V6Only: other.V6Only}
+	apart := p.Device != 0 && other.Device != 0 && p.Device != other.Device
+	return !apart && p.At.Port() == other.At.Port() && sockdiag.Collide(p.At.Addr(), p.V6Only, s)
 }
 
 // takesFrom tells whether connections come here that came to the other site while nobody listened here.
@@ -62,13 +62,13 @@ func (p groupKey) takesFrom(other groupKey) bool {
 // rank is the kernel's order: sockets of one address come before those of any (__inet_lookup_listener), and then scores
 // count (compute_score in net/ipv4/inet_hashtables.c). What is even may go either way.
 func (p groupKey) rank() (rank int) {
-	if !p.at.Addr().IsUnspecified() {
+	if !p.At.Addr().IsUnspecified() {
 		rank += 4
 	}
-	if p.device != 0 {
+	if p.Device != 0 {
 		rank++
 	}
-	if p.at.Addr().Is4() {
+	if p.At.Addr().Is4() {
 		rank++
 	}
 	return rank
@@ -119,8 +119,8 @@ func NamesPort(sockaddr []byte) bool {
 }
 
 func siteAt(fd int, at netip.AddrPort) (p groupKey, err error) {
-	p.at = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port())
-	if p.device, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil && err != unix.ENOPROTOOPT {
+	p.At = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port())
+	if p.Device, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil && err != unix.ENOPROTOOPT {
 		return groupKey{}, err // the option is of Linux 5.0
 	}
 	if at.Addr().Is4() {
@@ -128,7 +128,7 @@ func siteAt(fd int, at netip.AddrPort) (p groupKey, err error) {
 	}
 	only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	// A bind to one address sets it (__inet6_bind in net/ipv6/af_inet6.c).
-	p.v6Only = only != 0 || !at.Addr().IsUnspecified() && !at.Addr().Is4In6()
+	p.V6Only = only != 0 || !at.Addr().IsUnspecified() && !at.Addr().Is4In6()
 	return p, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gracerun/grace/handoff/sockdiag"
@@ -17,8 +18,8 @@ const handshakeTime = 3500 * time.Millisecond
 // handshake is a connection that has not been established yet. It belongs to the socket that got its SYN: its ACK goes
 // there even if that comes after a cutover.
 type handshake struct {
-	local  netip.Addr
-	remote netip.AddrPort
+	Local  netip.Addr
+	Remote netip.AddrPort
 }
 
 // handshakes are those that go on at the groups' sites, for whichever generation, by site.
@@ -26,7 +27,7 @@ func handshakes(groups []*group) (map[sockdiag.Place]map[handshake]bool, error) 
 	found := make(map[sockdiag.Place]map[handshake]bool)
 	var sites []netip.AddrPort
 	for _, g := range groups {
-		sites, found[sockdiag.PlaceOf(g.site.at)] = append(sites, g.site.at), make(map[handshake]bool)
+		sites, found[sockdiag.PlaceOf(g.Site.At)] = append(sites, g.Site.At), make(map[handshake]bool)
 	}
 	query := sockdiag.Query{Protocol: unix.IPPROTO_TCP, States: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
 	err := query.EachAt(sites, func(at sockdiag.Place, s sockdiag.InetSocket, _ []byte) {
@@ -40,22 +41,36 @@ func handshakes(groups []*group) (map[sockdiag.Place]map[handshake]bool, error) 
 // pending counts the handshakes that may belong to a generation which is selected no more: those that were going on at
 // the first call after the cutover. The groups are those that it has been replaced in.
 func pending(groups []*group) (map[*group]int, error) {
-	recent := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return time.Since(g.left) > handshakeTime })
+	recent := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return time.Since(g.Replaced) > handshakeTime })
 	going, err := handshakes(recent)
 	if err != nil {
 		return nil, err
 	}
 	counts := make(map[*group]int, len(recent))
 	for _, g := range recent {
-		counts[g] = g.pending(going[sockdiag.PlaceOf(g.site.at)])
+		counts[g] = g.pending(going[sockdiag.PlaceOf(g.Site.At)])
 	}
 	return counts, nil
 }
 
 func (g *group) pending(going map[handshake]bool) int {
-	if g.begun == nil {
-		g.begun = maps.Clone(going)
+	if !g.Counted {
+		g.Begun, g.Counted = slices.Collect(maps.Keys(going)), true
 	}
-	maps.DeleteFunc(g.begun, func(h handshake, _ bool) bool { return !going[h] })
-	return len(g.begun)
+	g.Begun = slices.DeleteFunc(g.Begun, func(h handshake) bool { return !going[h] })
+	return len(g.Begun)
+}
+
+// queueLengths are what is asked of the kernel at most once to count what waits for a generation.
+type queueLengths struct {
+	unix       func() (map[string]int, error) // lengths by name
+	handshakes func() (map[*group]int, error) // that may still come into its queues where it gets nothing new
+}
+
+func (s *Steering) queueLengths(generation int) *queueLengths {
+	replaced := slices.DeleteFunc(s.sorted(), func(g *group) bool { return g.Selected == generation && !g.away })
+	return &queueLengths{
+		unix:       sync.OnceValues(sockdiag.QueuedUnix),
+		handshakes: sync.OnceValues(func() (map[*group]int, error) { return pending(replaced) }),
+	}
 }

@@ -29,21 +29,21 @@ func newIndex() index {
 
 // enlist takes in a group, or another socket of it.
 func (x *index) enlist(g *group, s *memberSocket) {
-	port := g.site.at.Port()
+	port := g.Site.At.Port()
 	if x.atPort[port] == nil {
 		x.atPort[port] = make(groupSet)
 	}
-	x.groups[g.site], x.atPort[port][g], x.ofSeat[s.inode] = g, true, g
+	x.groups[g.Site], x.atPort[port][g], x.ofSeat[s.Inode] = g, true, g
 }
 
 // strike takes out a socket that was the group's last, or one of several.
 func (x *index) strike(g *group, s *memberSocket, last bool) {
-	delete(x.ofSeat, s.inode)
+	delete(x.ofSeat, s.Inode)
 	if !last {
 		return
 	}
-	port := g.site.at.Port()
-	delete(x.groups, g.site)
+	port := g.Site.At.Port()
+	delete(x.groups, g.Site)
 	delete(x.stale, g)
 	delete(x.unswept, g)
 	if delete(x.atPort[port], g); len(x.atPort[port]) == 0 {
@@ -56,16 +56,16 @@ func (x *index) find(inode uint64) (*group, *memberSocket) {
 	if g == nil {
 		return nil, nil
 	}
-	return g, g.members[slices.IndexFunc(g.members, func(s *memberSocket) bool { return s.inode == inode })]
+	return g, g.Members[slices.IndexFunc(g.Members, func(s *memberSocket) bool { return s.Inode == inode })]
 }
 
 func (x *index) bind(b *binding) {
-	port := b.site.at.Port()
-	x.unbind(b.inode)
+	port := b.Site.At.Port()
+	x.unbind(b.Inode)
 	if x.boundAt[port] == nil {
 		x.boundAt[port] = make(map[uint64]*binding)
 	}
-	x.bound[b.inode], x.boundAt[port][b.inode] = b, b
+	x.bound[b.Inode], x.boundAt[port][b.Inode] = b, b
 }
 
 func (x *index) unbind(inode uint64) {
@@ -73,7 +73,7 @@ func (x *index) unbind(inode uint64) {
 	if b == nil {
 		return
 	}
-	port := b.site.at.Port()
+	port := b.Site.At.Port()
 	delete(x.bound, inode)
 	if delete(x.boundAt[port], inode); len(x.boundAt[port]) == 0 {
 		delete(x.boundAt, port)
@@ -86,5 +86,5 @@ func (x *index) sorted() []*group { return sortedGroups(maps.Values(x.groups)) }
 func (g groupSet) sorted() []*group { return sortedGroups(maps.Keys(g)) }
 
 func sortedGroups(groups func(func(*group) bool)) []*group {
-	return slices.SortedFunc(groups, func(a, b *group) int { return a.site.compare(b.site) })
+	return slices.SortedFunc(groups, func(a, b *group) int { return a.Site.compare(b.Site) })
 }

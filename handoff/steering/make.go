@@ -64,18 +64,18 @@ func (s *Steering) bindMade(m InstanceKey, l *socket.Listener, host netip.AddrPo
 	if err := unix.Bind(l.FD(), sockaddr); err != nil {
 		return socket.ExplainInet(l.Address(), host, err)
 	}
-	if b.site, err = siteOf(l.FD()); err != nil {
+	if b.Site, err = siteOf(l.FD()); err != nil {
 		return fmt.Errorf("cannot read the address of %s: %w", l.Address().Addr, err)
 	}
 	if err := socket.Listen(l.FD(), l.Address().Backlog); err != nil {
-		return socket.ExplainInet(l.Address(), b.site.at, err)
+		return socket.ExplainInet(l.Address(), b.Site.At, err)
 	}
 	duplicate, err := unix.FcntlInt(uintptr(l.FD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot keep a socket for %s: %w", l.Address().Addr, err)
 	}
-	s.made[l.Address().Name] = b.site.at
-	return s.join(b.site, &memberSocket{ownership: makeFor(m), fd: duplicate, inode: b.inode, uid: b.uid})
+	s.made[l.Address().Name] = b.Site.At
+	return s.join(b.Site, &memberSocket{ownership: makeFor(m), FD: duplicate, Inode: b.Inode, UID: b.UID})
 }
 
 func (s *Steering) shareMade(m InstanceKey, l *socket.Listener, host netip.AddrPort) (*binding, error) {
@@ -86,8 +86,8 @@ func (s *Steering) shareMade(m InstanceKey, l *socket.Listener, host netip.AddrP
 	if err != nil {
 		return nil, err
 	}
-	b := &binding{InstanceKey: m, inode: l.Inode(), uid: uid}
-	if b.site, err = siteAt(l.FD(), host); err != nil {
+	b := &binding{InstanceKey: m, Inode: l.Inode(), UID: uid}
+	if b.Site, err = siteAt(l.FD(), host); err != nil {
 		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
 	}
 	decision, err := s.share(b, l.FD())
@@ -108,20 +108,15 @@ func (s *Steering) Take(m InstanceKey, fd int, sockaddr []byte) (int, error) {
 	if err != nil || !ok {
 		return -1, nil // Bind tells why
 	}
-	s.vacateClosed(m, wanted)
+	at := func() place { return s.groupAt(wanted) }
+	s.vacateClosed(m, at)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	g, seat := s.vacancy(m, wanted)
-	if seat == nil {
-		return -1, nil
+	seat, left, err := handOver(m, at(), func(seat *memberSocket) (int, error) { return seat.duplicateLike(fd) })
+	if seat != nil {
+		s.bind(&binding{InstanceKey: m, Site: wanted, Inode: seat.Inode, UID: seat.UID, Asked: seat.Asked, Reuse: reuses(seat.FD)})
 	}
-	left, err := seat.duplicateLike(fd)
-	if err != nil {
-		return -1, err
-	}
-	seat.promise(m, g.selected)
-	s.bind(&binding{InstanceKey: m, site: wanted, inode: seat.inode, uid: seat.uid, asked: seat.asked, reuse: reuses(seat.fd)})
-	return left, nil
+	return left, err
 }
 
 // Left tells at little cost whether Take may have a socket for the instance.
@@ -130,13 +125,10 @@ func (s *Steering) Left(m InstanceKey, fd int, sockaddr []byte) bool {
 	if err != nil || !ok {
 		return false
 	}
-	if len(s.own(m, wanted)) > 0 {
-		return true
-	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	_, seat := s.vacancy(m, wanted)
-	return seat != nil
+	p := s.groupAt(wanted)
+	return p != nil && (len(p.list().keptBy(m)) > 0 || p.list().vacancy(m) != nil)
 }
 
 // reuses tells whether a socket has SO_REUSEADDR.
@@ -146,54 +138,62 @@ func reuses(fd int) bool {
 }
 
 // vacateClosed lets the instance take up again what it has closed. The mutex is not held while it asks.
-func (s *Steering) vacateClosed(m InstanceKey, at groupKey) {
-	closed := slices.DeleteFunc(s.own(m, at), func(inode uint64) bool { return s.live(m, inode) })
+func (s *Steering) vacateClosed(m InstanceKey, at func() place) {
+	closed := slices.DeleteFunc(s.kept(m, at), func(inode uint64) bool { return s.live(m, inode) })
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.abandon(closed, vacant)
 }
 
-// own are the member's sockets there, one that it was given and has not used included.
-func (s *Steering) own(m InstanceKey, at groupKey) []uint64 {
+func (s *Steering) kept(m InstanceKey, at func() place) []uint64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	g := s.groups[at]
-	if g == nil {
-		return nil
+	if p := at(); p != nil {
+		return p.list().keptBy(m)
 	}
-	var inodes []uint64
-	for _, seat := range g.members {
-		if seat.keptBy(m) {
-			inodes = append(inodes, seat.inode)
-		}
-	}
-	return inodes
+	return nil
 }
 
-// vacancy finds what has been left to the instance there, or nil.
-func (s *Steering) vacancy(m InstanceKey, at groupKey) (*group, *memberSocket) {
+// groupAt is the group as it is now, or nil.
+func (s *Steering) groupAt(at groupKey) place {
 	s.drain()
-	g := s.groups[at]
-	if g == nil {
-		return nil, nil
+	if g := s.groups[at]; g != nil {
+		return g
 	}
-	return g, g.vacancy(m)
+	return nil
+}
+
+// handOver gives the instance a duplicate of what has been left to it at the place: nil and -1 if nothing has.
+func handOver(m InstanceKey, p place, duplicate func(*memberSocket) (int, error)) (*memberSocket, int, error) {
+	if p == nil {
+		return nil, -1, nil
+	}
+	seat := p.list().vacancy(m)
+	if seat == nil {
+		return nil, -1, nil
+	}
+	fd, err := duplicate(seat)
+	if err != nil {
+		return nil, -1, fmt.Errorf("cannot hand a socket over: %w", err)
+	}
+	seat.promise(m, p.list().Selected)
+	return seat, fd, nil
+}
+
+func (s *memberSocket) duplicate() (int, error) {
+	return unix.FcntlInt(uintptr(s.FD), unix.F_DUPFD_CLOEXEC, 0)
 }
 
 // duplicateLike makes the socket block or not, as the other does, which it is to replace.
 func (s *memberSocket) duplicateLike(fd int) (int, error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err == nil {
-		_, err = unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags)
-	}
-	duplicate := -1
-	if err == nil {
-		duplicate, err = unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+		_, err = unix.FcntlInt(uintptr(s.FD), unix.F_SETFL, flags)
 	}
 	if err != nil {
-		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
+		return -1, err
 	}
-	return duplicate, nil
+	return s.duplicate()
 }
 
 // Own gives an instance its socket of an address that l reserves: listening, and a member of its group. Where one is
@@ -215,22 +215,18 @@ func (s *Steering) Own(m InstanceKey, l *socket.Listener) (*socket.Listener, err
 	return socket.Adopt(l.Address(), fd, l.Bound(), inode), nil
 }
 
-func (s *Steering) vacant(m InstanceKey, l *socket.Listener) (fd int, err error) {
+func (s *Steering) vacant(m InstanceKey, l *socket.Listener) (int, error) {
 	at, err := siteOf(l.FD())
 	if err != nil {
 		return -1, err
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	g, seat := s.vacancy(m, at)
-	if seat == nil {
-		return -1, nil
-	}
-	if fd, err = unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+	seat, fd, err := handOver(m, s.groupAt(at), (*memberSocket).duplicate)
+	if err != nil || seat == nil {
 		return -1, err
 	}
-	seat.promise(m, g.selected)
-	if err := s.listenAgain(g, seat, m, l.Address().QueueLength()); err != nil {
+	if err := s.listenAgain(s.groups[at], seat, m, l.Address().QueueLength()); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil

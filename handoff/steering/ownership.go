@@ -17,16 +17,16 @@ type ownership struct {
 // it.
 type share struct {
 	InstanceKey
-	state seatState
+	State socketState
 }
 
-type seatState int
+type socketState int
 
 const (
-	serving  seatState = iota
-	vacant             // its app has gone, and a successor is to come
-	promised           // its successor has it, and will listen
-	retired            // to be closed as soon as it is safe
+	serving  socketState = iota
+	vacant               // its app has gone, and a successor is to come
+	promised             // its successor has it, and will listen
+	retired              // to be closed as soon as it is safe
 )
 
 func makeFor(m InstanceKey) ownership { return ownership{share: share{InstanceKey: m}} }
@@ -51,7 +51,7 @@ func (o *ownership) keptBy(m InstanceKey) bool {
 // listeners are the instances that listen on the socket.
 func (o *ownership) listeners() (all []InstanceKey) {
 	for _, s := range o.shares() {
-		if s.state == serving {
+		if s.State == serving {
 			all = append(all, s.InstanceKey)
 		}
 	}
@@ -68,7 +68,7 @@ func (o *ownership) servesOnly(generation int) bool {
 
 // vacatedBy tells whether the socket waits for another instance of the generation.
 func (o *ownership) vacatedBy(generation int) bool {
-	return o.state == vacant && o.Generation == generation
+	return o.State == vacant && o.Generation == generation
 }
 
 func of(generation int, members []InstanceKey) []InstanceKey {
@@ -84,7 +84,7 @@ func (o *ownership) concerns(generation int) bool {
 // answers too comes behind, as that may be a candidate which fails. Where none listens, clients wait for who is to come.
 func (o *ownership) attracts(selected int) int {
 	switch {
-	case o.state == retired:
+	case o.State == retired:
 		return 0
 	case o.servesOnly(selected):
 		return 3
@@ -104,7 +104,7 @@ func (o *ownership) standsIn(selected int) int {
 		return 3
 	case len(o.listeners()) > 0:
 		return 2
-	case o.state != retired:
+	case o.State != retired:
 		return 1
 	}
 	return 0
@@ -115,7 +115,7 @@ func (o *ownership) standsIn(selected int) int {
 // later one has failed.
 func (o *ownership) suits(m InstanceKey, selected int) int {
 	before := o.InstanceKey
-	if o.from != nil && o.state != vacant {
+	if o.from != nil && o.State != vacant {
 		before = *o.from
 	}
 	switch {
@@ -135,7 +135,7 @@ func (o *ownership) promise(m InstanceKey, selected int) {
 	if before := o.InstanceKey; before != m && (o.from == nil || o.from.Generation != selected) {
 		o.from = &before
 	}
-	if o.state != vacant {
+	if o.State != vacant {
 		o.also = append(o.also, o.share)
 	}
 	o.share = share{m, promised}
@@ -144,7 +144,7 @@ func (o *ownership) promise(m InstanceKey, selected int) {
 // hold says that an instance listens on the socket.
 func (o *ownership) hold(m InstanceKey) {
 	if i := o.among(m); i >= 0 {
-		o.also[i].state = serving
+		o.also[i].State = serving
 	} else {
 		o.share = share{m, serving}
 	}
@@ -166,7 +166,7 @@ func (o *ownership) settle(m InstanceKey) {
 // release gives up what an instance has left, and what others have too stays theirs. What the selected generation has
 // left to another one, whose upgrade has failed or was undone, goes back to whoever is started again there, unless that
 // has another one already.
-func (o *ownership) release(m InstanceKey, state seatState, selected int, others []*ownership) {
+func (o *ownership) release(m InstanceKey, state socketState, selected int, others []*ownership) {
 	if i := o.among(m); i >= 0 {
 		o.also = slices.Delete(o.also, i, i+1)
 		return
@@ -175,30 +175,21 @@ func (o *ownership) release(m InstanceKey, state seatState, selected int, others
 		o.share, o.also = o.also[last], o.also[:last]
 		return
 	}
-	o.state = state
+	o.State = state
 	if o.from == nil || o.from.Generation != selected || *o.from == m {
 		return
 	}
-	o.InstanceKey, o.from, o.state, o.orphan = *o.from, nil, vacant, true
+	o.InstanceKey, o.from, o.State, o.orphan = *o.from, nil, vacant, true
 	again := func(other *ownership) bool { return other != o && other.keptBy(o.InstanceKey) }
 	if slices.ContainsFunc(others, again) {
-		o.state = retired
+		o.State = retired
 	}
 }
 
 // leave is release for an instance that has ended.
-func (o *ownership) leave(m InstanceKey, state seatState, selected int, others []*ownership) {
+func (o *ownership) leave(m InstanceKey, state socketState, selected int, others []*ownership) {
 	o.release(m, state, selected, others)
-	o.orphan = o.orphan || o.state == vacant || m.Generation == selected && !o.serves(selected)
-}
-
-// settleAll makes the generation the owner of what it has.
-func settleAll(owners []*ownership, generation int) {
-	for _, o := range owners {
-		for _, m := range of(generation, o.members()) {
-			o.settle(m)
-		}
-	}
+	o.orphan = o.orphan || o.State == vacant || m.Generation == selected && !o.serves(selected)
 }
 
 // vacancy gives the number of the socket that suits the instance best, -1 if none does. Of those that somebody lives on
@@ -208,7 +199,7 @@ func vacancy(owners []*ownership, m InstanceKey, selected int) int {
 	best, most := -1, 0
 	for i, o := range owners {
 		rank := o.suits(m, selected)
-		free := o.state == vacant || o.orphan && o.state != retired && !o.heldBy(m) && (!lives || rank == 3)
+		free := o.State == vacant || o.orphan && o.State != retired && !o.heldBy(m) && (!lives || rank == 3)
 		if free && rank > most {
 			best, most = i, rank
 		}

@@ -14,25 +14,21 @@ import (
 )
 
 // pathGroup is the unix sockets of one path: one of them has it, and the others have hidden names beside it. A cutover
-// exchanges two of the names in one step.
+// exchanges two of the names in one step. A successor of this process gets the exported fields.
 type pathGroup struct {
-	at       string
-	members  []*pathSeat
-	selected int       // generation
-	left     time.Time // when another generation was selected, or none
-	away     bool      // the path leads to nobody any more
+	At string
+	memberList
+	Hidden []*memberSocket // those that do not listen yet, and have no descriptor here
 }
 
-// pathSeat is one unix socket. It owns its descriptor, which is -1 until it listens, and its file.
-type pathSeat struct {
-	ownership
-	group *pathGroup
-	fd    int
-	inode uint64
-	bound string // what the kernel calls it, whatever its file is called now
-	file  string // "" for none
-	id    socket.File
-	seen  unix.Timespec // when the file at the path was last changed before this one was bound
+// pathName is what a unix socket has beside what all have. Its file is the socket's.
+type pathName struct {
+	group     *pathGroup
+	Bound     string `json:",omitzero"` // what the kernel calls it, whatever its file is called now
+	File      string `json:",omitzero"` // "" for none
+	Device    uint64 `json:",omitzero"` // of the file, as FileInode
+	FileInode uint64 `json:",omitzero"`
+	Seen      int64  `json:",omitzero"` // ns since 1970: when the file at the path was last changed before this one was bound
 }
 
 // hiddenNames is how many are tried, and latecomers how long a connection can be on its way to a socket that has just
@@ -63,13 +59,25 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(inA, inB)
 }
 
-func (s *pathSeat) leads() bool {
+// file is the socket's file. The zero value is none.
+func (n *pathName) file() socket.File { return socket.File{Dev: n.Device, Ino: n.FileInode} }
+
+func (n *pathName) leads() bool {
 	var stat unix.Stat_t
-	return s.file != "" && unix.Lstat(s.file, &stat) == nil && socket.FileOf(&stat) == s.id
+	return n.File != "" && unix.Lstat(n.File, &stat) == nil && socket.FileOf(&stat) == n.file()
+}
+
+func (n *pathName) identify() error {
+	var stat unix.Stat_t
+	if err := unix.Lstat(n.File, &stat); err != nil {
+		return err
+	}
+	n.Device, n.FileInode = uint64(stat.Dev), stat.Ino
+	return nil
 }
 
 // bindHidden binds the socket, as the process with this umask would have done it.
-func (s *pathSeat) bindHidden(fd int, umask uint32, used func(string) bool) error {
+func (s *memberSocket) bindHidden(fd int, umask uint32, used func(string) bool) error {
 	if err := s.bindFree(fd, used); err != nil {
 		return err
 	}
@@ -78,186 +86,157 @@ func (s *pathSeat) bindHidden(fd int, umask uint32, used func(string) bool) erro
 		return err
 	}
 	mode := fs.FileMode(stat.Mode&^umask) & fs.ModePerm
-	if err := socket.SetMode(s.file, s.id, int(stat.Uid), int(stat.Gid), mode); err != nil {
-		return fmt.Errorf("cannot set mode and owner of %s: %w", s.file, err)
+	if err := socket.SetMode(s.File, s.file(), int(stat.Uid), int(stat.Gid), mode); err != nil {
+		return fmt.Errorf("cannot set mode and owner of %s: %w", s.File, err)
 	}
-	if unix.Lstat(s.group.at, &stat) == nil {
-		s.seen = stat.Ctim
+	if unix.Lstat(s.group.At, &stat) == nil {
+		s.Seen = stat.Ctim.Nano()
 	}
 	return nil
 }
 
-func (s *pathSeat) bindFree(fd int, used func(string) bool) (err error) {
+func (s *memberSocket) bindFree(fd int, used func(string) bool) (err error) {
 	for number := s.Generation; number < s.Generation+hiddenNames; number++ {
-		name := hiddenName(s.group.at, number)
+		name := hiddenName(s.group.At, number)
 		if used(name) || socket.ClearPath(socket.Address{Network: "unix", Addr: name}) != nil {
 			continue
 		}
 		if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
-			s.file = name
+			s.File = name
 			return nil
 		}
 		if err != unix.EADDRINUSE {
 			break
 		}
 	}
-	return fmt.Errorf("cannot bind %s: %w", hiddenName(s.group.at, s.Generation), err)
-}
-
-func (s *pathSeat) identify() error {
-	var stat unix.Stat_t
-	if err := unix.Lstat(s.file, &stat); err != nil {
-		return err
-	}
-	s.id = socket.FileOf(&stat)
-	return nil
+	return fmt.Errorf("cannot bind %s: %w", hiddenName(s.group.At, s.Generation), err)
 }
 
 // end closes the socket, and removes its file.
-func (s *pathSeat) end() error {
-	err := socket.CloseFD(s.fd)
+func (s *memberSocket) end() error {
+	err := socket.CloseFD(s.FD)
 	if s.leads() {
-		err = errors.Join(err, unix.Unlink(s.file))
+		err = errors.Join(err, unix.Unlink(s.File))
 	}
 	return err
 }
 
-// chosen is the socket that is to have the path, or nil where all have retired. Where nothing is left of the selected
-// generation, another is better than none, until that listens again.
-func (g *pathGroup) chosen() *pathSeat {
-	var chosen *pathSeat
-	most := 1
-	for _, s := range g.members {
-		if rank := s.attracts(g.selected); rank >= most {
-			chosen, most = s, rank
-		}
-	}
-	if chosen != nil || len(g.members) == 0 {
-		return chosen
-	}
-	if next := g.members[standIn(g.owners(), g.selected)]; next.state != retired {
-		return next
-	}
-	return nil
+func (g *pathGroup) String() string { return g.At }
+
+func (g *pathGroup) socket(m InstanceKey, inode uint64) SteeredSocket {
+	return SteeredSocket{InstanceKey: m, Path: g.At, Inode: inode}
 }
 
-func (g *pathGroup) has(generation int) bool {
-	return slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.serves(generation) })
+func (g *pathGroup) touch() {} // each apply looks at all paths
+
+func (g *pathGroup) choose(generation int) { g.selects(generation) }
+
+// leader is the socket that is to have the path, the newest of the chosen ones, or nil where all have retired.
+func (g *pathGroup) leader() *memberSocket {
+	chosen := g.chosen()
+	switch {
+	case len(chosen) == 0:
+		return nil
+	case g.Members[chosen[0]].attracts(g.Selected) > 0:
+		return g.Members[chosen[len(chosen)-1]]
+	case g.Members[chosen[0]].State == retired:
+		return nil
+	}
+	return g.Members[chosen[0]]
 }
 
-func (g *pathGroup) owners() []*ownership {
-	var owners []*ownership
-	for _, s := range g.members {
-		owners = append(owners, &s.ownership)
+// listen takes in a socket that was hidden.
+func (g *pathGroup) listen(s *memberSocket) {
+	g.unhide(s.Inode)
+	if len(g.Members) == 0 {
+		g.Selected = s.Generation
 	}
-	return owners
+	g.add(s)
 }
 
-// vacancy finds what has been left to the instance, or nil.
-func (g *pathGroup) vacancy(m InstanceKey) *pathSeat {
-	if i := vacancy(g.owners(), m, g.selected); i >= 0 {
-		return g.members[i]
-	}
-	return nil
-}
-
-func (g *pathGroup) choose(generation int) {
-	if g.selected != generation {
-		g.selected, g.left = generation, time.Now()
-	}
-}
-
-func (g *pathGroup) add(s *pathSeat) {
-	for _, other := range g.members {
-		if other.InstanceKey == s.InstanceKey && other.state == vacant {
-			other.state = retired
-		}
-	}
-	if len(g.members) == 0 {
-		g.selected = s.Generation
-	}
-	g.members = append(g.members, s)
+func (g *pathGroup) unhide(inode uint64) {
+	g.Hidden = slices.DeleteFunc(g.Hidden, func(s *memberSocket) bool { return s.Inode == inode })
 }
 
 // retireDead gives up what was shut down: a unix socket never listens again, and turns all clients away.
 func (g *pathGroup) retireDead() {
-	for _, s := range g.members {
+	for _, s := range g.Members {
 		if s.shut() {
-			s.state, s.from, s.also = retired, nil, nil
+			s.State, s.from, s.also = retired, nil, nil
 		}
 	}
 }
 
 // shut tells whether the socket was shut down: a poll of one that listens gives POLLRDHUP for that (unix_poll in
 // net/unix/af_unix.c).
-func (s *pathSeat) shut() bool {
-	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLRDHUP}}
+func (s *memberSocket) shut() bool {
+	fds := []unix.PollFd{{Fd: int32(s.FD), Events: unix.POLLRDHUP}}
 	_, err := unix.Poll(fds, 0)
 	return err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
 // lead gives the path to the chosen socket.
 func (g *pathGroup) lead() error {
-	next := g.chosen()
-	if g.away || next == nil || next.file == g.at && next.leads() {
+	next := g.leader()
+	if g.away || next == nil || next.File == g.At && next.leads() {
 		return nil
 	}
 	if err := g.swap(next); err != nil {
-		return fmt.Errorf("cannot lead %s to generation %d: %w", g.at, next.Generation, err)
+		return fmt.Errorf("cannot lead %s to generation %d: %w", g.At, next.Generation, err)
 	}
 	return nil
 }
 
 // turnAway removes the path, unless another file has taken its place.
 func (g *pathGroup) turnAway() error {
-	g.away, g.left = true, time.Now()
-	for _, s := range g.members {
-		if s.file != g.at || !s.leads() {
+	g.away, g.Replaced = true, time.Now()
+	for _, s := range g.Members {
+		if s.File != g.At || !s.leads() {
 			continue
 		}
-		s.file = ""
-		if err := unix.Unlink(g.at); err != nil {
-			return fmt.Errorf("cannot remove %s: %w", g.at, err)
+		s.File = ""
+		if err := unix.Unlink(g.At); err != nil {
+			return fmt.Errorf("cannot remove %s: %w", g.At, err)
 		}
 	}
 	return nil
 }
 
-func (g *pathGroup) swap(next *pathSeat) error {
+func (g *pathGroup) swap(next *memberSocket) error {
 	var stat unix.Stat_t
-	if unix.Lstat(g.at, &stat) == unix.ENOENT {
-		if err := unix.Rename(next.file, g.at); err != nil {
+	if unix.Lstat(g.At, &stat) == unix.ENOENT {
+		if err := unix.Rename(next.File, g.At); err != nil {
 			return err
 		}
-		next.file = g.at
+		next.File = g.At
 		return nil
 	}
-	i := slices.IndexFunc(g.members, func(s *pathSeat) bool { return s.file == g.at && s.id == socket.FileOf(&stat) })
+	i := slices.IndexFunc(g.Members, func(s *memberSocket) bool { return s.File == g.At && s.file() == socket.FileOf(&stat) })
 	if i < 0 {
 		return errors.New("another file has taken its place: move that file away")
 	}
 	// An app that binds and then sets the mode has done so to the file that was at the path.
-	if next.seen != stat.Ctim {
-		if err := socket.SetMode(next.file, next.id, int(stat.Uid), int(stat.Gid), fs.FileMode(stat.Mode)&fs.ModePerm); err != nil {
+	if next.Seen != stat.Ctim.Nano() {
+		if err := socket.SetMode(next.File, next.file(), int(stat.Uid), int(stat.Gid), fs.FileMode(stat.Mode)&fs.ModePerm); err != nil {
 			return err
 		}
 	}
-	before := g.members[i]
+	before := g.Members[i]
 	return swapNames(before, next)
 }
 
 // swapNames gives each the other's name. Where the file system cannot (NFS), the one before is left without any.
-func swapNames(before, next *pathSeat) error {
-	err := unix.Renameat2(unix.AT_FDCWD, next.file, unix.AT_FDCWD, before.file, unix.RENAME_EXCHANGE)
+func swapNames(before, next *memberSocket) error {
+	err := unix.Renameat2(unix.AT_FDCWD, next.File, unix.AT_FDCWD, before.File, unix.RENAME_EXCHANGE)
 	if err == unix.EINVAL {
-		if err := unix.Rename(next.file, before.file); err != nil {
+		if err := unix.Rename(next.File, before.File); err != nil {
 			return err
 		}
-		before.file, next.file = "", before.file
+		before.File, next.File = "", before.File
 		return nil
 	}
 	if err == nil {
-		before.file, next.file = next.file, before.file
+		before.File, next.File = next.File, before.File
 	}
 	return err
 }
@@ -265,32 +244,27 @@ func swapNames(before, next *pathSeat) error {
 // sweep ends what has retired.
 func (g *pathGroup) sweep() error {
 	errs := []error{g.lead()}
-	var kept []*pathSeat
-	for _, s := range g.members {
-		if s.state != retired || s.file == g.at && g.chosen() != nil {
+	var kept []*memberSocket
+	for _, s := range g.Members {
+		if s.State != retired || s.File == g.At && g.leader() != nil {
 			kept = append(kept, s)
 			continue
 		}
 		errs = append(errs, s.end())
 	}
-	g.members = kept
+	g.Members = kept
 	return errors.Join(errs...)
 }
 
-// queued counts what waits for the generation, and what may still be on its way.
-func (g *pathGroup) queued(generation int, queues func() (map[string]int, error)) (sum int, err error) {
-	for _, s := range g.members {
-		if s.Generation != generation {
-			continue
-		}
-		lengths, err := queues()
-		if err != nil {
-			return 0, err
-		}
-		sum += lengths[s.bound]
-		if (g.away || generation != g.selected) && time.Since(g.left) < latecomers {
-			sum++
-		}
+func (g *pathGroup) waiting(s *memberSocket, q *queueLengths) (int, error) {
+	lengths, err := q.unix()
+	return lengths[s.Bound], err
+}
+
+// late counts one for each socket: nobody can see who is on the way.
+func (g *pathGroup) late(generation int, _ *queueLengths) (int, error) {
+	if !g.away && generation == g.Selected || time.Since(g.Replaced) >= latecomers {
+		return 0, nil
 	}
-	return sum, nil
+	return len(g.numbers(func(s *memberSocket) bool { return s.Generation == generation })), nil
 }

@@ -231,7 +231,7 @@ func (w *world) check() {
 	w.Helper()
 	apptest.Must(w.T, w.s.EndProbe(1)) // sees who has left
 	for at, g := range w.s.groups {
-		if len(g.members) == 0 || len(g.chosen()) == 0 {
+		if len(g.Members) == 0 || len(g.chosen()) == 0 {
 			w.Fatalf("nobody is chosen at %v after %q", at, w.deeds)
 		}
 	}
@@ -301,8 +301,8 @@ func (w *world) closed(a *anApp) bool {
 
 // cutOver tells whether the place has followed the selected generation: one where that had nothing stays with another.
 func (w *world) cutOver(at netip.AddrPort) bool {
-	g := w.s.groups[groupKey{at: at}]
-	return g == nil || g.selected == w.selected
+	g := w.s.groups[groupKey{At: at}]
+	return g == nil || g.Selected == w.selected
 }
 
 // accepts takes what waits in the sockets until it is the connection.

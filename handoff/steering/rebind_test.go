@@ -197,7 +197,7 @@ func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
 	apptest.Must(t, err)
 	apptest.Must(t, unix.Shutdown(current.fd, unix.SHUT_RDWR))
 	s.Sockets(2) // sees it
-	apptest.Must(t, s.change(func(*group) {}))
+	apptest.Must(t, s.apply())
 	if connected(t, at, 0, old) == nil {
 		t.Error("meanwhile a connection strayed")
 	}

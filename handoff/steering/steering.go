@@ -30,10 +30,6 @@ const (
 	Conflict
 )
 
-func (d Decision) String() string {
-	return [...]string{"not steered", "steered", "conflict"}[d]
-}
-
 // SteeredSocket is a listening socket that a Steering keeps.
 type SteeredSocket struct {
 	InstanceKey
@@ -50,11 +46,11 @@ func (s SteeredSocket) At() string {
 	return s.Bound.String()
 }
 
-// SteeredQueue is what waits to be accepted by one generation at one address.
+// SteeredQueue is what waits to be accepted by one generation at one address, or path.
 type SteeredQueue struct {
 	Bound  netip.AddrPort // of TCP sockets
 	Path   string         // of unix sockets
-	Length int
+	Length int            // connections
 }
 
 // ErrNotSteered says that a listen is none of a Steering's, and is to go on as if there were none.
@@ -81,18 +77,17 @@ type Steering struct {
 	left   []SteeredSocket
 	given  map[int][]netip.AddrPort // see LetGo
 	paths  []*pathGroup
-	hidden map[uint64]*pathSeat // by inode, from bind to listen
 }
 
-// binding is a socket that was bound, and may listen, for the first time or once more.
+// binding is a socket that was bound, and may listen, for the first time or once more. A successor of this process gets it.
 type binding struct {
 	InstanceKey
-	site  groupKey
-	inode uint64
-	uid   int
-	asked bool // by the app itself for SO_REUSEPORT
-	reuse bool // and for SO_REUSEADDR
-	shut  bool // it has listened, and was shut down
+	Site  groupKey
+	Inode uint64
+	UID   int
+	Asked bool // by the app itself for SO_REUSEPORT
+	Reuse bool // and for SO_REUSEADDR
+	Shut  bool // it has listened, and was shut down
 }
 
 // NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
@@ -106,7 +101,6 @@ func NewSteering(live func(m InstanceKey, inode uint64) bool) (*Steering, error)
 		index:  newIndex(),
 		probes: make(map[uint16]InstanceKey),
 		made:   make(map[string]netip.AddrPort),
-		hidden: make(map[uint64]*pathSeat),
 		given:  make(map[int][]netip.AddrPort),
 	}
 	if err := s.open(); err != nil {
@@ -137,9 +131,9 @@ func (s *Steering) Bind(m InstanceKey, fd int, sockaddr []byte) (Decision, error
 	b, err := s.prepare(m, fd, wanted)
 	switch {
 	case err != nil:
-		return NotSteered, fmt.Errorf("cannot steer %s: %w", wanted.at, err)
+		return NotSteered, fmt.Errorf("cannot steer %s: %w", wanted.At, err)
 	case s.taken(b):
-		return Conflict, fmt.Errorf("cannot steer %s: the app has a socket there already", wanted.at)
+		return Conflict, fmt.Errorf("cannot steer %s: the app has a socket there already", wanted.At)
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -150,17 +144,17 @@ func (s *Steering) Bind(m InstanceKey, fd int, sockaddr []byte) (Decision, error
 func (s *Steering) prepare(m InstanceKey, fd int, wanted groupKey) (*binding, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	b := &binding{InstanceKey: m, site: wanted}
+	b := &binding{InstanceKey: m, Site: wanted}
 	asked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
 	if err != nil {
 		return nil, err
 	}
-	if b.inode, b.uid, err = identity(fd); err != nil {
+	if b.Inode, b.UID, err = identity(fd); err != nil {
 		return nil, err
 	}
-	b.asked, b.reuse = asked != 0, reuses(fd)
-	if before := s.bound[b.inode]; before != nil {
-		b.asked = before.asked
+	b.Asked, b.Reuse = asked != 0, reuses(fd)
+	if before := s.bound[b.Inode]; before != nil {
+		b.Asked = before.Asked
 	}
 	return b, nil
 }
@@ -178,7 +172,7 @@ func (s *Steering) taken(b *binding) bool {
 			return true
 		}
 	}
-	s.replace(closed, b.site)
+	s.replace(closed, b.Site)
 	return false
 }
 
@@ -188,7 +182,7 @@ func (s *Steering) replace(closed []uint64, at groupKey) {
 	defer s.mutex.Unlock()
 	for _, inode := range closed {
 		state := retired
-		if g, _ := s.find(inode); g != nil && g.site == at {
+		if g, _ := s.find(inode); g != nil && g.Site == at {
 			state = vacant
 		}
 		s.abandon([]uint64{inode}, state)
@@ -196,14 +190,15 @@ func (s *Steering) replace(closed []uint64, at groupKey) {
 }
 
 // abandon is for sockets that their app has closed.
-func (s *Steering) abandon(inodes []uint64, state seatState) {
+func (s *Steering) abandon(inodes []uint64, state socketState) {
 	for _, inode := range inodes {
 		s.unbind(inode)
 		if g, seat := s.find(inode); seat != nil {
 			g.abandon(seat, state)
+			g.touch()
 		}
 		if seat := s.findPath(inode); seat != nil {
-			s.abandonPath(seat, state)
+			abandonPath(seat, state)
 		}
 	}
 }
@@ -223,17 +218,17 @@ func (s *Steering) rivalsOf(b *binding) []rival {
 func (s *Steering) rivals(b *binding) []rival {
 	var found []rival
 	add := func(m InstanceKey, p groupKey, asked bool, r rival) {
-		if m == b.InstanceKey && r.inode != b.inode && p.collides(b.site) && !(asked && b.asked) {
+		if m == b.InstanceKey && r.inode != b.Inode && p.collides(b.Site) && !(asked && b.Asked) {
 			found = append(found, r)
 		}
 	}
-	for inode, other := range s.boundAt[b.site.at.Port()] {
-		add(other.InstanceKey, other.site, other.asked, rival{inode, other.shut && other.reuse && b.reuse || s.shared(inode)})
+	for inode, other := range s.boundAt[b.Site.At.Port()] {
+		add(other.InstanceKey, other.Site, other.Asked, rival{inode, other.Shut && other.Reuse && b.Reuse || s.shared(inode)})
 	}
-	for g := range s.atPort[b.site.at.Port()] {
-		for _, seat := range g.members {
+	for g := range s.atPort[b.Site.At.Port()] {
+		for _, seat := range g.Members {
 			for _, m := range seat.listeners() {
-				add(m, g.site, seat.asked, rival{seat.inode, len(seat.also) > 0})
+				add(m, g.Site, seat.Asked, rival{seat.Inode, len(seat.also) > 0})
 			}
 		}
 	}
@@ -247,26 +242,26 @@ func (s *Steering) shared(inode uint64) bool {
 
 // share sets what lets the socket share its address with the others of its group.
 func (s *Steering) share(b *binding, fd int) (Decision, error) {
-	if strangers := s.strangers(b.site); len(strangers) > 0 {
-		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.site.at.String()}, strangers, nil)
-		if b.asked {
+	if strangers := s.strangers(b.Site); len(strangers) > 0 {
+		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.Site.At.String()}, strangers, nil)
+		if b.Asked {
 			return NotSteered, fmt.Errorf("%w; both asked to share the address (SO_REUSEPORT)", err)
 		}
 		return Conflict, err
 	}
 	if g := s.robbed(b); g != nil {
 		return Conflict, fmt.Errorf("cannot steer %s: it would take the clients of generation %d on %s at once; "+
-			"an upgrade cannot give up an address: let the app listen there, or stop and start grace", b.site, g.selected, g.site)
+			"an upgrade cannot give up an address: let the app listen there, or stop and start grace", b.Site, g.Selected, g.Site)
 	}
-	if owner := s.owner(b); owner != b.uid {
+	if owner := s.owner(b); owner != b.UID {
 		if err := unix.Fchown(fd, owner, -1); err != nil {
 			return NotSteered, fmt.Errorf("cannot steer %s: %w: its sockets belong to uid %d, and this one to uid %d; "+
-				"run the app as the same user as before, or grace as root", b.site.at, err, owner, b.uid)
+				"run the app as the same user as before, or grace as root", b.Site.At, err, owner, b.UID)
 		}
-		b.uid = owner
+		b.UID = owner
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return NotSteered, fmt.Errorf("cannot steer %s: %w", b.site.at, err)
+		return NotSteered, fmt.Errorf("cannot steer %s: %w", b.Site.At, err)
 	}
 	s.bind(b)
 	return Steered, nil
@@ -275,11 +270,11 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 // robbed finds whose clients the kernel would lead to the new socket as soon as it listens, without being asked: those of a
 // less specific address. Where sockets listen at the same site already, the program is asked.
 func (s *Steering) robbed(b *binding) *group {
-	if g := s.groups[b.site]; g != nil && g.has(g.selected) {
+	if g := s.groups[b.Site]; g != nil && g.has(g.Selected) {
 		return nil
 	}
-	for _, g := range s.atPort[b.site.at.Port()].sorted() {
-		if g.selected != b.Generation && b.site.takesFrom(g.site) && g.has(g.selected) {
+	for _, g := range s.atPort[b.Site.At.Port()].sorted() {
+		if g.Selected != b.Generation && b.Site.takesFrom(g.Site) && g.has(g.Selected) {
 			return g
 		}
 	}
@@ -289,23 +284,23 @@ func (s *Steering) robbed(b *binding) *group {
 // owner is the user of the sockets that the kernel will compare this one with: sockets share an address only if they
 // belong to one user.
 func (s *Steering) owner(b *binding) int {
-	for g := range s.atPort[b.site.at.Port()] {
-		if g.site.collides(b.site) {
-			return g.members[0].uid
+	for g := range s.atPort[b.Site.At.Port()] {
+		if g.Site.collides(b.Site) {
+			return g.Members[0].UID
 		}
 	}
-	for _, other := range s.boundAt[b.site.at.Port()] {
-		if other.site.collides(b.site) {
-			return other.uid
+	for _, other := range s.boundAt[b.Site.At.Port()] {
+		if other.Site.collides(b.Site) {
+			return other.UID
 		}
 	}
-	return b.uid
+	return b.UID
 }
 
 // strangers are the sockets of others that listen at the site, with their users. SO_REUSEPORT would let the app join him, if it is the same
 // user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
 func (s *Steering) strangers(p groupKey) map[uint64]int {
-	inodes, err := sockdiag.InetHolding("tcp", p.at, p.v6Only)
+	inodes, err := sockdiag.InetHolding("tcp", p.At, p.V6Only)
 	if err != nil {
 		return nil
 	}
@@ -343,15 +338,15 @@ func (s *Steering) listen(m InstanceKey, fd, backlog int) error {
 	}
 	at, err := siteOf(fd)
 	b := s.bound[inode]
-	if err != nil || b == nil || b.site.at != at.at {
+	if err != nil || b == nil || b.Site.At != at.At {
 		return errors.Join(ErrNotSteered, unix.Close(fd))
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
-		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.at, err), unix.Close(fd))
+		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.At, err), unix.Close(fd))
 	}
 	// The binding stays: a socket that is shut down may listen once more. Others who have bound it may have closed it.
-	b.InstanceKey, b.shut = m, false
-	return s.join(at, &memberSocket{ownership: makeFor(m), fd: fd, inode: inode, uid: uid, asked: b.asked})
+	b.InstanceKey, b.Shut = m, false
+	return s.join(at, &memberSocket{ownership: makeFor(m), FD: fd, Inode: inode, UID: uid, Asked: b.Asked})
 }
 
 // Awaits reports whether the socket with this inode was prepared by Bind and has not come to Listen.
@@ -363,10 +358,11 @@ func (s *Steering) Awaits(inode uint64) bool {
 }
 
 func (s *Steering) listenAgain(g *group, known *memberSocket, m InstanceKey, backlog int) error {
-	if err := unix.Listen(known.fd, backlog); err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", g.site.at, err)
+	if err := unix.Listen(known.FD, backlog); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", g.Site.At, err)
 	}
-	g.give(known, m)
+	known.hold(m)
+	g.touch()
 	return s.refresh()
 }
 
@@ -376,6 +372,7 @@ func (s *Steering) join(at groupKey, new *memberSocket) error {
 	g := s.groups[at]
 	if g != nil {
 		g.add(new)
+		g.touch()
 	} else {
 		g = newGroup(at, new, s.stale)
 		g.away = s.away
@@ -395,19 +392,19 @@ func (s *Steering) join(at groupKey, new *memberSocket) error {
 
 // leave ends a socket that cannot be a member, unless it was shut down meanwhile and is none any more.
 func (s *Steering) leave(new *memberSocket) error {
-	g, seat := s.find(new.inode)
+	g, seat := s.find(new.Inode)
 	if seat != new {
 		return nil
 	}
-	return s.end(g, slices.Index(g.members, seat))
+	return s.end(g, slices.Index(g.Members, seat))
 }
 
 // watch asks for no EPOLLIN: connections wake the app's set and not this one. EPOLLHUP is always on, and EPOLLET
 // tells of each shutdown once. The kernel lists them in the order in which they happened. They go by inode, because a
 // successor of this process has the set with other descriptors.
 func (s *Steering) watch(new *memberSocket) error {
-	event := unix.EpollEvent{Events: unix.EPOLLET, Fd: int32(new.inode), Pad: int32(new.inode >> 32)}
-	err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, new.fd, &event)
+	event := unix.EpollEvent{Events: unix.EPOLLET, Fd: int32(new.Inode), Pad: int32(new.Inode >> 32)}
+	err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, new.FD, &event)
 	if err != nil && err != unix.EEXIST { // a predecessor has watched it under this number, and could not be told of its end
 		return fmt.Errorf("cannot watch a listener: %w", err)
 	}
@@ -446,28 +443,28 @@ func (s *Steering) drain() {
 // heed takes a socket out of its group, unless it has gone already or listens again.
 func (s *Steering) heed(inode uint64) {
 	g, seat := s.find(inode)
-	if seat == nil || listens(seat.fd) {
+	if seat == nil || listens(seat.FD) {
 		return
 	}
 	if b := s.bound[inode]; b != nil {
-		b.shut = true
+		b.Shut = true
 	}
-	s.left = append(s.left, SteeredSocket{InstanceKey: seat.InstanceKey, Bound: g.site.at, Inode: seat.inode})
+	s.left = append(s.left, SteeredSocket{InstanceKey: seat.InstanceKey, Bound: g.Site.At, Inode: seat.Inode})
 	// No error matters: the counter cannot overflow, and the socket is dead already.
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	_ = s.end(g, slices.Index(g.members, seat))
+	_ = s.end(g, slices.Index(g.Members, seat))
 }
 
 // end ends a socket for all who have it: if somebody still did, closing the descriptor alone would leave it in the
 // group, and the numbers would be wrong. For the same reason the watch has to be told. With its last socket the group
 // ends: there is none without members.
 func (s *Steering) end(g *group, number int) error {
-	seat, last := g.members[number], len(g.members) == 1
+	seat, last := g.Members[number], len(g.Members) == 1
 	if !last {
 		g.remove(number)
 	}
 	s.strike(g, seat, last)
-	fd := seat.fd
+	fd := seat.FD
 	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	_ = unix.Shutdown(fd, unix.SHUT_RD)
 	return unix.Close(fd)
@@ -476,7 +473,7 @@ func (s *Steering) end(g *group, number int) error {
 // sweep closes what has retired, as far as it is safe now.
 func (s *Steering) sweep() error {
 	for _, g := range s.unswept.sorted() {
-		for swept := true; swept && s.groups[g.site] == g; {
+		for swept := true; swept && s.groups[g.Site] == g; {
 			var err error
 			if swept, err = s.sweepOne(g); err != nil {
 				return err
@@ -506,19 +503,16 @@ func (s *Steering) sweepOne(g *group) (bool, error) {
 func (s *Steering) Cutover(generation int) (kept []string, err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	kept, failed := s.cutOverPaths(generation)
-	for _, g := range s.sorted() {
-		if !g.has(generation) {
-			kept = append(kept, g.site.at.String())
-			continue
+	for _, p := range s.places() {
+		switch {
+		case p.list().has(generation):
+			p.list().settle(generation)
+			p.choose(generation)
+		case len(p.list().Members) > 0:
+			kept = append(kept, p.String())
 		}
-		settleAll(g.owners(), generation)
-		g.choose(generation)
 	}
-	if err := s.refresh(); err != nil {
-		return kept, errors.Join(failed, err)
-	}
-	return kept, errors.Join(failed, s.sweep())
+	return kept, s.apply()
 }
 
 // TurnAway keeps new connections from all sockets, for good. At an address those that begin from now on wait, and are
@@ -528,14 +522,11 @@ func (s *Steering) TurnAway() error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.away = true
-	for _, g := range s.groups {
-		g.turnAway()
+	var errs []error
+	for _, p := range s.places() {
+		errs = append(errs, p.turnAway())
 	}
-	err := s.refresh()
-	for _, g := range s.paths {
-		err = errors.Join(err, g.turnAway())
-	}
-	return err
+	return errors.Join(s.refresh(), errors.Join(errs...))
 }
 
 // LetGo gives the generation's sockets up to its app: their addresses are refused once that has closed them. It comes
@@ -547,15 +538,15 @@ func (s *Steering) LetGo(generation int) error {
 	var errs []error
 	s.given[generation] = s.addresses(generation)
 	for _, g := range s.groups {
-		for i := len(g.members) - 1; i >= 0; i-- {
-			seat := g.members[i]
+		for i := len(g.Members) - 1; i >= 0; i-- {
+			seat := g.Members[i]
 			if seat.Generation != generation {
 				continue
 			}
-			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, seat.fd, nil)
-			errs = append(errs, unix.Close(seat.fd))
-			s.strike(g, seat, len(g.members) == 1)
-			g.members = slices.Delete(g.members, i, i+1)
+			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, seat.FD, nil)
+			errs = append(errs, unix.Close(seat.FD))
+			s.strike(g, seat, len(g.Members) == 1)
+			g.Members = slices.Delete(g.Members, i, i+1)
 		}
 	}
 	return errors.Join(errs...)
@@ -566,20 +557,16 @@ func (s *Steering) LetGo(generation int) error {
 func (s *Steering) Probe(port uint16, m InstanceKey) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.change(func(g *group) {
-		s.probes[port] = m
-		g.touch()
-	})
+	s.probes[port] = m
+	return s.applyAll()
 }
 
 // EndProbe makes connections from the port ordinary ones again.
 func (s *Steering) EndProbe(port uint16) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.change(func(g *group) {
-		delete(s.probes, port)
-		g.touch()
-	})
+	delete(s.probes, port)
+	return s.applyAll()
 }
 
 // Vacate says that the instance has gone, and that another is to take its place. Where nothing else of its generation
@@ -594,18 +581,15 @@ func (s *Steering) Vacate(m InstanceKey) error {
 func (s *Steering) Ready(m InstanceKey) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	ready := func(owners []*ownership, selected int) {
-		for _, o := range owners {
-			if m.Generation == selected && o.heldBy(m) {
+	for _, p := range s.places() {
+		if p.list().Selected != m.Generation {
+			continue
+		}
+		for _, o := range p.list().owners() {
+			if o.heldBy(m) {
 				o.settle(m)
 			}
 		}
-	}
-	for _, g := range s.groups {
-		ready(g.owners(), g.selected)
-	}
-	for _, g := range s.paths {
-		ready(g.owners(), g.selected)
 	}
 }
 
@@ -624,10 +608,10 @@ func (s *Steering) Forget(inodes ...uint64) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.abandon(inodes, retired)
-	return s.change(func(*group) {})
+	return s.apply()
 }
 
-func (s *Steering) dismiss(m InstanceKey, state seatState) error {
+func (s *Steering) dismiss(m InstanceKey, state socketState) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for inode, b := range s.bound {
@@ -635,14 +619,26 @@ func (s *Steering) dismiss(m InstanceKey, state seatState) error {
 			s.unbind(inode)
 		}
 	}
-	s.leavePaths(m, state)
-	return s.change(func(g *group) { g.leave(m, state) })
+	for _, p := range s.places() {
+		if slices.ContainsFunc(p.list().owners(), func(o *ownership) bool { return o.heldBy(m) }) {
+			p.list().leave(m, state)
+			p.touch()
+		}
+	}
+	s.dropHidden(m)
+	return s.apply()
 }
 
-func (s *Steering) change(each func(*group)) error {
+// applyAll is apply for a change that concerns all groups.
+func (s *Steering) applyAll() error {
 	for _, g := range s.groups {
-		each(g)
+		g.touch()
 	}
+	return s.apply()
+}
+
+// apply makes the kernel do as the places are now.
+func (s *Steering) apply() error {
 	err := s.sweepPaths()
 	if failed := s.refresh(); failed != nil {
 		return errors.Join(err, failed)
@@ -661,8 +657,8 @@ func (s *Steering) Addresses(generation int) []netip.AddrPort {
 func (s *Steering) addresses(generation int) []netip.AddrPort {
 	found := slices.Clone(s.given[generation])
 	for _, g := range s.sorted() {
-		if slices.ContainsFunc(g.members, func(s *memberSocket) bool { return s.concerns(generation) }) {
-			found = append(found, g.site.at)
+		if g.concerns(generation) {
+			found = append(found, g.Site.At)
 		}
 	}
 	return slices.Compact(found)
@@ -677,8 +673,8 @@ func (s *Steering) Places(generation int) []string {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, g := range s.paths {
-		if slices.ContainsFunc(g.members, func(s *pathSeat) bool { return s.concerns(generation) }) {
-			places = append(places, g.at)
+		if g.concerns(generation) {
+			places = append(places, g.At)
 		}
 	}
 	return places
@@ -690,17 +686,10 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	defer s.mutex.Unlock()
 	s.drain()
 	var found []SteeredSocket
-	for _, g := range s.sorted() {
-		for _, seat := range g.members {
+	for _, p := range s.places() {
+		for _, seat := range p.list().Members {
 			for _, m := range of(generation, seat.listeners()) {
-				found = append(found, SteeredSocket{InstanceKey: m, Bound: g.site.at, Inode: seat.inode})
-			}
-		}
-	}
-	for _, g := range s.paths {
-		for _, seat := range g.members {
-			for _, m := range of(generation, seat.listeners()) {
-				found = append(found, SteeredSocket{InstanceKey: m, Path: g.at, Inode: seat.inode})
+				found = append(found, p.socket(m, seat.Inode))
 			}
 		}
 	}
@@ -712,50 +701,29 @@ func (s *Steering) Queues(generation int) []SteeredQueue {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.drain()
-	groups := slices.DeleteFunc(s.sorted(), func(g *group) bool { return !g.has(generation) })
-	late, failed := latecomersTo(generation, groups)
+	q := s.queueLengths(generation)
 	var found []SteeredQueue
-	for _, g := range groups {
-		if n, err := g.queued(generation); err == nil && failed == nil {
-			found = append(found, SteeredQueue{Bound: g.site.at, Length: n + late[g]})
+	for _, p := range s.places() {
+		if !p.list().has(generation) {
+			continue
 		}
-	}
-	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
-	for _, g := range s.paths {
-		if n, err := g.queued(generation, unixQueues); err == nil && g.has(generation) {
-			found = append(found, SteeredQueue{Path: g.at, Length: n})
+		if n, err := queued(p, generation, q); err == nil {
+			at := p.socket(InstanceKey{}, 0)
+			found = append(found, SteeredQueue{Bound: at.Bound, Path: at.Path, Length: n})
 		}
 	}
 	return found
 }
 
-// latecomersTo counts what may still come into the generation's queues where it gets nothing new.
-func latecomersTo(generation int, groups []*group) (map[*group]int, error) {
-	return pending(slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return g.selected == generation && !g.away }))
-}
-
 // Queued counts the connections that wait in the generation's queues to be accepted. After a cutover away from it, those
 // are counted too whose handshake had begun before, for at most 3.5 seconds: they still come.
-func (s *Steering) Queued(generation int) (int, error) {
+func (s *Steering) Queued(generation int) (sum int, err error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.drain()
-	groups := s.sorted()
-	late, err := latecomersTo(generation, groups)
-	if err != nil {
-		return 0, err
-	}
-	sum := 0
-	for _, g := range groups {
-		n, err := g.queued(generation)
-		if err != nil {
-			return 0, err
-		}
-		sum += n + late[g]
-	}
-	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
-	for _, g := range s.paths {
-		n, err := g.queued(generation, unixQueues)
+	q := s.queueLengths(generation)
+	for _, p := range s.places() {
+		n, err := queued(p, generation, q)
 		if err != nil {
 			return 0, err
 		}
@@ -770,21 +738,13 @@ func (s *Steering) Awaited(generation int) (bool, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.drain()
-	for _, g := range s.sorted() {
-		for _, seat := range g.members {
-			if seat.vacatedBy(generation) && seat.awaited() {
-				return true, nil
-			}
-		}
-	}
-	unixQueues := sync.OnceValues(sockdiag.QueuedUnix)
-	for _, g := range s.paths {
-		for _, seat := range g.members {
+	q := s.queueLengths(generation)
+	for _, p := range s.places() {
+		for _, seat := range p.list().Members {
 			if !seat.vacatedBy(generation) {
 				continue
 			}
-			lengths, err := unixQueues()
-			if err != nil || lengths[seat.bound] > 0 {
+			if n, err := p.waiting(seat, q); err != nil || n > 0 {
 				return err == nil, err
 			}
 		}
@@ -848,16 +808,12 @@ func (s *Steering) Close() error {
 	defer s.mutex.Unlock()
 	errs := []error{s.alarm.Close(), socket.CloseFD(s.epoll), socket.CloseFD(s.wake)}
 	s.epoll, s.wake = -1, -1
-	for _, g := range s.groups {
-		for _, seat := range g.members {
-			errs = append(errs, unix.Close(seat.fd))
+	for _, p := range s.places() {
+		for _, seat := range p.list().Members {
+			errs = append(errs, socket.CloseFD(seat.FD))
 		}
 	}
-	for _, seat := range s.pathSeats() {
-		errs = append(errs, socket.CloseFD(seat.fd))
-	}
 	s.index = newIndex()
-	clear(s.hidden)
 	s.paths = nil
 	return errors.Join(errs...)
 }

@@ -343,7 +343,7 @@ func TestSteeringLetsNobodyTakeClients(t *testing.T) {
 }
 
 func TestSitesOfTwoDevicesDoNotCollide(t *testing.T) {
-	on := func(device int) groupKey { return groupKey{at: netip.MustParseAddrPort("0.0.0.0:80"), device: device} }
+	on := func(device int) groupKey { return groupKey{At: netip.MustParseAddrPort("0.0.0.0:80"), Device: device} }
 	for _, test := range []struct {
 		one, other int
 		want       bool
@@ -650,8 +650,8 @@ func (p *population) check(port uint16) {
 func (p *population) numbers() string {
 	text := ""
 	for _, g := range p.s.groups {
-		for _, seat := range g.members {
-			text += fmt.Sprintf(" %v:%d", seat.InstanceKey, seat.state)
+		for _, seat := range g.Members {
+			text += fmt.Sprintf(" %v:%d", seat.InstanceKey, seat.State)
 		}
 	}
 	return text
@@ -680,7 +680,7 @@ func TestRetiredSocketsGetNothing(t *testing.T) {
 		apptest.Must(t, err)
 		current.stop(t, s)
 		current = next
-		if open := len(s.groups[groupKey{at: at}].members); open > 6 {
+		if open := len(s.groups[groupKey{At: at}].Members); open > 6 {
 			t.Fatalf("%d sockets are open after generation %d", open, generation)
 		}
 	}
@@ -1041,7 +1041,7 @@ func TestVacantSocketsEndWithTheirSuccessor(t *testing.T) {
 		}
 	}
 	next := serve(t, s, InstanceKey{1, 0}, at)
-	if got := len(s.groups[groupKey{at: at}].members); got != 2 {
+	if got := len(s.groups[groupKey{At: at}].Members); got != 2 {
 		t.Errorf("%d sockets", got)
 	}
 	if connected(t, at, 0, other, next) == nil {

@@ -4,10 +4,44 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
+	"slices"
 
 	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
+
+// SteeringState is what a successor of this process has to know of a Steering. It is to be written, as JSON, before the
+// Steering is resumed. The descriptors in it stay the Steering's: the successor gets duplicates.
+type SteeringState struct {
+	// Watch is the epoll set that tells which sockets were shut down, and in which order: nobody knows it otherwise,
+	// and the kernel's numbers depend on it. What happens during the handover waits there.
+	Watch  int
+	Groups []*group
+	Bound  []*binding
+	Made   map[string]netip.AddrPort
+	Left   []SteeredSocket
+	Paths  []*pathGroup
+}
+
+// FDs are the descriptors that the successor needs.
+func (s SteeringState) FDs() []int {
+	fds := []int{s.Watch}
+	for _, g := range s.Paths {
+		fds = append(fds, g.fds()...)
+	}
+	for _, g := range s.Groups {
+		fds = append(fds, g.fds()...)
+	}
+	return fds
+}
+
+func (l *memberList) fds() (fds []int) {
+	for _, s := range l.Members {
+		fds = append(fds, s.FD)
+	}
+	return fds
+}
 
 // Suspend describes the Steering, and holds all its methods up until Resume: from now on the successor alone may read
 // which sockets were shut down. A process that has a successor never resumes.
@@ -17,36 +51,13 @@ func (s *Steering) Suspend() (SteeringState, error) {
 		s.mutex.Unlock()
 		return SteeringState{}, fmt.Errorf("cannot hand the steering over: %w", err)
 	}
-	state := SteeringState{Watch: s.epoll, Made: s.made, Left: s.left}
-	for _, g := range s.sorted() {
-		state.Groups = append(state.Groups, g.describe())
-	}
-	for _, g := range s.paths {
-		state.Paths = append(state.Paths, s.describePath(g))
-	}
-	for _, b := range s.bound {
-		state.Bound = append(state.Bound, BindingState{b.InstanceKey, b.site.describe(), b.inode, b.uid, b.asked, b.reuse, b.shut})
-	}
-	return state, nil
+	return SteeringState{
+		Watch: s.epoll, Groups: s.sorted(), Bound: slices.Collect(maps.Values(s.bound)), Made: s.made, Left: s.left, Paths: s.paths,
+	}, nil
 }
 
 // Resume goes on after Suspend, where there came no successor.
 func (s *Steering) Resume() { s.mutex.Unlock() }
-
-func (p groupKey) describe() SiteState { return SiteState{p.at, p.v6Only, p.device} }
-
-func (p SiteState) site() groupKey { return groupKey{p.At, p.V6Only, p.Device} }
-
-func (g *group) describe() GroupState {
-	state := GroupState{Site: g.site.describe(), Selected: g.selected, Replaced: g.left, Counted: g.begun != nil}
-	for h := range g.begun {
-		state.Begun = append(state.Begun, HandshakeState{h.local, h.remote})
-	}
-	for _, s := range g.members {
-		state.Members = append(state.Members, SeatState{s.InstanceKey, s.fd, s.inode, s.uid, s.asked, int(s.state)})
-	}
-	return state
-}
 
 // TakeOverSteering continues a predecessor's Steering, which is suspended there. It changes nothing in the kernel, and
 // so may be closed again without harm, until another method is called, which has to wait until the predecessor has
@@ -73,84 +84,36 @@ func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
 	s.epoll, s.left = watch, state.Left
 	maps.Copy(s.made, state.Made)
 	for _, b := range state.Bound {
-		s.bind(&binding{b.InstanceKey, b.Site.site(), b.Inode, b.UID, b.Asked, b.Reuse, b.Shut})
+		s.bind(b)
 	}
 	for _, g := range state.Groups {
 		if err := s.takeGroup(g, fds); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", g, err)
 		}
 	}
-	for _, p := range state.Paths {
-		if err := s.takePath(p, fds); err != nil {
-			return err
+	for _, g := range state.Paths {
+		if err := s.takePath(g, fds); err != nil {
+			return fmt.Errorf("%s: %w", g, err)
 		}
 	}
 	return nil
-}
-
-func (s *Steering) describePath(g *pathGroup) PathState {
-	state := PathState{At: g.at, Selected: g.selected, Replaced: g.left}
-	for _, seat := range g.members {
-		state.Members = append(state.Members, seat.describe())
-	}
-	for _, seat := range s.hidden {
-		if seat.group == g {
-			state.Hidden = append(state.Hidden, seat.describe())
-		}
-	}
-	return state
-}
-
-func (s *pathSeat) describe() PathSeatState {
-	return PathSeatState{s.InstanceKey, s.fd, s.inode, s.bound, s.file, s.id.Dev, s.id.Ino, s.seen.Nano(), int(s.state)}
-}
-
-func (s *Steering) takePath(state PathState, fds socket.Descriptors) error {
-	g := &pathGroup{at: state.At, selected: state.Selected, left: state.Replaced}
-	s.paths = append(s.paths, g)
-	for _, m := range state.Hidden {
-		s.hidden[m.Inode] = m.seat(g, -1)
-	}
-	for _, m := range state.Members {
-		fd, err := fds.Take(m.FD)
-		if err != nil {
-			return fmt.Errorf("%s: %w", g.at, err)
-		}
-		g.members = append(g.members, m.seat(g, fd))
-	}
-	return nil
-}
-
-func (s PathSeatState) seat(g *pathGroup, fd int) *pathSeat {
-	return &pathSeat{
-		ownership: owned(s.InstanceKey, s.State), group: g, fd: fd, inode: s.Inode, bound: s.Bound, file: s.File,
-		id: socket.File{Dev: s.Device, Ino: s.FileInode}, seen: unix.NsecToTimespec(s.Seen),
-	}
 }
 
 // takeGroup leaves the group to be attached at the first occasion: its program may have a probe.
-func (s *Steering) takeGroup(state GroupState, fds socket.Descriptors) error {
-	g := &group{site: state.Site.site(), selected: state.Selected, stale: s.stale, left: state.Replaced}
-	if state.Counted {
-		g.begun = make(map[handshake]bool)
-	}
-	for _, h := range state.Begun {
-		g.begun[handshake{h.Local, h.Remote}] = true
-	}
-	for _, m := range state.Members {
-		fd, err := fds.Take(m.FD)
-		if err != nil {
-			return fmt.Errorf("%s: %w", g.site.at, err)
-		}
-		member := &memberSocket{ownership: owned(m.InstanceKey, m.State), fd: fd, inode: m.Inode, uid: m.UID, asked: m.Asked}
-		g.members = append(g.members, member)
+func (s *Steering) takeGroup(g *group, fds socket.Descriptors) error {
+	g.stale = s.stale
+	err := g.takeOver(fds)
+	for _, member := range g.Members {
 		s.enlist(g, member)
 		g.touch()
 	}
-	return nil
+	return err
 }
 
-// owned leaves out who else has the socket: while that matters an upgrade is under way, and no successor begins.
-func owned(m InstanceKey, state int) ownership {
-	return ownership{share: share{m, seatState(state)}, orphan: seatState(state) == vacant}
+func (s *Steering) takePath(g *pathGroup, fds socket.Descriptors) error {
+	s.paths = append(s.paths, g)
+	for _, seat := range slices.Concat(g.Members, g.Hidden) {
+		seat.group = g
+	}
+	return g.takeOver(fds)
 }

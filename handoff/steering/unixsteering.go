@@ -3,7 +3,6 @@ package steering
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/gracerun/grace/handoff/sockdiag"
@@ -16,7 +15,7 @@ import (
 func (s *Steering) Declare(path string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.paths = append(s.paths, &pathGroup{at: path})
+	s.paths = append(s.paths, &pathGroup{At: path})
 }
 
 // Declared tells whether the path is one that was declared, by whatever name.
@@ -27,7 +26,7 @@ func (s *Steering) Declared(path string) bool {
 }
 
 func (s *Steering) declared(path string) *pathGroup {
-	i := slices.IndexFunc(s.paths, func(g *pathGroup) bool { return sameFile(g.at, path) })
+	i := slices.IndexFunc(s.paths, func(g *pathGroup) bool { return sameFile(g.At, path) })
 	if i < 0 {
 		return nil
 	}
@@ -57,14 +56,17 @@ func (s *Steering) BindPath(m InstanceKey, fd int, path string, umask uint32) (b
 	if err := g.heldByOthers(path); err != nil {
 		return false, err
 	}
-	seat := &pathSeat{ownership: makeFor(m), group: g, fd: -1, inode: inode, file: g.at}
-	s.hidden[inode] = seat
-	if len(g.members) == 0 {
+	for _, other := range s.paths {
+		other.unhide(inode) // an earlier bind of the socket has failed
+	}
+	seat := &memberSocket{ownership: makeFor(m), FD: -1, Inode: inode, pathName: pathName{group: g, File: g.At}}
+	g.Hidden = append(g.Hidden, seat)
+	if len(g.Members) == 0 {
 		return false, nil
 	}
-	seat.file = ""
+	seat.File = ""
 	if err := seat.bindHidden(fd, umask, s.uses); err != nil {
-		delete(s.hidden, inode)
+		g.unhide(inode)
 		return false, errors.Join(err, seat.end())
 	}
 	return true, nil
@@ -73,7 +75,7 @@ func (s *Steering) BindPath(m InstanceKey, fd int, path string, umask uint32) (b
 // heldByOthers says who has the path while nobody of the app does. Where its file is gone, the path is free.
 func (g *pathGroup) heldByOthers(path string) error {
 	var stat unix.Stat_t
-	if len(g.members) > 0 || unix.Lstat(path, &stat) != nil {
+	if len(g.Members) > 0 || unix.Lstat(path, &stat) != nil {
 		return nil
 	}
 	sockets, err := sockdiag.UnixHolding(path)
@@ -111,26 +113,26 @@ func (s *Steering) pathRivals(m InstanceKey, path string, inode uint64) []uint64
 	defer s.mutex.Unlock()
 	var rivals []uint64
 	for _, seat := range s.pathSeats() {
-		bound := seat.id != (socket.File{})
-		if seat.heldBy(m) && len(seat.also) == 0 && seat.inode != inode && bound && seat.state == serving && sameFile(seat.group.at, path) {
-			rivals = append(rivals, seat.inode)
+		bound := seat.file() != socket.File{}
+		if seat.heldBy(m) && len(seat.also) == 0 && seat.Inode != inode && bound && seat.State == serving && sameFile(seat.group.At, path) {
+			rivals = append(rivals, seat.Inode)
 		}
 	}
 	return rivals
 }
 
 // pathSeats are all, those that do not listen yet too.
-func (s *Steering) pathSeats() []*pathSeat {
-	seats := slices.Collect(maps.Values(s.hidden))
+func (s *Steering) pathSeats() []*memberSocket {
+	var seats []*memberSocket
 	for _, g := range s.paths {
-		seats = append(seats, g.members...)
+		seats = slices.Concat(seats, g.Hidden, g.Members)
 	}
 	return seats
 }
 
-func (s *Steering) findPath(inode uint64) *pathSeat {
+func (s *Steering) findPath(inode uint64) *memberSocket {
 	seats := s.pathSeats()
-	i := slices.IndexFunc(seats, func(seat *pathSeat) bool { return seat.inode == inode })
+	i := slices.IndexFunc(seats, func(seat *memberSocket) bool { return seat.Inode == inode })
 	if i < 0 {
 		return nil
 	}
@@ -139,7 +141,7 @@ func (s *Steering) findPath(inode uint64) *pathSeat {
 
 // uses tells whether a name is that of a socket here.
 func (s *Steering) uses(name string) bool {
-	return slices.ContainsFunc(s.pathSeats(), func(seat *pathSeat) bool { return seat.file == name || seat.bound == name })
+	return slices.ContainsFunc(s.pathSeats(), func(seat *memberSocket) bool { return seat.File == name || seat.Bound == name })
 }
 
 // Keeps tells whether the path is that of a steered socket, of whichever generation, or was when that was bound: an
@@ -148,9 +150,9 @@ func (s *Steering) Keeps(path string) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if g := s.declared(path); g != nil {
-		return len(g.members) > 0
+		return len(g.Members) > 0
 	}
-	named := func(seat *pathSeat) bool { return sameFile(seat.file, path) || sameFile(seat.bound, path) }
+	named := func(seat *memberSocket) bool { return sameFile(seat.File, path) || sameFile(seat.Bound, path) }
 	return slices.ContainsFunc(s.pathSeats(), named)
 }
 
@@ -159,91 +161,50 @@ func (s *Steering) TakePath(m InstanceKey, fd int, path string) (int, error) {
 	if may, err := mayListen(fd); err != nil || !may {
 		return -1, nil // BindPath tells why
 	}
-	s.vacateClosedPath(m, path)
+	at := func() place { return s.pathAt(path) }
+	s.vacateClosed(m, at)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	g := s.declared(path)
-	if g == nil {
-		return -1, nil
-	}
-	seat := g.vacancy(m)
-	if seat == nil {
-		return -1, nil
-	}
-	left, err := unix.FcntlInt(uintptr(seat.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("cannot hand a socket over: %w", err)
-	}
-	seat.promise(m, g.selected)
-	return left, nil
+	_, left, err := handOver(m, at(), (*memberSocket).duplicate)
+	return left, err
 }
 
-// vacateClosedPath is what vacateClosed is for addresses.
-func (s *Steering) vacateClosedPath(m InstanceKey, path string) {
-	closed := slices.DeleteFunc(s.ownPaths(m, path), func(inode uint64) bool { return s.live(m, inode) })
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.abandon(closed, vacant)
-}
-
-// ownPaths are the member's sockets there that listen, one that it was given and has not used included.
-func (s *Steering) ownPaths(m InstanceKey, path string) []uint64 {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
+// pathAt is the declared path as it is now, or nil.
+func (s *Steering) pathAt(path string) place {
 	g := s.declared(path)
 	if g == nil {
 		return nil
 	}
 	g.retireDead()
-	var inodes []uint64
-	for _, seat := range g.members {
-		if seat.keptBy(m) {
-			inodes = append(inodes, seat.inode)
-		}
-	}
-	return inodes
+	return g
 }
 
 // listenPath is listen for a socket that was bound to a path. It owns fd.
-func (s *Steering) listenPath(seat *pathSeat, m InstanceKey, fd, backlog int) error {
+func (s *Steering) listenPath(seat *memberSocket, m InstanceKey, fd, backlog int) error {
 	if !seat.claim(fd) {
 		return errors.Join(ErrNotSteered, unix.Close(fd))
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
-		return errors.Join(fmt.Errorf("cannot listen on %s: %w", seat.group.at, err), unix.Close(fd))
+		return errors.Join(fmt.Errorf("cannot listen on %s: %w", seat.group.At, err), unix.Close(fd))
 	}
-	if seat.fd >= 0 {
+	if seat.FD >= 0 {
 		seat.hold(m)
 		return errors.Join(unix.Close(fd), seat.group.sweep())
 	}
-	seat.fd = fd
-	delete(s.hidden, seat.inode)
-	seat.group.add(seat)
+	seat.FD = fd
+	seat.group.listen(seat)
 	return seat.group.sweep()
 }
 
 // claim tells whether the socket is bound: the app's own bind may have failed.
-func (s *pathSeat) claim(fd int) bool {
+func (s *memberSocket) claim(fd int) bool {
 	name, err := unix.Getsockname(fd)
 	at, ok := name.(*unix.SockaddrUnix)
 	if err != nil || !ok || at.Name == "" || at.Name[0] == '@' { // so package unix calls none
 		return false
 	}
-	s.bound = at.Name
-	return s.id != (socket.File{}) || s.identify() == nil
-}
-
-func (s *Steering) cutOverPaths(generation int) (kept []string, err error) {
-	for _, g := range s.paths {
-		switch {
-		case g.has(generation):
-			settleAll(g.owners(), generation)
-			g.choose(generation)
-		case len(g.members) > 0:
-			kept = append(kept, g.at)
-		}
-	}
-	return kept, s.sweepPaths()
+	s.Bound = at.Name
+	return s.file() != socket.File{} || s.identify() == nil
 }
 
 func (s *Steering) sweepPaths() error {
@@ -254,33 +215,30 @@ func (s *Steering) sweepPaths() error {
 	return errors.Join(errs...)
 }
 
-func (s *Steering) leavePaths(m InstanceKey, state seatState) {
-	for _, seat := range s.pathSeats() {
-		switch {
-		case !seat.heldBy(m):
-		case seat.fd >= 0:
-			seat.leave(m, state, seat.group.selected, seat.group.owners())
-		default:
-			s.dropPath(seat)
+// abandonPath is for a socket that nobody has any more.
+func abandonPath(seat *memberSocket, state socketState) {
+	if seat.FD < 0 {
+		dropPath(seat)
+		return
+	}
+	seat.group.abandon(seat, state)
+}
+
+// dropHidden is for the sockets of an instance that do not listen yet.
+func (s *Steering) dropHidden(m InstanceKey) {
+	for _, g := range s.paths {
+		for _, seat := range slices.Clone(g.Hidden) {
+			if seat.heldBy(m) {
+				dropPath(seat)
+			}
 		}
 	}
 }
 
-// abandonPath is for a socket that nobody has any more.
-func (s *Steering) abandonPath(seat *pathSeat, state seatState) {
-	if seat.fd < 0 {
-		s.dropPath(seat)
-		return
-	}
-	for _, m := range seat.members() {
-		seat.release(m, state, seat.group.selected, seat.group.owners())
-	}
-}
-
 // dropPath is for a socket that does not listen. The path itself is the app's as long as nothing listens there.
-func (s *Steering) dropPath(seat *pathSeat) {
-	delete(s.hidden, seat.inode)
-	if seat.file != seat.group.at {
+func dropPath(seat *memberSocket) {
+	seat.group.unhide(seat.Inode)
+	if seat.File != seat.group.At {
 		_ = seat.end() // what stays is removed by whoever wants the name
 	}
 }
@@ -310,8 +268,8 @@ func (s *Steering) boundNames(generation int) map[string]bool {
 	defer s.mutex.Unlock()
 	names := make(map[string]bool)
 	for _, seat := range s.pathSeats() {
-		if len(of(generation, seat.members())) > 0 && seat.bound != "" {
-			names[seat.bound] = true
+		if len(of(generation, seat.members())) > 0 && seat.Bound != "" {
+			names[seat.Bound] = true
 		}
 	}
 	return names
