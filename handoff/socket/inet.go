@@ -106,11 +106,7 @@ func bindHost(a Address, host netip.AddrPort) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
 	}
-	family := unix.AF_INET
-	if host.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	l, err := NewListener(a, family)
+	l, err := NewListener(a, inetaddr.Family(host.Addr()))
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package steering
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -17,22 +16,22 @@ import (
 // instance listens. It is -1 if the address is not to be steered. A unix.Errno in the error is the answer for the
 // instance's bind. Options that the instance has set on its own socket are not known, and not those of this one; but
 // who binds any IPv6 address beside an IPv4 one of his must have asked for IPv6 only, and Nagle's algorithm is off.
-func (s *Steering) Fresh(m InstanceKey, sockaddr []byte) (fd int, err error) {
-	if len(sockaddr) < 2 {
+func (s *Steering) Fresh(m InstanceKey, at netip.AddrPort) (fd int, err error) {
+	if at.Port() == 0 {
 		return -1, nil
 	}
-	fd, err = socket.New(int(binary.NativeEndian.Uint16(sockaddr)), unix.SOCK_STREAM)
+	fd, err = socket.New(inetaddr.Family(at.Addr()), unix.SOCK_STREAM)
 	if err != nil {
 		return -1, fmt.Errorf("cannot make a socket for the app: %w", err)
 	}
-	if err := s.guessV6Only(m, fd, sockaddr); err != nil {
+	if err := s.guessV6Only(m, fd, at); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
-	left, err := s.Take(m, fd, sockaddr)
+	left, err := s.Take(m, fd, at)
 	if err != nil || left >= 0 {
 		return left, errors.Join(err, unix.Close(fd))
 	}
-	decision, err := s.bindFresh(m, fd, sockaddr)
+	decision, err := s.bindFresh(m, fd, at)
 	if err != nil || decision == NotSteered {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
@@ -40,12 +39,12 @@ func (s *Steering) Fresh(m InstanceKey, sockaddr []byte) (fd int, err error) {
 }
 
 // guessV6Only goes by what the kernel would refuse otherwise.
-func (s *Steering) guessV6Only(m InstanceKey, fd int, sockaddr []byte) error {
-	wanted, ok, err := siteWanted(fd, sockaddr)
+func (s *Steering) guessV6Only(m InstanceKey, fd int, at netip.AddrPort) error {
+	wanted, ok, err := keyWanted(fd, at)
 	if err != nil || !ok || wanted.At.Addr() != netip.IPv6Unspecified() {
 		return err
 	}
-	rivals := s.rivalsOf(&binding{InstanceKey: m, Site: wanted})
+	rivals := s.rivalsOf(&binding{InstanceKey: m, Key: wanted})
 	if !slices.ContainsFunc(rivals, func(r rival) bool { return s.live(m, r.inode) }) {
 		return nil
 	}
@@ -53,11 +52,11 @@ func (s *Steering) guessV6Only(m InstanceKey, fd int, sockaddr []byte) error {
 }
 
 // bindFresh allows a port in TIME_WAIT, as nearly all servers do.
-func (s *Steering) bindFresh(m InstanceKey, fd int, sockaddr []byte) (Decision, error) {
+func (s *Steering) bindFresh(m InstanceKey, fd int, at netip.AddrPort) (Decision, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return NotSteered, err
 	}
-	decision, err := s.Bind(m, fd, sockaddr)
+	decision, err := s.Bind(m, fd, at)
 	if decision == Conflict {
 		return decision, fmt.Errorf("%w: %w", unix.EADDRINUSE, err)
 	}
@@ -67,11 +66,7 @@ func (s *Steering) bindFresh(m InstanceKey, fd int, sockaddr []byte) (Decision, 
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return NotSteered, err
 	}
-	at, _, err := siteWanted(fd, sockaddr)
-	if err != nil {
-		return NotSteered, err
-	}
-	address, err := inetaddr.Sockaddr(at.At)
+	address, err := inetaddr.Sockaddr(at)
 	if err != nil {
 		return NotSteered, err
 	}

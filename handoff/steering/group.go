@@ -11,28 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// group is a reuseport group of the kernel's: the sockets that listen at one site, at least one, and the program that
+// group is a reuseport group of the kernel's: the sockets that listen at one address, at least one, and the program that
 // chooses among them by their numbers. The kernel numbers them as they begin to listen, and when one leaves, the last moves into the
 // hole (net/core/sock_reuseport.c). A successor of this process gets the exported fields.
 type group struct {
-	Site       groupKey
+	Key        groupKey    `json:"Site"`
 	memberList             // in the kernel's order
 	stale      groupSet    // where it is itself while the kernel has another program than it should
 	Begun      []handshake // of those that had not been established when the generation was replaced, as far as they go on
 	Counted    bool        // Begun was read
 }
 
-// newGroup is that of the first socket to listen at a site.
+// newGroup is that of the first socket to listen at an address.
 func newGroup(at groupKey, first *memberSocket, stale groupSet) *group {
-	g := &group{Site: at, memberList: memberList{Members: []*memberSocket{first}, Selected: first.Generation}, stale: stale}
+	g := &group{Key: at, memberList: memberList{Members: []*memberSocket{first}, Selected: first.Generation}, stale: stale}
 	g.touch()
 	return g
 }
 
-func (g *group) String() string { return g.Site.At.String() }
+func (g *group) String() string { return g.Key.At.String() }
 
 func (g *group) socket(m InstanceKey, inode uint64) SteeredSocket {
-	return SteeredSocket{InstanceKey: m, Bound: g.Site.At, Inode: inode}
+	return SteeredSocket{InstanceKey: m, Bound: g.Key.At, Inode: inode}
 }
 
 // touch has the group get another program.
@@ -73,7 +73,7 @@ func (g *group) apply(probes map[uint16]InstanceKey) error {
 	wanted := slices.Concat(append(slices.Collect(maps.Values(targets)), chosen)...)
 	for _, number := range wanted {
 		if err := admit(g.Members[number].FD); err != nil {
-			return fmt.Errorf("cannot steer %s: %w", g.Site.At, err)
+			return fmt.Errorf("cannot steer %s: %w", g.Key.At, err)
 		}
 	}
 	if err := g.attach(chosen, targets); err != nil {
@@ -108,7 +108,7 @@ func (g *group) attach(chosen []int, targets map[uint16][]int) error {
 	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
 	err := unix.SetsockoptSockFprog(g.Members[chosen[0]].FD, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
 	if err != nil {
-		return fmt.Errorf("cannot steer %s: %w%s", g.Site.At, err, attachHint(err, len(chosen)))
+		return fmt.Errorf("cannot steer %s: %w%s", g.Key.At, err, attachHint(err, len(chosen)))
 	}
 	return nil
 }

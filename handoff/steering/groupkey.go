@@ -20,8 +20,8 @@ type groupKey struct {
 	Device int
 }
 
-func (p groupKey) compare(other groupKey) int {
-	return cmp.Or(p.At.Compare(other.At), cmp.Compare(p.Device, other.Device), compareBool(p.V6Only, other.V6Only))
+func (k groupKey) compare(other groupKey) int {
+	return cmp.Or(k.At.Compare(other.At), cmp.Compare(k.Device, other.Device), compareBool(k.V6Only, other.V6Only))
 }
 
 func compareBool(a, b bool) int {
@@ -34,60 +34,59 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
-func (p groupKey) String() string {
+func (k groupKey) String() string {
 	var more string
-	if p.V6Only {
+	if k.V6Only {
 		more = " (IPv6 only)"
-	} else if p.At.Addr() == netip.IPv6Unspecified() {
+	} else if k.At.Addr() == netip.IPv6Unspecified() {
 		more = " (IPv4 too)"
 	}
-	if p.Device != 0 {
-		more += fmt.Sprintf(" of network device %d", p.Device)
+	if k.Device != 0 {
+		more += fmt.Sprintf(" of network device %d", k.Device)
 	}
-	return p.At.String() + more
+	return k.At.String() + more
 }
 
 // collides tells whether the kernel would refuse one of the two if neither had SO_REUSEPORT.
-func (p groupKey) collides(other groupKey) bool {
+func (k groupKey) collides(other groupKey) bool {
 	s := sockdiag.InetSocket{Local: other.At.Addr().WithZone("").Unmap(), V6Only: other.V6Only}
-	apart := p.Device != 0 && other.Device != 0 && p.Device != other.Device
-	return !apart && p.At.Port() == other.At.Port() && sockdiag.Collide(p.At.Addr(), p.V6Only, s)
+	apart := k.Device != 0 && other.Device != 0 && k.Device != other.Device
+	return !apart && k.At.Port() == other.At.Port() && sockdiag.Collide(k.At.Addr(), k.V6Only, s)
 }
 
-// takesFrom tells whether connections come here that came to the other site while nobody listened here.
-func (p groupKey) takesFrom(other groupKey) bool {
-	return p != other && p.collides(other) && p.rank() >= other.rank()
+// takesFrom tells whether connections come here that came to the other address while nobody listened here.
+func (k groupKey) takesFrom(other groupKey) bool {
+	return k != other && k.collides(other) && k.rank() >= other.rank()
 }
 
 // rank is the kernel's order: sockets of one address come before those of any (__inet_lookup_listener), and then scores
 // count (compute_score in net/ipv4/inet_hashtables.c). What is even may go either way.
-func (p groupKey) rank() (rank int) {
-	if !p.At.Addr().IsUnspecified() {
+func (k groupKey) rank() (rank int) {
+	if !k.At.Addr().IsUnspecified() {
 		rank += 4
 	}
-	if p.Device != 0 {
+	if k.Device != 0 {
 		rank++
 	}
-	if p.At.Addr().Is4() {
+	if k.At.Addr().Is4() {
 		rank++
 	}
 	return rank
 }
 
-// siteOf reads where a bound socket is.
-func siteOf(fd int) (groupKey, error) {
+// keyOf reads where a bound socket is.
+func keyOf(fd int) (groupKey, error) {
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		return groupKey{}, err
 	}
-	return siteAt(fd, inetaddr.Of(name))
+	return keyAt(fd, inetaddr.Of(name))
 }
 
-// siteWanted reads where a bind of the socket will put it; false for what cannot be steered, and for a socket that is bound
+// keyWanted is where a bind of the socket to the address will put it; false for what cannot be steered, and for a socket that is bound
 // already: the kernel will refuse it (__inet_bind in net/ipv4/af_inet.c), and what it has prepared for stays.
-func siteWanted(fd int, sockaddr []byte) (groupKey, bool, error) {
-	at, ok := readSockaddr(sockaddr)
-	if !ok || at.Port() == 0 {
+func keyWanted(fd int, at netip.AddrPort) (groupKey, bool, error) {
+	if at.Port() == 0 {
 		return groupKey{}, false, nil
 	}
 	tcp, err := isTCP(fd)
@@ -97,8 +96,8 @@ func siteWanted(fd int, sockaddr []byte) (groupKey, bool, error) {
 	if bound, err := isBound(fd); err != nil || bound {
 		return groupKey{}, false, err
 	}
-	p, err := siteAt(fd, at)
-	return p, err == nil, err
+	k, err := keyAt(fd, at)
+	return k, err == nil, err
 }
 
 func isBound(fd int) (bool, error) {
@@ -112,42 +111,35 @@ func isBound(fd int) (bool, error) {
 	return inetaddr.Of(name).Port() != 0, nil
 }
 
-// NamesPort reports whether a sockaddr has a port of the internet's. What is bound to any other cannot be steered.
-func NamesPort(sockaddr []byte) bool {
-	at, ok := readSockaddr(sockaddr)
-	return ok && at.Port() != 0
-}
-
-func siteAt(fd int, at netip.AddrPort) (p groupKey, err error) {
-	p.At = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port())
-	if p.Device, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil && err != unix.ENOPROTOOPT {
+func keyAt(fd int, at netip.AddrPort) (k groupKey, err error) {
+	k.At = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port())
+	if k.Device, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil && err != unix.ENOPROTOOPT {
 		return groupKey{}, err // the option is of Linux 5.0
 	}
 	if at.Addr().Is4() {
-		return p, nil
+		return k, nil
 	}
 	only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	// A bind to one address sets it (__inet6_bind in net/ipv6/af_inet6.c).
-	p.V6Only = only != 0 || !at.Addr().IsUnspecified() && !at.Addr().Is4In6()
-	return p, err
+	k.V6Only = only != 0 || !at.Addr().IsUnspecified() && !at.Addr().Is4In6()
+	return k, err
 }
 
-// readSockaddr reads struct sockaddr_in or sockaddr_in6, whose ports are in network order.
-func readSockaddr(b []byte) (netip.AddrPort, bool) {
+// ParseSockaddr reads struct sockaddr_in or sockaddr_in6, whose ports are in network order. It gives no zone, and the zero
+// value for what names no port: a socket that is bound to that is not steered.
+func ParseSockaddr(b []byte) netip.AddrPort {
 	if len(b) < unix.SizeofSockaddrInet4 {
-		return netip.AddrPort{}, false
+		return netip.AddrPort{}
 	}
-	port := binary.BigEndian.Uint16(b[2:])
-	switch binary.NativeEndian.Uint16(b) {
-	case unix.AF_INET:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), port), true
-	case unix.AF_INET6:
-		if len(b) < unix.SizeofSockaddrInet6-4 { // the kernel takes one without its last field (SIN6_LEN_RFC2133)
-			return netip.AddrPort{}, false
-		}
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), port), true
+	port, family := binary.BigEndian.Uint16(b[2:]), binary.NativeEndian.Uint16(b)
+	switch {
+	case port == 0:
+	case family == unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), port)
+	case family == unix.AF_INET6 && len(b) >= unix.SizeofSockaddrInet6-4: // the kernel takes one without its last field (SIN6_LEN_RFC2133)
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), port)
 	}
-	return netip.AddrPort{}, false
+	return netip.AddrPort{}
 }
 
 // errMPTCP is for what Go listens with since 1.24, unless it is told that there is no such protocol.

@@ -22,15 +22,15 @@ type handshake struct {
 	Remote netip.AddrPort
 }
 
-// handshakes are those that go on at the groups' sites, for whichever generation, by site.
+// handshakes are those that go on at the groups' addresses, for whichever generation, by address.
 func handshakes(groups []*group) (map[sockdiag.Place]map[handshake]bool, error) {
 	found := make(map[sockdiag.Place]map[handshake]bool)
-	var sites []netip.AddrPort
+	var addresses []netip.AddrPort
 	for _, g := range groups {
-		sites, found[sockdiag.PlaceOf(g.Site.At)] = append(sites, g.Site.At), make(map[handshake]bool)
+		addresses, found[sockdiag.PlaceOf(g.Key.At)] = append(addresses, g.Key.At), make(map[handshake]bool)
 	}
 	query := sockdiag.Query{Protocol: unix.IPPROTO_TCP, States: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
-	err := query.EachAt(sites, func(at sockdiag.Place, s sockdiag.InetSocket, _ []byte) {
+	err := query.EachAt(addresses, func(at sockdiag.Place, s sockdiag.InetSocket, _ []byte) {
 		if s.Inode == 0 {
 			found[at][handshake{s.Local, s.Remote}] = true
 		}
@@ -48,7 +48,7 @@ func pending(groups []*group) (map[*group]int, error) {
 	}
 	counts := make(map[*group]int, len(recent))
 	for _, g := range recent {
-		counts[g] = g.pending(going[sockdiag.PlaceOf(g.Site.At)])
+		counts[g] = g.pending(going[sockdiag.PlaceOf(g.Key.At)])
 	}
 	return counts, nil
 }

@@ -10,7 +10,7 @@ import (
 type index struct {
 	groups  map[groupKey]*group
 	atPort  map[uint16]groupSet
-	ofSeat  map[uint64]*group // by inode
+	byInode map[uint64]*group // by inode
 	bound   map[uint64]*binding
 	boundAt map[uint16]map[uint64]*binding
 	stale   groupSet // the kernel has another program than it should
@@ -21,7 +21,7 @@ type groupSet map[*group]bool
 
 func newIndex() index {
 	return index{
-		groups: make(map[groupKey]*group), atPort: make(map[uint16]groupSet), ofSeat: make(map[uint64]*group),
+		groups: make(map[groupKey]*group), atPort: make(map[uint16]groupSet), byInode: make(map[uint64]*group),
 		bound: make(map[uint64]*binding), boundAt: make(map[uint16]map[uint64]*binding),
 		stale: make(groupSet), unswept: make(groupSet),
 	}
@@ -29,21 +29,21 @@ func newIndex() index {
 
 // enlist takes in a group, or another socket of it.
 func (x *index) enlist(g *group, s *memberSocket) {
-	port := g.Site.At.Port()
+	port := g.Key.At.Port()
 	if x.atPort[port] == nil {
 		x.atPort[port] = make(groupSet)
 	}
-	x.groups[g.Site], x.atPort[port][g], x.ofSeat[s.Inode] = g, true, g
+	x.groups[g.Key], x.atPort[port][g], x.byInode[s.Inode] = g, true, g
 }
 
 // strike takes out a socket that was the group's last, or one of several.
 func (x *index) strike(g *group, s *memberSocket, last bool) {
-	delete(x.ofSeat, s.Inode)
+	delete(x.byInode, s.Inode)
 	if !last {
 		return
 	}
-	port := g.Site.At.Port()
-	delete(x.groups, g.Site)
+	port := g.Key.At.Port()
+	delete(x.groups, g.Key)
 	delete(x.stale, g)
 	delete(x.unswept, g)
 	if delete(x.atPort[port], g); len(x.atPort[port]) == 0 {
@@ -52,7 +52,7 @@ func (x *index) strike(g *group, s *memberSocket, last bool) {
 }
 
 func (x *index) find(inode uint64) (*group, *memberSocket) {
-	g := x.ofSeat[inode]
+	g := x.byInode[inode]
 	if g == nil {
 		return nil, nil
 	}
@@ -60,7 +60,7 @@ func (x *index) find(inode uint64) (*group, *memberSocket) {
 }
 
 func (x *index) bind(b *binding) {
-	port := b.Site.At.Port()
+	port := b.Key.At.Port()
 	x.unbind(b.Inode)
 	if x.boundAt[port] == nil {
 		x.boundAt[port] = make(map[uint64]*binding)
@@ -73,7 +73,7 @@ func (x *index) unbind(inode uint64) {
 	if b == nil {
 		return
 	}
-	port := b.Site.At.Port()
+	port := b.Key.At.Port()
 	delete(x.bound, inode)
 	if delete(x.boundAt[port], inode); len(x.boundAt[port]) == 0 {
 		delete(x.boundAt, port)
@@ -86,5 +86,5 @@ func (x *index) sorted() []*group { return sortedGroups(maps.Values(x.groups)) }
 func (g groupSet) sorted() []*group { return sortedGroups(maps.Keys(g)) }
 
 func sortedGroups(groups func(func(*group) bool)) []*group {
-	return slices.SortedFunc(groups, func(a, b *group) int { return a.Site.compare(b.Site) })
+	return slices.SortedFunc(groups, func(a, b *group) int { return a.Key.compare(b.Key) })
 }

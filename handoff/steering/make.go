@@ -37,11 +37,7 @@ func (s *Steering) Make(m InstanceKey, a socket.Address) (fd int, err error) {
 }
 
 func (s *Steering) makeAt(m InstanceKey, a socket.Address, host netip.AddrPort) (int, error) {
-	family := unix.AF_INET
-	if host.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	l, err := socket.NewListener(a, family)
+	l, err := socket.NewListener(a, inetaddr.Family(host.Addr()))
 	if err != nil {
 		return -1, err
 	}
@@ -64,18 +60,18 @@ func (s *Steering) bindMade(m InstanceKey, l *socket.Listener, host netip.AddrPo
 	if err := unix.Bind(l.FD(), sockaddr); err != nil {
 		return socket.ExplainInet(l.Address(), host, err)
 	}
-	if b.Site, err = siteOf(l.FD()); err != nil {
+	if b.Key, err = keyOf(l.FD()); err != nil {
 		return fmt.Errorf("cannot read the address of %s: %w", l.Address().Addr, err)
 	}
 	if err := socket.Listen(l.FD(), l.Address().Backlog); err != nil {
-		return socket.ExplainInet(l.Address(), b.Site.At, err)
+		return socket.ExplainInet(l.Address(), b.Key.At, err)
 	}
 	duplicate, err := unix.FcntlInt(uintptr(l.FD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot keep a socket for %s: %w", l.Address().Addr, err)
 	}
-	s.made[l.Address().Name] = b.Site.At
-	return s.join(b.Site, &memberSocket{ownership: makeFor(m), FD: duplicate, Inode: b.Inode, UID: b.UID})
+	s.made[l.Address().Name] = b.Key.At
+	return s.join(b.Key, &memberSocket{ownership: makeFor(m), FD: duplicate, Inode: b.Inode, UID: b.UID})
 }
 
 func (s *Steering) shareMade(m InstanceKey, l *socket.Listener, host netip.AddrPort) (*binding, error) {
@@ -87,7 +83,7 @@ func (s *Steering) shareMade(m InstanceKey, l *socket.Listener, host netip.AddrP
 		return nil, err
 	}
 	b := &binding{InstanceKey: m, Inode: l.Inode(), UID: uid}
-	if b.Site, err = siteAt(l.FD(), host); err != nil {
+	if b.Key, err = keyAt(l.FD(), host); err != nil {
 		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
 	}
 	decision, err := s.share(b, l.FD())
@@ -103,25 +99,25 @@ func (s *Steering) shareMade(m InstanceKey, l *socket.Listener, host netip.AddrP
 // then not lost. It is -1 if there is none. The caller owns what it gets; the instance's listen makes it a live member
 // again. Where the instance leaves it while another generation is selected that had it before, it is vacant there again.
 // Where nothing of the selected generation lives, all who start get the same until one of them is Ready.
-func (s *Steering) Take(m InstanceKey, fd int, sockaddr []byte) (int, error) {
-	wanted, ok, err := siteWanted(fd, sockaddr)
+func (s *Steering) Take(m InstanceKey, fd int, at netip.AddrPort) (int, error) {
+	wanted, ok, err := keyWanted(fd, at)
 	if err != nil || !ok {
 		return -1, nil // Bind tells why
 	}
-	at := func() place { return s.groupAt(wanted) }
-	s.vacateClosed(m, at)
+	there := func() place { return s.groupAt(wanted) }
+	s.vacateClosed(m, there)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	seat, left, err := handOver(m, at(), func(seat *memberSocket) (int, error) { return seat.duplicateLike(fd) })
-	if seat != nil {
-		s.bind(&binding{InstanceKey: m, Site: wanted, Inode: seat.Inode, UID: seat.UID, Asked: seat.Asked, Reuse: reuses(seat.FD)})
+	member, left, err := handOver(m, there(), func(member *memberSocket) (int, error) { return member.duplicateLike(fd) })
+	if member != nil {
+		s.bind(&binding{InstanceKey: m, Key: wanted, Inode: member.Inode, UID: member.UID, Asked: member.Asked, Reuse: reuses(member.FD)})
 	}
 	return left, err
 }
 
 // Left tells at little cost whether Take may have a socket for the instance.
-func (s *Steering) Left(m InstanceKey, fd int, sockaddr []byte) bool {
-	wanted, ok, err := siteWanted(fd, sockaddr)
+func (s *Steering) Left(m InstanceKey, fd int, at netip.AddrPort) bool {
+	wanted, ok, err := keyWanted(fd, at)
 	if err != nil || !ok {
 		return false
 	}
@@ -168,16 +164,16 @@ func handOver(m InstanceKey, p place, duplicate func(*memberSocket) (int, error)
 	if p == nil {
 		return nil, -1, nil
 	}
-	seat := p.list().vacancy(m)
-	if seat == nil {
+	member := p.list().vacancy(m)
+	if member == nil {
 		return nil, -1, nil
 	}
-	fd, err := duplicate(seat)
+	fd, err := duplicate(member)
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot hand a socket over: %w", err)
 	}
-	seat.promise(m, p.list().Selected)
-	return seat, fd, nil
+	member.promise(m, p.list().Selected)
+	return member, fd, nil
 }
 
 func (s *memberSocket) duplicate() (int, error) {
@@ -216,17 +212,17 @@ func (s *Steering) Own(m InstanceKey, l *socket.Listener) (*socket.Listener, err
 }
 
 func (s *Steering) vacant(m InstanceKey, l *socket.Listener) (int, error) {
-	at, err := siteOf(l.FD())
+	at, err := keyOf(l.FD())
 	if err != nil {
 		return -1, err
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	seat, fd, err := handOver(m, s.groupAt(at), (*memberSocket).duplicate)
-	if err != nil || seat == nil {
+	member, fd, err := handOver(m, s.groupAt(at), (*memberSocket).duplicate)
+	if err != nil || member == nil {
 		return -1, err
 	}
-	if err := s.listenAgain(s.groups[at], seat, m, l.Address().QueueLength()); err != nil {
+	if err := s.listenAgain(s.groups[at], member, m, l.Address().QueueLength()); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil

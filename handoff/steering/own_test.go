@@ -101,7 +101,7 @@ func TestFreshTakesThePlaceOfAnAppsSocket(t *testing.T) {
 		s, at := newSteering(t), reservePort(t, host)
 		fresh := map[InstanceKey]*appSocket{}
 		for _, m := range []InstanceKey{first, second} {
-			fd, err := s.Fresh(m, rawSockaddr(at))
+			fd, err := s.Fresh(m, at)
 			apptest.Must(t, err)
 			a := &appSocket{t: t, fd: fd}
 			t.Cleanup(func() { unix.Close(a.fd) })
@@ -120,7 +120,7 @@ func TestFreshGivesWhatWaits(t *testing.T) {
 	before := serve(t, s, first, at)
 	before.close()
 	apptest.Must(t, s.Vacate(first))
-	fd, err := s.Fresh(first, rawSockaddr(at))
+	fd, err := s.Fresh(first, at)
 	apptest.Must(t, err)
 	defer unix.Close(fd)
 	if inode, _, err := identity(fd); inode != before.inode || err != nil {
@@ -132,7 +132,7 @@ func TestFreshIsOfIPv6OnlyBesideIPv4(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	serve(t, s, first, at)
 	for m, want := range map[InstanceKey]bool{first: true, {Generation: 1, Instance: 1}: false} {
-		fd, err := s.Fresh(m, rawSockaddr(netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())))
+		fd, err := s.Fresh(m, netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()))
 		apptest.Must(t, err)
 		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 		if apptest.Must(t, err); only != 0 != want {
@@ -149,15 +149,15 @@ func TestFreshLeavesTheRestToTheKernel(t *testing.T) {
 		"port 0":      rawSockaddr(netip.AddrPortFrom(at.Addr(), 0)),
 		"a unix path": {unix.AF_UNIX, 0, '/', 'a'},
 	} {
-		if fd, err := s.Fresh(first, sockaddr); fd >= 0 || err != nil {
+		if fd, err := s.Fresh(first, ParseSockaddr(sockaddr)); fd >= 0 || err != nil {
 			t.Errorf("%s: %d, %v", name, fd, err)
 		}
 	}
 	serve(t, s, first, at)
-	if fd, err := s.Fresh(first, rawSockaddr(at)); fd >= 0 || !errors.Is(err, unix.EADDRINUSE) {
+	if fd, err := s.Fresh(first, at); fd >= 0 || !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("a second socket of one instance: %d, %v", fd, err)
 	}
-	if fd, err := s.Fresh(first, rawSockaddr(netip.MustParseAddrPort("192.0.2.1:9"))); fd >= 0 || !errors.Is(err, unix.EADDRNOTAVAIL) {
+	if fd, err := s.Fresh(first, netip.MustParseAddrPort("192.0.2.1:9")); fd >= 0 || !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("an address of another machine: %d, %v", fd, err)
 	}
 }

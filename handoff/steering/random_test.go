@@ -85,7 +85,7 @@ func (w *world) bind(a *anApp, at netip.AddrPort) {
 	}
 	w.did("%v binds %v", a.InstanceKey, at.Port())
 	socket := reusing(w.T)
-	left, err := w.s.Take(a.InstanceKey, socket.fd, rawSockaddr(at))
+	left, err := w.s.Take(a.InstanceKey, socket.fd, at)
 	apptest.Must(w.T, err)
 	if left >= 0 {
 		socket.replaceBy(left)

@@ -38,7 +38,7 @@ func (a *appSocket) capture(s *Steering, m InstanceKey, at netip.AddrPort) {
 // captureBind takes what has been left.
 func (a *appSocket) captureBind(s *Steering, m InstanceKey, at netip.AddrPort) {
 	a.t.Helper()
-	left, err := s.Take(m, a.fd, rawSockaddr(at))
+	left, err := s.Take(m, a.fd, at)
 	apptest.Must(a.t, err)
 	if left >= 0 {
 		a.replaceBy(left)
@@ -85,13 +85,13 @@ func TestAnotherBindOfASocketChangesNothing(t *testing.T) {
 		t.Fatalf("bind: %v, %v", decision, err)
 	}
 	for _, again := range []netip.AddrPort{at, apptest.FreePort(t, "127.0.0.1"), left} {
-		if s.Left(m, a.fd, rawSockaddr(again)) {
+		if s.Left(m, a.fd, again) {
 			t.Errorf("%s is left to it", again)
 		}
-		if fd, err := s.Take(m, a.fd, rawSockaddr(again)); fd >= 0 || err != nil {
+		if fd, err := s.Take(m, a.fd, again); fd >= 0 || err != nil {
 			t.Errorf("it takes %s: %d, %v", again, fd, err)
 		}
-		if decision, err := s.Bind(m, a.fd, rawSockaddr(again)); decision != NotSteered || err != nil {
+		if decision, err := s.Bind(m, a.fd, again); decision != NotSteered || err != nil {
 			t.Errorf("another bind to %s: %v, %v", again, decision, err)
 		}
 	}

@@ -45,7 +45,7 @@ func TestSteeredConnectionsHaveTheOptionsOfTheirListener(t *testing.T) {
 // A socket in the place of an app's own cannot know its options.
 func TestFreshSocketsDoNotDelay(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	fd, err := s.Fresh(first, rawSockaddr(at))
+	fd, err := s.Fresh(first, at)
 	apptest.Must(t, err)
 	defer unix.Close(fd)
 	if apptest.OptionOf(t, fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) == 0 {

@@ -82,7 +82,7 @@ type Steering struct {
 // binding is a socket that was bound, and may listen, for the first time or once more. A successor of this process gets it.
 type binding struct {
 	InstanceKey
-	Site  groupKey
+	Key   groupKey `json:"Site"`
 	Inode uint64
 	UID   int
 	Asked bool // by the app itself for SO_REUSEPORT
@@ -118,10 +118,10 @@ func (s *Steering) open() (err error) {
 }
 
 // Bind prepares an app's socket for its group, before the app's bind goes on: fd is a duplicate of it, which stays the
-// caller's, sockaddr what bind was given. Whatever the answer and the error, bind is to go on: the error says
+// caller's, at where it is bound, see ParseSockaddr. Whatever the answer and the error, bind is to go on: the error says
 // why a socket that should be steered cannot be, and for a Conflict with what.
-func (s *Steering) Bind(m InstanceKey, fd int, sockaddr []byte) (Decision, error) {
-	wanted, ok, err := siteWanted(fd, sockaddr)
+func (s *Steering) Bind(m InstanceKey, fd int, at netip.AddrPort) (Decision, error) {
+	wanted, ok, err := keyWanted(fd, at)
 	if err != nil {
 		return NotSteered, fmt.Errorf("cannot steer a socket of generation %d: %w", m.Generation, err)
 	}
@@ -144,7 +144,7 @@ func (s *Steering) Bind(m InstanceKey, fd int, sockaddr []byte) (Decision, error
 func (s *Steering) prepare(m InstanceKey, fd int, wanted groupKey) (*binding, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	b := &binding{InstanceKey: m, Site: wanted}
+	b := &binding{InstanceKey: m, Key: wanted}
 	asked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
 	if err != nil {
 		return nil, err
@@ -172,17 +172,17 @@ func (s *Steering) taken(b *binding) bool {
 			return true
 		}
 	}
-	s.replace(closed, b.Site)
+	s.replace(closed, b.Key)
 	return false
 }
 
-// replace is for sockets that their app has closed, and another one at the site is to follow.
+// replace is for sockets that their app has closed, and another one at the address is to follow.
 func (s *Steering) replace(closed []uint64, at groupKey) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, inode := range closed {
 		state := retired
-		if g, _ := s.find(inode); g != nil && g.Site == at {
+		if g, _ := s.find(inode); g != nil && g.Key == at {
 			state = vacant
 		}
 		s.abandon([]uint64{inode}, state)
@@ -193,12 +193,12 @@ func (s *Steering) replace(closed []uint64, at groupKey) {
 func (s *Steering) abandon(inodes []uint64, state socketState) {
 	for _, inode := range inodes {
 		s.unbind(inode)
-		if g, seat := s.find(inode); seat != nil {
-			g.abandon(seat, state)
+		if g, member := s.find(inode); member != nil {
+			g.abandon(member, state)
 			g.touch()
 		}
-		if seat := s.findPath(inode); seat != nil {
-			abandonPath(seat, state)
+		if member := s.findPath(inode); member != nil {
+			abandonPath(member, state)
 		}
 	}
 }
@@ -218,17 +218,17 @@ func (s *Steering) rivalsOf(b *binding) []rival {
 func (s *Steering) rivals(b *binding) []rival {
 	var found []rival
 	add := func(m InstanceKey, p groupKey, asked bool, r rival) {
-		if m == b.InstanceKey && r.inode != b.Inode && p.collides(b.Site) && !(asked && b.Asked) {
+		if m == b.InstanceKey && r.inode != b.Inode && p.collides(b.Key) && !(asked && b.Asked) {
 			found = append(found, r)
 		}
 	}
-	for inode, other := range s.boundAt[b.Site.At.Port()] {
-		add(other.InstanceKey, other.Site, other.Asked, rival{inode, other.Shut && other.Reuse && b.Reuse || s.shared(inode)})
+	for inode, other := range s.boundAt[b.Key.At.Port()] {
+		add(other.InstanceKey, other.Key, other.Asked, rival{inode, other.Shut && other.Reuse && b.Reuse || s.shared(inode)})
 	}
-	for g := range s.atPort[b.Site.At.Port()] {
-		for _, seat := range g.Members {
-			for _, m := range seat.listeners() {
-				add(m, g.Site, seat.Asked, rival{seat.Inode, len(seat.also) > 0})
+	for g := range s.atPort[b.Key.At.Port()] {
+		for _, member := range g.Members {
+			for _, m := range member.listeners() {
+				add(m, g.Key, member.Asked, rival{member.Inode, len(member.also) > 0})
 			}
 		}
 	}
@@ -236,14 +236,14 @@ func (s *Steering) rivals(b *binding) []rival {
 }
 
 func (s *Steering) shared(inode uint64) bool {
-	_, seat := s.find(inode)
-	return seat != nil && len(seat.also) > 0
+	_, member := s.find(inode)
+	return member != nil && len(member.also) > 0
 }
 
 // share sets what lets the socket share its address with the others of its group.
 func (s *Steering) share(b *binding, fd int) (Decision, error) {
-	if strangers := s.strangers(b.Site); len(strangers) > 0 {
-		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.Site.At.String()}, strangers, nil)
+	if strangers := s.strangers(b.Key); len(strangers) > 0 {
+		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.Key.At.String()}, strangers, nil)
 		if b.Asked {
 			return NotSteered, fmt.Errorf("%w; both asked to share the address (SO_REUSEPORT)", err)
 		}
@@ -251,30 +251,30 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 	}
 	if g := s.robbed(b); g != nil {
 		return Conflict, fmt.Errorf("cannot steer %s: it would take the clients of generation %d on %s at once; "+
-			"an upgrade cannot give up an address: let the app listen there, or stop and start grace", b.Site, g.Selected, g.Site)
+			"an upgrade cannot give up an address: let the app listen there, or stop and start grace", b.Key, g.Selected, g.Key)
 	}
 	if owner := s.owner(b); owner != b.UID {
 		if err := unix.Fchown(fd, owner, -1); err != nil {
 			return NotSteered, fmt.Errorf("cannot steer %s: %w: its sockets belong to uid %d, and this one to uid %d; "+
-				"run the app as the same user as before, or grace as root", b.Site.At, err, owner, b.UID)
+				"run the app as the same user as before, or grace as root", b.Key.At, err, owner, b.UID)
 		}
 		b.UID = owner
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return NotSteered, fmt.Errorf("cannot steer %s: %w", b.Site.At, err)
+		return NotSteered, fmt.Errorf("cannot steer %s: %w", b.Key.At, err)
 	}
 	s.bind(b)
 	return Steered, nil
 }
 
 // robbed finds whose clients the kernel would lead to the new socket as soon as it listens, without being asked: those of a
-// less specific address. Where sockets listen at the same site already, the program is asked.
+// less specific address. Where sockets listen at the same address already, the program is asked.
 func (s *Steering) robbed(b *binding) *group {
-	if g := s.groups[b.Site]; g != nil && g.has(g.Selected) {
+	if g := s.groups[b.Key]; g != nil && g.has(g.Selected) {
 		return nil
 	}
-	for _, g := range s.atPort[b.Site.At.Port()].sorted() {
-		if g.Selected != b.Generation && b.Site.takesFrom(g.Site) && g.has(g.Selected) {
+	for _, g := range s.atPort[b.Key.At.Port()].sorted() {
+		if g.Selected != b.Generation && b.Key.takesFrom(g.Key) && g.has(g.Selected) {
 			return g
 		}
 	}
@@ -284,20 +284,20 @@ func (s *Steering) robbed(b *binding) *group {
 // owner is the user of the sockets that the kernel will compare this one with: sockets share an address only if they
 // belong to one user.
 func (s *Steering) owner(b *binding) int {
-	for g := range s.atPort[b.Site.At.Port()] {
-		if g.Site.collides(b.Site) {
+	for g := range s.atPort[b.Key.At.Port()] {
+		if g.Key.collides(b.Key) {
 			return g.Members[0].UID
 		}
 	}
-	for _, other := range s.boundAt[b.Site.At.Port()] {
-		if other.Site.collides(b.Site) {
+	for _, other := range s.boundAt[b.Key.At.Port()] {
+		if other.Key.collides(b.Key) {
 			return other.UID
 		}
 	}
 	return b.UID
 }
 
-// strangers are the sockets of others that listen at the site, with their users. SO_REUSEPORT would let the app join him, if it is the same
+// strangers are the sockets of others that listen at the address, with their users. SO_REUSEPORT would let the app join him, if it is the same
 // user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
 func (s *Steering) strangers(p groupKey) map[uint64]int {
 	inodes, err := sockdiag.InetHolding("tcp", p.At, p.V6Only)
@@ -305,7 +305,7 @@ func (s *Steering) strangers(p groupKey) map[uint64]int {
 		return nil
 	}
 	for inode := range inodes {
-		if s.ofSeat[inode] != nil {
+		if s.byInode[inode] != nil {
 			delete(inodes, inode)
 		}
 	}
@@ -330,15 +330,15 @@ func (s *Steering) listen(m InstanceKey, fd, backlog int) error {
 	if err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
-	if seat := s.findPath(inode); seat != nil {
-		return s.listenPath(seat, m, fd, backlog)
+	if member := s.findPath(inode); member != nil {
+		return s.listenPath(member, m, fd, backlog)
 	}
 	if g, known := s.find(inode); known != nil {
 		return errors.Join(s.listenAgain(g, known, m, backlog), unix.Close(fd))
 	}
-	at, err := siteOf(fd)
+	at, err := keyOf(fd)
 	b := s.bound[inode]
-	if err != nil || b == nil || b.Site.At != at.At {
+	if err != nil || b == nil || b.Key.At != at.At {
 		return errors.Join(ErrNotSteered, unix.Close(fd))
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
@@ -353,13 +353,13 @@ func (s *Steering) listen(m InstanceKey, fd, backlog int) error {
 func (s *Steering) Awaits(inode uint64) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	_, seat := s.find(inode)
-	return s.bound[inode] != nil && seat == nil
+	_, member := s.find(inode)
+	return s.bound[inode] != nil && member == nil
 }
 
 func (s *Steering) listenAgain(g *group, known *memberSocket, m InstanceKey, backlog int) error {
 	if err := unix.Listen(known.FD, backlog); err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", g.Site.At, err)
+		return fmt.Errorf("cannot listen on %s: %w", g.Key.At, err)
 	}
 	known.hold(m)
 	g.touch()
@@ -392,11 +392,11 @@ func (s *Steering) join(at groupKey, new *memberSocket) error {
 
 // leave ends a socket that cannot be a member, unless it was shut down meanwhile and is none any more.
 func (s *Steering) leave(new *memberSocket) error {
-	g, seat := s.find(new.Inode)
-	if seat != new {
+	g, member := s.find(new.Inode)
+	if member != new {
 		return nil
 	}
-	return s.end(g, slices.Index(g.Members, seat))
+	return s.end(g, slices.Index(g.Members, member))
 }
 
 // watch asks for no EPOLLIN: connections wake the app's set and not this one. EPOLLHUP is always on, and EPOLLET
@@ -442,29 +442,29 @@ func (s *Steering) drain() {
 
 // heed takes a socket out of its group, unless it has gone already or listens again.
 func (s *Steering) heed(inode uint64) {
-	g, seat := s.find(inode)
-	if seat == nil || listens(seat.FD) {
+	g, member := s.find(inode)
+	if member == nil || listens(member.FD) {
 		return
 	}
 	if b := s.bound[inode]; b != nil {
 		b.Shut = true
 	}
-	s.left = append(s.left, SteeredSocket{InstanceKey: seat.InstanceKey, Bound: g.Site.At, Inode: seat.Inode})
+	s.left = append(s.left, SteeredSocket{InstanceKey: member.InstanceKey, Bound: g.Key.At, Inode: member.Inode})
 	// No error matters: the counter cannot overflow, and the socket is dead already.
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	_ = s.end(g, slices.Index(g.Members, seat))
+	_ = s.end(g, slices.Index(g.Members, member))
 }
 
 // end ends a socket for all who have it: if somebody still did, closing the descriptor alone would leave it in the
 // group, and the numbers would be wrong. For the same reason the watch has to be told. With its last socket the group
 // ends: there is none without members.
 func (s *Steering) end(g *group, number int) error {
-	seat, last := g.Members[number], len(g.Members) == 1
+	member, last := g.Members[number], len(g.Members) == 1
 	if !last {
 		g.remove(number)
 	}
-	s.strike(g, seat, last)
-	fd := seat.FD
+	s.strike(g, member, last)
+	fd := member.FD
 	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	_ = unix.Shutdown(fd, unix.SHUT_RD)
 	return unix.Close(fd)
@@ -473,7 +473,7 @@ func (s *Steering) end(g *group, number int) error {
 // sweep closes what has retired, as far as it is safe now.
 func (s *Steering) sweep() error {
 	for _, g := range s.unswept.sorted() {
-		for swept := true; swept && s.groups[g.Site] == g; {
+		for swept := true; swept && s.groups[g.Key] == g; {
 			var err error
 			if swept, err = s.sweepOne(g); err != nil {
 				return err
@@ -539,13 +539,13 @@ func (s *Steering) LetGo(generation int) error {
 	s.given[generation] = s.addresses(generation)
 	for _, g := range s.groups {
 		for i := len(g.Members) - 1; i >= 0; i-- {
-			seat := g.Members[i]
-			if seat.Generation != generation {
+			member := g.Members[i]
+			if member.Generation != generation {
 				continue
 			}
-			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, seat.FD, nil)
-			errs = append(errs, unix.Close(seat.FD))
-			s.strike(g, seat, len(g.Members) == 1)
+			_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, member.FD, nil)
+			errs = append(errs, unix.Close(member.FD))
+			s.strike(g, member, len(g.Members) == 1)
 			g.Members = slices.Delete(g.Members, i, i+1)
 		}
 	}
@@ -658,7 +658,7 @@ func (s *Steering) addresses(generation int) []netip.AddrPort {
 	found := slices.Clone(s.given[generation])
 	for _, g := range s.sorted() {
 		if g.concerns(generation) {
-			found = append(found, g.Site.At)
+			found = append(found, g.Key.At)
 		}
 	}
 	return slices.Compact(found)
@@ -687,9 +687,9 @@ func (s *Steering) Sockets(generation int) []SteeredSocket {
 	s.drain()
 	var found []SteeredSocket
 	for _, p := range s.places() {
-		for _, seat := range p.list().Members {
-			for _, m := range of(generation, seat.listeners()) {
-				found = append(found, p.socket(m, seat.Inode))
+		for _, member := range p.list().Members {
+			for _, m := range of(generation, member.listeners()) {
+				found = append(found, p.socket(m, member.Inode))
 			}
 		}
 	}
@@ -740,11 +740,11 @@ func (s *Steering) Awaited(generation int) (bool, error) {
 	s.drain()
 	q := s.queueLengths(generation)
 	for _, p := range s.places() {
-		for _, seat := range p.list().Members {
-			if !seat.vacatedBy(generation) {
+		for _, member := range p.list().Members {
+			if !member.vacatedBy(generation) {
 				continue
 			}
-			if n, err := p.waiting(seat, q); err != nil || n > 0 {
+			if n, err := p.waiting(member, q); err != nil || n > 0 {
 				return err == nil, err
 			}
 		}
@@ -809,8 +809,8 @@ func (s *Steering) Close() error {
 	errs := []error{s.alarm.Close(), socket.CloseFD(s.epoll), socket.CloseFD(s.wake)}
 	s.epoll, s.wake = -1, -1
 	for _, p := range s.places() {
-		for _, seat := range p.list().Members {
-			errs = append(errs, socket.CloseFD(seat.FD))
+		for _, member := range p.list().Members {
+			errs = append(errs, socket.CloseFD(member.FD))
 		}
 	}
 	s.index = newIndex()

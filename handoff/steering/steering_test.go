@@ -93,7 +93,7 @@ func rawSockaddr(at netip.AddrPort) []byte {
 // bind plays the capture of an app's bind.
 func (a *appSocket) bind(s *Steering, m InstanceKey, at netip.AddrPort) (Decision, error) {
 	a.t.Helper()
-	decision, err := s.Bind(m, a.fd, rawSockaddr(at))
+	decision, err := s.Bind(m, a.fd, at)
 	if (err != nil) != (decision == Conflict) {
 		a.t.Fatal(decision, err)
 	}
@@ -323,7 +323,7 @@ func TestSteeringLetsNobodyTakeClients(t *testing.T) {
 				if test.v6Only {
 					apptest.Must(t, unix.SetsockoptInt(a.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
 				}
-				return s.Bind(m, a.fd, rawSockaddr(host(test.second)))
+				return s.Bind(m, a.fd, host(test.second))
 			}
 			decision, err := bind(InstanceKey{2, 0})
 			if (decision == Conflict) != test.taken || (err != nil) != test.taken {
@@ -390,7 +390,7 @@ func TestSteeringLeavesOthersAlone(t *testing.T) {
 				t.Skip(err)
 			}
 			defer unix.Close(fd)
-			decision, err := newSteering(t).Bind(InstanceKey{1, 0}, fd, test.sockaddr)
+			decision, err := newSteering(t).Bind(InstanceKey{1, 0}, fd, ParseSockaddr(test.sockaddr))
 			if decision != NotSteered || (err != nil) != test.wantError {
 				t.Errorf("%v, %v", decision, err)
 			}
@@ -408,7 +408,7 @@ func TestSteeringDoesNotJoinStrangers(t *testing.T) {
 	if decision, err := newAppSocket(t, unix.AF_INET).bind(s, InstanceKey{1, 0}, at); decision != Conflict || !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("%v, %v", decision, err)
 	}
-	decision, err := s.Bind(InstanceKey{1, 0}, askingSocket(t, at, true).fd, rawSockaddr(at))
+	decision, err := s.Bind(InstanceKey{1, 0}, askingSocket(t, at, true).fd, at)
 	if decision != NotSteered || err == nil {
 		t.Errorf("%v, %v", decision, err)
 	}
@@ -435,7 +435,7 @@ func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
 	}
 	apptest.Must(t, s.Listen(m, a.duplicate(), 1))
 	b := newAppSocket(t, unix.AF_INET)
-	if decision, err := s.Bind(m, b.fd, rawSockaddr(free)); decision != Steered || err != nil {
+	if decision, err := s.Bind(m, b.fd, free); decision != Steered || err != nil {
 		t.Fatal(decision, err)
 	}
 	if _, err := b.bind(s, m, netip.AddrPortFrom(free.Addr(), 0)); err != nil {
@@ -650,8 +650,8 @@ func (p *population) check(port uint16) {
 func (p *population) numbers() string {
 	text := ""
 	for _, g := range p.s.groups {
-		for _, seat := range g.Members {
-			text += fmt.Sprintf(" %v:%d", seat.InstanceKey, seat.State)
+		for _, member := range g.Members {
+			text += fmt.Sprintf(" %v:%d", member.InstanceKey, member.State)
 		}
 	}
 	return text
@@ -895,14 +895,24 @@ func TestQueuesAreToldByAddress(t *testing.T) {
 	}
 }
 
-func TestNamesPort(t *testing.T) {
-	for written, want := range map[string]bool{"127.0.0.1:80": true, "[::1]:80": true, "0.0.0.0:0": false} {
-		if got := NamesPort(rawSockaddr(netip.MustParseAddrPort(written))); got != want {
+func TestParseSockaddr(t *testing.T) {
+	for _, written := range []string{"127.0.0.1:80", "[::1]:80", "[::ffff:127.0.0.1]:1", "0.0.0.0:65535"} {
+		at := netip.MustParseAddrPort(written)
+		if got := ParseSockaddr(rawSockaddr(at)); got != at {
 			t.Errorf("%s: %v", written, got)
 		}
 	}
-	if NamesPort([]byte{unix.AF_UNIX, 0, '/', 'x'}) {
-		t.Error("a path has a port")
+	v6 := rawSockaddr(netip.MustParseAddrPort("[::1]:80"))
+	if got := ParseSockaddr(v6[:24]); got.Port() != 80 {
+		t.Errorf("without its last field: %v", got)
+	}
+	for name, sockaddr := range map[string][]byte{
+		"nothing": nil, "a path": append([]byte{unix.AF_UNIX, 0, '/', 'x'}, make([]byte, 20)...),
+		"port 0": rawSockaddr(netip.MustParseAddrPort("0.0.0.0:0")), "short": v6[:23],
+	} {
+		if got := ParseSockaddr(sockaddr); got != (netip.AddrPort{}) {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 
@@ -925,12 +935,12 @@ func checkStaysOpen(t *testing.T, at netip.AddrPort) {
 		t.Error(s.Sockets(1), s.Addresses(1))
 	}
 	next := askingSocket(t, at, false)
-	if !s.Left(m, next.fd, rawSockaddr(at)) || s.Left(m, next.fd, rawSockaddr(reservePort(t, "127.0.0.1"))) {
+	if !s.Left(m, next.fd, at) || s.Left(m, next.fd, reservePort(t, "127.0.0.1")) {
 		t.Error("it does not tell what is left")
 	}
-	fd, err := s.Take(m, next.fd, rawSockaddr(at))
+	fd, err := s.Take(m, next.fd, at)
 	apptest.Must(t, err)
-	if again, err := s.Take(m, next.fd, rawSockaddr(at)); again != -1 || err != nil {
+	if again, err := s.Take(m, next.fd, at); again != -1 || err != nil {
 		t.Error(again, err)
 	}
 	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
@@ -975,7 +985,7 @@ func TestRebindTakesUpWhoWaits(t *testing.T) {
 			apptest.Must(t, err)
 			closeBeforeClient(t, s, before, m, at)
 			next := askingSocket(t, at, false)
-			fd, err := s.Take(m, next.fd, rawSockaddr(at))
+			fd, err := s.Take(m, next.fd, at)
 			apptest.Must(t, err)
 			apptest.Must(t, unix.Dup3(fd, next.fd, unix.O_CLOEXEC))
 			apptest.Must(t, unix.Close(fd))
@@ -1019,12 +1029,12 @@ func TestTakeThatFailsLeavesTheSocketToBeTaken(t *testing.T) {
 	var limit unix.Rlimit
 	apptest.Must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	apptest.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}))
-	fd, err := s.Take(m, next.fd, rawSockaddr(at))
+	fd, err := s.Take(m, next.fd, at)
 	apptest.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 	if fd >= 0 || err == nil {
 		t.Fatalf("took %d, %v without a descriptor left", fd, err)
 	}
-	if fd, err = s.Take(m, next.fd, rawSockaddr(at)); fd < 0 || err != nil {
+	if fd, err = s.Take(m, next.fd, at); fd < 0 || err != nil {
 		t.Fatalf("took %d, %v afterwards", fd, err)
 	}
 	apptest.Must(t, unix.Close(fd))

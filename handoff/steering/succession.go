@@ -112,8 +112,8 @@ func (s *Steering) takeGroup(g *group, fds socket.Descriptors) error {
 
 func (s *Steering) takePath(g *pathGroup, fds socket.Descriptors) error {
 	s.paths = append(s.paths, g)
-	for _, seat := range slices.Concat(g.Members, g.Hidden) {
-		seat.group = g
+	for _, member := range slices.Concat(g.Members, g.Hidden) {
+		member.group = g
 	}
 	return g.takeOver(fds)
 }

@@ -335,7 +335,7 @@ func TestHandshakesAndBindingsTravel(t *testing.T) {
 	defer heir.Close()
 	apptest.Must(t, heir.Listen(InstanceKey{1, 0}, bound.duplicate(), 8))
 	for _, g := range heir.groups {
-		if g.Site.At == other && !(g.Counted && slices.Equal(g.Begun, []handshake{begun})) {
+		if g.Key.At == other && !(g.Counted && slices.Equal(g.Begun, []handshake{begun})) {
 			t.Errorf("%v", g.Begun)
 		}
 	}

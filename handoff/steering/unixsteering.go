@@ -59,15 +59,15 @@ func (s *Steering) BindPath(m InstanceKey, fd int, path string, umask uint32) (b
 	for _, other := range s.paths {
 		other.unhide(inode) // an earlier bind of the socket has failed
 	}
-	seat := &memberSocket{ownership: makeFor(m), FD: -1, Inode: inode, pathName: pathName{group: g, File: g.At}}
-	g.Hidden = append(g.Hidden, seat)
+	member := &memberSocket{ownership: makeFor(m), FD: -1, Inode: inode, pathName: pathName{group: g, File: g.At}}
+	g.Hidden = append(g.Hidden, member)
 	if len(g.Members) == 0 {
 		return false, nil
 	}
-	seat.File = ""
-	if err := seat.bindHidden(fd, umask, s.uses); err != nil {
+	member.File = ""
+	if err := member.bindHidden(fd, umask, s.uses); err != nil {
 		g.unhide(inode)
-		return false, errors.Join(err, seat.end())
+		return false, errors.Join(err, member.end())
 	}
 	return true, nil
 }
@@ -112,36 +112,36 @@ func (s *Steering) pathRivals(m InstanceKey, path string, inode uint64) []uint64
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	var rivals []uint64
-	for _, seat := range s.pathSeats() {
-		bound := seat.file() != socket.File{}
-		if seat.heldBy(m) && len(seat.also) == 0 && seat.Inode != inode && bound && seat.State == serving && sameFile(seat.group.At, path) {
-			rivals = append(rivals, seat.Inode)
+	for _, member := range s.pathSockets() {
+		bound := member.file() != socket.File{}
+		if member.heldBy(m) && len(member.also) == 0 && member.Inode != inode && bound && member.State == serving && sameFile(member.group.At, path) {
+			rivals = append(rivals, member.Inode)
 		}
 	}
 	return rivals
 }
 
-// pathSeats are all, those that do not listen yet too.
-func (s *Steering) pathSeats() []*memberSocket {
-	var seats []*memberSocket
+// pathSockets are all, those that do not listen yet too.
+func (s *Steering) pathSockets() []*memberSocket {
+	var sockets []*memberSocket
 	for _, g := range s.paths {
-		seats = slices.Concat(seats, g.Hidden, g.Members)
+		sockets = slices.Concat(sockets, g.Hidden, g.Members)
 	}
-	return seats
+	return sockets
 }
 
 func (s *Steering) findPath(inode uint64) *memberSocket {
-	seats := s.pathSeats()
-	i := slices.IndexFunc(seats, func(seat *memberSocket) bool { return seat.Inode == inode })
+	sockets := s.pathSockets()
+	i := slices.IndexFunc(sockets, func(member *memberSocket) bool { return member.Inode == inode })
 	if i < 0 {
 		return nil
 	}
-	return seats[i]
+	return sockets[i]
 }
 
 // uses tells whether a name is that of a socket here.
 func (s *Steering) uses(name string) bool {
-	return slices.ContainsFunc(s.pathSeats(), func(seat *memberSocket) bool { return seat.File == name || seat.Bound == name })
+	return slices.ContainsFunc(s.pathSockets(), func(member *memberSocket) bool { return member.File == name || member.Bound == name })
 }
 
 // Keeps tells whether the path is that of a steered socket, of whichever generation, or was when that was bound: an
@@ -152,8 +152,8 @@ func (s *Steering) Keeps(path string) bool {
 	if g := s.declared(path); g != nil {
 		return len(g.Members) > 0
 	}
-	named := func(seat *memberSocket) bool { return sameFile(seat.File, path) || sameFile(seat.Bound, path) }
-	return slices.ContainsFunc(s.pathSeats(), named)
+	named := func(member *memberSocket) bool { return sameFile(member.File, path) || sameFile(member.Bound, path) }
+	return slices.ContainsFunc(s.pathSockets(), named)
 }
 
 // TakePath is Take for a path.
@@ -180,20 +180,20 @@ func (s *Steering) pathAt(path string) place {
 }
 
 // listenPath is listen for a socket that was bound to a path. It owns fd.
-func (s *Steering) listenPath(seat *memberSocket, m InstanceKey, fd, backlog int) error {
-	if !seat.claim(fd) {
+func (s *Steering) listenPath(member *memberSocket, m InstanceKey, fd, backlog int) error {
+	if !member.claim(fd) {
 		return errors.Join(ErrNotSteered, unix.Close(fd))
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
-		return errors.Join(fmt.Errorf("cannot listen on %s: %w", seat.group.At, err), unix.Close(fd))
+		return errors.Join(fmt.Errorf("cannot listen on %s: %w", member.group.At, err), unix.Close(fd))
 	}
-	if seat.FD >= 0 {
-		seat.hold(m)
-		return errors.Join(unix.Close(fd), seat.group.sweep())
+	if member.FD >= 0 {
+		member.hold(m)
+		return errors.Join(unix.Close(fd), member.group.sweep())
 	}
-	seat.FD = fd
-	seat.group.listen(seat)
-	return seat.group.sweep()
+	member.FD = fd
+	member.group.listen(member)
+	return member.group.sweep()
 }
 
 // claim tells whether the socket is bound: the app's own bind may have failed.
@@ -216,30 +216,30 @@ func (s *Steering) sweepPaths() error {
 }
 
 // abandonPath is for a socket that nobody has any more.
-func abandonPath(seat *memberSocket, state socketState) {
-	if seat.FD < 0 {
-		dropPath(seat)
+func abandonPath(member *memberSocket, state socketState) {
+	if member.FD < 0 {
+		dropPath(member)
 		return
 	}
-	seat.group.abandon(seat, state)
+	member.group.abandon(member, state)
 }
 
 // dropHidden is for the sockets of an instance that do not listen yet.
 func (s *Steering) dropHidden(m InstanceKey) {
 	for _, g := range s.paths {
-		for _, seat := range slices.Clone(g.Hidden) {
-			if seat.heldBy(m) {
-				dropPath(seat)
+		for _, member := range slices.Clone(g.Hidden) {
+			if member.heldBy(m) {
+				dropPath(member)
 			}
 		}
 	}
 }
 
 // dropPath is for a socket that does not listen. The path itself is the app's as long as nothing listens there.
-func dropPath(seat *memberSocket) {
-	seat.group.unhide(seat.Inode)
-	if seat.File != seat.group.At {
-		_ = seat.end() // what stays is removed by whoever wants the name
+func dropPath(member *memberSocket) {
+	member.group.unhide(member.Inode)
+	if member.File != member.group.At {
+		_ = member.end() // what stays is removed by whoever wants the name
 	}
 }
 
@@ -267,9 +267,9 @@ func (s *Steering) boundNames(generation int) map[string]bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	names := make(map[string]bool)
-	for _, seat := range s.pathSeats() {
-		if len(of(generation, seat.members())) > 0 && seat.Bound != "" {
-			names[seat.Bound] = true
+	for _, member := range s.pathSockets() {
+		if len(of(generation, member.members())) > 0 && member.Bound != "" {
+			names[member.Bound] = true
 		}
 	}
 	return names

@@ -1,10 +1,10 @@
 package host
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -115,27 +115,28 @@ func (c *captureHandler) bind(call capture.Call) error {
 	if err != nil {
 		return c.pass(call, err)
 	}
-	if passes, err := passing(call, sockaddr); passes || err != nil {
+	at := steering.ParseSockaddr(sockaddr)
+	if passes, err := passing(call, at); passes || err != nil {
 		return c.pass(call, err)
 	}
 	defer c.review()
 	fd, err := call.Duplicate()
 	if errors.Is(err, capture.ErrNotPermitted) {
-		return c.replace(call, sockaddr)
+		return c.replace(call, at)
 	}
 	if err != nil {
 		return c.pass(call, err)
 	}
 	defer unix.Close(fd)
-	if c.apps.Steering.Left(c.member, fd, sockaddr) {
-		take := func() (int, error) { return c.apps.Steering.Take(c.member, fd, sockaddr) }
+	if c.apps.Steering.Left(c.member, fd, at) {
+		take := func() (int, error) { return c.apps.Steering.Take(c.member, fd, at) }
 		if succeeded, err := c.succeed(call, take); succeeded || err != nil {
 			return err
 		}
 	}
 	decision := steering.NotSteered
 	err = c.apps.withEviction(func() (err error) {
-		decision, err = c.apps.Steering.Bind(c.member, fd, sockaddr)
+		decision, err = c.apps.Steering.Bind(c.member, fd, at)
 		return err
 	})
 	switch {
@@ -155,8 +156,8 @@ func (c *captureHandler) tellInUse(err error) {
 
 // passing tells at little cost what is no TCP listener-to-be. Apps that bind before they
 // connect, or for each question that they send, do it often.
-func passing(call capture.Call, sockaddr []byte) (bool, error) {
-	if !steering.NamesPort(sockaddr) {
+func passing(call capture.Call, at netip.AddrPort) (bool, error) {
+	if at.Port() == 0 {
 		return true, nil
 	}
 	protocol, err := call.Protocol()
@@ -208,13 +209,13 @@ func watched(call capture.Call) bool {
 
 // replace does without a duplicate of the app's socket, where the system gives
 // none: a socket of grace's own takes its place.
-func (c *captureHandler) replace(call capture.Call, sockaddr []byte) error {
-	if !c.entitled(sockaddr) {
+func (c *captureHandler) replace(call capture.Call, at netip.AddrPort) error {
+	if !c.entitled(at) {
 		return call.Continue()
 	}
 	fd := -1
 	err := c.apps.withEviction(func() (err error) {
-		fd, err = c.apps.Steering.Fresh(c.member, sockaddr)
+		fd, err = c.apps.Steering.Fresh(c.member, at)
 		return err
 	})
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
@@ -238,12 +239,8 @@ func (c *captureHandler) replace(call capture.Call, sockaddr []byte) error {
 }
 
 // entitled: an app of another user must not get from grace a port that it may not bind itself.
-func (c *captureHandler) entitled(sockaddr []byte) bool {
-	if c.apps.Options.User == "" && c.apps.Options.Group == "" || len(sockaddr) < 4 {
-		return true
-	}
-	port := binary.BigEndian.Uint16(sockaddr[2:])
-	return port == 0 || int(port) >= firstUnprivilegedPort()
+func (c *captureHandler) entitled(at netip.AddrPort) bool {
+	return c.apps.Options.User == "" && c.apps.Options.Group == "" || int(at.Port()) >= firstUnprivilegedPort()
 }
 
 // firstUnprivilegedPort is 1024 where nothing else was set.

@@ -25,6 +25,14 @@ func Sockaddr(host netip.AddrPort) (unix.Sockaddr, error) {
 	return &unix.SockaddrInet6{Addr: ip.As16(), Port: port, ZoneId: uint32(zone.Index)}, nil
 }
 
+// Family is that of the sockets which are bound to the address. An IPv4 address in an IPv6 one is of IPv6's.
+func Family(ip netip.Addr) int {
+	if ip.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
 // Of is the address in a sockaddr, and the zero value for one that is not the internet's.
 func Of(name unix.Sockaddr) netip.AddrPort {
 	switch name := name.(type) {
