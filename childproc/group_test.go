@@ -124,9 +124,7 @@ func TestWaitRestStopped(t *testing.T) {
 	if err := leader.WaitRest(stop); !errors.Is(err, ErrStopped) {
 		t.Error(err)
 	}
-	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
-	}
+	checkNoMoreDescriptors(t, before)
 }
 
 func TestWaitRestOfNobody(t *testing.T) {
@@ -134,6 +132,14 @@ func TestWaitRestOfNobody(t *testing.T) {
 	eventually(t, "the leader is a zombie", func() bool { return !must(readStat(p.pid())).living() })
 	if err := restOf(t, p).WaitRest(nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkNoMoreDescriptors allows for fewer: what earlier tests have dropped may be collected meanwhile.
+func checkNoMoreDescriptors(t *testing.T, before int) {
+	t.Helper()
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }
 

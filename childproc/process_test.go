@@ -341,11 +341,11 @@ func TestOrphansAreReapedAndOwnChildrenAreNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	reaped := 0
-	deadline := time.After(10 * time.Second)
+	timeout := time.After(deadline)
 	for reaped == 0 {
 		select {
 		case <-incoming:
-		case <-deadline:
+		case <-timeout:
 			t.Fatal("the orphan was not reaped")
 		}
 		n, err := f.ReapOrphans()
@@ -423,14 +423,7 @@ func TestStartLeavesDescriptorsNonBlocking(t *testing.T) {
 
 func TestNothingLeaks(t *testing.T) {
 	f := newFamily(t)
-	open := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(entries)
-	}
-	before := open()
+	before := descriptors(t)
 	for i := range 50 {
 		script := "exit " + strconv.Itoa(i%3)
 		p, err := f.Start(shell(script))
@@ -439,9 +432,7 @@ func TestNothingLeaks(t *testing.T) {
 		}
 		finish(t, p)
 	}
-	if after := open(); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
-	}
+	checkNoMoreDescriptors(t, before)
 }
 
 func TestAppThatNobodyCapturesIsNotRun(t *testing.T) {

@@ -185,7 +185,7 @@ func startKeeper(t *testing.T, script string) *kept {
 	}
 	reapOrphans(t, cmd.Process.Pid)
 	t.Cleanup(func() { in.Close(); tell.Close(); out.Close(); cmd.Wait() })
-	if err := out.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := out.SetReadDeadline(time.Now().Add(deadline)); err != nil {
 		t.Fatal(err)
 	}
 	return &kept{t, in, tell, bufio.NewReader(out)}

@@ -11,7 +11,7 @@ import (
 )
 
 // testTimeout bounds every wait of the tests that only a defect makes long.
-const testTimeout = 30 * time.Second
+const testTimeout = 2 * time.Minute
 
 // client is one HTTP/1.1 connection without what http.Transport does behind one's back: it never retries.
 type client struct {

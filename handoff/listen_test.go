@@ -74,7 +74,7 @@ func ask(args []string) (any, error) {
 
 func greet(ln net.Listener) {
 	if l, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
-		l.SetDeadline(time.Now().Add(30 * time.Second))
+		l.SetDeadline(time.Now().Add(2 * time.Minute))
 	}
 	conn, err := ln.Accept()
 	if err != nil {
@@ -394,7 +394,7 @@ func readBequests(t *testing.T, cmd *exec.Cmd, answers int) []bequest {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timeout := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+	timeout := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	t.Cleanup(func() {
 		defer timeout.Stop()
 		if err := cmd.Wait(); err != nil {
@@ -419,7 +419,7 @@ func checkGreeting(t *testing.T, network, addr string) {
 	t.Helper()
 	conn := knock(t, network, addr)
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "from the heir\n" {
 		t.Errorf("the heir says %q, %v", line, err)
 	}
@@ -509,7 +509,7 @@ func TestUnderRealSupervisors(t *testing.T) {
 // knock connects as soon as somebody listens.
 func knock(t *testing.T, network, addr string) net.Conn {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		conn, err := net.Dial(network, addr)
 		if err == nil {

@@ -43,7 +43,7 @@ func (s *systemd) hears(want string) {
 
 func (s *systemd) next() string {
 	s.t.Helper()
-	if err := s.conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		s.t.Fatal(err)
 	}
 	message := make([]byte, 8192)

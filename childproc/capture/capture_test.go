@@ -483,7 +483,7 @@ func TestNothingLeaks(t *testing.T) {
 	for range 10 {
 		cycle()
 	}
-	if after := count(); after != before {
+	if after := count(); after > before { // what earlier tests have dropped may be collected meanwhile
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }

@@ -26,7 +26,7 @@ func TestAppAnswersEveryKindOfClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, err := l.Await(ctx, func(s load.Source) bool { return s == load.Source{Generation: 5, Pid: os.Getpid()} }); err != nil {
 		t.Error(err)

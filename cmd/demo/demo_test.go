@@ -101,7 +101,7 @@ func TestCalmReturnsWhenNoUpgradeIsUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &show{record: sample(), load: l, view: lines{io.Discard}}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	grows := func(phase load.Phase) {
 		t.Helper()

@@ -157,7 +157,7 @@ func startLoad(t *testing.T, cfg Config) *Load {
 }
 
 // patience is for what comes at once, unless the machine is busy.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // await polls the tally until it satisfies the condition.
 func await(t *testing.T, l *Load, what string, ok func(Tally) bool) Tally {

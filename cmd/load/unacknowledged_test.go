@@ -43,7 +43,7 @@ func awaitState(t *testing.T, c net.Conn, state uint8) {
 		t.Fatal(err)
 	}
 	now := uint8(0)
-	for deadline := time.Now().Add(10 * time.Second); now != state; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); now != state; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the connection is in state %d, and not %d", now, state)
 		}

@@ -147,7 +147,7 @@ func endUnderLoad(t *testing.T, p *harness.Process, addr string) {
 		t.Error(err)
 	}
 	held.finish(t)
-	p.EndsWell()
+	p.Ends(0)
 }
 
 // held is a POST that lacks the second half of its body.
@@ -265,7 +265,7 @@ func TestEndWithAQueue(t *testing.T) {
 				}
 				conn.Close()
 			}
-			p.EndsWell()
+			p.Ends(0)
 		})
 	}
 }
@@ -293,7 +293,7 @@ func TestMinimalEndAlone(t *testing.T) {
 	if n, err := io.Copy(io.Discard, response.Body); n != size || err != nil {
 		t.Errorf("%d bytes came: %v", n, err)
 	}
-	p.EndsWell()
+	p.Ends(0)
 }
 
 func TestMinimalIsSmall(t *testing.T) {

@@ -33,7 +33,7 @@ func TestStoreIsClosedLast(t *testing.T) {
 	}
 	conn.Close()
 	p.AwaitText("the store is closed")
-	p.EndsWell()
+	p.Ends(0)
 }
 
 // awaitInFlight asks the admin server until one request is in the public one.
@@ -73,7 +73,7 @@ func TestHTTPS(t *testing.T) {
 		g.Signal(syscall.SIGTERM)
 		awaitTimes(g, 2, "start draining (1 in flight)")
 	})
-	g.EndsWell()
+	g.Ends(0)
 }
 
 // awaitTimes waits for the nth line with a text.

@@ -15,10 +15,11 @@ import (
 )
 
 func TestWorkerFinishesItsJob(t *testing.T) {
-	p := supervised.Start(t, harness.Program("worker"))
+	t.Parallel()
+	p := supervised.Start(t, harness.Program("worker"), longJobs)
 	p.AwaitText("job begins")
 	p.Signal(syscall.SIGTERM)
-	p.EndsWell()
+	p.Ends(0)
 	saysInOrder(t, p, p.PID(), "job begins", "start draining", "job done", "queue closed")
 	if count(p, p.PID(), "job begins") != 1 {
 		t.Error("another job was begun during the drain")
@@ -26,14 +27,25 @@ func TestWorkerFinishesItsJob(t *testing.T) {
 }
 
 func TestWorkerFinishesItsJobAfterItsReplacement(t *testing.T) {
-	g := supervised.Grace(t, "--ready", "notify", "--listen", "unix://"+filepath.Join(t.TempDir(), "unused"), "--", harness.Program("worker"))
+	t.Parallel()
+	g := supervised.Grace(t, "--ready", "notify", "--listen", "unix://"+filepath.Join(t.TempDir(), "unused"), "--", harness.Program("worker"), longJobs)
 	old := g.Instance()
 	awaitOf(g, old, "job begins")
 	g.UpgradeNext()
 	awaitOf(g, old, "queue closed")
 	saysInOrder(t, g.Process, old, "job begins", "start draining", "job done", "queue closed")
+	current := g.Instance()
+	awaitJobAfter(g, current, count(g.Process, current, "job begins"))
 	g.Stop()
-	saysInOrder(t, g.Process, g.Instance(), "job begins", "start draining", "job done", "queue closed")
+	saysInOrder(t, g.Process, current, "job begins", "start draining", "job done", "queue closed")
+}
+
+// longJobs last longer than anything that a test does during one.
+const longJobs = "-job=6s"
+
+// awaitJobAfter waits until an instance has begun more than so many jobs.
+func awaitJobAfter(g *harness.Grace, pid, jobs int) {
+	g.AwaitTimes("another job begins", jobs+1, func(l harness.Entry) bool { return isOf(l, pid, "job begins") })
 }
 
 // awaitOf waits until an instance has said a text.

@@ -17,7 +17,7 @@ import (
 )
 
 // testTimeout bounds every wait of the tests that only a defect makes long.
-const testTimeout = 30 * time.Second
+const testTimeout = 2 * time.Minute
 
 // server is one whose drain is the test's.
 type server struct {

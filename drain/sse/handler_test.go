@@ -295,7 +295,7 @@ func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
 					return err
 				}
 			}
-		}, WriteTimeout(300*time.Millisecond), log.option()))
+		}, WriteTimeout(time.Second), log.option()))
 		c := srv.get("")
 		err := receive(t, result)
 		// Over HTTP/2 the stream is reset, which ends the context too, maybe first.
@@ -348,7 +348,7 @@ func (d *deaf) Write(p []byte) (int, error) {
 
 func TestStreamOutlivesTheTimeoutsOfItsServer(t *testing.T) {
 	overBoth(t, func(t *testing.T, http2 bool) {
-		const timeout = time.Second // enough for a handshake on a busy machine
+		const timeout = 2 * time.Second // enough for a handshake on a busy machine
 		srv := serveWith(t, http2, Handler(func(s *Stream, r *http.Request) error {
 			if err := s.Send(Event{Data: "first"}); err != nil {
 				return err

@@ -414,7 +414,7 @@ func TestMoreConnectionsThanAreAnswered(t *testing.T) {
 // Requests that never come to their end are given up.
 func TestHalfMessages(t *testing.T) {
 	hasty := usual
-	hasty.read, hasty.idle = time.Second, time.Second
+	hasty.read, hasty.idle = 3*time.Second, 3*time.Second
 	for name, c := range map[string]struct {
 		sent   string
 		status int // 0: the connection just ends
@@ -483,7 +483,7 @@ func TestClientThatNeverReads(t *testing.T) {
 func TestAnswerThatTakesLong(t *testing.T) {
 	t.Parallel()
 	hasty := usual
-	hasty.read, hasty.write, hasty.idle = time.Second, time.Second, time.Second
+	hasty.read, hasty.write, hasty.idle = 3*time.Second, 3*time.Second, 3*time.Second
 	path, _ := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) {
 		c := make(chan Line)
 		go func() {

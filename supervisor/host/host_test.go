@@ -9,11 +9,11 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-// sleeper starts a process that does nothing until it is told to end, or for ten seconds.
+// sleeper starts a process that does nothing until it is told to end.
 func sleeper(t *testing.T, family *childproc.Reaper) *childproc.Process {
 	t.Helper()
 	p, err := family.Start(childproc.Spec{
-		Path: "/bin/sleep", Args: []string{"sleep", "10"}, Env: os.Environ(), Stdin: -1, Stdout: 1, Stderr: 2, Umask: -1,
+		Path: "/bin/sleep", Args: []string{"sleep", "1000"}, Env: os.Environ(), Stdin: -1, Stdout: 1, Stderr: 2, Umask: -1,
 	})
 	if err != nil {
 		t.Fatal(err)

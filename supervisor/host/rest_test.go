@@ -17,7 +17,7 @@ import (
 )
 
 // patience is for what has to happen at all; nothing is asserted about time.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // leaver starts a process that ends and leaves another one behind, whose pid it gives.
 func leaver(t *testing.T, family *childproc.Reaper) (p *childproc.Process, left int) {

@@ -54,7 +54,7 @@ func (l listened) next(t *testing.T) machine.Event {
 	select {
 	case ev := <-l.posted:
 		return ev
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("it posts nothing")
 		return nil
 	}

@@ -32,8 +32,10 @@ func TestPortBesideAHeldSocketIsCaptured(t *testing.T) {
 	t.Parallel()
 	s, web, own := besideHeld(t, func(*exec.Cmd) {}, nil)
 	harness.UnderLoad(t, load.Config{Addr: own, Clients: map[load.Kind]int{load.NewConnection: 4}}, func() { s.Upgrades(5) })
+	for g := 1; g <= 5; g++ {
+		s.AwaitGeneration("generation ended", g)
+	}
 	for _, addr := range []string{web, own} {
-		s.AwaitGeneration("generation ended", 5)
 		if body := harness.Get(t, addr, "/"); body != "generation 6\n" {
 			t.Errorf("%s answers %q", addr, body)
 		}
@@ -100,9 +102,7 @@ func TestPortInUseOfACapturedAppNamesItsHolder(t *testing.T) {
 	}
 	third := harness.Start(t, "--evict", "--", harness.AppBinary, "-addr", addr)
 	third.AwaitReady(1)
-	if status := holder.Wait(); status != 0 {
-		t.Errorf("the evicted grace ended with %d", status)
-	}
+	holder.Ends(0)
 	third.Stop()
 }
 
@@ -117,10 +117,7 @@ func TestSteeredSocketBesideAnOrphan(t *testing.T) {
 	killed.Signal(syscall.SIGKILL)
 	killed.Wait()
 	second := harness.Start(t, "--listen", addr+"?steer=true", "--", harness.AppBinary)
-	if status := second.Wait(); status != 1 {
-		t.Errorf("status %d", status)
-	}
-	<-second.Ended
+	second.Ends(1)
 	for _, want := range []string{addr, strconv.Itoa(orphan), "--evict"} {
 		if !strings.Contains(second.Output(), want) {
 			t.Errorf("it does not say %q: %s", want, second.Output())

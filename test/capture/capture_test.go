@@ -138,7 +138,7 @@ func TestSteeredListenersLoseNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			arguments := append([]string{"--listen", "web=127.0.0.1:0?steer=true", "--settle", "50ms", "--drain-timeout", "2s"}, test.flags...)
+			arguments := append([]string{"--listen", "web=127.0.0.1:0?steer=true", "--settle", "50ms", "--drain-timeout", "20s"}, test.flags...)
 			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary), test.app...)...)
 			addr := s.Address("web")
 			s.AwaitReady(1)
@@ -188,9 +188,7 @@ func TestContainerCaptures(t *testing.T) {
 					t.Errorf("it captures with sockets of grace's own: %v", fresh)
 				}
 				c.Do("kill", c.Name, "TERM")
-				if status := c.Wait(); status != 0 {
-					t.Errorf("status %d", status)
-				}
+				c.Ends(0)
 			})
 		}
 	}

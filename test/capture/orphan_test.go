@@ -42,10 +42,7 @@ func TestOrphanBesideTheMainProcessIsSeenReady(t *testing.T) {
 				s.AwaitGeneration("generation ended", 1)
 			})
 			s.Signal(syscall.SIGTERM)
-			if status := s.Wait(); status != 0 {
-				t.Errorf("status %d", status)
-			}
-			s.CheckNothingLeft()
+			s.Ends(0)
 		})
 	}
 }
@@ -77,7 +74,7 @@ func TestConnectionsOfAnOrphanAreWaitedFor(t *testing.T) {
 				t.Error(err)
 			}
 			conn.Close()
-			b.ends(0)
+			b.Ends(0)
 		})
 	}
 }

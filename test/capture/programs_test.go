@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
@@ -67,7 +66,7 @@ func (p program) test(t *testing.T) {
 		hosts = []string{"127.0.0.1"}
 	}
 	for _, host := range hosts {
-		awaitListener(t, net.JoinHostPort(host, port))
+		harness.AwaitListener(t, "tcp", net.JoinHostPort(host, port))
 	}
 	underAll(s, hosts, port, p.clients, func() { s.Upgrades(capturedUpgrades) })
 	s.Stop()
@@ -86,22 +85,6 @@ func underAll(s *harness.Grace, hosts []string, port string, clients map[load.Ki
 		return
 	}
 	harness.UnderLoad(s.T, load.Config{Addr: net.JoinHostPort(hosts[0], port), Clients: clients}, func() { underAll(s, hosts[1:], port, clients, do) })
-}
-
-func awaitListener(t *testing.T, addr string) {
-	t.Helper()
-	deadline := time.Now().Add(harness.Patience)
-	for {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 func ownPort(t *testing.T) string {

@@ -110,14 +110,7 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 				s, network, addr := start(t, dir)
 				s.AwaitReady(1)
 				harness.Touch(t, filepath.Join(dir, "crash"))
-				for _, e := range s.Entries() {
-					if e.Message == "instance started" {
-						if err := syscall.Kill(e.PID, syscall.SIGKILL); err != nil {
-							t.Fatal(err)
-						}
-					}
-				}
-				awaitCrashed(s, instances)
+				killInstances(s, startedBy(s)...)
 				clients := queue(t, network, addr, 10)
 				s.Signal(syscall.SIGHUP)
 				s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
@@ -159,11 +152,7 @@ func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
 		c.addr = c.Address("web")
 	}
 	c.AwaitReady(1)
-	for _, e := range c.Entries() {
-		if e.Message == "instance started" {
-			c.old = append(c.old, e.PID)
-		}
-	}
+	c.old = startedBy(c.Grace)
 	c.Signal(syscall.SIGHUP)
 	for n := range instances {
 		name := fmt.Sprintf("opened.%d", n)
@@ -179,28 +168,38 @@ func bringBeside(t *testing.T, kind string, instances int) *crashedBeside {
 // accept can take one more.
 func (c *crashedBeside) freeze() {
 	c.T.Helper()
-	c.tell(syscall.SIGSTOP, c.old...)
+	tell(c.T, syscall.SIGSTOP, c.old...)
 	for _, pid := range c.old {
 		stat := filepath.Join("/proc", fmt.Sprint(pid), "stat")
 		harness.Until(c.T, "the app is stopped", func() bool { return strings.Contains(harness.Read(c.T, stat), ") T ") })
 	}
 }
 
-func (c *crashedBeside) tell(sig syscall.Signal, pids ...int) {
-	c.T.Helper()
+func tell(t *testing.T, sig syscall.Signal, pids ...int) {
+	t.Helper()
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, sig); err != nil {
-			c.T.Fatal(err)
+			t.Fatal(err)
 		}
 	}
 }
 
-// kill returns when grace knows.
-func (c *crashedBeside) kill(pids ...int) {
-	c.T.Helper()
-	c.tell(syscall.SIGKILL, pids...)
+// startedBy gives the instances that grace has started so far.
+func startedBy(s *harness.Grace) (pids []int) {
+	for _, e := range s.Entries() {
+		if e.Message == "instance started" {
+			pids = append(pids, e.PID)
+		}
+	}
+	return pids
+}
+
+// killInstances returns when grace knows.
+func killInstances(s *harness.Grace, pids ...int) {
+	s.T.Helper()
+	tell(s.T, syscall.SIGKILL, pids...)
 	for _, pid := range pids {
-		c.Await("instance ended", func(e harness.Entry) bool { return e.Message == "instance ended" && e.PID == pid })
+		s.Await("instance ended", func(e harness.Entry) bool { return e.Message == "instance ended" && e.PID == pid })
 	}
 }
 
@@ -227,8 +226,8 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 			c.freeze()
 			clients := queue(c.T, c.network, c.addr, 20)
 			harness.Touch(c.T, filepath.Join(c.dir, "crash"))
-			c.kill(c.old[0])
-			c.tell(syscall.SIGCONT, c.old[1])
+			killInstances(c.Grace, c.old[0])
+			tell(c.T, syscall.SIGCONT, c.old[1])
 			c.promote()
 			return clients
 		}},
@@ -236,7 +235,7 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 			c.freeze()
 			clients := queue(c.T, c.network, c.addr, 10)
 			c.promote()
-			c.kill(c.old...)
+			killInstances(c.Grace, c.old...)
 			return clients
 		}},
 	} {
@@ -257,22 +256,10 @@ func TestWhoWaitsForTheCrashedOldGenerationIsAnswered(t *testing.T) {
 
 func crashBefore(c *crashedBeside) []queued {
 	harness.Touch(c.T, filepath.Join(c.dir, "crash"))
-	c.kill(c.old...)
+	killInstances(c.Grace, c.old...)
 	clients := queue(c.T, c.network, c.addr, 10)
 	c.promote()
 	return clients
-}
-
-// awaitCrashed waits until no instance of the first start is left.
-func awaitCrashed(s *harness.Grace, instances string) {
-	s.T.Helper()
-	ended := 0
-	s.Await("restarting", func(e harness.Entry) bool {
-		if e.Message == "restarting" {
-			ended++
-		}
-		return fmt.Sprint(ended) == instances
-	})
 }
 
 // An app may shut its listener down, and bind the same address again.
@@ -354,11 +341,7 @@ func worldReadable(t *testing.T, command []string) []string {
 	t.Helper()
 	dir := harness.WorldFolder(t)
 	program := filepath.Join(dir, filepath.Base(command[0]))
-	text, err := os.ReadFile(command[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(program, text, 0o755); err != nil {
+	if err := harness.WriteFile(program, harness.Read(t, command[0]), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return append([]string{program}, command[1:]...)

@@ -88,23 +88,6 @@ func (b blunt) freeze() (thaw func()) {
 	return func() { send(syscall.SIGCONT) }
 }
 
-func (b blunt) ends(status int) {
-	b.T.Helper()
-	if got := b.Wait(); got != status {
-		b.T.Errorf("grace ended with status %d, want %d", got, status)
-	}
-	b.CheckNothingLeft()
-}
-
-// again sends a signal until grace has taken it for another one than the first.
-func (b blunt) again(signal syscall.Signal) {
-	b.T.Helper()
-	for !b.Said("stopping at once") {
-		b.Signal(signal)
-		time.Sleep(50 * time.Millisecond)
-	}
-}
-
 func TestStopAnswersWhoWaits(t *testing.T) {
 	for name, start := range bluntWays {
 		t.Run(name, func(t *testing.T) {
@@ -132,7 +115,7 @@ func TestStopAnswersWhoWaits(t *testing.T) {
 				}
 				conn.Close()
 			}
-			b.ends(0)
+			b.Ends(0)
 			if err := <-late; !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
 				t.Errorf("who came after the stop was not refused: %v", err)
 			}
@@ -153,7 +136,7 @@ func TestStopAnswersARequestInFlight(t *testing.T) {
 				t.Error(err)
 			}
 			conn.Close()
-			b.ends(0)
+			b.Ends(0)
 		})
 	}
 }
@@ -167,8 +150,8 @@ func TestSecondStopDoesNotWaitForClients(t *testing.T) {
 			b.request("/")
 			b.Signal(syscall.SIGTERM)
 			b.AwaitMessage("generation draining")
-			b.again(syscall.SIGTERM)
-			b.ends(137)
+			b.SignalUntilStoppingAtOnce(syscall.SIGTERM)
+			b.Ends(137)
 		})
 	}
 }
@@ -187,8 +170,5 @@ func TestStoppedAppThatHasClosedItsListenerRefuses(t *testing.T) {
 		t.Errorf("a client was not refused: %v, %v", conn, err)
 	}
 	request.Finish()
-	if status := s.Wait(); status != 0 {
-		t.Errorf("grace ended with status %d", status)
-	}
-	s.CheckNothingLeft()
+	s.Ends(0)
 }

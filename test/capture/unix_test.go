@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/test/harness"
@@ -157,7 +156,7 @@ func TestOtherPathsAreTheApps(t *testing.T) {
 	s := harness.Start(t, "--capture-unix", filepath.Join(dir, "socket"), "--ready-delay", "1ms", "--chdir", dir, "--",
 		"python3", "-c", "import os,socket,time;s=socket.socket(socket.AF_UNIX);open('x','w');os.unlink('x');s.bind('other');s.listen();time.sleep(1000)")
 	s.AwaitReady(1)
-	awaitPath(t, other)
+	harness.AwaitListener(t, "unix", other)
 	names := ""
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -167,18 +166,4 @@ func TestOtherPathsAreTheApps(t *testing.T) {
 		t.Error(names, err)
 	}
 	s.Stop()
-}
-
-func awaitPath(t *testing.T, path string) {
-	t.Helper()
-	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(time.Millisecond) {
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
 }

@@ -45,9 +45,7 @@ func TestContainerUpgradesAndStops(t *testing.T) {
 			c.AwaitMessage("no control socket") // and it serves all the same
 			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() { c.Upgrades(20) })
 			c.Do("kill", c.Name, "TERM")
-			if status := c.Wait(); status != 0 {
-				t.Errorf("status %d", status)
-			}
+			c.Ends(0)
 		})
 	}
 }
@@ -75,9 +73,7 @@ func TestContainerEndsWithTheStatusOfItsApp(t *testing.T) {
 			arguments := append(append([]string{"--listen", "web=127.0.0.1:0"}, test.flags...), "--", "/app")
 			c := harness.StartContainer(t, harness.WithHost, append(arguments, test.app...)...)
 			test.end(c)
-			if status := c.Wait(); status != test.status {
-				t.Errorf("status %d, want %d", status, test.status)
-			}
+			c.Ends(test.status)
 		})
 	}
 }
@@ -92,15 +88,13 @@ func TestContainerReapsOrphans(t *testing.T) {
 	})
 	c.Upgrade(2)
 	c.Signal(syscall.SIGTERM)
-	if status := c.Wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	c.Ends(0)
 }
 
 // A container is told to stop while it still gets clients, and is killed if it is not gone in time.
 func TestContainerServesOnWhenToldToStop(t *testing.T) {
 	t.Parallel()
-	c := harness.StartContainer(t, harness.AsAnybody, "--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--", "/app")
+	c := harness.StartContainer(t, harness.AsAnybody, "--listen", "web=127.0.0.1:0", "--drain-delay", "15s", "--", "/app")
 	addr := c.Address("web")
 	c.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2}}, func() {
@@ -110,9 +104,7 @@ func TestContainerServesOnWhenToldToStop(t *testing.T) {
 			t.Errorf("got %q", body)
 		}
 	})
-	if status := c.Wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	c.Ends(0)
 }
 
 func TestContainerFinishesARequestWhenToldToStop(t *testing.T) {
@@ -129,9 +121,7 @@ func TestContainerFinishesARequestWhenToldToStop(t *testing.T) {
 	if body, err := io.ReadAll(response.Body); err != nil || int64(len(body)) != response.ContentLength {
 		t.Errorf("%d of %d bytes came: %v", len(body), response.ContentLength, err)
 	}
-	if status := c.Wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	c.Ends(0)
 }
 
 // Who gives grace a volume at /run can ask it from outside, with an answer.
@@ -152,9 +142,7 @@ func TestContainerAnswers(t *testing.T) {
 		t.Errorf("another user may: %s", out)
 	}
 	c.Do("kill", c.Name, "TERM") // grace stop would end with the container it is in
-	if status := c.Wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	c.Ends(0)
 }
 
 // TestContainerWithoutTheRightToCapture: grace may not look into an app of another user.
@@ -174,9 +162,7 @@ func TestContainerWithoutTheRightToCapture(t *testing.T) {
 				c.AwaitReady(1)
 				c.Do("kill", c.Name, "TERM")
 			}
-			if got := c.Wait(); got != status {
-				t.Errorf("status %d, want %d", got, status)
-			}
+			c.Ends(status)
 		})
 	}
 }

@@ -175,11 +175,13 @@ func (d *docker) add(files *tar.Writer, h tar.Header, text []byte) {
 // run starts a container of the image, whose output is its log, and which ends with its status.
 func (d *docker) run(t *testing.T, name string, flags []string, arguments ...string) *harness.Grace {
 	t.Helper()
-	return harness.StartWith(t, func(cmd *exec.Cmd) {
+	s := harness.StartWith(t, func(cmd *exec.Cmd) {
 		all := append([]string{"run", "--rm", "--name", name, "--env", "GRACE_LOG_FORMAT=json"}, flags...)
 		c := d.command(append(append(all, "app"), arguments...)...)
 		cmd.Path, cmd.Args, cmd.Env = c.Path, c.Args, c.Env
 	})
+	s.Contained = true
+	return s
 }
 
 // The Dockerfile is built and run as it is, but on a golang image that the machine's own Go stands in for: none can be
@@ -196,15 +198,13 @@ func TestDockerfile(t *testing.T) {
 			t.Error("grace has no version")
 		}
 		d.do("stop", "plain")
-		if status := s.Wait(); status != 0 {
-			t.Errorf("status %d", status)
-		}
+		s.Ends(0)
 	})
 	t.Run("for anybody, upgraded under load", func(t *testing.T) { // with an app that takes any port
 		programs := harness.StaticPrograms(t)
 		s := d.run(t, "upgraded", []string{"--read-only", "--network", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
 			"--user", fmt.Sprintf("%d:0", harness.Anybody), "--tmpfs", "/run", "--volume", programs + "/app:/app:ro"},
-			"--listen", "web=127.0.0.1:0", "--drain-delay", "4s", "--drain-timeout", "5s", "--", "/app")
+			"--listen", "web=127.0.0.1:0", "--drain-delay", "15s", "--drain-timeout", "20s", "--", "/app")
 		addr := s.Address("web")
 		s.AwaitReady(1)
 		stop := d.command("stop", "--time", "60", "upgraded")
@@ -225,8 +225,6 @@ func TestDockerfile(t *testing.T) {
 		if err := stop.Wait(); err != nil {
 			t.Errorf("docker stop: %v", err)
 		}
-		if status := s.Wait(); status != 0 {
-			t.Errorf("status %d", status)
-		}
+		s.Ends(0)
 	})
 }

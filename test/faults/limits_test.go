@@ -91,9 +91,7 @@ func outlives(s *harness.Grace, addr string, meanwhile func()) {
 		s.T.Errorf("the app answers %q", got)
 	}
 	s.Signal(syscall.SIGQUIT)
-	if status := s.Wait(); status != 128+9 {
-		s.T.Errorf("status %d", status)
-	}
+	s.Ends(128 + 9)
 }
 
 // flood asks for the status many times at once. Those who ask are root, whom no limit holds up.
@@ -239,9 +237,7 @@ func TestRuntimeDirectoryOnAFileSystemThatIsFull(t *testing.T) {
 			s.Crash(2)
 			s.Await("the restarted instance is ready", func(e harness.Entry) bool { return e.Message == "instance ready" && e.Instance == 3 })
 			s.Signal(syscall.SIGTERM)
-			if status := s.Wait(); status != 0 {
-				t.Errorf("status %d", status)
-			}
+			s.Ends(0)
 		})
 	}
 }

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -57,10 +56,7 @@ func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := harness.Start(t, test.arguments...)
-			if status := s.Wait(); status != test.status {
-				t.Errorf("status %d, want %d", status, test.status)
-			}
-			<-s.Ended
+			s.Ends(test.status)
 			for _, want := range test.says {
 				if !strings.Contains(s.Output(), want) {
 					t.Errorf("it does not say %q", want)
@@ -78,10 +74,7 @@ func TestAddressInUseNamesItsHolderWhoCanBeEvicted(t *testing.T) {
 	holder := harness.Start(t, "--listen", "web="+addr, "--", harness.AppBinary)
 	holder.AwaitReady(1)
 	second := harness.Start(t, "--listen", addr, "--", harness.AppBinary)
-	if status := second.Wait(); status != 1 {
-		t.Errorf("status %d", status)
-	}
-	<-second.Ended
+	second.Ends(1)
 	for _, want := range []string{addr, strconv.Itoa(holder.PID()), "root", "grace", "--evict"} {
 		if !strings.Contains(second.Output(), want) {
 			t.Errorf("it does not say %q: %s", want, second.Output())
@@ -89,18 +82,13 @@ func TestAddressInUseNamesItsHolderWhoCanBeEvicted(t *testing.T) {
 	}
 	third := harness.Start(t, "--listen", "web="+addr, "--evict", "--", harness.AppBinary)
 	third.AwaitReady(1)
-	if status := holder.Wait(); status != 0 {
-		t.Errorf("the evicted grace ended with %d", status)
-	}
+	holder.Ends(0)
 	third.Stop()
 }
 
 func TestPrivilegedPort(t *testing.T) {
 	s := harness.StartWith(t, harness.AsNobody, "--listen", "127.0.0.1:81", "--", "/bin/true")
-	if status := s.Wait(); status != 1 {
-		t.Errorf("status %d", status)
-	}
-	<-s.Ended
+	s.Ends(1)
 	if !strings.Contains(s.Output(), "ip_unprivileged_port_start") {
 		t.Errorf("it does not say what to do: %s", s.Output())
 	}
@@ -200,7 +188,7 @@ func TestStopDuringAStart(t *testing.T) {
 func TestAppThatNeverGetsReady(t *testing.T) {
 	t.Parallel()
 	slow, more := harness.AppScript(t, t.TempDir())
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", slow)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "10s", "--", slow)
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	if err := os.WriteFile(more, []byte("-delay 1h"), 0o644); err != nil {
@@ -209,7 +197,7 @@ func TestAppThatNeverGetsReady(t *testing.T) {
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		s.Signal(syscall.SIGHUP)
 		e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
-		for _, want := range []string{"4s", "waits for connections on web", "pid"} {
+		for _, want := range []string{"10s", "waits for connections on web", "pid"} {
 			if !strings.Contains(e.Why, want) {
 				t.Errorf("why: %s", e.Why)
 			}
@@ -237,24 +225,20 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%q %q", test.ready, test.app), func(t *testing.T) {
 			t.Parallel()
-			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "5s"}, test.ready...)
+			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "10s"}, test.ready...)
 			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary), test.app...)...)
 			e := s.AwaitMessage("first generation failed")
 			if strings.Contains(e.Why, "not seen to use the --listen sockets") != test.hint {
 				t.Error(e.Why)
 			}
-			if status := s.Wait(); status != 124 {
-				t.Errorf("status %d", status)
-			}
+			s.Ends(124)
 		})
 	}
 }
 
 func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
 	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "300ms", "--", "/bin/sleep", "1000")
-	if status := s.Wait(); status != 124 {
-		t.Errorf("status %d", status)
-	}
+	s.Ends(124)
 }
 
 // READY=1 from an app that does not serve its sockets must not cost the
@@ -262,7 +246,7 @@ func TestFirstGenerationThatNeverGetsReady(t *testing.T) {
 func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
 	t.Parallel()
 	program, arguments := harness.AppScript(t, t.TempDir())
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "4s", "--", program)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "10s", "--", program)
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	if err := os.WriteFile(arguments, []byte("-addr 127.0.0.1:0 -notify 0s"), 0o644); err != nil {
@@ -281,7 +265,7 @@ func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
 
 func TestAppThatHangsOnItsDrain(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "4s", "--", harness.AppBinary, "-ignore-term")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "10s", "--", harness.AppBinary, "-ignore-term")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	conn, err := net.Dial("tcp", addr)
@@ -300,10 +284,7 @@ func TestAppThatHangsOnItsDrain(t *testing.T) {
 		t.Errorf("why: %s", e.Why)
 	}
 	s.Signal(syscall.SIGTERM)
-	if status := s.Wait(); status != 137 {
-		t.Errorf("status %d after a stop that needed KILL", status)
-	}
-	s.CheckNothingLeft()
+	s.Ends(137)
 }
 
 func TestChildrenThatAreLeftBehindAreKilled(t *testing.T) {
@@ -345,19 +326,16 @@ func TestStrangerOnTheNotifySocket(t *testing.T) {
 // notifySocket waits for the exec, before which the environment is the shim's.
 func notifySocket(s *harness.Grace, pid int) string {
 	s.T.Helper()
-	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); {
-		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err != nil {
-			s.T.Fatal(err)
-		}
-		for _, entry := range strings.Split(string(env), "\x00") {
-			if path, ok := strings.CutPrefix(entry, "NOTIFY_SOCKET="); ok {
-				return path
+	path := ""
+	harness.Until(s.T, "the app has a NOTIFY_SOCKET", func() (has bool) {
+		for entry := range strings.SplitSeq(harness.Read(s.T, fmt.Sprintf("/proc/%d/environ", pid)), "\x00") {
+			if path, has = strings.CutPrefix(entry, "NOTIFY_SOCKET="); has {
+				return true
 			}
 		}
-	}
-	s.T.Fatal("the app has no NOTIFY_SOCKET")
-	return ""
+		return false
+	})
+	return path
 }
 
 // Without descriptors or processes an upgrade fails; what serves goes on.
@@ -398,7 +376,8 @@ func TestClosedStderr(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := load.Start(context.Background(), load.Config{Addr: awaitAddress(t, addr), Clients: harness.EveryKind, ThinkMax: time.Millisecond, Paths: map[load.Kind]string{load.Slow: "/slow?for=100ms"}})
+	harness.AwaitListener(t, "tcp", addr)
+	l, err := load.Start(context.Background(), load.Config{Addr: addr, Clients: harness.EveryKind, ThinkMax: time.Millisecond, Paths: map[load.Kind]string{load.Slow: "/slow?for=100ms"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,19 +397,5 @@ func TestClosedStderr(t *testing.T) {
 	c.Process.Signal(syscall.SIGTERM)
 	if err := c.Wait(); err != nil {
 		t.Error(err)
-	}
-}
-
-func awaitAddress(t *testing.T, addr string) string {
-	t.Helper()
-	for deadline := time.Now().Add(harness.Patience); ; {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return addr
-		}
-		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(deadline) {
-			t.Fatal(err)
-		}
 	}
 }

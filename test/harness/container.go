@@ -54,6 +54,7 @@ func StartContainer(t *testing.T, change func(Spec), arguments ...string) *Conta
 		cmd.Path, cmd.Args = runc.Path, runc.Args
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
 	}, arguments...)
+	c.Contained = true
 	return c
 }
 

@@ -144,6 +144,15 @@ func (s *Grace) FailOnce(broken string, generation int) {
 	}
 }
 
+// SignalUntilStoppingAtOnce repeats a stop signal: what comes within half a second of the first one is taken for that.
+func (s *Grace) SignalUntilStoppingAtOnce(sig syscall.Signal) {
+	s.T.Helper()
+	Until(s.T, "grace stops at once", func() bool {
+		s.Signal(sig)
+		return s.Said("stopping at once")
+	})
+}
+
 // Instance is the pid of the one instance of the generation that serves.
 func (s *Grace) Instance() int {
 	s.T.Helper()

@@ -55,6 +55,18 @@ func (r Request) Finish() {
 	r.answer(http.StatusOK, "body")
 }
 
+// AwaitListener returns when somebody listens at an address.
+func AwaitListener(t *testing.T, network, addr string) {
+	t.Helper()
+	Until(t, "somebody listens at "+addr, func() bool {
+		conn, err := net.Dial(network, addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
 // Get sends one request to an app and gives the body of its answer.
 func Get(t *testing.T, addr, path string) string {
 	t.Helper()

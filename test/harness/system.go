@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,6 +37,12 @@ func CheckEnded(t *testing.T, pid int) {
 	}
 }
 
+var sleeps atomic.Int64
+
+// NewSleep is a command that no other process runs.
+func NewSleep() string { return fmt.Sprintf("sleep 10%07d%03d", os.Getpid(), sleeps.Add(1)) }
+
+// PIDsOf gives the processes that run a command, without the dead.
 func PIDsOf(t *testing.T, command string) (pids []int) {
 	t.Helper()
 	all, err := childproc.Everybody()
@@ -42,7 +50,7 @@ func PIDsOf(t *testing.T, command string) (pids []int) {
 		t.Fatal(err)
 	}
 	for _, pid := range all {
-		if text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err == nil && string(text) == command {
+		if text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err == nil && string(text) == strings.ReplaceAll(command, " ", "\x00")+"\x00" {
 			pids = append(pids, pid)
 		}
 	}

@@ -51,9 +51,7 @@ func TestWhatAWrapperLeavesBehindIsToldToStop(t *testing.T) {
 				t.Errorf("got %q", body)
 			}
 			s.Signal(unix.SIGTERM)
-			if status := s.Wait(); status != 0 {
-				t.Errorf("status %d", status)
-			}
+			s.Ends(0)
 			harness.CheckEnded(t, leftBehind(s, 2))
 		})
 	}
@@ -63,15 +61,13 @@ func TestWhatACapturedWrapperLeavesBehindIsToldToStop(t *testing.T) {
 	s := harness.StartScript(t, "$APP -addr 127.0.0.1:0\nexit $?\n")
 	s.AwaitReady(1)
 	s.Signal(unix.SIGTERM)
-	if status := s.Wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	s.Ends(0)
 	leftBehind(s, 1)
 }
 
 // Who has heard of the stop from its wrapper is not told once more, as that would cut what it finishes.
 func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
-	s := harness.StartScript(t, `$APP -take fd:3 & app=$!; trap 'kill -TERM $app; exit 0' TERM; wait`, "--listen", "web=127.0.0.1:0")
+	s := harness.StartScript(t, `trap 'kill -TERM $!; exit 0' TERM; $APP -take fd:3 & wait`, "--listen", "web=127.0.0.1:0")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	r := harness.BeginRequest(t, addr)
@@ -80,9 +76,7 @@ func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
 		t.Errorf("why: %s", e.Why)
 	}
 	r.Finish()
-	if status := s.Wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	s.Ends(0)
 }
 
 // unshare blocks the stop signal and waits for its child.
@@ -103,8 +97,9 @@ func TestChildOfWhoTakesNoStopSignalIsToldToStop(t *testing.T) {
 				s.AwaitGeneration("generation ended", 1)
 			})
 			s.Signal(unix.SIGTERM)
-			if status := s.Wait(); status != 0 || s.Said("drain timed out") {
-				t.Errorf("status %d", status)
+			s.Ends(0)
+			if s.Said("drain timed out") {
+				t.Error("somebody was killed")
 			}
 		})
 	}
@@ -114,15 +109,17 @@ func TestStopGroupTellsAllAtOnce(t *testing.T) {
 	s := harness.StartScript(t, `trap 'echo told; wait' TERM; $APP -take fd:3; wait`, "--listen", "web=127.0.0.1:0", "--stop-group")
 	s.AwaitReady(1)
 	s.Signal(unix.SIGTERM)
-	if status := s.Wait(); status != 0 || s.Said("stopping processes that the instance left behind") {
-		t.Errorf("status %d", status)
+	s.Ends(0)
+	if s.Said("stopping processes that the instance left behind") {
+		t.Error("somebody was left behind")
 	}
 }
 
 // What ignores the stop signal is killed at the deadline, wherever it has gone.
 func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
+	t.Parallel()
 	out := t.TempDir() + "/pid"
-	s := harness.StartScript(t, `(trap "" TERM; exec setsid sh -c 'echo $$ >`+out+`; exec sleep 1000') & exec $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms")
+	s := harness.StartScript(t, `(trap "" TERM; exec setsid sh -c 'echo $$ >`+out+`; exec sleep 1000') & exec $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--drain-timeout", "5s")
 	s.AwaitReady(1)
 	s.Upgrade(2)
 	pid := leftBehind(s, 1)
@@ -132,9 +129,7 @@ func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
 		t.Errorf("why: %s", e.Why)
 	}
 	s.Signal(unix.SIGTERM)
-	if status := s.Wait(); status != 137 {
-		t.Errorf("status %d", status)
-	}
+	s.Ends(137)
 	if text, err := os.ReadFile(out); err == nil {
 		if last, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
 			harness.CheckEnded(t, last)
@@ -144,10 +139,11 @@ func TestWhatIsLeftBehindIsKilledAtTheDeadline(t *testing.T) {
 
 // A candidate that fails, and a readiness command that hangs, leave nothing behind either.
 func TestFailedCandidateLeavesNothingBehind(t *testing.T) {
-	dir := t.TempDir()
-	hang := "test -e " + dir + "/good && exit 0; setsid sleep 4711 & wait # {pid}"
+	t.Parallel()
+	dir, hanging, beside := t.TempDir(), harness.NewSleep(), harness.NewSleep()
+	hang := "test -e " + dir + "/good && exit 0; setsid " + hanging + " & wait # {pid}"
 	harness.Write(t, dir, "good", "", 0o644)
-	s := harness.StartScript(t, `setsid sleep 4712 & $APP -take fd:3`, "--listen", "web=127.0.0.1:0", "--ready", "cmd:"+hang, "--ready-timeout", "2s")
+	s := harness.StartScript(t, "setsid "+beside+" & $APP -take fd:3", "--listen", "web=127.0.0.1:0", "--ready", "cmd:"+hang, "--ready-timeout", "8s")
 	s.AwaitReady(1)
 	if err := os.Remove(dir + "/good"); err != nil {
 		t.Fatal(err)
@@ -155,10 +151,10 @@ func TestFailedCandidateLeavesNothingBehind(t *testing.T) {
 	s.Signal(unix.SIGHUP)
 	s.AwaitMessage("upgrade failed")
 	s.AwaitGeneration("generation ended", 2)
-	if pids := harness.PIDsOf(t, "sleep\x004711\x00"); len(pids) > 0 {
+	if pids := harness.PIDsOf(t, hanging); len(pids) > 0 {
 		t.Errorf("of the readiness command there is still %v", pids)
 	}
-	if pids := harness.PIDsOf(t, "sleep\x004712\x00"); len(pids) != 1 {
+	if pids := harness.PIDsOf(t, beside); len(pids) != 1 {
 		t.Errorf("of one generation there is %v", pids)
 	}
 	s.Stop()

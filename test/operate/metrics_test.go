@@ -113,10 +113,8 @@ func TestMetricsOfALife(t *testing.T) {
 	s.Signal(syscall.SIGTERM)
 	s.AwaitMessage("stopping")
 	m.readyz(http.StatusServiceUnavailable)
-	s.Signal(syscall.SIGTERM)
-	if status := s.Wait(); status != 137 {
-		t.Errorf("status %d", status)
-	}
+	s.Signal(syscall.SIGQUIT)
+	s.Ends(137)
 }
 
 // crash ends a generation's one instance, and waits for the next one.
@@ -188,8 +186,6 @@ func TestMetricsAddressThatCannotBe(t *testing.T) {
 		status int
 	}{{"udp://127.0.0.1:0", 2}, {"127.0.0.1:0?steer=true", 2}, {"nonsense:x", 2}, {"192.0.2.1:1", 1}} {
 		s := harness.Start(t, "--metrics", c.addr, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
-		if status := s.Wait(); status != c.status {
-			t.Errorf("%s: status %d", c.addr, status)
-		}
+		s.Ends(c.status)
 	}
 }

@@ -138,9 +138,7 @@ func TestContainerGivesNoPortThatTheAppMayNotBind(t *testing.T) {
 			c.AwaitMessage("capturing with sockets of grace's own")
 			c.Do("kill", c.Name, "TERM")
 		}
-		if got := c.Wait(); got != status {
-			t.Errorf("%s: status %d, want %d", port, got, status)
-		}
+		c.Ends(status)
 	}
 }
 

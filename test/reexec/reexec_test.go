@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -169,7 +168,7 @@ func TestSuccessorHearsTheApp(t *testing.T) {
 	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--watchdog", "2s", "--", harness.AppBinary, "-watchdog")
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--watchdog", "5s", "--", harness.AppBinary, "-watchdog")
 			addr := d.Address("web")
 			for range 3 {
 				d.Reexec()
@@ -346,23 +345,21 @@ func TestReexecAsPIDOne(t *testing.T) {
 		t.Errorf("%d instances were started", n)
 	}
 	c.Do("kill", c.Name, "TERM")
-	if status := c.Wait(); status != 0 {
-		t.Errorf("status %d", status)
-	}
+	c.Ends(0)
 }
 
 // A program that hangs holds up no deadline, and what it has started does not outlive it.
 func TestHangingSuccessorHoldsNothingUp(t *testing.T) {
-	for i, way := range harness.ReexecWays {
+	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			sleep := strconv.Itoa(4720 + i)
+			sleep := harness.NewSleep()
 			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--drain-timeout", "3s", "--", harness.AppBinary, "-ignore-term")
 			d.Upgrade(2)
 			if err := os.Remove(d.Program); err != nil {
 				t.Fatal(err)
 			}
-			if err := harness.WriteFile(d.Program, "#!/bin/sh\nsetsid sleep "+sleep+" &\nwait\n", 0o755); err != nil {
+			if err := harness.WriteFile(d.Program, "#!/bin/sh\nsetsid "+sleep+" &\nwait\n", 0o755); err != nil {
 				t.Fatal(err)
 			}
 			d.SignalCurrent(syscall.SIGUSR2)
@@ -374,7 +371,7 @@ func TestHangingSuccessorHoldsNothingUp(t *testing.T) {
 			if d.Said("instance still running after SIGKILL") {
 				t.Error("what has ended is said to be there")
 			}
-			harness.Until(t, "what the program has started is gone", func() bool { return len(harness.PIDsOf(t, "sleep\x00"+sleep+"\x00")) == 0 })
+			harness.Until(t, "what the program has started is gone", func() bool { return len(harness.PIDsOf(t, sleep)) == 0 })
 			d.Signal(syscall.SIGQUIT)
 			d.Wait()
 		})

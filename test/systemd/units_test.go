@@ -192,21 +192,21 @@ func (b *box) awaitBeats() {
 
 func TestHungGraceIsReplaced(t *testing.T) {
 	t.Parallel()
-	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=3s\n"})
+	b := bootUnits(t, "", "GRACE_LISTEN=web=127.0.0.1:0\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=8s\n"})
 	b.do("systemctl", "start", shop)
 	b.awaitBeats()
 	b.do("kill", "-STOP", b.property(shop, "MainPID"))
 	harness.Until(t, "it is replaced", func() bool {
 		return b.property(shop, "NRestarts") == "1" && b.property(shop, "ActiveState") == "active"
 	})
-	b.follow(shop).AwaitLine(shop + ": Watchdog timeout (limit 3s)!")
+	b.follow(shop).AwaitLine(shop + ": Watchdog timeout (limit 8s)!")
 	b.do("systemctl", "stop", shop)
 }
 
 // Systemd follows a grace that is replaced, and goes on to watch over it.
 func TestUnitFollowsAReexec(t *testing.T) {
 	t.Parallel()
-	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=4s\n"})
+	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=8s\n"})
 	b.do("systemctl", "start", "grace@shop.socket", shop)
 	path, pids := b.path("root/run/shop.sock"), map[string]bool{}
 	harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: harness.EveryKind}, func() {

@@ -112,9 +112,7 @@ func TestAppThatStopsByItself(t *testing.T) {
 		harness.Get(t, addr, "/leave")
 		s.AwaitGeneration("instance stops without being told to", 1)
 		s.AwaitMessage("the app has ended")
-		if status := s.Wait(); status != 0 {
-			t.Errorf("status %d", status)
-		}
+		s.Ends(0)
 	})
 	t.Run("always", func(t *testing.T) {
 		command[3] = "always"

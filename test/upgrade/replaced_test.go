@@ -24,7 +24,7 @@ func install(t *testing.T, path, from string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.WriteFile(path+".new", text, 0o755), os.Rename(path+".new", path)); err != nil {
+	if err := errors.Join(harness.WriteFile(path+".new", string(text), 0o755), os.Rename(path+".new", path)); err != nil {
 		t.Fatal(err)
 	}
 }

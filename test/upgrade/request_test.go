@@ -221,10 +221,7 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 	if r, _ := harness.Ask(t, c, control.Request{Do: control.Stop}); r.Outcome != control.Stopped {
 		t.Errorf("stop: %+v", r)
 	}
-	if code := s.Wait(); code != 0 {
-		t.Errorf("grace ended with status %d", code)
-	}
-	s.CheckNothingLeft()
+	s.Ends(0)
 	if _, err := os.Stat(path.Path); err == nil {
 		t.Error("the control socket is still there")
 	}

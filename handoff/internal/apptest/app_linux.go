@@ -21,7 +21,7 @@ import (
 )
 
 // Patience is how long a test waits for what has to come.
-const Patience = 30 * time.Second
+const Patience = 2 * time.Minute
 
 // App is this test binary in another role, started the way grace starts apps: raw descriptors, and no os.File that
 // would switch a listener to blocking.
@@ -29,6 +29,7 @@ type App struct {
 	PID     int
 	Gone    bool // and reaped
 	Orders  *os.File
+	heard   *os.File
 	answers *bufio.Reader
 }
 
@@ -70,8 +71,7 @@ func Start(t *testing.T, role string, how Options) *App {
 		err = errors.Join(err, how.Started())
 	}
 	Must(t, errors.Join(err, ordersEnd.Close(), answersEnd.Close()))
-	a := &App{PID: pid, Orders: orders, answers: bufio.NewReader(answers)}
-	Must(t, answers.SetDeadline(time.Now().Add(Patience)))
+	a := &App{PID: pid, Orders: orders, heard: answers, answers: bufio.NewReader(answers)}
 	t.Cleanup(func() {
 		if !a.Gone {
 			unix.Kill(pid, unix.SIGKILL)
@@ -100,6 +100,7 @@ func (a *App) Ask(t *testing.T, order string) string {
 
 func (a *App) Hear(t *testing.T) string {
 	t.Helper()
+	Must(t, a.heard.SetDeadline(time.Now().Add(Patience)))
 	line, err := a.answers.ReadString('\n')
 	Must(t, err)
 	return strings.TrimSuffix(line, "\n")
