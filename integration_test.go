@@ -18,14 +18,14 @@ import (
 	"github.com/gracerun/grace/test/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Run(m.Run, harness.BuildApp)) }
+func TestMain(m *testing.M) { os.Exit(harness.Run(m.Run)) }
 
 // upgradesEach is how often each combination is upgraded, one upgrade right
 // after the other.
 const upgradesEach = 50
 
 func TestUpgradeUnderEveryKindOfLoad(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	addr := s.Address("")
 	s.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
@@ -56,7 +56,7 @@ func TestUpgradeWithEachDialect(t *testing.T) {
 		t.Run(test.dialect, func(t *testing.T) {
 			t.Parallel()
 			addr := freeport.Address(t)
-			arguments := []string{"--listen", "web=" + addr, "--dialect", test.dialect, "--", harness.AppBinary}
+			arguments := []string{"--listen", "web=" + addr, "--dialect", test.dialect, "--", harness.AppBinary()}
 			for _, arg := range test.app {
 				arguments = append(arguments, strings.ReplaceAll(arg, "ADDR", addr))
 			}
@@ -89,7 +89,7 @@ func TestUpgradeWithEachSocket(t *testing.T) {
 	} {
 		t.Run(test.listen+" "+string(test.kind), func(t *testing.T) {
 			t.Parallel()
-			s := harness.Start(t, append([]string{"--listen", "web=" + test.listen, "--", harness.AppBinary}, test.app...)...)
+			s := harness.Start(t, append([]string{"--listen", "web=" + test.listen, "--", harness.AppBinary()}, test.app...)...)
 			addr := s.Address("web")
 			s.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Network: test.network, Addr: reachable(addr), Clients: map[load.Kind]int{test.kind: 4}}, func() { s.Upgrades(upgradesEach) })
@@ -125,7 +125,7 @@ func TestUpgradeWithEachReadiness(t *testing.T) {
 			for _, flag := range test.flags {
 				arguments = append(arguments, strings.ReplaceAll(flag, "ADDR", addr))
 			}
-			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary), test.app...)...)
+			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary()), test.app...)...)
 			s.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2, load.KeepAlivePost: 2}}, func() { s.Upgrades(upgradesEach) })
 			s.Stop()
@@ -136,7 +136,7 @@ func TestUpgradeWithEachReadiness(t *testing.T) {
 // A thousand upgrades, every other of which fails, leave grace as it was.
 func TestNothingLeaksOverAThousandUpgrades(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-fail", broken)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-fail", broken)
 	addr := s.Address("")
 	s.AwaitReady(1)
 	s.Upgrade(2)

@@ -46,7 +46,7 @@ func openExporter(socket *socket.Listener, l *loop, d *controlBackend, log zerol
 		return nil, err
 	}
 	e := &exporter{counters, server}
-	l.audience = append(l.audience, e)
+	l.audience = append([]audience{e}, l.audience...) // who reads a line of the log finds counted what it says
 	log.Info().Str("network", socket.Network()).Str("address", socket.Bound()).Msg("serving metrics")
 	return e, nil
 }

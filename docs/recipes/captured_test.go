@@ -52,7 +52,7 @@ func (r recipe) testOwnSockets(t *testing.T, name, command string) {
 	p := readPage(t, name, map[string]string{"8080": front, "6379": front, "9000": back})
 	dir := p.write(t)
 	build(t, dir)
-	link(t, dir, append(r.needs, harness.GraceBinary))
+	link(t, dir, append(r.needs, harness.GraceBinary()))
 	serveBackend(t, back)
 
 	server := start(t, dir, p.commands[command], "GRACE_SETTLE=50ms")

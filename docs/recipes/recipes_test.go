@@ -90,7 +90,7 @@ func (r recipe) test(t *testing.T, name string) {
 	p := readPage(t, name, map[string]string{"8080": front, "9000": back})
 	dir := p.write(t)
 	build(t, dir)
-	link(t, dir, append(r.needs, harness.GraceBinary))
+	link(t, dir, append(r.needs, harness.GraceBinary()))
 	held := front
 	if command, ok := p.commands["beside"]; ok {
 		held = back

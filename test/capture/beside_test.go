@@ -84,11 +84,11 @@ func TestPortBesideAHeldSocketIsNamed(t *testing.T) {
 func TestPortInUseOfACapturedAppNamesItsHolder(t *testing.T) {
 	t.Parallel()
 	addr := freeport.Address(t)
-	holder := harness.Start(t, "--listen", "web="+addr, "--", harness.AppBinary)
+	holder := harness.Start(t, "--listen", "web="+addr, "--", harness.AppBinary())
 	holder.AwaitReady(1)
 	for name, second := range map[string]*harness.Grace{
-		"captured": harness.Start(t, "--", harness.AppBinary, "-addr", addr),
-		"steered":  harness.Start(t, "--listen", addr+"?steer=true", "--", harness.AppBinary),
+		"captured": harness.Start(t, "--", harness.AppBinary(), "-addr", addr),
+		"steered":  harness.Start(t, "--listen", addr+"?steer=true", "--", harness.AppBinary()),
 	} {
 		if status := second.Wait(); status == 0 {
 			t.Errorf("%s: status 0", name)
@@ -100,7 +100,7 @@ func TestPortInUseOfACapturedAppNamesItsHolder(t *testing.T) {
 			}
 		}
 	}
-	third := harness.Start(t, "--evict", "--", harness.AppBinary, "-addr", addr)
+	third := harness.Start(t, "--evict", "--", harness.AppBinary(), "-addr", addr)
 	third.AwaitReady(1)
 	holder.Ends(0)
 	third.Stop()
@@ -111,19 +111,19 @@ func TestSteeredSocketBesideAnOrphan(t *testing.T) {
 	t.Parallel()
 	addr := freeport.Address(t)
 	inPlace := func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+harness.WorldFolder(t)) } // it leaves its sockets behind
-	killed := harness.StartWith(t, inPlace, "--listen", "web="+addr+"?steer=true", "--", harness.AppBinary)
+	killed := harness.StartWith(t, inPlace, "--listen", "web="+addr+"?steer=true", "--", harness.AppBinary())
 	killed.AwaitReady(1)
 	orphan := killed.AwaitMessage("instance started").PID
 	killed.Signal(syscall.SIGKILL)
 	killed.Wait()
-	second := harness.Start(t, "--listen", addr+"?steer=true", "--", harness.AppBinary)
+	second := harness.Start(t, "--listen", addr+"?steer=true", "--", harness.AppBinary())
 	second.Ends(1)
 	for _, want := range []string{addr, strconv.Itoa(orphan), "--evict"} {
 		if !strings.Contains(second.Output(), want) {
 			t.Errorf("it does not say %q: %s", want, second.Output())
 		}
 	}
-	third := harness.Start(t, "--listen", "web="+addr+"?steer=true", "--evict", "--", harness.AppBinary)
+	third := harness.Start(t, "--listen", "web="+addr+"?steer=true", "--evict", "--", harness.AppBinary())
 	third.AwaitReady(1)
 	harness.CheckGone(t, orphan)
 	third.Stop()

@@ -23,7 +23,7 @@ func TestCapturedServersLoseNothing(t *testing.T) {
 		command string
 		clients map[load.Kind]int
 	}{
-		"static Go":                      {harness.AppBinary + " -addr ADDR", harness.EveryKind},
+		"static Go":                      {harness.AppBinary() + " -addr ADDR", harness.EveryKind},
 		"python, which dies of its TERM": {"python3 -m http.server PORT --bind 127.0.0.1", map[load.Kind]int{load.NewConnection: 4}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestStartSaysWhatIsServed(t *testing.T) {
 		"captured": {nil, []string{"-addr", addr}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := harness.Start(t, slices.Concat([]string{"--name", "front"}, test.flags, []string{"--", harness.AppBinary}, test.app)...)
+			s := harness.Start(t, slices.Concat([]string{"--name", "front"}, test.flags, []string{"--", harness.AppBinary()}, test.app)...)
 			e := s.AwaitMessage("serving")
 			if want := fmt.Sprintf(`"%s":["tcp %s"]`, name, addr); e.Name != "front" || !strings.Contains(e.Text, want) {
 				t.Errorf("the log lacks %s: %s", want, e.Text)
@@ -68,7 +68,7 @@ func TestCapturesForAnyUser(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			addr := freeport.Address(t)
-			s := harness.StartWith(t, test.change, append(append([]string{"--settle", "50ms"}, test.flags...), "--", harness.AppBinary, "-addr", addr)...)
+			s := harness.StartWith(t, test.change, append(append([]string{"--settle", "50ms"}, test.flags...), "--", harness.AppBinary(), "-addr", addr)...)
 			s.AwaitReady(1)
 			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.AwaitMessage("instance started").PID))
 			if err != nil || !strings.Contains(string(status), "\nNoNewPrivs:\t"+test.noNewPrivs+"\n") || !strings.Contains(string(status), "\nSeccomp:\t2\n") {
@@ -85,7 +85,7 @@ func TestProbesReachTheCandidateOnly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			addr := freeport.Address(t)
-			s := harness.Start(t, "--settle", "50ms", "--ready", strings.ReplaceAll(ready, "ADDR", addr), "--", harness.AppBinary, "-addr", addr, "-healthy-after", "100ms")
+			s := harness.Start(t, "--settle", "50ms", "--ready", strings.ReplaceAll(ready, "ADDR", addr), "--", harness.AppBinary(), "-addr", addr, "-healthy-after", "100ms")
 			s.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() { s.Upgrades(5) })
 			for _, e := range s.Entries() {
@@ -102,7 +102,7 @@ func TestProbesReachTheCandidateOnly(t *testing.T) {
 func TestBusyClientsDoNotHoldAnAppThatEndsWell(t *testing.T) {
 	t.Parallel()
 	addr := freeport.Address(t)
-	s := harness.Start(t, "--settle", "50ms", "--empty", "0s", "--drain-timeout", "10m", "--max-draining", "1", "--", harness.AppBinary, "-addr", addr)
+	s := harness.Start(t, "--settle", "50ms", "--empty", "0s", "--drain-timeout", "10m", "--max-draining", "1", "--", harness.AppBinary(), "-addr", addr)
 	s.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		s.Upgrades(3)
@@ -115,7 +115,7 @@ func TestBusyClientsDoNotHoldAnAppThatEndsWell(t *testing.T) {
 func TestUpgradeIsUndone(t *testing.T) {
 	t.Parallel()
 	addr, dir := freeport.Address(t), t.TempDir()
-	s := harness.Start(t, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", crashing(`"$0" -addr `+addr), harness.AppBinary)
+	s := harness.Start(t, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", crashing(`"$0" -addr `+addr), harness.AppBinary())
 	s.AwaitReady(1)
 	harness.Touch(t, filepath.Join(dir, "later"))
 	s.Upgrade(2)
@@ -139,7 +139,7 @@ func TestSteeredListenersLoseNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			arguments := append([]string{"--listen", "web=127.0.0.1:0?steer=true", "--settle", "50ms", "--drain-timeout", "20s"}, test.flags...)
-			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary), test.app...)...)
+			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary()), test.app...)...)
 			addr := s.Address("web")
 			s.AwaitReady(1)
 			clients := harness.EveryKind

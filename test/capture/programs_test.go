@@ -45,7 +45,7 @@ func TestProgramsThatBindByThemselvesLoseNothing(t *testing.T) {
 		"C that shuts its listener down":      {command: "shutdown.c PORT", clients: echoClients},
 		"C that calls epoll_ctl before bind":  {command: "epoll.c PORT", clients: echoClients},
 		"C that forks for each connection":    {command: "fork.c PORT", clients: echoClients},
-		"Go daemon that sends MAINPID":        {command: harness.AppBinary + " -daemonize -addr 127.0.0.1:PORT", clients: webClients},
+		"Go daemon that sends MAINPID":        {command: harness.AppBinary() + " -daemonize -addr 127.0.0.1:PORT", clients: webClients},
 		"C with a second listener later":      {command: "two.c PORT 100", hosts: []string{"127.0.0.1", "::1"}, clients: echoClients},
 		"C that binds dual-stack, and others": {command: "others.c PORT", hosts: []string{"127.0.0.1", "::1"}, clients: echoClients},
 	} {

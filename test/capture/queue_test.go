@@ -86,17 +86,17 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 			"captured": func(t *testing.T, dir string) (*harness.Grace, string, string) {
 				addr := freeport.Address(t)
 				host, port, _ := net.SplitHostPort(addr)
-				command := mends(harness.AppBinary+" -addr "+addr, listens("AF_INET", fmt.Sprintf("('%s',%s)", host, port)))
+				command := mends(harness.AppBinary()+" -addr "+addr, listens("AF_INET", fmt.Sprintf("('%s',%s)", host, port)))
 				return harness.Start(t, append([]string{"--chdir", dir, "--settle", "50ms", "--instances", instances}, command...)...), "tcp", addr
 			},
 			"steered": func(t *testing.T, dir string) (*harness.Grace, string, string) {
 				flags := []string{"--chdir", dir, "--settle", "50ms", "--instances", instances, "--listen", "web=127.0.0.1:0?steer=true"}
-				s := harness.Start(t, append(flags, mends(harness.AppBinary, "true")...)...)
+				s := harness.Start(t, append(flags, mends(harness.AppBinary(), "true")...)...)
 				return s, "tcp", s.Address("web")
 			},
 			"unix": func(t *testing.T, dir string) (*harness.Grace, string, string) {
 				path := filepath.Join(dir, "socket")
-				command := mends(harness.AppBinary+strings.ReplaceAll(pathServer, "PATH", path), listens("AF_UNIX", "'"+path+"'"))
+				command := mends(harness.AppBinary()+strings.ReplaceAll(pathServer, "PATH", path), listens("AF_UNIX", "'"+path+"'"))
 				flags := []string{"--chdir", dir, "--settle", "50ms", "--instances", instances, "--capture-unix", path}
 				return harness.Start(t, append(flags, command...)...), "unix", path
 			},

@@ -160,7 +160,7 @@ func TestSecondStopDoesNotWaitForClients(t *testing.T) {
 func TestStoppedAppThatHasClosedItsListenerRefuses(t *testing.T) {
 	t.Parallel()
 	addr := freeport.Address(t)
-	s := harness.Start(t, "--empty", "0s", "--drain-timeout", "10m", "--", harness.AppBinary, "-addr", addr)
+	s := harness.Start(t, "--empty", "0s", "--drain-timeout", "10m", "--", harness.AppBinary(), "-addr", addr)
 	s.AwaitReady(1)
 	request := harness.BeginRequest(t, addr)
 	s.Signal(syscall.SIGTERM)

@@ -36,8 +36,8 @@ func TestCrashOfACapturedAppIsWaitedOut(t *testing.T) {
 		program       program
 		most          int // of requests that may fail at each crash
 	}{
-		{"static Go", "0", program{command: harness.AppBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
-		{"static Go", "1", program{command: harness.AppBinary + " -addr 127.0.0.1:PORT", clients: web}, clients},
+		{"static Go", "0", program{command: harness.AppBinary() + " -addr 127.0.0.1:PORT", clients: web}, clients},
+		{"static Go", "1", program{command: harness.AppBinary() + " -addr 127.0.0.1:PORT", clients: web}, clients},
 		{"C that forks for each connection", "0", program{command: "fork.c PORT", clients: echo}, clients},
 		// Its new instance cannot have the old one's socket, and what waits there is reset.
 		{"C that calls epoll_ctl before bind", "0", program{command: "epoll.c PORT", clients: echo}, 2 * clients},
@@ -123,7 +123,7 @@ func TestUpgradeIsUndoneUnderLoad(t *testing.T) {
 			setMigration(t, migrate)
 			port, dir := ownPort(t), t.TempDir()
 			deaf := strings.Join(compiled(t, "deaf.c PORT", port), " ")
-			script := fmt.Sprintf("test -e later && exec %s; exec %s -addr 127.0.0.1:%s", deaf, harness.AppBinary, port)
+			script := fmt.Sprintf("test -e later && exec %s; exec %s -addr 127.0.0.1:%s", deaf, harness.AppBinary(), port)
 			s := harness.StartWith(t, func(c *exec.Cmd) { c.Dir = dir }, "--settle", "60s", "--", "sh", "-c", script)
 			s.AwaitReady(1)
 			harness.Touch(t, filepath.Join(dir, "later"))
@@ -335,10 +335,10 @@ func TestAppThatCannotBeCaptured(t *testing.T) {
 		why       string
 	}{
 		"no seccomp":     {compiled(t, "deny.c seccomp", ""), "seccomp: function not implemented"},
-		"grace in grace": {[]string{harness.GraceBinary, "run", "--log-format", "json", "--"}, "grace cannot capture inside another grace process"},
+		"grace in grace": {[]string{harness.GraceBinary(), "run", "--log-format", "json", "--"}, "grace cannot capture inside another grace process"},
 	} {
 		outer := func(c *exec.Cmd) {
-			c.Path, c.Args = test.UnderLoad[0], append(test.UnderLoad, append([]string{harness.GraceBinary}, c.Args[1:]...)...)
+			c.Path, c.Args = test.UnderLoad[0], append(test.UnderLoad, append([]string{harness.GraceBinary()}, c.Args[1:]...)...)
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -375,7 +375,7 @@ func TestSocketsOfGracesOwn(t *testing.T) {
 			t.Parallel()
 			port, deny := ownPort(t), compiled(t, "deny.c pidfd_getfd", "")
 			s := harness.StartWith(t, func(c *exec.Cmd) {
-				c.Path, c.Args = deny[0], append(deny, append([]string{harness.GraceBinary}, c.Args[1:]...)...)
+				c.Path, c.Args = deny[0], append(deny, append([]string{harness.GraceBinary()}, c.Args[1:]...)...)
 			}, append([]string{"--settle", "50ms", "--"}, compiled(t, test.command, port)...)...)
 			s.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Addr: net.JoinHostPort(test.hosts[0], port), Clients: test.clients}, func() {

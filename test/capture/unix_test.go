@@ -20,7 +20,7 @@ func TestCapturedUnixSocketsLoseNothing(t *testing.T) {
 	for name, server := range map[string]struct {
 		program, command string
 	}{
-		"Go":       {harness.AppBinary, harness.AppBinary + pathServer},
+		"Go":       {harness.AppBinary(), harness.AppBinary() + pathServer},
 		"gunicorn": {"gunicorn", "gunicorn --chdir FILES --bind unix:PATH --preload --workers 2 wsgi:app"},
 	} {
 		for user, as := range users {
@@ -73,7 +73,7 @@ func checkNothingBeside(t *testing.T, path string) {
 
 func TestKeptConnectionsToACapturedUnixSocket(t *testing.T) {
 	t.Parallel()
-	s, path := captureUnix(t, users["as it is"], harness.AppBinary+pathServer)
+	s, path := captureUnix(t, users["as it is"], harness.AppBinary()+pathServer)
 	harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: harness.EveryKind}, func() { s.Upgrades(4) })
 	s.Stop()
 }
@@ -81,7 +81,7 @@ func TestKeptConnectionsToACapturedUnixSocket(t *testing.T) {
 // Clients see the app as their peer, and not grace; with the mode that it has set.
 func TestCapturedUnixSocketIsTheApps(t *testing.T) {
 	t.Parallel()
-	s, path := captureUnix(t, users["the app is nobody's"], harness.AppBinary+pathServer)
+	s, path := captureUnix(t, users["the app is nobody's"], harness.AppBinary()+pathServer)
 	for generation := 1; generation <= 2; generation++ {
 		if generation == 2 {
 			s.Upgrade(2)
@@ -126,7 +126,7 @@ func TestUpgradeOfAUnixSocketIsUndone(t *testing.T) {
 	dir := harness.WorldFolder(t)
 	path := filepath.Join(dir, "socket")
 	app := crashing(strings.ReplaceAll(`"$0"`+pathServer, "PATH", path))
-	s := harness.Start(t, "--capture-unix", path, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", app, harness.AppBinary)
+	s := harness.Start(t, "--capture-unix", path, "--settle", "30s", "--chdir", dir, "--", "sh", "-c", app, harness.AppBinary())
 	s.AwaitReady(1)
 	harness.Touch(t, filepath.Join(dir, "later"))
 	s.Upgrade(2)
@@ -139,7 +139,7 @@ func TestUpgradeOfAUnixSocketIsUndone(t *testing.T) {
 // Who comes while a crashed app is started again waits.
 func TestCrashAtAUnixSocketIsWaitedOut(t *testing.T) {
 	t.Parallel()
-	s, path := captureUnix(t, users["as it is"], harness.AppBinary+pathServer)
+	s, path := captureUnix(t, users["as it is"], harness.AppBinary()+pathServer)
 	clients := map[load.Kind]int{load.NewConnection: 4}
 	tally := counted(t, load.Config{Network: "unix", Addr: path, Clients: clients}, func(l *load.Load) { dieUnder(s, l) })
 	s.Stop()

@@ -201,7 +201,7 @@ func TestDockerfile(t *testing.T) {
 		s.Ends(0)
 	})
 	t.Run("for anybody, upgraded under load", func(t *testing.T) { // with an app that takes any port
-		programs := harness.StaticPrograms(t)
+		programs := harness.StaticPrograms()
 		s := d.run(t, "upgraded", []string{"--read-only", "--network", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
 			"--user", fmt.Sprintf("%d:0", harness.Anybody), "--tmpfs", "/run", "--volume", programs + "/app:/app:ro"},
 			"--listen", "web=127.0.0.1:0", "--drain-delay", "15s", "--drain-timeout", "20s", "--", "/app")

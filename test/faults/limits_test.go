@@ -100,7 +100,7 @@ func flood(t *testing.T, socket string) {
 	var asking sync.WaitGroup
 	for range 16 {
 		asking.Go(func() {
-			if out, err := exec.Command(harness.GraceBinary, "status", socket).CombinedOutput(); err != nil {
+			if out, err := exec.Command(harness.GraceBinary(), "status", socket).CombinedOutput(); err != nil {
 				t.Error(fmt.Errorf("%w: %s", err, out))
 			}
 		})
@@ -116,7 +116,7 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 	}
 	s := harness.StartWith(t, func(c *exec.Cmd) {
 		c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "RUNTIME_DIRECTORY=")
-	}, "--name", "vanishing", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	}, "--name", "vanishing", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
@@ -131,7 +131,7 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.AwaitMessage("the control socket was created again")
-		if out, err := exec.Command(harness.GraceBinary, "upgrade", dir+"/grace/vanishing.sock").CombinedOutput(); err != nil {
+		if out, err := exec.Command(harness.GraceBinary(), "upgrade", dir+"/grace/vanishing.sock").CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
 		s.Signal(syscall.SIGUSR2)
@@ -150,7 +150,7 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 func TestNotifySocketThatVanishes(t *testing.T) {
 	t.Parallel()
 	dir, run := harness.WorldFolder(t), harness.WorldFolder(t)
-	script := "#!/bin/sh\nuntil test -e " + dir + "/go; do sleep 0.05; done\nexec " + harness.AppBinary + " -take fd:3 -notify 0s\n"
+	script := "#!/bin/sh\nuntil test -e " + dir + "/go; do sleep 0.05; done\nexec " + harness.AppBinary() + " -take fd:3 -notify 0s\n"
 	s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+run) },
 		"--listen", "web=127.0.0.1:0", "--ready", "notify", "--", harness.Write(t, dir, "app", script, 0o755))
 	vanish := func() {
@@ -221,7 +221,7 @@ func TestRuntimeDirectoryOnAFileSystemThatIsFull(t *testing.T) {
 			requirement.Check(t, "root", syscall.Mount("tmpfs", run, "tmpfs", 0, c.options))
 			t.Cleanup(func() { syscall.Unmount(run, syscall.MNT_DETACH) })
 			s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+run, "RUNTIME_DIRECTORY="+run) },
-				"--name", "full", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-notify", "0s")
+				"--name", "full", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-notify", "0s")
 			addr := s.Address("web")
 			s.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
@@ -317,7 +317,7 @@ func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *harness
 			if managed { // nobody listens there, and grace becomes another process all the same
 				c.Env = append(c.Env, "NOTIFY_SOCKET=@grace-test-nobody")
 			}
-		}, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+		}, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 		s.AwaitReady(1)
 		return s
 	}

@@ -71,16 +71,16 @@ func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
 
 func TestAddressInUseNamesItsHolderWhoCanBeEvicted(t *testing.T) {
 	addr := freeport.Address(t)
-	holder := harness.Start(t, "--listen", "web="+addr, "--", harness.AppBinary)
+	holder := harness.Start(t, "--listen", "web="+addr, "--", harness.AppBinary())
 	holder.AwaitReady(1)
-	second := harness.Start(t, "--listen", addr, "--", harness.AppBinary)
+	second := harness.Start(t, "--listen", addr, "--", harness.AppBinary())
 	second.Ends(1)
 	for _, want := range []string{addr, strconv.Itoa(holder.PID()), "root", "grace", "--evict"} {
 		if !strings.Contains(second.Output(), want) {
 			t.Errorf("it does not say %q: %s", want, second.Output())
 		}
 	}
-	third := harness.Start(t, "--listen", "web="+addr, "--evict", "--", harness.AppBinary)
+	third := harness.Start(t, "--listen", "web="+addr, "--evict", "--", harness.AppBinary())
 	third.AwaitReady(1)
 	holder.Ends(0)
 	third.Stop()
@@ -95,7 +95,7 @@ func TestPrivilegedPort(t *testing.T) {
 }
 
 func TestUnprivilegedGraceUpgrades(t *testing.T) {
-	s := harness.StartWith(t, harness.AsNobody, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s := harness.StartWith(t, harness.AsNobody, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	addr := s.Address("web")
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() { s.Upgrades(10) })
 	s.Stop()
@@ -113,7 +113,7 @@ func TestHangUpIsRefusedWithoutASocket(t *testing.T) {
 
 func TestFloodOfHangUps(t *testing.T) {
 	flood := filepath.Join(t.TempDir(), "flood")
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--check", "while test -e "+flood+"; do sleep 0.01; done", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--check", "while test -e "+flood+"; do sleep 0.01; done", "--", harness.AppBinary())
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	harness.Touch(t, flood)
@@ -138,7 +138,7 @@ func TestFloodOfHangUps(t *testing.T) {
 }
 
 func TestFloodOfHangUpsDoesNotCostATERM(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	s.AwaitReady(1)
 	for range 2000 {
 		s.Signal(syscall.SIGHUP)
@@ -152,7 +152,7 @@ func TestFloodOfHangUpsDoesNotCostATERM(t *testing.T) {
 func TestHangUpInEveryPhase(t *testing.T) {
 	dir := t.TempDir()
 	broken := filepath.Join(dir, "broken")
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-delay", "50ms", "-fail", broken)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-delay", "50ms", "-fail", broken)
 	addr := s.Address("web")
 	s.AwaitGeneration("instance started", 1)
 	s.Signal(syscall.SIGHUP)
@@ -176,10 +176,10 @@ func TestHangUpInEveryPhase(t *testing.T) {
 }
 
 func TestStopDuringAStart(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-delay", "1h")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-delay", "1h")
 	s.AwaitGeneration("instance started", 1)
 	s.Stop()
-	s = harness.Start(t, "--listen", "web=127.0.0.1:0", "--check", "sleep 3600", "--", harness.AppBinary)
+	s = harness.Start(t, "--listen", "web=127.0.0.1:0", "--check", "sleep 3600", "--", harness.AppBinary())
 	s.AwaitReady(1)
 	s.Signal(syscall.SIGHUP)
 	s.Stop()
@@ -226,7 +226,7 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 		t.Run(fmt.Sprintf("%q %q", test.ready, test.app), func(t *testing.T) {
 			t.Parallel()
 			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "10s"}, test.ready...)
-			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary), test.app...)...)
+			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary()), test.app...)...)
 			e := s.AwaitMessage("first generation failed")
 			if strings.Contains(e.Why, "not seen to use the --listen sockets") != test.hint {
 				t.Error(e.Why)
@@ -265,7 +265,7 @@ func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
 
 func TestAppThatHangsOnItsDrain(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "10s", "--", harness.AppBinary, "-ignore-term")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "10s", "--", harness.AppBinary(), "-ignore-term")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	conn, err := net.Dial("tcp", addr)
@@ -288,7 +288,7 @@ func TestAppThatHangsOnItsDrain(t *testing.T) {
 }
 
 func TestChildrenThatAreLeftBehindAreKilled(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms", "--", harness.AppBinary, "-leave-children")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "500ms", "--", harness.AppBinary(), "-leave-children")
 	s.AwaitReady(1)
 	s.Upgrade(2)
 	s.AwaitGeneration("instance ended", 1)
@@ -299,7 +299,7 @@ func TestChildrenThatAreLeftBehindAreKilled(t *testing.T) {
 // A stranger floods the socket and says READY=1 for an app that is not.
 func TestStrangerOnTheNotifySocket(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready", "notify", "--", harness.AppBinary, "-notify", "500ms")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready", "notify", "--", harness.AppBinary(), "-notify", "500ms")
 	started := s.AwaitGeneration("instance started", 1)
 	conn, err := net.Dial("unixgram", notifySocket(s, started.PID))
 	if err != nil {
@@ -340,7 +340,7 @@ func notifySocket(s *harness.Grace, pid int) string {
 
 // Without descriptors or processes an upgrade fails; what serves goes on.
 func TestExhaustedLimits(t *testing.T) {
-	s := harness.StartWith(t, harness.AsNobody, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s := harness.StartWith(t, harness.AsNobody, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
@@ -372,7 +372,7 @@ func setLimit(s *harness.Grace, name, soft string) {
 func TestClosedStderr(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	addr := freeport.Address(t)
-	c := exec.Command("/bin/sh", "-c", `exec "$0" "$@" 2>&-`, harness.GraceBinary, "run", "--pid-file", pidFile, "--listen", "web="+addr, "--", harness.AppBinary)
+	c := exec.Command("/bin/sh", "-c", `exec "$0" "$@" 2>&-`, harness.GraceBinary(), "run", "--pid-file", pidFile, "--listen", "web="+addr, "--", harness.AppBinary())
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package harness
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,41 +10,53 @@ import (
 	"testing"
 )
 
-// The programs under test: grace with the race detector, and the app without. Run and BuildApp set them.
-var GraceBinary, AppBinary string
-
 // programs is the folder that the programs are built in.
 var programs string
 
-// Run is for TestMain: it builds grace and what else a package tests, and removes it all after run.
-func Run(run func() (status int), builds ...func() error) (status int) {
-	if err := build(builds); err != nil {
+// Run is for TestMain: what the tests have built is removed after run.
+func Run(run func() (status int)) (status int) {
+	var err error
+	if programs, err = os.MkdirTemp("", "grace-test-"); err == nil {
+		err = os.Chmod(programs, 0o711) // others run apps as well
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	} else {
-		status = run()
+		return 1
 	}
-	os.RemoveAll(programs)
-	return status
+	defer os.RemoveAll(programs)
+	return run()
 }
 
-func build(builds []func() error) (err error) {
-	if programs, err = os.MkdirTemp("", "grace-test-"); err != nil {
-		return err
-	}
-	GraceBinary = Program("grace")
-	err = errors.Join(os.Chmod(programs, 0o711), BuildOfGrace("-race", ".")) // others run apps as well
-	for _, build := range builds {
-		err = errors.Join(err, build())
-	}
-	return err
+// GraceBinary is grace with the race detector, and AppBinary the app of test/testdata without. Like the others they are built
+// when the first test asks for them; a build that fails ends the tests.
+var (
+	GraceBinary  = built("grace", "-race", ".")
+	AppBinary    = built("app", "./test/testdata/app")
+	ServerBinary = built("server", "./test/testdata/server")
+)
+
+func built(name string, arguments ...string) func() string {
+	return sync.OnceValue(func() string {
+		if err := BuildOfGrace(arguments...); err != nil {
+			panic(err)
+		}
+		return Program(name)
+	})
 }
 
-// BuildApp builds the app of test/testdata.
-func BuildApp() error {
-	AppBinary = Program("app")
-	return BuildOfGrace("./test/testdata/app")
-}
+// StaticPrograms is a folder with grace and the app, for a root without libraries.
+var StaticPrograms = sync.OnceValue(func() string {
+	root, err := moduleRoot()
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.Command("go", "build", "-o", Program("static")+"/", ".", "./test/testdata/app")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if err := run(cmd); err != nil {
+		panic(err)
+	}
+	return Program("static")
+})
 
 // Program is the path of a program that was built, by the name of its package.
 func Program(name string) string { return filepath.Join(programs, name) }
@@ -97,34 +108,4 @@ func Source(t *testing.T, path string) string {
 func Testdata(t *testing.T, path string) string {
 	t.Helper()
 	return Source(t, filepath.Join("test/testdata", path))
-}
-
-var buildServer = sync.OnceValue(func() error { return BuildOfGrace("./test/testdata/server") })
-
-// ServerBinary is the program of test/testdata/server.
-func ServerBinary(t *testing.T) string {
-	t.Helper()
-	if err := buildServer(); err != nil {
-		t.Fatal(err)
-	}
-	return Program("server")
-}
-
-var buildStatic = sync.OnceValue(func() error {
-	root, err := moduleRoot()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command("go", "build", "-o", Program("static")+"/", ".", "./test/testdata/app")
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	return run(cmd)
-})
-
-// StaticPrograms is a folder with grace and the app, for a root without libraries.
-func StaticPrograms(t *testing.T) string {
-	t.Helper()
-	if err := buildStatic(); err != nil {
-		t.Fatal(err)
-	}
-	return Program("static")
 }

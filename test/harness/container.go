@@ -100,7 +100,7 @@ func (c *Container) CheckRemoved() {
 // MakeBundle makes a root folder and runc's config.
 func MakeBundle(t *testing.T, change func(Spec)) string {
 	t.Helper()
-	programs := StaticPrograms(t)
+	programs := StaticPrograms()
 	bundle := t.TempDir()
 	root := filepath.Join(bundle, "rootfs")
 	if err := os.Mkdir(root, 0o755); err != nil {

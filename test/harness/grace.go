@@ -26,7 +26,7 @@ func Start(t *testing.T, arguments ...string) *Grace {
 // StartWith is Start of a command that was changed.
 func StartWith(t *testing.T, change func(*exec.Cmd), arguments ...string) *Grace {
 	t.Helper()
-	cmd := exec.Command(GraceBinary, append([]string{"run", "--log-format", "json"}, arguments...)...)
+	cmd := exec.Command(GraceBinary(), append([]string{"run", "--log-format", "json"}, arguments...)...)
 	change(cmd)
 	return StartCommand(t, cmd)
 }

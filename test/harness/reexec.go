@@ -28,7 +28,7 @@ var ReexecWays = []string{"another process", "the same process"}
 func StartForReexec(t *testing.T, way string, arguments ...string) *ReexecGrace {
 	t.Helper()
 	d := &ReexecGrace{Program: filepath.Join(t.TempDir(), "grace")}
-	if err := os.Link(GraceBinary, d.Program); err != nil {
+	if err := os.Link(GraceBinary(), d.Program); err != nil {
 		t.Fatal(err)
 	}
 	env := append(os.Environ(), "GORACE=atexit_sleep_ms=0")
@@ -167,7 +167,7 @@ func (d *ReexecGrace) CheckFollowed() {
 func (d *ReexecGrace) ReplaceProgram() {
 	d.T.Helper()
 	_ = os.Remove(d.Program) // it may be missing
-	if err := os.Link(GraceBinary, d.Program); err != nil {
+	if err := os.Link(GraceBinary(), d.Program); err != nil {
 		d.T.Fatal(err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 func StartScript(t *testing.T, script string, flags ...string) *Grace {
 	t.Helper()
-	program := Write(t, t.TempDir(), "wrapper", "#!/bin/bash\nAPP="+AppBinary+"\n"+script, 0o755)
+	program := Write(t, t.TempDir(), "wrapper", "#!/bin/bash\nAPP="+AppBinary()+"\n"+script, 0o755)
 	return Start(t, append(flags, "--", program)...)
 }
 
@@ -16,5 +16,5 @@ func StartScript(t *testing.T, script string, flags ...string) *Grace {
 func AppScript(t *testing.T, dir string) (program, arguments string) {
 	t.Helper()
 	arguments = filepath.Join(dir, "arguments")
-	return Write(t, dir, "program", "#!/bin/sh\nexec "+AppBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755), arguments
+	return Write(t, dir, "program", "#!/bin/sh\nexec "+AppBinary()+" $(cat "+arguments+" 2>/dev/null)\n", 0o755), arguments
 }

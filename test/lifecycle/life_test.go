@@ -15,7 +15,7 @@ import (
 
 func TestCheckGuardsAnUpgrade(t *testing.T) {
 	dir := t.TempDir()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--chdir", dir, "--check", "echo looking at it; test ! -e broken", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--chdir", dir, "--check", "echo looking at it; test ! -e broken", "--", harness.AppBinary())
 	s.AwaitReady(1)
 	harness.Write(t, dir, "broken", "", 0o600)
 	s.Signal(syscall.SIGHUP)
@@ -39,7 +39,7 @@ func TestEnvFileIsReadAnewAndNeverLogged(t *testing.T) {
 	file := harness.Write(t, t.TempDir(), "env", "# comment\nCOLOUR='light blue'\nexport TOKEN=\"a\\\"b\"\n", 0o600)
 	s := harness.StartWith(t, func(c *exec.Cmd) {
 		c.Env = append(os.Environ(), "COLOUR=red", "LISTEN_FDS=7", "NOTIFY_SOCKET=/nowhere", "GRACE_LOG_LEVEL=debug", "TABLEFLIP_HAS_PARENT_7DIU3=yes", "PLAIN=1")
-	}, "--listen", "web=127.0.0.1:0", "--env-file", file, "--", harness.AppBinary)
+	}, "--listen", "web=127.0.0.1:0", "--env-file", file, "--", harness.AppBinary())
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	env := harness.Get(t, addr, "/env")
@@ -75,7 +75,7 @@ func TestCurrentLink(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, release), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		harness.Write(t, dir, release+"/run", "#!/bin/sh\nRELEASE="+release+" exec "+harness.AppBinary+"\n", 0o755)
+		harness.Write(t, dir, release+"/run", "#!/bin/sh\nRELEASE="+release+" exec "+harness.AppBinary()+"\n", 0o755)
 	}
 	link := func(release string) {
 		if err := os.Symlink(release, filepath.Join(dir, "next")); err != nil {
@@ -109,7 +109,7 @@ func TestCurrentLink(t *testing.T) {
 
 // While the app is down its clients wait and are not refused.
 func TestCrashQueuesNewClients(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	for life := 1; life <= 3; life++ {
@@ -124,7 +124,7 @@ func TestCrashQueuesNewClients(t *testing.T) {
 
 func TestMaxDrainingWaits(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--max-draining", "1", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--max-draining", "1", "--", harness.AppBinary())
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	request := harness.BeginRequest(t, addr)
@@ -154,7 +154,7 @@ func index(log []harness.Entry, message string, generation int) int {
 
 func TestDrainDelay(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-delay", "15s", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-delay", "15s", "--", harness.AppBinary())
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: map[load.Kind]int{load.NewConnection: 2}}, func() {
@@ -169,7 +169,7 @@ func TestDrainDelay(t *testing.T) {
 
 func TestSecondSignalAndQuitEndAtOnce(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
-		s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1h", "--", harness.AppBinary, "-ignore-term")
+		s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--drain-timeout", "1h", "--", harness.AppBinary(), "-ignore-term")
 		s.AwaitReady(1)
 		s.SignalUntilStoppingAtOnce(sig)
 		s.Ends(137)
@@ -180,7 +180,7 @@ func TestSecondSignalAndQuitEndAtOnce(t *testing.T) {
 func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
 	t.Parallel()
 	for _, pair := range [][2]syscall.Signal{{syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}, {syscall.SIGINT, syscall.SIGTERM}} {
-		s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+		s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 		addr := s.Address("web")
 		s.AwaitReady(1)
 		r := harness.BeginRequest(t, addr)
@@ -194,7 +194,7 @@ func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
 
 // A listener that the old generation shut down lives on.
 func TestListenerThatIsShutDownIsRevived(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-shutdown-listener")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-shutdown-listener")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	s.Upgrade(2)
@@ -228,7 +228,7 @@ while :; do sleep 0.01; done
 
 // nohup says that a closed terminal is no reason to do anything.
 func TestIgnoredHangUpStaysIgnored(t *testing.T) {
-	c := exec.Command("/bin/sh", "-c", `trap "" HUP; exec "$0" "$@"`, harness.GraceBinary, "run", "--log-format", "json", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	c := exec.Command("/bin/sh", "-c", `trap "" HUP; exec "$0" "$@"`, harness.GraceBinary(), "run", "--log-format", "json", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	s := harness.StartWith(t, func(own *exec.Cmd) { own.Path, own.Args = c.Path, c.Args })
 	s.AwaitReady(1)
 	for n := range 2 { // of another grace in the same process, too
@@ -258,7 +258,7 @@ echo "pid 1 is $(cat /proc/1/comm)"
 exit 42
 `, 0o755)
 	s := harness.StartWith(t, func(c *exec.Cmd) {
-		c.Args = append([]string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child"}, append([]string{harness.GraceBinary}, c.Args[1:]...)...)
+		c.Args = append([]string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child"}, append([]string{harness.GraceBinary()}, c.Args[1:]...)...)
 		path, err := exec.LookPath("unshare")
 		if err != nil {
 			t.Fatal(err)
@@ -304,7 +304,7 @@ exec sleep 1000
 
 // Port 80 is grace's to bind, and the app never is root.
 func TestAppOfAnotherUserServesAndNotifies(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--user", "nobody", "--ready", "notify", "--", harness.AppBinary, "-notify", "0s")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--user", "nobody", "--ready", "notify", "--", harness.AppBinary(), "-notify", "0s")
 	addr := s.Address("web")
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() { s.Upgrades(10) })
 	s.Stop()
@@ -312,7 +312,7 @@ func TestAppOfAnotherUserServesAndNotifies(t *testing.T) {
 
 func TestWatchdogRestartsAHungApp(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--watchdog", "5s", "--", harness.AppBinary, "-watchdog")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--watchdog", "5s", "--", harness.AppBinary(), "-watchdog")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	harness.Get(t, addr, "/hang")
@@ -322,7 +322,7 @@ func TestWatchdogRestartsAHungApp(t *testing.T) {
 }
 
 func TestDaemonisingAppIsFollowed(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary, "-take", "fd:3", "-daemonize", "-notify", "0s")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-take", "fd:3", "-daemonize", "-notify", "0s")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	moved := s.AwaitGeneration("main process moved", 1)
@@ -369,7 +369,7 @@ func TestClosedTerminalStopsGrace(t *testing.T) {
 	s := harness.StartWith(t, func(c *exec.Cmd) {
 		c.Stdin = terminal
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	}, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	}, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	terminal.Close()
 	s.AwaitReady(1)
 	s.Signal(syscall.SIGHUP) // with the terminal there, it is an upgrade
@@ -409,7 +409,7 @@ func TestHintForTheStopSignal(t *testing.T) {
 }
 
 func TestInstancesAreReplacedOneByOneAndUpgradedTogether(t *testing.T) {
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--instances", "3", "--", harness.AppBinary)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--instances", "3", "--", harness.AppBinary())
 	s.AwaitReady(1)
 	s.Crash(1)
 	s.Await("a replacement", func(e harness.Entry) bool { return e.Message == "instance ready" && e.Instance == 4 })

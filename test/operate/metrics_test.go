@@ -78,7 +78,7 @@ func TestMetricsOfALife(t *testing.T) {
 	if err := syscall.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	harness.Write(t, dir, "program", "#!/bin/sh\nread go < "+gate+"\nexec "+harness.AppBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
+	harness.Write(t, dir, "program", "#!/bin/sh\nread go < "+gate+"\nexec "+harness.AppBinary()+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
 	s := harness.Start(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", program)
 	addr, m := s.Address("web"), scraperOf(s)
 	s.AwaitGeneration("instance started", 1)
@@ -86,7 +86,7 @@ func TestMetricsOfALife(t *testing.T) {
 	m.want(`grace_generation 0`, `grace_ready 0`, `grace_instances{phase="starting"} 1`)
 	harness.Write(t, dir, "gate", "go\n", 0)
 	s.AwaitReady(1)
-	harness.Write(t, dir, "program", "#!/bin/sh\nexec "+harness.AppBinary+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
+	harness.Write(t, dir, "program", "#!/bin/sh\nexec "+harness.AppBinary()+" $(cat "+arguments+" 2>/dev/null)\n", 0o755)
 	asked := make(chan struct{})
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		go func() {
@@ -131,7 +131,7 @@ func crash(t *testing.T, s *harness.Grace, generation int) {
 
 func TestMetricsOnAUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics")
-	s := harness.Start(t, "--metrics", "unix://"+path, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s := harness.Start(t, "--metrics", "unix://"+path, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	s.AwaitReady(1)
 	scraperOf(s).readyz(http.StatusOK)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -142,7 +142,7 @@ func TestMetricsOnAUnixSocket(t *testing.T) {
 
 // The app has no part in it.
 func TestMetricsSocketIsNotTheApps(t *testing.T) {
-	s := harness.Start(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s := harness.Start(t, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	s.AwaitReady(1)
 	m := scraperOf(s)
 	conn, err := net.Dial("tcp", s.AwaitMessage("serving metrics").Address) // one that is open when the next app starts
@@ -185,7 +185,7 @@ func TestMetricsAddressThatCannotBe(t *testing.T) {
 		addr   string
 		status int
 	}{{"udp://127.0.0.1:0", 2}, {"127.0.0.1:0?steer=true", 2}, {"nonsense:x", 2}, {"192.0.2.1:1", 1}} {
-		s := harness.Start(t, "--metrics", c.addr, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+		s := harness.Start(t, "--metrics", c.addr, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 		s.Ends(c.status)
 	}
 }

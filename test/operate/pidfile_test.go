@@ -37,7 +37,7 @@ func TestPidFileOfTheApp(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := func(text string) string { return strings.Replace(text, "%s", dir, 1) }
-			script := harness.Write(t, dir, "run", fmt.Sprintf(jealous, harness.AppBinary), 0o755)
+			script := harness.Write(t, dir, "run", fmt.Sprintf(jealous, harness.AppBinary()), 0o755)
 			s := harness.StartWith(t, func(c *exec.Cmd) {}, "--chdir", dir, "--env-file", harness.Write(t, dir, "env", at(c.env), 0o644),
 				"--listen", "web=127.0.0.1:0", "--", "/bin/sh", script, at(c.argument))
 			s.AwaitReady(1)
@@ -53,7 +53,7 @@ func TestPidFileOfTheApp(t *testing.T) {
 
 func TestPidFileOfEachGeneration(t *testing.T) {
 	dir := t.TempDir()
-	script := harness.Write(t, dir, "run", fmt.Sprintf(jealous, harness.AppBinary), 0o755)
+	script := harness.Write(t, dir, "run", fmt.Sprintf(jealous, harness.AppBinary()), 0o755)
 	env := harness.Write(t, dir, "env", "PIDFILE="+dir+"/{generation}.{instance}.pid\n", 0o644)
 	s := harness.Start(t, "--instances", "2", "--env-file", env, "--listen", "web=127.0.0.1:0", "--", script)
 	s.AwaitReady(1)

@@ -30,7 +30,7 @@ func TestAppCannotControlGrace(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+filepath.Join(dir, "run")) },
-		"--name", "secured", "--user", "54321", "--listen", "web=127.0.0.1:0", "--ready-delay", "1ms", "--", harness.AppBinary)
+		"--name", "secured", "--user", "54321", "--listen", "web=127.0.0.1:0", "--ready-delay", "1ms", "--", harness.AppBinary())
 	s.AwaitReady(1)
 	path := filepath.Join(dir, "run", "secured.sock")
 	for name, mode := range map[string]os.FileMode{filepath.Dir(path): 0o700, path: 0o600, strings.TrimSuffix(path, ".sock") + ".lock": 0o600} {
@@ -39,7 +39,7 @@ func TestAppCannotControlGrace(t *testing.T) {
 		}
 	}
 	asks := func() string {
-		c := exec.Command(harness.GraceBinary, "status", path)
+		c := exec.Command(harness.GraceBinary(), "status", path)
 		asStranger(c)
 		out, err := c.CombinedOutput()
 		if err == nil {
@@ -94,7 +94,7 @@ func TestEnvironmentIsToldToNobody(t *testing.T) {
 	file := harness.Write(t, t.TempDir(), "env", "TOKEN="+secret+"\n", 0o600)
 	name := fmt.Sprintf("%s-%d", strings.ToLower(t.Name()), os.Getpid())
 	s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "PASSWORD="+secret) },
-		"--name", name, "--log-level", "debug", "--env-file", file, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--check", "test -n \"$TOKEN\"", "--", harness.AppBinary)
+		"--name", name, "--log-level", "debug", "--env-file", file, "--metrics", "127.0.0.1:0", "--listen", "web=127.0.0.1:0", "--check", "test -n \"$TOKEN\"", "--", harness.AppBinary())
 	if !strings.Contains(harness.Get(t, s.Address("web"), "/env"), "TOKEN="+secret) {
 		t.Error("the app does not have it")
 	}

@@ -26,9 +26,9 @@ func TestReexecLosesNothing(t *testing.T) {
 		for _, captured := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, captured %v", way, captured), func(t *testing.T) {
 				addr := freeport.Address(t)
-				arguments := []string{"--listen", "web=" + addr, "--", harness.AppBinary}
+				arguments := []string{"--listen", "web=" + addr, "--", harness.AppBinary()}
 				if captured {
-					arguments = []string{"--settle", "50ms", "--", harness.AppBinary, "-addr", addr}
+					arguments = []string{"--settle", "50ms", "--", harness.AppBinary(), "-addr", addr}
 				}
 				d := harness.StartForReexec(t, way, arguments...)
 				fresh := surroundings(t, d.AwaitMessage("instance ready").PID)
@@ -113,13 +113,13 @@ func TestBrokenSuccessorCostsNothing(t *testing.T) {
 		"is no grace":  {script("exit 0"), "ed"},
 		"hangs":        {script("exec sleep 1000"), ""},
 		"not for it":   {func(path string) error { return os.WriteFile(path, nil, 0o644) }, "permission denied"},
-		"cannot begin": {script(`exec ` + harness.GraceBinary + ` run --no-such-flag`), "2"},
+		"cannot begin": {script(`exec ` + harness.GraceBinary() + ` run --no-such-flag`), "2"},
 	} {
 		for _, way := range harness.ReexecWays {
 			t.Run(name+", "+way, func(t *testing.T) {
 				t.Parallel()
 				addr := freeport.Address(t)
-				d := harness.StartForReexec(t, way, "--listen", "web="+addr, "--", harness.AppBinary)
+				d := harness.StartForReexec(t, way, "--listen", "web="+addr, "--", harness.AppBinary())
 				if err := os.Remove(d.Program); err != nil {
 					t.Fatal(err)
 				}
@@ -148,7 +148,7 @@ func TestSuccessorFollowsTheApp(t *testing.T) {
 	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 			app := d.AwaitMessage("instance started").PID
 			d.Reexec()
 			if err := unix.Kill(app, unix.SIGKILL); err != nil {
@@ -168,7 +168,7 @@ func TestSuccessorHearsTheApp(t *testing.T) {
 	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--watchdog", "5s", "--", harness.AppBinary, "-watchdog")
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--watchdog", "5s", "--", harness.AppBinary(), "-watchdog")
 			addr := d.Address("web")
 			for range 3 {
 				d.Reexec()
@@ -234,7 +234,7 @@ func TestPidFileAndPathsAreTheSuccessors(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			d := harness.StartForReexec(t, way, "--listen", "web=unix://"+dir+"/s", "--pid-file", dir+"/pid", "--", harness.AppBinary)
+			d := harness.StartForReexec(t, way, "--listen", "web=unix://"+dir+"/s", "--pid-file", dir+"/pid", "--", harness.AppBinary())
 			d.Reexec()
 			text, err := os.ReadFile(dir + "/pid")
 			if err != nil || strings.TrimSpace(string(text)) != fmt.Sprint(d.CurrentPID()) {
@@ -263,7 +263,7 @@ func TestReexecByCommand(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			name := "reexec-" + strings.ToLower(rand.Text())
-			d := harness.StartForReexec(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--metrics", "127.0.0.1:0", "--", harness.AppBinary)
+			d := harness.StartForReexec(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--metrics", "127.0.0.1:0", "--", harness.AppBinary())
 			exporter := d.AwaitMessage("serving metrics").Address
 			for range 3 {
 				before := d.CurrentProcess()
@@ -287,11 +287,11 @@ func TestReexecByCommand(t *testing.T) {
 			if err := os.Remove(d.Program); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.Command(harness.GraceBinary, "reexec", name).CombinedOutput()
+			out, err := exec.Command(harness.GraceBinary(), "reexec", name).CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "no such file") {
 				t.Fatalf("%s, %v", out, err)
 			}
-			out, err = exec.Command(harness.GraceBinary, "upgrade", name).CombinedOutput()
+			out, err = exec.Command(harness.GraceBinary(), "upgrade", name).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%s, %v", out, err)
 			}
@@ -304,7 +304,7 @@ func TestReexecByCommand(t *testing.T) {
 func TestReexecAsPIDOne(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "grace")
-	programs := harness.StaticPrograms(t)
+	programs := harness.StaticPrograms()
 	install := func() {
 		t.Helper()
 		_ = os.Remove(program) // it may be missing
@@ -354,7 +354,7 @@ func TestHangingSuccessorHoldsNothingUp(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			sleep := harness.NewSleep()
-			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--drain-timeout", "3s", "--", harness.AppBinary, "-ignore-term")
+			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--drain-timeout", "3s", "--", harness.AppBinary(), "-ignore-term")
 			d.Upgrade(2)
 			if err := os.Remove(d.Program); err != nil {
 				t.Fatal(err)

@@ -22,7 +22,7 @@ func bootForRollouts(t *testing.T, addr string, releases map[string]string) *box
 			t.Fatal(err)
 		}
 	}
-	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary, "usr/local/bin/server": harness.AppBinary} {
+	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary(), "usr/local/bin/server": harness.AppBinary()} {
 		if err := os.Symlink(target, filepath.Join(tree, path)); err != nil {
 			t.Fatal(err)
 		}

@@ -25,7 +25,7 @@ func bootReadme(t *testing.T, app string) *box {
 			t.Fatal(err)
 		}
 	}
-	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary, "srv/app/current/server": harness.AppBinary} {
+	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary(), "srv/app/current/server": harness.AppBinary()} {
 		if err := os.Symlink(target, filepath.Join(tree, path)); err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestSameProgramUnderSocketActivation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink(harness.ServerBinary(t), filepath.Join(tree, "usr/local/bin/server")); err != nil {
+	if err := os.Symlink(harness.ServerBinary(), filepath.Join(tree, "usr/local/bin/server")); err != nil {
 		t.Fatal(err)
 	}
 	harness.Write(t, tree, "etc/systemd/system/app.socket", strings.Replace(socketUnit, "ADDR", addr, 1), 0o644)

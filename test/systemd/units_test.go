@@ -43,7 +43,7 @@ func bootUnits(t *testing.T, usr, env, app string, changes map[string]string) *b
 	for name, text := range changes {
 		plant("etc/systemd/system/"+name+".d/change.conf", text, 0o644)
 	}
-	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary, "srv/shop/server": harness.AppBinary} {
+	for path, target := range map[string]string{"usr/local/bin/grace": harness.GraceBinary(), "srv/shop/server": harness.AppBinary()} {
 		if err := os.Symlink(target, filepath.Join(tree, path)); err != nil {
 			t.Fatal(err)
 		}

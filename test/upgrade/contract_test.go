@@ -33,7 +33,7 @@ func TestSameProgramInEveryDialect(t *testing.T) {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			addr := freeport.Address(t)
-			command := []string{"--listen", "web=" + addr, "--dialect", dialect, "--ready", "notify", "--", harness.ServerBinary(t)}
+			command := []string{"--listen", "web=" + addr, "--dialect", dialect, "--ready", "notify", "--", harness.ServerBinary()}
 			for _, arg := range arguments {
 				command = append(command, strings.ReplaceAll(arg, "ADDR", addr))
 			}
@@ -48,7 +48,7 @@ func TestSameProgramInEveryDialect(t *testing.T) {
 // Alone, the program refuses new clients at its end, and finishes what it has.
 func TestSameProgramAlone(t *testing.T) {
 	addr := freeport.Address(t)
-	c := exec.Command(harness.ServerBinary(t), "-addr", addr)
+	c := exec.Command(harness.ServerBinary(), "-addr", addr)
 	c.Stdout, c.Stderr = t.Output(), t.Output()
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestSameProgramAlone(t *testing.T) {
 
 func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--capture", "off", "--drain-timeout", "1m5s", "--", harness.ServerBinary(t), "-network", "fd", "-addr", "{fd}")
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--capture", "off", "--drain-timeout", "1m5s", "--", harness.ServerBinary(), "-network", "fd", "-addr", "{fd}")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	if env := harness.Get(t, addr, "/env"); !strings.Contains(env, "GRACE_KILL_AFTER=1m5s\n") {
@@ -103,7 +103,7 @@ func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 // An app that begins its end by itself says STOPPING=1, and what --restart says follows.
 func TestAppThatStopsByItself(t *testing.T) {
 	t.Parallel()
-	command := []string{"--listen", "web=127.0.0.1:0", "--restart", "POLICY", "--", harness.ServerBinary(t), "-network", "fd", "-addr", "{fd}"}
+	command := []string{"--listen", "web=127.0.0.1:0", "--restart", "POLICY", "--", harness.ServerBinary(), "-network", "fd", "-addr", "{fd}"}
 	t.Run("on-failure", func(t *testing.T) {
 		command[3] = "on-failure"
 		s := harness.Start(t, command...)

@@ -8,4 +8,4 @@ import (
 	"github.com/gracerun/grace/test/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Run(m.Run, harness.BuildApp)) }
+func TestMain(m *testing.M) { os.Exit(harness.Run(m.Run)) }

@@ -50,7 +50,7 @@ func TestCrashRunsWhatTheGenerationRan(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "app")
-			install(t, path, harness.AppBinary)
+			install(t, path, harness.AppBinary())
 			d := harness.StartForReexec(t, way, "--listen", "web=127.0.0.1:0", "--", path)
 			installBroken(t, path)
 			d.Crash(1)
@@ -74,10 +74,10 @@ func TestCrashRunsWhatTheGenerationRan(t *testing.T) {
 // TestCrashRunsAReplacedScript, which its interpreter opens by its path: the log says so.
 func TestCrashRunsAReplacedScript(t *testing.T) {
 	dir := t.TempDir()
-	script := harness.Write(t, dir, "run", "#!/bin/sh\nexec "+harness.AppBinary+"\n", 0o755)
+	script := harness.Write(t, dir, "run", "#!/bin/sh\nexec "+harness.AppBinary()+"\n", 0o755)
 	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", script)
 	s.AwaitReady(1)
-	install(t, script, harness.Write(t, dir, "other", "#!/bin/sh\nOTHER=1 exec "+harness.AppBinary+"\n", 0o755))
+	install(t, script, harness.Write(t, dir, "other", "#!/bin/sh\nOTHER=1 exec "+harness.AppBinary()+"\n", 0o755))
 	s.Crash(1)
 	s.AwaitInstance("instance ready", 2)
 	s.Await("what is started", func(e harness.Entry) bool {
@@ -89,7 +89,7 @@ func TestCrashRunsAReplacedScript(t *testing.T) {
 // anotherBuild is the app with another build id.
 func anotherBuild(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(harness.AppBinary)
+	text, err := os.ReadFile(harness.AppBinary())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestRollbackToAReplacedProgram(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			path, name := filepath.Join(t.TempDir(), "app"), "replaced-"+strings.ToLower(rand.Text())
-			install(t, path, harness.AppBinary)
+			install(t, path, harness.AppBinary())
 			d := harness.StartForReexec(t, way, "--name", name, "--listen", "web=127.0.0.1:0", "--", path)
 			first := d.AwaitInstance("instance ready", 1)
 			old := inode(t, first.PID)

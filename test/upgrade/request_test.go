@@ -42,7 +42,7 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 	garbage := harness.Write(t, dir, "garbage", "\x7fELF and nothing more", 0o755)
 	lost := harness.Write(t, dir, "lost", "#!/no/such/interpreter\n", 0o755)
 	checked := filepath.Join(dir, "checked")
-	s, c := named(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "5s", "--check", "test ! -e "+checked, "--", harness.AppBinary)
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--ready-timeout", "5s", "--check", "test ! -e "+checked, "--", harness.AppBinary())
 	harness.UnderLoad(t, load.Config{Addr: s.Address("web"), Clients: harness.EveryKind}, func() {
 		for _, test := range []struct {
 			command []string
@@ -56,8 +56,8 @@ func TestUpgradeThatFailsSaysWhy(t *testing.T) {
 			{[]string{deaf}, "not ready within 5s", true},
 			{[]string{garbage}, "exec format error", false},
 			{[]string{lost}, "no such file", false},
-			{[]string{harness.AppBinary, "{fd:wbe}"}, "wbe", false},
-			{[]string{harness.AppBinary, "-no-such-flag"}, "exit status 2", true},
+			{[]string{harness.AppBinary(), "{fd:wbe}"}, "wbe", false},
+			{[]string{harness.AppBinary(), "-no-such-flag"}, "exit status 2", true},
 		} {
 			r, _ := harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: test.command})
 			if r.Outcome != control.Failed || r.Serving != 1 || !strings.Contains(r.Why, test.why) || (r.Output != "") != test.ran {
@@ -83,7 +83,7 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, release), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Link(harness.AppBinary, filepath.Join(dir, release, "app")); err != nil {
+		if err := os.Link(harness.AppBinary(), filepath.Join(dir, release, "app")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,15 +130,15 @@ func TestUpgradeToACommandAndBack(t *testing.T) {
 // TestUpgradeToWhatRunsSaysSo: who has deployed something learns that grace has not found it.
 func TestUpgradeToWhatRunsSaysSo(t *testing.T) {
 	t.Parallel()
-	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	r, told := harness.Ask(t, c, control.Request{Do: control.Upgrade})
 	same := func(r control.Report) bool {
-		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "the new generation runs the same executable in the same directory as generation 1: "+harness.AppBinary)
+		return r.Text == "upgraded" && strings.HasPrefix(r.Why, "the new generation runs the same executable in the same directory as generation 1: "+harness.AppBinary())
 	}
 	if r.Outcome != control.Upgraded || !r.Unchanged || !slices.ContainsFunc(told, same) {
 		t.Errorf("%+v, %+v", r, told)
 	}
-	r, _ = harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: []string{harness.AppBinary, "-delay", "1ms"}})
+	r, _ = harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: []string{harness.AppBinary(), "-delay", "1ms"}})
 	if r.Outcome != control.Upgraded || r.Unchanged {
 		t.Errorf("another command: %+v", r)
 	}
@@ -153,7 +153,7 @@ func TestMovedLinkWithoutPWD(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, release := range []string{"1", "2"} {
-		if err := errors.Join(os.Mkdir(filepath.Join(dir, release), 0o755), os.Link(harness.AppBinary, filepath.Join(dir, release, "app"))); err != nil {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, release), 0o755), os.Link(harness.AppBinary(), filepath.Join(dir, release, "app"))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +162,7 @@ func TestMovedLinkWithoutPWD(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := harness.StartWith(t, func(c *exec.Cmd) {
-		c.Path, c.Args = "/usr/bin/env", append([]string{"env", "-u", "PWD", harness.GraceBinary}, c.Args[1:]...)
+		c.Path, c.Args = "/usr/bin/env", append([]string{"env", "-u", "PWD", harness.GraceBinary()}, c.Args[1:]...)
 		c.Dir = link
 	}, "--listen", "web=127.0.0.1:0", "--", "./app")
 	s.AwaitReady(1)
@@ -180,7 +180,7 @@ func TestMovedLinkWithoutPWD(t *testing.T) {
 // TestManyClientsAskDuringUpgrades: some of them leave before they have an answer.
 func TestManyClientsAskDuringUpgrades(t *testing.T) {
 	const clients = 100
-	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)
+	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	path, err := control.Find(harness.Status(t, c).Name)
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +228,7 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 }
 
 func TestStatusShowsWhatRuns(t *testing.T) {
-	s, c := named(t, "--instances", "2", "--settle", "1h", "--", harness.AppBinary, "-addr", freeport.Address(t), "-take", "handoff")
+	s, c := named(t, "--instances", "2", "--settle", "1h", "--", harness.AppBinary(), "-addr", freeport.Address(t), "-take", "handoff")
 	now := harness.Status(t, c)
 	if len(now.Generations) != 1 || len(now.Generations[0].Instances) != 2 || now.Generations[0].Connections == nil || len(now.Listeners) != 1 || now.Listeners[0].Kind != "captured" {
 		t.Fatalf("%+v", now)
@@ -255,7 +255,7 @@ func TestHooksOfARealUpgrade(t *testing.T) {
 	for _, event := range []string{"serving", "upgrading", "upgraded", "failed", "drained", "stopping"} {
 		hooks = append(hooks, "--on", event+`=echo "$GRACE_EVENT $GRACE_GENERATION" >> `+told)
 	}
-	s, c := named(t, append(hooks, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary)...)
+	s, c := named(t, append(hooks, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())...)
 	harness.Ask(t, c, control.Request{Do: control.Upgrade, Command: []string{"/none"}})
 	harness.Ask(t, c, control.Request{Do: control.Upgrade})
 	s.AwaitGeneration("generation ended", 1)

@@ -15,7 +15,7 @@ import (
 )
 
 // Patience bounds every wait of the tests that only a defect makes long.
-const Patience = 30 * time.Second
+const Patience = 2 * time.Minute
 
 // Server is one that drains when the test says so, or at its end.
 type Server struct {

@@ -4,6 +4,7 @@
 package supervised
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,9 +13,15 @@ import (
 	"github.com/gracerun/grace/test/harness"
 )
 
-// Run is for TestMain: it builds grace and the packages, which are named as for go build, all with the race detector.
+// Run is for TestMain: it builds the packages, which are named as for go build, all with the race detector.
 func Run(run func() (status int), packages ...string) (status int) {
-	return harness.Run(run, func() error { return Build(packages...) })
+	return harness.Run(func() int {
+		if err := Build(packages...); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return run()
+	})
 }
 
 // Build builds more of them.
