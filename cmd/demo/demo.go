@@ -118,7 +118,7 @@ func (o options) perform(ctx context.Context) (*record, error) {
 	if ctx.Err() != nil {
 		err = errInterrupted
 	}
-	if stopped := g.stop(); err == nil && stopped != nil {
+	if stopped := g.Stop(stopPatience); err == nil && stopped != nil {
 		err = fmt.Errorf("grace failed: %w", stopped)
 	}
 	return r, err

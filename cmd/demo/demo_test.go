@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,9 +125,9 @@ func TestCalmReturnsWhenNoUpgradeIsUnderWay(t *testing.T) {
 
 func TestLastWordsAreHeard(t *testing.T) {
 	log := make(chan gracelog.Entry, 1)
-	log <- gracelog.Entry{Level: "error", Message: "panic: oops"}
+	log <- gracelog.Entry{Text: "panic: oops"}
 	close(log)
-	s := &show{record: sample(), grace: &grace{log: log}}
+	s := &show{record: sample(), grace: &gracelog.Process{Log: log}}
 	s.lastWords()
 	if len(s.complaints) != 1 {
 		t.Errorf("complaints: %q", s.complaints)
@@ -139,15 +140,15 @@ func TestStopKnowsHowGraceEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for e := range g.log {
+	for e := range g.Log {
 		if e.Message == "generation ready" {
 			break
 		}
 	}
-	if err := g.stop(); err != nil {
+	if err := g.Stop(stopPatience); err != nil {
 		t.Error(err)
 	}
-	if g.cmd.ProcessState == nil {
+	if g.Cmd.ProcessState == nil {
 		t.Error("it was not waited for")
 	}
 }
@@ -187,13 +188,11 @@ func TestDivideUsesEveryClient(t *testing.T) {
 }
 
 func TestLogLines(t *testing.T) {
-	log := make(chan gracelog.Entry, 2)
-	readLog(io.NopCloser(strings.NewReader(`{"level":"info","generation":3,"message":"generation ready"}`+"\npanic: oops\n")), log)
-	if e := <-log; e.Level != "info" || e.Message != "generation ready" || e.Generation != 3 {
-		t.Errorf("%+v", e)
-	}
-	if e := <-log; e.Level != "error" || e.String() != "panic: oops" {
-		t.Errorf("%+v", e)
+	s := &show{record: sample()}
+	s.heed(gracelog.Parse([]byte(`{"level":"info","generation":3,"message":"generation ready"}`)))
+	s.heed(gracelog.Parse([]byte("panic: oops")))
+	if !slices.Equal(s.complaints, []string{"panic: oops"}) {
+		t.Errorf("%q", s.complaints)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -16,7 +17,7 @@ import (
 // show drives one demo: one goroutine that waits for what happens, writes it into the record, and has it drawn.
 type show struct {
 	*record
-	grace   *grace
+	grace   *gracelog.Process
 	view    view
 	load    *load.Load
 	began   time.Time
@@ -69,7 +70,7 @@ func (s *show) awaitStart(ctx context.Context) (addr string, err error) {
 	defer cancel()
 	for {
 		select {
-		case e := <-s.grace.log:
+		case e := <-s.grace.Log:
 			s.heed(e)
 			switch e.Message {
 			case "listening":
@@ -78,18 +79,18 @@ func (s *show) awaitStart(ctx context.Context) (addr string, err error) {
 				s.generation = e.Generation
 				return addr, nil
 			}
-		case <-s.grace.ended:
+		case <-s.grace.Exited:
 			s.lastWords()
-			return "", fmt.Errorf("grace ended before the app was ready (%v)", s.grace.cmd.ProcessState)
+			return "", fmt.Errorf("grace ended before the app was ready (%v)", s.grace.Cmd.ProcessState)
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		}
 	}
 }
 
-// heed keeps what a line of the log complains about.
+// heed keeps what a line of the log complains about. Neither grace nor its app write a line of another form when all is well.
 func (s *show) heed(e gracelog.Entry) {
-	if e.Level == "error" {
+	if e.Level == "error" || e.Message == "" && e.Text != "" {
 		s.complaints = append(s.complaints, e.String())
 	}
 }
@@ -99,7 +100,7 @@ func (s *show) lastWords() {
 	patience := time.After(time.Second)
 	for {
 		select {
-		case e, more := <-s.grace.log:
+		case e, more := <-s.grace.Log:
 			if !more {
 				return
 			}
@@ -121,11 +122,11 @@ func (s *show) watch(ctx context.Context) error {
 			s.addMoment(s.load.Lap())
 		case <-frames.C:
 			s.draw()
-		case e := <-s.grace.log:
+		case e := <-s.grace.Log:
 			s.note(ctx, e)
-		case <-s.grace.ended:
+		case <-s.grace.Exited:
 			s.lastWords()
-			return fmt.Errorf("grace ended during the demo (%v)", s.grace.cmd.ProcessState)
+			return fmt.Errorf("grace ended during the demo (%v)", s.grace.Cmd.ProcessState)
 		case a := <-s.answers:
 			s.answered(a)
 		case <-ctx.Done():
@@ -171,7 +172,7 @@ func (s *show) advance() error {
 	}
 	s.load.Mark(load.During)
 	s.record.upgrades = append(s.record.upgrades, &upgrade{began: time.Since(s.began), replaced: s.generation})
-	if err := s.grace.upgrade(); err != nil {
+	if err := s.grace.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		return fmt.Errorf("cannot signal grace: %w", err)
 	}
 	return nil

@@ -1,5 +1,5 @@
-// Package gracelog reads the log that grace writes with --log-format json, for those who start grace themselves: the demo,
-// the benchmarks and the tests.
+// Package gracelog starts grace and reads the log that it writes with --log-format json, for the demo, the benchmarks and the
+// tests.
 package gracelog
 
 import (
@@ -12,7 +12,8 @@ import (
 
 // Entry is one line of the log. A line of something else, such as the app, has nothing but the text.
 type Entry struct {
-	Text       string `json:"-"` // the whole line
+	Text       string    `json:"-"` // the whole line
+	Read       time.Time `json:"-"` // when it was read
 	Time       time.Time
 	Level      string
 	Message    string
@@ -56,7 +57,9 @@ func Read(r io.Reader, each func(Entry)) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		each(Parse(lines.Bytes()))
+		e := Parse(lines.Bytes())
+		e.Read = time.Now()
+		each(e)
 	}
 	return lines.Err()
 }

@@ -3,6 +3,7 @@ package gracelog
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestEntries(t *testing.T) {
@@ -19,6 +20,10 @@ panic: oops
 	n := 0
 	err := Read(strings.NewReader(log), func(e Entry) {
 		want[n].Text = strings.Split(log, "\n")[n]
+		if e.Read.IsZero() {
+			t.Error("it is not known when the line was read")
+		}
+		e.Read = time.Time{}
 		if e != want[n] || e.String() != texts[n] {
 			t.Errorf("line %d: %+v, shown as %q", n, e, e)
 		}

@@ -99,5 +99,5 @@ func (b bench) requestsOnce(mode string) (n, ready float64, err error) {
 	}
 	time.Sleep(captureTime)
 	tally := l.Stop()
-	return float64(tally.Requests()) / captureTime.Seconds(), float64(e.at.Sub(begun)) / float64(time.Millisecond), nil
+	return float64(tally.Requests()) / captureTime.Seconds(), float64(e.Read.Sub(begun)) / float64(time.Millisecond), nil
 }

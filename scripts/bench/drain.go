@@ -68,5 +68,5 @@ func (b bench) drainOnce(connections int, every time.Duration) (took time.Durati
 		return 0, err
 	}
 	ended, err := s.await("generation ended", s.generation-1)
-	return ended.at.Sub(ready.at), err
+	return ended.Read.Sub(ready.Read), err
 }

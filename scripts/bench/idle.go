@@ -123,7 +123,7 @@ func scrape(client *http.Client) error {
 
 // observe counts the wake-ups while something happens, and takes grace's memory after it.
 func (s *supervised) observe(t table, what string, happen func() (int, error)) error {
-	grace, app := s.cmd.Process.Pid, s.pids
+	grace, app := s.Cmd.Process.Pid, s.pids
 	graceBefore, err := wakeups(grace)
 	if err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/gracerun/grace/internal/gracelog"
 )
 
 const manyRounds = 3
@@ -49,7 +51,7 @@ func (b bench) bindAlone(n int, m *manyFigures) error {
 	if err := app.Start(); err != nil {
 		return err
 	}
-	var e entry
+	var e gracelog.Entry
 	line, err := bufio.NewReader(log).ReadBytes('\n')
 	err = errors.Join(err, json.Unmarshal(line, &e), app.Process.Kill())
 	_ = app.Wait() // it was killed
@@ -73,7 +75,7 @@ func (b bench) bindCaptured(n int, m *manyFigures) (err error) {
 }
 
 func (s *supervised) bindAgain(m *manyFigures) error {
-	before, err := cpuOf(s.cmd.Process.Pid)
+	before, err := cpuOf(s.Cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -88,9 +90,9 @@ func (s *supervised) bindAgain(m *manyFigures) error {
 	if err != nil {
 		return err
 	}
-	after, err := cpuOf(s.cmd.Process.Pid)
+	after, err := cpuOf(s.Cmd.Process.Pid)
 	m.second.add(bound.Took)
-	m.after.addTime(ready.at.Sub(bound.at))
+	m.after.addTime(ready.Read.Sub(bound.Read))
 	m.cpu.addTime(after - before)
 	return err
 }
@@ -114,7 +116,7 @@ func (b bench) hold(n int, m *manyFigures) (err error) {
 
 // status measures the command from outside, and what it costs grace.
 func (b bench) status(s *supervised, f *statusFigures) error {
-	before, err := cpuOf(s.cmd.Process.Pid)
+	before, err := cpuOf(s.Cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -123,7 +125,7 @@ func (b bench) status(s *supervised, f *statusFigures) error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	f.took.addTime(time.Since(begun))
-	after, err := cpuOf(s.cmd.Process.Pid)
+	after, err := cpuOf(s.Cmd.Process.Pid)
 	f.cpu.addTime(after - before)
 	return err
 }

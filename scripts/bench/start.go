@@ -103,7 +103,7 @@ func (u *upgrades) measure(s *supervised) error {
 		return err
 	}
 	u.answered.addTime(answered.Sub(begun))
-	u.known.addTime(ready.at.Sub(begun))
+	u.known.addTime(ready.Read.Sub(begun))
 	_, err = s.await("generation ended", s.generation-1)
 	return err
 }

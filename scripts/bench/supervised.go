@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"syscall"
 	"time"
@@ -11,16 +10,9 @@ import (
 	"github.com/gracerun/grace/internal/gracelog"
 )
 
-// entry is one line of grace's log, and when it was read.
-type entry struct {
-	gracelog.Entry
-	at time.Time
-}
-
 // supervised is a running `grace run`; whoever started it stops it.
 type supervised struct {
-	cmd        *exec.Cmd
-	lines      chan entry
+	*gracelog.Process
 	address    string
 	generation int
 	pids       []int // of the current generation
@@ -47,31 +39,16 @@ func (b bench) supervise(flags []string, app ...string) (*supervised, error) {
 
 func (b bench) begin(flags []string, app ...string) (*supervised, error) {
 	args := append([]string{"run", "--log-format", "json"}, flags...)
-	s := &supervised{cmd: exec.Command(b.grace, append(append(args, "--", b.app), app...)...), lines: make(chan entry, 1000)}
-	log, err := s.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go s.read(log)
-	return s, nil
-}
-
-func (s *supervised) read(log io.Reader) {
-	defer close(s.lines)
-	_ = gracelog.Read(log, func(e gracelog.Entry) { // at an error too there is nothing more to come
-		s.lines <- entry{e, time.Now()}
-	})
+	p, err := gracelog.Start(exec.Command(b.grace, append(append(args, "--", b.app), app...)...))
+	return &supervised{Process: p}, err
 }
 
 // await passes over the lines before the one that it waits for.
-func (s *supervised) await(message string, generation int) (entry, error) {
+func (s *supervised) await(message string, generation int) (gracelog.Entry, error) {
 	deadline := time.After(patience)
 	for {
 		select {
-		case e, more := <-s.lines:
+		case e, more := <-s.Log:
 			if !more {
 				return e, fmt.Errorf("grace ended instead of %q", message)
 			}
@@ -82,12 +59,12 @@ func (s *supervised) await(message string, generation int) (entry, error) {
 				return e, nil
 			}
 		case <-deadline:
-			return entry{}, fmt.Errorf("grace did not say %q of generation %d", message, generation)
+			return gracelog.Entry{}, fmt.Errorf("grace did not say %q of generation %d", message, generation)
 		}
 	}
 }
 
-func (s *supervised) awaitReady() (entry, error) {
+func (s *supervised) awaitReady() (gracelog.Entry, error) {
 	s.pids = nil
 	s.generation++
 	return s.await("generation ready", s.generation)
@@ -95,16 +72,7 @@ func (s *supervised) awaitReady() (entry, error) {
 
 // hangUp asks for an upgrade, and returns when it did.
 func (s *supervised) hangUp() (time.Time, error) {
-	return time.Now(), s.cmd.Process.Signal(syscall.SIGHUP)
+	return time.Now(), s.Cmd.Process.Signal(syscall.SIGHUP)
 }
 
-func (s *supervised) stop() error {
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	kill := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
-	defer kill.Stop()
-	for range s.lines {
-	}
-	return s.cmd.Wait()
-}
+func (s *supervised) stop() error { return s.Stop(patience) }

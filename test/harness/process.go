@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -25,9 +24,9 @@ type Entry = gracelog.Entry
 type Process struct {
 	T         *testing.T
 	Cmd       *exec.Cmd
-	Patience  time.Duration // of each wait
-	Ended     chan struct{} // closed at the end of the output
-	Contained bool          // the processes that it names are of another PID namespace, and end with its PID 1
+	Patience  time.Duration   // of each wait
+	Ended     <-chan struct{} // closed at the end of the output
+	Contained bool            // the processes that it names are of another PID namespace, and end with its PID 1
 
 	mu      sync.Mutex
 	log     []Entry
@@ -38,27 +37,13 @@ type Process struct {
 // StartProcess runs a command, and takes its stdout and stderr.
 func StartProcess(t *testing.T, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &Process{T: t, Cmd: cmd, Patience: Patience, changed: make(chan struct{}), Ended: make(chan struct{})}
-	r, w, err := os.Pipe()
-	if err != nil {
+	p := &Process{T: t, Cmd: cmd, Patience: Patience, changed: make(chan struct{})}
+	var err error
+	if p.Ended, err = gracelog.Follow(cmd, p.note); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stdout, cmd.Stderr = w, w
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		r.Close()
-		t.Fatal(err)
-	}
-	go p.read(r)
 	t.Cleanup(p.cleanUp)
 	return p
-}
-
-func (p *Process) read(r *os.File) {
-	defer close(p.Ended)
-	defer r.Close()
-	_ = gracelog.Read(r, p.note) // a line that is too long ends it, and what the test waits for does not come
 }
 
 func (p *Process) note(e Entry) {
