@@ -12,12 +12,7 @@ import (
 // hold binds an address until the end of the test.
 func hold(t *testing.T, written string) *socket.Listener {
 	t.Helper()
-	a, err := socket.ParseAddress(written)
-	apptest.Must(t, err)
-	l, err := socket.Bind(a)
-	apptest.Must(t, err)
-	t.Cleanup(func() { l.Close() })
-	return l
+	return apptest.Hold(t, written, socket.ParseAddress, socket.Bind)
 }
 
 func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *socket.SocketPlan {

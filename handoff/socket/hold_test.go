@@ -11,12 +11,7 @@ import (
 // hold binds an address until the end of the test.
 func hold(t *testing.T, written string) *Listener {
 	t.Helper()
-	a, err := ParseAddress(written)
-	apptest.Must(t, err)
-	l, err := Bind(a)
-	apptest.Must(t, err)
-	t.Cleanup(func() { l.Close() })
-	return l
+	return apptest.Hold(t, written, ParseAddress, Bind)
 }
 
 func bindError(t *testing.T, written string) error {

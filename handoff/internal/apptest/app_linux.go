@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -155,6 +156,17 @@ func RequireRoot(t *testing.T) {
 }
 
 const Nobody = 65534
+
+// Hold binds an address until the end of the test: package socket does, which its own tests could not use by way of this one.
+func Hold[A any, L io.Closer](t *testing.T, written string, parse func(string) (A, error), bind func(A) (L, error)) L {
+	t.Helper()
+	a, err := parse(written)
+	Must(t, err)
+	l, err := bind(a)
+	Must(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l
+}
 
 // Dial connects until the end of the test.
 func Dial(t *testing.T, network, addr string) net.Conn {
