@@ -311,7 +311,7 @@ func settle(pid int, err error) (blind, other error) {
 		}
 		return fmt.Errorf("%w: process %d: %v (run grace as the app's user, or as root with CAP_SYS_PTRACE)", ErrCannotLook, pid, err), nil
 	case err != nil:
-		return nil, fmt.Errorf("cannot look into process %d: %w", pid, err)
+		return nil, fmt.Errorf("cannot inspect process %d: %w", pid, err)
 	}
 	return nil, nil
 }

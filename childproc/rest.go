@@ -137,7 +137,7 @@ func (r Leftover) Sockets() ([]uint64, error) {
 	fds := "/proc/" + strconv.Itoa(r.PID) + "/fd"
 	numbers, err := numbersIn(fds)
 	if err != nil {
-		return nil, fmt.Errorf("cannot look into process %d: %w", r.PID, err)
+		return nil, fmt.Errorf("cannot inspect process %d: %w", r.PID, err)
 	}
 	var inodes []uint64
 	for _, fd := range numbers {

@@ -33,7 +33,7 @@ type NotifyState struct {
 func take(fds map[int]int, there int) (int, error) {
 	here, ok := fds[there]
 	if !ok {
-		return -1, fmt.Errorf("descriptor %d has not come with the state", there)
+		return -1, fmt.Errorf("descriptor %d is missing from the state", there)
 	}
 	delete(fds, there)
 	return here, nil

@@ -16,7 +16,7 @@ import (
 
 // ErrCannotLook is what a look gives that could not see all it had to see, and
 // whose "no" therefore means nothing. The next look may be luckier.
-var ErrCannotLook = errors.New("cannot look into the app's processes")
+var ErrCannotLook = errors.New("cannot inspect the app's processes")
 
 // WaitDetector tells from outside whether processes wait on sockets: for connections
 // or datagrams. It keeps nothing open, and is not safe for use by several
@@ -91,12 +91,12 @@ func (l *WaitDetector) findSockfs() error {
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("cannot look into processes: %w", err)
+		return fmt.Errorf("cannot inspect processes: %w", err)
 	}
 	defer unix.Close(fd)
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
-		return fmt.Errorf("cannot look into processes: %w", err)
+		return fmt.Errorf("cannot inspect processes: %w", err)
 	}
 	l.sockfs = unix.Minor(stat.Dev)
 	return nil
@@ -171,7 +171,7 @@ func (l *WaitDetector) lookAtThread(tasks *procTasks, tid string) error {
 	case onSet:
 		return l.lookAtSet(tasks, tid, uintptr(call[2]), call[1])
 	case onUnknown:
-		l.blind = fmt.Errorf("%w: this architecture's system calls are not known", ErrCannotLook)
+		l.blind = fmt.Errorf("%w: the system calls of this architecture are unknown", ErrCannotLook)
 	}
 	return nil
 }

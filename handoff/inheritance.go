@@ -158,7 +158,7 @@ func (i *inheritance) explain(err error) error {
 	for n, s := range i.sockets {
 		left[n] = s.String()
 	}
-	return fmt.Errorf("%w; inherited, but not asked for by address or name: %s", err, strings.Join(left, ", "))
+	return fmt.Errorf("%w; these inherited sockets were not requested by address or name: %s", err, strings.Join(left, ", "))
 }
 
 // listenerOf passes the descriptor on to a net.Listener, which leaves a unix path alone when it is closed. On the way

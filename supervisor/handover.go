@@ -266,7 +266,7 @@ func (r *Replacement) Exec() error {
 	if err == nil {
 		err = r.place.InPlace(e)
 	}
-	return fmt.Errorf("cannot put another grace in place: %w", err)
+	return fmt.Errorf("cannot execute the new grace: %w", err)
 }
 
 // succeed goes on with what another grace has left.

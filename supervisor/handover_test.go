@@ -61,7 +61,7 @@ func TestDocumentTravels(t *testing.T) {
 // An older grace goes on, rather than that a newer one's state is misunderstood.
 func TestForeignDocumentIsRefused(t *testing.T) {
 	for why, change := range map[string]func(d *handoverState){
-		"use a grace that is not older":      func(d *handoverState) { d.Version = stateVersion + 1; d.Grace = "v99" },
+		"use a newer grace":                  func(d *handoverState) { d.Version = stateVersion + 1; d.Grace = "v99" },
 		"version 0":                          func(d *handoverState) { d.Version = 0 },
 		"how generation 1 is started":        func(d *handoverState) { d.Host.Launches = nil },
 		"instance 1 without its process":     func(d *handoverState) { d.Host.Apps = nil },
@@ -79,7 +79,7 @@ func TestForeignDocumentIsRefused(t *testing.T) {
 		}
 	}
 	for _, nonsense := range []string{"", "{", `{"Version":1,"Machine":7}`} {
-		if _, err := read([]byte(nonsense)); err == nil || !strings.Contains(err.Error(), "makes no sense") {
+		if _, err := read([]byte(nonsense)); err == nil || !strings.Contains(err.Error(), "is invalid") {
 			t.Errorf("%q: %v", nonsense, err)
 		}
 	}

@@ -27,7 +27,7 @@ type handoverState struct {
 func (d *handoverState) snapshot() (reexec.Snapshot, error) {
 	text, err := json.Marshal(d)
 	if err != nil {
-		return reexec.Snapshot{}, fmt.Errorf("cannot write down grace's state: %w", err)
+		return reexec.Snapshot{}, fmt.Errorf("cannot encode grace's state: %w", err)
 	}
 	return reexec.Snapshot{Document: text, Files: d.Host.Files()}, nil
 }
@@ -39,14 +39,14 @@ func read(text []byte) (*handoverState, error) {
 		Grace   string
 	}
 	if err := json.Unmarshal(text, &version); err != nil {
-		return nil, fmt.Errorf("its state makes no sense: %w", err)
+		return nil, fmt.Errorf("the state of the old grace process is invalid: %w", err)
 	}
 	if version.Version < 1 || version.Version > stateVersion {
-		return nil, fmt.Errorf("its state has version %d (of grace %s), and this grace understands up to %d: use a grace that is not older", version.Version, version.Grace, stateVersion)
+		return nil, fmt.Errorf("the state of the old grace process has version %d (grace %s), but this grace supports at most %d: use a newer grace", version.Version, version.Grace, stateVersion)
 	}
 	d := &handoverState{}
 	if err := json.Unmarshal(text, d); err != nil {
-		return nil, fmt.Errorf("its state makes no sense: %w", err)
+		return nil, fmt.Errorf("the state of the old grace process is invalid: %w", err)
 	}
 	return d, d.check()
 }

@@ -38,5 +38,5 @@ func (o Options) validateMetrics() error {
 	if o.Metrics == nil || !o.Metrics.Steer && slices.Contains([]string{"tcp", "tcp4", "tcp6", "unix"}, o.Metrics.Network) {
 		return nil
 	}
-	return fmt.Errorf("--metrics %s: cannot be asked by HTTP (write HOST:PORT or unix:///PATH)", o.Metrics.Written)
+	return fmt.Errorf("--metrics %s: HTTP needs a TCP or unix stream address (write HOST:PORT or unix:///PATH)", o.Metrics.Written)
 }

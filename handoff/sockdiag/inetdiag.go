@@ -52,14 +52,14 @@ func (q Query) each(visit func(InetSocket)) error {
 func (q Query) eachMessage(visit func([]byte)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 	if err != nil {
-		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
+		return fmt.Errorf("cannot query the kernel for sockets: %w", err)
 	}
 	defer unix.Close(fd)
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &diagTimeout); err != nil {
-		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
+		return fmt.Errorf("cannot query the kernel for sockets: %w", err)
 	}
 	if err := unix.Sendto(fd, q.marshal(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("cannot ask the kernel for its sockets: %w", err)
+		return fmt.Errorf("cannot query the kernel for sockets: %w", err)
 	}
 	if err := readDump(fd, visit); err != nil {
 		return fmt.Errorf("cannot read the kernel's list of sockets: %w", err)

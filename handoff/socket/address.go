@@ -90,7 +90,7 @@ func parseAddress(s string) (Address, error) {
 		a.Name = a.defaultName()
 	}
 	if !validName(a.Name) {
-		return Address{}, fmt.Errorf("the name %q is not made of letters, digits, -, _ and . (NAME= in front sets it)", a.Name)
+		return Address{}, fmt.Errorf("the name %q is not valid: use letters, digits, -, _ and . (NAME= in front of the address sets it)", a.Name)
 	}
 	return a, nil
 }
@@ -239,11 +239,11 @@ func (a *Address) readOption(option, value string) error {
 		return fmt.Errorf("unknown option %q", option)
 	}
 	if a.Network == inherited.Network {
-		return fmt.Errorf("option %q does not fit fd://%s: the socket exists already, and all instances share it; "+
+		return fmt.Errorf("option %q cannot be used with fd://%s: the socket exists already, and all instances share it; "+
 			"use Backlog=, SocketMode= and the like in its .socket unit", option, a.Addr)
 	}
 	if !fits {
-		return fmt.Errorf("option %q does not fit %s://%s", option, a.Network, a.Addr)
+		return fmt.Errorf("option %q cannot be used with %s://%s", option, a.Network, a.Addr)
 	}
 	return read(value)
 }

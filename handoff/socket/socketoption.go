@@ -59,7 +59,7 @@ func (a *Address) readSocketOption(k optionKind, value string) error {
 func (a *Address) checkSocketOptions() error {
 	for _, o := range a.Options {
 		if strings.HasPrefix(o.Name, "keepalive-") && !slices.Contains(a.Options, SocketOption{"keepalive", 1}) {
-			return fmt.Errorf("%s does nothing without keepalive=true", o.Name)
+			return fmt.Errorf("%s has no effect without keepalive=true", o.Name)
 		}
 		if k, _ := optionNamed(o.Name); a.Network != inherited.Network && !k.fits(a) {
 			return a.unfit(o.Name)
@@ -70,10 +70,10 @@ func (a *Address) checkSocketOptions() error {
 
 func (a *Address) unfit(option string) error {
 	if option == "defer-accept" && a.Steer {
-		return errors.New("defer-accept does not go together with steer=true: a connection that has sent nothing is in no queue, " +
+		return errors.New("defer-accept cannot be combined with steer=true: a connection that has sent nothing is in no queue, " +
 			"and is lost when its generation ends")
 	}
-	return fmt.Errorf("option %q does not fit %s://%s", option, a.Network, a.Addr)
+	return fmt.Errorf("option %q cannot be used with %s://%s", option, a.Network, a.Addr)
 }
 
 // setSocketOptions also switches Nagle's algorithm off, unless it is wanted: a server that writes a response in two parts

@@ -86,7 +86,7 @@ func TestFreebindBindsAnAddressThatIsNotThereYet(t *testing.T) {
 // A socket that a service manager has made may be of another kind than an option is for.
 func TestOptionThatDoesNotFitAPassedSocketIsRefused(t *testing.T) {
 	pass(t, "dns", hold(t, "udp://127.0.0.1:0").FD())
-	if err := bindError(t, "fd://dns?nodelay=true"); !strings.Contains(err.Error(), `"nodelay" does not fit udp://127.0.0.1:`) {
+	if err := bindError(t, "fd://dns?nodelay=true"); !strings.Contains(err.Error(), `"nodelay" cannot be used with udp://127.0.0.1:`) {
 		t.Error(err)
 	}
 }

@@ -93,10 +93,10 @@ func (g *SocketPlan) TellsReady() bool { return g.ready != nil }
 func (g *SocketPlan) AwaitReady() error {
 	var said [1]byte
 	if _, err := g.ready.Read(said[:]); err != nil {
-		return fmt.Errorf("cannot learn that the app is ready: %w", err)
+		return fmt.Errorf("cannot read the app's readiness from the pipe of tableflip: %w", err)
 	}
 	if said[0] != tableflip.Ready {
-		return fmt.Errorf("cannot take byte %d for the app's readiness, which is %d", said[0], tableflip.Ready)
+		return fmt.Errorf("unexpected byte %d on the pipe of tableflip: readiness is %d", said[0], tableflip.Ready)
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func expand(command []string, sockets []Socket) ([]string, error) {
 		})
 	}
 	if failed != nil {
-		return nil, fmt.Errorf("cannot make the command: %w", failed)
+		return nil, fmt.Errorf("cannot build the command line: %w", failed)
 	}
 	return expanded, nil
 }

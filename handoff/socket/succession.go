@@ -16,7 +16,7 @@ func (d Descriptors) Take(there int) (int, error) {
 	}
 	here, ok := d[there]
 	if !ok {
-		return -1, fmt.Errorf("descriptor %d has not come with the state", there)
+		return -1, fmt.Errorf("descriptor %d is missing from the state", there)
 	}
 	delete(d, there)
 	return here, nil
@@ -77,7 +77,7 @@ func (g *SocketPlan) State() GrantState {
 func TakeOverGrant(s GrantState, fds Descriptors) (*SocketPlan, error) {
 	fd, err := fds.Take(s.Predecessor)
 	if err != nil {
-		return nil, fmt.Errorf("cannot take over the pipe that tells of an old instance's end: %w", err)
+		return nil, fmt.Errorf("cannot take over the pipe that reports the end of an old instance: %w", err)
 	}
 	g := &SocketPlan{Stdin: -1}
 	if fd >= 0 {

@@ -22,7 +22,7 @@ func (s *Steering) Fresh(m InstanceKey, at netip.AddrPort) (fd int, err error) {
 	}
 	fd, err = socket.New(inetaddr.Family(at.Addr()), unix.SOCK_STREAM)
 	if err != nil {
-		return -1, fmt.Errorf("cannot make a socket for the app: %w", err)
+		return -1, fmt.Errorf("cannot create a socket for the app: %w", err)
 	}
 	if err := s.guessV6Only(m, fd, at); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))

@@ -168,7 +168,7 @@ func isTCP(fd int) (bool, error) {
 func identity(fd int) (inode uint64, uid int, err error) {
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
-		return 0, 0, fmt.Errorf("cannot look at a socket: %w", err)
+		return 0, 0, fmt.Errorf("cannot inspect a socket: %w", err)
 	}
 	return stat.Ino, int(stat.Uid), nil
 }

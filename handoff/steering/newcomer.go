@@ -40,7 +40,7 @@ func admit(fd int) error {
 		return nil
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil {
-		return fmt.Errorf("a listener does not take connections again: %w", err)
+		return fmt.Errorf("cannot open a listener for new connections again: %w", err)
 	}
 	return nil
 }

@@ -182,7 +182,7 @@ func (g *pathGroup) lead() error {
 		return nil
 	}
 	if err := g.swap(next); err != nil {
-		return fmt.Errorf("cannot lead %s to generation %d: %w", g.At, next.Generation, err)
+		return fmt.Errorf("cannot switch %s to generation %d: %w", g.At, next.Generation, err)
 	}
 	return nil
 }

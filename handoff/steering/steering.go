@@ -250,12 +250,12 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 		return Conflict, err
 	}
 	if g := s.robbed(b); g != nil {
-		return Conflict, fmt.Errorf("cannot steer %s: it would take the clients of generation %d on %s at once; "+
-			"an upgrade cannot give up an address: let the app listen there, or stop and start grace", b.Key, g.Selected, g.Key)
+		return Conflict, fmt.Errorf("cannot steer %s: its socket would take the clients of generation %d on %s before the new generation is ready; "+
+			"an upgrade cannot give up an address: let the app listen there too, or restart grace", b.Key, g.Selected, g.Key)
 	}
 	if owner := s.owner(b); owner != b.UID {
 		if err := unix.Fchown(fd, owner, -1); err != nil {
-			return NotSteered, fmt.Errorf("cannot steer %s: %w: its sockets belong to uid %d, and this one to uid %d; "+
+			return NotSteered, fmt.Errorf("cannot steer %s: %w: the sockets at this address belong to uid %d, this one to uid %d; "+
 				"run the app as the same user as before, or grace as root", b.Key.At, err, owner, b.UID)
 		}
 		b.UID = owner

@@ -45,7 +45,7 @@ func newCaptureHandler(a *Host, app *InstanceProcess) *captureHandler {
 func (c *captureHandler) answerAll() {
 	ended := make(chan struct{})
 	defer close(ended)
-	go Guard(func() { c.forgetClosed(ended) }, c.apps.Notice("cannot let go of what the app has closed any more"))()
+	go Guard(func() { c.forgetClosed(ended) }, c.apps.Notice("cannot release sockets that the app has closed any more"))()
 	for {
 		call, err := c.calls.Next()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -234,7 +234,7 @@ func (c *captureHandler) replace(call capture.Call, at netip.AddrPort) error {
 		unix.Close(fd)
 		return c.pass(call, err)
 	}
-	c.tell("capturing with sockets of grace's own, as the app's cannot be duplicated here", nil)
+	c.tell("capturing with grace's own sockets, because the app's cannot be duplicated here", nil)
 	return c.keep(fd)
 }
 

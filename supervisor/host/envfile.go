@@ -28,11 +28,11 @@ func parseEnvFile(text string) ([]string, error) {
 func parseEnvLine(line string) (string, error) {
 	name, value, found := strings.Cut(line, "=")
 	if !found || !isVariableName(name) {
-		return "", fmt.Errorf("no NAME=VALUE")
+		return "", fmt.Errorf("not of the form NAME=VALUE")
 	}
 	value, err := unquote(strings.TrimSpace(value))
 	if err == nil && strings.ContainsRune(value, 0) {
-		err = fmt.Errorf("the value has a zero byte")
+		err = fmt.Errorf("the value contains a NUL byte")
 	}
 	return name + "=" + value, err
 }
@@ -58,7 +58,7 @@ func unquote(value string) (string, error) {
 		case c == quote && i == len(rest)-1:
 			return plain.String(), nil
 		case c == quote:
-			return "", fmt.Errorf("something follows the closing quote")
+			return "", fmt.Errorf("there is text after the closing quote")
 		case c == '\\' && quote == '"' && i+1 < len(rest):
 			i++
 			plain.WriteByte(rest[i])

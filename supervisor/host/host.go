@@ -53,7 +53,7 @@ func (a *Host) Follow(instance int, main *childproc.Process) {
 	late, ok := a.Running[instance]
 	if !ok {
 		late = &InstanceProcess{processes: []*childproc.Process{main}}
-		a.reaping.Go(func() { a.Attempt("cannot kill a main process that came too late", late.kill()) })
+		a.reaping.Go(func() { a.Attempt("cannot kill a main process whose instance has already ended", late.kill()) })
 		return
 	}
 	late.processes = append(late.processes, main)

@@ -19,7 +19,7 @@ func (l *LaunchSpec) addIdentity(name, group string) error {
 	}
 	id := &childproc.Identity{}
 	if id.UID, err = strconv.Atoi(u.Uid); err != nil {
-		return fmt.Errorf("cannot run as user %q: its number is %q", name, u.Uid)
+		return fmt.Errorf("cannot run as user %q: the uid is %q", name, u.Uid)
 	}
 	if id.GID, id.Groups, err = findGroups(u, group); err != nil {
 		return err
@@ -63,19 +63,19 @@ func findGroups(u *user.User, group string) (int, []int, error) {
 	}
 	gid, err := strconv.Atoi(u.Gid)
 	if err != nil {
-		return 0, nil, fmt.Errorf("cannot run as user %q: its group is %q", u.Username, u.Gid)
+		return 0, nil, fmt.Errorf("cannot run as user %q: the gid is %q", u.Username, u.Gid)
 	}
 	if u.Username == "" {
 		return gid, []int{gid}, nil
 	}
 	ids, err := u.GroupIds()
 	if err != nil {
-		return 0, nil, fmt.Errorf("cannot run as user %q: its groups cannot be read: %w", u.Username, err)
+		return 0, nil, fmt.Errorf("cannot run as user %q: cannot read the user's groups: %w", u.Username, err)
 	}
 	groups := make([]int, len(ids))
 	for i, id := range ids {
 		if groups[i], err = strconv.Atoi(id); err != nil {
-			return 0, nil, fmt.Errorf("cannot run as user %q: it has a group %q", u.Username, id)
+			return 0, nil, fmt.Errorf("cannot run as user %q: one of the user's groups has the gid %q", u.Username, id)
 		}
 	}
 	return gid, groups, nil

@@ -22,17 +22,17 @@ func TestEnvFile(t *testing.T) {
 		"\n# comment\n; other\n  \n":     {},
 		"A=1\nB=two words\n":             {env: []string{"A=1", "B=two words"}},
 		"export A=1":                     {env: []string{"A=1"}},
-		"  A = 1":                        {err: "line 1: no NAME=VALUE"},
+		"  A = 1":                        {err: "line 1: not of the form NAME=VALUE"},
 		"A='it is \"$HOME\"'":            {env: []string{`A=it is "$HOME"`}},
 		`A="a \"quote\" and \\"`:         {env: []string{`A=a "quote" and \`}},
 		"A=":                             {env: []string{"A="}},
 		"A=b=c":                          {env: []string{"A=b=c"}},
-		"A=1\nno assignment of a secret": {err: "line 2: no NAME=VALUE"},
-		"1A=x":                           {err: "line 1: no NAME=VALUE"},
-		"=x":                             {err: "line 1: no NAME=VALUE"},
+		"A=1\nno assignment of a secret": {err: "line 2: not of the form NAME=VALUE"},
+		"1A=x":                           {err: "line 1: not of the form NAME=VALUE"},
+		"=x":                             {err: "line 1: not of the form NAME=VALUE"},
 		`A="open`:                        {err: "line 1: the quote is not closed"},
-		`A="a" b`:                        {err: "line 1: something follows the closing quote"},
-		"A=\x00":                         {err: "line 1: the value has a zero byte"},
+		`A="a" b`:                        {err: "line 1: there is text after the closing quote"},
+		"A=\x00":                         {err: "line 1: the value contains a NUL byte"},
 	} {
 		env, err := parseEnvFile(text)
 		if want.err != "" {

@@ -57,7 +57,7 @@ func movedLink(r machine.Recipe) string {
 			continue
 		}
 		if info, err := os.Stat(to); err == nil && info.IsDir() {
-			return fmt.Sprintf("the working directory is %s, and the link %s, which led there, leads to %s now; as grace was started without PWD and without --chdir, it follows no link (restart grace with --chdir %s to follow this one, or with --chdir %s to stay; until then, grace upgrade NAME -- COMMAND runs a command that is given with its whole path)",
+			return fmt.Sprintf("the working directory is %s, but the link %s, which led there, now leads to %s; grace was started without --chdir and without PWD, so it does not follow the link (restart grace with --chdir %s to follow it, or with --chdir %s to stay; until then, use grace upgrade NAME -- COMMAND with the whole path of the command)",
 				r.Dir, link, to, link, r.Dir)
 		}
 	}
@@ -72,7 +72,7 @@ func (l *LaunchSpec) heedLinks(current *machine.Recipe) error {
 	}
 	moved := movedLink(*current)
 	if moved != "" && current.RunsLike(l.recipe()) {
-		return fmt.Errorf("it would start what runs already: %s", moved)
+		return fmt.Errorf("the upgrade would start what already runs: %s", moved)
 	}
 	l.stays = moved
 	return nil

@@ -71,7 +71,7 @@ func TestMovedLinkThatNobodyHasNamed(t *testing.T) {
 			c.move(t, dir)
 			second, err := resolveOrder(o, machine.Prepare{Generation: 2, Current: &current}, 0)
 			if c.fails {
-				if err == nil || !strings.Contains(err.Error(), "--chdir "+dir+"/current to follow this one") {
+				if err == nil || !strings.Contains(err.Error(), "--chdir "+dir+"/current to follow it") {
 					t.Errorf("%v", err)
 				}
 				return

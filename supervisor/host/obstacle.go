@@ -47,16 +47,16 @@ func (v *readinessCheck) obstacle() (why string, alive bool) {
 // stopped names the reason of a stop as far as the signal tells it (General Terminal Interface in POSIX): nobody is in
 // the foreground of grace's terminal but grace.
 func stopped(pid int, by syscall.Signal) string {
-	is := fmt.Sprintf("its process %d (%s) is stopped", pid, childproc.Called(pid))
+	is := fmt.Sprintf("process %d (%s) of the app is stopped", pid, childproc.Called(pid))
 	switch by {
 	case syscall.SIGTTIN:
-		return is + " by SIGTTIN, as it reads from the terminal (have it take a pass phrase from a file, or start grace without a terminal)"
+		return is + " by SIGTTIN because it reads from the terminal (let it read a pass phrase from a file, or start grace without a terminal)"
 	case syscall.SIGTTOU:
-		return is + " by SIGTTOU, as it writes to the terminal or changes its settings (stty -tostop, or start grace without a terminal)"
+		return is + " by SIGTTOU because it writes to the terminal or changes its settings (stty -tostop, or start grace without a terminal)"
 	case 0:
-		return is + fmt.Sprintf(" (state T; kill -CONT %d lets it go on)", pid)
+		return is + fmt.Sprintf(" (state T; kill -CONT %d continues it)", pid)
 	}
-	return is + fmt.Sprintf(" by signal %d (%s; kill -CONT %d lets it go on)", int(by), by, pid)
+	return is + fmt.Sprintf(" by signal %d (%s; kill -CONT %d continues it)", int(by), by, pid)
 }
 
 // dispossessed is for who was started by something that closes the sockets it was given itself. Which process is to
@@ -85,7 +85,7 @@ func (v *readinessCheck) dispossessed(pids []int) string {
 	if last == 0 || !childproc.Living(last) {
 		return ""
 	}
-	return fmt.Sprintf("its process %d (%s) was seen without the --listen sockets (%s): it, or what started it, has closed them, as sudo, npm and Python's subprocess do (start the server without such a wrapper, or leave --listen out)",
+	return fmt.Sprintf("process %d (%s) of the app does not have the --listen sockets (%s): it, or the program that started it, has closed them, as sudo, npm and Python's subprocess do (start the server without such a wrapper, or leave --listen out)",
 		last, childproc.Called(last), strings.Join(names, ", "))
 }
 

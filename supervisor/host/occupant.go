@@ -30,7 +30,7 @@ func (l *LaunchSpec) occupied(s machine.Start, pid int) string {
 			continue
 		}
 		if ours, err := childproc.Descends(occupant, os.Getpid()); err == nil && ours && childproc.Living(occupant) {
-			return fmt.Sprintf("the pid file %s names process %d (%s), which runs still: if the app does not start because of that, have each generation write its own (write {generation} into the name of the pid file), or none",
+			return fmt.Sprintf("the pid file %s names process %d (%s), which is still running: if the app does not start because of that, give each generation a pid file of its own (with {generation} in the name), or none",
 				path, occupant, childproc.Called(occupant))
 		}
 	}

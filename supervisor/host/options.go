@@ -173,7 +173,7 @@ func (o Options) Validate() error {
 func (o Options) validateProbe() error {
 	r := o.Readiness
 	if r.Mode == ReadyCommand && len(o.Listen) > 0 && !strings.Contains(r.Probe, pidPlace) {
-		return fmt.Errorf("--ready cmd: with --listen has to say which process it asks, or the old generation may answer for the new one: put %s into the command, which is the pid of the new one (or use --ready http://, which sees who answers)", pidPlace)
+		return fmt.Errorf("--ready cmd: with --listen needs %s in the command, the pid of the new instance: otherwise the old generation may answer for it (or use --ready http://, which checks which process answers)", pidPlace)
 	}
 	if r.Mode == ReadyCommand && r.Probe == "" {
 		return errors.New("--ready cmd: has no command")

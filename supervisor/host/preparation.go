@@ -77,7 +77,7 @@ func (a *Host) lookUp(ctx context.Context, order machine.Prepare, kept Program) 
 	case a.LookUps <- struct{}{}:
 	default:
 		kept.Close()
-		return nil, fmt.Errorf("cannot look up the command and its files: %d look-ups before this one still wait (see whether the --env-file, or a file system, keeps its readers waiting)", cap(a.LookUps))
+		return nil, fmt.Errorf("cannot look up the command and its files: %d earlier look-ups have not ended (check whether reading the --env-file or a file system blocks)", cap(a.LookUps))
 	}
 	type finding struct {
 		launch *LaunchSpec
@@ -102,7 +102,7 @@ func (a *Host) lookUp(ctx context.Context, order machine.Prepare, kept Program) 
 	case f := <-found:
 		return f.launch, f.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("cannot look up the command and its files: %w (see whether the --env-file, or a file system, keeps its readers waiting)", ctx.Err())
+		return nil, fmt.Errorf("cannot look up the command and its files: %w (check whether reading the --env-file or a file system blocks)", ctx.Err())
 	}
 }
 

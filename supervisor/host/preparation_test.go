@@ -57,7 +57,7 @@ func TestLookUpsThatHangAreBounded(t *testing.T) {
 		Options:  Options{Command: []string{"/bin/sh"}, EnvFile: pipe, Policy: machine.Policy{ReadyTimeout: time.Millisecond}},
 		Launches: map[int]*Preparation{}, LookUps: make(Semaphore, 2), Post: func(ev machine.Event) { said <- ev },
 	}
-	for generation, want := range []string{"deadline exceeded", "deadline exceeded", "2 look-ups before this one still wait", "2 look-ups before this one still wait"} {
+	for generation, want := range []string{"deadline exceeded", "deadline exceeded", "2 earlier look-ups have not ended", "2 earlier look-ups have not ended"} {
 		a.Prepare(machine.Prepare{Generation: generation})
 		if failed, ok := (<-said).(machine.PrepareFailed); !ok || !strings.Contains(failed.Why, want) {
 			t.Errorf("%d: %+v", generation, failed)

@@ -58,10 +58,10 @@ func (v *readinessCheck) probe(attempt int) string {
 func (v *readinessCheck) probeAll(ctx context.Context, connections int) string {
 	sockets := slices.DeleteFunc(v.sockets(), func(s awaitedSocket) bool { return s.address == "" })
 	if missing := v.unopened(sockets); len(missing) > 0 {
-		return "nothing in it listens on " + strings.Join(missing, ", ")
+		return "no process of the app listens on " + strings.Join(missing, ", ")
 	}
 	if len(sockets) == 0 {
-		return "it listens on no TCP address"
+		return "the app listens on no TCP address"
 	}
 	for _, s := range sockets {
 		conn, why := v.reach(ctx, reachable(s.address), connections)
@@ -90,10 +90,10 @@ func (v *readinessCheck) probeCommand(ctx context.Context) string {
 	spec := v.launch.shell(strings.ReplaceAll(v.apps.Options.Readiness.Probe, pidPlace, pid))
 	output, exit, err := v.apps.Family.Output(ctx, spec, checkOutput)
 	if err != nil {
-		return "its probe did not end: " + err.Error()
+		return "the probe did not end: " + err.Error()
 	}
 	if exit.Status() != 0 {
-		return fmt.Sprintf("its probe failed (%s): %s", exit, strings.TrimSpace(string(output)))
+		return fmt.Sprintf("the probe failed (%s): %s", exit, strings.TrimSpace(string(output)))
 	}
 	return ""
 }
@@ -116,11 +116,11 @@ func (v *readinessCheck) probeHTTP(ctx context.Context, connections int) string 
 // reach opens connections until the instance has accepted one, and gives that. On
 // a steered address the first one goes to it.
 func (v *readinessCheck) reach(ctx context.Context, addr string, connections int) (conn net.Conn, why string) {
-	why = "its probe was not tried"
+	why = "the probe was not tried"
 	for range connections {
 		conn, err := v.dial(ctx, addr)
 		if err != nil {
-			return nil, "its probe was not accepted: " + err.Error()
+			return nil, "the probe was not accepted: " + err.Error()
 		}
 		if why = v.notAccepted(ctx, conn); why == "" {
 			return conn, ""
@@ -150,7 +150,7 @@ func (v *readinessCheck) notAccepted(ctx context.Context, conn net.Conn) string 
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		inode, err := sockdiag.Acceptor(conn)
 		if err != nil {
-			return "cannot tell who answers its probe: " + err.Error()
+			return "cannot tell which process answers the probe: " + err.Error()
 		}
 		if inode != 0 {
 			return v.notOwner(inode)
@@ -159,20 +159,20 @@ func (v *readinessCheck) notAccepted(ctx context.Context, conn net.Conn) string 
 			break
 		}
 	}
-	return "its probe's connection was not accepted"
+	return "the probe's connection was not accepted"
 }
 
 func (v *readinessCheck) notOwner(inode uint64) string {
 	pids, err := v.apps.Family.Tree(v.pid())
 	if err != nil {
-		return "it has ended"
+		return "the instance has ended"
 	}
 	owner, err := childproc.Owner(inode, pids)
 	if err != nil {
-		return "cannot tell who answers its probe: " + err.Error()
+		return "cannot tell which process answers the probe: " + err.Error()
 	}
 	if owner == 0 {
-		return "another process accepted its probe's connection"
+		return "another process accepted the probe's connection"
 	}
 	return ""
 }
@@ -189,15 +189,15 @@ func ask(ctx context.Context, conn net.Conn, target *url.URL) string {
 		}
 	}
 	if err := request.Write(conn); err != nil {
-		return "its probe got no answer: " + err.Error()
+		return "the probe got no answer: " + err.Error()
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), request)
 	if err != nil {
-		return "its probe got no answer: " + err.Error()
+		return "the probe got no answer: " + err.Error()
 	}
 	defer response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return "its probe was answered with " + response.Status
+		return "the probe was answered with " + response.Status
 	}
 	return ""
 }

@@ -110,11 +110,11 @@ func (a *Host) locate(generation int, l *LaunchSpec) (string, int) {
 	switch {
 	case departure == "":
 	case p != 0:
-		a.Post(machine.Noticed{Text: fmt.Sprintf("generation %d is started from its own executable", generation),
+		a.Post(machine.Noticed{Text: fmt.Sprintf("starting generation %d from the executable that grace has kept", generation),
 			Why: departure + " (run grace upgrade once the next version is there)"})
 	default:
-		a.Post(machine.Noticed{Text: fmt.Sprintf("generation %d is started from another file than before, which no upgrade has checked", generation),
-			Why: departure + ", and a script, or a file that was written over, cannot be kept (run grace upgrade to have it checked; give each release a path of its own)"})
+		a.Post(machine.Noticed{Text: fmt.Sprintf("starting generation %d from a changed file, which no upgrade has checked", generation),
+			Why: departure + "; grace cannot keep a script, or a file that was overwritten (run grace upgrade to have the new file checked; give each release a path of its own)"})
 	}
 	return path, int(p)
 }
@@ -167,7 +167,7 @@ func (a *Host) TakeOverPrograms(programs map[int]int, files socket.Descriptors) 
 // possible gives the reason why a recipe cannot be followed any more. p is its executable, if that was kept.
 func possible(r machine.Recipe, p Program) error {
 	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("cannot go back to directory %s: it is gone (make it again, then upgrade)", r.Dir)
+		return fmt.Errorf("cannot go back to directory %s: it is gone (create it again, then upgrade)", r.Dir)
 	}
 	if p.is(r.File) {
 		return nil
@@ -177,7 +177,7 @@ func possible(r machine.Recipe, p Program) error {
 		return fmt.Errorf("cannot go back to %s: %w (install it again, then upgrade)", r.Executable, err)
 	}
 	if !r.File.Same(now) {
-		return fmt.Errorf("cannot go back to %s: it is another file now than the one that ran (%s; install the old one again, then upgrade)", r.Executable, difference(r.File, now))
+		return fmt.Errorf("cannot go back to %s: the file there is not the one that ran (%s; install the old one again, then upgrade)", r.Executable, difference(r.File, now))
 	}
 	return nil
 }

@@ -38,14 +38,14 @@ func TestRecipeIsFollowedOnlyWithTheSameFile(t *testing.T) {
 			if err := os.Rename(path+".new", path); err != nil {
 				t.Fatal(err)
 			}
-		}, "it is another file now than the one that ran (inode "},
+		}, "the file there is not the one that ran (inode "},
 		"written over": {func(t *testing.T, path string) {
 			writeFile(t, path, "#!/bin/false\n")
 			later := time.Now().Add(time.Second)
 			if err := os.Chtimes(path, later, later); err != nil {
 				t.Fatal(err)
 			}
-		}, "it is another file now than the one that ran (changed at 2"},
+		}, "the file there is not the one that ran (changed at 2"},
 		"its directory is gone": {func(t *testing.T, path string) { os.RemoveAll(filepath.Dir(path)) }, "cannot go back to directory"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -84,13 +84,13 @@ func (v *readinessCheck) say(why string) {
 
 // saidByPipe waits for the word of an app on tableflip.
 func (v *readinessCheck) saidByPipe() bool {
-	v.say("it has not called tableflip's Ready")
+	v.say("the app has not called tableflip's Ready")
 	return v.app.grant.AwaitReady() == nil
 }
 
 // saidSo waits for the app's own word.
 func (v *readinessCheck) saidSo() bool {
-	v.say("it has not sent READY=1 to NOTIFY_SOCKET")
+	v.say("the app has not sent READY=1 to NOTIFY_SOCKET")
 	select {
 	case <-v.app.ear.ready:
 		return true
@@ -123,7 +123,7 @@ func (v *readinessCheck) seen() bool {
 			return v.livesWithoutSockets()
 		case len(unseen) > 0:
 			v.forgetClosed()
-			v.say("nothing in it waits for connections on " + listing(unseen) + v.elsewhere())
+			v.say("no process of the app waits for connections on " + listing(unseen) + v.elsewhere())
 		}
 		return err == nil && len(unseen) == 0
 	})
@@ -218,7 +218,7 @@ func (v *readinessCheck) pause(d time.Duration) error {
 // comes.
 func (v *readinessCheck) lived(word <-chan struct{}) bool {
 	d := v.apps.Options.Readiness.Delay
-	v.say(fmt.Sprintf("it has not lived for %s (--ready-delay)", d))
+	v.say(fmt.Sprintf("the app has not run for %s (--ready-delay)", d))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

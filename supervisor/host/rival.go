@@ -27,9 +27,9 @@ func (a *Host) evict(inUse *socket.InUseError) error {
 	ours := func(h sockdiag.Holder) bool { return slices.Contains(kin, h.PID) }
 	switch {
 	case slices.ContainsFunc(inUse.Holders, func(h sockdiag.Holder) bool { return h.PID == os.Getpid() }):
-		return fmt.Errorf("%w (grace holds it for the app by --listen: have the app take that socket, see --dialect, or leave --listen out)", inUse)
+		return fmt.Errorf("%w (grace holds this address for the app, by --listen: make the app take that socket, see --dialect, or leave --listen out)", inUse)
 	case slices.ContainsFunc(inUse.Holders, ours):
-		return fmt.Errorf("%w (a process of this app, which --evict does not end: grace has no part in its socket; have grace capture it by --capture on, or hold it by --listen)", inUse)
+		return fmt.Errorf("%w (this is a process of the app, which --evict does not end, and grace neither holds nor captures its socket: use --capture on, or hold the address with --listen)", inUse)
 	case !a.Options.Evict:
 		return fmt.Errorf("%w (%s)", inUse, InUseRemedy)
 	}
@@ -37,7 +37,7 @@ func (a *Host) evict(inUse *socket.InUseError) error {
 	return socket.Evict(inUse, EvictGrace)
 }
 
-const InUseRemedy = "stop it, choose another address, or have it ended by --evict"
+const InUseRemedy = "stop that process, choose another address, or use --evict to end it"
 
 // withEviction tries a bind again when who had the address has gone.
 func (a *Host) withEviction(bind func() error) error {
@@ -83,6 +83,6 @@ func (a *Host) rivals(app *InstanceProcess) string {
 		return ""
 	}
 	slices.Sort(addresses)
-	return fmt.Sprintf("generation %d listens by itself on %s, where grace has no part, so that no other generation can beside it (have grace take part by --capture on, or hold it by --listen)",
+	return fmt.Sprintf("generation %d listens on %s with a socket that grace neither holds nor captures, so no other generation can listen there (use --capture on, or hold the address with --listen)",
 		app.start.Predecessor, strings.Join(slices.Compact(addresses), ", "))
 }

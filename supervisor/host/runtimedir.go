@@ -100,7 +100,7 @@ func (d RuntimeDir) empty() error {
 	}
 	foreign := func(e fs.DirEntry) bool { return e.Type() != fs.ModeSocket || !strings.HasPrefix(e.Name(), "notify-") }
 	if slices.ContainsFunc(entries, foreign) {
-		return errors.New("something else is in it")
+		return errors.New("other files are in it")
 	}
 	return os.RemoveAll(d.Path)
 }
@@ -192,7 +192,7 @@ func (d RuntimeDir) own() error {
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return errors.New("something else is there, which others may have made")
+		return errors.New("it is not a directory that belongs to grace's user alone")
 	}
 	return nil
 }

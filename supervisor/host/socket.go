@@ -101,7 +101,7 @@ func (v *readinessCheck) elsewhere() string {
 	if len(names) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", but on %s, where generation %d has no socket: an upgrade cannot leave an address; listen on both, or stop grace and start it anew", listing(names), before)
+	return fmt.Sprintf(", but one waits on %s, where generation %d has no socket: an upgrade cannot give up an address; listen on both, or restart grace", listing(names), before)
 }
 
 // forgetClosed gives up what the instance, or who comes before it, has opened and closed
@@ -146,7 +146,7 @@ func unseen(sockets []awaitedSocket, seen []bool) []string {
 // queue. One that takes long to open its first must not replace one that serves.
 func (v *readinessCheck) livesWithoutSockets() bool {
 	patience := v.apps.Options.Readiness.FirstSocket
-	v.say(fmt.Sprintf("it has opened no socket, and not lived for %s without one (--ready-delay)", patience))
+	v.say(fmt.Sprintf("the app has opened no socket, and has not run for %s without one (--ready-delay)", patience))
 	return v.hasSaidSo() || time.Since(v.begun) >= patience
 }
 

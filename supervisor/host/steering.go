@@ -36,7 +36,7 @@ func (a *Host) TurnAway() {
 }
 
 func (a *Host) LetGo(generation int) {
-	a.Attempt(fmt.Sprintf("cannot leave the sockets to generation %d", generation), a.Steering.LetGo(generation))
+	a.Attempt(fmt.Sprintf("cannot release the sockets of generation %d", generation), a.Steering.LetGo(generation))
 }
 
 const (

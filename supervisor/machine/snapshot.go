@@ -181,7 +181,7 @@ func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 		m.generations = append(m.generations, g)
 	}
 	if m.current = m.find(s.Current); m.current == nil {
-		return nil, nil, fmt.Errorf("the state has no generation %d, which is to serve", s.Current)
+		return nil, nil, fmt.Errorf("the state has no generation %d, the one that it names as current", s.Current)
 	}
 	for _, g := range m.generations {
 		if g.before != nil && m.find(g.before.Generation) == nil && !slices.Contains(m.retired, g.before.Generation) {
@@ -194,7 +194,7 @@ func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 func (m *Machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
 	stage := slices.Index(stageNames[:], s.Stage)
 	if stage < 0 {
-		return nil, fmt.Errorf("the state has a generation that is %q, which is not known here", s.Stage)
+		return nil, fmt.Errorf("the state has a generation in the unknown stage %q", s.Stage)
 	}
 	g := &generation{
 		number: s.Number, stage: Stage(stage), since: s.Since, born: s.Born, recipe: s.Recipe, before: s.Before,
@@ -216,7 +216,7 @@ func (m *Machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
 func (m *Machine) restoreInstance(g *generation, s InstanceSnapshot) error {
 	phase := slices.Index(phaseNames[:], s.Phase)
 	if phase < 0 {
-		return fmt.Errorf("the state has an instance that is %q, which is not known here", s.Phase)
+		return fmt.Errorf("the state has an instance in the unknown phase %q", s.Phase)
 	}
 	i := &instance{
 		id: s.ID, slot: s.Slot, generation: g, Phase: Phase(phase), Since: s.Since, pid: s.PID, processes: s.Processes,

@@ -16,7 +16,7 @@ type line struct{ ours, theirs int }
 func openLine() (line, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return line{-1, -1}, fmt.Errorf("cannot make a connection to the new grace process: %w", err)
+		return line{-1, -1}, fmt.Errorf("cannot create a connection to the new grace process: %w", err)
 	}
 	return line{pair[0], pair[1]}, nil
 }
@@ -47,7 +47,7 @@ const (
 func (l line) leave(e Snapshot) error {
 	document, err := sealed(e.Document)
 	if err != nil {
-		return fmt.Errorf("cannot write down grace's state: %w", err)
+		return fmt.Errorf("cannot write grace's state: %w", err)
 	}
 	defer unix.Close(document)
 	if err := unix.SetsockoptTimeval(l.ours, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: sendSeconds}); err != nil {
@@ -112,7 +112,7 @@ func sealed(document []byte) (int, error) {
 func inherit(conn int) (document []byte, files map[int]int, err error) {
 	text, fds, err := receive(conn)
 	if err == nil && len(fds) != 1 {
-		err = fmt.Errorf("%d documents came", len(fds))
+		err = fmt.Errorf("got %d state files instead of 1", len(fds))
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot receive the state of the old grace process: %w", err)
@@ -136,7 +136,7 @@ func inheritFiles(conn int, numbers []string) (map[int]int, error) {
 	for len(files) < len(numbers) {
 		_, fds, err := receive(conn)
 		if err == nil && (len(fds) == 0 || len(files)+len(fds) > len(numbers)) {
-			err = fmt.Errorf("%d came after %d of %d", len(fds), len(files), len(numbers))
+			err = fmt.Errorf("got %d descriptors after %d of %d", len(fds), len(files), len(numbers))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot receive the descriptors of the old grace process: %w", err)
@@ -144,7 +144,7 @@ func inheritFiles(conn int, numbers []string) (map[int]int, error) {
 		for _, here := range fds {
 			there, err := strconv.Atoi(numbers[len(files)])
 			if err != nil {
-				return nil, fmt.Errorf("cannot understand the state of the old grace process: %w", err)
+				return nil, fmt.Errorf("cannot decode the state of the old grace process: %w", err)
 			}
 			files[there] = here
 		}
@@ -162,9 +162,9 @@ func receive(conn int) (string, []int, error) {
 		case err != nil:
 			return "", nil, err
 		case n == 0:
-			return "", nil, errors.New("it has gone")
+			return "", nil, errors.New("the old grace process has ended")
 		case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
-			return "", nil, errors.New("not all of a message came: is the limit of open files reached (ulimit -n)?")
+			return "", nil, errors.New("a message was truncated (the limit of open files may be reached: see ulimit -n)")
 		}
 		fds, err := rights(control[:used])
 		return string(text[:n]), fds, err

@@ -134,7 +134,7 @@ func (s *Transport) flip() (int, error) {
 	unix.CloseOnExec(4)
 	file, err := s.upgrader.File(lineName)
 	if err == nil && file == nil {
-		err = errors.New("it has left nothing")
+		err = errors.New("the old grace process has left no state")
 	}
 	if err != nil {
 		return -1, fmt.Errorf("cannot take over from the old grace process: %w", err)

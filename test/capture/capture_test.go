@@ -184,7 +184,7 @@ func TestContainerCaptures(t *testing.T) {
 				c := harness.StartContainer(t, test.change, append([]string{"--settle", "50ms", "--"}, strings.Fields(command)...)...)
 				c.AwaitReady(1)
 				harness.UnderLoad(t, load.Config{Addr: addr, Clients: app.clients}, func() { c.Upgrades(capturedUpgrades) })
-				if fresh := c.Said("capturing with sockets of grace's own"); fresh != test.fresh {
+				if fresh := c.Said("capturing with grace's own sockets"); fresh != test.fresh {
 					t.Errorf("it captures with sockets of grace's own: %v", fresh)
 				}
 				c.Do("kill", c.Name, "TERM")

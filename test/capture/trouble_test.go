@@ -231,7 +231,7 @@ func TestNewVersionOnAnotherAddressIsRefused(t *testing.T) {
 			harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
 				s.Signal(syscall.SIGHUP)
 				e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
-				pattern := `nothing in it waits for connections on 127\.0\.0\.1:` + port + `, but on (\[::\]|127\.0\.0\.1):\d+, where generation 1 has no socket`
+				pattern := `no process of the app waits for connections on 127\.0\.0\.1:` + port + `, but one waits on (\[::\]|127\.0\.0\.1):\d+, where generation 1 has no socket`
 				if !regexp.MustCompile(pattern).MatchString(e.Why) {
 					t.Errorf("the reason is %q", e.Why)
 				}
@@ -381,7 +381,7 @@ func TestSocketsOfGracesOwn(t *testing.T) {
 			harness.UnderLoad(t, load.Config{Addr: net.JoinHostPort(test.hosts[0], port), Clients: test.clients}, func() {
 				harness.UnderLoad(t, load.Config{Addr: net.JoinHostPort(test.hosts[1], port), Clients: test.clients}, func() { s.Upgrade(2) })
 			})
-			if !s.Said("capturing with sockets of grace's own") {
+			if !s.Said("capturing with grace's own sockets") {
 				t.Error("grace has not captured with sockets of its own")
 			}
 			s.Stop()

@@ -255,7 +255,7 @@ func TestWordOfAnAppThatDoesNotServe(t *testing.T) {
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 		s.Signal(syscall.SIGHUP)
 		e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
-		if !strings.Contains(e.Why, "nothing in it waits for connections on web") {
+		if !strings.Contains(e.Why, "no process of the app waits for connections on web") {
 			t.Errorf("why: %s", e.Why)
 		}
 	})

@@ -45,13 +45,13 @@ func TestWrapperThatClosesTheSockets(t *testing.T) {
 			}
 			s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", "/bin/sh", "-c", script, gate)
 			s.Await("what was seen", func(e harness.Entry) bool {
-				return e.Message == "not ready yet" && strings.Contains(e.Why, "was seen without the --listen sockets (web)")
+				return e.Message == "not ready yet" && strings.Contains(e.Why, "does not have the --listen sockets (web)")
 			})
 			if err := os.WriteFile(gate, []byte("go on\n"), 0); err != nil {
 				t.Fatal(err)
 			}
 			e := s.AwaitMessage("first generation failed")
-			if !strings.Contains(e.Why, "exit status 1; its process ") || strings.Contains(e.Why, "--dialect") {
+			if !strings.Contains(e.Why, "exit status 1; process ") || strings.Contains(e.Why, "--dialect") {
 				t.Errorf("the reason is %q", e.Why)
 			}
 		})

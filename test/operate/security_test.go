@@ -135,7 +135,7 @@ func TestContainerGivesNoPortThatTheAppMayNotBind(t *testing.T) {
 		c := harness.StartContainer(t, change, "--user", "12345", "--", "/app", "-addr", port)
 		if status == 0 {
 			c.AwaitReady(1)
-			c.AwaitMessage("capturing with sockets of grace's own")
+			c.AwaitMessage("capturing with grace's own sockets")
 			c.Do("kill", c.Name, "TERM")
 		}
 		c.Ends(status)

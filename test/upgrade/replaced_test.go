@@ -59,7 +59,7 @@ func TestCrashRunsWhatTheGenerationRan(t *testing.T) {
 				t.Errorf("the restart runs %s", at)
 			}
 			d.Await("what is started", func(e harness.Entry) bool {
-				return e.Message == "generation 1 is started from its own executable" && strings.Contains(e.Why, path+" is another file now")
+				return e.Message == "starting generation 1 from the executable that grace has kept" && strings.Contains(e.Why, path+" is another file now")
 			})
 			d.Reexec()
 			d.Crash(1)
@@ -81,7 +81,7 @@ func TestCrashRunsAReplacedScript(t *testing.T) {
 	s.Crash(1)
 	s.AwaitInstance("instance ready", 2)
 	s.Await("what is started", func(e harness.Entry) bool {
-		return strings.HasPrefix(e.Message, "generation 1 is started from another file than before") && strings.Contains(e.Why, script)
+		return strings.HasPrefix(e.Message, "starting generation 1 from a changed file") && strings.Contains(e.Why, script)
 	})
 	s.Stop()
 }
