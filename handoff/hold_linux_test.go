@@ -19,7 +19,7 @@ func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *sock
 	t.Helper()
 	d, err := socket.ParseDialects(dialects)
 	apptest.Must(t, err)
-	g, err := d.Issue(socket.Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
+	g, err := d.Plan(socket.PlanRequest{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
 	apptest.Must(t, err)
 	t.Cleanup(func() { g.Close() })
 	return g

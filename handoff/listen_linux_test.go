@@ -53,7 +53,7 @@ func startHeirOf(t *testing.T, dialects []string, listeners []*socket.Listener, 
 	t.Helper()
 	d, err := socket.ParseDialects(dialects)
 	apptest.Must(t, err)
-	grant, err := d.Issue(socket.Issue{Listeners: listeners, Command: asks, Generation: 1, Parent: os.Getpid()})
+	grant, err := d.Plan(socket.PlanRequest{Listeners: listeners, Command: asks, Generation: 1, Parent: os.Getpid()})
 	apptest.Must(t, err)
 	t.Cleanup(func() { grant.Close() })
 	role := "heir"

@@ -21,10 +21,10 @@ func Acceptor(conn net.Conn) (uint64, error) {
 	}
 	var inode uint64
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		q := Query{family: family, Protocol: unix.IPPROTO_TCP, States: 1 << unix.BPF_TCP_ESTABLISHED, ports: onePort(server.Port())}
-		err := q.each(func(s InetSocket) {
-			if s.Remote.Port() == client.Port() && s.Remote.Addr() == client.Addr().Unmap() {
-				inode = s.Inode
+		q := inetQuery{family: family, protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_ESTABLISHED, ports: onePort(server.Port())}
+		err := q.each(func(s inetSocket) {
+			if s.remote.Port() == client.Port() && s.remote.Addr() == client.Addr().Unmap() {
+				inode = s.inode
 			}
 		})
 		if err != nil {

@@ -1,11 +1,8 @@
 package sockdiag
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 
@@ -33,7 +30,7 @@ const connectedStates = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_CLOSE_WAIT
 //
 // It needs the right to look into the processes: their user's, or root's.
 func Connections[L Listener](pids []int, listeners []L) (int, error) {
-	open, err := OpenSockets(pids)
+	open, err := openSockets(pids)
 	if err != nil {
 		return 0, err
 	}
@@ -51,7 +48,7 @@ func Connections[L Listener](pids []int, listeners []L) (int, error) {
 
 // ConnectionsEach counts them for each of the listeners.
 func ConnectionsEach[L Listener](pids []int, listeners []L) ([]int, error) {
-	open, err := OpenSockets(pids)
+	open, err := openSockets(pids)
 	if err != nil {
 		return nil, err
 	}
@@ -64,10 +61,26 @@ func ConnectionsEach[L Listener](pids []int, listeners []L) ([]int, error) {
 	return counts, err
 }
 
-func OpenSockets(pids []int) (map[uint64]bool, error) {
+// UnixConnections counts the connections that the processes have accepted at unix sockets and not closed yet, as
+// Connections does. The names are those of the listening sockets in the kernel.
+func UnixConnections(pids []int, names map[string]bool) (int, error) {
+	open, err := openSockets(pids)
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	err = eachUnixSocket(func(s unixSocket) {
+		if names[s.name] && !s.listening && open[s.inode] {
+			count++
+		}
+	})
+	return count, err
+}
+
+func openSockets(pids []int) (map[uint64]bool, error) {
 	open := make(map[uint64]bool)
 	for _, pid := range pids {
-		err := EachOpenSocket(pid, func(inode uint64) { open[inode] = true })
+		err := eachOpenSocket(pid, func(inode uint64) { open[inode] = true })
 		if err != nil && !ended(pid) {
 			return nil, fmt.Errorf("cannot count the connections of pid %d: %w", pid, err)
 		}
@@ -75,20 +88,21 @@ func OpenSockets(pids []int) (map[uint64]bool, error) {
 	return open, nil
 }
 
-// ended tells whether a process has gone, or is a zombie: those belong to root, whoever they were (task_dump_owner in
-// fs/proc/base.c), and to look into one without being root is EACCES.
+// ended tells whether a process has gone, or is a zombie: /proc/PID/fd of those belongs to root, whoever they were
+// (task_dump_owner in fs/proc/base.c), and to look into it without being root is EACCES. A pidfd is readable then.
 func ended(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+		return err == unix.ESRCH
 	}
-	_, state, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
-	return len(state) > 0 && (state[0] == 'Z' || state[0] == 'X')
+	defer unix.Close(pidfd)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
 }
 
 // eachConnection calls visit with each connection that somebody has accepted, and the number of its listener.
 func eachConnection[L Listener](listeners []L, visit func(i int, inode uint64)) error {
-	at, names := make(map[Place][]int), make(map[string][]int)
+	at, names := make(map[inetPlace][]int), make(map[string][]int)
 	var addresses []netip.AddrPort
 	for i, l := range listeners {
 		switch {
@@ -100,10 +114,10 @@ func eachConnection[L Listener](listeners []L, visit func(i int, inode uint64)) 
 			if err != nil {
 				return fmt.Errorf("cannot count the connections of %s: %w", l.Bound(), err)
 			}
-			addresses, at[PlaceOf(bound)] = append(addresses, bound), append(at[PlaceOf(bound)], i)
+			addresses, at[placeOf(bound)] = append(addresses, bound), append(at[placeOf(bound)], i)
 		}
 	}
-	err := eachAccepted(addresses, 0, func(place Place, inode uint64, _ []byte) {
+	err := eachAccepted(addresses, 0, func(place inetPlace, inode uint64, _ []byte) {
 		for _, i := range at[place] {
 			visit(i, inode)
 		}
@@ -111,10 +125,10 @@ func eachConnection[L Listener](listeners []L, visit func(i int, inode uint64)) 
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	return EachUnixSocket(func(s UnixSocket) {
-		for _, i := range names[s.Name] {
-			if !s.Listening && s.Inode != 0 {
-				visit(i, s.Inode)
+	return eachUnixSocket(func(s unixSocket) {
+		for _, i := range names[s.name] {
+			if !s.listening && s.inode != 0 {
+				visit(i, s.inode)
 			}
 		}
 	})
@@ -122,16 +136,8 @@ func eachConnection[L Listener](listeners []L, visit func(i int, inode uint64)) 
 
 func isUnix(l Listener) bool { return strings.HasPrefix(l.Network(), "unix") }
 
-// Queued counts the connections that wait in a stream listener's queue to be accepted; a datagram socket has none.
-func Queued(l Listener) (int, error) {
-	counts, err := QueuedEach([]Listener{l})
-	if err != nil {
-		return 0, err
-	}
-	return counts[0], nil
-}
-
-// QueuedEach counts them for each of the listeners.
+// QueuedEach counts the connections that wait in the queue of each of the listeners to be accepted; a datagram socket has
+// none.
 func QueuedEach[L Listener](listeners []L) ([]int, error) {
 	unixQueues := sync.OnceValues(QueuedUnix)
 	counts := make([]int, len(listeners))
@@ -155,7 +161,7 @@ func queued(l Listener, unixQueues func() (map[string]int, error)) (int, error) 
 	return QueuedTCP(l.FD())
 }
 
-// QueuedTCP reads unacked, which of a listening socket is the length of the accept queue (tcp_get_info in
+// QueuedTCP counts the connections that wait in the queue of a TCP socket. It reads unacked, which of a listening socket is the length of the accept queue (tcp_get_info in
 // net/ipv4/tcp.c). One that was shut down has none.
 func QueuedTCP(fd int) (int, error) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -165,12 +171,12 @@ func QueuedTCP(fd int) (int, error) {
 	return int(info.Unacked), nil
 }
 
-// QueuedUnix gives the lengths of all queues, by the name of the socket.
+// QueuedUnix gives the lengths of the queues of all unix sockets, by their names in the kernel.
 func QueuedUnix() (map[string]int, error) {
 	queued := make(map[string]int)
-	err := EachUnixSocket(func(s UnixSocket) {
-		if s.Inode == 0 {
-			queued[s.Name]++
+	err := eachUnixSocket(func(s unixSocket) {
+		if s.inode == 0 {
+			queued[s.name]++
 		}
 	})
 	return queued, err

@@ -73,9 +73,9 @@ func inFlight(t *testing.T, pids []int, listeners ...*heldListener) int {
 
 func queuedAt(t *testing.T, l *heldListener) int {
 	t.Helper()
-	n, err := Queued(l)
+	n, err := QueuedEach([]*heldListener{l})
 	apptest.Must(t, err)
-	return n
+	return n[0]
 }
 
 func TestConnections(t *testing.T) {

@@ -1,5 +1,3 @@
 // Package sockdiag asks the kernel about sockets from the outside: who has an address, how many connections wait in a
 // listener's queue or are open in a process, and whether anything goes on in them. It needs no help of the app.
-//
-// On systems other than Linux its functions return an error.
 package sockdiag

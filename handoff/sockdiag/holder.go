@@ -40,18 +40,19 @@ func UserName(uid int) string {
 	return u.Username
 }
 
-// InetHolding finds the sockets, inode and uid, that keep others from binding host.
+// InetHolding finds the sockets that keep others from binding host: uids by inode. The network is tcp or udp, or one of them
+// with 4 or 6.
 func InetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]int, error) {
-	query := Query{Protocol: unix.IPPROTO_TCP, States: 1 << unix.BPF_TCP_LISTEN, ports: onePort(host.Port())}
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN, ports: onePort(host.Port())}
 	if strings.HasPrefix(network, "udp") {
 		// A UDP socket that is bound and not connected is in the state CLOSE.
-		query.Protocol, query.States = unix.IPPROTO_UDP, 1<<unix.BPF_TCP_CLOSE
+		query.protocol, query.states = unix.IPPROTO_UDP, 1<<unix.BPF_TCP_CLOSE
 	}
 	found := make(map[uint64]int)
 	for _, query.family = range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := query.each(func(s InetSocket) {
-			if s.Inode != 0 && Collide(host.Addr(), v6Only, s) {
-				found[s.Inode] = s.uid
+		err := query.each(func(s inetSocket) {
+			if s.inode != 0 && Collide(host.Addr(), v6Only, s.local, s.v6Only) {
+				found[s.inode] = s.uid
 			}
 		})
 		if err != nil {
@@ -61,30 +62,31 @@ func InetHolding(network string, host netip.AddrPort, v6Only bool) (map[uint64]i
 	return found, nil
 }
 
-// Collide tells whether a socket of this address and one that exists want the same packets.
-func Collide(ip netip.Addr, v6Only bool, s InetSocket) bool {
-	ip = ip.WithZone("").Unmap()
+// Collide tells whether sockets of two addresses, at one port, want the same packets; v6Only and only2 are their
+// IPV6_V6ONLY.
+func Collide(ip netip.Addr, v6Only bool, ip2 netip.Addr, only2 bool) bool {
+	ip, ip2 = ip.WithZone("").Unmap(), ip2.WithZone("").Unmap()
 	switch {
-	case ip.Is4() == s.Local.Is4():
-		return ip == s.Local || ip.IsUnspecified() || s.Local.IsUnspecified()
+	case ip.Is4() == ip2.Is4():
+		return ip == ip2 || ip.IsUnspecified() || ip2.IsUnspecified()
 	case ip.Is4():
-		return s.Local.IsUnspecified() && !s.V6Only
+		return ip2.IsUnspecified() && !only2
 	}
 	return ip.IsUnspecified() && !v6Only
 }
 
-// UnixSocket is one row of /proc/net/unix. An inode of 0 is a connection that nobody has accepted yet.
-type UnixSocket struct {
-	Name      string
-	Inode     uint64
-	Listening bool
-	Kind      int
+// unixSocket is one row of /proc/net/unix. An inode of 0 is a connection that nobody has accepted yet.
+type unixSocket struct {
+	name      string
+	inode     uint64
+	listening bool
+	kind      int
 }
 
 const unixAcceptsConnections = 1 << 16 // __SO_ACCEPTCON, include/linux/net.h
 
-// EachUnixSocket calls visit with every unix socket that has a name.
-func EachUnixSocket(visit func(UnixSocket)) error {
+// eachUnixSocket calls visit with every unix socket that has a name.
+func eachUnixSocket(visit func(unixSocket)) error {
 	table, err := os.Open("/proc/net/unix")
 	if err != nil {
 		return fmt.Errorf("cannot read the kernel's list of unix sockets: %w", err)
@@ -100,32 +102,34 @@ func EachUnixSocket(visit func(UnixSocket)) error {
 }
 
 // parseUnixSocket reads "address: refcount protocol flags type state inode path"; the path may have spaces.
-func parseUnixSocket(line string) (UnixSocket, bool) {
+func parseUnixSocket(line string) (unixSocket, bool) {
 	fields := make([]string, 7)
 	for i := range fields {
 		fields[i], line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
 	}
 	flags, err := strconv.ParseUint(fields[3], 16, 32)
 	if err != nil || line == "" {
-		return UnixSocket{}, false
+		return unixSocket{}, false
 	}
 	kind, _ := strconv.ParseInt(fields[4], 16, 32)
 	inode, _ := strconv.ParseUint(fields[6], 10, 64)
-	return UnixSocket{Name: line, Inode: inode, Listening: flags&unixAcceptsConnections != 0, Kind: int(kind)}, true
+	return unixSocket{name: line, inode: inode, listening: flags&unixAcceptsConnections != 0, kind: int(kind)}, true
 }
 
-// UnixHolding finds the sockets bound to a path or @name that take connections or datagrams. The table has no uids.
+// UnixHolding finds the sockets bound to a path or @name that take connections or datagrams. The uids by inode are -1:
+// the kernel's table has none.
 func UnixHolding(name string) (map[uint64]int, error) {
 	found := make(map[uint64]int)
-	err := EachUnixSocket(func(s UnixSocket) {
-		if s.Name == name && (s.Listening || s.Kind == unix.SOCK_DGRAM) {
-			found[s.Inode] = -1
+	err := eachUnixSocket(func(s unixSocket) {
+		if s.name == name && (s.listening || s.kind == unix.SOCK_DGRAM) {
+			found[s.inode] = -1
 		}
 	})
 	return found, err
 }
 
-// Holders finds the processes that have one of the sockets open, by rising pid.
+// Holders finds the processes that have one of the sockets, by inode, open, by rising pid. Those that cannot be looked into
+// are left out.
 func Holders(sockets map[uint64]int) ([]Holder, error) {
 	pids, err := processes()
 	if err != nil {
@@ -155,17 +159,18 @@ func processes() ([]int, error) {
 	return pids, nil
 }
 
+// HoldsAny tells whether the process has one of the sockets, by inode, open. One that cannot be looked into has none.
 func HoldsAny(pid int, sockets map[uint64]int) bool {
 	held := false
-	_ = EachOpenSocket(pid, func(inode uint64) {
+	_ = eachOpenSocket(pid, func(inode uint64) {
 		_, ok := sockets[inode]
 		held = held || ok
 	})
 	return held
 }
 
-// EachOpenSocket calls visit with the inode of every socket that the process has open.
-func EachOpenSocket(pid int, visit func(inode uint64)) error {
+// eachOpenSocket calls visit with the inode of every socket that the process has open.
+func eachOpenSocket(pid int, visit func(inode uint64)) error {
 	folder, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return err

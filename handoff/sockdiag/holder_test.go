@@ -34,8 +34,7 @@ func TestCollide(t *testing.T) {
 		{"fe80::1%lo", false, "fe80::1", false, true},
 	}
 	for _, test := range tests {
-		s := InetSocket{Local: netip.MustParseAddr(test.theirs), V6Only: test.theirsV6Only}
-		if got := Collide(netip.MustParseAddr(test.mine), test.mineV6Only, s); got != test.want {
+		if got := Collide(netip.MustParseAddr(test.mine), test.mineV6Only, netip.MustParseAddr(test.theirs), test.theirsV6Only); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
 	}
@@ -51,7 +50,7 @@ func TestDumpsAreReadWithCare(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if got := parseInetSocket([]byte{1}); got != (InetSocket{}) {
+	if got := parseInetSocket([]byte{1}); got != (inetSocket{}) {
 		t.Errorf("a short message is %+v", got)
 	}
 	for _, attributes := range [][]byte{{}, {3, 0, 11, 0}, {9, 0, 11, 0, 1}, {4, 0, 11, 0}, {5, 0, 11, 0, 0, 0, 0, 0}} {
@@ -63,7 +62,7 @@ func TestDumpsAreReadWithCare(t *testing.T) {
 
 func TestParseUnixSocket(t *testing.T) {
 	line := "0000000000000000: 00000002 00000000 00010000 0001 01 26053 /run/a b.sock"
-	want := UnixSocket{Name: "/run/a b.sock", Inode: 26053, Listening: true, Kind: unix.SOCK_STREAM}
+	want := unixSocket{name: "/run/a b.sock", inode: 26053, listening: true, kind: unix.SOCK_STREAM}
 	if got, ok := parseUnixSocket(line); !ok || got != want {
 		t.Errorf("%+v, %v", got, ok)
 	}

@@ -27,29 +27,29 @@ const (
 var diagTimeout = unix.Timeval{Sec: 2}
 
 // inetQuery picks sockets: one family and protocol, some states (bits 1<<TCP_LISTEN and so on), some source ports.
-type Query struct {
-	family, Protocol uint8
-	States           uint32
+type inetQuery struct {
+	family, protocol uint8
+	states           uint32
 	ports            []portRange
 	extensions       uint8 // what to tell beyond the row itself: bits 1<<(diagInfo-1) and so on
 }
 
-// InetSocket is one row of the kernel's table.
-type InetSocket struct {
-	Local  netip.Addr
+// inetSocket is one row of the kernel's table.
+type inetSocket struct {
+	local  netip.Addr
 	port   uint16 // the local one
-	Remote netip.AddrPort
+	remote netip.AddrPort
 	uid    int
-	Inode  uint64
-	V6Only bool
+	inode  uint64
+	v6Only bool
 }
 
 // each calls visit with every socket that matches, as the kernel's inet_diag reports them.
-func (q Query) each(visit func(InetSocket)) error {
+func (q inetQuery) each(visit func(inetSocket)) error {
 	return q.eachMessage(func(message []byte) { visit(parseInetSocket(message)) })
 }
 
-func (q Query) eachMessage(visit func([]byte)) error {
+func (q inetQuery) eachMessage(visit func([]byte)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return fmt.Errorf("cannot query the kernel for sockets: %w", err)
@@ -69,7 +69,7 @@ func (q Query) eachMessage(visit func([]byte)) error {
 
 // marshal makes the request: a netlink header, struct inet_diag_req_v2, and a filter program on the source ports,
 // without which the kernel would send every socket of the machine.
-func (q Query) marshal() []byte {
+func (q inetQuery) marshal() []byte {
 	program := sourcePortProgram(q.ports)
 	size := unix.SizeofNlMsghdr + diagRequestSize + unix.SizeofNlAttr + len(program)
 	ne := binary.NativeEndian
@@ -78,8 +78,8 @@ func (q Query) marshal() []byte {
 	b = ne.AppendUint16(b, diagByFamily)
 	b = ne.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b = append(b, make([]byte, 8)...)
-	b = append(b, q.family, q.Protocol, q.extensions, 0)
-	b = ne.AppendUint32(b, q.States)
+	b = append(b, q.family, q.protocol, q.extensions, 0)
+	b = ne.AppendUint32(b, q.states)
 	b = binary.BigEndian.AppendUint16(b, q.onlyPort())
 	b = append(b, make([]byte, diagRequestSize-10)...)
 	b = ne.AppendUint16(b, uint16(unix.SizeofNlAttr+len(program)))
@@ -89,7 +89,7 @@ func (q Query) marshal() []byte {
 
 // onlyPort is the source port of the request, 0 for any: the kernel compares it before it prepares the program's run
 // (inet_diag_dump_icsk in net/ipv4/inet_diag.c), and a bind is late by this for each listener of the machine.
-func (q Query) onlyPort() uint16 {
+func (q inetQuery) onlyPort() uint16 {
 	if len(q.ports) != 1 || q.ports[0].first != q.ports[0].last {
 		return 0
 	}
@@ -170,23 +170,23 @@ func messageError(payload []byte) error {
 	return unix.Errno(-int32(binary.NativeEndian.Uint32(payload)))
 }
 
-func parseInetSocket(message []byte) InetSocket {
+func parseInetSocket(message []byte) inetSocket {
 	if len(message) < diagMessageSize {
-		return InetSocket{}
+		return inetSocket{}
 	}
 	ne := binary.NativeEndian
-	s := InetSocket{uid: int(ne.Uint32(message[64:])), Inode: uint64(ne.Uint32(message[68:]))}
+	s := inetSocket{uid: int(ne.Uint32(message[64:])), inode: uint64(ne.Uint32(message[68:]))}
 	var remote netip.Addr
 	if message[0] == unix.AF_INET {
-		s.Local = netip.AddrFrom4([4]byte(message[8:12]))
+		s.local = netip.AddrFrom4([4]byte(message[8:12]))
 		remote = netip.AddrFrom4([4]byte(message[24:28]))
 	} else {
-		s.Local = netip.AddrFrom16([16]byte(message[8:24])).Unmap()
+		s.local = netip.AddrFrom16([16]byte(message[8:24])).Unmap()
 		remote = netip.AddrFrom16([16]byte(message[24:40])).Unmap()
 	}
-	s.port, s.Remote = binary.BigEndian.Uint16(message[4:]), netip.AddrPortFrom(remote, binary.BigEndian.Uint16(message[6:]))
+	s.port, s.remote = binary.BigEndian.Uint16(message[4:]), netip.AddrPortFrom(remote, binary.BigEndian.Uint16(message[6:]))
 	v6Only := diagAttribute(message[diagMessageSize:], diagV6Only)
-	s.V6Only = len(v6Only) > 0 && v6Only[0] != 0
+	s.v6Only = len(v6Only) > 0 && v6Only[0] != 0
 	return s
 }
 

@@ -34,14 +34,14 @@ func rangesOf(ports []uint16) []portRange {
 }
 
 // inetPlace is where connections come in: an address, or all of a family (the zero one), and a port.
-type Place struct {
+type inetPlace struct {
 	family uint8
 	ip     netip.Addr
 	port   uint16
 }
 
-func PlaceOf(at netip.AddrPort) Place {
-	p := Place{unix.AF_INET, at.Addr().WithZone("").Unmap(), at.Port()}
+func placeOf(at netip.AddrPort) inetPlace {
+	p := inetPlace{unix.AF_INET, at.Addr().WithZone("").Unmap(), at.Port()}
 	if at.Addr().Is6() {
 		p.family = unix.AF_INET6
 	}
@@ -51,17 +51,17 @@ func PlaceOf(at netip.AddrPort) Place {
 	return p
 }
 
-// EachAt asks for all of the addresses at once, and calls visit with each socket at one of them, and the place that was
+// eachAt asks for all of the addresses at once, and calls visit with each socket at one of them, and the place that was
 // asked for.
-func (q Query) EachAt(addresses []netip.AddrPort, visit func(at Place, s InetSocket, message []byte)) error {
-	asked := make(map[Place]bool)
+func (q inetQuery) eachAt(addresses []netip.AddrPort, visit func(at inetPlace, s inetSocket, message []byte)) error {
+	asked := make(map[inetPlace]bool)
 	for _, at := range addresses {
-		asked[PlaceOf(at)] = true
+		asked[placeOf(at)] = true
 	}
 	for _, query := range q.at(addresses) {
 		err := query.eachMessage(func(message []byte) {
 			s := parseInetSocket(message)
-			for _, at := range []Place{{query.family, s.Local, s.port}, {query.family, netip.Addr{}, s.port}} {
+			for _, at := range []inetPlace{{query.family, s.local, s.port}, {query.family, netip.Addr{}, s.port}} {
 				if asked[at] {
 					visit(at, s, message)
 				}
@@ -76,12 +76,12 @@ func (q Query) EachAt(addresses []netip.AddrPort, visit func(at Place, s InetSoc
 
 // at is one question for each family, however many addresses there are: the kernel goes through all sockets of the
 // machine for each.
-func (q Query) at(addresses []netip.AddrPort) []Query {
-	var queries []Query
+func (q inetQuery) at(addresses []netip.AddrPort) []inetQuery {
+	var queries []inetQuery
 	ports := make(map[uint8][]uint16)
 	for _, at := range addresses {
 		if at.IsValid() {
-			p := PlaceOf(at)
+			p := placeOf(at)
 			ports[p.family] = append(ports[p.family], p.port)
 		}
 	}
@@ -90,4 +90,30 @@ func (q Query) at(addresses []netip.AddrPort) []Query {
 		queries = append(queries, q)
 	}
 	return queries
+}
+
+// Handshake is a connection that has not been established yet, as the kernel names it: a listening socket's address, and
+// the client's.
+type Handshake struct {
+	Local  netip.Addr
+	Remote netip.AddrPort
+}
+
+// Handshakes are those that go on at each of the TCP addresses, given as the listening sockets are bound.
+func Handshakes(addresses []netip.AddrPort) (map[netip.AddrPort]map[Handshake]bool, error) {
+	found := make(map[inetPlace]map[Handshake]bool)
+	for _, at := range addresses {
+		found[placeOf(at)] = make(map[Handshake]bool)
+	}
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
+	err := query.eachAt(addresses, func(at inetPlace, s inetSocket, _ []byte) {
+		if s.inode == 0 {
+			found[at][Handshake{s.local, s.remote}] = true
+		}
+	})
+	each := make(map[netip.AddrPort]map[Handshake]bool)
+	for _, at := range addresses {
+		each[at] = found[placeOf(at)]
+	}
+	return each, err
 }

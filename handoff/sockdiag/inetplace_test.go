@@ -40,7 +40,7 @@ func TestAThousandAddressesAreTwoQuestions(t *testing.T) {
 			addresses = append(addresses, netip.AddrPortFrom(netip.MustParseAddr(ip), 2000+7*port))
 		}
 	}
-	if got := (Query{}).at(append(addresses, netip.AddrPort{})); len(got) != 2 {
+	if got := (inetQuery{}).at(append(addresses, netip.AddrPort{})); len(got) != 2 {
 		t.Errorf("%d questions", len(got))
 	}
 }

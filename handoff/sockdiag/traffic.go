@@ -57,14 +57,14 @@ func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, 
 		return Traffic{}, nil
 	}
 	found := make(map[uint64]activity)
-	err := eachAccepted(addresses, 1<<(diagInfo-1), func(_ Place, inode uint64, message []byte) {
+	err := eachAccepted(addresses, 1<<(diagInfo-1), func(_ inetPlace, inode uint64, message []byte) {
 		found[inode] = parseExchange(message).activity(idle)
 	})
 	if err != nil {
 		return Traffic{}, err
 	}
 	// The processes come last: what one accepts meanwhile was in a queue before.
-	open, err := OpenSockets(pids)
+	open, err := openSockets(pids)
 	if err != nil {
 		return Traffic{}, err
 	}
@@ -79,29 +79,29 @@ func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, 
 
 // OpenAt counts the TCP connections that the processes have accepted at each of the addresses, as Connections does.
 func OpenAt(pids []int, addresses []netip.AddrPort) ([]int, error) {
-	open, err := OpenSockets(pids)
+	open, err := openSockets(pids)
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[Place]int)
-	err = eachAccepted(addresses, 0, func(at Place, inode uint64, _ []byte) {
+	found := make(map[inetPlace]int)
+	err = eachAccepted(addresses, 0, func(at inetPlace, inode uint64, _ []byte) {
 		if open[inode] {
 			found[at]++
 		}
 	})
 	counts := make([]int, len(addresses))
 	for i, at := range addresses {
-		counts[i] = found[PlaceOf(at)]
+		counts[i] = found[placeOf(at)]
 	}
 	return counts, err
 }
 
 // eachAccepted calls visit with each TCP connection to the addresses that somebody has accepted.
-func eachAccepted(addresses []netip.AddrPort, extensions uint8, visit func(at Place, inode uint64, message []byte)) error {
-	query := Query{Protocol: unix.IPPROTO_TCP, States: connectedStates, extensions: extensions}
-	return query.EachAt(addresses, func(at Place, s InetSocket, message []byte) {
-		if s.Inode != 0 {
-			visit(at, s.Inode, message)
+func eachAccepted(addresses []netip.AddrPort, extensions uint8, visit func(at inetPlace, inode uint64, message []byte)) error {
+	query := inetQuery{protocol: unix.IPPROTO_TCP, states: connectedStates, extensions: extensions}
+	return query.eachAt(addresses, func(at inetPlace, s inetSocket, message []byte) {
+		if s.inode != 0 {
+			visit(at, s.inode, message)
 		}
 	})
 }

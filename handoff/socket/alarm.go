@@ -15,7 +15,7 @@ type Alarm struct {
 	watched []unix.PollFd
 }
 
-// NewAlarm leaves the descriptors to its caller, who keeps them open until close.
+// NewAlarm leaves the descriptors to its caller, who keeps them open until Close.
 func NewAlarm(fds ...int) (*Alarm, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -51,6 +51,7 @@ func (a *Alarm) Wait() error {
 	return nil
 }
 
+// Close ends no Wait: whoever waits has to be woken before, by one of the descriptors. Of a nil Alarm it does nothing.
 func (a *Alarm) Close() error {
 	if a == nil {
 		return nil

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is a held socket as an app gets to know it.
-type Socket struct {
-	Name    string // the listener's name
-	Network string // as in Address
-	Addr    string // as it was written
-	Bound   string // as it came out: IP:port, path or @name
-	FD      int    // its number in the app
+// heldSocket is a held socket as an app gets to know it.
+type heldSocket struct {
+	name    string // the listener's name
+	network string // as in Address
+	addr    string // as it was written
+	bound   string // as it came out: IP:port, path or @name
+	fd      int    // its number in the app
 }
 
 // Dialects are the conventions by which one app is told about its sockets. The zero value tells it nothing.
@@ -31,8 +31,8 @@ type dialect struct {
 	first int
 	// variables are what the convention uses of the environment; a * at the end stands for any ending.
 	variables []string
-	// tell adds what the convention says about the sockets to the grant.
-	tell func(*SocketPlan, Issue, []Socket) error
+	// tell adds what the convention says about the sockets to the plan.
+	tell func(*SocketPlan, PlanRequest, []heldSocket) error
 }
 
 // dialects is the table of all conventions.
@@ -105,45 +105,45 @@ func (d Dialects) first() int {
 }
 
 // tellSystemd: sd_listen_fds(3).
-func tellSystemd(g *SocketPlan, _ Issue, sockets []Socket) error {
+func tellSystemd(g *SocketPlan, _ PlanRequest, sockets []heldSocket) error {
 	if len(sockets) == 0 {
 		return nil
 	}
 	g.set("LISTEN_FDS", strconv.Itoa(len(sockets)))
-	g.set("LISTEN_FDNAMES", join(sockets, ":", func(s Socket) string { return s.Name }))
+	g.set("LISTEN_FDNAMES", join(sockets, ":", func(s heldSocket) string { return s.name }))
 	g.PIDVars = append(g.PIDVars, "LISTEN_PID")
 	return nil
 }
 
 // tellServerStarter: server_ports in Server::Starter splits at ";" and then at the first "=". The "u" of datagram
 // ports is go-server-starter's.
-func tellServerStarter(g *SocketPlan, issue Issue, sockets []Socket) error {
+func tellServerStarter(g *SocketPlan, r PlanRequest, sockets []heldSocket) error {
 	if err := expressible("server-starter", sockets, ";="); err != nil {
 		return err
 	}
-	g.set("SERVER_STARTER_PORT", join(sockets, ";", func(s Socket) string {
-		if strings.HasPrefix(s.Network, "udp") {
-			return fmt.Sprintf("u%s=%d", s.Bound, s.FD)
+	g.set("SERVER_STARTER_PORT", join(sockets, ";", func(s heldSocket) string {
+		if strings.HasPrefix(s.network, "udp") {
+			return fmt.Sprintf("u%s=%d", s.bound, s.fd)
 		}
-		return fmt.Sprintf("%s=%d", s.Bound, s.FD)
+		return fmt.Sprintf("%s=%d", s.bound, s.fd)
 	}))
-	g.set("SERVER_STARTER_GENERATION", strconv.Itoa(issue.Generation))
+	g.set("SERVER_STARTER_GENERATION", strconv.Itoa(r.Generation))
 	return nil
 }
 
 // tellEinhorn: workers compare EINHORN_MASTER_PID with their parent's pid before they believe the rest.
-func tellEinhorn(g *SocketPlan, issue Issue, sockets []Socket) error {
-	g.set("EINHORN_MASTER_PID", strconv.Itoa(issue.Parent))
+func tellEinhorn(g *SocketPlan, r PlanRequest, sockets []heldSocket) error {
+	g.set("EINHORN_MASTER_PID", strconv.Itoa(r.Parent))
 	g.set("EINHORN_FD_COUNT", strconv.Itoa(len(sockets)))
 	for i, s := range sockets {
-		g.set(fmt.Sprintf("EINHORN_FD_%d", i), strconv.Itoa(s.FD))
+		g.set(fmt.Sprintf("EINHORN_FD_%d", i), strconv.Itoa(s.fd))
 		g.set(fmt.Sprintf("EINHORN_FD_FAMILY_%d", i), s.family())
 	}
 	return nil
 }
 
-func (s Socket) family() string {
-	bound, err := netip.ParseAddrPort(s.Bound)
+func (s heldSocket) family() string {
+	bound, err := netip.ParseAddrPort(s.bound)
 	switch {
 	case err != nil:
 		return "AF_UNIX"
@@ -155,41 +155,41 @@ func (s Socket) family() string {
 
 // tellNginx: ngx_add_inherited_sockets in nginx.c takes a number only when a ";" follows it. nginx takes it for granted
 // that an inherited socket does not block: a worker would hang in accept when another one was faster.
-func tellNginx(g *SocketPlan, issue Issue, sockets []Socket) error {
-	for _, l := range issue.Listeners {
+func tellNginx(g *SocketPlan, r PlanRequest, sockets []heldSocket) error {
+	for _, l := range r.Listeners {
 		if err := unix.SetNonblock(l.FD(), true); err != nil {
 			return fmt.Errorf("cannot prepare %s for nginx: %w", l.Name(), err)
 		}
 	}
-	g.set("NGINX", join(sockets, "", func(s Socket) string { return strconv.Itoa(s.FD) + ";" }))
+	g.set("NGINX", join(sockets, "", func(s heldSocket) string { return strconv.Itoa(s.fd) + ";" }))
 	return nil
 }
 
 // tellFPM: fpm_sockets_hash_op in fpm_sockets.c compares whole keys: the path as the pool's configuration has it, or
 // inet_ntop's text of the address and the port, an IPv6 address without brackets.
-func tellFPM(g *SocketPlan, _ Issue, sockets []Socket) error {
+func tellFPM(g *SocketPlan, _ PlanRequest, sockets []heldSocket) error {
 	if err := expressible("php-fpm", sockets, ",="); err != nil {
 		return err
 	}
-	g.set("FPM_SOCKETS", join(sockets, ",", func(s Socket) string {
-		if bound, err := netip.ParseAddrPort(s.Bound); err == nil {
-			return fmt.Sprintf("%s:%d=%d", bound.Addr().WithZone(""), bound.Port(), s.FD)
+	g.set("FPM_SOCKETS", join(sockets, ",", func(s heldSocket) string {
+		if bound, err := netip.ParseAddrPort(s.bound); err == nil {
+			return fmt.Sprintf("%s:%d=%d", bound.Addr().WithZone(""), bound.Port(), s.fd)
 		}
-		return fmt.Sprintf("%s=%d", s.Bound, s.FD)
+		return fmt.Sprintf("%s=%d", s.bound, s.fd)
 	}))
 	return nil
 }
 
 // tellStdin: inetd's "wait" services, FastCGI.
-func tellStdin(g *SocketPlan, issue Issue, sockets []Socket) error {
+func tellStdin(g *SocketPlan, r PlanRequest, sockets []heldSocket) error {
 	if len(sockets) != 1 {
 		return fmt.Errorf("cannot use the dialect stdin with %d sockets: it passes exactly one", len(sockets))
 	}
-	g.Stdin = issue.Listeners[0].FD()
+	g.Stdin = r.Listeners[0].FD()
 	return nil
 }
 
-func join(sockets []Socket, separator string, describe func(Socket) string) string {
+func join(sockets []heldSocket, separator string, describe func(heldSocket) string) string {
 	parts := make([]string, len(sockets))
 	for i, s := range sockets {
 		parts[i] = describe(s)
@@ -198,11 +198,11 @@ func join(sockets []Socket, separator string, describe func(Socket) string) stri
 }
 
 // expressible refuses addresses that a convention would take apart in the wrong place.
-func expressible(dialect string, sockets []Socket, reserved string) error {
+func expressible(dialect string, sockets []heldSocket, reserved string) error {
 	for _, s := range sockets {
-		if strings.ContainsAny(s.Bound, reserved) {
+		if strings.ContainsAny(s.bound, reserved) {
 			return fmt.Errorf("cannot pass %s in the dialect %s, in which %q are separators: choose another path or --dialect",
-				s.Bound, dialect, reserved)
+				s.bound, dialect, reserved)
 		}
 	}
 	return nil

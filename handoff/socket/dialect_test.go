@@ -84,7 +84,7 @@ func TestDialects(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			g, err := d.Issue(Issue{Listeners: known(t, bound, test.sockets...), Generation: 5, Parent: 42})
+			g, err := d.Plan(PlanRequest{Listeners: known(t, bound, test.sockets...), Generation: 5, Parent: 42})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,19 +101,19 @@ func TestDialects(t *testing.T) {
 	}
 }
 
-func TestIssueTellsTheSockets(t *testing.T) {
+func TestPlanTellsTheSockets(t *testing.T) {
 	listeners := known(t, map[string]string{"web=8080": "0.0.0.0:8080"}, "web=8080", "unix:///run/a.sock")
-	g, err := Dialects(nil).Issue(Issue{Listeners: listeners})
+	g, err := Dialects(nil).Plan(PlanRequest{Listeners: listeners})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Socket{{"web", "tcp", ":8080", "0.0.0.0:8080", 3}, {"a.sock", "unix", "/run/a.sock", "", 4}}
-	if !reflect.DeepEqual(g.Sockets, want) {
-		t.Errorf("got %+v", g.Sockets)
+	want := []heldSocket{{"web", "tcp", ":8080", "0.0.0.0:8080", 3}, {"a.sock", "unix", "/run/a.sock", "", 4}}
+	if !reflect.DeepEqual(g.sockets, want) {
+		t.Errorf("got %+v", g.sockets)
 	}
 }
 
-func TestIssueRefuses(t *testing.T) {
+func TestPlanRefuses(t *testing.T) {
 	bound := map[string]string{"a=unix:///run/a;b": "/run/a;b", "a=unix:///run/a,b": "/run/a,b", "a=unix:///run/a=b": "/run/a=b", "1": "[::]:1", "2": "[::]:2"}
 	for dialect, test := range map[string]struct {
 		sockets []string
@@ -127,14 +127,14 @@ func TestIssueRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if g, err := d.Issue(Issue{Listeners: known(t, bound, test.sockets...)}); err == nil || !strings.Contains(err.Error(), test.reason) {
+		if g, err := d.Plan(PlanRequest{Listeners: known(t, bound, test.sockets...)}); err == nil || !strings.Contains(err.Error(), test.reason) {
 			t.Errorf("%s with %v: %+v, %v", dialect, test.sockets, g, err)
 		}
-		if _, err := d.Issue(Issue{Listeners: known(t, bound, "1")}); err != nil {
+		if _, err := d.Plan(PlanRequest{Listeners: known(t, bound, "1")}); err != nil {
 			t.Errorf("%s: %v", dialect, err)
 		}
 	}
-	if _, err := (Dialects{dialects[6]}).Issue(Issue{}); err == nil {
+	if _, err := (Dialects{dialects[6]}).Plan(PlanRequest{}); err == nil {
 		t.Error("stdin without a socket")
 	}
 }
@@ -184,7 +184,7 @@ func TestCommandIsExpanded(t *testing.T) {
 				t.Fatal(err)
 			}
 			command := strings.Fields(test.command)
-			g, err := d.Issue(Issue{Listeners: known(t, nil, strings.Fields(test.sockets)...), Command: command})
+			g, err := d.Plan(PlanRequest{Listeners: known(t, nil, strings.Fields(test.sockets)...), Command: command})
 			if err != nil {
 				if !strings.Contains(err.Error(), test.want) {
 					t.Error(err)

@@ -176,6 +176,7 @@ func (w *HangupWatch) Close() error {
 	return err
 }
 
+// CloseFD closes a descriptor, unless it is below zero, for none.
 func CloseFD(fd int) error {
 	if fd < 0 {
 		return nil

@@ -30,7 +30,7 @@ func issue(t *testing.T, dialects []string, listeners ...*Listener) *SocketPlan 
 	t.Helper()
 	d, err := ParseDialects(dialects)
 	apptest.Must(t, err)
-	g, err := d.Issue(Issue{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
+	g, err := d.Plan(PlanRequest{Listeners: listeners, Generation: 1, Parent: os.Getpid()})
 	apptest.Must(t, err)
 	t.Cleanup(func() { g.Close() })
 	return g

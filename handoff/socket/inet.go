@@ -19,29 +19,46 @@ import (
 const lookupTimeout = 5 * time.Second
 
 func bindInet(a Address) (*Listener, error) {
-	hosts, err := a.Hosts()
+	return bindFirst(a, nil, unshared)
+}
+
+func unshared(int, netip.AddrPort) error { return nil }
+
+// BindShared makes a listening TCP socket for an Address with Steer, which others have too: at known, or, where that is the
+// zero value, as Bind chooses it. It calls share before the bind, with the descriptor and what it is about to be bound to,
+// to make it share the address; EADDRINUSE of that gives an *InUseError. The caller closes the Listener.
+func BindShared(a Address, known netip.AddrPort, share func(fd int, host netip.AddrPort) error) (*Listener, error) {
+	a.Steer = false // it does more than to reserve the address
+	if known.IsValid() {
+		return bindFirst(a, []netip.AddrPort{known}, share)
+	}
+	return bindFirst(a, nil, share)
+}
+
+// bindFirst goes on to the next host only where the machine lacks the family of one. The hosts are the Address's own if
+// none are given.
+func bindFirst(a Address, hosts []netip.AddrPort, share func(int, netip.AddrPort) error) (*Listener, error) {
+	var err error
+	if len(hosts) == 0 {
+		hosts, err = a.hosts()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
 	}
-	return bindFirst(a, hosts)
-}
-
-// bindFirst goes on to the next host only where the machine lacks the family of one.
-func bindFirst(a Address, hosts []netip.AddrPort) (*Listener, error) {
-	l, err := bindHost(a, hosts[0])
-	if err != nil && FamilyMissing(err) && len(hosts) > 1 {
-		return bindFirst(a, hosts[1:])
+	l, err := bindHost(a, hosts[0], share)
+	if err != nil && familyMissing(err) && len(hosts) > 1 {
+		return bindFirst(a, hosts[1:], share)
 	}
 	return l, err
 }
 
-// FamilyMissing is true of a kernel without IPv6 (EAFNOSUPPORT) and of one where it is switched off.
-func FamilyMissing(err error) bool {
+// familyMissing is true of a kernel without IPv6 (EAFNOSUPPORT) and of one where it is switched off.
+func familyMissing(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
-// Hosts are the addresses that bindFirst tries.
-func (a *Address) Hosts() ([]netip.AddrPort, error) {
+// hosts are the addresses that bindFirst tries.
+func (a *Address) hosts() ([]netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(a.Addr)
 	if err != nil {
 		return nil, err
@@ -101,41 +118,48 @@ func lookUp(host string, v4, v6 bool) ([]netip.Addr, error) {
 	return []netip.Addr{ips[max(first, 0)].Unmap()}, nil
 }
 
-func bindHost(a Address, host netip.AddrPort) (*Listener, error) {
-	sockaddr, err := inetaddr.Sockaddr(host)
-	if err != nil {
-		return nil, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
-	}
-	l, err := NewListener(a, inetaddr.Family(host.Addr()))
+func bindHost(a Address, host netip.AddrPort, share func(int, netip.AddrPort) error) (*Listener, error) {
+	l, err := newListener(a, inetaddr.Family(host.Addr()))
 	if err != nil {
 		return nil, err
 	}
-	if err := l.openInet(host, sockaddr); err != nil {
-		unix.Close(l.fd)
-		return nil, err
+	if err := l.openInet(host, share); err != nil {
+		return nil, errors.Join(err, unix.Close(l.fd))
 	}
 	return l, nil
 }
 
-func (l *Listener) openInet(host netip.AddrPort, sockaddr unix.Sockaddr) error {
-	if err := l.SetInetOptions(host.Addr()); err != nil {
+func (l *Listener) openInet(host netip.AddrPort, share func(int, netip.AddrPort) error) error {
+	sockaddr, err := inetaddr.Sockaddr(host)
+	if err != nil {
+		return fmt.Errorf("cannot bind %s: %w", l.address.Addr, err)
+	}
+	if err := l.setInetOptions(host.Addr()); err != nil {
 		return fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
 	}
-	err := unix.Bind(l.fd, sockaddr)
-	if err == nil && l.Stream() && !l.address.Steer {
-		// listen fails with EADDRINUSE too, when another socket with SO_REUSEADDR was bound but not listening at bind.
-		err = Listen(l.fd, l.address.Backlog)
+	if err := share(l.fd, host); err == unix.EADDRINUSE {
+		return explainInet(l.address, host, err)
+	} else if err != nil {
+		return err
 	}
-	if err != nil {
-		return ExplainInet(l.address, host, err)
+	if err := unix.Bind(l.fd, sockaddr); err != nil {
+		return explainInet(l.address, host, err)
 	}
 	name, err := unix.Getsockname(l.fd)
 	if err != nil {
 		return fmt.Errorf("cannot read the address of %s: %w", l.address.Addr, err)
 	}
-	l.bound = inetaddr.Of(name).String()
+	bound := inetaddr.Of(name)
+	l.bound = bound.String()
 	if l.address.Steer {
-		return l.aloneAt(inetaddr.Of(name))
+		return l.aloneAt(bound)
+	}
+	if !l.Stream() {
+		return nil
+	}
+	// It fails with EADDRINUSE too, when another socket with SO_REUSEADDR was bound but not listening at bind.
+	if err := listen(l.fd, l.address.Backlog); err != nil {
+		return explainInet(l.address, bound, err)
 	}
 	return nil
 }
@@ -149,7 +173,7 @@ func (l *Listener) aloneAt(at netip.AddrPort) error {
 	return InUse(l.address, sockets, nil)
 }
 
-func (l *Listener) SetInetOptions(ip netip.Addr) error {
+func (l *Listener) setInetOptions(ip netip.Addr) error {
 	if l.Stream() {
 		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
@@ -174,8 +198,8 @@ func (a *Address) v6Only() bool {
 	return a.V6Only == V6OnlyYes || a.V6Only == V6OnlyDefault && strings.HasSuffix(a.Network, "6")
 }
 
-// ExplainInet adds what the user can do about a failed bind.
-func ExplainInet(a Address, host netip.AddrPort, err error) error {
+// explainInet adds what the user can do about a failed bind.
+func explainInet(a Address, host netip.AddrPort, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		sockets, err := sockdiag.InetHolding(a.Network, host, a.v6Only())
@@ -204,5 +228,5 @@ func (l *Listener) reviveInet() error {
 	if err := unix.Bind(l.fd, sockaddr); err != nil && err != unix.EINVAL {
 		return err
 	}
-	return Listen(l.fd, l.address.Backlog)
+	return listen(l.fd, l.address.Backlog)
 }

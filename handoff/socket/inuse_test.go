@@ -128,7 +128,7 @@ func TestAddressInUseByAnUnseenHolder(t *testing.T) {
 }
 
 func TestAddressInUseByASocketThatDoesNotListen(t *testing.T) {
-	fd, err := New(unix.AF_INET, unix.SOCK_STREAM)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	apptest.Must(t, err)
 	defer unix.Close(fd)
 	apptest.Must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))

@@ -107,16 +107,22 @@ func (l *Listener) revive() error {
 	return l.reviveInet()
 }
 
-// Adopt makes a Listener of a socket that listens at the address. The Listener owns the descriptor.
-func Adopt(a Address, fd int, bound string, inode uint64) *Listener {
-	l := &Listener{address: a, fd: fd, bound: bound}
-	l.inode.Store(inode)
-	return l
+// With is a Listener of the same address by another socket, which listens there. It owns the descriptor, and closes it if
+// there is an error.
+func (l *Listener) With(fd int) (*Listener, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot look at a socket of %s: %w", l.bound, err), unix.Close(fd))
+	}
+	other := &Listener{address: l.address, fd: fd, bound: l.bound}
+	other.inode.Store(stat.Ino)
+	return other, nil
 }
 
-func Listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.QueueLength()) }
+// listen makes a bound socket listen with the backlog of an Address.
+func listen(fd, backlog int) error { return unix.Listen(fd, Address{Backlog: backlog}.QueueLength()) }
 
-// QueueLength takes a backlog of 0 as the longest queue: the kernels cut a negative number to their somaxconn.
+// QueueLength is the Backlog as listen(2) takes it: -1 for the longest queue that the kernel allows, net.core.somaxconn.
 func (a Address) QueueLength() int {
 	if a.Backlog == 0 {
 		return -1
@@ -131,27 +137,15 @@ func (a *Address) kind() int {
 	return unix.SOCK_DGRAM
 }
 
-func NewListener(a Address, family int) (*Listener, error) {
-	fd, err := New(family, a.kind())
+func newListener(a Address, family int) (*Listener, error) {
+	fd, err := unix.Socket(family, a.kind()|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create a socket for %s: %w", a.Addr, err)
 	}
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("cannot create a socket for %s: %w", a.Addr, err)
-	}
 	if err := a.setSocketOptions(fd); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("cannot set up a socket for %s: %w", a.Addr, err)
+		return nil, errors.Join(fmt.Errorf("cannot set up a socket for %s: %w", a.Addr, err), unix.Close(fd))
 	}
-	l := &Listener{address: a, fd: fd}
-	l.inode.Store(uint64(stat.Ino))
-	return l, nil
-}
-
-func New(family, kind int) (int, error) {
-	return unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+	return (&Listener{address: a}).With(fd)
 }
 
 // moveFD gives the file of one descriptor to another.
@@ -178,7 +172,8 @@ func prepareMode(fd int, mode fs.FileMode) error {
 	return unix.Fchmod(fd, 0)
 }
 
-// SetMode works on an O_PATH descriptor, so that a link put in the path's place meanwhile is not followed.
+// SetMode sets owner, group, -1 for as it is, and mode, 0 for as it is, of the socket at a path, if that is the file id. It
+// works on an O_PATH descriptor, so that a link put in the path's place meanwhile is not followed.
 func SetMode(path string, id File, uid, gid int, mode fs.FileMode) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

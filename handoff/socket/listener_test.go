@@ -133,19 +133,19 @@ func TestWithoutTheFamilyTheNextHostIsBound(t *testing.T) {
 	// An address of the documentation prefix fails as every IPv6 address does where IPv6 is off.
 	missing, present := netip.MustParseAddrPort("[2001:db8::1]:0"), netip.MustParseAddrPort("127.0.0.1:0")
 	a := Address{Name: "x", Network: "tcp", Addr: ":0"}
-	l, err := bindFirst(a, []netip.AddrPort{missing, present})
+	l, err := bindFirst(a, []netip.AddrPort{missing, present}, unshared)
 	apptest.Must(t, err)
 	defer l.Close()
 	if !strings.HasPrefix(l.Bound(), "127.0.0.1:") {
 		t.Errorf("bound %s", l.Bound())
 	}
-	if l, err := bindFirst(a, []netip.AddrPort{missing}); !errors.Is(err, unix.EADDRNOTAVAIL) ||
+	if l, err := bindFirst(a, []netip.AddrPort{missing}, unshared); !errors.Is(err, unix.EADDRNOTAVAIL) ||
 		!strings.Contains(err.Error(), "does not have the address 2001:db8::1") {
 		t.Errorf("bound %v, %v", l, err)
 	}
 	// Another reason is not covered up by the next host.
 	taken := hold(t, "127.0.0.1:0")
-	if l, err := bindFirst(a, []netip.AddrPort{netip.MustParseAddrPort(taken.Bound()), present}); !errors.Is(err, unix.EADDRINUSE) {
+	if l, err := bindFirst(a, []netip.AddrPort{netip.MustParseAddrPort(taken.Bound()), present}, unshared); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("bound %v, %v", l, err)
 	}
 }
@@ -238,7 +238,7 @@ func TestUnixPathModeAndOwner(t *testing.T) {
 
 func TestUnixPathIsClosedUntilItsModeIsSet(t *testing.T) {
 	a := Address{Network: "unixgram", Addr: t.TempDir() + "/s", Mode: 0o666}
-	l, err := NewListener(a, unix.AF_UNIX)
+	l, err := newListener(a, unix.AF_UNIX)
 	apptest.Must(t, err)
 	defer l.Close()
 	apptest.Must(t, prepareMode(l.fd, a.Mode))
@@ -307,7 +307,7 @@ func TestUnixPathWithAFullQueueIsLeftAlone(t *testing.T) {
 	path := t.TempDir() + "/s"
 	l := hold(t, "unix://"+path+"?backlog=1")
 	for {
-		fd, err := New(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		apptest.Must(t, err)
 		defer unix.Close(fd)
 		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {

@@ -11,8 +11,8 @@ import (
 	"github.com/gracerun/grace/handoff/internal/tableflip"
 )
 
-// Issue is the order to give the sockets to one instance.
-type Issue struct {
+// PlanRequest is the order to give the sockets to one instance.
+type PlanRequest struct {
 	// Listeners stay the caller's, and open until the instance was started.
 	Listeners []*Listener
 	// Command is the app's command line, with {fd} and {fd:NAME}.
@@ -24,7 +24,7 @@ type Issue struct {
 }
 
 // SocketPlan is what one instance is started with. Descriptors in it are the listeners' own, not duplicates, and belong to
-// them still; those of pipes belong to the Grant: call Started when the fork is done or has failed, and Close when
+// them still; those of pipes belong to the plan: call Started when the fork is done or has failed, and Close when
 // the instance has gone, or never came.
 type SocketPlan struct {
 	// Stdin is the instance's descriptor 0; -1 stands for /dev/null.
@@ -37,8 +37,8 @@ type SocketPlan struct {
 	PIDVars []string
 	// Command has the numbers in place of {fd}.
 	Command []string
-	// Sockets are the listeners as the instance sees them, in their order.
-	Sockets []Socket
+	// sockets are the listeners as the instance sees them, in their order.
+	sockets []heldSocket
 	// Predecessor, of tableflip only, is to be closed when the instance's predecessor has exited, which the instance
 	// notices. Close does that too.
 	Predecessor *os.File
@@ -47,33 +47,33 @@ type SocketPlan struct {
 	given []*os.File
 }
 
-// Issue works out how one instance gets its sockets. It fails when a dialect or the command cannot be served with
+// Plan works out how one instance gets its sockets. It fails when a dialect or the command cannot be served with
 // these listeners, or pipes are needed and there is no descriptor left.
-func (d Dialects) Issue(issue Issue) (*SocketPlan, error) {
-	sockets := d.number(issue.Listeners)
-	command, err := expand(issue.Command, sockets)
+func (d Dialects) Plan(r PlanRequest) (*SocketPlan, error) {
+	sockets := d.number(r.Listeners)
+	command, err := expand(r.Command, sockets)
 	if err != nil {
 		return nil, err
 	}
-	g := &SocketPlan{Stdin: -1, Command: command, Sockets: sockets}
+	g := &SocketPlan{Stdin: -1, Command: command, sockets: sockets}
 	for _, entry := range d {
-		if err := entry.tell(g, issue, sockets); err != nil {
+		if err := entry.tell(g, r, sockets); err != nil {
 			return nil, errors.Join(err, g.Close())
 		}
 	}
 	if d.first() == 0 {
 		return g, nil
 	}
-	for _, l := range issue.Listeners {
+	for _, l := range r.Listeners {
 		g.Files = append(g.Files, l.FD())
 	}
 	return g, nil
 }
 
-func (d Dialects) number(listeners []*Listener) []Socket {
-	sockets := make([]Socket, len(listeners))
+func (d Dialects) number(listeners []*Listener) []heldSocket {
+	sockets := make([]heldSocket, len(listeners))
 	for i, l := range listeners {
-		sockets[i] = Socket{Name: l.Name(), Network: l.Network(), Addr: l.address.Addr, Bound: l.Bound(), FD: d.first() + i}
+		sockets[i] = heldSocket{name: l.Name(), network: l.Network(), addr: l.address.Addr, bound: l.Bound(), fd: d.first() + i}
 	}
 	return sockets
 }
@@ -89,7 +89,7 @@ func (g *SocketPlan) set(name, value string) {
 func (g *SocketPlan) TellsReady() bool { return g.ready != nil }
 
 // AwaitReady returns nil when the instance has said so. It fails when the instance has closed the pipe, by its end
-// mostly, or the Grant is closed, before that.
+// mostly, or the plan is closed, before that.
 func (g *SocketPlan) AwaitReady() error {
 	var said [1]byte
 	if _, err := g.ready.Read(said[:]); err != nil {
@@ -129,7 +129,7 @@ func (g *SocketPlan) Close() error {
 const place = `\$?\{fd(:[^{}]*)?\}`
 
 // expand puts the sockets' numbers into a command.
-func expand(command []string, sockets []Socket) ([]string, error) {
+func expand(command []string, sockets []heldSocket) ([]string, error) {
 	// Compiled here: apps import this package too, and would pay for a global at their start.
 	places := regexp.MustCompile(place)
 	expanded := make([]string, len(command))
@@ -151,22 +151,22 @@ func expand(command []string, sockets []Socket) ([]string, error) {
 }
 
 // findSocket gives the number of the socket called ":name", or of the only one for "".
-func findSocket(name string, sockets []Socket) (int, error) {
+func findSocket(name string, sockets []heldSocket) (int, error) {
 	if name == "" && len(sockets) == 1 {
-		return sockets[0].FD, nil
+		return sockets[0].fd, nil
 	}
 	if name == "" {
 		return -1, fmt.Errorf("{fd} needs exactly one --listen, and there are %d: write {fd:NAME} with one of %s", len(sockets), namesOf(sockets))
 	}
 	found := -1
 	for _, s := range sockets {
-		if s.Name != name[1:] {
+		if s.name != name[1:] {
 			continue
 		}
 		if found >= 0 {
 			return -1, fmt.Errorf("{fd%s} fits several sockets: give them names of their own with --listen NAME=ADDRESS", name)
 		}
-		found = s.FD
+		found = s.fd
 	}
 	if found < 0 {
 		return -1, fmt.Errorf("{fd%s} names no socket: the names are %s", name, namesOf(sockets))
@@ -174,9 +174,9 @@ func findSocket(name string, sockets []Socket) (int, error) {
 	return found, nil
 }
 
-func namesOf(sockets []Socket) string {
+func namesOf(sockets []heldSocket) string {
 	if len(sockets) == 0 {
 		return "none"
 	}
-	return join(sockets, ", ", func(s Socket) string { return s.Name })
+	return join(sockets, ", ", func(s heldSocket) string { return s.name })
 }

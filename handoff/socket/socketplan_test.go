@@ -6,13 +6,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
-	"github.com/gracerun/grace/handoff/sockdiag"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,10 +68,15 @@ func inetdService() {
 	fmt.Println(apptest.InodeOrError(ln, nil), len(openFiles()))
 }
 
-// openFiles are the sockets of this process, by inode.
-func openFiles() []uint64 {
-	var found []uint64
-	_ = sockdiag.EachOpenSocket(os.Getpid(), func(inode uint64) { found = append(found, inode) })
+// openFiles are the sockets of this process.
+func openFiles() []string {
+	var found []string
+	descriptors, _ := filepath.Glob("/proc/self/fd/*")
+	for _, descriptor := range descriptors {
+		if link, _ := os.Readlink(descriptor); strings.HasPrefix(link, "socket:") {
+			found = append(found, link)
+		}
+	}
 	return slices.Compact(found)
 }
 
@@ -142,10 +147,10 @@ func TestGrantThatWasNeverUsedLeaksNothing(t *testing.T) {
 	apptest.Must(t, err)
 	before := apptest.Descriptors(t)
 	for range 3 {
-		g, err := d.Issue(Issue{Listeners: []*Listener{l}})
+		g, err := d.Plan(PlanRequest{Listeners: []*Listener{l}})
 		apptest.Must(t, err)
 		apptest.Must(t, g.Close())
-		if g, err := d.Issue(Issue{Listeners: []*Listener{l, l}}); err == nil {
+		if g, err := d.Plan(PlanRequest{Listeners: []*Listener{l, l}}); err == nil {
 			t.Errorf("two sockets on stdin: %+v", g)
 		}
 	}
@@ -158,7 +163,7 @@ func TestMoreTableflipNamesThanAPipeHolds(t *testing.T) {
 	d, err := ParseDialects([]string{"tableflip"})
 	apptest.Must(t, err)
 	listeners := slices.Repeat(known(t, nil, "unix:///"+strings.Repeat("p", 100)), 1000)
-	if g, err := d.Issue(Issue{Listeners: listeners}); err == nil || !strings.Contains(err.Error(), "1000 sockets") {
+	if g, err := d.Plan(PlanRequest{Listeners: listeners}); err == nil || !strings.Contains(err.Error(), "1000 sockets") {
 		t.Errorf("%+v, %v", g, err)
 	}
 }

@@ -53,13 +53,13 @@ func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
 	return l, nil
 }
 
-// GrantState is what is left of a SocketPlan once its instance is ready. Predecessor is the descriptor of the pipe, and -1
+// SocketPlanState is what is left of a SocketPlan once its instance is ready. Predecessor is the descriptor of the pipe, and -1
 // without one.
-type GrantState struct{ Predecessor int }
+type SocketPlanState struct{ Predecessor int }
 
-// State describes the Grant, whose descriptor stays its own.
-func (g *SocketPlan) State() GrantState {
-	s := GrantState{Predecessor: -1}
+// State describes the plan, whose descriptor stays its own.
+func (g *SocketPlan) State() SocketPlanState {
+	s := SocketPlanState{Predecessor: -1}
 	if g.Predecessor == nil {
 		return s
 	}
@@ -73,8 +73,8 @@ func (g *SocketPlan) State() GrantState {
 	return s
 }
 
-// TakeOverGrant continues a predecessor's Grant.
-func TakeOverGrant(s GrantState, fds Descriptors) (*SocketPlan, error) {
+// TakeOverSocketPlan continues a predecessor's SocketPlan.
+func TakeOverSocketPlan(s SocketPlanState, fds Descriptors) (*SocketPlan, error) {
 	fd, err := fds.Take(s.Predecessor)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over the pipe that reports the end of an old instance: %w", err)

@@ -16,7 +16,7 @@ import (
 // tellTableflip plays the parent of github.com/cloudflare/tableflip: descriptor 3 takes the byte 42, descriptor 4
 // gives the sockets' keys and ends when the parent has exited. An app finds its socket by the network and address it
 // writes itself, so the words of --listen have to be the same.
-func tellTableflip(g *SocketPlan, _ Issue, sockets []Socket) error {
+func tellTableflip(g *SocketPlan, _ PlanRequest, sockets []heldSocket) error {
 	ready, readyEnd, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("cannot create the pipes of tableflip: %w", err)
@@ -35,14 +35,14 @@ func tellTableflip(g *SocketPlan, _ Issue, sockets []Socket) error {
 	return nil
 }
 
-func writeKeys(pipe *os.File, sockets []Socket) error {
+func writeKeys(pipe *os.File, sockets []heldSocket) error {
 	keys := make([][]string, len(sockets))
 	for i, s := range sockets {
 		kind := "listener"
-		if s.Network == "unixgram" || strings.HasPrefix(s.Network, "udp") {
+		if s.network == "unixgram" || strings.HasPrefix(s.network, "udp") {
 			kind = "packet"
 		}
-		keys[i] = []string{kind, s.Network, s.Addr}
+		keys[i] = []string{kind, s.network, s.addr}
 	}
 	var text bytes.Buffer
 	if err := gob.NewEncoder(&text).Encode(keys); err != nil {

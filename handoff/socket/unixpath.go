@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pathID tells a file in the file system from another that has taken its path. The zero value is no file.
+// File tells a file in the file system from another that has taken its path. The zero value is no file.
 type File struct{ Dev, Ino uint64 }
 
+// FileOf is the file that stat(2) has told of.
 func FileOf(stat *unix.Stat_t) File {
 	return File{Dev: uint64(stat.Dev), Ino: uint64(stat.Ino)}
 }
@@ -28,7 +29,7 @@ func bindUnix(a Address) (*Listener, error) {
 	if err := ClearPath(a); err != nil {
 		return nil, err
 	}
-	l, err := NewListener(a, unix.AF_UNIX)
+	l, err := newListener(a, unix.AF_UNIX)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func (l *Listener) openUnix(uid, gid int) error {
 	if !l.Stream() {
 		return nil
 	}
-	if err := Listen(l.fd, a.Backlog); err != nil {
+	if err := listen(l.fd, a.Backlog); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", a.Addr, err)
 	}
 	return nil
@@ -138,7 +139,8 @@ func (l *Listener) replaceUnix() error {
 	return ErrReplaced
 }
 
-// ClearPath removes a socket that nobody serves any more.
+// ClearPath removes a socket at the path of a unix Address that nobody serves any more. One that is served is an *InUseError, and
+// another file an error too.
 func ClearPath(a Address) error {
 	var stat unix.Stat_t
 	if a.abstract() || unix.Lstat(a.Addr, &stat) != nil {
@@ -166,7 +168,7 @@ func ClearPath(a Address) error {
 // knock connects to the path. Only ECONNREFUSED means that nobody is there: a full queue is EAGAIN, a datagram socket
 // in place of a stream one EPROTOTYPE.
 func (a *Address) knock() error {
-	fd, err := New(unix.AF_UNIX, a.kind())
+	fd, err := unix.Socket(unix.AF_UNIX, a.kind()|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

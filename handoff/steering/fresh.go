@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
-	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +19,7 @@ func (s *Steering) Fresh(m InstanceKey, at netip.AddrPort) (fd int, err error) {
 	if at.Port() == 0 {
 		return -1, nil
 	}
-	fd, err = socket.New(inetaddr.Family(at.Addr()), unix.SOCK_STREAM)
+	fd, err = unix.Socket(inetaddr.Family(at.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("cannot create a socket for the app: %w", err)
 	}

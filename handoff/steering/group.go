@@ -15,11 +15,11 @@ import (
 // chooses among them by their numbers. The kernel numbers them as they begin to listen, and when one leaves, the last moves into the
 // hole (net/core/sock_reuseport.c). A successor of this process gets the exported fields.
 type group struct {
-	Key        groupKey    `json:"Site"`
-	memberList             // in the kernel's order
-	stale      groupSet    // where it is itself while the kernel has another program than it should
-	Begun      []handshake // of those that had not been established when the generation was replaced, as far as they go on
-	Counted    bool        // Begun was read
+	Key        groupKey             `json:"Site"`
+	memberList                      // in the kernel's order
+	stale      groupSet             // where it is itself while the kernel has another program than it should
+	Begun      []sockdiag.Handshake // of those that had not been established when the generation was replaced, as far as they go on
+	Counted    bool                 // Begun was read
 }
 
 // newGroup is that of the first socket to listen at an address.

@@ -49,9 +49,8 @@ func (k groupKey) String() string {
 
 // collides tells whether the kernel would refuse one of the two if neither had SO_REUSEPORT.
 func (k groupKey) collides(other groupKey) bool {
-	s := sockdiag.InetSocket{Local: other.At.Addr().WithZone("").Unmap(), V6Only: other.V6Only}
 	apart := k.Device != 0 && other.Device != 0 && k.Device != other.Device
-	return !apart && k.At.Port() == other.At.Port() && sockdiag.Collide(k.At.Addr(), k.V6Only, s)
+	return !apart && k.At.Port() == other.At.Port() && sockdiag.Collide(k.At.Addr(), k.V6Only, other.At.Addr(), other.V6Only)
 }
 
 // takesFrom tells whether connections come here that came to the other address while nobody listened here.

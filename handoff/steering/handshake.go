@@ -8,56 +8,37 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/sockdiag"
-	"golang.org/x/sys/unix"
 )
 
 // handshakeTime is how long a handshake that began before a cutover is waited for: two lost packets, which are sent
-// again after 1 and 2 seconds.
+// again after 1 and 2 seconds. A handshake belongs to the socket that got its SYN: its ACK goes there even if that comes
+// after a cutover.
 const handshakeTime = 3500 * time.Millisecond
-
-// handshake is a connection that has not been established yet. It belongs to the socket that got its SYN: its ACK goes
-// there even if that comes after a cutover.
-type handshake struct {
-	Local  netip.Addr
-	Remote netip.AddrPort
-}
-
-// handshakes are those that go on at the groups' addresses, for whichever generation, by address.
-func handshakes(groups []*group) (map[sockdiag.Place]map[handshake]bool, error) {
-	found := make(map[sockdiag.Place]map[handshake]bool)
-	var addresses []netip.AddrPort
-	for _, g := range groups {
-		addresses, found[sockdiag.PlaceOf(g.Key.At)] = append(addresses, g.Key.At), make(map[handshake]bool)
-	}
-	query := sockdiag.Query{Protocol: unix.IPPROTO_TCP, States: 1<<unix.BPF_TCP_SYN_RECV | 1<<unix.BPF_TCP_NEW_SYN_RECV}
-	err := query.EachAt(addresses, func(at sockdiag.Place, s sockdiag.InetSocket, _ []byte) {
-		if s.Inode == 0 {
-			found[at][handshake{s.Local, s.Remote}] = true
-		}
-	})
-	return found, err
-}
 
 // pending counts the handshakes that may belong to a generation which is selected no more: those that were going on at
 // the first call after the cutover. The groups are those that it has been replaced in.
 func pending(groups []*group) (map[*group]int, error) {
 	recent := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return time.Since(g.Replaced) > handshakeTime })
-	going, err := handshakes(recent)
+	var addresses []netip.AddrPort
+	for _, g := range recent {
+		addresses = append(addresses, g.Key.At)
+	}
+	going, err := sockdiag.Handshakes(addresses)
 	if err != nil {
 		return nil, err
 	}
 	counts := make(map[*group]int, len(recent))
 	for _, g := range recent {
-		counts[g] = g.pending(going[sockdiag.PlaceOf(g.Key.At)])
+		counts[g] = g.pending(going[g.Key.At])
 	}
 	return counts, nil
 }
 
-func (g *group) pending(going map[handshake]bool) int {
+func (g *group) pending(going map[sockdiag.Handshake]bool) int {
 	if !g.Counted {
 		g.Begun, g.Counted = slices.Collect(maps.Keys(going)), true
 	}
-	g.Begun = slices.DeleteFunc(g.Begun, func(h handshake) bool { return !going[h] })
+	g.Begun = slices.DeleteFunc(g.Begun, func(h sockdiag.Handshake) bool { return !going[h] })
 	return len(g.Begun)
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
@@ -21,76 +20,46 @@ func (s *Steering) Make(m InstanceKey, a socket.Address) (fd int, err error) {
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	hosts := []netip.AddrPort{s.made[a.Name]}
-	if !hosts[0].IsValid() {
-		if hosts, err = a.Hosts(); err != nil {
-			return -1, fmt.Errorf("cannot bind %s: %w", a.Addr, err)
-		}
-	}
-	for i, host := range hosts {
-		fd, err = s.makeAt(m, a, host)
-		if err == nil || !socket.FamilyMissing(err) || i == len(hosts)-1 {
-			break
-		}
-	}
-	return fd, err
-}
-
-func (s *Steering) makeAt(m InstanceKey, a socket.Address, host netip.AddrPort) (int, error) {
-	l, err := socket.NewListener(a, inetaddr.Family(host.Addr()))
+	var b *binding
+	l, err := socket.BindShared(a, s.made[a.Name], func(fd int, host netip.AddrPort) (err error) {
+		b, err = s.shareMade(m, fd, host)
+		return err
+	})
 	if err != nil {
 		return -1, err
 	}
-	if err := s.bindMade(m, l, host); err != nil {
-		return -1, errors.Join(err, unix.Close(l.FD()))
+	if err := s.joinMade(l, b); err != nil {
+		return -1, errors.Join(err, l.Close())
 	}
 	return l.FD(), nil
 }
 
-// bindMade makes the socket listen through a duplicate, which the group keeps.
-func (s *Steering) bindMade(m InstanceKey, l *socket.Listener, host netip.AddrPort) error {
-	sockaddr, err := inetaddr.Sockaddr(host)
+func (s *Steering) shareMade(m InstanceKey, fd int, host netip.AddrPort) (b *binding, err error) {
+	b = &binding{InstanceKey: m}
+	if b.Key, err = keyAt(fd, host); err == nil {
+		b.Inode, b.UID, err = identity(fd)
+	}
 	if err != nil {
-		return fmt.Errorf("cannot bind %s: %w", l.Address().Addr, err)
+		return nil, fmt.Errorf("cannot set up a socket for %s: %w", host, err)
 	}
-	b, err := s.shareMade(m, l, host)
-	if err != nil {
-		return err
+	decision, err := s.share(b, fd)
+	if decision == Conflict {
+		err = unix.EADDRINUSE
 	}
-	if err := unix.Bind(l.FD(), sockaddr); err != nil {
-		return socket.ExplainInet(l.Address(), host, err)
-	}
+	return b, err
+}
+
+// joinMade gives the group a duplicate, which it keeps.
+func (s *Steering) joinMade(l *socket.Listener, b *binding) (err error) {
 	if b.Key, err = keyOf(l.FD()); err != nil {
 		return fmt.Errorf("cannot read the address of %s: %w", l.Address().Addr, err)
-	}
-	if err := socket.Listen(l.FD(), l.Address().Backlog); err != nil {
-		return socket.ExplainInet(l.Address(), b.Key.At, err)
 	}
 	duplicate, err := unix.FcntlInt(uintptr(l.FD()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot keep a socket for %s: %w", l.Address().Addr, err)
 	}
-	s.made[l.Address().Name] = b.Key.At
-	return s.join(b.Key, &memberSocket{ownership: makeFor(m), FD: duplicate, Inode: b.Inode, UID: b.UID})
-}
-
-func (s *Steering) shareMade(m InstanceKey, l *socket.Listener, host netip.AddrPort) (*binding, error) {
-	if err := l.SetInetOptions(host.Addr()); err != nil {
-		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
-	}
-	_, uid, err := identity(l.FD())
-	if err != nil {
-		return nil, err
-	}
-	b := &binding{InstanceKey: m, Inode: l.Inode(), UID: uid}
-	if b.Key, err = keyAt(l.FD(), host); err != nil {
-		return nil, fmt.Errorf("cannot set up a socket for %s: %w", l.Address().Addr, err)
-	}
-	decision, err := s.share(b, l.FD())
-	if decision == Conflict {
-		err = socket.ExplainInet(l.Address(), host, unix.EADDRINUSE)
-	}
-	return b, err
+	s.made[l.Name()] = b.Key.At
+	return s.join(b.Key, &memberSocket{ownership: makeFor(b.InstanceKey), FD: duplicate, Inode: b.Inode, UID: b.UID})
 }
 
 // Take gives a vacant socket (see Vacate) to an instance that binds the same address: that of the same Member, which it
@@ -204,11 +173,7 @@ func (s *Steering) Own(m InstanceKey, l *socket.Listener) (*socket.Listener, err
 	if err != nil {
 		return nil, err
 	}
-	inode, _, err := identity(fd)
-	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return socket.Adopt(l.Address(), fd, l.Bound(), inode), nil
+	return l.With(fd)
 }
 
 func (s *Steering) vacant(m InstanceKey, l *socket.Listener) (int, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"github.com/gracerun/grace/handoff/internal/inherited"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ func init() {
 type estate struct {
 	Steering  *SteeringState
 	Listeners []socket.ListenerState
-	Grant     *socket.GrantState
+	Grant     *socket.SocketPlanState
 	FDs, Here []int
 }
 
@@ -89,7 +90,7 @@ func (s *successor) open(e estate, fds socket.Descriptors) (err error) {
 		s.listeners = append(s.listeners, l)
 	}
 	if e.Grant != nil {
-		s.grant, err = socket.TakeOverGrant(*e.Grant, fds)
+		s.grant, err = socket.TakeOverSocketPlan(*e.Grant, fds)
 	}
 	return err
 }
@@ -314,9 +315,9 @@ func TestHandshakesAndBindingsTravel(t *testing.T) {
 	}
 	other := reservePort(t, "127.0.0.1")
 	serve(t, s, InstanceKey{1, 0}, other)
-	begun := handshake{other.Addr(), netip.MustParseAddrPort("192.0.2.1:7")}
+	begun := sockdiag.Handshake{Local: other.Addr(), Remote: netip.MustParseAddrPort("192.0.2.1:7")}
 	for _, g := range s.groups {
-		g.Begun, g.Counted = []handshake{begun}, true
+		g.Begun, g.Counted = []sockdiag.Handshake{begun}, true
 	}
 	state, err := s.Suspend()
 	apptest.Must(t, err)
@@ -335,7 +336,7 @@ func TestHandshakesAndBindingsTravel(t *testing.T) {
 	defer heir.Close()
 	apptest.Must(t, heir.Listen(InstanceKey{1, 0}, bound.duplicate(), 8))
 	for _, g := range heir.groups {
-		if g.Key.At == other && !(g.Counted && slices.Equal(g.Begun, []handshake{begun})) {
+		if g.Key.At == other && !(g.Counted && slices.Equal(g.Begun, []sockdiag.Handshake{begun})) {
 			t.Errorf("%v", g.Begun)
 		}
 	}
@@ -382,7 +383,7 @@ func TestWhatHasNotComeCannotBeTakenOver(t *testing.T) {
 			return err
 		},
 		"grant": func() error {
-			_, err := socket.TakeOverGrant(socket.GrantState{Predecessor: 9}, socket.Descriptors{})
+			_, err := socket.TakeOverSocketPlan(socket.SocketPlanState{Predecessor: 9}, socket.Descriptors{})
 			return err
 		},
 		"steering": func() error {

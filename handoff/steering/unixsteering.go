@@ -250,17 +250,7 @@ func (s *Steering) Accepted(generation int, pids []int) (int, error) {
 	if len(names) == 0 {
 		return 0, nil
 	}
-	open, err := sockdiag.OpenSockets(pids)
-	if err != nil {
-		return 0, err
-	}
-	count := 0
-	err = sockdiag.EachUnixSocket(func(u sockdiag.UnixSocket) {
-		if names[u.Name] && !u.Listening && open[u.Inode] {
-			count++
-		}
-	})
-	return count, err
+	return sockdiag.UnixConnections(pids, names)
 }
 
 func (s *Steering) boundNames(generation int) map[string]bool {

@@ -65,7 +65,7 @@ type InstanceProcessState struct {
 	Notify                     childproc.NotifyState
 	Calls                      int            // -1 if it is not captured
 	Fresh                      map[uint64]int // sockets of grace's own in place of the app's, by inode
-	Predecessors               socket.GrantState
+	Predecessors               socket.SocketPlanState
 	Mains                      []int
 	Told, Said                 bool
 }
@@ -152,7 +152,7 @@ func (a *Host) TakeOver(s InstanceProcessState, before int, strange bool, files 
 		app.ear.said = true
 		close(app.ear.ready)
 	}
-	if app.grant, err = socket.TakeOverGrant(s.Predecessors, files); err != nil {
+	if app.grant, err = socket.TakeOverSocketPlan(s.Predecessors, files); err != nil {
 		return err
 	}
 	return a.takeOverCalls(app, s, files)

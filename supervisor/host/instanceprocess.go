@@ -157,7 +157,7 @@ func (a *Host) equip(app *InstanceProcess, spec *childproc.Spec) error {
 	if err = a.own(app); err != nil {
 		return err
 	}
-	app.grant, err = a.Options.Dialects.Issue(socket.Issue{
+	app.grant, err = a.Options.Dialects.Plan(socket.PlanRequest{
 		Listeners:  app.sockets,
 		Command:    spec.Args,
 		Generation: app.start.Generation,
