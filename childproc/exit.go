@@ -40,7 +40,7 @@ func (e Exit) String() string {
 	case e.Err != nil:
 		return e.Err.Error()
 	case e.Unknown:
-		return "status unknown"
+		return "exit status unknown"
 	case e.Signal != 0:
 		return "signal: " + e.Signal.String()
 	}

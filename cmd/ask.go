@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Exit statuses of the commands that ask a grace.
+// Exit statuses of the commands that send a request to a grace process.
 const (
 	statusFailed      = 1
 	statusSuperseded  = 3
@@ -31,13 +31,13 @@ the only grace process in $RUNTIME_DIRECTORY, as in the commands of a service, o
 one that you may control.
 `
 
-// tell says on stderr why a command ends with a status.
+// tell writes to stderr why the command ends with status.
 func tell(status int, format string, values ...any) error {
 	fmt.Fprintln(os.Stderr, clean("grace: "+fmt.Sprintf(format, values...)))
 	return exitStatus(status)
 }
 
-// find finds the grace that a command is about.
+// find finds the grace process that a command names.
 func find(args []string) (control.Found, error) {
 	name := ""
 	if len(args) > 0 {
@@ -50,9 +50,9 @@ func find(args []string) (control.Found, error) {
 	return found, nil
 }
 
-// completeNames offers the names of the graces that can be asked.
+// completeNames offers the names of the running grace processes.
 func completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	// When it completes, cobra adds a -- of its own, and ArgsLenAtDash tells nothing.
+	// ArgsLenAtDash cannot be used here: cobra adds a -- of its own for completion.
 	if slices.Contains(os.Args, "--") {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
@@ -66,19 +66,19 @@ func completeNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.S
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// patience is how long a command waits for the result of what it asks for.
-type patience struct {
+// waitOptions say how long a command waits for the result of its request.
+type waitOptions struct {
 	noWait  bool
 	timeout time.Duration
-	begun   bool // grace has taken the request up
+	begun   bool // grace has accepted the request
 }
 
-func (p *patience) add(flags *pflag.FlagSet) {
+func (p *waitOptions) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&p.noWait, "no-wait", false, "do not wait for the result")
 	flags.Var((*span)(&p.timeout), "timeout", "stop waiting after this time; the operation goes on (default: as long as grace itself waits)")
 }
 
-// span is a flag for a duration that is not negative.
+// span is a flag value: a duration that is not negative.
 type span time.Duration
 
 // Set implements [pflag.Value].
@@ -102,8 +102,8 @@ func (s *span) String() string {
 // Type implements [pflag.Value].
 func (*span) Type() string { return "duration" }
 
-// start ends with ^C, TERM or the timeout.
-func (p *patience) start() (context.Context, context.CancelFunc) {
+// start returns a context that ends with SIGINT, SIGTERM or the timeout.
+func (p *waitOptions) start() (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if p.timeout <= 0 {
 		return ctx, stop
@@ -112,9 +112,8 @@ func (p *patience) start() (context.Context, context.CancelFunc) {
 	return ctx, func() { cancel(); stop() }
 }
 
-// ask asks for one deed. Whoever does not wait for it gets no result. Its errors are to
-// be explained.
-func (p *patience) ask(ctx context.Context, found control.Found, r control.Request) (*control.Result, error) {
+// ask sends one request and waits for its result, which is nil with --no-wait. Pass its errors to explain.
+func (p *waitOptions) ask(ctx context.Context, found control.Found, r control.Request) (*control.Result, error) {
 	client := control.NewClient(found.Path)
 	defer client.Close()
 	answer, err := client.Ask(ctx, r)
@@ -124,15 +123,15 @@ func (p *patience) ask(ctx context.Context, found control.Found, r control.Reque
 	defer answer.Close()
 	p.begun = true
 	if p.noWait {
-		fmt.Println(clean(fmt.Sprintf("asked %s: %s", found.Name, r.Do)))
+		fmt.Println(clean(fmt.Sprintf("%s requested from %s", r.Do, found.Name)))
 		return nil, nil
 	}
 	result, err := answer.Wait(newProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd()))).show)
 	return &result, err
 }
 
-// explain says why there is no result.
-func (p *patience) explain(ctx context.Context, r control.Request, err error) error {
+// explain writes why there is no result.
+func (p *waitOptions) explain(ctx context.Context, r control.Request, err error) error {
 	refused := (*control.RefusedError)(nil)
 	switch {
 	case errors.As(err, &refused):
@@ -145,15 +144,15 @@ func (p *patience) explain(ctx context.Context, r control.Request, err error) er
 	return tell(statusFailed, "%s: %v", r.Do, err)
 }
 
-// whatOf says what becomes of a request that nobody waits for.
-func (p *patience) whatOf(it string) string {
+// whatOf says whether the request goes on after this command has stopped waiting.
+func (p *waitOptions) whatOf(it string) string {
 	if p.begun {
 		return it + " goes on"
 	}
 	return "it is not known whether " + it + " was started"
 }
 
-// conclude says how a request for another generation has ended.
+// conclude writes how an upgrade or rollback has ended.
 func conclude(r control.Result, done string) error {
 	switch r.Outcome {
 	case control.Upgraded:
@@ -183,11 +182,11 @@ func because(why string) string {
 	return ": " + why
 }
 
-// aftermath says where to look, and that nothing is lost.
+// aftermath says where the output of the new processes went, and which generation serves.
 func aftermath(r control.Result) string {
 	text := ""
 	if r.Output != "" {
-		text += "\n  its stderr went to " + r.Output
+		text += "\n  the output of the new processes went to " + r.Output
 	}
 	if r.Serving == 0 {
 		return text + "\n  no generation serves"

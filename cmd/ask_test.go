@@ -129,7 +129,7 @@ func TestResults(t *testing.T) {
 			said{0, "rolled back: generation 5 serves after 12 s\n", progress}},
 		"failed": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Failed, Generation: 5, Serving: 4, Why: "exit status 3", Output: "/var/log/app\x1b[2J"})}, upgrade,
-			said{1, "", progress + "grace: failed: generation 5: exit status 3\n  its stderr went to /var/log/app?[2J\n  generation 4 still serves\n"}},
+			said{1, "", progress + "grace: failed: generation 5: exit status 3\n  the output of the new processes went to /var/log/app?[2J\n  generation 4 still serves\n"}},
 		"failed, and nothing serves": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Failed, Generation: 5})}, upgrade,
 			said{1, "", progress + "grace: failed: generation 5\n  no generation serves\n"}},
@@ -150,7 +150,7 @@ func TestResults(t *testing.T) {
 			said{1, "", progress + "grace: upgrade: grace ended before it sent the result\n"}},
 		"not waited for": {
 			[]string{"upgrade", "--no-wait"}, &fake{hang: true}, upgrade,
-			said{0, "asked web: upgrade\n", ""}},
+			said{0, "upgrade requested from web\n", ""}},
 		"too late": {
 			[]string{"upgrade", "--timeout", "1s"}, &fake{hang: true}, upgrade,
 			said{124, "", "grace: upgrade: no result after 1s; it goes on (see grace status)\n"}},
@@ -168,7 +168,7 @@ func TestResults(t *testing.T) {
 			said{1, "", progress + "grace: stop refused: no\n"}},
 		"stop not waited for": {
 			[]string{"stop", "--no-wait"}, &fake{hang: true}, []control.Request{{Do: control.Stop}},
-			said{0, "asked web: stop\n", ""}},
+			said{0, "stop requested from web\n", ""}},
 		"stop too late": {
 			[]string{"stop", "--timeout", "1s"}, &fake{lines: result(control.Result{Outcome: control.Stopped})}, []control.Request{{Do: control.Stop}},
 			said{124, "", progress + "grace: stop: no result after 1s; it goes on (see grace status)\n"}},

@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const listLong = `list shows the grace processes that you may control: your own, and for root those of all
-users. It looks for their sockets in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/grace, /run/grace
-and /run/user/*/grace, and in the directories in the last two.`
+const listLong = `list shows the grace processes that you may control: your own, or as root those of all
+users. It looks for their control sockets in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/grace,
+/run/grace, /run/grace/* and /run/user/*/grace.`
 
 const listTimeLimit = 2 * time.Second
 
@@ -45,7 +45,7 @@ func newList() *cobra.Command {
 	return c
 }
 
-// listed is a grace, and what it said of itself.
+// listed is a grace process and its status.
 type listed struct {
 	Name   string          `json:"name"`
 	Path   string          `json:"path"`
@@ -54,7 +54,7 @@ type listed struct {
 	Error  string          `json:"error,omitempty"`
 }
 
-// askAll asks all at once, so that one that hangs does not keep the others.
+// askAll queries all at the same time, so that one that hangs does not delay the others.
 func askAll(found []control.Found) []listed {
 	all := make([]listed, len(found))
 	var asked sync.WaitGroup

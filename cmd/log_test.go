@@ -18,7 +18,7 @@ import (
 
 func TestPatientWriterKeepsOrder(t *testing.T) {
 	var out, want bytes.Buffer
-	p := newPatientWriter(&out)
+	p := newDroppingWriter(&out)
 	for i := range linesKept {
 		fmt.Fprintf(p, "line %d\n", i)
 		fmt.Fprintf(&want, "line %d\n", i)
@@ -34,7 +34,7 @@ func TestPatientWriterKeepsOrder(t *testing.T) {
 // zerolog uses its buffer again as soon as Write has returned.
 func TestPatientWriterCopies(t *testing.T) {
 	reader, writer := io.Pipe()
-	p := newPatientWriter(writer)
+	p := newDroppingWriter(writer)
 	line := []byte("first\n")
 	_, _ = p.Write(line)
 	_, _ = p.Write(line)
@@ -56,7 +56,7 @@ var droppedLine = regexp.MustCompile(`^grace: (\d+) log lines were dropped$`)
 func TestPatientWriterDropsWhatAStuckReaderLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader, writer := io.Pipe()
-		p := newPatientWriter(writer)
+		p := newDroppingWriter(writer)
 		const excess = 500
 		const written = linesKept + excess + 2
 		begun := time.Now()
@@ -106,7 +106,7 @@ func countLines(t *testing.T, r io.Reader) (lines, dropped int) {
 func TestPatientWriterDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader, writer := io.Pipe()
-		p := newPatientWriter(writer)
+		p := newDroppingWriter(writer)
 		_, _ = p.Write([]byte("line\n"))
 		if err := p.Close(); err == nil {
 			t.Error("closed well, though nothing could be written")
@@ -124,7 +124,7 @@ func (f *failingWriter) Write([]byte) (int, error) {
 
 func TestPatientWriterOutlivesABrokenOne(t *testing.T) {
 	broken := &failingWriter{}
-	p := newPatientWriter(broken)
+	p := newDroppingWriter(broken)
 	for range 3 {
 		if _, err := p.Write([]byte("line\n")); err != nil {
 			t.Error(err)

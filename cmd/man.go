@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const manLong = `man writes a manual page for each command into a directory, made from what --help says.`
+const manLong = `man writes a manual page for each command into a directory. The pages have the text of --help.`
 
 func newMan() *cobra.Command {
 	return &cobra.Command{
@@ -63,7 +63,7 @@ func manual(c *cobra.Command) string {
 	return b.String()
 }
 
-// addVerbatim keeps the layout of what is written for terminals.
+// addVerbatim keeps the layout of text that is written for terminals.
 func addVerbatim(b *strings.Builder, heading, text string) {
 	if text != "" {
 		fmt.Fprintf(b, ".SH %s\n.nf\n%s\n.fi\n", heading, roff(text))
@@ -87,7 +87,7 @@ func addOptions(b *strings.Builder, flags *pflag.FlagSet) {
 	})
 }
 
-// defaultOf leaves out those that are nothing.
+// defaultOf is empty for zero values.
 func defaultOf(f *pflag.Flag) string {
 	switch f.DefValue {
 	case "", "0", "0s", "[]", "false":
@@ -111,8 +111,7 @@ func seeAlso(c *cobra.Command) []string {
 
 func reference(c *cobra.Command) string { return `\fB` + roff(manName(c)) + `\fR(1)` }
 
-// roff has nothing in text mean something to the formatter: see "Escapes" and
-// "Control characters" in groff(7).
+// roff escapes text for the formatter: see "Escapes" and "Control characters" in groff(7).
 func roff(text string) string {
 	text = strings.NewReplacer(`\`, `\(rs`, "-", `\-`, "'", `\(aq`, "^", `\(ha`, "`", `\(ga`, "~", `\(ti`).Replace(text)
 	lines := strings.Split(text, "\n")

@@ -29,8 +29,15 @@ func headline(s control.Status) string {
 	if s.Current != 0 {
 		text += fmt.Sprintf(", generation %d", s.Current)
 	}
-	text += fmt.Sprintf("\n  pid %d, up %s, %d crashes, %d restarts, grace %s", s.PID, since(s.Started), s.Crashes, s.Restarts, oneLine(s.Grace))
+	text += fmt.Sprintf("\n  pid %d, up %s, %s, %s, grace %s", s.PID, since(s.Started), counted(s.Crashes, "crash", "crashes"), counted(s.Restarts, "restart", "restarts"), oneLine(s.Grace))
 	return clean(text) + "\n"
+}
+
+func counted(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 func since(t time.Time) string {

@@ -9,8 +9,7 @@ import (
 	"github.com/gracerun/grace/supervisor/control"
 )
 
-// progress shows reports as they come: a line each, on a terminal with the time that
-// has passed.
+// progress prints a line for each report, on a terminal with the time since the start.
 type progress struct {
 	out      io.Writer
 	terminal bool
@@ -25,14 +24,14 @@ func (p *progress) show(r control.Report) {
 	if r.Level == "debug" {
 		return
 	}
-	line := strings.ReplaceAll(clean(sentence(r)), "\n", "\n    ") // what comes from elsewhere makes no line of its own
+	line := strings.ReplaceAll(clean(sentence(r)), "\n", "\n    ") // text from elsewhere must not look like a line of grace
 	if p.terminal {
 		line = fmt.Sprintf("%6.1f s  %s", time.Since(p.began).Seconds(), line)
 	}
 	fmt.Fprintln(p.out, line)
 }
 
-// sentence is a report for people: generation 5: instance ready (pid 4242, 0.4 s).
+// sentence is a report as text: generation 5: instance ready (pid 4242, 0.4 s).
 func sentence(r control.Report) string {
 	text := r.Text
 	if r.Generation != 0 {
@@ -69,7 +68,7 @@ func seconds(s float64) string {
 	return fmt.Sprintf("%.0f s", s)
 }
 
-// clean keeps what an app says about itself from steering a terminal.
+// clean replaces control characters, so that the text of an app cannot control the terminal.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
@@ -79,5 +78,5 @@ func clean(text string) string {
 	}, text)
 }
 
-// oneLine is for what has to stay in its place.
+// oneLine is for text that has to stay on one line.
 func oneLine(text string) string { return strings.ReplaceAll(clean(text), "\n", " ") }

@@ -20,7 +20,7 @@ Exit status:
   130  interrupted`
 
 func newReexec() *cobra.Command {
-	var p patience
+	var p waitOptions
 	c := &cobra.Command{
 		Use:               "reexec [NAME]",
 		Short:             "Replace grace itself, without a restart of the app",
@@ -34,7 +34,7 @@ func newReexec() *cobra.Command {
 	return c
 }
 
-func (p *patience) reexec(args []string) error {
+func (p *waitOptions) reexec(args []string) error {
 	found, err := find(args)
 	if err != nil {
 		return err

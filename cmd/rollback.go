@@ -13,7 +13,7 @@ Apart from that it works as an upgrade does. A second rollback goes forward agai
 Exit status: as for grace upgrade.`
 
 func newRollback() *cobra.Command {
-	var p patience
+	var p waitOptions
 	c := &cobra.Command{
 		Use:               "rollback [NAME]",
 		Short:             "Go back to the version that ran before, and wait until it serves",

@@ -26,16 +26,16 @@ func Execute() int {
 	return statusUsage
 }
 
-// statusUsage is for a command line that makes no sense: any error that has no
-// status of its own.
+// statusUsage is for a wrong command line: it is the status of any error that has none of
+// its own.
 const statusUsage = 2
 
-// exitStatus is the end of a command that has said itself what was wrong.
+// exitStatus ends a command that has already written its error.
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// ExitStatus is what the process ends with.
+// ExitStatus is the exit status of the process.
 func (e exitStatus) ExitStatus() int { return int(e) }
 
 func newRoot() *cobra.Command {

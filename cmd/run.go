@@ -46,7 +46,7 @@ const runExample = `  grace run --listen :8080 -- ./app
   grace run --listen unix:///run/app.sock?mode=0660 --instances 4 -- gunicorn app
   grace run --listen :80 --user www-data --stop-signal QUIT --dialect nginx -- nginx -g 'daemon off;'`
 
-// runFlags are the flags of run as they were given.
+// runFlags are the flags of run.
 type runFlags struct {
 	listen, dialect                         []string
 	ready, check, envFile, dir              string
@@ -148,7 +148,7 @@ func (f *runFlags) run(command []string) error {
 		return err
 	}
 	o.Log = log
-	// The heap is tiny, and would be let grow to 4 MB before it is looked at.
+	// The heap is tiny, and would otherwise grow to 4 MB before the first collection.
 	debug.SetGCPercent(25)
 	status, err := supervisor.Run(o)
 	if next := (*supervisor.Replacement)(nil); errors.As(err, &next) {
@@ -192,7 +192,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	return o, err
 }
 
-// also parses one more thing and keeps the errors of those before.
+// also parses one more value and joins its error with those before.
 func also[In, Out any](before error, parse func(In) (Out, error), in In) (Out, error) {
 	out, err := parse(in)
 	return out, errors.Join(before, err)
@@ -207,7 +207,7 @@ func (f *runFlags) policy(stopSignal string) (machine.Policy, error) {
 	}, err
 }
 
-// firstSocket is for programs that take long to start, such as those in Java.
+// firstSocket is long enough for programs that start slowly, such as those in Java.
 const firstSocket = 10 * time.Second
 
 func (f *runFlags) readiness(written string) (host.Readiness, error) {

@@ -8,14 +8,13 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is a terminal that is drawn over again and again, or something else that gets
-// one picture after another.
+// screen redraws a text on a terminal, or writes it again if stdout is not a terminal.
 type screen struct {
 	terminal bool
 	last     string
 }
 
-// The control sequences are those of xterm, which all terminals of today have.
+// The control sequences are xterm's, which all current terminals understand.
 const (
 	enterScreen = "\033[?1049h\033[?25l"
 	leaveScreen = "\033[?25h\033[?1049l"
@@ -27,7 +26,7 @@ const (
 func newScreen() *screen {
 	s := &screen{terminal: term.IsTerminal(int(os.Stdout.Fd()))}
 	if s.terminal {
-		_ = show(enterScreen) // what cannot be written is seen at the first picture
+		_ = show(enterScreen) // a failing write shows at the first show
 	}
 	return s
 }
@@ -39,15 +38,15 @@ func (s *screen) show(text string) error {
 	}
 	width, height, err := term.GetSize(int(os.Stdout.Fd()))
 	if err != nil {
-		return fmt.Errorf("cannot tell the size of the terminal: %w", err)
+		return fmt.Errorf("cannot read the size of the terminal: %w", err)
 	}
-	if width <= 0 || height <= 0 { // nobody has told it, as with a pseudo-terminal of a script
+	if width <= 0 || height <= 0 { // unknown, as with the pseudo-terminal of a script
 		width, height = 80, 24
 	}
 	return show(home + strings.Join(fit(text, width, height), eraseLine+"\r\n") + eraseLine + eraseBelow)
 }
 
-// close leaves the last picture.
+// close restores the terminal and prints the last text.
 func (s *screen) close() error {
 	if !s.terminal {
 		return nil
@@ -55,7 +54,7 @@ func (s *screen) close() error {
 	return show(leaveScreen + s.last)
 }
 
-// fit cuts what a terminal has no room for.
+// fit cuts the text to the size of the terminal.
 func fit(text string, width, height int) []string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	lines = lines[:min(len(lines), max(1, height))]

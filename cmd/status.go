@@ -17,9 +17,9 @@ import (
 )
 
 const statusLong = `status shows generations and their instances, sockets, and the last upgrades.
-QUEUE counts connections that wait to be accepted, CONNECTIONS those that are accepted and
-open, REQUESTS what the app reports as in flight; MEMORY and CPU are those of an instance and
-its child processes. Values that cannot be read are left out.
+QUEUE is the number of connections that wait to be accepted, CONNECTIONS of those that are
+accepted and open, REQUESTS of the requests in flight that the app reports. MEMORY and CPU
+are those of an instance and its child processes. Values that cannot be read are left out.
 ` + whichGrace + `
 Exit status:
   0  the status was printed
@@ -66,7 +66,7 @@ func newStatus() *cobra.Command {
 	return c
 }
 
-// view shows what a grace says of itself.
+// view shows the status of a grace process.
 type view struct {
 	client *control.Client
 	write  func(io.Writer, control.Status) error
@@ -99,7 +99,7 @@ func (v *view) look(ctx context.Context) (string, error) {
 	return text.String(), err
 }
 
-// watch ends with ^C, or when there is nothing to be seen any more.
+// watch ends with SIGINT or SIGTERM, or when the status cannot be read any more.
 func (v *view) watch() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -53,7 +53,7 @@ func someStatus() control.Status {
 }
 
 const somePicture = `web: serving, generation 7
-  pid 4242, up 1d2h, 2 crashes, 1 restarts, grace v1.2.0
+  pid 4242, up 1d2h, 2 crashes, 1 restart, grace v1.2.0
 
 GENERATION  PHASE     FOR    CONNECTIONS  DIRECTORY  COMMAND
 6           draining  1h30m               /srv       ./app "two words"

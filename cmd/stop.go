@@ -19,7 +19,7 @@ Exit status:
   130  interrupted; the stop goes on`
 
 func newStop() *cobra.Command {
-	var p patience
+	var p waitOptions
 	now := false
 	c := &cobra.Command{
 		Use:               "stop [NAME]",
@@ -35,7 +35,7 @@ func newStop() *cobra.Command {
 	return c
 }
 
-func (p *patience) stop(args []string, now bool) error {
+func (p *waitOptions) stop(args []string, now bool) error {
 	found, err := find(args)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (p *patience) stop(args []string, now bool) error {
 	}
 	defer process.Close()
 	result, err := p.ask(ctx, found, request)
-	// The end of the answer can be that of grace, which was killed meanwhile, or had all but ended.
+	// The answer can be cut off because grace was killed, or was just ending: then only its end counts.
 	if err != nil && !errors.Is(err, control.ErrCut) && !errors.Is(err, control.ErrLeaving) {
 		return p.explain(ctx, request, err)
 	}

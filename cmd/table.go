@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// table is rows of cells under a heading each. Columns in which nothing stands are left
-// out.
+// table has rows of cells, each below a heading. Empty columns are left out.
 type table struct{ rows [][]string }
 
 func newTable(headings ...string) *table { return &table{[][]string{headings}} }
@@ -23,7 +22,7 @@ func (t *table) add(cells ...string) {
 	t.rows = append(t.rows, cells)
 }
 
-// print prints nothing of a table without rows.
+// print prints nothing if the table has no rows.
 func (t *table) print(w io.Writer) {
 	if len(t.rows) == 1 {
 		return
@@ -45,7 +44,7 @@ func (t *table) shown(row []string) []string {
 	return cells
 }
 
-// number leaves out what is not known.
+// number is empty if n is unknown.
 func number(n *int) string {
 	if n == nil {
 		return ""
@@ -53,7 +52,7 @@ func number(n *int) string {
 	return strconv.Itoa(*n)
 }
 
-// positive leaves out zeros.
+// positive is empty for 0.
 func positive(n int) string {
 	if n == 0 {
 		return ""
@@ -61,7 +60,7 @@ func positive(n int) string {
 	return strconv.Itoa(n)
 }
 
-// age has the two largest units: 3d4h, 12m5s.
+// age shows the two largest units: 3d4h, 12m5s.
 func age(d time.Duration) string {
 	d = max(0, d.Truncate(time.Second))
 	const day = 24 * time.Hour

@@ -47,7 +47,7 @@ func TestWatchOnATerminal(t *testing.T) {
 		t.Errorf("it ended with %v", err)
 	}
 	picture := strings.Join([]string{
-		"web: serving, generation 7", "  pid 4242, up 1d2h, 2 crashes, 1 restarts, grace v1.2.0", "",
+		"web: serving, generation 7", "  pid 4242, up 1d2h, 2 crashes, 1 restart, grace v1.2.0", "",
 		"GENERATION  PHASE     FOR    CONNECTIONS  DIRECTORY  COMMAND", `6           draining  1h30m               /srv       ./app "`,
 	}, eraseLine+"\r\n")
 	text := strings.ReplaceAll(<-shown, "\r\r\n", "\r\n") // the terminal's own \r

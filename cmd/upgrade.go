@@ -25,7 +25,7 @@ const upgradeExample = `  grace upgrade
   grace upgrade web --timeout 2m || journalctl -u web -n 50`
 
 func newUpgrade() *cobra.Command {
-	var p patience
+	var p waitOptions
 	c := &cobra.Command{
 		Use:               "upgrade [NAME] [flags] [-- command [argument...]]",
 		Short:             "Start a new generation and wait until it serves",
@@ -59,7 +59,7 @@ func nameAndCommand(c *cobra.Command, args []string) error {
 }
 
 // replace asks for another generation and ends as that ends.
-func (p *patience) replace(args []string, r control.Request, done string) error {
+func (p *waitOptions) replace(args []string, r control.Request, done string) error {
 	found, err := find(args)
 	if err != nil {
 		return err

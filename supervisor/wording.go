@@ -8,7 +8,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// line is a report in words, as people and programs get it.
+// line is a report with its text, as people and programs get it.
 type line struct {
 	machine.Report
 	level zerolog.Level
@@ -17,32 +17,32 @@ type line struct {
 	why   string
 }
 
-// worded is where all that the machine says gets its words.
+// worded gives a report of the machine its text.
 func worded(r machine.Report) line {
 	w := wordings[r.Fact]
 	return line{Report: r, level: w.level, event: w.event, text: textOf(r), why: reasonText(r.Why)}
 }
 
-// event is what a fact is called for programs: hooks, metrics, the service manager and clients of the control socket.
+// event is the name of a fact for programs: hooks, metrics, the service manager and clients of the control socket.
 type event string
 
 const (
 	eventServing    event = "serving"    // the first generation is ready
-	eventUpgrading  event = "upgrading"  // a new generation is begun
-	eventUpgraded   event = "upgraded"   // it serves, and will not be undone
-	eventFailed     event = "failed"     // it does not, and was given up; or the first one was
-	eventUndone     event = "undone"     // it did, and the old one has taken over again
+	eventUpgrading  event = "upgrading"  // an upgrade has begun
+	eventUpgraded   event = "upgraded"   // the new generation serves, and the upgrade will not be undone
+	eventFailed     event = "failed"     // the new generation, or the first one, does not serve
+	eventUndone     event = "undone"     // the new generation failed after it had served, and the old one serves again
 	eventRefused    event = "refused"    // an upgrade was not begun
-	eventSuperseded event = "superseded" // an upgrade gave way to a later one
+	eventSuperseded event = "superseded" // a later request has replaced an upgrade
 	eventCrashed    event = "crashed"    // an instance that served has ended by itself
-	eventRestarting event = "restarting" // another one takes its place
+	eventRestarting event = "restarting" // another instance takes its place
 	eventKilled     event = "killed"     // an instance did not end in time
-	eventDraining   event = "draining"   // a generation finishes what it has
+	eventDraining   event = "draining"   // a generation finishes its connections
 	eventDrained    event = "drained"    // a generation that served has ended
-	eventStopping   event = "stopping"   // grace was told to stop, or has nothing left to do
+	eventStopping   event = "stopping"   // grace was told to stop, or the app has ended
 )
 
-// EventNames lists what a hook can be run for.
+// EventNames lists the events that --on accepts.
 func EventNames() []string {
 	var names []string
 	for _, e := range []event{
@@ -61,7 +61,7 @@ const (
 	fault = zerolog.ErrorLevel
 )
 
-// wordings has of each fact how much it matters, what it is for programs (mostly nothing), and its text.
+// wordings has the level, the event (if any) and the text of each fact.
 var wordings = map[machine.Fact]struct {
 	level zerolog.Level
 	event event
@@ -73,17 +73,17 @@ var wordings = map[machine.Fact]struct {
 	machine.InstanceEnded:          {info, "", "instance ended"},
 	machine.InstanceFailed:         {warn, "", "instance ended"},
 	machine.InstanceCrashed:        {warn, eventCrashed, "instance ended"},
-	machine.InstanceWithdrawn:      {warn, "", "instance stops without being told to"},
+	machine.InstanceWithdrawn:      {warn, "", "instance is stopping by itself"},
 	machine.InstanceRestarting:     {warn, eventRestarting, "restarting"},
 	machine.RestartNotReady:        {warn, "", "restarted instance is not ready"},
 	machine.DrainTimedOut:          {warn, eventKilled, "drain timed out, killing the instance"},
 	machine.KillTimedOut:           {fault, "", "instance still running after SIGKILL"},
 	machine.WatchdogTimedOut:       {fault, "", "watchdog: no WATCHDOG=1 in time, killing the instance"},
 	machine.WatchdogLate:           {warn, "", "watchdog: the check ran late, waiting once more"},
-	machine.MainProcessMoved:       {info, "", "main process moved"},
+	machine.MainProcessMoved:       {info, "", "another process is the main process now"},
 	machine.RemnantsTold:           {info, "", "stopping processes that the instance left behind"},
 	machine.ReadinessUnseen:        {warn, "", "cannot detect readiness: the instance counts as ready after --ready-delay"},
-	machine.AppDescribed:           {debug, "", "app says"},
+	machine.AppDescribed:           {debug, "", "app status"},
 	machine.FirstReady:             {info, eventServing, "generation ready"},
 	machine.FirstFailed:            {fault, eventFailed, "first generation failed"},
 	machine.GenerationReady:        {info, "", "generation ready"},
@@ -147,11 +147,18 @@ func inFlight(connections, requests *int) string {
 	case connections == nil && requests == nil:
 		return "connections in flight cannot be counted"
 	case connections == nil:
-		return fmt.Sprintf("%d requests in flight", *requests)
+		return counted(*requests, "request") + " in flight"
 	case requests == nil:
-		return fmt.Sprintf("%d connections in flight", *connections)
+		return counted(*connections, "connection") + " in flight"
 	}
-	return fmt.Sprintf("%d connections, %d requests in flight", *connections, *requests)
+	return counted(*connections, "connection") + ", " + counted(*requests, "request") + " in flight"
+}
+
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 var causeTexts = map[machine.Cause]string{
@@ -161,17 +168,17 @@ var causeTexts = map[machine.Cause]string{
 	machine.NoCapture:          "the app's sockets cannot be captured (" + capturesRemedy + ")",
 	machine.NoSockets:          "grace neither holds nor captures the app's sockets, so a second generation could not bind them (give --listen, or remove --capture off)",
 	machine.LaterRequest:       "a later request asks for something else",
-	machine.OtherUpgrade:       "another upgrade is under way",
-	machine.NotCalm:            "an upgrade or a start is under way",
+	machine.OtherUpgrade:       "another upgrade is in progress",
+	machine.NotCalm:            "an upgrade or a start is in progress",
 	machine.SentStopping:       "the app sent STOPPING=1",
 	machine.SuccessorMayFail:   "the generation serves again if its successor fails within --settle",
 	machine.GenerationReturned: "the generation serves again",
 	machine.ConnectionsWait:    "connections that arrived before the generation was replaced are waiting",
-	machine.StopsWhenIdle:      "the generation gets the stop signal once its connections are idle",
-	machine.StopsWhenAccepted:  "the generation gets the stop signal once it has accepted the connections that wait at the addresses it opened itself",
+	machine.StopsWhenIdle:      "the generation gets the stop signal once its connections are idle, at the latest after three quarters of --drain-timeout",
+	machine.StopsWhenAccepted:  "the generation gets the stop signal once it has accepted the connections that wait in the queues of its own sockets",
 	machine.StartsWhenAwaited:  "no instance of the generation is ready: one is restarted only if connections wait at its addresses",
 	machine.SocketIsNew:        "the listener is a new socket, which only a new generation gets",
-	machine.SocketsUnused:      "the app was not seen to use the --listen sockets (leave --listen out if the app binds by itself, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)",
+	machine.SocketsUnused:      "grace has not seen the app use the --listen sockets (leave --listen out if the app binds its own sockets, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)",
 	machine.WentToBackground:   "if the app continues in the background, configure it to stay in the foreground or to send MAINPID= to NOTIFY_SOCKET",
 	machine.HasDrained:         "drained",
 	machine.HasFailed:          "failed",
@@ -179,7 +186,7 @@ var causeTexts = map[machine.Cause]string{
 
 const capturesRemedy = "run grace doctor to see which right is missing, or have grace hold the sockets with --listen"
 
-// reasonText is empty without a reason.
+// reasonText is empty for nil.
 func reasonText(why machine.Reason) string {
 	switch why := why.(type) {
 	case machine.Said:
@@ -215,7 +222,7 @@ func instanceReason(why machine.Reason) string {
 	case machine.EndedOtherwise:
 		return fmt.Sprintf("instance %d ended: %s", why.Instance, exitText(why.Exit))
 	case machine.RequestsInFlight:
-		return fmt.Sprintf("%d requests in flight in the app's last report", why.Requests)
+		return counted(why.Requests, "request") + " in flight in the app's last report"
 	}
 	return ""
 }
@@ -225,7 +232,7 @@ func exitText(e machine.Exit) string {
 	case e.NotRun != "":
 		return e.NotRun
 	case e.Unknown:
-		return "status unknown"
+		return "exit status unknown"
 	case e.Signal != 0:
 		return "signal: " + e.Signal.String()
 	}
@@ -235,15 +242,15 @@ func exitText(e machine.Exit) string {
 func generationReason(why machine.Reason) string {
 	switch why := why.(type) {
 	case machine.InFlightWhenCounted:
-		return fmt.Sprintf("%d connections in flight when last counted", why.Connections)
+		return counted(why.Connections, "connection") + " in flight when last counted"
 	case machine.StoppedInFlight:
-		return fmt.Sprintf("stopped, with %d connections in flight when last counted", why.Connections)
+		return "stopped, with " + counted(why.Connections, "connection") + " in flight when last counted"
 	case machine.KilledInFlight:
-		return fmt.Sprintf("killed, with %d connections in flight when last counted", why.Connections)
+		return "killed, with " + counted(why.Connections, "connection") + " in flight when last counted"
 	case machine.StopsWhenIdleOr:
-		return fmt.Sprintf("the generation gets the stop signal once its connections are idle, or after %s (--empty) once it has accepted all waiting connections", why.After)
+		return fmt.Sprintf("the generation gets the stop signal once its connections are idle, or, after %s (--empty), once it has accepted the connections that wait in its queue", why.After)
 	case machine.TooManyDrain:
-		return fmt.Sprintf("%d generations still drain (--max-draining)", why.Generations)
+		return counted(why.Generations, "old generation") + " still draining (--max-draining)"
 	case machine.RunsTheSame:
 		return fmt.Sprintf("the new generation runs the same executable in the same directory as generation %d: %s in %s", why.Generation, why.Executable, why.Dir)
 	case machine.RestartPolicy:
@@ -271,5 +278,5 @@ func suspectText(s machine.ShutDownBy) string {
 	case s.Ended:
 		return fmt.Sprintf("generation %d, which has just ended,", s.Generation)
 	}
-	return fmt.Sprintf("generation %d, which drains,", s.Generation)
+	return fmt.Sprintf("generation %d, which is draining,", s.Generation)
 }

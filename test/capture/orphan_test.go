@@ -68,7 +68,7 @@ func TestConnectionsOfAnOrphanAreWaitedFor(t *testing.T) {
 			b.AwaitReady(1)
 			conn := b.request(file)
 			b.Signal(syscall.SIGTERM)
-			b.AwaitGeneration("draining (1 connections in flight)", 1)
+			b.AwaitGeneration("draining (1 connection in flight)", 1)
 			harness.Touch(t, file)
 			if err := answered(conn); err != nil {
 				t.Error(err)

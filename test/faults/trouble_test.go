@@ -45,7 +45,7 @@ func TestBadInputIsToldAndEndsWithItsStatus(t *testing.T) {
 		"no such file":        {[]string{"--", "./no-such-file"}, 127, []string{"no-such-file"}},
 		"not executable":      {[]string{"--", text}, 126, []string{"chmod +x"}},
 		"a directory":         {[]string{"--", dir}, 126, []string{"directory"}},
-		"exits at once":       {[]string{"--listen", "127.0.0.1:0", "--", quits}, 9, []string{"exit status 9", "not seen to use the --listen sockets"}},
+		"exits at once":       {[]string{"--listen", "127.0.0.1:0", "--", quits}, 9, []string{"exit status 9", "has not seen the app use the --listen sockets"}},
 		"env file missing":    {[]string{"--env-file", dir + "/none", "--", "true"}, 1, []string{"--env-file", "no such file"}},
 		"env file malformed":  {[]string{"--env-file", secret, "--", "true"}, 1, []string{"line 2"}},
 		"directory missing":   {[]string{"--chdir", dir + "/none", "--", "true"}, 1, []string{"--chdir"}},
@@ -228,7 +228,7 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "10s"}, test.ready...)
 			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary()), test.app...)...)
 			e := s.AwaitMessage("first generation failed")
-			if strings.Contains(e.Why, "not seen to use the --listen sockets") != test.hint {
+			if strings.Contains(e.Why, "has not seen the app use the --listen sockets") != test.hint {
 				t.Error(e.Why)
 			}
 			s.Ends(124)
@@ -278,9 +278,9 @@ func TestAppThatHangsOnItsDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Upgrade(2)
-	s.AwaitGeneration("draining (1 connections in flight)", 1)
+	s.AwaitGeneration("draining (1 connection in flight)", 1)
 	s.AwaitGeneration("drain timed out, killing the instance", 1)
-	if e := s.AwaitGeneration("generation ended", 1); !strings.Contains(e.Why, "killed, with 1 connections") {
+	if e := s.AwaitGeneration("generation ended", 1); !strings.Contains(e.Why, "killed, with 1 connection") {
 		t.Errorf("why: %s", e.Why)
 	}
 	s.Signal(syscall.SIGTERM)

@@ -130,10 +130,10 @@ func TestMaxDrainingWaits(t *testing.T) {
 	request := harness.BeginRequest(t, addr)
 	s.Upgrade(2)
 	s.Signal(syscall.SIGHUP)
-	if e := s.AwaitMessage("upgrade waits"); !strings.Contains(e.Why, "1 generations still drain (--max-draining)") {
+	if e := s.AwaitMessage("upgrade waits"); !strings.Contains(e.Why, "1 old generation still draining (--max-draining)") {
 		t.Errorf("why: %s", e.Why)
 	}
-	s.AwaitGeneration("draining (1 connections in flight)", 1)
+	s.AwaitGeneration("draining (1 connection in flight)", 1)
 	request.Finish()
 	s.AwaitReady(3)
 	log := s.Entries()
@@ -325,7 +325,7 @@ func TestDaemonisingAppIsFollowed(t *testing.T) {
 	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-take", "fd:3", "-daemonize", "-notify", "0s")
 	addr := s.Address("web")
 	s.AwaitReady(1)
-	moved := s.AwaitGeneration("main process moved", 1)
+	moved := s.AwaitGeneration("another process is the main process now", 1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() { s.Upgrade(2); s.Upgrade(3) })
 	s.AwaitGeneration("generation ended", 1)
 	harness.CheckEnded(t, moved.PID)

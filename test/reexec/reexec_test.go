@@ -154,7 +154,7 @@ func TestSuccessorFollowsTheApp(t *testing.T) {
 			if err := unix.Kill(app, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			if e := d.AwaitMessage("instance ended"); e.Why != "signal: killed" && (e.Why != "status unknown" || way == "the same process") {
+			if e := d.AwaitMessage("instance ended"); e.Why != "signal: killed" && (e.Why != "exit status unknown" || way == "the same process") {
 				t.Errorf("the app has ended by %s", e.Why)
 			}
 			d.AwaitNth("instance ready", 2)

@@ -94,7 +94,7 @@ func TestAppKnowsItsTimeAndTellsHowItsDrainGoes(t *testing.T) {
 	}
 	request := harness.BeginRequest(t, addr)
 	s.Upgrade(2)
-	s.AwaitGeneration("draining (1 connections, 1 requests in flight)", 1)
+	s.AwaitGeneration("draining (1 connection, 1 request in flight)", 1)
 	request.Finish()
 	s.AwaitGeneration("generation ended", 1)
 	s.Stop()
@@ -110,7 +110,7 @@ func TestAppThatStopsByItself(t *testing.T) {
 		addr := s.Address("web")
 		s.AwaitReady(1)
 		harness.Get(t, addr, "/leave")
-		s.AwaitGeneration("instance stops without being told to", 1)
+		s.AwaitGeneration("instance is stopping by itself", 1)
 		s.AwaitMessage("the app has ended")
 		s.Ends(0)
 	})
