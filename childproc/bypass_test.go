@@ -25,7 +25,7 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 open(os.environ["OUT"], "w").write("\n")
 signal.sigwait([signal.SIGTERM])
 os._exit(4)'`, 1},
-		"taken": {`trap : TERM; sh -c '` + child + `' & child=$!; wait; kill $child; wait $child; wait $child`, 0},
+		"taken": {`trap taken=yes TERM; sh -c '` + child + `' & until [ "$taken" ]; do sleep 0.01; done; kill $!; wait $!`, 0},
 	}
 	for name, c := range scripts {
 		t.Run(name, func(t *testing.T) {
