@@ -29,11 +29,11 @@ const doctorExample = `  grace doctor
   sudo grace doctor --user www-data
   docker run --rm my-image grace doctor --json`
 
-// patientCommand is by which doctor starts itself as an app.
-const patientCommand = "doctor-patient"
+// testAppCommand is by which doctor starts itself as an app.
+const testAppCommand = "doctor-app"
 
 func newDoctor() *cobra.Command {
-	o := doctor.Options{Patient: []string{"grace", patientCommand}}
+	o := doctor.Options{TestApp: []string{"grace", testAppCommand}}
 	asJSON := false
 	c := &cobra.Command{
 		Use:     "doctor",
@@ -61,11 +61,11 @@ func addDoctorFlags(flags *pflag.FlagSet, o *doctor.Options) {
 
 func newDoctorPatient() *cobra.Command {
 	return &cobra.Command{
-		Use:    patientCommand,
+		Use:    testAppCommand,
 		Short:  "The small app that doctor starts",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return doctor.Patient(args[0]) },
+		RunE:   func(_ *cobra.Command, args []string) error { return doctor.RunTestApp(args[0]) },
 	}
 }
 

@@ -55,10 +55,10 @@ func TestDoctorSpeaksJSON(t *testing.T) {
 
 func TestDoctorRefusesWhatMakesNoSense(t *testing.T) {
 	for name, args := range map[string][]string{
-		"an argument":    {"doctor", "./app"},
-		"a wait":         {"doctor", "--drain-timeout", "30"},
-		"a flag":         {"doctor", "--fix"},
-		"a patient idle": {patientCommand},
+		"an argument":     {"doctor", "./app"},
+		"a wait":          {"doctor", "--drain-timeout", "30"},
+		"a flag":          {"doctor", "--fix"},
+		"a test app idle": {testAppCommand},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if status, said := runGrace(t, nil, args...); status != statusUsage || said == "" {

@@ -45,7 +45,7 @@ func someStatus() control.Status {
 			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "held", Queue: &none, Connections: &none},
 			{Network: "unix", Address: "/run/x", Kind: "captured", Generation: 7},
 		},
-		Upgrades: []control.Attempt{
+		Upgrades: []control.UpgradeRecord{
 			{Generation: 6, From: 5, Began: time.Date(2026, 5, 4, 3, 2, 1, 0, time.Local), Took: 0.5, Outcome: control.Failed, Why: "exit status 1\nor so"},
 			{Generation: 7, From: 5, Began: time.Date(2026, 5, 4, 3, 2, 9, 0, time.Local), Took: 2, Outcome: control.Upgraded, Rollback: true},
 		},

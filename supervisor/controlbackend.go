@@ -62,7 +62,7 @@ func eventFor(r control.Request) (func(request int) machine.Event, error) {
 }
 
 // Picture is what the machine knows.
-func (d *controlBackend) Picture(ctx context.Context) (control.Status, error) {
+func (d *controlBackend) Snapshot(ctx context.Context) (control.Status, error) {
 	picture := make(chan control.Status, 1)
 	select {
 	case d.loop.pictures <- picture:
@@ -76,7 +76,7 @@ func (d *controlBackend) Picture(ctx context.Context) (control.Status, error) {
 
 // Status implements [control.Backend].
 func (d *controlBackend) Status(ctx context.Context) (control.Status, error) {
-	s, err := d.Picture(ctx)
+	s, err := d.Snapshot(ctx)
 	if err != nil {
 		return s, err
 	}

@@ -82,7 +82,7 @@ func (c *controlEndpoint) attend(interval time.Duration) {
 }
 
 func (c *controlEndpoint) look() {
-	if c.socket != nil && c.socket.There() {
+	if c.socket != nil && c.socket.InPlace() {
 		return
 	}
 	text, err := "the control socket was created again", c.renew()

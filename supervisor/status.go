@@ -8,13 +8,13 @@ import (
 func statusMessage(s machine.Snapshot) control.Status {
 	status := control.Status{
 		Version: control.Protocol, State: s.State, Current: s.Current, Restarts: s.Restarts, Crashes: s.Crashes,
-		Generations: []control.Generation{}, Upgrades: []control.Attempt{},
+		Generations: []control.Generation{}, Upgrades: []control.UpgradeRecord{},
 	}
 	for _, g := range s.Generations {
 		status.Generations = append(status.Generations, generationMessage(g))
 	}
 	for _, a := range s.History {
-		status.Upgrades = append(status.Upgrades, control.Attempt{
+		status.Upgrades = append(status.Upgrades, control.UpgradeRecord{
 			Generation: a.Generation, From: a.From, Began: a.Began, Took: a.Took.Seconds(),
 			Outcome: control.Outcome(a.Outcome), Why: a.Why, Command: a.Command, Rollback: a.Rollback, Unchanged: a.Unchanged,
 		})

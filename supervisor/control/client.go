@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	headerLimit = 30 * time.Second // for a server to begin its answer: a grace that tries its successor takes up nothing
-	mostLine    = 4 << 20          // of an answer, which may be another user's: a thousand sockets take 200 KB
-	mostHead    = 64 << 10
-	againLimit  = 5 * time.Second // for a successor to answer
-	againAfter  = 20 * time.Millisecond
+	headerLimit   = 30 * time.Second // for a server to begin its answer: during a reexec grace accepts no request
+	maxLine       = 4 << 20          // of an answer, which may be another user's: a thousand sockets take 200 KB
+	maxHead       = 64 << 10
+	retryLimit    = 5 * time.Second // for a successor to answer
+	retryInterval = 20 * time.Millisecond
 )
 
-// Client asks the grace that listens at a path. Many goroutines may use it at once.
+// Client asks the grace process that listens at a path. Many goroutines may use it at once.
 type Client struct {
 	http *http.Client
 	path string
@@ -34,7 +34,7 @@ type Client struct {
 func NewClient(path string) *Client {
 	transport := &http.Transport{
 		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) },
-		ResponseHeaderTimeout: headerLimit, MaxResponseHeaderBytes: mostHead,
+		ResponseHeaderTimeout: headerLimit, MaxResponseHeaderBytes: maxHead,
 	}
 	return &Client{http: &http.Client{Transport: transport}, path: path}
 }
@@ -51,10 +51,10 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.Why }
 
-// Is reports whether a grace ends or is being replaced, as [ErrLeaving].
+// Is reports whether the grace process ends or is being replaced, as [ErrLeaving].
 func (e *RefusedError) Is(target error) bool { return e.again && target == ErrLeaving }
 
-// Status asks for a picture of this moment.
+// Status asks for the status at this moment.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	body, err := c.send(ctx, http.MethodGet, statusPath, nil)
@@ -62,10 +62,10 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	defer body.Close()
-	answer := &io.LimitedReader{R: body, N: mostLine}
+	answer := &io.LimitedReader{R: body, N: maxLine}
 	err = json.NewDecoder(answer).Decode(&s)
 	if answer.N == 0 {
-		err = fmt.Errorf("it has more than %d bytes", mostLine)
+		err = fmt.Errorf("it has more than %d bytes", maxLine)
 	}
 	if err != nil {
 		return Status{}, fmt.Errorf("cannot read the status at %s: %w", c.path, err)
@@ -92,44 +92,44 @@ func (c *Client) Ask(ctx context.Context, r Request) (*Answer, error) {
 		return nil, err
 	}
 	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, mostLine)
+	lines.Buffer(nil, maxLine)
 	return &Answer{body: body, lines: lines}, nil
 }
 
 // send asks once more where one grace takes over from another.
 func (c *Client) send(ctx context.Context, method, path string, text []byte) (io.ReadCloser, error) {
 	var first error
-	for limit := time.Now().Add(againLimit); ; {
+	for limit := time.Now().Add(retryLimit); ; {
 		body, err := c.sendOnce(ctx, method, path, text)
 		switch {
 		case err == nil:
 			return body, nil
-		case first != nil && gone(err):
+		case first != nil && nobodyListens(err):
 			return nil, first
-		case !unanswered(err) || time.Now().After(limit):
+		case !mayRetry(err) || time.Now().After(limit):
 			return nil, err
 		}
 		if first == nil {
 			first = err
 		}
 		select {
-		case <-time.After(againAfter):
+		case <-time.After(retryInterval):
 		case <-ctx.Done():
 			return nil, err
 		}
 	}
 }
 
-// unanswered reports whether nothing was begun, and another grace may be there soon.
-func unanswered(err error) bool {
+// mayRetry reports whether nothing was begun, and another grace process may listen soon.
+func mayRetry(err error) bool {
 	// net/http has no name for the end of a connection before anything was written.
 	const cut = "server closed idle connection"
 	return errors.Is(err, ErrLeaving) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		strings.Contains(err.Error(), cut)
 }
 
-// gone reports whether nobody listens.
-func gone(err error) bool {
+// nobodyListens reports whether nobody listens.
+func nobodyListens(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
@@ -147,7 +147,7 @@ func (c *Client) sendOnce(ctx context.Context, method, path string, text []byte)
 	}
 	defer response.Body.Close()
 	var f failure
-	if err := json.NewDecoder(io.LimitReader(response.Body, mostHead)).Decode(&f); err != nil || f.Error == "" {
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxHead)).Decode(&f); err != nil || f.Error == "" {
 		f.Error = "HTTP status " + response.Status
 	}
 	return nil, &RefusedError{Code: response.StatusCode, Why: f.Error, again: response.Header.Get(askAgain) != ""}

@@ -9,13 +9,13 @@ import (
 	"path/filepath"
 )
 
-// longest is what a unix socket's address has room for (sun_path, less its NUL).
-const longest = 107
+// maxSocketPath is what a unix socket's address has room for (sun_path, less its NUL).
+const maxSocketPath = 107
 
-// reachable gives a name by which a socket of any length of path can be bound or
+// shortPath gives a name by which a socket of any length of path can be bound or
 // connected to, until release is called.
-func reachable(path string) (name string, release func(), err error) {
-	if len(path) <= longest {
+func shortPath(path string) (name string, release func(), err error) {
+	if len(path) <= maxSocketPath {
 		return path, func() {}, nil
 	}
 	dir, err := os.Open(filepath.Dir(path))
@@ -27,7 +27,7 @@ func reachable(path string) (name string, release func(), err error) {
 }
 
 func dial(ctx context.Context, path string) (net.Conn, error) {
-	name, release, err := reachable(path)
+	name, release, err := shortPath(path)
 	if err != nil {
 		return nil, err
 	}
@@ -36,17 +36,17 @@ func dial(ctx context.Context, path string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trust(conn.(*net.UnixConn), path); err != nil {
+	if err := checkListener(conn.(*net.UnixConn), path); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
 
-// errStranger is of a socket that somebody else listens at than whose grace it looks like.
-var errStranger = errors.New("another user listens there")
+// errOtherUser is the error for a socket at which another user listens than the one that owns it.
+var errOtherUser = errors.New("another user listens there")
 
-// trust takes root's word, this user's, and, as root, that of the user whose socket it is.
-func trust(conn *net.UnixConn, path string) error {
+// checkListener takes root's word, this user's, and, as root, that of the user whose socket it is.
+func checkListener(conn *net.UnixConn, path string) error {
 	uid, _, err := credentials(conn)
 	if err != nil {
 		return fmt.Errorf("cannot identify the process that listens at %s: %w", path, err)
@@ -55,8 +55,8 @@ func trust(conn *net.UnixConn, path string) error {
 		return nil
 	}
 	socket := Found{Path: path}
-	if os.Geteuid() == 0 && socket.identify(map[file]bool{}) && socket.UID == uid {
+	if os.Geteuid() == 0 && socket.identify(map[fileID]bool{}) && socket.UID == uid {
 		return nil
 	}
-	return fmt.Errorf("%w: user %d, at %s", errStranger, uid, path)
+	return fmt.Errorf("%w: user %d, at %s", errOtherUser, uid, path)
 }

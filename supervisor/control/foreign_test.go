@@ -39,7 +39,7 @@ func TestEndlessAnswerIsCut(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			<-served
-			if written > 4*mostLine {
+			if written > 4*maxLine {
 				t.Errorf("%d bytes were taken", written)
 			}
 		})
@@ -79,23 +79,23 @@ func listenAs(t *testing.T, uid int) (path string) {
 
 func TestStrangerIsNotAsked(t *testing.T) {
 	path := listenAs(t, 1234)
-	if _, err := client(t, path).Status(t.Context()); !errors.Is(err, errStranger) {
-		t.Errorf("a stranger at root's socket: %v", err)
+	if _, err := client(t, path).Status(t.Context()); !errors.Is(err, errOtherUser) {
+		t.Errorf("another user at root's socket: %v", err)
 	}
 	if (&Found{Path: path}).answers() {
-		t.Error("a stranger counts as a grace")
+		t.Error("another user's listener counts as a grace process")
 	}
 	if err := os.Chown(path, 1234, 1234); err != nil {
 		t.Fatal(err)
 	}
 	if !(&Found{Path: path}).answers() {
-		t.Error("root cannot see the grace of a user")
+		t.Error("root cannot see a user's grace process")
 	}
 }
 
 func TestUnprintablePathsAreNotSearched(t *testing.T) {
 	t.Setenv("RUNTIME_DIRECTORY", "/run/a\n/run/b")
-	for _, dir := range searched() {
+	for _, dir := range searchDirs() {
 		if strings.Contains(dir, "\n") {
 			t.Errorf("searched: %q", dir)
 		}

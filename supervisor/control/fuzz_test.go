@@ -24,7 +24,7 @@ func FuzzServer(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	b := &backend{}
-	path, _ := started(f, b, usual)
+	path, _ := started(f, b, defaultLimits)
 	c := client(f, path)
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		conn := connect(t, path)
@@ -50,7 +50,7 @@ func (b *backend) take() []Request {
 }
 
 func checkRequest(t *testing.T, r Request) {
-	known := slices.Contains([]Deed{Upgrade, Rollback, Stop, Reexec}, r.Do)
+	known := slices.Contains([]Operation{Upgrade, Rollback, Stop, Reexec}, r.Do)
 	meant := (r.Command == nil || r.Do == Upgrade) && (!r.Now || r.Do == Stop)
 	runs := r.Command == nil || len(r.Command) > 0 && r.Command[0] != "" && !strings.ContainsRune(strings.Join(r.Command, ""), 0)
 	if !known || !meant || !runs {

@@ -17,18 +17,18 @@ import (
 
 const probeLimit = time.Second
 
-// Found is a control socket that a grace listens on.
+// Found is the control socket of a grace process.
 type Found struct {
 	Name, Path string
 	UID        int // of the socket's owner
 }
 
-// List finds the graces that this process may control, sorted by name: its own user's,
+// List finds the grace processes that this process may control, sorted by name: its own user's,
 // and for root everybody's.
 func List() []Found {
 	var all []Found
-	known := map[file]bool{}
-	for _, dir := range searched() {
+	known := map[fileID]bool{}
+	for _, dir := range searchDirs() {
 		for _, f := range listDir(dir, known) {
 			if f.answers() {
 				all = append(all, f)
@@ -41,9 +41,9 @@ func List() []Found {
 	return all
 }
 
-// searched are all directories where a grace may have its socket, grace's own first.
-func searched() []string {
-	dirs := append([]string{"/run/grace"}, places()...)
+// searchDirs are all directories in which there may be a control socket, grace's own first.
+func searchDirs() []string {
+	dirs := append([]string{"/run/grace"}, socketDirs()...)
 	for _, pattern := range []string{"/run/grace/*", "/run/user/*/grace", "/run/user/*/grace/*"} {
 		found, _ := filepath.Glob(pattern) // the patterns are well formed
 		dirs = append(dirs, found...)
@@ -56,11 +56,11 @@ func unprintable(path string) bool {
 	return strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// file is what a path leads to: links in what users have made could show a socket of
+// fileID is what a path leads to: links in what users have made could show a socket of
 // root's under another name.
-type file struct{ device, inode uint64 }
+type fileID struct{ device, inode uint64 }
 
-func listDir(dir string, known map[file]bool) []Found {
+func listDir(dir string, known map[fileID]bool) []Found {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil // what cannot be read cannot be asked either
@@ -80,7 +80,7 @@ func listDir(dir string, known map[file]bool) []Found {
 }
 
 // identify reports whether a socket is seen for the first time.
-func (f *Found) identify(known map[file]bool) bool {
+func (f *Found) identify(known map[fileID]bool) bool {
 	info, err := os.Lstat(f.Path)
 	if err != nil {
 		return false
@@ -89,7 +89,7 @@ func (f *Found) identify(known map[file]bool) bool {
 	if !ok {
 		return false
 	}
-	this := file{uint64(s.Dev), uint64(s.Ino)}
+	this := fileID{uint64(s.Dev), uint64(s.Ino)}
 	if known[this] {
 		return false
 	}
@@ -97,10 +97,10 @@ func (f *Found) identify(known map[file]bool) bool {
 	return true
 }
 
-// answers: a grace that was killed has left its socket behind.
+// answers reports whether anybody listens: a grace process that was killed has left its socket behind.
 func (f *Found) answers() bool {
 	err := f.probe()
-	return err == nil || !gone(err) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errStranger)
+	return err == nil || !nobodyListens(err) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errOtherUser)
 }
 
 func (f *Found) probe() error {
@@ -144,7 +144,7 @@ func (e *NotFoundError) list() string {
 	return strings.Join(lines, "\n")
 }
 
-// Find finds the grace that is called name, or has its socket at that path. Without a
+// Find finds the grace process with this name, or with its socket at this path. Without a
 // name it is the only one in $RUNTIME_DIRECTORY, where commands of a service look, or
 // else the only one at all.
 func Find(name string) (Found, error) {
@@ -171,13 +171,13 @@ func choose(name string, all []Found) (Found, error) {
 	return Found{}, &NotFoundError{Name: name, Have: all}
 }
 
-// ours reports whether a grace is of the service that this process belongs to.
+// ours reports whether a grace process belongs to the service that this process belongs to.
 func ours(f Found) bool {
 	given, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
 	return filepath.IsAbs(given) && (filepath.Dir(f.Path) == filepath.Clean(given) || filepath.Dir(f.Path) == filepath.Join(given, "grace"))
 }
 
-// ofTheSystem reports whether a grace is where only root and services have theirs. A user who gives one of his own the same name must
+// ofTheSystem reports whether the socket is where only root and services have theirs. A user who gives one of his own the same name must
 // not keep root from asking it.
 func ofTheSystem(f Found) bool { return strings.HasPrefix(f.Path, "/run/grace/") }
 
@@ -186,6 +186,6 @@ func at(path string) (Found, error) {
 	if err := found.probe(); err != nil {
 		return found, fmt.Errorf("cannot reach grace at %s: %w", path, err)
 	}
-	found.identify(map[file]bool{})
+	found.identify(map[fileID]bool{})
 	return found, nil
 }

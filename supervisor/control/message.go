@@ -12,7 +12,7 @@ const Protocol = 1
 
 // Backend is what a Server asks. Its methods may be called by many goroutines at once.
 type Backend interface {
-	// Status is a picture of this moment.
+	// Status gives the status at this moment.
 	Status(ctx context.Context) (Status, error)
 	// Ask begins what is requested, or says why not. The channel is closed after the
 	// line with the result. A reader that is slow loses reports, never the result, and
@@ -24,20 +24,20 @@ type Backend interface {
 // asks once more finds that, or nobody.
 var ErrLeaving = errors.New("this grace process is ending or being replaced (try again)")
 
-// Deed is what a request asks for.
-type Deed string
+// Operation is what a request asks for.
+type Operation string
 
-// The deeds; each has a path of its own name.
+// The operations; each has a path of its own name.
 const (
-	Upgrade  Deed = "upgrade"
-	Rollback Deed = "rollback"
-	Stop     Deed = "stop"
-	Reexec   Deed = "reexec"
+	Upgrade  Operation = "upgrade"
+	Rollback Operation = "rollback"
+	Stop     Operation = "stop"
+	Reexec   Operation = "reexec"
 )
 
-// Request asks for one deed.
+// Request asks for one operation.
 type Request struct {
-	Do Deed
+	Do Operation
 	// Command is what an upgrade is to run from now on; nil: the same again.
 	Command []string
 	// Now makes a stop an immediate one.
@@ -75,7 +75,7 @@ const (
 	Superseded Outcome = "superseded" // a later request took its place
 	Refused    Outcome = "refused"    // nothing was begun
 	Stopped    Outcome = "stopped"    // the app has ended, and grace ends
-	Reexeced   Outcome = "reexeced"   // another grace has taken over
+	Reexeced   Outcome = "reexeced"   // another grace process has taken over
 )
 
 // Result ends an answer.
@@ -90,20 +90,20 @@ type Result struct {
 	Unchanged bool `json:"unchanged,omitempty"`
 }
 
-// Status is a picture of a grace. It has no value of the environment.
+// Status describes a grace process at one moment. It has no value of the environment.
 type Status struct {
-	Version     int          `json:"version"` // Protocol
-	Grace       string       `json:"grace"`   // the program's version
-	Name        string       `json:"name"`
-	PID         int          `json:"pid"`
-	Started     time.Time    `json:"started"`
-	State       string       `json:"state"`   // starting, serving, upgrading, stopping
-	Current     int          `json:"current"` // generation; 0: none
-	Generations []Generation `json:"generations"`
-	Listeners   []Listener   `json:"listeners"`
-	Upgrades    []Attempt    `json:"upgrades"` // the newest last, at most 10
-	Restarts    int          `json:"restarts"`
-	Crashes     int          `json:"crashes"`
+	Version     int             `json:"version"` // Protocol
+	Grace       string          `json:"grace"`   // the program's version
+	Name        string          `json:"name"`
+	PID         int             `json:"pid"`
+	Started     time.Time       `json:"started"`
+	State       string          `json:"state"`   // starting, serving, upgrading, stopping
+	Current     int             `json:"current"` // generation; 0: none
+	Generations []Generation    `json:"generations"`
+	Listeners   []Listener      `json:"listeners"`
+	Upgrades    []UpgradeRecord `json:"upgrades"` // the newest last, at most 10
+	Restarts    int             `json:"restarts"`
+	Crashes     int             `json:"crashes"`
 }
 
 // Generation is the instances that were started from one command.
@@ -150,8 +150,8 @@ type Listener struct {
 	Connections *int   `json:"connections,omitempty"` // in flight; absent: cannot be counted
 }
 
-// Attempt is an upgrade that is over.
-type Attempt struct {
+// UpgradeRecord is an upgrade that is over.
+type UpgradeRecord struct {
 	Generation int       `json:"generation"`
 	From       int       `json:"from"`
 	Began      time.Time `json:"began"`

@@ -20,8 +20,8 @@ type peer struct {
 // withPeer asks the kernel who a connection is from, once.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	p := peer{uid: -1, failed: fmt.Errorf("not a unix socket")}
-	if placed, ok := c.(*placed); ok {
-		c = placed.Conn
+	if limited, ok := c.(*limitedConn); ok {
+		c = limited.Conn
 	}
 	if c, ok := c.(*net.UnixConn); ok {
 		p.uid, _, p.failed = credentials(c)
@@ -29,8 +29,8 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
-// distrust says why a request is not answered, or nothing.
-func distrust(ctx context.Context) string {
+// refusalOf says why a request is not answered, or nothing.
+func refusalOf(ctx context.Context) string {
 	p, _ := ctx.Value(peerKey{}).(peer)
 	switch {
 	case p.failed != nil:

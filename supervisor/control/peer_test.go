@@ -18,9 +18,9 @@ func TestAnotherUserIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root: cannot be somebody else")
 	}
-	b, patient := &backend{}, usual
-	patient.idle = time.Hour
-	path, _ := started(t, b, patient)
+	b, lasting := &backend{}, defaultLimits
+	lasting.idle = time.Hour
+	path, _ := started(t, b, lasting)
 	if err := errors.Join(os.Chmod(path, 0o666), openTo(path)); err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 const lookInterval = 50 * time.Millisecond
 
-// Process is the grace behind a control socket, whose end can be waited for.
+// Process is the grace process behind a control socket, whose end can be waited for.
 type Process struct {
 	path  string
 	pidfd int // -1: of another pid namespace

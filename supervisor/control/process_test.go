@@ -72,7 +72,7 @@ func TestWaitForTheEndOfASuccessor(t *testing.T) {
 	s := open(t, "web")
 	l, lock := s.Descriptors()
 	end := listener(t, asHeir+"="+s.Path, os.NewFile(uintptr(duplicate(t, l)), "listener"), os.NewFile(uintptr(duplicate(t, lock)), "lock"))
-	if pid := writtenPID(s.lockPath()); pid == 0 || pid == os.Getpid() {
+	if pid := readPID(s.lockPath()); pid == 0 || pid == os.Getpid() {
 		t.Errorf("the lock names process %d", pid)
 	}
 	p, err := Watch(t.Context(), s.Path)

@@ -15,7 +15,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	wanted := []string{"GET " + statusPath, "`" + string(Upgraded) + "`"}
-	for path := range deeds {
+	for path := range operations {
 		wanted = append(wanted, "POST "+path)
 	}
 	for _, o := range []Outcome{Upgraded, Failed, Undone, Superseded, Refused, Stopped, Reexeced} {

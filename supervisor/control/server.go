@@ -16,8 +16,8 @@ import (
 
 // What a server reads is bounded.
 const (
-	mostHeader = 16 << 10
-	mostBody   = 1 << 20
+	maxHeader = 16 << 10
+	maxBody   = 1 << 20
 )
 
 // limits are what clients can take from a server.
@@ -31,7 +31,7 @@ type limits struct {
 	close       time.Duration
 }
 
-var usual = limits{
+var defaultLimits = limits{
 	connections: 256,
 	answers:     128,
 	read:        5 * time.Second,
@@ -46,12 +46,12 @@ type Server struct {
 	backend Backend
 	limits  limits
 	http    *http.Server
-	answers chan struct{} // one place for each that is under way
+	answers chan struct{} // an element for each that is under way
 	ended   chan error
 }
 
 // Serve answers on l until Close, and owns l from now on.
-func Serve(l *net.UnixListener, b Backend) *Server { return serve(l, b, usual) }
+func Serve(l *net.UnixListener, b Backend) *Server { return serve(l, b, defaultLimits) }
 
 func serve(l *net.UnixListener, b Backend, most limits) *Server {
 	s := &Server{backend: b, limits: most, answers: make(chan struct{}, most.answers), ended: make(chan error, 1)}
@@ -60,11 +60,11 @@ func serve(l *net.UnixListener, b Backend, most limits) *Server {
 		ReadHeaderTimeout: most.read,
 		WriteTimeout:      most.write,
 		IdleTimeout:       most.idle,
-		MaxHeaderBytes:    mostHeader,
+		MaxHeaderBytes:    maxHeader,
 		ConnContext:       withPeer,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
-	limited := Limit(s.http, l, most.connections)
+	limited := LimitConnections(s.http, l, most.connections)
 	go func() { s.ended <- s.http.Serve(limited) }()
 	return s
 }
@@ -72,14 +72,14 @@ func serve(l *net.UnixListener, b Backend, most limits) *Server {
 // Close takes no further request, gives the answers that are being written a second
 // to go out, and ends all connections. It is called once. It leaves the socket's path.
 func (s *Server) Close() error {
-	if err := End(s.http, s.ended, s.limits.close); err != nil {
+	if err := Shutdown(s.http, s.ended, s.limits.close); err != nil {
 		return fmt.Errorf("the control socket failed: %w", err)
 	}
 	return nil
 }
 
-// deeds are the paths to POST to, and what a body may say there.
-var deeds = map[string]func(*json.Decoder, *Request) error{
+// operations are the paths to POST to, and what a body may say there.
+var operations = map[string]func(*json.Decoder, *Request) error{
 	path(Upgrade):  readUpgrade,
 	path(Rollback): readNothing,
 	path(Stop):     readStop,
@@ -88,7 +88,7 @@ var deeds = map[string]func(*json.Decoder, *Request) error{
 
 const statusPath = "/v1/status"
 
-func path(d Deed) string { return "/v1/" + string(d) }
+func path(d Operation) string { return "/v1/" + string(d) }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -96,7 +96,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.read)) != nil {
 		return // the connection is gone
 	}
-	if why := distrust(r.Context()); why != "" {
+	if why := refusalOf(r.Context()); why != "" {
 		w.Header().Set("Connection", "close")
 		s.fail(w, http.StatusForbidden, why)
 		return
@@ -105,8 +105,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.status(w, r)
 		return
 	}
-	if read, ok := deeds[r.URL.Path]; ok {
-		s.deed(w, r, read)
+	if read, ok := operations[r.URL.Path]; ok {
+		s.operate(w, r, read)
 		return
 	}
 	s.fail(w, http.StatusNotFound, "no such path (there are GET /v1/status and POST /v1/upgrade, /v1/rollback, /v1/stop, /v1/reexec)")
@@ -126,7 +126,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	s.reply(w, http.StatusOK, status)
 }
 
-func (s *Server) deed(w http.ResponseWriter, r *http.Request, read func(*json.Decoder, *Request) error) {
+func (s *Server) operate(w http.ResponseWriter, r *http.Request, read func(*json.Decoder, *Request) error) {
 	if !s.allow(w, r, http.MethodPost) {
 		return
 	}
@@ -221,8 +221,8 @@ func (s *Server) allowWrite(w http.ResponseWriter) error {
 
 // readRequest gives the HTTP status of an error with it.
 func readRequest(w http.ResponseWriter, r *http.Request, read func(*json.Decoder, *Request) error) (Request, int, error) {
-	request := Request{Do: Deed(strings.TrimPrefix(r.URL.Path, "/v1/"))}
-	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, mostBody))
+	request := Request{Do: Operation(strings.TrimPrefix(r.URL.Path, "/v1/"))}
+	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	body.DisallowUnknownFields()
 	err := read(body, &request)
 	if errors.Is(err, io.EOF) {

@@ -99,9 +99,9 @@ func TestStatus(t *testing.T) {
 		Version: 1, Grace: "v1", Name: "web", PID: 7, Started: time.Unix(5, 0).UTC(), State: "serving", Current: 2,
 		Generations: []Generation{{Number: 2, Phase: "current", Command: []string{"./app", "<&>"}, Connections: &none, Instances: []Instance{{ID: 4, PID: 9, CPU: 0.25}}}},
 		Listeners:   []Listener{{Network: "tcp", Address: ":80", Kind: "held", Queue: &none}},
-		Upgrades:    []Attempt{{Generation: 2, From: 1, Took: 0.5, Outcome: Upgraded}},
+		Upgrades:    []UpgradeRecord{{Generation: 2, From: 1, Took: 0.5, Outcome: Upgraded}},
 	}
-	path, _ := started(t, &backend{status: func(context.Context) (Status, error) { return want, nil }}, usual)
+	path, _ := started(t, &backend{status: func(context.Context) (Status, error) { return want, nil }}, defaultLimits)
 	c := client(t, path)
 	for range 2 { // by the same connection
 		if got, err := c.Status(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
@@ -112,7 +112,7 @@ func TestStatus(t *testing.T) {
 
 func TestUpgrade(t *testing.T) {
 	b := &backend{}
-	path, _ := started(t, b, usual)
+	path, _ := started(t, b, defaultLimits)
 	a, err := client(t, path).Ask(t.Context(), Request{Do: Upgrade, Command: []string{"./app", "-v", "2"}})
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func TestRequests(t *testing.T) {
 	post := func(path, body string) string {
 		return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: grace\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
 	}
-	huge := `{"command":["` + strings.Repeat("x", mostBody) + `"]}`
+	huge := `{"command":["` + strings.Repeat("x", maxBody) + `"]}`
 	for name, c := range map[string]struct {
 		sent   string
 		status int
@@ -165,14 +165,14 @@ func TestRequests(t *testing.T) {
 		"half an object":         {post("/v1/stop", `{"now":true`), 400, "unexpected EOF", nil},
 		"two objects":            {post("/v1/stop", `{}{"now":true}`), 400, "more than one", nil},
 		"huge body":              {post("/v1/upgrade", huge), 413, "too large", nil},
-		"huge body after a good": {post("/v1/upgrade", `{}`+strings.Repeat(" ", mostBody)), 413, "too large", nil},
-		"huge header":            {"GET /v1/status HTTP/1.0\r\nA: " + strings.Repeat("x", 2*mostHeader), 431, "", nil},
+		"huge body after a good": {post("/v1/upgrade", `{}`+strings.Repeat(" ", maxBody)), 413, "too large", nil},
+		"huge header":            {"GET /v1/status HTTP/1.0\r\nA: " + strings.Repeat("x", 2*maxHeader), 431, "", nil},
 		"no HTTP":                {"status\r\n\r\n", 400, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := &backend{}
-			path, _ := started(t, b, usual)
+			path, _ := started(t, b, defaultLimits)
 			conn := connect(t, path)
 			go io.WriteString(conn, c.sent)
 			checkResponse(t, conn, c.status, c.says)
@@ -204,7 +204,7 @@ func TestErrorsOfTheBackend(t *testing.T) {
 	path, _ := started(t, &backend{
 		status: func(context.Context) (Status, error) { return Status{}, errors.New("busy") },
 		answer: func(context.Context, Request) (<-chan Line, error) { return nil, errors.New("grace is stopping") },
-	}, usual)
+	}, defaultLimits)
 	c := client(t, path)
 	var refused *RefusedError
 	if _, err := c.Status(t.Context()); !errors.As(err, &refused) || *refused != (RefusedError{Code: 503, Why: "busy"}) {
@@ -227,7 +227,7 @@ func TestClientAsksOnceMore(t *testing.T) {
 			return err
 		},
 	} {
-		t.Run(name+" of a grace that is being replaced", func(t *testing.T) {
+		t.Run(name+" of a grace process that is being replaced", func(t *testing.T) {
 			left := false
 			leaving := func() (err error) {
 				if !left {
@@ -239,12 +239,12 @@ func TestClientAsksOnceMore(t *testing.T) {
 			path, _ := started(t, &backend{
 				status: func(context.Context) (Status, error) { return Status{}, leaving() },
 				answer: func(context.Context, Request) (<-chan Line, error) { return said(), leaving() },
-			}, usual)
+			}, defaultLimits)
 			if err := ask(client(t, path)); err != nil || !left {
 				t.Error(err)
 			}
 		})
-		t.Run(name+" of a grace that was replaced", func(t *testing.T) {
+		t.Run(name+" of a grace process that was replaced", func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "web.sock")
 			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 			if err != nil {
@@ -257,7 +257,7 @@ func TestClientAsksOnceMore(t *testing.T) {
 				t.Fatal(err)
 			}
 			cut.Close()
-			s := serve(l, &backend{}, usual)
+			s := serve(l, &backend{}, defaultLimits)
 			defer s.http.Close()
 			if err := <-asked; err != nil {
 				t.Error(err)
@@ -272,7 +272,7 @@ func TestClientOfAGraceThatEnds(t *testing.T) {
 	path, s := started(t, &backend{status: func(context.Context) (Status, error) {
 		asked <- struct{}{}
 		return Status{}, ErrLeaving
-	}}, usual)
+	}}, defaultLimits)
 	failed := make(chan error, 1)
 	go func() {
 		_, err := client(t, path).Status(t.Context())
@@ -304,7 +304,7 @@ func TestManyClients(t *testing.T) {
 			c <- Line{Result: &Result{Outcome: Upgraded}}
 		}()
 		return c, nil
-	}}, usual)
+	}}, defaultLimits)
 	var done sync.WaitGroup
 	for range clients {
 		done.Go(func() {
@@ -328,7 +328,7 @@ func TestManyClients(t *testing.T) {
 }
 
 func TestMoreAnswersThanThereArePlaces(t *testing.T) {
-	few := usual
+	few := defaultLimits
 	few.answers = 1
 	never := make(chan Line)
 	path, _ := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) { return never, nil }}, few)
@@ -362,7 +362,7 @@ func eventually(t *testing.T, is func() bool) {
 
 // A connection beyond the most takes the place of the one that has been silent for longest.
 func TestMoreConnectionsThanThereArePlaces(t *testing.T) {
-	few := usual
+	few := defaultLimits
 	few.connections, few.idle, few.read = 2, time.Minute, time.Minute
 	path, _ := started(t, &backend{}, few)
 	const request = "GET /v1/status HTTP/1.1\r\nHost: grace\r\n\r\n"
@@ -390,7 +390,7 @@ func TestMoreConnectionsThanThereArePlaces(t *testing.T) {
 
 // Of those that are being answered none loses its place.
 func TestMoreConnectionsThanAreAnswered(t *testing.T) {
-	few := usual
+	few := defaultLimits
 	few.connections, few.answers = 1, 1
 	never := make(chan Line)
 	path, _ := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) { return never, nil }}, few)
@@ -413,7 +413,7 @@ func TestMoreConnectionsThanAreAnswered(t *testing.T) {
 
 // Requests that never come to their end are given up.
 func TestHalfMessages(t *testing.T) {
-	hasty := usual
+	hasty := defaultLimits
 	hasty.read, hasty.idle = 3*time.Second, 3*time.Second
 	for name, c := range map[string]struct {
 		sent   string
@@ -448,7 +448,7 @@ func TestHalfMessages(t *testing.T) {
 // The answer to a client that does not read ends, and others do not wait for that.
 func TestClientThatNeverReads(t *testing.T) {
 	t.Parallel()
-	hasty := usual
+	hasty := defaultLimits
 	hasty.write = time.Second
 	gone := make(chan struct{})
 	path, _ := started(t, &backend{answer: func(ctx context.Context, _ Request) (<-chan Line, error) {
@@ -482,7 +482,7 @@ func TestClientThatNeverReads(t *testing.T) {
 // The limits are for a message, not for an answer that takes its time.
 func TestAnswerThatTakesLong(t *testing.T) {
 	t.Parallel()
-	hasty := usual
+	hasty := defaultLimits
 	hasty.read, hasty.write, hasty.idle = 3*time.Second, 3*time.Second, 3*time.Second
 	path, _ := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) {
 		c := make(chan Line)
@@ -508,7 +508,7 @@ func TestBackendKnowsThatItsReaderIsGone(t *testing.T) {
 			close(gone)
 		}()
 		return make(chan Line), nil
-	}}, usual)
+	}}, defaultLimits)
 	a, err := client(t, path).Ask(t.Context(), Request{Do: Upgrade})
 	if err != nil {
 		t.Fatal(err)
@@ -524,7 +524,7 @@ func TestBackendKnowsThatItsReaderIsGone(t *testing.T) {
 // A result that is there when the server is closed reaches its reader, to the last byte.
 func TestCloseLetsResultsOut(t *testing.T) {
 	lines := make(chan Line)
-	path, s := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) { return lines, nil }}, usual)
+	path, s := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) { return lines, nil }}, defaultLimits)
 	conn := connect(t, path)
 	if _, err := io.WriteString(conn, "POST /v1/stop HTTP/1.1\r\nHost: grace\r\nContent-Length: 0\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -544,7 +544,7 @@ func TestCloseLetsResultsOut(t *testing.T) {
 }
 
 func TestCloseDoesNotWaitForEver(t *testing.T) {
-	hasty := usual
+	hasty := defaultLimits
 	hasty.close = 10 * time.Millisecond
 	path, s := started(t, &backend{answer: func(context.Context, Request) (<-chan Line, error) { return make(chan Line), nil }}, hasty)
 	half := connect(t, path)

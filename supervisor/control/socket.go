@@ -14,19 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is a grace's control socket: the path that clients find it by, the listening
+// Socket is the control socket of a grace process: the path that clients find it by, the listening
 // descriptor, and a lock that says that the name is taken as long as anybody has it
 // open. The successor of a reexec inherits both descriptors. It is for one goroutine.
 type Socket struct {
 	Name, Path     string
 	listener, lock int
-	bound          file // what is at the path
+	bound          fileID // what is at the path
 }
 
-// Open makes the control socket of a grace that is called name, in the first directory
+// Open makes the control socket of the grace process called name, in the first directory
 // where it can. Without a name it is called as the working directory is, with a number
-// if another one is called so already. A *TakenError says that a given name is another
-// grace's; any other error that there is no place for the socket, and an app can be
+// if another one is called so already. A *TakenError says that another grace process has
+// the name; any other error that no directory can have the socket, and an app can be
 // served without.
 func Open(name string) (*Socket, error) {
 	if name != "" {
@@ -35,7 +35,7 @@ func Open(name string) (*Socket, error) {
 		}
 	}
 	var failed error
-	for _, dir := range places() {
+	for _, dir := range socketDirs() {
 		s, err := openIn(dir, name)
 		if taken := (*TakenError)(nil); err == nil || errors.As(err, &taken) {
 			return s, err
@@ -49,16 +49,16 @@ func Open(name string) (*Socket, error) {
 }
 
 func openIn(dir, name string) (*Socket, error) {
-	if err := claim(dir); err != nil {
+	if err := secureDir(dir); err != nil {
 		return nil, err
 	}
-	sweep(dir)
+	removeStale(dir)
 	if name != "" {
 		return openNamed(dir, name)
 	}
 	name = defaultName()
 	s, err := openNamed(dir, name)
-	for n := 2; n <= atMost; n++ {
+	for n := 2; n <= maxDefaultNames; n++ {
 		if taken := (*TakenError)(nil); !errors.As(err, &taken) {
 			break
 		}
@@ -70,8 +70,8 @@ func openIn(dir, name string) (*Socket, error) {
 func openNamed(dir, name string) (*Socket, error) {
 	s := &Socket{Name: name, Path: filepath.Join(dir, name+suffix), listener: -1}
 	var err error
-	if s.lock, err = takeLockFromSweeper(s.lockPath()); errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, &TakenError{Name: name, Path: s.Path, PID: writtenPID(s.lockPath())}
+	if s.lock, err = takeLockRetrying(s.lockPath()); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, &TakenError{Name: name, Path: s.Path, PID: readPID(s.lockPath())}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock %s: %w", s.lockPath(), err)
@@ -79,26 +79,26 @@ func openNamed(dir, name string) (*Socket, error) {
 	if err = s.bind(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot listen at %s: %w", s.Path, err), s.Close())
 	}
-	s.sign()
+	s.writePID()
 	return s, nil
 }
 
 func (s *Socket) lockPath() string { return strings.TrimSuffix(s.Path, suffix) + ".lock" }
 
 const (
-	sweepTries = 10
-	sweepPause = 10 * time.Millisecond
+	lockTries = 10
+	lockPause = 10 * time.Millisecond
 )
 
-// takeLockFromSweeper tries again where the one whose lock it was has ended: then another grace is about to remove it.
-func takeLockFromSweeper(path string) (int, error) {
+// takeLockRetrying tries again where the one whose lock it was has ended: then another grace process is about to remove it.
+func takeLockRetrying(path string) (int, error) {
 	for try := 1; ; try++ {
 		lock, err := takeLock(path)
-		pid := writtenPID(path)
-		if err != unix.EWOULDBLOCK || try == sweepTries || pid != 0 && unix.Kill(pid, 0) != unix.ESRCH {
+		pid := readPID(path)
+		if err != unix.EWOULDBLOCK || try == lockTries || pid != 0 && unix.Kill(pid, 0) != unix.ESRCH {
 			return lock, err
 		}
-		time.Sleep(sweepPause)
+		time.Sleep(lockPause)
 	}
 }
 
@@ -126,7 +126,7 @@ func sameFile(fd int, path string) bool {
 	return unix.Fstat(fd, &open) == nil && unix.Lstat(path, &there) == nil && open.Dev == there.Dev && open.Ino == there.Ino
 }
 
-func writtenPID(path string) int {
+func readPID(path string) int {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0
@@ -135,9 +135,9 @@ func writtenPID(path string) int {
 	return pid
 }
 
-// sweep removes what graces have left that were killed: whoever lives has a lock, which the kernel gives free with its
+// removeStale removes what killed grace processes have left: one that lives has a lock, which the kernel gives free with its
 // last owner, and which travels to the successor of a reexec. A name that is claimed meanwhile has another lock by then.
-func sweep(dir string) {
+func removeStale(dir string) {
 	locks, _ := filepath.Glob(filepath.Join(dir, "*.lock")) // nothing depends on it
 	for _, path := range locks {
 		name := strings.TrimSuffix(filepath.Base(path), ".lock")
@@ -154,9 +154,9 @@ func sweep(dir string) {
 	}
 }
 
-// sign writes into the lock who has it, for people. What a full disk leaves unsaid is no
+// writePID writes into the lock who has it, for people. What a full disk leaves unsaid is no
 // reason to go without the socket.
-func (s *Socket) sign() {
+func (s *Socket) writePID() {
 	if unix.Ftruncate(s.lock, 0) == nil {
 		_, _ = unix.Pwrite(s.lock, fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	}
@@ -168,7 +168,7 @@ func (s *Socket) bind() error {
 	if err := os.Remove(s.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	name, release, err := reachable(s.Path)
+	name, release, err := shortPath(s.Path)
 	if err != nil {
 		return err
 	}
@@ -189,22 +189,22 @@ func (s *Socket) bind() error {
 		return err
 	}
 	s.bound, _ = s.atPath() // what has gone already is not there
-	return unix.Listen(s.listener, usual.connections)
+	return unix.Listen(s.listener, defaultLimits.connections)
 }
 
-func (s *Socket) atPath() (file, bool) {
+func (s *Socket) atPath() (fileID, bool) {
 	var stat unix.Stat_t
 	err := unix.Lstat(s.Path, &stat)
-	return file{uint64(stat.Dev), stat.Ino}, err == nil
+	return fileID{uint64(stat.Dev), stat.Ino}, err == nil
 }
 
-// There reports whether clients can find the socket, and nobody else can take the name.
-func (s *Socket) There() bool {
+// InPlace reports whether clients can find the socket, and nobody else can take the name.
+func (s *Socket) InPlace() bool {
 	now, there := s.atPath()
 	return there && now == s.bound && sameFile(s.lock, s.lockPath())
 }
 
-// Renew makes the socket anew where it has gone, or, without its directory, in another place. The old one is the
+// Renew makes the socket anew where it has gone, or, without its directory, in another directory. The old one is the
 // caller's to leave.
 func (s *Socket) Renew() (*Socket, error) {
 	if !sameFile(s.lock, s.lockPath()) {
@@ -221,7 +221,7 @@ func (s *Socket) Renew() (*Socket, error) {
 	return fresh, nil
 }
 
-// Adopt takes over a socket that another grace has opened, with its descriptors, which
+// Adopt takes over a socket that another grace process has opened, with its descriptors, which
 // it owns from now on. It is for the successor, and makes it the one that is asked.
 func Adopt(path string, listener, lock int) (*Socket, error) {
 	s := &Socket{Name: strings.TrimSuffix(filepath.Base(path), suffix), Path: path, listener: listener, lock: lock}
@@ -229,11 +229,11 @@ func Adopt(path string, listener, lock int) (*Socket, error) {
 	unix.CloseOnExec(lock)
 	// To listen once more makes this process the one that clients see (unix_listen in
 	// net/unix/af_unix.c).
-	if err := unix.Listen(listener, usual.connections); err != nil {
+	if err := unix.Listen(listener, defaultLimits.connections); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot take over the control socket %s: %w", path, err), s.Leave())
 	}
 	s.bound, _ = s.atPath() // what has gone is seen by There
-	s.sign()
+	s.writePID()
 	return s, nil
 }
 
@@ -267,7 +267,7 @@ func (s *Socket) Leave() error {
 
 // Close removes the path and gives the name free. It leaves alone what somebody else has made there since.
 func (s *Socket) Close() error {
-	if s.listener >= 0 && !s.There() {
+	if s.listener >= 0 && !s.InPlace() {
 		return s.Leave()
 	}
 	var err error

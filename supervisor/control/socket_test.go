@@ -66,7 +66,7 @@ func TestSocketOnAFullDisk(t *testing.T) {
 	if _, err := client(t, s.Path).Status(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if pid := writtenPID(s.lockPath()); pid != 0 {
+	if pid := readPID(s.lockPath()); pid != 0 {
 		t.Errorf("the lock has the pid %d", pid)
 	}
 	if err := s.Close(); err != nil {
@@ -165,7 +165,7 @@ func TestDefaultNamesAreNumbered(t *testing.T) {
 	}
 }
 
-// A grace that was killed leaves path and lock file behind, but no lock.
+// A grace process that was killed leaves path and lock file behind, but no lock.
 func TestStaleSocketIsReplaced(t *testing.T) {
 	inPlace(t)
 	dead := open(t, "web")
@@ -292,12 +292,12 @@ func TestDescriptorsAreCloseOnExec(t *testing.T) {
 }
 
 func TestPathLongerThanAnAddress(t *testing.T) {
-	dir := filepath.Join(inPlace(t), strings.Repeat("d", 2*longest))
+	dir := filepath.Join(inPlace(t), strings.Repeat("d", 2*maxSocketPath))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("RUNTIME_DIRECTORY", dir)
-	s := open(t, strings.Repeat("n", longestName))
+	s := open(t, strings.Repeat("n", maxName))
 	serveOn(t, s, &backend{})
 	if _, err := client(t, s.Path).Status(t.Context()); err != nil {
 		t.Error(err)
@@ -343,12 +343,12 @@ func othersDir(t *testing.T) string {
 
 func TestNames(t *testing.T) {
 	inPlace(t)
-	for _, name := range []string{"web", "web-2", "grace@web.1", "_", "W", strings.Repeat("n", longestName)} {
+	for _, name := range []string{"web", "web-2", "grace@web.1", "_", "W", strings.Repeat("n", maxName)} {
 		if err := CheckName(name); err != nil {
 			t.Error(err)
 		}
 	}
-	for _, name := range []string{"", ".", "..", ".web", "-web", "a/b", "a b", "ä", "a\n", "a\x00", strings.Repeat("n", longestName+1)} {
+	for _, name := range []string{"", ".", "..", ".web", "-web", "a/b", "a b", "ä", "a\n", "a\x00", strings.Repeat("n", maxName+1)} {
 		if err := CheckName(name); err == nil {
 			t.Errorf("%q is a name", name)
 		}
@@ -420,7 +420,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// A grace that was killed leaves its files; the kernel has given its lock free.
+// A grace process that was killed leaves its files; the kernel has given its lock free.
 func TestWhatKilledGracesLeftIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("RUNTIME_DIRECTORY", dir)
@@ -458,7 +458,7 @@ func TestWhatKilledGracesLeftIsRemoved(t *testing.T) {
 	if !slices.Equal(left, want) {
 		t.Errorf("there are %q, not %q", left, want)
 	}
-	if !living.There() {
+	if !living.InPlace() {
 		t.Error("the living one has lost its socket")
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// capture starts a patient that makes its own listener, and takes part in it as
+// checkCapture starts a test app that makes its own listener, and takes part in it as
 // grace does.
-func (e *examination) capture() {
+func (e *examination) checkCapture() {
 	needed := capture.NeedsNoNewPrivs()
 	p, err := e.start(withCaptured, func(spec *childproc.Spec) { spec.Capture, spec.NoNewPrivs = true, needed })
 	if err != nil {
@@ -59,7 +59,7 @@ func (e *examination) notCaptured(err error) Finding {
 	case errors.Is(err, capture.ErrNested):
 		f.Means = "this grace process runs under another grace process, or another program with a seccomp listener, and the kernel allows only one"
 		f.Do = "let grace hold the sockets (--listen), or start the outer grace process with --capture off"
-	case errors.As(err, &start) && start.Step == "seccomp" && e.place.filtered:
+	case errors.As(err, &start) && start.Step == "seccomp" && e.environment.filtered:
 		f.Do = "let grace hold the sockets (--listen), or allow seccomp with a listener in the seccomp profile of this container"
 	default:
 		f.Do = "let grace hold the sockets (--listen), or use Linux 5.9 or newer on amd64 or arm64"
@@ -67,11 +67,11 @@ func (e *examination) notCaptured(err error) Finding {
 	return f
 }
 
-// answerer answers the calls of a patient that makes one listener.
+// answerer answers the calls of a test app that makes one listener.
 type answerer struct {
 	calls             *capture.Listener
 	asked             bool  // about a bind
-	own               int   // our descriptor of the patient's listener
+	own               int   // our descriptor of the test app's listener
 	memory, duplicate error // what was not permitted
 	failed            error // what else went wrong
 }
@@ -116,7 +116,7 @@ func (a *answerer) listen(call capture.Call) error {
 	return call.Return(0)
 }
 
-// tryService wants the patient to serve what comes to our descriptor.
+// tryService wants the test app to serve what comes to our descriptor.
 func (a *answerer) tryService() error {
 	if a.own < 0 {
 		return nil
@@ -125,7 +125,7 @@ func (a *answerer) tryService() error {
 	if err != nil {
 		return err
 	}
-	conn, err := call(address)
+	conn, err := dial(address)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (e *examination) sockets(a answerer) Finding {
 	case a.duplicate != nil:
 		f.State = Limited
 		f.Means = fmt.Sprintf("grace replaces the app's sockets by its own, which fails for apps that set options or fill an epoll set before bind: %v", a.duplicate)
-		f.Do = "for such an app let grace hold the sockets (--listen), or " + e.place.tracing()
+		f.Do = "for such an app let grace hold the sockets (--listen), or " + e.environment.tracing()
 	}
 	return f
 }

@@ -14,9 +14,9 @@ import (
 
 // examination is one run of the doctor.
 type examination struct {
-	options  Options
-	limit    time.Duration // of each patient's life
-	place    place
+	options Options
+	limit   time.Duration // of each test app's life
+	environment
 	identity *childproc.Identity
 	family   *childproc.Reaper
 	findings []Finding
@@ -25,12 +25,12 @@ type examination struct {
 // Examine tries everything. It starts processes, makes this one the reaper of their
 // orphans, and is to be called once in a process.
 func Examine(o Options) Report {
-	e := &examination{options: o, limit: limit, place: seePlace()}
+	e := &examination{options: o, limit: limit, environment: detectEnvironment()}
 	e.add(kernel(), pidfd())
-	if e.prepare() && e.hold() {
-		e.capture()
+	if e.prepare() && e.checkHeld() {
+		e.checkCapture()
 	}
-	e.add(steering(), migration(), e.openFiles(), pidOne(), e.keeper())
+	e.add(steering(), migration(), e.openFiles(), pidOne(), e.serviceManager())
 	return newReport(e.findings)
 }
 
@@ -82,7 +82,7 @@ func (e *examination) prepare() bool {
 
 const asRoot = "start grace as root with CAP_CHOWN, CAP_SETUID and CAP_SETGID, or without --user and --group"
 
-// failedToStart is what a patient's death means.
+// failedToStart says why a test app could not be started.
 func (e *examination) failedToStart(err error) Finding {
 	f := Finding{Mechanism: "starting an app", State: Missing, serves: holding, Means: err.Error()}
 	var start *childproc.StartError

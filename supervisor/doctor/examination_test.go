@@ -236,7 +236,7 @@ func TestSeccompProfiles(t *testing.T) {
 	}
 }
 
-// A grace around this one has the seccomp listener.
+// A grace process around this one has the seccomp listener.
 func TestNested(t *testing.T) {
 	requirement.Check(t, "root", mayBeOthers())
 	text, err := json.Marshal(task{Options: options()})

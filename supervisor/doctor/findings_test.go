@@ -10,18 +10,18 @@ import (
 
 // TestDeafPatient: an app that hangs ends in time, and is told of.
 func TestDeafPatient(t *testing.T) {
-	e := &examination{limit: 100 * time.Millisecond, options: Options{Patient: []string{"patient of a test", "deaf"}}}
+	e := &examination{limit: 100 * time.Millisecond, options: Options{TestApp: []string{"app of a test", "deaf"}}}
 	var err error
 	if e.family, err = childproc.NewReaper(); err != nil {
 		t.Fatal(err)
 	}
-	if e.hold() {
+	if e.checkHeld() {
 		t.Error("an app that never spoke was taken for one that serves")
 	}
 	if len(e.findings) != 1 || e.findings[0].State != Missing || !strings.Contains(e.findings[0].Means, "killed") {
 		t.Errorf("found %+v", e.findings)
 	}
-	e.capture()
+	e.checkCapture()
 	// On a slow machine it is killed before it has become the app.
 	if last := e.findings[len(e.findings)-1]; len(e.findings) == 1 || last.State != Missing || !strings.Contains(last.Means, "ended") {
 		t.Errorf("found %+v", e.findings)
@@ -51,10 +51,10 @@ func TestReportFollowsFromItsFindings(t *testing.T) {
 
 func TestKeeper(t *testing.T) {
 	for name, c := range map[string]struct {
-		keeper keeper
-		drain  time.Duration
-		state  State
-		says   string
+		serviceManager serviceManager
+		drain          time.Duration
+		state          State
+		says           string
 	}{
 		"docker kills first":      {docker, 30 * time.Second, Limited, "stop_grace_period to 35s, or --drain-timeout to 5s"},
 		"docker waits":            {docker, 5 * time.Second, OK, ""},
@@ -65,8 +65,8 @@ func TestKeeper(t *testing.T) {
 		"nobody is there to kill": {nobody, time.Hour, OK, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := &examination{options: Options{DrainTimeout: c.drain}, place: place{keeper: c.keeper}}
-			if f := e.keeper(); f.State != c.state || !strings.Contains(f.Do, c.says) {
+			e := &examination{options: Options{DrainTimeout: c.drain}, environment: environment{manager: c.serviceManager}}
+			if f := e.serviceManager(); f.State != c.state || !strings.Contains(f.Do, c.says) {
 				t.Errorf("found %+v", f)
 			}
 		})
@@ -75,22 +75,22 @@ func TestKeeper(t *testing.T) {
 
 func TestTracing(t *testing.T) {
 	for name, c := range map[string]struct {
-		place place
-		says  string
+		environment environment
+		says        string
 	}{
-		"kubernetes": {place{keeper: kubernetes}, "securityContext"},
-		"docker":     {place{keeper: docker, ptraceScope: 2}, "--cap-add SYS_PTRACE"},
-		"Yama":       {place{keeper: systemd, ptraceScope: 2}, "yama.ptrace_scope=1"},
-		"machine":    {place{keeper: nobody, ptraceScope: 1}, "app's user"},
+		"kubernetes": {environment{manager: kubernetes}, "securityContext"},
+		"docker":     {environment{manager: docker, ptraceScope: 2}, "--cap-add SYS_PTRACE"},
+		"Yama":       {environment{manager: systemd, ptraceScope: 2}, "yama.ptrace_scope=1"},
+		"machine":    {environment{manager: nobody, ptraceScope: 1}, "app's user"},
 	} {
-		if advice := c.place.tracing(); !strings.Contains(advice, c.says) {
+		if advice := c.environment.tracing(); !strings.Contains(advice, c.says) {
 			t.Errorf("%s: %s", name, advice)
 		}
 	}
 }
 
 func TestTracingAnotherUser(t *testing.T) {
-	e := &examination{place: place{keeper: docker}, identity: &childproc.Identity{}}
+	e := &examination{environment: environment{manager: docker}, identity: &childproc.Identity{}}
 	if advice := e.tracing(); !strings.Contains(advice, "leave --user out") || !strings.Contains(advice, "SYS_PTRACE") {
 		t.Error(advice)
 	}
@@ -102,7 +102,7 @@ func TestTracingAnotherUser(t *testing.T) {
 
 func TestSeeKeeper(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-	if k := seeKeeper(); k != kubernetes {
+	if k := detectServiceManager(); k != kubernetes {
 		t.Errorf("in a pod: %s", k)
 	}
 }

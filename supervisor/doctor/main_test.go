@@ -10,12 +10,12 @@ import (
 	"github.com/gracerun/grace/supervisor/doctor"
 )
 
-// This test binary is, by its first argument, also a patient, or a doctor
+// This test binary is, by its first argument, also a test app, or a doctor
 // somewhere else than the test.
 const (
-	asPatient = "patient"
+	asTestApp = "test app"
 	asDoctor  = "doctor"
-	asDeaf    = "deaf" // a patient that does nothing
+	asDeaf    = "deaf" // a test app that does nothing
 )
 
 func TestMain(m *testing.M) {
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	}
 	var err error
 	switch as, argument := os.Args[1], os.Args[2]; as {
-	case asPatient:
-		err = doctor.Patient(argument)
+	case asTestApp:
+		err = doctor.RunTestApp(argument)
 	case asDoctor:
 		err = examineAs(argument)
 	case asDeaf:
@@ -58,5 +58,5 @@ func examineAs(text string) error {
 }
 
 func options() doctor.Options {
-	return doctor.Options{DrainTimeout: 5 * time.Second, Patient: []string{"patient of a test", asPatient}}
+	return doctor.Options{DrainTimeout: 5 * time.Second, TestApp: []string{"app of a test", asTestApp}}
 }

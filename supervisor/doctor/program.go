@@ -12,22 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How a patient gets its listener.
+// How a test app gets its listener.
 const (
 	withHeld     = "held"     // as descriptor 3
 	withCaptured = "captured" // by itself
 )
 
-// symptoms are what a patient has to say, as a line of JSON, when it serves.
-type symptoms struct {
+// testAppReport is what a test app says when it serves, as a line of JSON.
+type testAppReport struct {
 	LowPort syscall.Errno // of a bind to lowPort
 	Notify  string        // why READY=1 could not be sent
 }
 
-// Patient is the app that Examine starts. It answers each connection with a byte,
+// RunTestApp is the app that Examine starts. It answers each connection with a byte,
 // until its stdin ends.
-func Patient(how string) error {
-	fd, s := 3, symptoms{}
+func RunTestApp(how string) error {
+	fd, s := 3, testAppReport{}
 	if how == withCaptured {
 		var err error
 		if fd, err = listenLocally(); err != nil {

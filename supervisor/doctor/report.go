@@ -19,16 +19,16 @@ type Finding struct {
 	Means     string `json:"means"`        // what was seen, and what follows
 	Do        string `json:"do,omitempty"` // what would make it better
 
-	serves way
+	serves feature
 }
 
-// way is what does not work without a mechanism.
-type way int
+// feature is what does not work without a mechanism.
+type feature int
 
 const (
-	comfort   way = iota // nothing
-	holding              // grace run, in whatever way
-	capturing            // grace run without --listen
+	comfort   feature = iota // nothing
+	holding                  // grace run, in whatever way
+	capturing                // grace run without --listen
 )
 
 // Report is what works.
@@ -44,9 +44,9 @@ type Report struct {
 type Options struct {
 	User, Group  string
 	DrainTimeout time.Duration
-	// Patient is the command line by which this program becomes a [Patient], its
+	// RunTestApp is the command line by which this program runs [RunTestApp], its
 	// own name first.
-	Patient []string
+	TestApp []string
 }
 
 func newReport(findings []Finding) Report {

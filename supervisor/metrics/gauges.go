@@ -9,10 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Source is asked how things are. Its methods may be called by many goroutines at once.
+// Source gives the status of grace. Its methods may be called by many goroutines at once.
 type Source interface {
-	// Picture is what grace itself knows; it comes at once.
-	Picture(ctx context.Context) (control.Status, error)
+	// Snapshot is what grace itself knows; it comes at once.
+	Snapshot(ctx context.Context) (control.Status, error)
 	// Status has what the system had to be asked for too.
 	Status(ctx context.Context) (control.Status, error)
 }
@@ -37,7 +37,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
-// askLimit is for a grace whose loop does not answer.
+// askLimit is for a grace process whose loop does not answer.
 const askLimit = 5 * time.Second
 
 // gauges ask when they are asked.
@@ -53,7 +53,7 @@ func (g *gauges) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements [prometheus.Collector]. A grace that does not answer has no gauges but the first.
+// Collect implements [prometheus.Collector]. If grace does not answer, there is only the first gauge.
 func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
@@ -65,7 +65,7 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	send(ready, number(obstacle(s) == ""))
+	send(ready, number(whyNotReady(s) == ""))
 	send(generation, float64(s.Current))
 	for phase, n := range countInstances(s) {
 		send(instances, float64(n), phase)
@@ -133,7 +133,7 @@ func sumByListener(s control.Status, of func(control.Listener) *int) map[listene
 }
 
 // obstacle says why no client is to be sent here, or nothing.
-func obstacle(s control.Status) string {
+func whyNotReady(s control.Status) string {
 	if s.State == "stopping" {
 		return "grace is stopping"
 	}

@@ -19,13 +19,13 @@ import (
 
 // Bounds of what clients can take.
 const (
-	mostConnections = 64
-	mostScrapes     = 4
-	mostHeader      = 16 << 10
-	readLimit       = 5 * time.Second
-	writeLimit      = 10 * time.Second // which a scrape has to begin and end in
-	idleLimit       = 2 * time.Minute  // more than usually lies between two scrapes
-	healthLimit     = time.Second
+	maxConnections = 64
+	maxScrapes     = 4
+	maxHeader      = 16 << 10
+	readLimit      = 5 * time.Second
+	writeLimit     = 10 * time.Second // which a scrape has to begin and end in
+	idleLimit      = 2 * time.Minute  // more than usually lies between two scrapes
+	healthLimit    = time.Second
 )
 
 // Server answers at the address for metrics.
@@ -53,10 +53,10 @@ func Serve(fd int, version string, c *Counters, source Source) (*Server, error) 
 		ReadTimeout:    readLimit,
 		WriteTimeout:   writeLimit,
 		IdleTimeout:    idleLimit,
-		MaxHeaderBytes: mostHeader,
+		MaxHeaderBytes: maxHeader,
 		ErrorLog:       log.New(io.Discard, "", 0),
 	}
-	limited := control.Limit(s.http, l, mostConnections)
+	limited := control.LimitConnections(s.http, l, maxConnections)
 	go func() { s.ended <- s.http.Serve(limited) }()
 	return s, nil
 }
@@ -81,9 +81,9 @@ func listen(fd int) (net.Listener, error) {
 
 func (s *Server) routes(registry *prometheus.Registry) http.Handler {
 	routes := http.NewServeMux()
-	routes.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: mostScrapes}))
+	routes.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	routes.HandleFunc("GET /healthz", s.answer(func(control.Status) string { return "" }))
-	routes.HandleFunc("GET /readyz", s.answer(obstacle))
+	routes.HandleFunc("GET /readyz", s.answer(whyNotReady))
 	return routes
 }
 
@@ -92,8 +92,8 @@ func (s *Server) answer(obstacle func(control.Status) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthLimit)
 		defer cancel()
-		picture, err := s.source.Picture(ctx)
-		why := obstacle(picture)
+		status, err := s.source.Snapshot(ctx)
+		why := obstacle(status)
 		if err != nil {
 			why = "grace does not answer: " + err.Error()
 		}
@@ -113,7 +113,7 @@ const closeLimit = time.Second
 
 // Close takes no further request and ends all connections. It is called once.
 func (s *Server) Close() error {
-	if err := control.End(s.http, s.ended, closeLimit); err != nil {
+	if err := control.Shutdown(s.http, s.ended, closeLimit); err != nil {
 		return fmt.Errorf("the metrics server failed: %w", err)
 	}
 	return nil

@@ -23,8 +23,8 @@ type source struct {
 	err    error
 }
 
-func (s *source) Picture(context.Context) (control.Status, error) { return s.status, s.err }
-func (s *source) Status(context.Context) (control.Status, error)  { return s.status, s.err }
+func (s *source) Snapshot(context.Context) (control.Status, error) { return s.status, s.err }
+func (s *source) Status(context.Context) (control.Status, error)   { return s.status, s.err }
 
 // served is a server at a socket that goes on without it.
 type served struct {
@@ -100,7 +100,7 @@ func busy() control.Status {
 			{Network: "tcp", Address: "[::]:81", Kind: "captured", Generation: 7, Queue: &twelve},
 			{Name: "dns", Network: "udp", Address: "[::]:53", Kind: "held"},
 		},
-		Upgrades: []control.Attempt{{Why: secret, Command: []string{secret}}},
+		Upgrades: []control.UpgradeRecord{{Why: secret, Command: []string{secret}}},
 	}
 }
 
@@ -307,7 +307,7 @@ func TestServeFails(t *testing.T) {
 func TestSilentConnectionsDoNotKeepProbesOut(t *testing.T) {
 	s := serve(t, NewCounters(), &source{})
 	before := descriptors(t)
-	for range 2 * mostConnections {
+	for range 2 * maxConnections {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -328,8 +328,8 @@ func TestSilentConnectionsDoNotKeepProbesOut(t *testing.T) {
 			t.Errorf("status %s", response.Status)
 		}
 	}
-	if more := descriptors(t) - before; more > 3*mostConnections+10 { // both ends are here
-		t.Errorf("%d descriptors are open for %d connections, of which %d may be", more, 2*mostConnections, mostConnections)
+	if more := descriptors(t) - before; more > 3*maxConnections+10 { // both ends are here
+		t.Errorf("%d descriptors are open for %d connections, of which %d may be", more, 2*maxConnections, maxConnections)
 	}
 }
 

@@ -7,56 +7,56 @@ import (
 	"sync"
 )
 
-// Limit gives a listener for the server that has at most so many connections at once. One more takes the place of the one
-// that has been without a request for longest, as nginx does when its connections run out: those that say nothing must not
+// LimitConnections gives a listener for the server that has at most so many connections at once. One more replaces the one
+// that has been idle for longest, as nginx does when its connections run out: those that say nothing must not
 // keep out who asks. While all are being answered it waits. Limit comes before Serve, and after the server has its Handler
 // and ConnContext.
-func Limit(s *http.Server, l net.Listener, most int) net.Listener {
+func LimitConnections(s *http.Server, l net.Listener, most int) net.Listener {
 	closed, cancel := context.WithCancel(context.Background())
 	handler, of := s.Handler, s.ConnContext
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		ctx = context.WithValue(ctx, placeKey{}, c)
+		ctx = context.WithValue(ctx, connKey{}, c)
 		if of != nil {
 			ctx = of(ctx, c)
 		}
 		return ctx
 	}
 	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p, ok := r.Context().Value(placeKey{}).(*placed); ok {
-			p.set(answering)
-			defer p.set(silent)
+		if p, ok := r.Context().Value(connKey{}).(*limitedConn); ok {
+			p.set(busy)
+			defer p.set(idle)
 		}
 		handler.ServeHTTP(w, r)
 	})
-	return &limited{Listener: l, most: most, all: map[*placed]bool{}, left: make(chan struct{}, 1), closed: closed, close: cancel}
+	return &limitListener{Listener: l, most: most, all: map[*limitedConn]bool{}, left: make(chan struct{}, 1), closed: closed, close: cancel}
 }
 
-type placeKey struct{}
+type connKey struct{}
 
-// limited has a mutex for its places: each connection is served by a goroutine of its own.
-type limited struct {
+// limitListener has a mutex for its connections: each connection is served by a goroutine of its own.
+type limitListener struct {
 	net.Listener
 	most   int
 	mu     sync.Mutex
-	all    map[*placed]bool // whether it is being answered
+	all    map[*limitedConn]bool // whether it is being answered
 	turn   int
-	left   chan struct{} // gets one when a place may have become free
+	left   chan struct{} // gets an element when a connection has closed or become idle
 	closed context.Context
 	close  context.CancelFunc
 }
 
 const (
-	answering = true
-	silent    = false
+	busy = true
+	idle = false
 )
 
-func (l *limited) Accept() (net.Conn, error) {
+func (l *limitListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	p := &placed{Conn: c, of: l}
-	for !l.seat(p) {
+	p := &limitedConn{Conn: c, of: l}
+	for !l.admit(p) {
 		select {
 		case <-l.left:
 		case <-l.closed.Done():
@@ -67,12 +67,12 @@ func (l *limited) Accept() (net.Conn, error) {
 	return p, nil
 }
 
-// seat reports whether the connection got a place.
-func (l *limited) seat(p *placed) bool {
+// admit reports whether the connection is accepted.
+func (l *limitListener) admit(p *limitedConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.all) >= l.most {
-		last := l.longestSilent()
+		last := l.longestIdle()
 		if last == nil {
 			return false
 		}
@@ -81,12 +81,12 @@ func (l *limited) seat(p *placed) bool {
 	}
 	l.turn++
 	p.since = l.turn
-	l.all[p] = silent
+	l.all[p] = idle
 	return true
 }
 
-func (l *limited) longestSilent() *placed {
-	var longest *placed
+func (l *limitListener) longestIdle() *limitedConn {
+	var longest *limitedConn
 	for p, answered := range l.all {
 		if !answered && (longest == nil || p.since < longest.since) {
 			longest = p
@@ -95,19 +95,19 @@ func (l *limited) longestSilent() *placed {
 	return longest
 }
 
-func (l *limited) Close() error {
+func (l *limitListener) Close() error {
 	l.close()
 	return l.Listener.Close()
 }
 
-// placed is a connection that gives its place up when it is closed.
-type placed struct {
+// limitedConn is a connection that makes room for another one when it is closed.
+type limitedConn struct {
 	net.Conn
-	of    *limited
+	of    *limitListener
 	since int // the turn since when it has been silent
 }
 
-func (p *placed) set(answered bool) {
+func (p *limitedConn) set(answered bool) {
 	l := p.of
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,7 +120,7 @@ func (p *placed) set(answered bool) {
 	l.tell()
 }
 
-func (p *placed) Close() error {
+func (p *limitedConn) Close() error {
 	p.of.mu.Lock()
 	delete(p.of.all, p)
 	p.of.tell()
@@ -128,8 +128,8 @@ func (p *placed) Close() error {
 	return p.Conn.Close()
 }
 
-// tell wakes who waits for a place.
-func (l *limited) tell() {
+// tell wakes an Accept that waits for room.
+func (l *limitListener) tell() {
 	select {
 	case l.left <- struct{}{}:
 	default:

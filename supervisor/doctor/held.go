@@ -14,9 +14,9 @@ import (
 	"github.com/gracerun/grace/supervisor/host"
 )
 
-// hold starts a patient with a socket of ours, and reports whether apps can be
+// checkHeld starts a test app with a socket of ours, and reports whether apps can be
 // started.
-func (e *examination) hold() bool {
+func (e *examination) checkHeld() bool {
 	listener, err := bindHeld()
 	if err != nil {
 		e.add(noSocket(err))
@@ -43,7 +43,7 @@ func (e *examination) hold() bool {
 		return false
 	}
 	e.add(Finding{Mechanism: "starting an app", State: OK, serves: holding, Means: "apps start as " + e.appUser()})
-	e.visit(p, listener)
+	e.checkServing(p, listener)
 	e.add(n.read(p.process.PID, s), e.lowPorts(s))
 	if err := p.end(); err != nil {
 		e.add(e.failedToStart(err))
@@ -82,11 +82,11 @@ func (e *examination) appUser() string {
 	return fmt.Sprintf(whose, uid)
 }
 
-// visit looks at a patient that serves.
-func (e *examination) visit(p *patient, listener *socket.Listener) {
+// checkServing looks at a test app that serves.
+func (e *examination) checkServing(p *testApp, listener *socket.Listener) {
 	pid := p.process.PID
 	looked := lookFor(pid, listener.Inode())
-	conn, err := call(listener.Bound())
+	conn, err := dial(listener.Bound())
 	if err != nil {
 		e.add(noSocket(err))
 		return
@@ -142,7 +142,7 @@ func (e *examination) counting(pid int, listener *socket.Listener, looked error)
 	return f
 }
 
-func (e *examination) lowPorts(s symptoms) Finding {
+func (e *examination) lowPorts(s testAppReport) Finding {
 	own := bindLow()
 	f := Finding{Mechanism: "ports below 1024", State: OK, Means: "grace and the app may bind them"}
 	switch {
@@ -158,17 +158,17 @@ func (e *examination) lowPorts(s symptoms) Finding {
 	return f
 }
 
-// notices are what comes to the NOTIFY_SOCKET of a patient.
-type notices struct {
+// notifyCheck are what comes to the NOTIFY_SOCKET of a test app.
+type notifyCheck struct {
 	socket  *childproc.NotifySocket
 	remove  func() error // the directory
 	finding Finding
 }
 
 // openNotify gives a finding with an error.
-func (e *examination) openNotify() (*notices, error) {
+func (e *examination) openNotify() (*notifyCheck, error) {
 	dir, remove := host.NewRuntimeDir(e.identity)
-	n := &notices{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in grace's own directory"}}
+	n := &notifyCheck{remove: remove, finding: Finding{Mechanism: "NOTIFY_SOCKET", State: OK, Means: "apps reach grace at a socket in grace's own directory"}}
 	if dir == "" {
 		n.finding.Means = "grace can write to no directory, so apps reach it at an abstract address: they must run in grace's network namespace"
 	}
@@ -188,10 +188,10 @@ func (e *examination) openNotify() (*notices, error) {
 	return n, nil
 }
 
-func (n *notices) close() { _ = errors.Join(n.socket.Close(), n.remove()) }
+func (n *notifyCheck) close() { _ = errors.Join(n.socket.Close(), n.remove()) }
 
-// read takes what the patient has sent before it spoke.
-func (n *notices) read(pid int, s symptoms) Finding {
+// read takes what the test app has sent before it spoke.
+func (n *notifyCheck) read(pid int, s testAppReport) Finding {
 	err := errors.New(s.Notify)
 	if s.Notify == "" {
 		expire := time.AfterFunc(limit, func() { _ = n.socket.Close() })

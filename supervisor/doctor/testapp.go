@@ -20,17 +20,17 @@ import (
 // hundredths of a second.
 const limit = 20 * time.Second
 
-// patient is the doctor's side of one: its process, and what it is told and says.
-type patient struct {
+// testApp is a running test app: its process, and pipes to and from it.
+type testApp struct {
 	process *childproc.Process
-	stdin   *os.File // the patient lives until it is closed
+	stdin   *os.File // the test app lives until it is closed
 	stdout  *os.File
 	ended   chan struct{}
 	watched chan struct{} // closed when nobody is left who could kill
 }
 
 // start makes an app of this program. The caller ends it.
-func (e *examination) start(how string, change func(*childproc.Spec)) (*patient, error) {
+func (e *examination) start(how string, change func(*childproc.Spec)) (*testApp, error) {
 	theirStdin, stdin, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("cannot create a pipe: %w", err)
@@ -42,7 +42,7 @@ func (e *examination) start(how string, change func(*childproc.Spec)) (*patient,
 	}
 	defer theirStdout.Close()
 	spec := childproc.Spec{
-		Path: "/proc/self/exe", Args: append(slices.Clone(e.options.Patient), how), Env: socket.CleanEnv(os.Environ()),
+		Path: "/proc/self/exe", Args: append(slices.Clone(e.options.TestApp), how), Env: socket.CleanEnv(os.Environ()),
 		Stdin: int(theirStdin.Fd()), Stdout: int(theirStdout.Fd()), Stderr: 2,
 		Umask: -1, Identity: e.identity,
 	}
@@ -51,13 +51,13 @@ func (e *examination) start(how string, change func(*childproc.Spec)) (*patient,
 	if err != nil {
 		return nil, errors.Join(err, stdin.Close(), stdout.Close())
 	}
-	p := &patient{process, stdin, stdout, make(chan struct{}), make(chan struct{})}
+	p := &testApp{process, stdin, stdout, make(chan struct{}), make(chan struct{})}
 	go p.watch(e.limit)
 	return p, nil
 }
 
 // watch makes sure that the process ends, and with it all that waits for it.
-func (p *patient) watch(limit time.Duration) {
+func (p *testApp) watch(limit time.Duration) {
 	defer close(p.watched)
 	select {
 	case <-p.ended:
@@ -67,8 +67,8 @@ func (p *patient) watch(limit time.Duration) {
 	}
 }
 
-// end ends the patient, and says whether it went well.
-func (p *patient) end() error {
+// end ends the test app, and says whether it went well.
+func (p *testApp) end() error {
 	err := p.stdin.Close()
 	exit, failed := p.process.Wait()
 	close(p.ended)
@@ -83,9 +83,9 @@ func (p *patient) end() error {
 	return err
 }
 
-// listen waits for what the patient has to say. io.EOF tells that it has ended.
-func (p *patient) listen() (symptoms, error) {
-	var s symptoms
+// listen waits for what the test app says. io.EOF tells that it has ended.
+func (p *testApp) listen() (testAppReport, error) {
+	var s testAppReport
 	line, err := bufio.NewReader(p.stdout).ReadBytes('\n')
 	if err != nil {
 		return s, err
@@ -96,9 +96,9 @@ func (p *patient) listen() (symptoms, error) {
 	return s, nil
 }
 
-// call connects to a patient and has it answer. The caller closes the connection,
-// which the patient keeps open so long.
-func call(address string) (net.Conn, error) {
+// dial connects to a test app and has it answer. The caller closes the connection,
+// which the test app keeps open until then.
+func dial(address string) (net.Conn, error) {
 	conn, err := net.DialTimeout("tcp", address, limit)
 	if err != nil {
 		return nil, err

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// End has a server take no further request, gives the answers that are being written
+// Shutdown has a server take no further request, gives the answers that are being written
 // until the limit to go out, and ends all connections. What its Serve returned comes by
 // ended; it is an error if the server had ended before.
-func End(s *http.Server, ended <-chan error, limit time.Duration) error {
+func Shutdown(s *http.Server, ended <-chan error, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if s.Shutdown(ctx) != nil {

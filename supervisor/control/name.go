@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	suffix      = ".sock"
-	longestName = 64
-	atMost      = 1000 // graces of the same default name
+	suffix          = ".sock"
+	maxName         = 64
+	maxDefaultNames = 1000 // grace processes with the same default name
 )
 
 // CheckName says what is wrong with a name.
 func CheckName(name string) error {
 	switch {
-	case name == "" || len(name) > longestName:
-		return fmt.Errorf("the name %q must have 1 to %d characters", name, longestName)
+	case name == "" || len(name) > maxName:
+		return fmt.Errorf("the name %q must have 1 to %d characters", name, maxName)
 	case strings.Trim(name[:1], ".-") == "" || strings.ContainsFunc(name, notAllowed):
 		return fmt.Errorf("the name %q is not valid: use letters, digits and . _ - @, and do not begin with . or -", name)
 	}
@@ -31,7 +31,7 @@ func notAllowed(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-@", r)
 }
 
-// TakenError is a name that another grace has.
+// TakenError is the error for a name that another grace process has.
 type TakenError struct {
 	Name, Path string
 	PID        int // of the other one; 0: unknown
@@ -61,13 +61,13 @@ func defaultName() string {
 	if name == "" {
 		return "grace"
 	}
-	return name[:min(len(name), longestName-len("-1000"))]
+	return name[:min(len(name), maxName-len("-1000"))]
 }
 
-// places are the directories where a grace may have its socket, the best one first.
+// socketDirs are the directories in which grace may make its socket, the best one first.
 // The second one is for a $RUNTIME_DIRECTORY that others can write to, as volumes of
 // containers are.
-func places() []string {
+func socketDirs() []string {
 	var dirs []string
 	given, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
 	if filepath.IsAbs(given) {
@@ -79,9 +79,9 @@ func places() []string {
 	return append(dirs, "/run/grace")
 }
 
-// claim makes a directory that nobody else can write to, or finds that it is one. A link is none: whoever can make one in
+// secureDir makes a directory that nobody else can write to, or finds that it is one. A link is none: whoever can make one in
 // the directory above would have grace write where it leads.
-func claim(dir string) error {
+func secureDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("cannot create the directory of the control socket: %w", err)
 	}

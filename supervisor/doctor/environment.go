@@ -15,33 +15,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place is where grace is.
-type place struct {
-	keeper      keeper
+// environment is where grace runs.
+type environment struct {
+	manager     serviceManager
 	filtered    bool // a seccomp profile is in force
 	ptraceScope int  // of the security module Yama
 }
 
-// keeper is who starts grace and ends it.
-type keeper string
+// serviceManager is what starts grace and ends it.
+type serviceManager string
 
 const (
-	nobody     keeper = "no service manager"
-	systemd    keeper = "systemd"
-	docker     keeper = "docker"
-	podman     keeper = "podman"
-	kubernetes keeper = "kubernetes"
-	container  keeper = "a container"
+	nobody     serviceManager = "no service manager"
+	systemd    serviceManager = "systemd"
+	docker     serviceManager = "docker"
+	podman     serviceManager = "podman"
+	kubernetes serviceManager = "kubernetes"
+	container  serviceManager = "a container"
 )
 
-func (k keeper) contains() bool { return k != nobody && k != systemd }
+func (k serviceManager) contains() bool { return k != nobody && k != systemd }
 
-func seePlace() place {
+func detectEnvironment() environment {
 	scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
 	n, _ := strconv.Atoi(strings.TrimSpace(string(scope)))
 	status, _ := os.ReadFile("/proc/self/status")
-	return place{
-		keeper:      seeKeeper(),
+	return environment{
+		manager:     detectServiceManager(),
 		filtered:    bytes.Contains(status, []byte("\nSeccomp:\t2\n")),
 		ptraceScope: n,
 	}
@@ -51,7 +51,7 @@ func seePlace() place {
 // (PROC_PID_INIT_INO in linux/proc_ns.h).
 const initialPIDNamespace = "pid:[4026531836]"
 
-func seeKeeper() keeper {
+func detectServiceManager() serviceManager {
 	namespace, err := os.Readlink("/proc/self/ns/pid")
 	switch {
 	case os.Getenv("KUBERNETES_SERVICE_HOST") != "":
@@ -72,18 +72,18 @@ func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
 // tracing is how to get the right to look into an app of the app's user.
 func (e *examination) tracing() string {
-	if e.identity != nil && e.place.keeper.contains() {
-		return "start the container as the app's user and leave --user out, or " + e.place.tracing()
+	if e.identity != nil && e.environment.manager.contains() {
+		return "start the container as the app's user and leave --user out, or " + e.environment.tracing()
 	}
-	return e.place.tracing()
+	return e.environment.tracing()
 }
 
 // tracing is how to get the right to look into any app.
-func (p place) tracing() string {
+func (p environment) tracing() string {
 	switch {
-	case p.keeper == kubernetes:
+	case p.manager == kubernetes:
 		return "add SYS_PTRACE to securityContext.capabilities of the container"
-	case p.keeper.contains():
+	case p.manager.contains():
 		return "start the container with the capability SYS_PTRACE (docker run --cap-add SYS_PTRACE)"
 	case p.ptraceScope > 1:
 		return "sysctl kernel.yama.ptrace_scope=1, or start grace as root with CAP_SYS_PTRACE"
@@ -91,9 +91,9 @@ func (p place) tracing() string {
 	return "start grace as the app's user, or as root with CAP_SYS_PTRACE"
 }
 
-// timeToStop is what a keeper allows between TERM and KILL unless it is told
+// timeToStop is what a service manager allows between TERM and KILL unless it is told
 // otherwise.
-func (k keeper) timeToStop() (limit time.Duration, setting string) {
+func (k serviceManager) timeToStop() (limit time.Duration, setting string) {
 	switch k {
 	case systemd:
 		return 90 * time.Second, "TimeoutStopSec= in the unit"
@@ -110,10 +110,10 @@ func (k keeper) timeToStop() (limit time.Duration, setting string) {
 // afterDrain is what grace needs itself to end after its app.
 const afterDrain = 5 * time.Second
 
-// keeper compares what is allowed by default with what grace allows the app: the
+// serviceManager compares what is allowed by default with what grace allows the app: the
 // setting itself cannot be seen from here.
-func (e *examination) keeper() Finding {
-	k := e.place.keeper
+func (e *examination) serviceManager() Finding {
+	k := e.environment.manager
 	f := Finding{Mechanism: "service manager", State: OK, Means: fmt.Sprintf("%s; --drain-timeout is %s", k, e.options.DrainTimeout)}
 	allowed, setting := k.timeToStop()
 	if allowed == 0 {
