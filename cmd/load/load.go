@@ -27,7 +27,7 @@ type Config struct {
 	// A client pauses for a random time between these two after each exchange.
 	ThinkMin, ThinkMax time.Duration
 
-	// Timeout bounds one exchange, and the silence between two events of a stream; 10 s when zero.
+	// Timeout bounds one exchange, and the silence between two events of a stream; a minute when zero.
 	Timeout time.Duration
 
 	// Foreign says that the server closes idle keep-alive connections without asking, as servers that know nothing of drain
@@ -70,7 +70,7 @@ const (
 // The caller ends the load by Stop.
 func Start(ctx context.Context, cfg Config) (*Load, error) {
 	cfg.Network = cmp.Or(cfg.Network, "tcp")
-	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
+	cfg.Timeout = cmp.Or(cfg.Timeout, time.Minute)
 	addr, err := resolve(cfg.Network, cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot send load: %w", err)

@@ -146,43 +146,15 @@ func endUnderLoad(t *testing.T, p *harness.Process, addr string) {
 	for _, err := range clients.failed {
 		t.Error(err)
 	}
-	held.finish(t)
+	held.Finish()
 	p.Ends(0)
 }
 
-// held is a POST that lacks the second half of its body.
-type held struct {
-	conn net.Conn
-	in   *bufio.Reader
-}
-
-// hold returns when the server has asked for the body.
-func hold(t *testing.T, addr string) held {
+// hold begins a request as soon as somebody listens, and returns when the server has asked for its body.
+func hold(t *testing.T, addr string) harness.Request {
 	t.Helper()
-	conn := dial(t, addr)
-	fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: held\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
-	in := bufio.NewReader(conn)
-	response, err := http.ReadResponse(in, nil)
-	if err != nil || response.StatusCode != http.StatusContinue {
-		t.Fatalf("the server does not go on: %v, %v", response, err)
-	}
-	fmt.Fprint(conn, "firs")
-	return held{conn, in}
-}
-
-func (h held) finish(t *testing.T) {
-	t.Helper()
-	defer h.conn.Close()
-	fmt.Fprint(h.conn, "tlas")
-	response, err := http.ReadResponse(h.in, nil)
-	if err != nil {
-		t.Errorf("a request in flight got no answer: %v", err)
-		return
-	}
-	body, err := io.ReadAll(response.Body)
-	if string(body) != "firstlas" || err != nil {
-		t.Errorf("a request in flight got %s %q, %v", response.Status, body, err)
-	}
+	harness.AwaitListener(t, "tcp", addr)
+	return harness.BeginRequest(t, addr)
 }
 
 // clients send POSTs on a connection each until they are asked to leave.
@@ -250,7 +222,7 @@ func TestEndWithAQueue(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			addr, flags := e.flags(t)
 			p := supervised.Start(t, harness.Program(e.name), flags...)
-			hold(t, addr).finish(t)
+			hold(t, addr).Finish()
 			p.Signal(syscall.SIGSTOP)
 			waiting := make([]net.Conn, 300)
 			for n := range waiting {

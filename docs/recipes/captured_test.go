@@ -53,7 +53,7 @@ func (r recipe) testOwnSockets(t *testing.T, name, command string) {
 	dir := p.write(t)
 	build(t, dir)
 	link(t, dir, append(r.needs, harness.GraceBinary()))
-	serveBackend(t, back)
+	harness.ServeBackend(t, "127.0.0.1:"+back)
 
 	server := start(t, dir, p.commands[command], "GRACE_SETTLE=50ms")
 	server.AwaitReady(1)

@@ -3,12 +3,9 @@
 package recipes
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,8 +81,6 @@ func TestPages(t *testing.T) {
 }
 
 func (r recipe) test(t *testing.T, name string) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	front, back := port(freeport.Address(t)), port(freeport.Address(t))
 	p := readPage(t, name, map[string]string{"8080": front, "9000": back})
 	dir := p.write(t)
@@ -98,20 +93,20 @@ func (r recipe) test(t *testing.T, name string) {
 		beside.AwaitReady(1)
 		defer beside.Stop()
 	} else {
-		serveBackend(t, back)
+		harness.ServeBackend(t, "127.0.0.1:"+back)
 	}
 
 	server := start(t, dir, p.commands["run"])
 	server.AwaitReady(1)
-	clients, err := load.Start(ctx, load.Config{
+	clients, err := load.Start(t.Context(), load.Config{
 		Addr: "127.0.0.1:" + front, Clients: r.clients, ThinkMax: 10 * time.Millisecond, Foreign: true, Lingers: r.lingers,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaitAnswer(ctx, server, clients)
+	harness.AwaitAnswerOf(t, clients, server.Instance())
 	for range upgrades {
-		upgrade(ctx, server, clients)
+		upgrade(server, clients)
 	}
 	checkSoleListener(t, held)
 	refuse(server, filepath.Join(dir, r.breaks))
@@ -121,26 +116,13 @@ func (r recipe) test(t *testing.T, name string) {
 	checkNoListener(t, held)
 }
 
-func upgrade(ctx context.Context, g *harness.Grace, clients *load.Load) {
+func upgrade(g *harness.Grace, clients *load.Load) {
 	g.T.Helper()
 	clients.Mark(load.During)
 	g.UpgradeNext()
-	awaitAnswer(ctx, g, clients)
+	harness.AwaitAnswerOf(g.T, clients, g.Instance())
 	g.AwaitDrained()
 	clients.Mark(load.Outside)
-}
-
-// awaitAnswer waits until a process of the instance that serves has answered.
-func awaitAnswer(ctx context.Context, g *harness.Grace, clients *load.Load) {
-	g.T.Helper()
-	leader := g.Instance()
-	_, err := clients.Await(ctx, func(source load.Source) bool {
-		group, err := syscall.Getpgid(source.Pid)
-		return err == nil && group == leader
-	})
-	if err != nil {
-		g.T.Fatalf("no process of group %d has answered: %v\n%s", leader, err, clients.Snapshot())
-	}
 }
 
 // refuse breaks the server's code: the upgrade has to fail, and the load that goes on shows that nobody is harmed.
@@ -238,27 +220,6 @@ func link(t *testing.T, dir string, programs []string) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// serveBackend is the app behind a proxy.
-func serveBackend(t *testing.T, port string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	app := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/echo":
-			io.Copy(w, r.Body)
-			return
-		case "/slow":
-			time.Sleep(300 * time.Millisecond)
-		}
-		io.WriteString(w, "hello\n")
-	})}
-	go app.Serve(listener)
-	t.Cleanup(func() { app.Close() })
 }
 
 // compilers make a program called app of a page's source.

@@ -15,7 +15,7 @@ import (
 )
 
 // timeout bounds one command.
-const timeout = 10 * time.Second
+const timeout = time.Minute
 
 // Conn is a connection of one client, which belongs to one goroutine.
 type Conn struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"time"
 
@@ -75,12 +74,8 @@ func (b bench) throughput() error {
 }
 
 func (b bench) requestsOnce(mode string) (n, ready float64, err error) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeAddress()
 	if err != nil {
-		return 0, 0, err
-	}
-	addr := free.Addr().String()
-	if err := free.Close(); err != nil {
 		return 0, 0, err
 	}
 	begun := time.Now()

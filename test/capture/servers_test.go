@@ -1,11 +1,8 @@
 package capture
 
 import (
-	"context"
 	"errors"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,7 +81,7 @@ var users = map[string]runAs{
 }
 
 func TestCapturedForeignServersLoseNothing(t *testing.T) {
-	backend := serveBackend(t)
+	backend := harness.ServeBackend(t, "127.0.0.1:0")
 	for name, server := range foreigners {
 		for user, as := range users {
 			t.Run(name+", "+user, func(t *testing.T) {
@@ -106,7 +103,7 @@ const keptUpgrades = 3
 // old generation until --drain-timeout, and what becomes of it then is the
 // server's doing.
 func TestCapturedServersAndKeptConnections(t *testing.T) {
-	backend := serveBackend(t)
+	backend := harness.ServeBackend(t, "127.0.0.1:0")
 	for name, server := range foreigners {
 		if server.kept == nil {
 			continue
@@ -180,7 +177,7 @@ func (r captured) upgradeUnder(n int, loads ...*load.Load) {
 	for g := 2; g <= n+1; g++ {
 		r.Upgrade(g)
 		for _, l := range loads {
-			r.answers(l, g)
+			harness.AwaitAnswerOf(r.T, l, leaderOf(r.Grace, g))
 		}
 	}
 }
@@ -200,19 +197,6 @@ func leaderOf(s *harness.Grace, generation int) int {
 	return s.AwaitGeneration("instance started", generation).PID
 }
 
-func (r captured) answers(l *load.Load, generation int) {
-	r.T.Helper()
-	ctx, cancel := context.WithTimeout(r.T.Context(), harness.Patience)
-	defer cancel()
-	leader := leaderOf(r.Grace, generation)
-	if _, err := l.Await(ctx, func(source load.Source) bool {
-		group, err := syscall.Getpgid(source.Pid)
-		return err == nil && group == leader
-	}); err != nil {
-		r.T.Fatalf("generation %d has answered nothing: %v\n%s", generation, err, l.Snapshot())
-	}
-}
-
 // endWell wants each of the generations that were replaced to have ended by
 // itself, and so grace.
 func (r captured) endWell(replaced int) {
@@ -228,23 +212,6 @@ func (r captured) end(replaced int, why string) {
 		}
 	}
 	r.Stop()
-}
-
-// serveBackend is what the proxies stand before.
-func serveBackend(t *testing.T) (addr string) {
-	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/echo":
-			io.Copy(w, r.Body)
-			return
-		case "/slow":
-			time.Sleep(300 * time.Millisecond)
-		}
-		io.WriteString(w, "hello\n")
-	}))
-	t.Cleanup(server.Close)
-	return server.Listener.Addr().String()
 }
 
 // TestCapturedRedisLosesNothing: redis cuts what it has when it ends.

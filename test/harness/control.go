@@ -7,7 +7,18 @@ import (
 	"github.com/gracerun/grace/supervisor/control"
 )
 
-// request waits for its result.
+// Client asks the grace process with a name.
+func Client(t *testing.T, name string) (c *control.Client, socket string) {
+	t.Helper()
+	found, err := control.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = control.NewClient(found.Path)
+	t.Cleanup(c.Close)
+	return c, found.Path
+}
+
 // Ask sends a request to grace, and returns the result and what was reported before it.
 func Ask(t *testing.T, c *control.Client, r control.Request) (result control.Result, told []control.Report) {
 	t.Helper()

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +16,19 @@ var EveryKind = map[load.Kind]int{
 
 // FewClients are clients that never retry and think for a few milliseconds.
 var FewClients = map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 2, load.KeepAlivePost: 2, load.Slow: 1}
+
+// AwaitAnswerOf waits until a process of an instance has answered a client.
+func AwaitAnswerOf(t *testing.T, l *load.Load, instance int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	if _, err := l.Await(ctx, func(source load.Source) bool {
+		group, err := syscall.Getpgid(source.Pid)
+		return err == nil && group == instance
+	}); err != nil {
+		t.Fatalf("no process of instance %d has answered: %v\n%s", instance, err, l.Snapshot())
+	}
+}
 
 // UnderLoad runs do while clients that never retry send load, and wants not one
 // request to fail.

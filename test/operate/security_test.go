@@ -98,12 +98,7 @@ func TestEnvironmentIsToldToNobody(t *testing.T) {
 	if !strings.Contains(harness.Get(t, s.Address("web"), "/env"), "TOKEN="+secret) {
 		t.Error("the app does not have it")
 	}
-	found, err := control.Find(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := control.NewClient(found.Path)
-	t.Cleanup(client.Close)
+	client, _ := harness.Client(t, name)
 	var told []any
 	for range 2 {
 		result, reports := harness.Ask(t, client, control.Request{Do: control.Upgrade})

@@ -120,12 +120,7 @@ func TestRollbackToAReplacedProgram(t *testing.T) {
 			d.AwaitGeneration("generation ended", 1)
 			fresh := inode(t, d.AwaitInstance("instance ready", 2).PID)
 			d.Reexec()
-			at, err := control.Find(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := control.NewClient(at.Path)
-			defer c.Close()
+			c, _ := harness.Client(t, name)
 			for n, want := range []uint64{old, fresh, old} {
 				if r, _ := harness.Ask(t, c, control.Request{Do: control.Rollback}); r.Outcome != control.Upgraded {
 					t.Fatalf("rollback: %+v", r)

@@ -24,12 +24,7 @@ func named(t *testing.T, arguments ...string) (*harness.Grace, *control.Client) 
 	name := fmt.Sprintf("%s-%d", t.Name(), os.Getpid())
 	s := harness.Start(t, append([]string{"--name", name}, arguments...)...)
 	s.AwaitReady(1)
-	found, err := control.Find(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := control.NewClient(found.Path)
-	t.Cleanup(client.Close)
+	client, _ := harness.Client(t, name)
 	return s, client
 }
 
@@ -181,15 +176,12 @@ func TestMovedLinkWithoutPWD(t *testing.T) {
 func TestManyClientsAskDuringUpgrades(t *testing.T) {
 	const clients = 100
 	s, c := named(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
-	path, err := control.Find(harness.Status(t, c).Name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, path := harness.Client(t, harness.Status(t, c).Name)
 	harness.UnderLoad(t, load.Config{Addr: s.Address("web"), Clients: harness.EveryKind}, func() {
 		var wg sync.WaitGroup
 		for n := range clients {
 			wg.Go(func() {
-				own := control.NewClient(path.Path)
+				own := control.NewClient(path)
 				defer own.Close()
 				switch n % 4 {
 				case 0:
@@ -222,7 +214,7 @@ func TestManyClientsAskDuringUpgrades(t *testing.T) {
 		t.Errorf("stop: %+v", r)
 	}
 	s.Ends(0)
-	if _, err := os.Stat(path.Path); err == nil {
+	if _, err := os.Stat(path); err == nil {
 		t.Error("the control socket is still there")
 	}
 }
