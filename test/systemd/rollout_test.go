@@ -84,7 +84,7 @@ func TestAnsibleRollsOut(t *testing.T) {
 		if err == nil || b.runs() != "releases/2" {
 			t.Errorf("%s runs: %v\n%s", b.runs(), err, out)
 		}
-		for _, want := range []string{"broken does not serve, what served before does", "generation 3 still serves", "one                        : ok="} {
+		for _, want := range []string{"broken does not serve, the old release still does", "generation 3 still serves", "one                        : ok="} {
 			if !strings.Contains(out, want) {
 				t.Errorf("it does not say %q:\n%s", want, out)
 			}
