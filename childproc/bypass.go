@@ -14,23 +14,23 @@ import (
 // Bypass sends a signal that the process was sent and does not take to its children instead, and returns them. The caller
 // closes them. unshare --fork blocks SIGTERM and only waits for its child.
 func (p *Process) Bypass(sig syscall.Signal) ([]Leftover, error) {
-	return Leftover{PID: p.PID, pidfd: p.pidfd}.bypass(sig)
+	return Leftover{PID: p.PID, pidfd: p.PIDFD}.bypass(sig)
 }
 
 // BypassRest does so for each of those that were told.
 func BypassRest(told []Leftover, sig syscall.Signal) (children []Leftover, err error) {
-	for _, r := range told {
-		below, err2 := r.bypass(sig)
+	for _, l := range told {
+		below, err2 := l.bypass(sig)
 		children, err = append(children, below...), errors.Join(err, err2)
 	}
 	return children, err
 }
 
-func (r Leftover) bypass(sig syscall.Signal) ([]Leftover, error) {
-	if takes, err := takes(r.PID, sig); takes || err != nil {
+func (l Leftover) bypass(sig syscall.Signal) ([]Leftover, error) {
+	if takes, err := takes(l.PID, sig); takes || err != nil {
 		return nil, err
 	}
-	children, err := r.children()
+	children, err := l.children()
 	for _, child := range children {
 		err = errors.Join(err, child.Signal(sig))
 	}
@@ -38,20 +38,20 @@ func (r Leftover) bypass(sig syscall.Signal) ([]Leftover, error) {
 }
 
 // children gives none of a process that has ended, whose number may be another one's by now.
-func (r Leftover) children() ([]Leftover, error) {
-	pids, err := childrenOf(r.PID)
+func (l Leftover) children() ([]Leftover, error) {
+	pids, err := childrenOf(l.PID)
 	if err != nil {
-		return nil, fmt.Errorf("cannot list the children of process %d: %w", r.PID, err)
+		return nil, fmt.Errorf("cannot list the children of process %d: %w", l.PID, err)
 	}
 	var children []Leftover
 	for _, pid := range pids {
-		child, err2 := childOf(r.PID, pid)
+		child, err2 := childOf(l.PID, pid)
 		if err2 == nil {
 			children = append(children, child)
 		}
 		err = errors.Join(err, ignoreGone(err2))
 	}
-	if unix.PidfdSendSignal(r.pidfd, 0, nil, 0) == unix.ESRCH {
+	if unix.PidfdSendSignal(l.pidfd, 0, nil, 0) == unix.ESRCH {
 		CloseRest(children)
 		return nil, nil
 	}
@@ -60,19 +60,7 @@ func (r Leftover) children() ([]Leftover, error) {
 
 // childOf gives os.ErrNotExist if the number is another process's by now.
 func childOf(parent, pid int) (Leftover, error) {
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return Leftover{}, os.NewSyscallError("pidfd_open", err)
-	}
-	stat, err := readStat(pid)
-	if err == nil && (!stat.living() || stat.parent != parent) {
-		err = os.ErrNotExist
-	}
-	if err != nil {
-		unix.Close(pidfd)
-		return Leftover{}, err
-	}
-	return Leftover{PID: pid, Command: commandOf(pid), pidfd: pidfd}, nil
+	return openLeftover(pid, func(_ *Leftover, stat procStat) (bool, error) { return stat.parent == parent, nil })
 }
 
 // takes is false of a signal that the process ignores, or that it has blocked and that waits: who fetches signals by

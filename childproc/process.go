@@ -18,13 +18,9 @@ var errNoPidfd = errors.New("this kernel has no pidfd: use Linux 5.4 or newer")
 // pidfd until Reap. Signal, Kill and Reap belong to one goroutine, Captured, Wait
 // and WaitRest to another.
 type Process struct {
-	PID    int
-	path   string
-	family *Reaper
-	pidfd  int
-	end    *os.File // pidfd, known to Go's poller: no thread is held until the process has ended
-	group  bool     // it leads a process group, though its number may be gone
-	mark   uint64
+	ProcessState
+	reaper *Reaper
+	end    *os.File // the pidfd, known to Go's poller: no thread is held until the process has ended
 
 	report  int // read end of the shim's report; -1 once read
 	failed  *StartError
@@ -51,11 +47,15 @@ func (p *Process) connect(spec Spec) ([]int, error) {
 	return []int{pipe[1], pair[1]}, nil
 }
 
+func (f *Reaper) process(s ProcessState) *Process {
+	return (&Process{ProcessState: s, reaper: f, report: -1, capture: -1}).hold()
+}
+
 // hold has Go's poller wait for the end of the process.
 func (p *Process) hold() *Process {
 	// fcntl(2) cannot fail here; a file that blocks is read by a thread of its own.
-	_ = unix.SetNonblock(p.pidfd, true)
-	p.end = os.NewFile(uintptr(p.pidfd), "pidfd")
+	_ = unix.SetNonblock(p.PIDFD, true)
+	p.end = os.NewFile(uintptr(p.PIDFD), "pidfd")
 	return p
 }
 
@@ -83,7 +83,7 @@ func (f *Reaper) Adopt(pid int) (*Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.own[pid] = struct{}{}
-	return (&Process{PID: pid, family: f, pidfd: pidfd, mark: mark, report: -1, capture: -1}).hold(), nil
+	return f.process(ProcessState{PID: pid, PIDFD: pidfd, Mark: mark}), nil
 }
 
 // abandon ends a child that cannot be supervised.
@@ -97,7 +97,7 @@ func (p *Process) abandon() error {
 
 // Release stops following an adopted process and leaves it alone.
 func (p *Process) Release() {
-	p.family.forget(p.PID)
+	p.reaper.forget(p.PID)
 	p.close()
 }
 
@@ -109,7 +109,7 @@ func (p *Process) close() {
 // Signal sends sig to the process alone. A process that has ended already is no
 // error.
 func (p *Process) Signal(sig syscall.Signal) error {
-	err := unix.PidfdSendSignal(p.pidfd, sig, nil, 0)
+	err := unix.PidfdSendSignal(p.PIDFD, sig, nil, 0)
 	if err == nil || err == unix.ESRCH {
 		return nil
 	}
@@ -133,8 +133,8 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 // parent has reaped the group goes on under the number, which no new process gets
 // as long as it does (alloc_pid and free_pid in kernel/pid.c).
 func (p *Process) leadsGroup() bool {
-	if unix.PidfdSendSignal(p.pidfd, 0, nil, 0) == unix.ESRCH {
-		return p.group && unix.Kill(p.PID, 0) == unix.ESRCH
+	if unix.PidfdSendSignal(p.PIDFD, 0, nil, 0) == unix.ESRCH {
+		return p.Group && unix.Kill(p.PID, 0) == unix.ESRCH
 	}
 	pgid, err := unix.Getpgid(p.PID)
 	return err == nil && pgid == p.PID
@@ -187,7 +187,7 @@ func (p *Process) Wait() (Exit, error) {
 	exit, err := p.peek()
 	exit.Err = failed
 	if p.silent && (exit.Code == statusThrown || exit.Signal == syscall.SIGABRT) {
-		exit.Err = startError("start a thread", p.path, syscall.EAGAIN)
+		exit.Err = startError("start a thread", p.Path, syscall.EAGAIN)
 	}
 	return exit, err
 }
@@ -220,7 +220,7 @@ func (p *Process) readReport() (*StartError, error) {
 	if !ok {
 		return nil, fmt.Errorf("cannot read whether process %d was started: %q", p.PID, text)
 	}
-	p.failed = &StartError{Step: failed.Step, Path: p.path, Errno: failed.Errno}
+	p.failed = &StartError{Step: failed.Step, Path: p.Path, Errno: failed.Errno}
 	return p.failed, nil
 }
 
@@ -233,7 +233,7 @@ func (p *Process) waitEnd() error {
 
 func (p *Process) peek() (Exit, error) {
 	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PIDFD, p.pidfd, &info, unix.WEXITED|unix.WNOWAIT, nil)
+	err := unix.Waitid(unix.P_PIDFD, p.PIDFD, &info, unix.WEXITED|unix.WNOWAIT, nil)
 	var exit Exit
 	switch err {
 	case nil:
@@ -250,7 +250,7 @@ func (p *Process) peek() (Exit, error) {
 // Reap gives the pid back to the kernel and closes the pidfd; the Process is of
 // no use afterwards.
 func (p *Process) Reap() error {
-	err := p.family.reap(p)
+	err := p.reaper.reap(p)
 	p.close()
 	if err != nil && err != unix.ECHILD {
 		return fmt.Errorf("cannot reap process %d: %w", p.PID, err)

@@ -44,7 +44,7 @@ func (f *Reaper) Start(spec Spec) (*Process, error) {
 		return nil, startError("open /dev/null", spec.Path, err)
 	}
 	defer closeAll(null)
-	p := &Process{family: f, path: spec.Path, pidfd: -1, report: -1, capture: -1}
+	p := &Process{ProcessState: ProcessState{Path: spec.Path, PIDFD: -1}, reaper: f, report: -1, capture: -1}
 	theirs, err := p.connect(spec)
 	defer closeAll(theirs)
 	if err != nil {
@@ -77,20 +77,20 @@ func closeAll(fds []int) {
 func (f *Reaper) fork(p *Process, spec Spec, null, theirs []int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p.mark = f.nextMark()
-	err := underMark(p.mark, func() (err error) {
+	p.Mark = f.nextMark()
+	err := underMark(p.Mark, func() (err error) {
 		p.PID, err = syscall.ForkExec("/proc/self/exe", shimArgs(spec), &syscall.ProcAttr{
 			Dir:   spec.Dir,
 			Env:   spec.Env,
 			Files: shimFiles(spec, null, theirs),
-			Sys:   apart(spec, &p.pidfd),
+			Sys:   apart(spec, &p.PIDFD),
 		})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if p.pidfd < 0 {
+	if p.PIDFD < 0 {
 		// Go keeps no pidfd where the kernel gave none (before Linux 5.4).
 		return errors.Join(errNoPidfd, p.abandon())
 	}
@@ -203,18 +203,9 @@ func (f *Reaper) owns(pid int) bool {
 // KillSuccessors ends, between Suspend and Resume, all that was started with a variable in its environment that nothing
 // of the family has.
 func (f *Reaper) KillSuccessors(variable string) error {
-	for hit := map[int]bool{}; ; {
-		pids, err := orphans(f.orphanedChildren, func(int) (bool, error) { return true, nil })
-		fresh := false
-		for _, pid := range pids {
-			fresh = fresh || !hit[pid]
-			hit[pid] = true
-			err = errors.Join(err, killWith(pid, variable))
-		}
-		if err != nil || !fresh {
-			return err
-		}
-	}
+	everybody := func(int) (bool, error) { return true, nil }
+	list := func() ([]int, error) { return orphans(f.orphanedChildren, everybody) }
+	return killAll(list, func(pid int) error { return killWith(pid, variable) })
 }
 
 func killWith(pid int, variable string) error {
@@ -238,7 +229,7 @@ func (f *Reaper) reap(p *Process) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.own, p.PID)
-	return unix.Waitid(unix.P_PIDFD, p.pidfd, nil, unix.WEXITED|unix.WNOHANG, nil)
+	return unix.Waitid(unix.P_PIDFD, p.PIDFD, nil, unix.WEXITED|unix.WNOHANG, nil)
 }
 
 func (f *Reaper) forget(pid int) {

@@ -28,7 +28,7 @@ func (p *Process) Rest() ([]Leftover, error) {
 	}
 	var held []Leftover
 	for _, pid := range pids {
-		r, err := p.remnant(pid)
+		l, err := p.leftover(pid)
 		if gone(err) {
 			continue
 		}
@@ -36,7 +36,7 @@ func (p *Process) Rest() ([]Leftover, error) {
 			CloseRest(held)
 			return nil, err
 		}
-		held = append(held, r)
+		held = append(held, l)
 	}
 	return held, nil
 }
@@ -57,67 +57,79 @@ func (p *Process) rest() ([]int, error) {
 		}
 		pids = slices.DeleteFunc(members, func(pid int) bool { return pid == p.PID })
 	}
-	strays, err := p.family.strays(p.mark)
+	strays, err := p.reaper.strays(p.Mark)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the processes that process %d has left behind: %w", p.PID, err)
 	}
 	return union(pids, strays), nil
 }
 
-// remnant gives os.ErrNotExist if the process has ended, or its number is another one's by now.
-func (p *Process) remnant(pid int) (Leftover, error) {
+// leftover gives os.ErrNotExist if the process has ended, or its number is another one's by now.
+func (p *Process) leftover(pid int) (Leftover, error) {
+	return openLeftover(pid, func(l *Leftover, stat procStat) (bool, error) {
+		l.Group = stat.group == p.PID
+		if l.Group {
+			return true, nil
+		}
+		mark, err := markOf(pid)
+		return p.Mark != 0 && mark == p.Mark, err
+	})
+}
+
+// openLeftover asks whether the process is the wanted one when the pidfd is there: before, the number might change hands.
+func openLeftover(pid int, wanted func(*Leftover, procStat) (bool, error)) (Leftover, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return Leftover{}, os.NewSyscallError("pidfd_open", err)
 	}
-	r := Leftover{PID: pid, pidfd: pidfd}
+	l := Leftover{PID: pid, pidfd: pidfd}
 	stat, err := readStat(pid)
-	r.Group = stat.group == p.PID
-	ours := r.Group
-	if err == nil && !ours {
-		ours, err = p.marked(pid)
+	want := false
+	if err == nil {
+		want, err = wanted(&l, stat)
 	}
-	if err == nil && (!ours || !stat.living()) {
+	if err == nil && (!want || !stat.living()) {
 		err = os.ErrNotExist
 	}
 	if err != nil {
 		unix.Close(pidfd)
 		return Leftover{}, err
 	}
-	r.Command = commandOf(pid)
-	return r, nil
-}
-
-func (p *Process) marked(pid int) (bool, error) {
-	mark, err := markOf(pid)
-	return p.mark != 0 && mark == p.mark, err
+	l.Command = commandOf(pid)
+	return l, nil
 }
 
 // Signal sends sig; a process that has ended already is no error.
-func (r Leftover) Signal(sig unix.Signal) error {
-	err := unix.PidfdSendSignal(r.pidfd, sig, nil, 0)
+func (l Leftover) Signal(sig unix.Signal) error {
+	err := unix.PidfdSendSignal(l.pidfd, sig, nil, 0)
 	if err == nil || err == unix.ESRCH {
 		return nil
 	}
-	return fmt.Errorf("cannot send %s to process %d (%s): %w", unix.SignalName(sig), r.PID, r.Command, err)
+	return fmt.Errorf("cannot send %s to process %d (%s): %w", unix.SignalName(sig), l.PID, l.Command, err)
 }
 
-// KillRest sends KILL to what a process has left behind, and again as long as that finds another one: a process can have
-// started one more before it was hit.
+// KillRest sends KILL to what a process has left behind.
 func (p *Process) KillRest() error {
-	hit := map[int]bool{}
-	for {
-		rest, err := p.Rest()
+	return killAll(p.rest, func(pid int) error {
+		l, err := p.leftover(pid)
 		if err != nil {
-			return err
+			return ignoreGone(err)
 		}
+		defer unix.Close(l.pidfd)
+		return l.Signal(unix.SIGKILL)
+	})
+}
+
+// killAll kills what is listed, and again as long as another one is: a process can have started one more before it was hit.
+func killAll(list func() ([]int, error), kill func(pid int) error) error {
+	for hit := map[int]bool{}; ; {
+		pids, err := list()
 		fresh := false
-		for _, r := range rest {
-			fresh = fresh || !hit[r.PID]
-			hit[r.PID] = true
-			err = errors.Join(err, r.Signal(unix.SIGKILL))
+		for _, pid := range pids {
+			fresh = fresh || !hit[pid]
+			hit[pid] = true
+			err = errors.Join(err, kill(pid))
 		}
-		CloseRest(rest)
 		if err != nil || !fresh {
 			return err
 		}
@@ -133,22 +145,20 @@ func (p *Process) EndRest() error {
 }
 
 // Sockets lists the inodes of the sockets that the process has, but for those of stdin, stdout and stderr.
-func (r Leftover) Sockets() ([]uint64, error) {
-	fds := "/proc/" + strconv.Itoa(r.PID) + "/fd"
-	numbers, err := numbersIn(fds)
-	if err != nil {
-		return nil, fmt.Errorf("cannot inspect process %d: %w", r.PID, err)
-	}
+func (l Leftover) Sockets() ([]uint64, error) {
 	var inodes []uint64
-	for _, fd := range numbers {
-		link, err := os.Readlink(fds + "/" + strconv.Itoa(fd))
-		if fd <= 2 || err != nil {
-			continue // closed meanwhile
-		}
-		name, found := strings.CutPrefix(link, "socket:[")
-		if inode, err := strconv.ParseUint(strings.TrimSuffix(name, "]"), 10, 64); found && err == nil {
-			inodes = append(inodes, inode)
-		}
+	tasks, err := openTasks(l.PID)
+	if err == nil {
+		defer tasks.close()
+		err = tasks.eachDescriptor(func(fd, link string) (bool, error) {
+			if inode, ok := socketInode(link); ok && fd != "0" && fd != "1" && fd != "2" {
+				inodes = append(inodes, inode)
+			}
+			return true, nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot look into process %d: %w", l.PID, err)
 	}
 	return inodes, nil
 }
@@ -179,22 +189,22 @@ func (p *Process) WaitRest(stop <-chan struct{}) error {
 			return err
 		}
 		for _, pid := range pids {
-			if err := p.waitRemnant(pid, stop); err != nil {
+			if err := p.waitLeftover(pid, stop); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (p *Process) waitRemnant(pid int, stop <-chan struct{}) error {
-	r, err := p.remnant(pid)
+func (p *Process) waitLeftover(pid int, stop <-chan struct{}) error {
+	l, err := p.leftover(pid)
 	if gone(err) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("cannot wait for process %d, which process %d has left behind: %w", pid, p.PID, err)
 	}
-	end, err := endOf(r.pidfd)
+	end, err := endOf(l.pidfd)
 	if err != nil {
 		return err
 	}

@@ -152,8 +152,8 @@ func TestOutputLeavesNothingBehind(t *testing.T) {
 // The mark is not left on who forks.
 func TestMarkIsOfTheChildAlone(t *testing.T) {
 	p, _ := startLeaver(t, newFamily(t), leavers["setsid"])
-	if own, err := markOf(os.Getpid()); p.mark == 0 || own != 0 || err != nil {
-		t.Errorf("the child's mark is %d, and that of its parent %d, %v", p.mark, own, err)
+	if own, err := markOf(os.Getpid()); p.Mark == 0 || own != 0 || err != nil {
+		t.Errorf("the child's mark is %d, and that of its parent %d, %v", p.Mark, own, err)
 	}
 }
 

@@ -94,10 +94,10 @@ func TestLooksWithoutDescriptorsFail(t *testing.T) {
 	p, pid := startLeaver(t, f, leavers["setsid"])
 	looks := map[string]func() error{
 		"rest":        func() error { _, err := p.rest(); return err },
-		"remnant":     func() error { _, err := p.remnant(pid); return err },
+		"leftover":    func() error { _, err := p.leftover(pid); return err },
 		"mark":        func() error { _, err := markOf(pid); return err },
 		"looks after": func() error { _, err := f.looksAfter(pid); return err },
-		"marked":      func() error { _, err := f.marked(p.mark); return err },
+		"marked":      func() error { _, err := f.marked(p.Mark); return err },
 		"kill":        p.KillRest,
 		"wait":        func() error { return p.WaitRest(nil) },
 	}

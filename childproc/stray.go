@@ -3,8 +3,6 @@ package childproc
 import (
 	"errors"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // strays lists the living processes with this mark that no process of the family looks after. While there are any it
@@ -64,14 +62,10 @@ func allBelow(roots func() ([]int, error)) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := 0; i < len(pids); i++ {
-		children, err := listedChildren(pids[i])
-		if ignoreGone(err) != nil {
-			return nil, err
-		}
-		pids = append(pids, children...)
-	}
-	return pids, nil
+	return below(pids, func(pid int) ([]int, error) {
+		children, err := listedChildren(pid)
+		return children, ignoreGone(err)
+	})
 }
 
 // whoLives asks whether a process is wanted before it is seen to live: of one that has ended the answer would say nothing.
@@ -114,21 +108,8 @@ func (f *Reaper) marked(mark uint64) ([]int, error) {
 // looksAfter reports whether a process is of the family, or below one that is, or has ended. One whose parent cannot be
 // seen counts as looked after.
 func (f *Reaper) looksAfter(pid int) (bool, error) {
-	for line := pid; line > 1; {
-		if f.owns(line) {
-			return true, nil
-		}
-		stat, err := readStat(line)
-		if gone(err) && line != pid && unix.Kill(line, 0) == unix.ESRCH {
-			line = pid // a parent has ended meanwhile, which makes the line a shorter one
-			continue
-		}
-		if err != nil {
-			return gone(err), ignoreGone(err)
-		}
-		line = stat.parent
-	}
-	return false, nil
+	ours, err := comesFrom(pid, f.owns)
+	return ours || gone(err), ignoreGone(err)
 }
 
 // union appends those of the strays that the pids lack.

@@ -18,7 +18,7 @@ import (
 type ProcessState struct {
 	PID, PIDFD int
 	Path       string
-	Group      bool // it leads a process group
+	Group      bool // it leads a process group, though its number may be gone
 	Mark       uint64
 }
 
@@ -41,7 +41,9 @@ func take(fds map[int]int, there int) (int, error) {
 
 // State describes the Process. Its shim has to be gone: the app runs, or has ended.
 func (p *Process) State() ProcessState {
-	return ProcessState{PID: p.PID, PIDFD: p.pidfd, Path: p.path, Group: p.leadsGroup(), Mark: p.mark}
+	s := p.ProcessState
+	s.Group = p.leadsGroup()
+	return s
 }
 
 // TakeOver continues a predecessor's Process. fds gives for each descriptor of the predecessor the one here; what is
@@ -59,7 +61,8 @@ func (f *Reaper) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
 	if stat, err := readStat(s.PID); err != nil || stat.parent != os.Getpid() {
 		f.notOurChildren = true
 	}
-	return (&Process{PID: s.PID, path: s.Path, family: f, pidfd: pidfd, group: s.Group, mark: s.Mark, report: -1, capture: -1}).hold(), nil
+	s.PIDFD = pidfd
+	return f.process(s), nil
 }
 
 // Suspend holds Start and ReapOrphans up until Resume: the end of a child that somebody else waits for is not theirs.
@@ -75,13 +78,13 @@ const reapedWithin = 2 * time.Second
 // (PIDFD_INFO_EXIT of Linux 6.15, in pidfd_info of fs/pidfs.c), which is also when the pidfd hangs up.
 func (p *Process) exitOfStranger() (Exit, error) {
 	var info unix.PidfdInfo
-	if err := readInfo(p.pidfd, &info); err == unix.ENOTTY || err == unix.EINVAL {
+	if err := readInfo(p.PIDFD, &info); err == unix.ENOTTY || err == unix.EINVAL {
 		return Exit{Unknown: true}, nil
 	}
 	if err := waitReaped(p.end); err != nil {
 		return Exit{}, err
 	}
-	if err := readInfo(p.pidfd, &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+	if err := readInfo(p.PIDFD, &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
 		return Exit{Unknown: true}, nil
 	}
 	status := unix.WaitStatus(info.Exit_code)

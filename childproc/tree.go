@@ -26,8 +26,18 @@ func offspring() (func(pid int) ([]int, error), error) {
 	if childrenListed() {
 		return childrenOf, nil
 	}
-	scan, err := scanChildren()
-	return scan.of, err
+	return scanChildren()
+}
+
+// scanChildren finds them by the parents of all processes.
+func scanChildren() (of func(pid int) ([]int, error), err error) {
+	found := map[int][]int{}
+	err = eachProcess(func(int) bool { return true }, func(pid int, stat procStat) {
+		if stat.living() {
+			found[stat.parent] = append(found[stat.parent], pid)
+		}
+	})
+	return func(pid int) ([]int, error) { return found[pid], nil }, err
 }
 
 func childrenListed() bool { return inProc(unix.AT_FDCWD, "/proc/thread-self/children") == nil }
@@ -45,15 +55,23 @@ func treeOf(pid int, offspring func(int) ([]int, error)) ([]int, error) {
 	if err := inProc(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)); err != nil {
 		return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
 	}
-	tree := []int{pid}
-	for i := 0; i < len(tree); i++ {
-		children, err := offspring(tree[i])
-		if err != nil {
-			return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
-		}
-		tree = append(tree, children...)
+	tree, err := below([]int{pid}, offspring)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the descendants of process %d: %w", pid, err)
 	}
 	return tree, nil
+}
+
+// below lists the processes and all that descend from them.
+func below(pids []int, children func(pid int) ([]int, error)) ([]int, error) {
+	for i := 0; i < len(pids); i++ {
+		more, err := children(pids[i])
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, more...)
+	}
+	return pids, nil
 }
 
 func childrenOf(pid int) ([]int, error) {
@@ -101,27 +119,20 @@ func listedChildrenOf(pid, thread int) (pids []int, err error) {
 	return pids, err
 }
 
-// scan maps every parent to its living children.
-type scan map[int][]int
-
-func (s scan) of(pid int) ([]int, error) { return s[pid], nil }
-
-func scanChildren() (scan, error) {
-	found := scan{}
-	err := eachProcess(func(int) bool { return true }, func(pid int, stat procStat) {
-		if stat.living() {
-			found[stat.parent] = append(found[stat.parent], pid)
-		}
-	})
-	return found, err
-}
-
 // Descends reports whether ancestor is pid or one of its line of parents. An
 // orphan descends from whoever took it in. The error is os.ErrNotExist if there
 // is no process pid any more, and so nobody knows its line.
 func Descends(pid, ancestor int) (bool, error) {
-	line := pid
-	for line != ancestor {
+	descends, err := comesFrom(pid, func(pid int) bool { return pid == ancestor })
+	if err != nil {
+		return false, fmt.Errorf("cannot check whether process %d descends from %d: %w", pid, ancestor, err)
+	}
+	return descends, nil
+}
+
+// comesFrom reports whether a process or one of its line of parents is wanted.
+func comesFrom(pid int, wanted func(pid int) bool) (bool, error) {
+	for line := pid; !wanted(line); {
 		if line <= 1 {
 			return false, nil
 		}
@@ -131,7 +142,7 @@ func Descends(pid, ancestor int) (bool, error) {
 			continue
 		}
 		if err != nil {
-			return false, fmt.Errorf("cannot check whether process %d descends from %d: %w", pid, ancestor, err)
+			return false, err
 		}
 		line = stat.parent
 	}

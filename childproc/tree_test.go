@@ -60,11 +60,11 @@ func TestTree(t *testing.T) {
 
 func TestTreeByScan(t *testing.T) {
 	pids := startLineage(t, 4)
-	scan, err := scanChildren()
+	children, err := scanChildren()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := treeOf(pids[0], scan.of); err != nil || !slices.Equal(got, pids) {
+	if got, err := treeOf(pids[0], children); err != nil || !slices.Equal(got, pids) {
 		t.Errorf("%v, %v, want %v", got, err, pids)
 	}
 }
@@ -81,8 +81,12 @@ func TestTreeWithoutZombies(t *testing.T) {
 	if got, err := Tree(p.pid()); err != nil || !slices.Equal(got, []int{p.pid()}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err := scanChildren(); err != nil || len(got[p.pid()]) > 0 {
-		t.Errorf("%v, %v", got[p.pid()], err)
+	children, err := scanChildren()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := children(p.pid()); err != nil || len(got) > 0 {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 
