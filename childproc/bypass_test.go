@@ -30,7 +30,7 @@ os._exit(4)'`, 1},
 	for name, c := range scripts {
 		t.Run(name, func(t *testing.T) {
 			out := t.TempDir() + "/out"
-			p, err := newFamily(t).Start(shell("export OUT=" + out + "; " + c.script))
+			p, err := newReaper(t).Start(shell("export OUT=" + out + "; " + c.script))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,7 +60,7 @@ os._exit(4)'`, 1},
 // A wrapper below a wrapper is no end of it.
 func TestBypassRest(t *testing.T) {
 	out := t.TempDir() + "/out"
-	p, err := newFamily(t).Start(shell("export OUT=" + out + `; exec unshare --fork unshare --fork sh -c 'trap "exit 4" TERM; echo >$OUT; while :; do sleep 0.01; done'`))
+	p, err := newReaper(t).Start(shell("export OUT=" + out + `; exec unshare --fork unshare --fork sh -c 'trap "exit 4" TERM; echo >$OUT; while :; do sleep 0.01; done'`))
 	if err != nil {
 		t.Fatal(err)
 	}

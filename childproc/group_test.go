@@ -54,7 +54,7 @@ func killed(t *testing.T, pid int) {
 // restOf takes a program for a process whose group is to be waited for.
 func restOf(t *testing.T, p *program) *Process {
 	t.Helper()
-	leader := must(newFamily(t).Adopt(p.pid()))
+	leader := must(newReaper(t).Adopt(p.pid()))
 	t.Cleanup(leader.Release)
 	return leader
 }

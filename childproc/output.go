@@ -20,7 +20,7 @@ const afterEnd = time.Second
 // and stderr together, limit bytes at most. When ctx is done, the command's
 // process group is killed and ctx's error is returned. spec's Stdout and Stderr
 // are not used.
-func (f *Reaper) Output(ctx context.Context, spec Spec, limit int) ([]byte, Exit, error) {
+func (r *Reaper) Output(ctx context.Context, spec Spec, limit int) ([]byte, Exit, error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, Exit{}, fmt.Errorf("cannot create a pipe for the command's output: %w", err)
@@ -32,7 +32,7 @@ func (f *Reaper) Output(ctx context.Context, spec Spec, limit int) ([]byte, Exit
 	}
 	defer reader.Close()
 	spec.Stdout, spec.Stderr = pipe[1], pipe[1]
-	p, err := f.Start(spec)
+	p, err := r.Start(spec)
 	closeAll(pipe[1:])
 	if err != nil {
 		return nil, Exit{}, err

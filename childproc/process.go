@@ -47,8 +47,8 @@ func (p *Process) connect(spec Spec) ([]int, error) {
 	return []int{pipe[1], pair[1]}, nil
 }
 
-func (f *Reaper) process(s ProcessState) *Process {
-	return (&Process{ProcessState: s, reaper: f, report: -1, capture: -1}).hold()
+func (r *Reaper) process(s ProcessState) *Process {
+	return (&Process{ProcessState: s, reaper: r, report: -1, capture: -1}).hold()
 }
 
 // hold has Go's poller wait for the end of the process.
@@ -70,20 +70,20 @@ func (p *Process) disconnect() {
 
 // Adopt takes a running descendant as a process to be watched: the main process
 // of an app that went to the background. It need not be a child of grace yet.
-func (f *Reaper) Adopt(pid int) (*Process, error) {
+func (r *Reaper) Adopt(pid int) (*Process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot adopt process %d: %w", pid, err)
 	}
-	mark, err := markOf(pid)
+	tag, err := tagOf(pid)
 	if err != nil {
 		unix.Close(pidfd)
 		return nil, fmt.Errorf("cannot adopt process %d: %w", pid, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.own[pid] = struct{}{}
-	return f.process(ProcessState{PID: pid, PIDFD: pidfd, Mark: mark}), nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.own[pid] = struct{}{}
+	return r.process(ProcessState{PID: pid, PIDFD: pidfd, Tag: tag}), nil
 }
 
 // abandon ends a child that cannot be supervised.
@@ -239,7 +239,7 @@ func (p *Process) peek() (Exit, error) {
 	case nil:
 		return exitOf(&info), nil
 	case unix.ECHILD:
-		exit, err = p.exitOfStranger()
+		exit, err = p.exitOfOther()
 	}
 	if err != nil {
 		err = fmt.Errorf("cannot read the exit status of process %d: %w", p.PID, err)

@@ -55,7 +55,7 @@ func describeSelf() {
 	}
 }
 
-func newFamily(t *testing.T) *Reaper {
+func newReaper(t *testing.T) *Reaper {
 	t.Helper()
 	f, err := NewReaper()
 	if err != nil {
@@ -75,7 +75,7 @@ func shell(script string) Spec {
 
 func output(t *testing.T, spec Spec) string {
 	t.Helper()
-	out, exit, err := newFamily(t).Output(t.Context(), spec, 1<<16)
+	out, exit, err := newReaper(t).Output(t.Context(), spec, 1<<16)
 	if err != nil || exit.Status() != 0 {
 		t.Fatalf("%s: %v, %v: %s", spec.Path, exit, err, out)
 	}
@@ -116,7 +116,7 @@ func TestExits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.spec.Stdin, test.spec.Stdout, test.spec.Stderr, test.spec.Umask = -1, 1, 2, -1
-			p, err := newFamily(t).Start(test.spec)
+			p, err := newReaper(t).Start(test.spec)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,7 +131,7 @@ func TestExits(t *testing.T) {
 func TestForkFails(t *testing.T) {
 	spec := shell("exit 0")
 	spec.Dir = "/no/such/directory"
-	_, err := newFamily(t).Start(spec)
+	_, err := newReaper(t).Start(spec)
 	failed := (*StartError)(nil)
 	if !errors.As(err, &failed) || failed.Status() != 1 || !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("got %v", err)
@@ -247,7 +247,7 @@ func TestIdentityThatIsNotAllowed(t *testing.T) {
 	}
 	spec := shell("exit 0")
 	spec.Identity = &Identity{UID: 65534, GID: 65534, Groups: []int{-1}}
-	p, err := newFamily(t).Start(spec)
+	p, err := newReaper(t).Start(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func TestSignalGoesToTheProcessAlone(t *testing.T) {
 	defer r.Close()
 	spec := shell(`trap 'echo told; exit 0' TERM; sleep 1000 & echo up; wait`)
 	spec.Stdout = int(w.Fd())
-	p, err := newFamily(t).Start(spec)
+	p, err := newReaper(t).Start(spec)
 	w.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +299,7 @@ func expect(t *testing.T, lines *bufio.Scanner, want string) {
 }
 
 func TestSignalAfterTheEndIsNoError(t *testing.T) {
-	p, err := newFamily(t).Start(shell("exit 0"))
+	p, err := newReaper(t).Start(shell("exit 0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestSignalAfterTheEndIsNoError(t *testing.T) {
 }
 
 func TestOutputKeepsTheEndAndHasADeadline(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	out, exit, err := f.Output(t.Context(), shell("seq 1 100000; echo end >&2; exit 4"), 8)
 	if err != nil || exit.Status() != 4 || string(out) != "100\nend\n"[len("100\nend\n")-8:] && !bytes.HasSuffix(out, []byte("end\n")) || len(out) > 8 {
 		t.Errorf("%q, %v, %v", out, exit, err)
@@ -325,14 +325,14 @@ func TestOutputKeepsTheEndAndHasADeadline(t *testing.T) {
 }
 
 func TestOutputDoesNotWaitForWhoKeepsIt(t *testing.T) {
-	out, exit, err := newFamily(t).Output(t.Context(), shell("setsid sleep 5 & echo here"), 100)
+	out, exit, err := newReaper(t).Output(t.Context(), shell("setsid sleep 5 & echo here"), 100)
 	if err != nil || exit.Status() != 0 || string(out) != "here\n" {
 		t.Errorf("%q, %v, %v", out, exit, err)
 	}
 }
 
 func TestOrphansAreReapedAndOwnChildrenAreNot(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	incoming := make(chan os.Signal, 16)
 	signal.Notify(incoming, syscall.SIGCHLD)
 	defer signal.Stop(incoming)
@@ -360,7 +360,7 @@ func TestOrphansAreReapedAndOwnChildrenAreNot(t *testing.T) {
 }
 
 func TestAdoptedProcess(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -422,7 +422,7 @@ func TestStartLeavesDescriptorsNonBlocking(t *testing.T) {
 }
 
 func TestNothingLeaks(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	before := descriptors(t)
 	for i := range 50 {
 		script := "exit " + strconv.Itoa(i%3)
@@ -438,7 +438,7 @@ func TestNothingLeaks(t *testing.T) {
 func TestAppThatNobodyCapturesIsNotRun(t *testing.T) {
 	spec := shell("exit 0")
 	spec.Capture, spec.NoNewPrivs = true, true
-	p, err := newFamily(t).Start(spec)
+	p, err := newReaper(t).Start(spec)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,8 @@ import (
 type Reaper struct {
 	mu             sync.Mutex
 	own            map[int]struct{}
-	first          uint64 // no mark below it is this family's
-	marks          uint64 // the one given last
+	firstTag       uint64 // each process has a later one
+	lastTag        uint64 // the one given last
 	notOurChildren bool   // some were started by another grace: their orphans may be anybody's children
 }
 
@@ -32,26 +32,26 @@ func NewReaper() (*Reaper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become the reaper of orphaned processes: %w", err)
 	}
-	first := newMarks()
-	return &Reaper{own: map[int]struct{}{}, first: first, marks: first}, nil
+	first := newTags()
+	return &Reaper{own: map[int]struct{}{}, firstTag: first, lastTag: first}, nil
 }
 
 // Start forks and leaves the rest to the shim: whether the app could be executed
 // is part of what [Process.Wait] tells. The error is a *StartError.
-func (f *Reaper) Start(spec Spec) (*Process, error) {
+func (r *Reaper) Start(spec Spec) (*Process, error) {
 	null, err := openNull(spec)
 	if err != nil {
 		return nil, startError("open /dev/null", spec.Path, err)
 	}
 	defer closeAll(null)
-	p := &Process{ProcessState: ProcessState{Path: spec.Path, PIDFD: -1}, reaper: f, report: -1, capture: -1}
+	p := &Process{ProcessState: ProcessState{Path: spec.Path, PIDFD: -1}, reaper: r, report: -1, capture: -1}
 	theirs, err := p.connect(spec)
 	defer closeAll(theirs)
 	if err != nil {
 		p.disconnect()
 		return nil, startError("connect to the shim", spec.Path, err)
 	}
-	if err := f.fork(p, spec, null, theirs); err != nil {
+	if err := r.fork(p, spec, null, theirs); err != nil {
 		p.disconnect()
 		return nil, startError("fork", spec.Path, err)
 	}
@@ -74,11 +74,11 @@ func closeAll(fds []int) {
 
 // fork holds the lock until the child is known as our own: an app that ends at
 // once must not be taken for an orphan.
-func (f *Reaper) fork(p *Process, spec Spec, null, theirs []int) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p.Mark = f.nextMark()
-	err := underMark(p.Mark, func() (err error) {
+func (r *Reaper) fork(p *Process, spec Spec, null, theirs []int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.Tag = r.nextTag()
+	err := underTag(p.Tag, func() (err error) {
 		p.PID, err = syscall.ForkExec("/proc/self/exe", shimArgs(spec), &syscall.ProcAttr{
 			Dir:   spec.Dir,
 			Env:   spec.Env,
@@ -94,7 +94,7 @@ func (f *Reaper) fork(p *Process, spec Spec, null, theirs []int) error {
 		// Go keeps no pidfd where the kernel gave none (before Linux 5.4).
 		return errors.Join(errNoPidfd, p.abandon())
 	}
-	f.own[p.PID] = struct{}{}
+	r.own[p.PID] = struct{}{}
 	p.hold()
 	return nil
 }
@@ -138,12 +138,12 @@ func shimFiles(spec Spec, null, theirs []int) []uintptr {
 	return files
 }
 
-// ReapOrphans reaps every dead child that this family did not start, and says
+// ReapOrphans reaps every dead child that grace did not start, and says
 // how many there were. It is to be called after SIGCHLD.
-func (f *Reaper) ReapOrphans() (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	pids, err := f.orphanedChildren()
+func (r *Reaper) ReapOrphans() (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pids, err := r.orphanedChildren()
 	if err != nil {
 		return 0, fmt.Errorf("cannot list own children: %w", err)
 	}
@@ -161,50 +161,50 @@ func children() ([]int, error) { return listedChildren(os.Getpid()) }
 
 // Tree lists pid, all its living descendants, and whoever comes from the same start, has lost its parent and is looked
 // after by nobody. It is a snapshot as that of the other [Tree]; the error is os.ErrNotExist if there is no process pid.
-func (f *Reaper) Tree(pid int) ([]int, error) {
+func (r *Reaper) Tree(pid int) ([]int, error) {
 	pids, err := Tree(pid)
-	if err != nil || !f.mayHaveOrphans() {
+	if err != nil || !r.mayHaveOrphans() {
 		return pids, err
 	}
-	mark, err := markOf(pid)
+	tag, err := tagOf(pid)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the orphans below process %d: %w", pid, err)
 	}
-	strays, err := f.strays(mark) // after the others: who was below one that has ended since is among them
+	orphans, err := r.orphansOf(tag) // after the others: who was below one that has ended since is among them
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the orphans below process %d: %w", pid, err)
 	}
-	return union(pids, strays), nil
+	return union(pids, orphans), nil
 }
 
 // mayHaveOrphans tells at the price of one file that there are none. The kernel gives them to the first thread of their
 // reaper that lives (find_alive_thread in kernel/exit.c), and Go's main thread never ends (mexit in the runtime's proc.go).
-func (f *Reaper) mayHaveOrphans() bool {
+func (r *Reaper) mayHaveOrphans() bool {
 	pids, err := listedChildrenOf(os.Getpid(), os.Getpid())
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return err != nil || f.notOurChildren || slices.ContainsFunc(pids, func(pid int) bool { _, own := f.own[pid]; return !own })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return err != nil || r.notOurChildren || slices.ContainsFunc(pids, func(pid int) bool { _, own := r.own[pid]; return !own })
 }
 
-// mayBeElsewhere reports whether orphans with this mark may be another process's children.
-func (f *Reaper) mayBeElsewhere(mark uint64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.notOurChildren && (mark <= f.first || mark > f.marks)
+// mayBeElsewhere reports whether orphans with this tag may be another process's children.
+func (r *Reaper) mayBeElsewhere(tag uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.notOurChildren && (tag <= r.firstTag || tag > r.lastTag)
 }
 
-func (f *Reaper) owns(pid int) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	_, own := f.own[pid]
+func (r *Reaper) owns(pid int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, own := r.own[pid]
 	return own
 }
 
 // KillSuccessors ends, between Suspend and Resume, all that was started with a variable in its environment that nothing
-// of the family has.
-func (f *Reaper) KillSuccessors(variable string) error {
+// of grace's has.
+func (r *Reaper) KillSuccessors(variable string) error {
 	everybody := func(int) (bool, error) { return true, nil }
-	list := func() ([]int, error) { return orphans(f.orphanedChildren, everybody) }
+	list := func() ([]int, error) { return orphans(r.orphanedChildren, everybody) }
 	return killAll(list, func(pid int) error { return killWith(pid, variable) })
 }
 
@@ -224,16 +224,16 @@ func killWith(pid int, variable string) error {
 	return nil
 }
 
-// reap gives the number back to the kernel and forgets it at once: the next process that gets it may be the family's too.
-func (f *Reaper) reap(p *Process) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.own, p.PID)
+// reap gives the number back to the kernel and forgets it at once: the next process that gets it may be grace's too.
+func (r *Reaper) reap(p *Process) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.own, p.PID)
 	return unix.Waitid(unix.P_PIDFD, p.PIDFD, nil, unix.WEXITED|unix.WNOHANG, nil)
 }
 
-func (f *Reaper) forget(pid int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.own, pid)
+func (r *Reaper) forget(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.own, pid)
 }

@@ -57,11 +57,11 @@ func (p *Process) rest() ([]int, error) {
 		}
 		pids = slices.DeleteFunc(members, func(pid int) bool { return pid == p.PID })
 	}
-	strays, err := p.reaper.strays(p.Mark)
+	orphans, err := p.reaper.orphansOf(p.Tag)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the processes that process %d has left behind: %w", p.PID, err)
 	}
-	return union(pids, strays), nil
+	return union(pids, orphans), nil
 }
 
 // leftover gives os.ErrNotExist if the process has ended, or its number is another one's by now.
@@ -71,8 +71,8 @@ func (p *Process) leftover(pid int) (Leftover, error) {
 		if l.Group {
 			return true, nil
 		}
-		mark, err := markOf(pid)
-		return p.Mark != 0 && mark == p.Mark, err
+		tag, err := tagOf(pid)
+		return p.Tag != 0 && tag == p.Tag, err
 	})
 }
 

@@ -61,7 +61,7 @@ func startLeaver(t *testing.T, f *Reaper, script string) (p *Process, pid int) {
 func TestRestHasWhoLeftTheGroup(t *testing.T) {
 	for name, script := range leavers {
 		t.Run(name, func(t *testing.T) {
-			f := newFamily(t)
+			f := newReaper(t)
 			p, pid := startLeaver(t, f, script)
 			_, other := startLeaver(t, f, leavers["setsid"])
 			rest, err := p.Rest()
@@ -86,7 +86,7 @@ func TestRestHasWhoLeftTheGroup(t *testing.T) {
 func TestWaitRestWaitsForWhoLeftTheGroup(t *testing.T) {
 	for name, script := range leavers {
 		t.Run(name, func(t *testing.T) {
-			p, pid := startLeaver(t, newFamily(t), script)
+			p, pid := startLeaver(t, newReaper(t), script)
 			stop := make(chan struct{})
 			close(stop)
 			if err := p.WaitRest(stop); err != ErrStopped {
@@ -110,7 +110,7 @@ func TestWaitRestWaitsForWhoLeftTheGroup(t *testing.T) {
 
 // A main process that was adopted, and what is below it, is no rest of who has launched it.
 func TestRestLeavesOutWhoIsLookedAfter(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	p, pid := startLeaver(t, f, leavers["setsid"])
 	main, err := f.Adopt(pid)
 	if err != nil {
@@ -130,7 +130,7 @@ func TestOutputLeavesNothingBehind(t *testing.T) {
 			defer cancel()
 			ended := make(chan error, 1)
 			go func() {
-				_, _, err := newFamily(t).Output(ctx, shell("export OUT="+out+"; "+leavers["setsid"]+"while [ ! -s $OUT ]; do sleep 0.01; done; "+hangs), 100)
+				_, _, err := newReaper(t).Output(ctx, shell("export OUT="+out+"; "+leavers["setsid"]+"while [ ! -s $OUT ]; do sleep 0.01; done; "+hangs), 100)
 				ended <- err
 			}()
 			pid := left(t, out)
@@ -149,11 +149,11 @@ func TestOutputLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// The mark is not left on who forks.
+// The tag is not left on who forks.
 func TestMarkIsOfTheChildAlone(t *testing.T) {
-	p, _ := startLeaver(t, newFamily(t), leavers["setsid"])
-	if own, err := markOf(os.Getpid()); p.Mark == 0 || own != 0 || err != nil {
-		t.Errorf("the child's mark is %d, and that of its parent %d, %v", p.Mark, own, err)
+	p, _ := startLeaver(t, newReaper(t), leavers["setsid"])
+	if own, err := tagOf(os.Getpid()); p.Tag == 0 || own != 0 || err != nil {
+		t.Errorf("the child's tag is %d, and that of its parent %d, %v", p.Tag, own, err)
 	}
 }
 
@@ -185,10 +185,10 @@ func startHopper(t *testing.T, f *Reaper) (p *Process, ended *os.File) {
 func TestRestIsNeverEmptyWhileSomethingLives(t *testing.T) {
 	for name, strange := range map[string]bool{"own children": false, "all processes": true} {
 		t.Run(name, func(t *testing.T) {
-			f := newFamily(t)
+			f := newReaper(t)
 			p, ended := startHopper(t, f)
 			if f.notOurChildren = strange; strange {
-				f.first = f.marks // as if another one had started it
+				f.firstTag = f.lastTag // as if another one had started it
 			}
 			for range 30 {
 				if pids, err := p.rest(); err != nil || len(pids) == 0 {
@@ -212,7 +212,7 @@ func TestRestIsNeverEmptyWhileSomethingLives(t *testing.T) {
 
 // On a machine that starts processes all the time a look at all of them ends all the same.
 func TestLookEndsBesideWhoForksAllTheTime(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	p, _ := startHopper(t, f)
 	for range 30 {
 		looks := 0
@@ -253,14 +253,14 @@ func startLiving(t *testing.T, f *Reaper, script string) *Process {
 }
 
 // The tree of a main process that lives on has whoever has lost the parent below it, and nobody of another one's.
-func TestFamilyTreeHasOrphans(t *testing.T) {
+func TestReaperTreeHasOrphans(t *testing.T) {
 	for name, leave := range map[string]string{
 		"orphan":            `(setsid sh -c 'echo $$ >$OUT; exec sleep 1000' &); `,
 		"child of orphan":   `(setsid sh -c 'sh -c "echo \$\$ >$OUT; exec sleep 1000" & wait' &); `,
 		"empty environment": `(env -i OUT=$OUT PATH=$PATH setsid sh -c 'echo $$ >$OUT; exec sleep 1000' &); `,
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, out := newFamily(t), t.TempDir()+"/out"
+			f, out := newReaper(t), t.TempDir()+"/out"
 			p, other := startLiving(t, f, "export OUT="+out+"; "+leave), startLiving(t, f, "")
 			pid := left(t, out)
 			eventually(t, "its tree has who has lost the parent", func() bool { return slices.Contains(must(f.Tree(p.PID)), pid) })
@@ -274,9 +274,9 @@ func TestFamilyTreeHasOrphans(t *testing.T) {
 			if tree := must(f.Tree(p.PID)); !slices.Contains(tree, pid) {
 				t.Errorf("among all processes it is %v", tree)
 			}
-			f.first = f.marks // those of another family
+			f.firstTag = f.lastTag // those of another Reaper
 			if tree := must(f.Tree(p.PID)); !slices.Contains(tree, pid) {
-				t.Errorf("of another family it is %v", tree)
+				t.Errorf("of another Reaper it is %v", tree)
 			}
 		})
 	}

@@ -90,14 +90,14 @@ func without(t *testing.T, do func()) {
 
 // Who cannot look has not found that nothing is left.
 func TestLooksWithoutDescriptorsFail(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	p, pid := startLeaver(t, f, leavers["setsid"])
 	looks := map[string]func() error{
 		"rest":        func() error { _, err := p.rest(); return err },
 		"leftover":    func() error { _, err := p.leftover(pid); return err },
-		"mark":        func() error { _, err := markOf(pid); return err },
+		"tag":         func() error { _, err := tagOf(pid); return err },
 		"looks after": func() error { _, err := f.looksAfter(pid); return err },
-		"marked":      func() error { _, err := f.marked(p.Mark); return err },
+		"search":      func() error { _, err := f.searchAll(p.Tag); return err },
 		"kill":        p.KillRest,
 		"wait":        func() error { return p.WaitRest(nil) },
 	}
@@ -115,7 +115,7 @@ func TestLooksWithoutDescriptorsFail(t *testing.T) {
 
 // What has to end is ended when the shortage is over.
 func TestRetryOutlastsAShortage(t *testing.T) {
-	p, pid := startLeaver(t, newFamily(t), leavers["setsid"])
+	p, pid := startLeaver(t, newReaper(t), leavers["setsid"])
 	failed := make(chan error, 1)
 	ended := make(chan error, 1)
 	without(t, func() {

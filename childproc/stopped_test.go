@@ -6,7 +6,7 @@ import (
 )
 
 func TestStopped(t *testing.T) {
-	p, err := newFamily(t).Start(shell("kill -TTIN $$"))
+	p, err := newReaper(t).Start(shell("kill -TTIN $$"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,8 @@ import (
 type ProcessState struct {
 	PID, PIDFD int
 	Path       string
-	Group      bool // it leads a process group, though its number may be gone
-	Mark       uint64
+	Group      bool   // it leads a process group, though its number may be gone
+	Tag        uint64 `json:"Mark"`
 }
 
 // NotifyState is what a successor has to know of a NotifySocket, whose descriptors stay its own.
@@ -50,33 +50,33 @@ func (p *Process) State() ProcessState {
 // taken over is removed from it. In a successor of the same pid the process is a child still; in another one its parent
 // is whoever has taken it in, who reaps it. Then Wait can tell how it ended from Linux 6.15 on, and gives an unknown
 // Exit before that.
-func (f *Reaper) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
+func (r *Reaper) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
 	pidfd, err := take(fds, s.PIDFD)
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over process %d: %w", s.PID, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.own[s.PID] = struct{}{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.own[s.PID] = struct{}{}
 	if stat, err := readStat(s.PID); err != nil || stat.parent != os.Getpid() {
-		f.notOurChildren = true
+		r.notOurChildren = true
 	}
 	s.PIDFD = pidfd
-	return f.process(s), nil
+	return r.process(s), nil
 }
 
 // Suspend holds Start and ReapOrphans up until Resume: the end of a child that somebody else waits for is not theirs.
-func (f *Reaper) Suspend() { f.mu.Lock() }
+func (r *Reaper) Suspend() { r.mu.Lock() }
 
 // Resume goes on after Suspend.
-func (f *Reaper) Resume() { f.mu.Unlock() }
+func (r *Reaper) Resume() { r.mu.Unlock() }
 
 // reapedWithin is how long the parent of a process that is not grace's child is given to learn of its end.
 const reapedWithin = 2 * time.Second
 
-// exitOfStranger asks for the end of a process that is not grace's child. The kernel tells once it was reaped
+// exitOfOther asks for the end of a process that is not grace's child. The kernel tells once it was reaped
 // (PIDFD_INFO_EXIT of Linux 6.15, in pidfd_info of fs/pidfs.c), which is also when the pidfd hangs up.
-func (p *Process) exitOfStranger() (Exit, error) {
+func (p *Process) exitOfOther() (Exit, error) {
 	var info unix.PidfdInfo
 	if err := readInfo(p.PIDFD, &info); err == unix.ENOTTY || err == unix.EINVAL {
 		return Exit{Unknown: true}, nil

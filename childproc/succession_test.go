@@ -31,7 +31,7 @@ type snapshot struct {
 
 // keeper has one app, a shell script, and can be succeeded by another process or by itself.
 type keeper struct {
-	family  *Reaper
+	reaper  *Reaper
 	process *Process
 	notify  *NotifySocket
 	strange []int // descriptors that the test itself was given
@@ -44,7 +44,7 @@ const (
 
 // keep says "up" with the app's pid, or "taken over", and then what becomes of the app.
 func keep() {
-	k := &keeper{family: orPanic(NewReaper())}
+	k := &keeper{reaper: orPanic(NewReaper())}
 	if written := os.Getenv(estateVariable); written != "" {
 		k.takeOver(written)
 		fmt.Println("taken over")
@@ -72,7 +72,7 @@ func (k *keeper) start() {
 	spec := shell(os.Getenv(scriptVariable))
 	spec.Env = append(os.Environ(), "NOTIFY_SOCKET="+k.notify.Path(), "SELF="+orPanic(os.Executable()))
 	spec.Files = []int{3} // the app's orders
-	k.process = orPanic(k.family.Start(spec))
+	k.process = orPanic(k.reaper.Start(spec))
 	unix.CloseOnExec(3)
 	orPanic(k.process.readReport())
 }
@@ -88,7 +88,7 @@ func (k *keeper) takeOver(written string) {
 		fds[there] = e.Here[i]
 	}
 	k.strange = leaking()
-	k.process = orPanic(k.family.TakeOver(e.Process, fds))
+	k.process = orPanic(k.reaper.TakeOver(e.Process, fds))
 	k.notify = orPanic(TakeOverNotify(e.Notify, fds))
 	if len(fds) > 0 {
 		panic(fmt.Sprint("nobody has taken over ", fds))
@@ -329,7 +329,7 @@ func TestNotifySocketIsTakenOver(t *testing.T) {
 }
 
 func TestWhatHasNotComeCannotBeTakenOver(t *testing.T) {
-	_, process := newFamily(t).TakeOver(ProcessState{PID: 7, PIDFD: 9}, nil)
+	_, process := newReaper(t).TakeOver(ProcessState{PID: 7, PIDFD: 9}, nil)
 	_, notify := TakeOverNotify(NotifyState{FD: 9}, nil)
 	for _, err := range []error{process, notify} {
 		if err == nil || !strings.Contains(err.Error(), "descriptor 9") {

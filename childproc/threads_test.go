@@ -13,7 +13,7 @@ import (
 // Where the limit of processes is reached Go cannot make a thread, and ends the program: what waits for an app must not
 // hold one.
 func TestWaitHoldsNoThread(t *testing.T) {
-	f := newFamily(t)
+	f := newReaper(t)
 	const n = 8
 	for range n {
 		p, err := f.Start(shell("exec sleep 60"))

@@ -160,11 +160,11 @@ func serveHTTP(args []string) {
 
 func startNested([]string) {
 	signal.Ignore(syscall.SIGPIPE)
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		panic(err)
 	}
-	p, err := family.Start(spec("status"))
+	p, err := reaper.Start(spec("status"))
 	if err != nil {
 		panic(err)
 	}
@@ -240,14 +240,14 @@ func start(t *testing.T, s childproc.Spec) *app {
 
 func launch(t *testing.T, s childproc.Spec) *app {
 	t.Helper()
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
 	theirIn, in := pipe(t)
 	out, theirOut := pipe(t)
 	s.Stdin, s.Stdout = int(theirIn.Fd()), int(theirOut.Fd())
-	p, err := family.Start(s)
+	p, err := reaper.Start(s)
 	if err != nil {
 		t.Fatal(err)
 	}

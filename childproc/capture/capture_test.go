@@ -268,9 +268,9 @@ func reapOrphans(t *testing.T, a *app) {
 	t.Helper()
 	a.reaped = true
 	must(t, a.Reap())
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	must(t, err)
-	_, err = family.ReapOrphans()
+	_, err = reaper.ReapOrphans()
 	must(t, err)
 }
 
@@ -449,7 +449,7 @@ func TestNothingLeaks(t *testing.T) {
 		must(t, err)
 		return len(entries)
 	}
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	must(t, err)
 	cycle := func() {
 		s := spec("socket", "127.0.0.1:0")
@@ -458,7 +458,7 @@ func TestNothingLeaks(t *testing.T) {
 		must(t, err)
 		defer null.Close()
 		s.Stdout = int(null.Fd())
-		p, err := family.Start(s)
+		p, err := reaper.Start(s)
 		must(t, err)
 		l, err := p.Captured()
 		must(t, err)

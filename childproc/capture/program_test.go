@@ -118,13 +118,13 @@ func (a *app) capture(t *testing.T) int {
 
 func init() {
 	roles["grace"] = func(args []string) {
-		family, err := childproc.NewReaper()
+		reaper, err := childproc.NewReaper()
 		if err != nil {
 			panic(err)
 		}
 		s := spec(args[0], args[1:]...)
 		s.Stdin = 0
-		p, err := family.Start(s)
+		p, err := reaper.Start(s)
 		if err != nil {
 			panic(err)
 		}

@@ -5,31 +5,31 @@ import (
 	"slices"
 )
 
-// strays lists the living processes with this mark that no process of the family looks after. While there are any it
+// orphansOf lists the living processes with this tag that no process of grace's looks after. While there are any it
 // lists at least one, even if each ends as soon as it has forked the next.
-func (f *Reaper) strays(mark uint64) ([]int, error) {
-	if mark == 0 {
+func (r *Reaper) orphansOf(tag uint64) ([]int, error) {
+	if tag == 0 {
 		return nil, nil
 	}
-	if f.mayBeElsewhere(mark) || !childrenListed() {
-		return f.marked(mark)
+	if r.mayBeElsewhere(tag) || !childrenListed() {
+		return r.searchAll(tag)
 	}
 	roots := func() ([]int, error) {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.orphanedChildren()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.orphanedChildren()
 	}
 	return orphans(roots, func(pid int) (bool, error) {
-		found, err := markOf(pid)
-		return found == mark, err
+		its, err := tagOf(pid)
+		return its == tag, err
 	})
 }
 
-// orphanedChildren lists the children that the family has not started. It takes the lock, with which no child is reaped:
+// orphanedChildren lists the children that grace has not started. It takes the lock, with which no child is reaped:
 // of a list that loses some while it is read the kernel leaves out others (get_children_pid in fs/proc/array.c).
-func (f *Reaper) orphanedChildren() ([]int, error) {
+func (r *Reaper) orphanedChildren() ([]int, error) {
 	pids, err := children()
-	return slices.DeleteFunc(pids, func(pid int) bool { _, own := f.own[pid]; return own }), err
+	return slices.DeleteFunc(pids, func(pid int) bool { _, own := r.own[pid]; return own }), err
 }
 
 // enoughLooks are taken where something has been found, and something else ends all the time.
@@ -86,37 +86,37 @@ func whoLives(pids []int, wanted func(pid int) (bool, error)) (living, ended []i
 	return living, ended, nil
 }
 
-// marked looks through all processes.
-func (f *Reaper) marked(mark uint64) ([]int, error) {
-	var strays []int
+// searchAll looks through all processes.
+func (r *Reaper) searchAll(tag uint64) ([]int, error) {
+	var found []int
 	var failed error
 	has := func(pid int) bool {
-		found, err := markOf(pid)
+		its, err := tagOf(pid)
 		failed = errors.Join(failed, err)
-		return found == mark
+		return its == tag
 	}
 	err := eachProcess(has, func(pid int, stat procStat) {
-		after, err := f.looksAfter(pid)
+		after, err := r.looksAfter(pid)
 		failed = errors.Join(failed, err)
 		if stat.living() && !after {
-			strays = append(strays, pid)
+			found = append(found, pid)
 		}
 	})
-	return strays, errors.Join(failed, err)
+	return found, errors.Join(failed, err)
 }
 
-// looksAfter reports whether a process is of the family, or below one that is, or has ended. One whose parent cannot be
+// looksAfter reports whether grace has started a process, or one that it is below, or it has ended. One whose parent cannot be
 // seen counts as looked after.
-func (f *Reaper) looksAfter(pid int) (bool, error) {
-	ours, err := comesFrom(pid, f.owns)
+func (r *Reaper) looksAfter(pid int) (bool, error) {
+	ours, err := comesFrom(pid, r.owns)
 	return ours || gone(err), ignoreGone(err)
 }
 
-// union appends those of the strays that the pids lack.
-func union(pids, strays []int) []int {
-	for _, stray := range strays {
-		if !slices.Contains(pids, stray) {
-			pids = append(pids, stray)
+// union appends those of the others that the pids lack.
+func union(pids, others []int) []int {
+	for _, pid := range others {
+		if !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
 		}
 	}
 	return pids
