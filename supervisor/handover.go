@@ -89,6 +89,11 @@ func (h *handover) resume() {
 // handOver gives everything away; if nobody takes it, this grace has it all still.
 func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 	s := h.service
+	select {
+	case <-s.apps.Rest():
+	case <-p.cut:
+		return machine.ReexecDelayed{}
+	}
 	if s.hooks.Open.Load() > 0 {
 		return machine.ReexecDelayed{}
 	}

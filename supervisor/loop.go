@@ -27,7 +27,6 @@ type performer interface {
 	Discard(generation int)
 	Count(machine.Count)
 	Steer(generation int)
-	TurnAway()
 	LetGo(generation int)
 	Observe(machine.Observe)
 }
@@ -261,8 +260,6 @@ func (l *loop) perform(a machine.Action) {
 		l.performer.Count(a)
 	case machine.Steer:
 		l.performer.Steer(a.Generation)
-	case machine.TurnAway:
-		l.performer.TurnAway()
 	case machine.LetGo:
 		l.performer.LetGo(a.Generation)
 	case machine.Observe:

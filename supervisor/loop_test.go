@@ -68,14 +68,14 @@ func (f *fakeHost) Tell(t machine.Tell) {
 }
 
 func (f *fakeHost) Dismiss(int)                 {}
-func (f *fakeHost) Steer(int)                   {}
-func (f *fakeHost) TurnAway()                   {}
 func (f *fakeHost) LetGo(int)                   {}
 func (f *fakeHost) Observe(machine.Observe)     {}
 func (f *fakeHost) TellGroup(machine.TellGroup) {}
 func (f *fakeHost) TellRest(machine.TellRest)   {}
 
 func (f *fakeHost) Follow(int, *childproc.Process) {}
+
+func (f *fakeHost) Steer(generation int) { f.answer(0, machine.Steered{Generation: generation}) }
 
 func (f *fakeHost) Kill(instance int) {
 	f.kills[instance]++

@@ -88,6 +88,7 @@ var wordings = map[machine.Fact]struct {
 	machine.FirstFailed:            {fault, eventFailed, "first generation failed"},
 	machine.GenerationReady:        {info, "", "generation ready"},
 	machine.GenerationReplaced:     {info, "", "generation replaced"},
+	machine.SteeringFailed:         {fault, "", "cannot send new connections to the generation"},
 	machine.GenerationEmptying:     {info, eventDraining, "generation draining"},
 	machine.GenerationDraining:     {info, eventDraining, "generation draining"},
 	machine.GenerationToldToStop:   {info, eventDraining, "generation told to stop"},
@@ -180,6 +181,7 @@ var causeTexts = map[machine.Cause]string{
 	machine.SocketIsNew:        "the listener is a new socket, which only a new generation gets",
 	machine.SocketsUnused:      "grace has not seen the app use the --listen sockets (leave --listen out if the app binds its own sockets, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)",
 	machine.WentToBackground:   "if the app continues in the background, configure it to stay in the foreground or to send MAINPID= to NOTIFY_SOCKET",
+	machine.NoAnswer:           "the kernel has not answered in time",
 	machine.HasDrained:         "drained",
 	machine.HasFailed:          "failed",
 }
@@ -197,7 +199,7 @@ func reasonText(why machine.Reason) string {
 		return reasonText(why.First) + "; " + reasonText(why.Second)
 	case machine.Exit, machine.InstanceExited, machine.NotReadyInTime, machine.LeftBehind, machine.RequestsInFlight, machine.EndedOtherwise:
 		return instanceReason(why)
-	case machine.InFlightWhenCounted, machine.StoppedInFlight, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy:
+	case machine.InFlightWhenCounted, machine.StoppedInFlight, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.NotSteered, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy:
 		return generationReason(why)
 	case machine.ShutDownBy, machine.NothingListens, machine.CaptureRefused:
 		return socketReason(why)
@@ -249,6 +251,8 @@ func generationReason(why machine.Reason) string {
 		return "killed, with " + counted(why.Connections, "connection") + " in flight when last counted"
 	case machine.StopsWhenIdleOr:
 		return fmt.Sprintf("the generation gets the stop signal once its connections are idle, or, after %s (--empty), once it has accepted the connections that wait in its queue", why.After)
+	case machine.NotSteered:
+		return fmt.Sprintf("cannot send new connections to generation %d: %s", why.Generation, reasonText(why.Why))
 	case machine.TooManyDrain:
 		return counted(why.Generations, "old generation") + " still draining (--max-draining)"
 	case machine.RunsTheSame:

@@ -65,6 +65,7 @@ var reasons = map[machine.Reason]string{
 	machine.KilledInFlight{Connections: 3}:                                  "killed, with 3 connections in flight when last counted",
 	machine.StopsWhenIdleOr{After: time.Minute}:                             "the generation gets the stop signal once its connections are idle, or, after 1m0s (--empty), once it has accepted the connections that wait in its queue",
 	machine.TooManyDrain{Generations: 2}:                                    "2 old generations still draining (--max-draining)",
+	machine.NotSteered{Generation: 2, Why: machine.NoAnswer}:                "cannot send new connections to generation 2: the kernel has not answered in time",
 	machine.RunsTheSame{Generation: 2, Executable: "/bin/app", Dir: "/srv"}: "the new generation runs the same executable in the same directory as generation 2: /bin/app in /srv",
 	machine.RestartPolicy{Restart: machine.RestartNever}:                    "--restart never",
 	machine.ShutDownBy{}:                                                    "an app shut the listener down; connections in its queue were reset",

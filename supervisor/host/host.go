@@ -33,6 +33,7 @@ type Host struct {
 	Looks        Semaphore       // into /proc and at sockets, at once
 	LookUps      Semaphore       // of a command and its files
 	reaping      sync.WaitGroup
+	sequence     sequence
 }
 
 func (a *Host) Tell(t machine.Tell) {
@@ -80,9 +81,14 @@ func (a *Host) Reap(r machine.Reap) {
 	})
 }
 
+// Rest gives a channel that is closed when all has been done that the loop has asked for. It is the loop's, or of who has it
+// stand still.
+func (a *Host) Rest() <-chan struct{} { return a.sequence.rest() }
+
 // Close reaps what has ended: PID 1 gets the zombies that grace leaves, and in many containers it does not reap.
 func (a *Host) Close() error {
 	a.reaping.Wait()
+	<-a.sequence.rest()
 	_, err := a.Family.ReapOrphans()
 	return err
 }
@@ -93,18 +99,9 @@ func (a *Host) Release(instance int) {
 		return // it never came to a start: its backoff was cut short
 	}
 	app.cancel()
-	if app.grant != nil {
-		a.Attempt("cannot close the sockets passed to the app", app.grant.Close())
-	}
-	if app.notify != nil {
-		a.Attempt("cannot remove NOTIFY_SOCKET", app.notify.Close())
-	}
-	if app.calls != nil {
-		a.Attempt("cannot end capturing", app.calls.Close())
-	}
-	a.Attempt("cannot close descriptors of the app", app.disown())
-	a.vacate(app)
 	delete(a.Running, instance)
+	a.inOrder("cannot close what belonged to an instance", app.close)
+	a.vacate(app)
 }
 
 // holder is the instance in a place that is to be filled again, while something of

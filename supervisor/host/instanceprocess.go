@@ -45,6 +45,21 @@ type InstanceProcess struct {
 // that came before it and lives on.
 func (a *InstanceProcess) main() *childproc.Process { return a.processes[len(a.processes)-1] }
 
+// close may have to wait until what the app has said last was taken, by the loop too.
+func (a *InstanceProcess) close() error {
+	errs := []error{a.disown()}
+	if a.grant != nil {
+		errs = append(errs, a.grant.Close())
+	}
+	if a.notify != nil {
+		errs = append(errs, a.notify.Close())
+	}
+	if a.calls != nil {
+		errs = append(errs, a.calls.Close())
+	}
+	return errors.Join(errs...)
+}
+
 func (a *InstanceProcess) signalAll(signal syscall.Signal) error {
 	var errs []error
 	for _, p := range a.processes {
@@ -78,8 +93,9 @@ func (a *Host) Start(s machine.Start) {
 		a.vacate(last) // now, as what is left of it may stay for longer
 	}
 	a.Running[s.Instance] = app
-	launch := a.Launches[s.Generation].Launch
+	launch, turn := a.Launches[s.Generation].Launch, a.sequence.rest()
 	go func() {
+		<-turn // it may take up what another one has left
 		if err := a.bring(app, launch); err != nil {
 			a.Post(machine.StartFailed{Instance: s.Instance, Exit: failedExit(launch.Path, err)})
 			return

@@ -25,14 +25,18 @@ func (a *Host) TellRest(t machine.TellRest) {
 		a.killRest(app)
 		return
 	}
-	processes, listening := slices.Clone(app.processes), a.listening(app)
+	processes := slices.Clone(app.processes)
+	var listening []uint64
+	a.sequence.do(func() { listening = a.listening(app) })
 	if t.Crashed {
 		a.vacate(app)
 	}
-	for _, p := range processes { // who has only launched the main process may live
-		a.Attempt(fmt.Sprintf("cannot signal process %d", p.PID), p.Signal(t.Signal))
-	}
+	turn := a.sequence.rest()
 	app.task(func() {
+		<-turn
+		for _, p := range processes { // who has only launched the main process may live
+			a.Attempt(fmt.Sprintf("cannot signal process %d", p.PID), p.Signal(t.Signal))
+		}
 		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
 			return
 		}

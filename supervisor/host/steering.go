@@ -12,31 +12,57 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-func (a *Host) Steer(generation int) {
-	kept, err := a.Steering.Cutover(generation)
-	a.Attempt(fmt.Sprintf("cannot send new connections to generation %d", generation), err)
-	for replaced := range a.Launches {
-		if replaced != generation {
-			_, err := a.Steering.Queued(replaced) // counts the handshakes that are open now
-			a.Attempt("cannot count waiting connections", err)
-		}
-	}
-	for _, address := range kept {
-		go a.Post(machine.Noticed{Text: "new connections to an address still go to the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
-	}
+// inOrder does what changes or waits for the steering. Its lock is held for long where an app binds while grace looks for
+// who has its sockets, or where the kernel lists many of them.
+func (a *Host) inOrder(cannot string, work func() error) <-chan struct{} {
+	return a.sequence.do(Guard(func() { a.Attempt(cannot, work()) }, a.Notice(cannot)))
 }
 
-// TurnAway counts the handshakes that are open now, as steer does.
-func (a *Host) TurnAway() {
-	a.Attempt("cannot turn new connections away", a.Steering.TurnAway())
-	for generation := range a.Launches {
-		_, err := a.Steering.Queued(generation)
-		a.Attempt("cannot count waiting connections", err)
+// Steer posts steered always: an upgrade, or a stop, waits for it.
+func (a *Host) Steer(generation int) {
+	var others []int // generation 0 is none
+	for other := range a.Launches {
+		if other != generation {
+			others = append(others, other)
+		}
 	}
+	a.sequence.do(func() {
+		why := ""
+		Guard(func() { why = a.cutOver(generation) }, func(panicked string) { why = panicked })()
+		a.Post(machine.Steered{Generation: generation, Why: why})
+	})
+	a.countHandshakes(others)
+}
+
+// cutOver gives the reason why new connections do not go to the generation.
+func (a *Host) cutOver(generation int) string {
+	if generation == 0 {
+		a.Attempt("cannot turn new connections away", a.Steering.TurnAway())
+		return ""
+	}
+	kept, err := a.Steering.Cutover(generation)
+	for _, address := range kept {
+		a.Post(machine.Noticed{Text: "new connections to an address still go to the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// countHandshakes counts those that are open now: their connections will come to these generations, which get no others.
+func (a *Host) countHandshakes(generations []int) {
+	a.inOrder("cannot count waiting connections", func() (err error) {
+		for _, generation := range generations {
+			_, failed := a.Steering.Queued(generation)
+			err = errors.Join(err, failed)
+		}
+		return err
+	})
 }
 
 func (a *Host) LetGo(generation int) {
-	a.Attempt(fmt.Sprintf("cannot release the sockets of generation %d", generation), a.Steering.LetGo(generation))
+	a.inOrder(fmt.Sprintf("cannot release the sockets of generation %d", generation), func() error { return a.Steering.LetGo(generation) })
 }
 
 const (
@@ -52,10 +78,12 @@ const (
 )
 
 // Observe posts quieted once nothing goes on in the generation any more, and until then awaited
-// as often as connections are seen that nobody is there to accept.
+// as often as connections are seen that nobody is there to accept. It begins when the cutovers before it have been: until
+// then new connections come.
 func (a *Host) Observe(o machine.Observe) {
-	ctx, patience := a.Launches[o.Generation].ctx, time.Now().Add(o.Idle)
+	ctx, patience, begin := a.Launches[o.Generation].ctx, time.Now().Add(o.Idle), a.sequence.rest()
 	go Guard(func() {
+		<-begin
 		for !a.accepted(o.Generation) || time.Now().Before(patience) && !a.quiet(o.Generation, o.PIDs) {
 			if a.awaited(o.Generation) {
 				a.Post(machine.Awaited{Generation: o.Generation})
@@ -172,10 +200,9 @@ func WatchSteering(s *steering.Steering, post func(machine.Event)) {
 // vacate lets clients wait for the instance that takes the place of one that has
 // gone.
 func (a *Host) vacate(app *InstanceProcess) {
-	if a.Steering == nil {
-		return
+	if a.Steering != nil {
+		a.inOrder("cannot move new connections away from an instance", func() error { return a.Steering.Vacate(app.member()) })
 	}
-	a.Attempt("cannot move new connections away from an instance", a.Steering.Vacate(app.member()))
 }
 
 // confirm says that the instance serves: what it has taken up is its own.
@@ -189,7 +216,10 @@ func (a *Host) retireSockets(generation int) {
 	if a.Steering == nil {
 		return
 	}
-	for slot := range a.Options.Policy.Instances {
-		a.Attempt(fmt.Sprintf("cannot give up the sockets of generation %d", generation), a.Steering.Retire(steering.InstanceKey{Generation: generation, Instance: slot}))
-	}
+	a.inOrder(fmt.Sprintf("cannot give up the sockets of generation %d", generation), func() (err error) {
+		for slot := range a.Options.Policy.Instances {
+			err = errors.Join(err, a.Steering.Retire(steering.InstanceKey{Generation: generation, Instance: slot}))
+		}
+		return err
+	})
 }

@@ -69,11 +69,10 @@ type (
 		Generation int
 		PIDs       []int
 	}
-	// Steer sends new connections to a generation, from now on.
+	// Steer sends new connections to a generation or, with 0, keeps them from all sockets that generations have of their
+	// own, for good: they wait, and are refused once the sockets close. It is answered by steered, in the order of such
+	// actions. What is ordered after it about sockets (letGo, observe, retire) is done after it too.
 	Steer struct{ Generation int }
-	// TurnAway keeps new connections from all sockets that generations have of their own,
-	// for good: they wait, and are refused once the sockets close.
-	TurnAway struct{}
 	// LetGo leaves a generation's sockets to its app alone: who comes is refused as soon
 	// as that has closed them.
 	LetGo struct{ Generation int }
@@ -133,7 +132,6 @@ func (Retire) isAction()    {}
 func (Discard) isAction()   {}
 func (Count) isAction()     {}
 func (Steer) isAction()     {}
-func (TurnAway) isAction()  {}
 func (LetGo) isAction()     {}
 func (Observe) isAction()   {}
 func (Arm) isAction()       {}

@@ -2,26 +2,86 @@ package machine
 
 import (
 	"slices"
+	"time"
 )
 
-// relieve is for the generation whose successor serves. It is told to end, unless
+// cutOver sends new connections to the current generation. Where each generation has sockets of its own, the one before
+// it stays as it is until they have gone over: it can take over again, and is told nothing.
+func (m *Machine) cutOver(before *generation) {
+	if !m.policy.Steered {
+		m.replace(before)
+		return
+	}
+	if before != nil {
+		before.enter(StageSettling, m.at)
+		m.hold(before)
+	}
+	m.steer(m.current.number, steerPatience)
+}
+
+func (m *Machine) steer(generation int, patience time.Duration) {
+	m.cutovers++
+	m.disarm(&m.cutover)
+	m.cutover = m.arm(Timer{cutover: true}, patience)
+	m.do(Steer{generation})
+}
+
+// goesOver reports whether new connections are on their way to another generation.
+func (m *Machine) goesOver() bool { return m.cutover.Number != 0 }
+
+// onSteered waits for the last of the answers: they come in the order of the cutovers.
+func (m *Machine) onSteered(ev Steered) {
+	m.cutovers--
+	if m.cutovers == 0 && m.goesOver() {
+		m.endCutover(said(ev.Why))
+	}
+}
+
+// endCutover goes on although new connections may not go where they are to go, if why says so, unless an upgrade can be
+// undone.
+func (m *Machine) endCutover(why Reason) {
+	m.disarm(&m.cutover)
+	m.tellUndone()
+	before := m.settling()
+	switch {
+	case m.mode == stopping:
+		m.finishAll()
+		return
+	case why != nil && before != nil && before.serves():
+		m.giveBack(m.current, before, NotSteered{m.current.number, why})
+		return
+	case why != nil:
+		m.say(Report{Fact: SteeringFailed, Generation: m.current.number, Why: why})
+	}
+	m.replace(before)
+}
+
+// replace goes on with an upgrade once new connections go to the current generation.
+func (m *Machine) replace(before *generation) {
+	if before != nil {
+		m.relieve(before)
+	}
+	if m.settling() == nil {
+		m.conclude(m.current, OutcomeUpgraded, nil)
+	}
+}
+
+// relieve is for the generation that gets no new connections any more. It is told to stop, unless
 // each generation has sockets of its own, and none that all share: then connections can be sent back to it
 // while the successor settles, and after that it finishes what it has, which an
 // app that dies of its stop signal would cut. One that has both goes on accepting what is its
 // successor's, so it is told as soon as nothing waits in the queues that are its own.
 func (m *Machine) relieve(g *generation) {
-	if !m.emptiesFirst(g) {
+	m.disarm(&g.relief)
+	switch {
+	case !m.emptiesFirst(g):
 		m.drainGeneration(g)
-		return
+	case m.policy.Shared || m.policy.Settle == 0 || !g.serves():
+		m.empty(g)
+	default:
+		m.say(Report{Fact: GenerationReplaced, Generation: g.number, Within: m.policy.Settle, Why: SuccessorMayFail})
+		g.relief = m.arm(Timer{relief: g.number}, m.policy.Settle)
 	}
-	m.hold(g)
-	if m.policy.Shared || m.policy.Settle == 0 || !g.serves() {
-		m.empty(g) // promote gives the upgrade its result
-		return
-	}
-	g.enter(StageSettling, m.at)
-	m.say(Report{Fact: GenerationReplaced, Generation: g.number, Within: m.policy.Settle, Why: SuccessorMayFail})
-	g.relief = m.arm(Timer{relief: g.number}, m.policy.Settle)
 }
 
 // hold: what was to be started again has a successor now. It is kept, to be started at
@@ -52,18 +112,36 @@ func (m *Machine) settling() *generation {
 	return nil
 }
 
-// giveBack undoes an upgrade whose generation has lost an instance while it
-// settled.
+// undone is an upgrade that is to be undone.
+type undone struct {
+	generation *generation
+	report     Report
+}
+
+// giveBack undoes an upgrade whose generation does not serve as it should. What that
+// has accepted it can finish.
 func (m *Machine) giveBack(g, before *generation, why Reason) {
 	m.disarm(&before.relief)
 	before.enter(StageCurrent, m.at)
 	m.current = before
-	m.do(Steer{before.number})
 	g.failure = why
-	m.say(Report{Fact: UpgradeUndone, Generation: g.number, Serving: before.number, Took: m.at.Sub(g.since), Why: why})
-	m.conclude(g, OutcomeUndone, why)
+	m.undone = &undone{g, Report{Fact: UpgradeUndone, Generation: g.number, Serving: before.number, Took: m.at.Sub(g.since), Why: why}}
+	m.steer(before.number, steerPatience)
 	m.startHeld(before, GenerationReturned)
+	if m.emptiesFirst(g) {
+		m.empty(g)
+		return
+	}
 	m.drainGeneration(g)
+}
+
+// tellUndone comes when the generation before serves again.
+func (m *Machine) tellUndone() {
+	if u := m.undone; u != nil {
+		m.undone = nil
+		m.say(u.report)
+		m.conclude(u.generation, OutcomeUndone, u.report.Why)
+	}
 }
 
 // endSettling is for a generation that takes over no more.
@@ -111,9 +189,6 @@ func (m *Machine) answers(g *generation) bool {
 func (m *Machine) emptyToStop(g *generation) {
 	if m.current == g {
 		m.current = nil
-	}
-	for _, i := range g.backoffs() {
-		m.exit(i)
 	}
 	if g.stage != StageEmptying {
 		m.empty(g)
@@ -170,7 +245,7 @@ func (m *Machine) expireRelief(g *generation) {
 // again, or somebody waits for it.
 func (m *Machine) dwindle(i *instance) {
 	g := i.generation
-	if m.mode < stopping && m.wantsRestart(i) {
+	if g.failure == nil && m.wantsRestart(i) {
 		m.succeed(i)
 	}
 	settled := g.stage == StageSettling
@@ -180,7 +255,7 @@ func (m *Machine) dwindle(i *instance) {
 	case settled && !g.serves():
 		m.empty(g)
 	}
-	if settled && g.stage != StageSettling {
+	if settled && g.stage != StageSettling && !m.goesOver() {
 		m.conclude(m.current, OutcomeUpgraded, nil)
 	}
 }

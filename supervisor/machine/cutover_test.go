@@ -454,3 +454,153 @@ func TestGenerationWithoutAPortOfItsOwnIsToldAtOnce(t *testing.T) {
 		t.Errorf("generation 2 is %s", stageOf(w, 2))
 	}
 }
+
+// cuttingOver has generation 2 ready, and new connections not sent to it yet. The upgrade was asked for by request 1.
+func cuttingOver(t *testing.T, p Policy) *world {
+	w := servingWith(t, p)
+	w.slow = true
+	w.happen(UpgradeRequested{Request: w.ask()})
+	w.bring(t)
+	if stageOf(w, 1) != StageSettling || stageOf(w, 2) != StageCurrent || len(w.cutovers) != 1 {
+		t.Fatalf("generation 1 is %s, 2 is %s, cutovers %v", stageOf(w, 1), stageOf(w, 2), w.cutovers)
+	}
+	return w
+}
+
+func TestNothingFollowsFromAnUpgradeBeforeConnectionsHaveGoneOver(t *testing.T) {
+	now := steeredPolicy()
+	now.Settle = 0
+	for name, c := range map[string]struct {
+		policy   Policy
+		then     Stage
+		upgraded bool
+	}{
+		"it settles":                      {steeredPolicy(), StageSettling, false},
+		"it empties":                      {now, StageEmptying, true},
+		"it has no socket but those held": {sharedPolicy(), StageDraining, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := cuttingOver(t, c.policy)
+			if w.observed[1] || w.m.Instances[1].Phase != PhaseReady || w.answered(1) != nil || w.m.Calm() {
+				t.Fatalf("instance 1 is %s, the request is answered with %+v", w.m.Instances[1].Phase, w.answered(1))
+			}
+			w.answerSteer("")
+			if stageOf(w, 1) != c.then || (w.answered(1) != nil) != c.upgraded {
+				t.Errorf("generation 1 is %s, the request is answered with %+v", stageOf(w, 1), w.answered(1))
+			}
+			w.unwind()
+		})
+	}
+}
+
+func TestCandidateThatDiesBeforeConnectionsHaveGoneOver(t *testing.T) {
+	for _, p := range []Policy{steeredPolicy(), sharedPolicy()} {
+		w := cuttingOver(t, p)
+		w.endInstance(2, Exit{Code: 3})
+		if w.m.current.number != 1 || stageOf(w, 2) != StageEnded || w.m.Instances[1].Phase != PhaseReady {
+			t.Fatalf("generation %d is current, 2 is %s", w.m.current.number, stageOf(w, 2))
+		}
+		w.answerSteer("")
+		if r := w.answered(1); r != nil {
+			t.Errorf("%+v before connections have gone back", r)
+		}
+		w.answerSteer("")
+		if r := w.answered(1); r == nil || r.Outcome != OutcomeUndone || r.Serving != 1 {
+			t.Errorf("%+v", r)
+		}
+		if w.steered != 1 || stageOf(w, 1) != StageCurrent || !w.m.Calm() {
+			t.Errorf("connections go to %d, generation 1 is %s", w.steered, stageOf(w, 1))
+		}
+	}
+}
+
+// What the failed generation has accepted on its other instance it can finish.
+func TestUndoneGenerationEmptiesWhatStillServes(t *testing.T) {
+	p := steeredPolicy()
+	p.Instances = 2
+	w := servingWith(t, p)
+	w.upgrade(t)
+	w.endInstance(3, Exit{Code: 3})
+	if w.m.current.number != 1 || stageOf(w, 2) != StageEmptying || w.m.Instances[4].Phase != PhaseReady || !w.observed[2] {
+		t.Fatalf("generation %d is current, 2 is %s", w.m.current.number, stageOf(w, 2))
+	}
+	w.endInstance(4, Exit{Code: 3})
+	if stageOf(w, 2) != StageEnded || len(w.said(InstanceRestarting)) > 0 {
+		t.Errorf("generation 2 is %s", stageOf(w, 2))
+	}
+}
+
+func TestStopWhileConnectionsGoOver(t *testing.T) {
+	for name, stop := range map[string]Event{"TERM": StopRequested{}, "QUIT": KillRequested{}} {
+		for _, p := range []Policy{steeredPolicy(), sharedPolicy()} {
+			w := cuttingOver(t, p)
+			w.happen(stop)
+			if r := w.answered(1); r == nil || r.Outcome != OutcomeUpgraded {
+				t.Fatalf("%s: %+v", name, r)
+			}
+			for w.m.goesOver() {
+				w.answerSteer("")
+			}
+			if name == "TERM" && !p.Shared && (stageOf(w, 1) != StageEmptying || stageOf(w, 2) != StageEmptying) {
+				t.Errorf("generation 1 is %s, 2 is %s", stageOf(w, 1), stageOf(w, 2))
+			}
+			w.unwind()
+		}
+	}
+}
+
+func TestUpgradeIsUndoneIfConnectionsCannotBeSentToIt(t *testing.T) {
+	for name, fail := range map[string]struct {
+		happen func(w *world)
+		why    Reason
+	}{
+		"the kernel refuses":  {func(w *world) { w.answerSteer("no memory") }, NotSteered{2, Said("no memory")}},
+		"it has not answered": {func(w *world) { w.expire(w.m.cutover.Number) }, NotSteered{2, NoAnswer}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := cuttingOver(t, steeredPolicy())
+			fail.happen(w)
+			if stageOf(w, 2) != StageEmptying || w.m.Instances[2].Phase != PhaseReady {
+				t.Errorf("generation 2 is %s", stageOf(w, 2))
+			}
+			for len(w.cutovers) > 0 {
+				w.answerSteer("")
+			}
+			undone := w.said(UpgradeUndone)
+			if w.m.current.number != 1 || len(undone) != 1 || undone[0].Why != fail.why || w.answered(1).Outcome != OutcomeUndone {
+				t.Fatalf("generation %d is current, reports %+v", w.m.current.number, undone)
+			}
+			w.quiet(2)
+			if w.steered != 1 || stageOf(w, 2) != StageDraining {
+				t.Errorf("connections go to %d, generation 2 is %s", w.steered, stageOf(w, 2))
+			}
+		})
+	}
+}
+
+// There is nobody else to serve.
+func TestFirstGenerationServesAlthoughItsCutoverFails(t *testing.T) {
+	w := newWorld(t, steeredPolicy())
+	w.slow = true
+	w.answerPrepare(1, true)
+	w.answerStart(1, true)
+	w.readiness(1, false)
+	w.answerSteer("no memory")
+	if stageOf(w, 1) != StageCurrent || len(w.said(SteeringFailed)) != 1 || !w.m.Calm() {
+		t.Errorf("generation 1 is %s", stageOf(w, 1))
+	}
+}
+
+func TestNextUpgradeBeforeConnectionsHaveGoneOver(t *testing.T) {
+	w := cuttingOver(t, steeredPolicy())
+	w.happen(UpgradeRequested{Request: w.ask()})
+	w.bring(t)
+	if stageOf(w, 1) != StageEmptying || stageOf(w, 2) != StageSettling || w.answered(2) != nil {
+		t.Fatalf("generation 1 is %s, 2 is %s", stageOf(w, 1), stageOf(w, 2))
+	}
+	w.answerSteer("")
+	if w.expire(w.m.cutover.Number); w.m.current.number != 2 {
+		t.Fatalf("generation %d is current though its connections are still to come", w.m.current.number)
+	}
+	w.unwind()
+}

@@ -5,10 +5,11 @@ import "time"
 // Timer names what a timer was armed for. Its number is new at each arming.
 type Timer struct {
 	Number     int
-	Instance   int // the instance whose phase it ends, or
-	watchdog   int // the instance whose sign of life it waits for, or
-	generation int // the generation whose progress is due, or
-	relief     int // the generation that is given time to be relieved;
+	Instance   int  // the instance whose phase it ends, or
+	watchdog   int  // the instance whose sign of life it waits for, or
+	generation int  // the generation whose progress is due, or
+	relief     int  // the generation that is given time to be relieved, or
+	cutover    bool // new connections are to go elsewhere by then;
 	// all zero: the drain delay of everything
 }
 
@@ -69,6 +70,10 @@ func (m *Machine) onTimerExpired(t Timer) {
 		if g := m.find(t.relief); g != nil && g.relief == t {
 			g.relief = Timer{}
 			m.expireRelief(g)
+		}
+	case t.cutover:
+		if m.cutover == t {
+			m.endCutover(NoAnswer)
 		}
 	case m.delay == t && m.mode == lingering:
 		m.delay = Timer{}

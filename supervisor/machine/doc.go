@@ -11,8 +11,8 @@
 //	                                    └── nothing is left ──> ended
 //
 // Where each generation has sockets of its own (Policy.Steered), one that has a
-// successor is not told to drain at once: connections can be sent back to it, and
-// it finishes what it has undisturbed.
+// successor is not told to drain at once: it stays as it is until new connections have
+// gone over, they can be sent back to it for a while, and then it finishes what it has undisturbed.
 //
 //	current ──successor ready──> settling ──its time is over──> emptying ──quiet, or too late──> draining
 //	   ^                            │
@@ -57,6 +57,8 @@
 //  11. Nothing of a generation that was replaced is started again, unless connections
 //     wait in a queue that nobody else can accept from. As long as they do it is not
 //     told to stop before its time is over.
-//  12. An instance is killed at the latest --drain-timeout after its generation began to
+//  12. Who serves on sockets of its own is not told to stop between the order to send new
+//     connections elsewhere and its answer, unless that takes too long or all of grace stops.
+//  13. An instance is killed at the latest --drain-timeout after its generation began to
 //     empty or, where it does not empty, to drain, unless it asks for more time.
 package machine

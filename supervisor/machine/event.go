@@ -116,6 +116,11 @@ type (
 		Text     string
 	}
 
+	// Steered answers a steer action: new connections go where they are to go, unless it says why not.
+	Steered struct {
+		Generation int
+		Why        string
+	}
 	// Counted answers a count action.
 	Counted struct {
 		Generation int
@@ -185,6 +190,7 @@ func (Pinged) isEvent()           {}
 func (Withdrawn) isEvent()        {}
 func (Tallied) isEvent()          {}
 func (Described) isEvent()        {}
+func (Steered) isEvent()          {}
 func (Counted) isEvent()          {}
 func (Quieted) isEvent()          {}
 func (Awaited) isEvent()          {}

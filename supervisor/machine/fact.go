@@ -26,6 +26,7 @@ const (
 	FirstFailed                 // it does not, and grace ends
 	GenerationReady             // a later one serves
 	GenerationReplaced          // it can take over again
+	SteeringFailed              // new connections do not go to a generation, and no other can have them
 	GenerationEmptying          // it finishes what it has before it is told to stop
 	GenerationDraining          // it is told to stop
 	GenerationToldToStop        // and was emptied before

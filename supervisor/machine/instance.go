@@ -267,7 +267,7 @@ func (m *Machine) lose(i *instance, why Reason) {
 	case StageCandidate:
 		m.fail(i.generation, why, i.exit.Status())
 	case StageCurrent:
-		if before := m.settling(); before != nil && before.serves() {
+		if before := m.settling(); before != nil && before.serves() && m.mode < stopping {
 			m.giveBack(i.generation, before, why)
 			return
 		}
@@ -289,7 +289,7 @@ func (m *Machine) restart(i *instance) {
 }
 
 func (m *Machine) wantsRestart(i *instance) bool {
-	return m.policy.Restart.wants(i.fault || i.exit.Failed())
+	return m.mode < stopping && m.policy.Restart.wants(i.fault || i.exit.Failed())
 }
 
 // fill has another instance take the place of one that has ended. A start that failed by

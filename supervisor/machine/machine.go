@@ -33,6 +33,9 @@ type Machine struct {
 	stoppers    []int     // the requests that wait for the end
 	told        time.Time // when grace was first told to stop
 	served      bool      // some generation was ready once
+	cutovers    int       // steer actions that have no answer
+	cutover     Timer     // how long the last of them is waited for
+	undone      *undone   // to be told once connections go back
 	notifying   map[string]bool
 	ended       int // the generation that has ended last
 	endedAt     time.Time
@@ -84,6 +87,8 @@ func (m *Machine) Step(at time.Time, ev Event) []Action {
 		m.onPrepared(ev)
 	case PrepareFailed:
 		m.onPrepareFailed(ev)
+	case Steered:
+		m.onSteered(ev)
 	case Counted:
 		m.onCounted(ev)
 	case Quieted:
@@ -190,6 +195,7 @@ func (m *Machine) discardUnwanted() {
 
 func (m *Machine) end() {
 	m.mode = done
+	m.disarm(&m.cutover)
 	m.answerAll(m.stoppers, Result{Outcome: OutcomeStopped})
 	m.do(Finish{m.status})
 }

@@ -33,8 +33,11 @@ type world struct {
 	retired   map[int]bool  // generations
 	prepared  map[int]bool  // generations whose executables are kept
 	patience  map[int]time.Duration
-	steered   int  // the generation that gets new connections
-	closed    bool // nobody gets any more
+	steered   int   // the generation that gets new connections
+	ordered   int   // the one that they were ordered to go to last
+	cutovers  []int // generations that are to get them, one after another
+	slow      bool  // cutovers wait for answerSteer
+	closed    bool  // nobody gets any more
 	pids      int
 	seen      []Action
 	finished  bool
@@ -59,15 +62,19 @@ func newWorld(t *testing.T, p Policy) *world {
 
 func (w *world) happen(ev Event) {
 	w.t.Helper()
-	serving, answering := w.serving(), w.answering()
+	serving, answering, ready := w.serving(), w.answering(), w.ready()
 	w.at = w.at.Add(time.Millisecond)
 	actions := w.m.Step(w.at, ev)
 	w.checkServing(serving, actions)
 	w.checkStop(serving, actions)
 	w.checkStarts(ev, actions)
 	w.checkAnswering(answering, ev)
+	w.checkCutover(ready, ev, actions)
 	w.takeAll(actions)
 	w.checkGenerations()
+	for !w.slow && len(w.cutovers) > 0 {
+		w.answerSteer("")
+	}
 }
 
 // serving is the instances that are ready in the current generation.
@@ -76,12 +83,48 @@ func (w *world) serving() map[int]bool {
 	if w.m.current == nil || w.m.current.stage != StageCurrent {
 		return ready
 	}
-	for _, i := range w.m.current.instances {
-		if i.Phase == PhaseReady {
-			ready[i.id] = true
+	for id, generation := range w.ready() {
+		if generation == w.m.current {
+			ready[id] = true
 		}
 	}
 	return ready
+}
+
+// ready has the generation of each instance that is.
+func (w *world) ready() map[int]*generation {
+	all := map[int]*generation{}
+	for id, i := range w.m.Instances {
+		if i.Phase == PhaseReady {
+			all[id] = i.generation
+		}
+	}
+	return all
+}
+
+// checkCutover is invariant 12.
+func (w *world) checkCutover(ready map[int]*generation, ev Event, actions []Action) {
+	w.t.Helper()
+	late, _ := ev.(TimerExpired)
+	for _, a := range actions {
+		stop, ok := a.(Tell)
+		if !ok || stop.Signal != w.m.policy.StopSignal || ready[stop.Instance] == nil || w.m.mode >= stopping {
+			continue
+		}
+		g := ready[stop.Instance]
+		own := w.m.policy.Steered && (!w.m.policy.Shared || g.opened)
+		if own && w.mayGet(g.number, actions) && late.Timer.relief != g.number && !late.Timer.cutover {
+			w.t.Fatalf("instance %d is told to stop for %T%+v, and new connections may go to it", stop.Instance, ev, ev)
+		}
+	}
+}
+
+// mayGet reports whether a generation gets new connections, or is to get some before the last cutover.
+func (w *world) mayGet(generation int, actions []Action) bool {
+	if slices.ContainsFunc(actions, func(a Action) bool { return a == Steer{generation} }) {
+		return true
+	}
+	return w.steered == generation || slices.Contains(w.cutovers, generation)
 }
 
 // checkServing is invariant 2: who serves is told to stop only for a successor,
@@ -106,7 +149,7 @@ func (w *world) checkStop(serving map[int]bool, actions []Action) {
 	w.t.Helper()
 	for _, a := range actions {
 		stop, ok := a.(Tell)
-		if ok && serving[stop.Instance] && slices.Contains(actions, Action(TurnAway{})) && !w.m.policy.Shared {
+		if ok && serving[stop.Instance] && slices.Contains(actions, Action(Steer{})) && !w.m.policy.Shared {
 			w.t.Fatalf("instance %d was told to stop with all that waits for it", stop.Instance)
 		}
 	}
@@ -131,7 +174,7 @@ func (w *world) answering() map[int]bool {
 	found := map[int]bool{}
 	for _, g := range w.m.generations {
 		if g.stage == StageSettling || g.stage == StageEmptying {
-			found[g.number] = w.m.answers(g)
+			found[g.number] = w.m.emptiesFirst(g)
 		}
 	}
 	return found
@@ -158,11 +201,16 @@ func (w *world) endsAnswering(generation int, ev Event) bool {
 	case TimerExpired:
 		return ev.Timer.relief == generation
 	case Exited: // one that is killed for a fault is started again whatever its status
-		return !w.m.policy.Restart.wants(ev.Exit.Failed())
+		return w.undone(generation) || !w.m.policy.Restart.wants(ev.Exit.Failed())
 	case StartFailed:
-		return !w.m.policy.Restart.wants(true)
+		return w.undone(generation) || !w.m.policy.Restart.wants(true)
 	}
 	return false
+}
+
+// undone: nothing is started again in a generation that has failed.
+func (w *world) undone(generation int) bool {
+	return slices.ContainsFunc(w.said(UpgradeUndone), func(r Report) bool { return r.Generation == generation })
 }
 
 func (w *world) allLookedAt(ev Quieted) bool {
@@ -188,7 +236,7 @@ func (w *world) checkGenerations() {
 		case StageDraining:
 			w.told[g.number] = true
 		case StageSettling, StageEmptying:
-			if w.steered == 0 || w.told[g.number] {
+			if w.ordered == 0 || w.told[g.number] {
 				w.t.Fatalf("generation %d is %s", g.number, g.stage)
 			}
 		case StageCurrent:
@@ -210,7 +258,7 @@ func (w *world) checkGenerations() {
 	}
 }
 
-// checkBudget is invariant 12, as long as no timer is late.
+// checkBudget is invariant 13, as long as no timer is late.
 func (w *world) checkBudget() {
 	w.t.Helper()
 	for _, g := range w.m.generations {
@@ -252,8 +300,8 @@ func (w *world) checkPlaces() {
 // told to stop is not it.
 func (w *world) checkSteering() {
 	w.t.Helper()
-	if w.m.policy.Steered && w.m.current != nil && w.steered != w.m.current.number {
-		w.t.Fatalf("generation %d is current, and connections go to %d", w.m.current.number, w.steered)
+	if w.m.policy.Steered && w.m.current != nil && w.ordered != w.m.current.number {
+		w.t.Fatalf("generation %d is current, and connections are sent to %d", w.m.current.number, w.ordered)
 	}
 }
 
@@ -299,11 +347,11 @@ func (w *world) take(a Action) {
 		delete(w.instances, a.Instance)
 	case Steer:
 		g := w.m.find(a.Generation)
-		w.need(g != nil && g.stage == StageCurrent && w.m.policy.Steered && !w.closed, a)
-		w.steered = a.Generation
-	case TurnAway:
-		w.need(!w.closed && w.m.mode >= stopping && w.m.policy.Steered, a)
-		w.closed = true
+		w.need(w.m.policy.Steered && !w.closed && (a.Generation == 0 && w.m.mode >= stopping || g != nil && g.stage == StageCurrent), a)
+		w.closed, w.cutovers = a.Generation == 0, append(w.cutovers, a.Generation)
+		if !w.closed {
+			w.ordered = a.Generation
+		}
 	case LetGo:
 		w.need(w.m.mode >= stopping && w.draining(a.Generation), a)
 	case Observe:
@@ -358,8 +406,14 @@ func (w *world) plausible(r Result) bool {
 	if r.Outcome != OutcomeUpgraded {
 		return true
 	}
-	serves := w.m.current != nil && r.Generation == w.m.current.number || r.Generation == w.steered // until the next action
-	return w.m.mode == stopping || serves && r.Serving == r.Generation
+	if w.m.mode == stopping {
+		return true
+	}
+	serves := w.m.current != nil && r.Generation == w.m.current.number
+	if serves && w.m.policy.Steered && len(w.cutovers) > 0 {
+		return false
+	}
+	return r.Serving == r.Generation && (serves || w.mayGet(r.Generation, nil)) // until the next action
 }
 
 // ask gives a request its number.
@@ -418,6 +472,16 @@ func (w *world) answerStart(instance int, ok bool) {
 	w.happen(Started{instance, w.pids})
 }
 
+// answerSteer answers the cutover that was ordered first. One that fails changes nothing.
+func (w *world) answerSteer(why string) {
+	generation := w.cutovers[0]
+	w.cutovers = w.cutovers[1:]
+	if why == "" {
+		w.steered = generation
+	}
+	w.happen(Steered{generation, why})
+}
+
 func (w *world) move(instance int) {
 	w.pids++
 	w.processes[w.pids] = &process{pid: w.pids, instance: instance}
@@ -458,16 +522,16 @@ var exits = []Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SI
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 19 {
+	switch what % 20 {
 	case 0:
 		w.chanceUpgrade(n)
 	case 1, 2:
 		if g, ok := pick(w.preparing, n); ok {
-			w.answerPrepare(g, what%19 == 1 || n%4 > 0)
+			w.answerPrepare(g, what%20 == 1 || n%4 > 0)
 		}
 	case 3, 4:
 		if i, ok := pick(w.starting, n); ok {
-			w.answerStart(i, what%19 == 3 || n%4 > 0)
+			w.answerStart(i, what%20 == 3 || n%4 > 0)
 		}
 	case 5, 6:
 		if i, ok := pick(w.instances, n); ok {
@@ -496,8 +560,12 @@ func (w *world) chance(what, which byte) {
 	case 18:
 		w.chanceTrouble(n)
 	case 16:
-		if g, ok := pick(w.observed, n/2); ok {
+		if g, ok := pick(w.observed, n/2); ok && len(w.cutovers) == 0 { // looks begin after the cutovers
 			w.chanceLook(g, n%2 == 0)
+		}
+	case 19:
+		if len(w.cutovers) > 0 {
+			w.answerSteer([]string{"", "no memory"}[n%8/7])
 		}
 	case 15:
 		if n%32 == 0 {
@@ -637,6 +705,10 @@ func (w *world) unwind() {
 }
 
 func (w *world) unwindStep() {
+	if len(w.cutovers) > 0 {
+		w.answerSteer("")
+		return
+	}
 	if g, ok := pick(w.preparing, 0); ok {
 		w.answerPrepare(g, true)
 		return
@@ -699,18 +771,23 @@ func FuzzMachine(f *testing.F) {
 	// A crash, its backoff, and an upgrade meanwhile.
 	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 0, 0, 7, 0, 1, 0, 9, 0, 3, 0, 3, 0, 5, 1})
 	// A steered upgrade that is undone, and one that ends when its connections are idle.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 7, 1, 7, 1})
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 7, 1, 7, 1})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
 	// The machine travels to another grace while an old generation empties.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 9, 2, 17, 0, 16, 0, 7, 0, 7, 0, 17, 0})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 17, 0, 16, 0, 7, 0, 7, 0, 17, 0})
 	// A stop, and a second one while it empties; one that ends well.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 14, 0, 18, 6})
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 14, 0, 16, 0, 16, 0, 7, 0, 7, 0, 7, 0})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 14, 0, 18, 6})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 14, 0, 19, 0, 16, 0, 16, 0, 7, 0, 7, 0, 7, 0})
 	// A crash while a candidate starts: as somebody waits, it is started again, crashes once more, and answers in the end.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 7, 4, 7, 0, 5, 0, 16, 1, 3, 0, 16, 0, 7, 1, 7, 1, 9, 3, 16, 1, 3, 0, 5, 1, 16, 0, 16, 0, 7, 1, 7, 1})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 7, 4, 7, 0, 5, 0, 19, 0, 16, 1, 3, 0, 16, 0, 7, 1, 7, 1, 9, 3, 16, 1, 3, 0, 5, 1, 16, 0, 16, 0, 7, 1, 7, 1})
+	// One of two instances crashes before connections go to its generation, and after that; a cutover that fails.
+	f.Add(byte(0x81), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 3, 0, 5, 2, 5, 3, 7, 2, 19, 0, 19, 0, 16, 0})
+	f.Add(byte(0x81), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 3, 0, 5, 2, 5, 3, 19, 0, 7, 2, 16, 0, 19, 0, 16, 0})
+	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 1, 1, 0, 3, 0, 5, 1, 19, 7, 19, 0, 16, 0, 7, 1})
 	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
 	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))
+		w.slow = true
 		for i := 0; i+1 < len(script) && !w.finished; i += 2 {
 			w.chance(script[i], script[i+1])
 		}

@@ -73,7 +73,10 @@ const (
 	heldUp        = time.Second // by so much a timer is late where grace itself was frozen
 	slowStart     = 2 * time.Second
 	firstProgress = time.Second
-	NextProgress  = 5 * time.Second
+	steerPatience = 30 * time.Second // looks into the kernel take seconds at most
+	// stopPatience is short, as nothing depends on it: the app is told to stop when nothing comes any more.
+	stopPatience = 5 * time.Second
+	NextProgress = 5 * time.Second
 	// besideShared is longer than a handshake that has begun is waited for.
 	besideShared = 5 * time.Second
 )

@@ -38,6 +38,11 @@ type (
 	LeftBehind struct{ Rest []Leftover }
 	// StopsWhenIdleOr says when a generation is told to stop, which need not be idle for longer.
 	StopsWhenIdleOr struct{ After time.Duration }
+	// NotSteered says why new connections do not go to a generation.
+	NotSteered struct {
+		Generation int
+		Why        Reason
+	}
 	// TooManyDrain is the limit of --max-draining.
 	TooManyDrain struct{ Generations int }
 	// RunsTheSame says that a new generation runs what an old one did.
@@ -78,6 +83,7 @@ const (
 	SocketIsNew              // only a new generation has it
 	SocketsUnused            // those of --listen
 	WentToBackground         // the app's main process ended well
+	NoAnswer                 // from the kernel, for long
 	HasDrained               // all of a generation
 	HasFailed                // a generation
 	causes
@@ -105,6 +111,7 @@ func (InFlightWhenCounted) isReason() {}
 func (KilledInFlight) isReason()      {}
 func (LeftBehind) isReason()          {}
 func (StopsWhenIdleOr) isReason()     {}
+func (NotSteered) isReason()          {}
 func (TooManyDrain) isReason()        {}
 func (RunsTheSame) isReason()         {}
 func (RestartPolicy) isReason()       {}

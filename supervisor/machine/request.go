@@ -106,14 +106,39 @@ func (m *Machine) linger() {
 // nothing new from now on, and is told to stop once he has accepted and answered what he got.
 func (m *Machine) stop() {
 	m.beginEnd()
-	if m.policy.Steered {
-		m.do(TurnAway{})
-	}
-	for _, g := range slices.Clone(m.generations) {
+	for _, g := range m.generations {
 		m.cutShort(g)
+	}
+	if !m.policy.Steered {
+		m.finishAll()
+		return
+	}
+	m.steer(0, stopPatience)
+	for _, g := range slices.Clone(m.generations) {
+		m.endWaiting(g)
+	}
+}
+
+// endWaiting ends what only waits in a generation when all of grace stops, and one that does not serve yet.
+func (m *Machine) endWaiting(g *generation) {
+	if g.stage < StageCurrent {
+		m.drainGeneration(g)
+		return
+	}
+	if g.stage == StageSettling {
+		m.disarm(&g.relief)
+	}
+	for _, i := range g.backoffs() {
+		m.exit(i)
+	}
+}
+
+// finishAll comes when no generation gets new connections any more.
+func (m *Machine) finishAll() {
+	for _, g := range slices.Clone(m.generations) {
 		switch {
 		case g.stage == StageDraining:
-		case g.stage >= StageCurrent && m.emptiesFirst(g):
+		case m.emptiesFirst(g):
 			m.emptyToStop(g)
 		default:
 			m.drainGeneration(g)
@@ -123,8 +148,10 @@ func (m *Machine) stop() {
 
 func (m *Machine) beginEnd() {
 	m.mode = stopping
+	m.tellUndone()
 	m.forget()
 	m.disarm(&m.delay)
+	m.disarm(&m.cutover)
 }
 
 // cutShort answers who waits for a generation when all of grace stops.

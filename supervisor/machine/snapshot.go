@@ -81,7 +81,7 @@ func (s Snapshot) Instances() map[int]InstanceSnapshot {
 
 // Calm reports whether the machine can travel: what is under way would be cut.
 func (m *Machine) Calm() bool {
-	if m.mode != running || m.candidate != nil || m.wish != nil || m.current == nil || m.current.attempt != nil {
+	if m.mode != running || m.candidate != nil || m.wish != nil || m.current == nil || m.current.attempt != nil || m.cutovers > 0 {
 		return false
 	}
 	for _, i := range m.Instances {

@@ -70,6 +70,14 @@ var situations = []situation{
 		w := replaced(t)
 		return w, w.m.Instances[2]
 	}},
+	{StageSettling, PhaseReady, "new connections are being sent to its successor", func(t *testing.T) (*world, *instance) {
+		w := cuttingOver(t, steeredPolicy())
+		return w, w.m.Instances[1]
+	}},
+	{StageCurrent, PhaseReady, "of its own sockets, new connections are being sent to it", func(t *testing.T) (*world, *instance) {
+		w := cuttingOver(t, steeredPolicy())
+		return w, w.m.Instances[2]
+	}},
 	{StageSettling, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
 		return w, w.m.Instances[1]
@@ -198,6 +206,12 @@ var occurrences = []occurrence{
 		g := i.generation
 		return g.relief.Number != 0 && w.then(func() { w.expireRelief(g.number) })
 	}},
+	{"new connections go to the successor", func(w *world, _ *instance) bool {
+		return len(w.cutovers) > 0 && w.then(func() { w.answerSteer("") })
+	}},
+	{"they cannot be sent to it", func(w *world, _ *instance) bool {
+		return len(w.cutovers) > 0 && w.then(func() { w.answerSteer("no memory") })
+	}},
 	{"its generation is quiet", func(w *world, i *instance) bool {
 		g := i.generation.number
 		return w.observed[g] && w.then(func() { w.quiet(g) })
@@ -319,13 +333,16 @@ func describe(a Action, i *instance) string {
 	case Count:
 		return "count connections"
 	case Steer:
-		return fmt.Sprintf("connections go to generation %d", a.Generation)
-	case TurnAway:
-		return "new connections are turned away"
+		if a.Generation == 0 {
+			return "new connections are turned away"
+		}
+		return fmt.Sprintf("send connections to generation %d", a.Generation)
 	case LetGo:
 		return "its sockets are left to it"
 	case Observe:
 		return "watch its connections"
+	case Answer:
+		return "answer: " + string(a.Result.Outcome)
 	case Finish:
 		return fmt.Sprintf("grace ends with %d", a.Status)
 	}

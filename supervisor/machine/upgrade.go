@@ -118,6 +118,7 @@ func (m *Machine) failFirst(g *generation, why Reason, status int) {
 }
 
 func (m *Machine) promote(g *generation) {
+	m.tellUndone()
 	if before := m.settling(); before != nil {
 		m.endSettling(before)
 	}
@@ -125,9 +126,6 @@ func (m *Machine) promote(g *generation) {
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
 	m.disarm(&g.progress)
-	if m.policy.Steered {
-		m.do(Steer{g.number})
-	}
 	r := Report{Fact: GenerationReady, Generation: g.number, Took: m.at.Sub(g.born)}
 	if first {
 		r.Fact = FirstReady
@@ -136,9 +134,6 @@ func (m *Machine) promote(g *generation) {
 	if old != nil {
 		before := old.recipe
 		g.before = &before
-		m.relieve(old)
 	}
-	if m.settling() == nil {
-		m.conclude(g, OutcomeUpgraded, nil)
-	}
+	m.cutOver(old)
 }
