@@ -196,9 +196,7 @@ func TestReceiveClosesDescriptors(t *testing.T) {
 			unix.Close(pipe[0])
 		}
 	}
-	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
-	}
+	checkNoMoreDescriptors(t, before)
 }
 
 const floods = 20_000

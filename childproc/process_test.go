@@ -216,7 +216,7 @@ func TestAppFindsWhatItWasPromised(t *testing.T) {
 
 func TestAppHasPlainSignalsAndLimits(t *testing.T) {
 	text := output(t, shell("grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ulimit -n"))
-	want, err := exec.Command("/bin/sh", "-c", "grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ulimit -n").Output()
+	want, err := exec.Command("env", "--default-signal", "/bin/sh", "-c", "grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ulimit -n").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,6 +64,7 @@ func TestRestHasWhoLeftTheGroup(t *testing.T) {
 			f := newReaper(t)
 			p, pid := startLeaver(t, f, script)
 			_, other := startLeaver(t, f, leavers["setsid"])
+			eventually(t, "what was left is a sleep", func() bool { return Called(pid) == "sleep" })
 			rest, err := p.Rest()
 			if err != nil {
 				t.Fatal(err)
