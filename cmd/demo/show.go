@@ -95,7 +95,7 @@ func (s *show) heed(e gracelog.Entry) {
 	}
 }
 
-// lastWords reads the rest of the log of a grace that has ended; an app that outlives it holds the log open.
+// lastWords reads the rest of the log of a grace process that has ended; an app that outlives it holds the log open.
 func (s *show) lastWords() {
 	patience := time.After(time.Second)
 	for {

@@ -84,7 +84,7 @@ func (s *supervised) upgradeRepeatedly(t table) error {
 
 const scrapes = 1000
 
-// scrapeRepeatedly is of a grace of its own, which tells its metrics.
+// scrapeRepeatedly is of a grace process of its own, which tells its metrics.
 func (b bench) scrapeRepeatedly(t table) (err error) {
 	dir, err := os.MkdirTemp("", "grace-bench-")
 	if err != nil {

@@ -97,7 +97,7 @@ func (s *supervised) bindAgain(m *manyFigures) error {
 	return err
 }
 
-// hold measures status of a grace that holds the listeners.
+// hold measures status of a grace process that holds the listeners.
 func (b bench) hold(n int, m *manyFigures) (err error) {
 	flags := []string{"--name", "bench-many", "--ready", "notify", "--listen", "web=127.0.0.1:0"}
 	for i := range n - 1 {

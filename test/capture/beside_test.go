@@ -106,7 +106,7 @@ func TestPortInUseOfACapturedAppNamesItsHolder(t *testing.T) {
 	third.Stop()
 }
 
-// The app of a grace that was killed shares its address with anybody of the same user who wants to.
+// The app of a grace process that was killed shares its address with anybody of the same user who wants to.
 func TestSteeredSocketBesideAnOrphan(t *testing.T) {
 	t.Parallel()
 	addr := freeport.Address(t)

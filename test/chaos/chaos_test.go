@@ -32,7 +32,7 @@ var (
 // patience is for what has to come; only a defect waits for its end.
 const patience = 2 * time.Minute
 
-// run is one run of all graces.
+// run is one run of all grace processes.
 type run struct {
 	seed     uint64
 	dir      string // of the logs, and of what is removed at the end
@@ -134,7 +134,7 @@ func (r *run) end(t *testing.T) {
 	}
 }
 
-// live starts one grace after another and has faults done to it.
+// live starts one grace process after another and has faults done to it.
 func (r *run) live(kind kind, port string) {
 	number := 0
 	for n := 0; !r.over(number); n++ {
@@ -147,7 +147,7 @@ func (r *run) over(faults int) bool {
 	return time.Now().After(r.until) || *most > 0 && faults >= *most
 }
 
-// live makes faults until it is time for another grace, and gives the number of the last one.
+// live makes faults until it is time for another grace process, and gives the number of the last one.
 func (g *grace) live(number int) int {
 	defer g.bury()
 	g.attempt(func() { g.start() })
@@ -173,7 +173,7 @@ func (g *grace) random(number int) *rand.Rand {
 	return rand.New(rand.NewPCG(g.run.seed, uint64(g.kind.index)<<32|uint64(number)))
 }
 
-// suffer does one fault to a grace and has it come to rest.
+// suffer does one fault to a grace process and has it come to rest.
 func (g *grace) suffer(f fault, random *rand.Rand) {
 	g.run.book.fault(g.name, f.name)
 	g.attempt(func() {
@@ -182,10 +182,10 @@ func (g *grace) suffer(f fault, random *rand.Rand) {
 	})
 }
 
-// lost is what a grace is that cannot be gone on with.
+// lost is what a grace process is that cannot be gone on with.
 type lost struct{}
 
-// attempt ends where a grace is lost.
+// attempt ends where a grace process is lost.
 func (g *grace) attempt(do func()) {
 	defer func() {
 		if problem := recover(); problem != nil {

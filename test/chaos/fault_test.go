@@ -11,7 +11,7 @@ import (
 	"github.com/gracerun/grace/supervisor/control"
 )
 
-// fault is one thing that can happen. It returns when that is over; the grace may have to recover still.
+// fault is one thing that can happen. It returns when that is over; the grace process may have to recover still.
 type fault struct {
 	name   string
 	weight int // how often it is in a deck
@@ -160,7 +160,7 @@ func (g *grace) begin(command []string) (result chan control.Result) {
 	return result
 }
 
-// attemptElsewhere is for goroutines beside the one that has the grace, which finds out by itself.
+// attemptElsewhere is for goroutines beside the one that has the grace process, which finds out by itself.
 func (g *grace) attemptElsewhere(do func()) {
 	defer func() {
 		if problem := recover(); problem != nil && problem != (lost{}) {

@@ -127,7 +127,7 @@ func (g *grace) clients() load.Config {
 		Network: g.kind.network, Addr: g.kind.address(g),
 		Clients: map[load.Kind]int{load.NewConnection: 1, load.KeepAliveGet: 1, load.KeepAlivePost: 1, load.Slow: 1, load.Stream: 1},
 		Paths:   map[load.Kind]string{load.Slow: "/slow?for=300ms"},
-		// Five graces share what may be two processors with other tests.
+		// Five grace processes share what may be two processors with other tests.
 		ThinkMin: 5 * time.Millisecond, ThinkMax: 60 * time.Millisecond,
 		Timeout: patience,
 		Report:  g.failed,
@@ -356,7 +356,7 @@ func (g *grace) await(what string, is func(control.Status) bool) control.Status 
 	return s
 }
 
-// settle waits until the grace serves, and has who serves be asked.
+// settle waits until the grace process serves, and has who serves be asked.
 func (g *grace) settle() {
 	s := g.await("it serves", serving)
 	g.answeredBy(s.Current)
@@ -408,7 +408,7 @@ func (g *grace) quiet() control.Status {
 	return g.await("only one generation is left", func(s control.Status) bool { return serving(s) && len(s.Generations) == 1 })
 }
 
-// finish ends the grace as an operator does, and looks at what it leaves.
+// finish ends the grace process as an operator does, and looks at what it leaves.
 func (g *grace) finish() {
 	g.measure()
 	g.compare()
@@ -443,7 +443,7 @@ func (g *grace) endLoad() {
 	g.load = nil
 }
 
-// bury leaves nothing of a grace, lost or not.
+// bury leaves nothing of a grace process, lost or not.
 func (g *grace) bury() {
 	if g.client != nil {
 		g.client.Close()
@@ -461,7 +461,7 @@ func (g *grace) bury() {
 	}
 }
 
-// abandon has a lost grace say where it hangs, and ends it and its apps.
+// abandon has a lost grace process say where it hangs, and ends it and its apps.
 func (g *grace) abandon() {
 	pid, since := g.pid()
 	if pid == 0 {

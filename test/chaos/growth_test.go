@@ -65,7 +65,7 @@ func generationOf(pid int) string {
 	return "unknown"
 }
 
-// processes are all that were started for a grace, itself included: they have its mark in their environment.
+// processes are all that were started for a grace process, itself included: they have its mark in their environment.
 func (g *grace) processes() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is well formed
 	for _, file := range files {
@@ -92,7 +92,7 @@ const (
 	shadow          = 8 // what the race detector needs for each byte at most
 )
 
-// compare is for the end. The first measure is of a grace that has done everything once.
+// compare is for the end. The first measure is of a grace process that has done everything once.
 func (g *grace) compare() {
 	first, last := g.measured[0], g.measured[len(g.measured)-1]
 	g.run.book.grew(fmt.Sprintf("  %s: %v at first, %v at the end", g.name, first, last))

@@ -146,7 +146,7 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 	}
 }
 
-// A running instance is heard again, by the grace that has started it and by the next one.
+// A running instance is heard again, by the grace process that has started it and by the next one.
 func TestNotifySocketThatVanishes(t *testing.T) {
 	t.Parallel()
 	dir, run := harness.WorldFolder(t), harness.WorldFolder(t)
@@ -255,7 +255,7 @@ func fill(t *testing.T, do func(n int) error) {
 	t.Fatal("it does not become full")
 }
 
-// A grace that was killed leaves its runtime directory, and the next one removes it; that of a living one stays, whatever
+// A grace process that was killed leaves its runtime directory, and the next one removes it; that of a living one stays, whatever
 // process that is by now.
 func TestRuntimeDirectoryOfAKilledGraceIsRemoved(t *testing.T) {
 	harness.NeedRoot(t)
@@ -298,7 +298,7 @@ func TestRuntimeDirectoryOfAKilledGraceIsRemoved(t *testing.T) {
 	}
 }
 
-// graceIn gives what starts graces that share a place for their runtime directories.
+// graceIn gives what starts grace processes that share a place for their runtime directories.
 func graceIn(t *testing.T, change func(*exec.Cmd), managed bool) func() *harness.Grace {
 	dir, err := os.MkdirTemp("", "grace-test-") // which others can pass, other than t.TempDir
 	if err != nil {

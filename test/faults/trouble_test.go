@@ -358,7 +358,7 @@ func TestExhaustedLimits(t *testing.T) {
 	s.Stop()
 }
 
-// limit sets a soft limit of a grace of nobody, as nobody: root may lack the
+// limit sets a soft limit of a grace process of nobody, as nobody: root may lack the
 // right to do it for another user.
 func setLimit(s *harness.Grace, name, soft string) {
 	s.T.Helper()

@@ -16,7 +16,7 @@ import (
 	"github.com/gracerun/grace/internal/requirement"
 )
 
-// Container is a grace that is PID 1 of a runc container. Its file system is
+// Container is a grace process that is PID 1 of a runc container. Its file system is
 // read-only and empty but for two static programs, and it shares the network with
 // the clients. runc passes the signals that it gets on to PID 1, and ends with
 // its status.

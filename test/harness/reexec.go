@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReexecGrace is a grace that is replaced by successors.
+// ReexecGrace is a grace process that is replaced by successors.
 type ReexecGrace struct {
 	*Grace
 	Program string    // where the next one is found
@@ -128,7 +128,7 @@ func (d *ReexecGrace) CurrentProcess() Successor {
 
 func (r Successor) AwaitEnd() {
 	r.t.Helper()
-	Until(r.t, "the grace has ended", func() bool {
+	Until(r.t, "the grace process has ended", func() bool {
 		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(r.pidfd), Events: unix.POLLIN}}, 0)
 		return n == 1
 	})
@@ -144,7 +144,7 @@ func (d *ReexecGrace) Count(message string) int {
 	return n
 }
 
-// CheckFollowed: a service manager has to hear of each grace from the one before.
+// CheckFollowed: a service manager has to hear of each grace process from the one before.
 func (d *ReexecGrace) CheckFollowed() {
 	d.T.Helper()
 	if d.told == nil {
@@ -157,7 +157,7 @@ func (d *ReexecGrace) CheckFollowed() {
 		if e.Message != "taken over" {
 			continue
 		}
-		Until(d.T, fmt.Sprintf("the grace before says that %d is grace now", e.PID), func() bool {
+		Until(d.T, fmt.Sprintf("the previous grace process says that %d is its successor", e.PID), func() bool {
 			_, said := d.told.Load(fmt.Sprintf("MAINPID=%d", e.PID))
 			return said
 		})

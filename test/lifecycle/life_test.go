@@ -231,7 +231,7 @@ func TestIgnoredHangUpStaysIgnored(t *testing.T) {
 	c := exec.Command("/bin/sh", "-c", `trap "" HUP; exec "$0" "$@"`, harness.GraceBinary(), "run", "--log-format", "json", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 	s := harness.StartWith(t, func(own *exec.Cmd) { own.Path, own.Args = c.Path, c.Args })
 	s.AwaitReady(1)
-	for n := range 2 { // of another grace in the same process, too
+	for n := range 2 { // of another grace process in the same process, too
 		s.Signal(syscall.SIGHUP)
 		s.Signal(syscall.SIGUSR2) // what comes after it shows that it was not taken
 		seen := 0

@@ -16,7 +16,7 @@ import (
 	"github.com/gracerun/grace/test/harness"
 )
 
-// scraper asks a grace for metrics and health.
+// scraper asks a grace process for metrics and health.
 type scraper struct {
 	t      *testing.T
 	client http.Client

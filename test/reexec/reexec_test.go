@@ -163,7 +163,7 @@ func TestSuccessorFollowsTheApp(t *testing.T) {
 	}
 }
 
-// What the app says and binds between two graces, and after, counts.
+// What the app says and binds between two grace processes, and after, counts.
 func TestSuccessorHearsTheApp(t *testing.T) {
 	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {

@@ -240,7 +240,7 @@ func (b *box) property(unit, name string) string {
 	return strings.TrimSpace(b.do("systemctl", "show", "--value", "--property", name, unit))
 }
 
-// follow reads a unit's journal as if it were the output of a grace started here.
+// follow reads a unit's journal as if it were the output of a grace process started here.
 func (b *box) follow(unit string) *harness.Grace {
 	b.t.Helper()
 	journal := b.path("root/run/log/journal")

@@ -203,7 +203,7 @@ func TestHungGraceIsReplaced(t *testing.T) {
 	b.do("systemctl", "stop", shop)
 }
 
-// Systemd follows a grace that is replaced, and goes on to watch over it.
+// Systemd follows a grace process that is replaced, and goes on to watch over it.
 func TestUnitFollowsAReexec(t *testing.T) {
 	t.Parallel()
 	b := bootUnits(t, "", "GRACE_LISTEN=fd://web\n", shopServer, map[string]string{shop: "[Service]\nWatchdogSec=8s\n"})

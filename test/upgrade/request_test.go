@@ -18,7 +18,7 @@ import (
 	"github.com/gracerun/grace/test/harness"
 )
 
-// named is a grace that can be asked for by a name of its own.
+// named is a grace process that can be asked for by a name of its own.
 func named(t *testing.T, arguments ...string) (*harness.Grace, *control.Client) {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", t.Name(), os.Getpid())
