@@ -44,7 +44,7 @@ func (c *callers) hear(at time.Time, said line) {
 	}
 }
 
-func (c *callers) answer(a machine.Answer) {
+func (c *callers) Answer(a machine.Answer) {
 	lines, ok := c.waiting[a.Request]
 	if !ok {
 		return

@@ -19,8 +19,8 @@ func TestSlowCallerLosesReportsAndNotTheResult(t *testing.T) {
 	for range 10 {
 		c.hear(time.Unix(1, 0), line{level: warn, text: "hello", event: eventCrashed, why: "so", Report: machine.Report{Generation: 3, Took: time.Second}})
 	}
-	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeFailed, Why: machine.Said("because"), Took: time.Second, Ran: true}})
-	c.answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeUpgraded}}) // nobody waits any more
+	c.Answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeFailed, Why: machine.Said("because"), Took: time.Second, Ran: true}})
+	c.Answer(machine.Answer{Request: 1, Result: machine.Result{Outcome: machine.OutcomeUpgraded}}) // nobody waits any more
 	var got []control.Line
 	for line := range lines {
 		got = append(got, line)

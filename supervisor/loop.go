@@ -3,32 +3,17 @@ package supervisor
 import (
 	"time"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-// performer does what the machine decides about processes. Its methods are called by
-// the loop alone and do not block; each posts what comes of it.
-type performer interface {
-	Prepare(machine.Prepare)
-	Abandon(generation int)
-	Start(machine.Start)
-	Dismiss(instance int)
-	Tell(machine.Tell)
-	TellGroup(machine.TellGroup)
-	TellRest(machine.TellRest)
-	Follow(instance int, main *childproc.Process)
-	Kill(instance int)
-	Reap(machine.Reap)
-	Release(instance int)
-	Retire(generation int)
-	Discard(generation int)
-	Count(machine.Count)
-	Steer(generation int)
-	LetGo(generation int)
-	Observe(machine.Observe)
+// performer does what the machine decides: the loop what is about itself, the host what is about processes.
+type performer struct {
+	*loop
+	*timers
+	*callers
+	*host.Host
 }
 
 // loop is the one goroutine that owns the machine.
@@ -40,7 +25,7 @@ type loop struct {
 	pictures  chan chan<- control.Status
 	done      chan struct{} // closed when nobody takes events any more
 	timers    *timers
-	performer performer
+	performer machine.Performer
 	callers   *callers
 	// audience is told what happens.
 	audience []audience
@@ -216,7 +201,7 @@ func (l *loop) take(ev machine.Event) {
 	case asked:
 		ev = l.callers.admit(e)
 	case host.Adopted:
-		l.performer.Follow(e.Instance, e.Process)
+		e.Follow()
 		ev = e.Moved
 	case machine.TimerExpired:
 		l.timers.disarm(e.Timer.Number)
@@ -226,60 +211,15 @@ func (l *loop) take(ev machine.Event) {
 
 func (l *loop) performAll(actions []machine.Action) {
 	for _, a := range actions {
-		l.perform(a)
+		a.Perform(l.performer)
 	}
 }
 
-func (l *loop) perform(a machine.Action) {
-	switch a := a.(type) {
-	case machine.Prepare:
-		l.performer.Prepare(a)
-	case machine.Abandon:
-		l.performer.Abandon(a.Generation)
-	case machine.Start:
-		l.performer.Start(a)
-	case machine.Dismiss:
-		l.performer.Dismiss(a.Instance)
-	case machine.Tell:
-		l.performer.Tell(a)
-	case machine.TellGroup:
-		l.performer.TellGroup(a)
-	case machine.TellRest:
-		l.performer.TellRest(a)
-	case machine.Kill:
-		l.performer.Kill(a.Instance)
-	case machine.Reap:
-		l.performer.Reap(a)
-	case machine.Release:
-		l.performer.Release(a.Instance)
-	case machine.Retire:
-		l.performer.Retire(a.Generation)
-	case machine.Discard:
-		l.performer.Discard(a.Generation)
-	case machine.Count:
-		l.performer.Count(a)
-	case machine.Steer:
-		l.performer.Steer(a.Generation)
-	case machine.LetGo:
-		l.performer.LetGo(a.Generation)
-	case machine.Observe:
-		l.performer.Observe(a)
-	case machine.Arm:
-		l.timers.arm(a)
-	case machine.Disarm:
-		l.timers.disarm(a.Timer.Number)
-	case machine.HandOver:
-		l.leaving = true
-	case machine.Answer:
-		l.callers.answer(a)
-	case machine.Report:
-		l.tell(a)
-	case machine.Finish:
-		l.status, l.over = a.Status, true
-	}
-}
+func (l *loop) HandOver(machine.HandOver) { l.leaving = true }
 
-func (l *loop) tell(r machine.Report) {
+func (l *loop) Finish(f machine.Finish) { l.status, l.over = f.Status, true }
+
+func (l *loop) Report(r machine.Report) {
 	now, said := time.Now(), worded(r)
 	for _, a := range l.audience {
 		a.hear(now, said)

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
@@ -37,6 +36,19 @@ type fakeHost struct {
 	told                 map[int]time.Time
 }
 
+// fakePerformer has a fake in place of the host.
+type fakePerformer struct {
+	*loop
+	*timers
+	*callers
+	*fakeHost
+}
+
+func (f *fakeHost) attach(l *loop) {
+	f.post, l.performer = l.post, fakePerformer{l, l.timers, l.callers, f}
+	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
+}
+
 func (f *fakeHost) answer(after time.Duration, ev machine.Event) {
 	time.AfterFunc(after, func() { f.post(ev) })
 }
@@ -44,7 +56,7 @@ func (f *fakeHost) answer(after time.Duration, ev machine.Event) {
 func (f *fakeHost) Prepare(p machine.Prepare) {
 	f.answer(0, machine.Prepared{Generation: p.Generation, Recipe: recipeOfApp(p)})
 }
-func (f *fakeHost) Abandon(int) {}
+func (f *fakeHost) Abandon(machine.Abandon) {}
 
 func (f *fakeHost) Start(s machine.Start) {
 	f.begun[s.Instance] = time.Now()
@@ -67,25 +79,23 @@ func (f *fakeHost) Tell(t machine.Tell) {
 	}
 }
 
-func (f *fakeHost) Dismiss(int)                 {}
-func (f *fakeHost) LetGo(int)                   {}
+func (f *fakeHost) Dismiss(machine.Dismiss)     {}
+func (f *fakeHost) LetGo(machine.LetGo)         {}
 func (f *fakeHost) Observe(machine.Observe)     {}
 func (f *fakeHost) TellGroup(machine.TellGroup) {}
 func (f *fakeHost) TellRest(machine.TellRest)   {}
 
-func (f *fakeHost) Follow(int, *childproc.Process) {}
+func (f *fakeHost) Steer(s machine.Steer) { f.answer(0, machine.Steered{Generation: s.Generation}) }
 
-func (f *fakeHost) Steer(generation int) { f.answer(0, machine.Steered{Generation: generation}) }
-
-func (f *fakeHost) Kill(instance int) {
-	f.kills[instance]++
-	f.end(instance, time.Nanosecond, machine.Exit{Signal: syscall.SIGKILL})
+func (f *fakeHost) Kill(k machine.Kill) {
+	f.kills[k.Instance]++
+	f.end(k.Instance, time.Nanosecond, machine.Exit{Signal: syscall.SIGKILL})
 }
 
-func (f *fakeHost) Reap(machine.Reap) {}
-func (f *fakeHost) Release(int)       {}
-func (f *fakeHost) Retire(int)        {}
-func (f *fakeHost) Discard(int)       {}
+func (f *fakeHost) Reap(machine.Reap)       {}
+func (f *fakeHost) Release(machine.Release) {}
+func (f *fakeHost) Retire(machine.Retire)   {}
+func (f *fakeHost) Discard(machine.Discard) {}
 func (f *fakeHost) Count(c machine.Count) {
 	f.answer(0, machine.Counted{Generation: c.Generation, InFlight: 7})
 }
@@ -93,8 +103,7 @@ func (f *fakeHost) Count(c machine.Count) {
 // startLoop runs one in a goroutine of its own.
 func startLoop(f *fakeHost, p machine.Policy) *loop {
 	l := newLoop(p, "nowhere")
-	f.post, l.performer = l.post, f
-	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
+	f.attach(l)
 	go l.run()
 	return l
 }
@@ -106,8 +115,7 @@ type schedule map[time.Duration]machine.Event
 func runLoop(f *fakeHost, p machine.Policy, happens schedule) (l *loop, status int, lines []string) {
 	var log bytes.Buffer
 	l = newLoop(p, "nowhere", &logSink{zerolog.New(&log)})
-	f.post, l.performer = l.post, f
-	f.begun, f.told, f.kills = map[int]time.Time{}, map[int]time.Time{}, map[int]int{}
+	f.attach(l)
 	for at, ev := range happens {
 		f.answer(at, ev)
 	}

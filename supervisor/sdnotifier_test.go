@@ -167,7 +167,7 @@ func TestServiceManagerSeesThatTheLoopLives(t *testing.T) {
 	s, m := newSystemd(t, socketPath(t)), manage(t, machine.Policy{})
 	t.Setenv("WATCHDOG_USEC", "20000")
 	l := newLoop(machine.Policy{}, "nowhere")
-	l.performer = &fakeHost{post: l.post}
+	(&fakeHost{}).attach(l)
 	m.attend(l)
 	go l.run()
 	for range 3 {

@@ -15,7 +15,7 @@ import (
 
 // steeringHost has fake instances, and a real way to the steering.
 type steeringHost struct {
-	*fakeHost
+	fakePerformer
 	real *host.Host
 }
 
@@ -23,10 +23,9 @@ func (h *steeringHost) Prepare(p machine.Prepare) {
 	h.real.Launches[p.Generation] = host.NewPreparation(nil)
 	h.fakeHost.Prepare(p)
 }
-func (h *steeringHost) Start(s machine.Start)     { h.fakeHost.Start(s) }
-func (h *steeringHost) Retire(generation int)     { h.real.Retire(generation) }
-func (h *steeringHost) Steer(generation int)      { h.real.Steer(generation) }
-func (h *steeringHost) LetGo(generation int)      { h.real.LetGo(generation) }
+func (h *steeringHost) Retire(a machine.Retire)   { h.real.Retire(a) }
+func (h *steeringHost) Steer(a machine.Steer)     { h.real.Steer(a) }
+func (h *steeringHost) LetGo(a machine.LetGo)     { h.real.LetGo(a) }
 func (h *steeringHost) Observe(o machine.Observe) { h.real.Observe(o) }
 
 // Whoever has the steering for long, such as an app that binds while grace looks for who has its sockets, does not hold
@@ -43,15 +42,15 @@ func TestLoopGoesOnWhileTheSteeringIsBusy(t *testing.T) {
 		release()
 		busy.Close()
 	}()
-	f := &fakeHost{drainTime: time.Millisecond, startTime: time.Millisecond, begun: map[int]time.Time{}, told: map[int]time.Time{}, kills: map[int]int{}}
+	f := &fakeHost{drainTime: time.Millisecond, startTime: time.Millisecond}
 	l := newLoop(p, "nowhere")
-	f.post = l.post
+	f.attach(l)
 	real := &host.Host{
 		Steering: busy, Post: l.post, Launches: map[int]*host.Preparation{}, Family: new(childproc.Reaper),
 		Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
 	}
 	real.Options.Policy = p
-	l.performer = &steeringHost{f, real}
+	l.performer = &steeringHost{l.performer.(fakePerformer), real}
 	if _, err := busy.Suspend(); err != nil { // it has the lock from now on
 		t.Fatal(err)
 	}

@@ -22,7 +22,9 @@ func newTimers(post func(machine.Event)) *timers {
 	return &timers{armed: map[int]alarm{}, post: post}
 }
 
-func (t *timers) arm(a machine.Arm) {
+func (t *timers) Disarm(d machine.Disarm) { t.disarm(d.Timer.Number) }
+
+func (t *timers) Arm(a machine.Arm) {
 	after := a.After
 	if a.Jittered {
 		after += rand.N(after/2 + 1)

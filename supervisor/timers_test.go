@@ -13,7 +13,7 @@ func TestTimersKnowWhenTheyAreDue(t *testing.T) {
 		timers := newTimers(func(machine.Event) {})
 		defer timers.stop()
 		one := machine.Timer{Number: 1, Instance: 7}
-		timers.arm(machine.Arm{Timer: one, After: time.Minute})
+		timers.Arm(machine.Arm{Timer: one, After: time.Minute})
 		time.Sleep(20 * time.Second)
 		if left := time.Until(timers.due(one)); left != 40*time.Second {
 			t.Errorf("%s are left", left)

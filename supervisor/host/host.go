@@ -48,9 +48,9 @@ func (a *Host) TellGroup(t machine.TellGroup) {
 	a.Attempt(fmt.Sprintf("cannot signal the process group of instance %d", t.Instance), a.Running[t.Instance].main().SignalGroup(t.Signal))
 }
 
-func (a *Host) Dismiss(instance int) { a.Running[instance].dismiss() }
+func (a *Host) Dismiss(d machine.Dismiss) { a.Running[d.Instance].dismiss() }
 
-func (a *Host) Follow(instance int, main *childproc.Process) {
+func (a *Host) follow(instance int, main *childproc.Process) {
 	late, ok := a.Running[instance]
 	if !ok {
 		late = &InstanceProcess{processes: []*childproc.Process{main}}
@@ -61,9 +61,9 @@ func (a *Host) Follow(instance int, main *childproc.Process) {
 	a.follows(late, main)
 }
 
-func (a *Host) Kill(instance int) {
-	app := a.Running[instance]
-	a.Attempt(fmt.Sprintf("cannot kill instance %d", instance), app.signalAll(syscall.SIGKILL))
+func (a *Host) Kill(k machine.Kill) {
+	app := a.Running[k.Instance]
+	a.Attempt(fmt.Sprintf("cannot kill instance %d", k.Instance), app.signalAll(syscall.SIGKILL))
 	a.killRest(app)
 }
 
@@ -93,13 +93,13 @@ func (a *Host) Close() error {
 	return err
 }
 
-func (a *Host) Release(instance int) {
-	app, ok := a.Running[instance]
+func (a *Host) Release(r machine.Release) {
+	app, ok := a.Running[r.Instance]
 	if !ok {
 		return // it never came to a start: its backoff was cut short
 	}
 	app.cancel()
-	delete(a.Running, instance)
+	delete(a.Running, r.Instance)
 	a.inOrder("cannot close what belonged to an instance", app.close)
 	a.vacate(app)
 }

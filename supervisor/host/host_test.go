@@ -46,7 +46,7 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 	other := sleeper(t, family) // its pidfd has the number that the main process's had
 	a.TellRest(machine.TellRest{Instance: 1, Signal: syscall.SIGTERM})
 	endedBy(t, launcher, syscall.SIGTERM)
-	a.Kill(1)
+	a.Kill(machine.Kill{Instance: 1})
 	a.Reap(machine.Reap{Instance: 1, PID: launcher.PID})
 	if err := other.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)

@@ -174,11 +174,15 @@ func (e *notifyReader) move(pid int) {
 	}
 	e.mains = append(e.mains, pid)
 	e.main.Store(int64(pid))
-	e.apps.Post(Adopted{machine.Moved{Instance: e.instance, PID: pid}, p})
+	e.apps.Post(Adopted{machine.Moved{Instance: e.instance, PID: pid}, e.apps, p})
 }
 
-// Adopted is a moved with the process, which the host follows from then on, as one that was started.
+// Adopted is a moved with the process, which the host has to follow.
 type Adopted struct {
 	machine.Moved
-	Process *childproc.Process
+	apps    *Host
+	process *childproc.Process
 }
+
+// Follow watches the process from now on, as one that was started. It is the loop's.
+func (d Adopted) Follow() { d.apps.follow(d.Instance, d.process) }

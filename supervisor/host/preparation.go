@@ -43,17 +43,17 @@ func (a *Host) Prepare(order machine.Prepare) {
 	}()
 }
 
-func (a *Host) Abandon(generation int) { a.Launches[generation].cancel() }
+func (a *Host) Abandon(w machine.Abandon) { a.Launches[w.Generation].cancel() }
 
 // Retire keeps the executable, until discard.
-func (a *Host) Retire(generation int) {
-	p := a.Launches[generation]
+func (a *Host) Retire(r machine.Retire) {
+	p := a.Launches[r.Generation]
 	p.cancel()
 	if p.Launch != nil {
-		a.Programs[generation] = p.Launch.Program
+		a.Programs[r.Generation] = p.Launch.Program
 	}
-	delete(a.Launches, generation)
-	a.retireSockets(generation)
+	delete(a.Launches, r.Generation)
+	a.retireSockets(r.Generation)
 }
 
 func (a *Host) resolve(ctx context.Context, order machine.Prepare, kept Program) (*LaunchSpec, error) {

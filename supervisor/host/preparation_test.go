@@ -32,7 +32,7 @@ func TestPreparationEndsThoughAFileCannotBeRead(t *testing.T) {
 			}
 			a.Prepare(machine.Prepare{Generation: 2})
 			if c.want == "canceled" {
-				a.Abandon(2)
+				a.Abandon(machine.Abandon{Generation: 2})
 			}
 			if failed, ok := (<-said).(machine.PrepareFailed); !ok || !strings.Contains(failed.Why, c.want) || !strings.Contains(failed.Why, "--env-file") {
 				t.Errorf("%+v", failed)

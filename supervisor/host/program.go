@@ -120,9 +120,9 @@ func (a *Host) locate(generation int, l *LaunchSpec) (string, int) {
 }
 
 // Discard closes what was kept of a generation that has ended.
-func (a *Host) Discard(generation int) {
-	a.Programs[generation].Close()
-	delete(a.Programs, generation)
+func (a *Host) Discard(d machine.Discard) {
+	a.Programs[d.Generation].Close()
+	delete(a.Programs, d.Generation)
 }
 
 // kept duplicates the executable of a generation that may have ended, for another one.

@@ -115,7 +115,7 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 	}
 	killed.Store(true)
 	a.Running = only(app)
-	a.Kill(1)
+	a.Kill(machine.Kill{Instance: 1})
 	for ev := machine.Event(nil); ev != (machine.Emptied{Instance: 1, PID: p.PID}); {
 		ev = <-events
 	}
@@ -136,7 +136,7 @@ func TestShortageIsNoPardon(t *testing.T) {
 	endShortage := withoutDescriptors(t)
 	a := &Host{Family: family, Post: func(ev machine.Event) { events <- ev }}
 	a.Running = only(&InstanceProcess{ctx: t.Context(), processes: []*childproc.Process{p}})
-	a.Kill(1)
+	a.Kill(machine.Kill{Instance: 1})
 	if notice, _ := (<-events).(machine.Noticed); !strings.Contains(notice.Why, "too many open files") {
 		t.Errorf("told %+v", notice)
 	}

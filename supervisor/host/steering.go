@@ -19,17 +19,17 @@ func (a *Host) inOrder(cannot string, work func() error) <-chan struct{} {
 }
 
 // Steer posts steered always: an upgrade, or a stop, waits for it.
-func (a *Host) Steer(generation int) {
+func (a *Host) Steer(s machine.Steer) {
 	var others []int // generation 0 is none
 	for other := range a.Launches {
-		if other != generation {
+		if other != s.Generation {
 			others = append(others, other)
 		}
 	}
 	a.sequence.do(func() {
 		why := ""
-		Guard(func() { why = a.cutOver(generation) }, func(panicked string) { why = panicked })()
-		a.Post(machine.Steered{Generation: generation, Why: why})
+		Guard(func() { why = a.cutOver(s.Generation) }, func(panicked string) { why = panicked })()
+		a.Post(machine.Steered{Generation: s.Generation, Why: why})
 	})
 	a.countHandshakes(others)
 }
@@ -61,8 +61,8 @@ func (a *Host) countHandshakes(generations []int) {
 	})
 }
 
-func (a *Host) LetGo(generation int) {
-	a.inOrder(fmt.Sprintf("cannot release the sockets of generation %d", generation), func() error { return a.Steering.LetGo(generation) })
+func (a *Host) LetGo(l machine.LetGo) {
+	a.inOrder(fmt.Sprintf("cannot release the sockets of generation %d", l.Generation), func() error { return a.Steering.LetGo(l.Generation) })
 }
 
 const (

@@ -5,8 +5,34 @@ import (
 	"time"
 )
 
-// Action is one thing for the shell to do; the types below are all there are.
-type Action interface{ isAction() }
+// Action is one thing to do; the types below are all there are.
+type Action interface{ Perform(Performer) }
+
+// Performer has a method for each action. None of them blocks; what comes of it is an event.
+type Performer interface {
+	Prepare(Prepare)
+	Abandon(Abandon)
+	Start(Start)
+	Dismiss(Dismiss)
+	Tell(Tell)
+	TellGroup(TellGroup)
+	TellRest(TellRest)
+	Kill(Kill)
+	Reap(Reap)
+	Release(Release)
+	Retire(Retire)
+	Discard(Discard)
+	Count(Count)
+	Steer(Steer)
+	LetGo(LetGo)
+	Observe(Observe)
+	Arm(Arm)
+	Disarm(Disarm)
+	HandOver(HandOver)
+	Answer(Answer)
+	Finish(Finish)
+	Report(Report)
+}
 
 type (
 	// Prepare resolves a generation's command and runs its check. It is
@@ -118,25 +144,25 @@ type (
 	}
 )
 
-func (Prepare) isAction()   {}
-func (Abandon) isAction()   {}
-func (Start) isAction()     {}
-func (Dismiss) isAction()   {}
-func (Tell) isAction()      {}
-func (TellGroup) isAction() {}
-func (TellRest) isAction()  {}
-func (Kill) isAction()      {}
-func (Reap) isAction()      {}
-func (Release) isAction()   {}
-func (Retire) isAction()    {}
-func (Discard) isAction()   {}
-func (Count) isAction()     {}
-func (Steer) isAction()     {}
-func (LetGo) isAction()     {}
-func (Observe) isAction()   {}
-func (Arm) isAction()       {}
-func (Disarm) isAction()    {}
-func (HandOver) isAction()  {}
-func (Answer) isAction()    {}
-func (Finish) isAction()    {}
-func (Report) isAction()    {}
+func (a Prepare) Perform(p Performer)   { p.Prepare(a) }
+func (a Abandon) Perform(p Performer)   { p.Abandon(a) }
+func (a Start) Perform(p Performer)     { p.Start(a) }
+func (a Dismiss) Perform(p Performer)   { p.Dismiss(a) }
+func (a Tell) Perform(p Performer)      { p.Tell(a) }
+func (a TellGroup) Perform(p Performer) { p.TellGroup(a) }
+func (a TellRest) Perform(p Performer)  { p.TellRest(a) }
+func (a Kill) Perform(p Performer)      { p.Kill(a) }
+func (a Reap) Perform(p Performer)      { p.Reap(a) }
+func (a Release) Perform(p Performer)   { p.Release(a) }
+func (a Retire) Perform(p Performer)    { p.Retire(a) }
+func (a Discard) Perform(p Performer)   { p.Discard(a) }
+func (a Count) Perform(p Performer)     { p.Count(a) }
+func (a Steer) Perform(p Performer)     { p.Steer(a) }
+func (a LetGo) Perform(p Performer)     { p.LetGo(a) }
+func (a Observe) Perform(p Performer)   { p.Observe(a) }
+func (a Arm) Perform(p Performer)       { p.Arm(a) }
+func (a Disarm) Perform(p Performer)    { p.Disarm(a) }
+func (a HandOver) Perform(p Performer)  { p.HandOver(a) }
+func (a Answer) Perform(p Performer)    { p.Answer(a) }
+func (a Finish) Perform(p Performer)    { p.Finish(a) }
+func (a Report) Perform(p Performer)    { p.Report(a) }

@@ -29,8 +29,8 @@ func (m *Machine) steer(generation int, patience time.Duration) {
 // goesOver reports whether new connections are on their way to another generation.
 func (m *Machine) goesOver() bool { return m.cutover.Number != 0 }
 
-// onSteered waits for the last of the answers: they come in the order of the cutovers.
-func (m *Machine) onSteered(ev Steered) {
+// step waits for the last of the answers: they come in the order of the cutovers.
+func (ev Steered) step(m *Machine) {
 	m.cutovers--
 	if m.cutovers == 0 && m.goesOver() {
 		m.endCutover(said(ev.Why))
@@ -205,8 +205,8 @@ func (m *Machine) observe(g *generation) {
 	m.do(Observe{g.number, g.pids(), idle})
 }
 
-// onQuieted looks again where processes have come that were not looked at.
-func (m *Machine) onQuieted(ev Quieted) {
+// step looks again where processes have come that were not looked at.
+func (ev Quieted) step(m *Machine) {
 	g := m.find(ev.Generation)
 	if g == nil || g.stage != StageEmptying {
 		return
@@ -219,9 +219,9 @@ func (m *Machine) onQuieted(ev Quieted) {
 	m.drainGeneration(g)
 }
 
-// onAwaited: who waits is answered by the generation that he has come to, as no other can
+// step: who waits is answered by the generation that he has come to, as no other can
 // accept what is in its queues.
-func (m *Machine) onAwaited(ev Awaited) {
+func (ev Awaited) step(m *Machine) {
 	if g := m.find(ev.Generation); g != nil && g.stage == StageEmptying && m.mode < stopping {
 		m.startHeld(g, ConnectionsWait)
 	}

@@ -21,7 +21,7 @@ func (m *Machine) watch(i *instance) {
 	}
 }
 
-func (m *Machine) onPinged(i *instance) {
+func (Pinged) meet(m *Machine, i *instance) {
 	if i.watchdog.Number != 0 {
 		m.watch(i)
 	}
@@ -49,7 +49,8 @@ func (m *Machine) disarm(t *Timer) {
 	}
 }
 
-func (m *Machine) onTimerExpired(t Timer) {
+func (ev TimerExpired) step(m *Machine) {
+	t := ev.Timer
 	switch {
 	case t.Instance != 0:
 		if i := m.Instances[t.Instance]; i != nil && i.timer == t {

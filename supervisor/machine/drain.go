@@ -110,7 +110,7 @@ func (m *Machine) tellProgress(g *generation) {
 	}
 }
 
-func (m *Machine) onCounted(ev Counted) {
+func (ev Counted) step(m *Machine) {
 	g := m.find(ev.Generation)
 	if g == nil {
 		return

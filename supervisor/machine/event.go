@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Event is one fact from outside; the types below are all there are.
-type Event interface{ isEvent() }
+// Event is one fact from outside; the types below are all there are. What follows from each is its method step or, where it
+// is in the life of an instance, meet.
+type Event interface{ step(m *Machine) }
 
 type (
 	// UpgradeRequested asks for a new generation: of the command, or of what the
@@ -163,65 +164,52 @@ type (
 	TimerExpired struct{ Timer Timer }
 )
 
-func (UpgradeRequested) isEvent() {}
-func (StopRequested) isEvent()    {}
-func (KillRequested) isEvent()    {}
-func (ReexecRequested) isEvent()  {}
-func (ReexecDelayed) isEvent()    {}
-func (ReexecFailed) isEvent()     {}
-func (Reexeced) isEvent()         {}
-func (SignalReceived) isEvent()   {}
-func (Prepared) isEvent()         {}
-func (PrepareFailed) isEvent()    {}
-func (Started) isEvent()          {}
-func (StartFailed) isEvent()      {}
-func (Touched) isEvent()          {}
-func (Opened) isEvent()           {}
-func (Unreadied) isEvent()        {}
-func (Obstructed) isEvent()       {}
-func (Readied) isEvent()          {}
-func (Notified) isEvent()         {}
-func (Moved) isEvent()            {}
-func (Exited) isEvent()           {}
-func (Emptied) isEvent()          {}
-func (Left) isEvent()             {}
-func (Extended) isEvent()         {}
-func (Pinged) isEvent()           {}
-func (Withdrawn) isEvent()        {}
-func (Tallied) isEvent()          {}
-func (Described) isEvent()        {}
-func (Steered) isEvent()          {}
-func (Counted) isEvent()          {}
-func (Quieted) isEvent()          {}
-func (Awaited) isEvent()          {}
-func (Revived) isEvent()          {}
-func (Uncaptured) isEvent()       {}
-func (Closed) isEvent()           {}
-func (Noticed) isEvent()          {}
-func (FellBack) isEvent()         {}
-func (TimerExpired) isEvent()     {}
-
 // instanceEvent is an event in one instance's life.
 type instanceEvent interface {
-	Event
-	of() int
+	meet(m *Machine, i *instance)
 }
 
-func (e Started) of() int     { return e.Instance }
-func (e StartFailed) of() int { return e.Instance }
-func (e Touched) of() int     { return e.Instance }
-func (e Opened) of() int      { return e.Instance }
-func (e Unreadied) of() int   { return e.Instance }
-func (e Obstructed) of() int  { return e.Instance }
-func (e Readied) of() int     { return e.Instance }
-func (e Notified) of() int    { return e.Instance }
-func (e Moved) of() int       { return e.Instance }
-func (e Exited) of() int      { return e.Instance }
-func (e Emptied) of() int     { return e.Instance }
-func (e Left) of() int        { return e.Instance }
-func (e Extended) of() int    { return e.Instance }
-func (e Pinged) of() int      { return e.Instance }
-func (e Withdrawn) of() int   { return e.Instance }
-func (e Tallied) of() int     { return e.Instance }
-func (e Described) of() int   { return e.Instance }
-func (e FellBack) of() int    { return e.Instance }
+// meet passes over an instance that is unknown: it has exited, and nothing that comes late matters any more.
+func (m *Machine) meet(instance int, ev instanceEvent) {
+	if i := m.Instances[instance]; i != nil {
+		ev.meet(m, i)
+	}
+}
+
+func (ev Started) step(m *Machine)     { m.meet(ev.Instance, ev) }
+func (ev StartFailed) step(m *Machine) { m.meet(ev.Instance, ev) }
+func (ev Touched) step(m *Machine)     { m.meet(ev.Instance, ev) }
+func (ev Opened) step(m *Machine)      { m.meet(ev.Instance, ev) }
+func (ev Unreadied) step(m *Machine)   { m.meet(ev.Instance, ev) }
+func (ev Obstructed) step(m *Machine)  { m.meet(ev.Instance, ev) }
+func (ev Readied) step(m *Machine)     { m.meet(ev.Instance, ev) }
+func (ev Notified) step(m *Machine)    { m.meet(ev.Instance, ev) }
+func (ev Moved) step(m *Machine)       { m.meet(ev.Instance, ev) }
+func (ev Exited) step(m *Machine)      { m.meet(ev.Instance, ev) }
+func (ev Emptied) step(m *Machine)     { m.meet(ev.Instance, ev) }
+func (ev Left) step(m *Machine)        { m.meet(ev.Instance, ev) }
+func (ev Extended) step(m *Machine)    { m.meet(ev.Instance, ev) }
+func (ev Pinged) step(m *Machine)      { m.meet(ev.Instance, ev) }
+func (ev Withdrawn) step(m *Machine)   { m.meet(ev.Instance, ev) }
+func (ev Tallied) step(m *Machine)     { m.meet(ev.Instance, ev) }
+func (ev Described) step(m *Machine)   { m.meet(ev.Instance, ev) }
+func (ev FellBack) step(m *Machine)    { m.meet(ev.Instance, ev) }
+
+func (Touched) meet(_ *Machine, i *instance)      { i.generation.touched = true }
+func (Opened) meet(_ *Machine, i *instance)       { i.generation.opened = true }
+func (ev Unreadied) meet(_ *Machine, i *instance) { i.unready = ev.Why }
+func (Notified) meet(m *Machine, i *instance)     { m.notifying[i.generation.recipe.Executable] = true }
+func (ev Tallied) meet(_ *Machine, i *instance)   { i.inFlight = &ev.InFlight }
+
+func (ev FellBack) meet(m *Machine, i *instance) {
+	m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.number, Instance: i.id, Why: said(ev.Why)})
+}
+
+func (ev Described) meet(m *Machine, i *instance) {
+	i.says = ev.Text
+	m.say(Report{Fact: AppDescribed, Generation: i.generation.number, Instance: i.id, Why: said(ev.Text)})
+}
+
+func (ev Noticed) step(m *Machine) {
+	m.say(Report{Fact: TroubleNoticed, Said: ev.Text, Why: said(ev.Why)})
+}

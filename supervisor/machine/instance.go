@@ -102,10 +102,10 @@ func (m *Machine) tellToStop(i *instance) {
 	m.do(Tell{i.id, m.policy.StopSignal})
 }
 
-// onWithdrawn gives an instance that ends by itself the time of a drain, and does
+// meet gives an instance that ends by itself the time of a drain, and does
 // not tell it to: a second signal would cut what it finishes. What its end means
 // is decided when it has come.
-func (m *Machine) onWithdrawn(i *instance) {
+func (Withdrawn) meet(m *Machine, i *instance) {
 	if i.Phase != PhaseStarting && i.Phase != PhaseReady {
 		return
 	}
@@ -153,26 +153,26 @@ func (m *Machine) force(i *instance) {
 	m.do(Kill{i.id})
 }
 
-func (m *Machine) onStarted(i *instance, ev Started) {
+func (ev Started) meet(m *Machine, i *instance) {
 	i.pid, i.processes = ev.PID, 1
 	m.say(Report{Fact: InstanceStarted, Generation: i.generation.number, Instance: i.id, PID: i.pid})
 	m.remind(i)
 }
 
-func (m *Machine) onStartFailed(i *instance, ev StartFailed) {
+func (ev StartFailed) meet(m *Machine, i *instance) {
 	i.ended, i.exit = true, ev.Exit
 	m.lose(i, ev.Exit)
 	m.exit(i)
 }
 
-// onObstructed: what comes late is no reason any more.
-func (m *Machine) onObstructed(i *instance, ev Obstructed) {
+// meet: what comes late is no reason any more.
+func (ev Obstructed) meet(m *Machine, i *instance) {
 	if i.Phase == PhaseStarting {
 		i.obstacle = ev.Why
 	}
 }
 
-func (m *Machine) onReadied(i *instance) {
+func (Readied) meet(m *Machine, i *instance) {
 	g := i.generation
 	if i.Phase != PhaseStarting || i.ended {
 		return
@@ -187,7 +187,7 @@ func (m *Machine) onReadied(i *instance) {
 	}
 }
 
-func (m *Machine) onMoved(i *instance, ev Moved) {
+func (ev Moved) meet(m *Machine, i *instance) {
 	i.pid = ev.PID
 	i.processes++
 	m.say(Report{Fact: MainProcessMoved, Generation: i.generation.number, Instance: i.id, PID: i.pid})
@@ -205,7 +205,7 @@ func (m *Machine) remind(i *instance) {
 	}
 }
 
-func (m *Machine) onExited(i *instance, ev Exited) {
+func (ev Exited) meet(m *Machine, i *instance) {
 	if ev.PID != i.pid || i.ended {
 		return // it only launched the main process, or came after its end
 	}
@@ -318,7 +318,7 @@ func (m *Machine) tellRestart(next *instance, delay time.Duration, why Reason) {
 	m.say(Report{Fact: InstanceRestarting, Generation: next.generation.number, Instance: next.id, Within: delay, Why: why})
 }
 
-func (m *Machine) onEmptied(i *instance, ev Emptied) {
+func (ev Emptied) meet(m *Machine, i *instance) {
 	m.do(Reap{i.id, ev.PID})
 	i.processes--
 	if i.processes == 0 {
@@ -337,7 +337,7 @@ func (m *Machine) exit(i *instance) {
 	m.endIfEmpty(i.generation)
 }
 
-func (m *Machine) onExtended(i *instance, ev Extended) {
+func (ev Extended) meet(m *Machine, i *instance) {
 	deadline := m.at.Add(ev.By)
 	if (i.Phase == PhaseStarting || i.Phase == PhaseDraining) && deadline.After(i.deadline) {
 		since := i.Since

@@ -12,7 +12,7 @@ func (m *Machine) tellRest(i *instance) {
 	m.do(TellRest{Instance: i.id, Signal: m.policy.StopSignal, Told: i.told && m.policy.StopGroup})
 }
 
-func (m *Machine) onLeft(i *instance, ev Left) {
+func (ev Left) meet(m *Machine, i *instance) {
 	i.rest, i.searched = ev.Rest, true
 	m.say(Report{Fact: RemnantsTold, Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: LeftBehind{i.rest}})
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func (m *Machine) onRevived(ev Revived) {
+func (ev Revived) step(m *Machine) {
 	if ev.Why != "" {
 		m.say(Report{Fact: ListenerDead, Listener: ev.Listener, Why: said(ev.Why)})
 		return
@@ -13,7 +13,7 @@ func (m *Machine) onRevived(ev Revived) {
 	m.say(Report{Fact: ListenerRevived, Listener: ev.Listener, Why: m.suspect()})
 	if ev.Replaced {
 		m.say(Report{Fact: UpgradeForListener, Why: SocketIsNew})
-		m.onUpgradeRequested(UpgradeRequested{})
+		UpgradeRequested{}.step(m)
 	}
 }
 
@@ -33,8 +33,8 @@ func (m *Machine) suspect() ShutDownBy {
 	return ShutDownBy{}
 }
 
-// onUncaptured: the app runs, and binds by itself, so that no other can beside it.
-func (m *Machine) onUncaptured(ev Uncaptured) {
+// step: the app runs, and binds by itself, so that no other can beside it.
+func (ev Uncaptured) step(m *Machine) {
 	if m.policy.Held {
 		m.say(Report{Fact: CaptureMissing, Why: said(ev.Why)})
 		return
@@ -46,7 +46,7 @@ func (m *Machine) onUncaptured(ev Uncaptured) {
 	m.say(Report{Fact: CaptureFailed, Why: CaptureRefused(ev)})
 }
 
-func (m *Machine) onClosed(ev Closed) {
+func (ev Closed) step(m *Machine) {
 	if m.current != nil && m.current.number == ev.Generation {
 		m.say(Report{Fact: ListenerShutDown, Generation: ev.Generation, Why: NothingListens{ev.Address}})
 	}

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -66,102 +65,9 @@ func (m *Machine) Step(at time.Time, ev Event) []Action {
 	if m.mode == done {
 		return nil
 	}
-	switch ev := ev.(type) {
-	case UpgradeRequested:
-		m.onUpgradeRequested(ev)
-	case StopRequested:
-		m.onStopRequested(ev)
-	case KillRequested:
-		m.onKillRequested(ev)
-	case ReexecRequested:
-		m.onReexecRequested(ev)
-	case ReexecDelayed:
-		m.onReexecDelayed()
-	case ReexecFailed:
-		m.onReexecFailed(ev)
-	case Reexeced:
-		m.onReexeced(ev)
-	case SignalReceived:
-		m.onSignalReceived(ev)
-	case Prepared:
-		m.onPrepared(ev)
-	case PrepareFailed:
-		m.onPrepareFailed(ev)
-	case Steered:
-		m.onSteered(ev)
-	case Counted:
-		m.onCounted(ev)
-	case Quieted:
-		m.onQuieted(ev)
-	case Awaited:
-		m.onAwaited(ev)
-	case Revived:
-		m.onRevived(ev)
-	case Uncaptured:
-		m.onUncaptured(ev)
-	case Closed:
-		m.onClosed(ev)
-	case Noticed:
-		m.say(Report{Fact: TroubleNoticed, Said: ev.Text, Why: said(ev.Why)})
-	case TimerExpired:
-		m.onTimerExpired(ev.Timer)
-	case instanceEvent:
-		m.stepInstance(ev)
-	default:
-		panic(fmt.Sprintf("supervisor: event %T is not decided", ev))
-	}
+	ev.step(m)
 	m.settle()
 	return m.actions
-}
-
-// stepInstance takes the events of one instance. One that is unknown has exited,
-// and nothing that comes late matters any more.
-func (m *Machine) stepInstance(ev instanceEvent) {
-	i := m.Instances[ev.of()]
-	if i == nil {
-		return
-	}
-	switch ev := ev.(type) {
-	case Started:
-		m.onStarted(i, ev)
-	case StartFailed:
-		m.onStartFailed(i, ev)
-	case Touched:
-		i.generation.touched = true
-	case Opened:
-		i.generation.opened = true
-	case Unreadied:
-		i.unready = ev.Why
-	case Obstructed:
-		m.onObstructed(i, ev)
-	case Readied:
-		m.onReadied(i)
-	case Notified:
-		m.notifying[i.generation.recipe.Executable] = true
-	case Moved:
-		m.onMoved(i, ev)
-	case Exited:
-		m.onExited(i, ev)
-	case Emptied:
-		m.onEmptied(i, ev)
-	case Left:
-		m.onLeft(i, ev)
-	case Extended:
-		m.onExtended(i, ev)
-	case Pinged:
-		m.onPinged(i)
-	case Withdrawn:
-		m.onWithdrawn(i)
-	case Tallied:
-		i.inFlight = &ev.InFlight
-	case FellBack:
-		m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.number, Instance: i.id, Why: said(ev.Why)})
-	case Described:
-		i.says = ev.Text
-		m.say(Report{Fact: AppDescribed, Generation: i.generation.number, Instance: i.id, Why: said(ev.Text)})
-	default:
-		panic(fmt.Sprintf("supervisor: event %T is not decided", ev))
-	}
 }
 
 // settle does what may have become possible: the upgrade that waited, the end.

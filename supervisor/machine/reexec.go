@@ -10,7 +10,7 @@ type pendingReexec struct {
 	told     bool // the log says why it waits
 }
 
-func (m *Machine) onReexecRequested(ev ReexecRequested) {
+func (ev ReexecRequested) step(m *Machine) {
 	switch {
 	case m.mode != running:
 		m.refuseReexec(asker(ev.Request))
@@ -40,7 +40,7 @@ func (m *Machine) tryReexec() {
 	}
 }
 
-func (m *Machine) onReexecDelayed() {
+func (ReexecDelayed) step(m *Machine) {
 	if m.relay != nil {
 		m.relay.begun = false
 	}
@@ -50,18 +50,18 @@ func (m *Machine) onReexecDelayed() {
 // watchAnew is for the time in which no sign of life was heard.
 func (m *Machine) watchAnew() {
 	for _, i := range m.Instances {
-		m.onPinged(i)
+		Pinged{}.meet(m, i)
 	}
 }
 
-func (m *Machine) onReexecFailed(ev ReexecFailed) {
+func (ev ReexecFailed) step(m *Machine) {
 	m.say(Report{Fact: ReexecUnsuccessful, Why: said(ev.Why)})
 	m.answerReexec(Result{Outcome: OutcomeFailed, Why: said(ev.Why)})
 	m.watchAnew()
 }
 
-// onReexeced leaves everything as it is: it is another grace's now.
-func (m *Machine) onReexeced(ev Reexeced) {
+// step leaves everything as it is: it is another grace's now.
+func (ev Reexeced) step(m *Machine) {
 	m.say(Report{Fact: ReexecDone, PID: ev.PID})
 	m.answerReexec(Result{Outcome: OutcomeReexeced})
 	m.mode = done

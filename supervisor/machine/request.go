@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func (m *Machine) onUpgradeRequested(ev UpgradeRequested) {
+func (ev UpgradeRequested) step(m *Machine) {
 	if why := m.refusal(ev); why != nil {
 		m.refuse(asker(ev.Request), why)
 		return
@@ -67,7 +67,7 @@ func (m *Machine) forget() {
 // terminal, or they themselves, have sent to the whole process group.
 const sameStop = 500 * time.Millisecond
 
-func (m *Machine) onStopRequested(ev StopRequested) {
+func (ev StopRequested) step(m *Machine) {
 	m.stoppers = append(m.stoppers, asker(ev.Request)...)
 	again := !m.told.IsZero()
 	if !again {
@@ -163,7 +163,7 @@ func (m *Machine) cutShort(g *generation) {
 	m.conclude(g, OutcomeFailed, GraceStopping)
 }
 
-func (m *Machine) onKillRequested(ev KillRequested) {
+func (ev KillRequested) step(m *Machine) {
 	m.stoppers = append(m.stoppers, asker(ev.Request)...)
 	m.say(Report{Fact: StoppingAtOnce})
 	m.killAll()
@@ -186,7 +186,7 @@ func (m *Machine) killAll() {
 
 // A signal that grace does not know is the app's: of the generation in service,
 // or of the first one before that.
-func (m *Machine) onSignalReceived(ev SignalReceived) {
+func (ev SignalReceived) step(m *Machine) {
 	g := m.current
 	if g == nil {
 		g = m.candidate

@@ -61,7 +61,7 @@ func (m *Machine) endPreparing(number int) *generation {
 	return g
 }
 
-func (m *Machine) onPrepared(ev Prepared) {
+func (ev Prepared) step(m *Machine) {
 	g := m.endPreparing(ev.Generation)
 	if g == nil {
 		return
@@ -79,7 +79,7 @@ func (m *Machine) onPrepared(ev Prepared) {
 	}
 }
 
-func (m *Machine) onPrepareFailed(ev PrepareFailed) {
+func (ev PrepareFailed) step(m *Machine) {
 	if g := m.endPreparing(ev.Generation); g != nil {
 		m.fail(g, Said(ev.Why), ev.Status)
 	}
