@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"unsafe"
 
 	"github.com/gracerun/grace/childproc/capture"
+	"golang.org/x/sys/unix"
 )
 
 // Exit is how a process ended.
@@ -117,4 +119,30 @@ func startError(step, path string, err error) *StartError {
 		errno = syscall.EINVAL
 	}
 	return &StartError{Step: step, Path: path, Errno: errno}
+}
+
+// What si_code says of a dead child (siginfo.h).
+const (
+	cldExited = 1
+	cldKilled = 2
+	cldDumped = 3
+)
+
+// childInfo is siginfo_t as waitid(2) fills it; x/sys leaves the union opaque.
+type childInfo struct {
+	signo, errno, code, _ int32
+	pid                   int32
+	uid                   uint32
+	status                int32
+}
+
+func exitOf(info *unix.Siginfo) Exit {
+	child := (*childInfo)(unsafe.Pointer(info))
+	switch child.code {
+	case cldExited:
+		return Exit{Code: int(child.status)}
+	case cldKilled, cldDumped:
+		return Exit{Signal: syscall.Signal(child.status)}
+	}
+	return Exit{Unknown: true}
 }

@@ -1,5 +1,9 @@
 package childproc
 
+import (
+	"golang.org/x/sys/unix"
+)
+
 // Spec is what one process is started with. Start reads it and keeps nothing.
 type Spec struct {
 	Path string // the executable, as execve takes it
@@ -36,4 +40,14 @@ type Spec struct {
 type Identity struct {
 	UID, GID int
 	Groups   []int
+}
+
+// OpenExecutable opens a file for [Spec.Program]. It takes no right to read it (O_PATH), and the descriptor is the
+// caller's, close-on-exec.
+func OpenExecutable(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, startError("open", path, err)
+	}
+	return fd, nil
 }

@@ -188,15 +188,13 @@ func (l *WaitDetector) lookAtPollfds(tasks *procTasks, tid string, address uintp
 	if err := readMemory(tid, address, raw); err != nil {
 		return err
 	}
+	var polled []int
 	for _, fd := range fds {
-		if fd.Events&(unix.POLLIN|unix.EPOLLRDNORM) == 0 {
-			continue
-		}
-		if err := l.lookAtSocket(tasks, tid, strconv.Itoa(int(fd.Fd))); ignoreGone(err) != nil {
-			return err
+		if fd.Events&(unix.POLLIN|unix.EPOLLRDNORM) != 0 {
+			polled = append(polled, int(fd.Fd))
 		}
 	}
-	return nil
+	return l.lookAtSockets(tasks, tid, polled)
 }
 
 // lookAtPollAgain is for a thread that was stopped or frozen (restart_syscall(2)). A futex or a sleep goes on in this
@@ -220,10 +218,17 @@ func (l *WaitDetector) lookAtSet(tasks *procTasks, tid string, address uintptr, 
 	if err := readMemory(tid, address, words); err != nil {
 		return err
 	}
+	var selected []int
 	for fd := range int(n) {
-		if binary.NativeEndian.Uint64(words[fd/64*8:])&(1<<(fd%64)) == 0 {
-			continue
+		if binary.NativeEndian.Uint64(words[fd/64*8:])&(1<<(fd%64)) != 0 {
+			selected = append(selected, fd)
 		}
+	}
+	return l.lookAtSockets(tasks, tid, selected)
+}
+
+func (l *WaitDetector) lookAtSockets(tasks *procTasks, tid string, fds []int) error {
+	for _, fd := range fds {
 		if err := l.lookAtSocket(tasks, tid, strconv.Itoa(fd)); ignoreGone(err) != nil {
 			return err
 		}
@@ -367,3 +372,16 @@ func (l *WaitDetector) read(dir int, path string) error {
 		}
 	}
 }
+
+// wait is what a system call waits on, as its arguments say.
+type wait int
+
+const (
+	onNothing      wait = iota
+	onDescriptor        // the first is the descriptor
+	onEpoll             // the first is the epoll set
+	onPollfds           // the first points to pollfds, the second counts them
+	onPollfdsAgain      // the same, if the thread is in poll: other calls go on under this number too
+	onSet               // the first counts descriptors, the second points to the fd_set for reading
+	onUnknown           // nobody has written down this architecture's numbers
+)

@@ -1,31 +1,24 @@
 package sockdiag
 
 import (
-	"net/netip"
+	"net"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
-	"golang.org/x/sys/unix"
 )
 
 // heldListener is a socket as grace holds them.
 type heldListener struct {
-	fd             int
+	file           *os.File
 	network, bound string
 }
 
-func (l *heldListener) FD() int         { return l.fd }
+func (l *heldListener) FD() int         { return int(l.file.Fd()) }
 func (l *heldListener) Network() string { return l.network }
 func (l *heldListener) Bound() string   { return l.bound }
-func (l *heldListener) Stream() bool    { return l.kind() == unix.SOCK_STREAM }
-
-func (l *heldListener) kind() int {
-	if strings.HasPrefix(l.network, "udp") {
-		return unix.SOCK_DGRAM
-	}
-	return unix.SOCK_STREAM
-}
+func (l *heldListener) Stream() bool    { return !strings.HasPrefix(l.network, "udp") }
 
 // listenAt binds "network://address", or an address of TCP's, until the end of the test, and listens on what can.
 func listenAt(t *testing.T, written string) *heldListener {
@@ -34,45 +27,33 @@ func listenAt(t *testing.T, written string) *heldListener {
 	if !ok {
 		network, addr = "tcp", written
 	}
-	l := &heldListener{network: network}
-	family, sockaddr := sockaddrOf(network, addr)
-	var err error
-	l.fd, err = unix.Socket(family, l.kind()|unix.SOCK_CLOEXEC, 0)
+	opened, bound := open(t, network, addr)
+	file, err := opened.File()
 	apptest.Must(t, err)
-	t.Cleanup(func() { unix.Close(l.fd) })
-	if family == unix.AF_INET6 {
-		apptest.Must(t, unix.SetsockoptInt(l.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0))
-	}
-	apptest.Must(t, unix.Bind(l.fd, sockaddr))
-	if l.Stream() {
-		apptest.Must(t, unix.Listen(l.fd, -1))
-	}
-	name, err := unix.Getsockname(l.fd)
-	apptest.Must(t, err)
-	l.bound = nameOf(name)
-	return l
+	t.Cleanup(func() { file.Close() })
+	apptest.Must(t, opened.Close())
+	return &heldListener{file, network, bound.String()}
 }
 
-func sockaddrOf(network, addr string) (family int, sockaddr unix.Sockaddr) {
-	if network == "unix" {
-		return unix.AF_UNIX, &unix.SockaddrUnix{Name: addr}
-	}
-	if addr[0] == ':' {
-		addr = "[::]" + addr
-	}
-	at := netip.MustParseAddrPort(addr)
-	if at.Addr().Is4() {
-		return unix.AF_INET, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}
-	}
-	return unix.AF_INET6, &unix.SockaddrInet6{Addr: at.Addr().As16(), Port: int(at.Port())}
+// fileSocket is what package net has for a socket.
+type fileSocket interface {
+	File() (*os.File, error)
+	Close() error
 }
 
-func nameOf(name unix.Sockaddr) string {
-	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port)).String()
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(name.Addr), uint16(name.Port)).String()
+func open(t *testing.T, network, addr string) (fileSocket, net.Addr) {
+	t.Helper()
+	if strings.HasPrefix(network, "udp") {
+		conn, err := net.ListenPacket(network, addr)
+		apptest.Must(t, err)
+		return conn.(fileSocket), conn.LocalAddr()
 	}
-	return name.(*unix.SockaddrUnix).Name
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	ln, err := config.Listen(t.Context(), network, addr)
+	apptest.Must(t, err)
+	if ln, ok := ln.(*net.UnixListener); ok {
+		ln.SetUnlinkOnClose(false)
+	}
+	return ln.(fileSocket), ln.Addr()
 }
