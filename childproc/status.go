@@ -22,18 +22,11 @@ func Used(pids []int) Usage {
 	var sum Usage
 	for _, pid := range pids {
 		if stat, err := readStat(pid); err == nil {
-			sum.Resident += stat.usage().Resident
-			sum.CPU += stat.usage().CPU
+			sum.Resident += stat.resident * int64(os.Getpagesize())
+			sum.CPU += time.Duration(stat.ticks) * time.Second / clockTicks
 		}
 	}
 	return sum
-}
-
-func (s procStat) usage() Usage {
-	return Usage{
-		Resident: s.resident * int64(os.Getpagesize()),
-		CPU:      time.Duration(s.ticks) * time.Second / clockTicks,
-	}
 }
 
 // Stopped gives the first of pids that job control has stopped (state T), and the signal, or 0 if the kernel does not say it.

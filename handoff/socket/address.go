@@ -123,9 +123,14 @@ func (a *Address) defaultName() string {
 	return port
 }
 
-func (a *Address) Unix() bool     { return a.Network == "unix" || a.Network == "unixgram" }
+// Unix tells whether it is a unix socket's: a path, or a name in the abstract namespace.
+func (a *Address) Unix() bool { return a.Network == "unix" || a.Network == "unixgram" }
+
+// Stream tells whether connections are accepted from the socket.
+func (a *Address) Stream() bool { return a.Network == "unix" || strings.HasPrefix(a.Network, "tcp") }
+
 func (a *Address) abstract() bool { return a.Unix() && strings.HasPrefix(a.Addr, "@") }
-func (a *Address) Stream() bool   { return a.Network == "unix" || strings.HasPrefix(a.Network, "tcp") }
+func (a *Address) hasFile() bool  { return a.Unix() && !a.abstract() }
 
 func (a *Address) checkAddr() error {
 	switch a.Network {
@@ -219,33 +224,33 @@ func (a *Address) readOption(option, value string) error {
 	if k, ok := optionNamed(option); ok && (a.Network != inherited.Network || !k.early) {
 		return a.readSocketOption(k, value)
 	}
-	fits, read := true, (func(string) error)(nil)
-	switch option {
-	case "backlog":
-		fits, read = a.Stream(), a.readBacklog
-	case "v6only":
-		fits, read = a.maybeV6(), a.readV6Only
-	case "steer":
-		fits, read = a.Stream() && !a.Unix(), a.readSteer
-	case "mode":
-		fits, read = a.Unix() && !a.abstract(), a.readMode
-	case "owner":
-		fits, read = a.Unix() && !a.abstract(), a.readOwner
-	case "group":
-		fits, read = a.Unix() && !a.abstract(), a.readGroup
-	case "freebind":
-		fits = false
-	default:
+	i := slices.IndexFunc(addressOptions, func(o addressOption) bool { return o.name == option })
+	switch {
+	case i < 0 && option != "freebind":
 		return fmt.Errorf("unknown option %q", option)
-	}
-	if a.Network == inherited.Network {
+	case a.Network == inherited.Network:
 		return fmt.Errorf("option %q cannot be used with fd://%s: the socket exists already, and all instances share it; "+
 			"use Backlog=, SocketMode= and the like in its .socket unit", option, a.Addr)
+	case i < 0 || !addressOptions[i].fits(a):
+		return a.unfit(option)
 	}
-	if !fits {
-		return fmt.Errorf("option %q cannot be used with %s://%s", option, a.Network, a.Addr)
-	}
-	return read(value)
+	return addressOptions[i].read(a, value)
+}
+
+// addressOption is one that is not set on the socket.
+type addressOption struct {
+	name string
+	fits func(*Address) bool
+	read func(*Address, string) error
+}
+
+var addressOptions = []addressOption{
+	{"backlog", (*Address).Stream, (*Address).readBacklog},
+	{"v6only", (*Address).maybeV6, (*Address).readV6Only},
+	{"steer", (*Address).tcp, (*Address).readSteer},
+	{"mode", (*Address).hasFile, (*Address).readMode},
+	{"owner", (*Address).hasFile, func(a *Address, value string) error { return readName("owner", value, &a.Owner) }},
+	{"group", (*Address).hasFile, func(a *Address, value string) error { return readName("group", value, &a.Group) }},
 }
 
 func (a *Address) maybeV6() bool {
@@ -291,17 +296,8 @@ func (a *Address) readMode(value string) error {
 	return nil
 }
 
-func (a *Address) readOwner(value string) error {
-	a.Owner = value
-	return notEmpty("owner", value)
-}
-
-func (a *Address) readGroup(value string) error {
-	a.Group = value
-	return notEmpty("group", value)
-}
-
-func notEmpty(option, value string) error {
+func readName(option, value string, name *string) error {
+	*name = value
 	if value == "" {
 		return fmt.Errorf("option %q is empty", option)
 	}
