@@ -35,7 +35,7 @@ func TestProgramsThatBindByThemselvesLoseNothing(t *testing.T) {
 	for name, p := range map[string]program{
 		"Node": {command: "node http.js PORT", clients: webClients},
 		"Node with a handler of TERM": {
-			command: "node closing.js PORT", flags: []string{"--drain-timeout", "2500ms"}, clients: harness.FewClients,
+			command: "node closing.js PORT", flags: []string{"--empty", "2s", "--drain-timeout", "1m"}, clients: harness.FewClients,
 			warning: "gave up waiting for idle connections",
 		},
 		"Node cluster":                        {command: "node cluster.js PORT", clients: webClients},

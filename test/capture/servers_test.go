@@ -96,11 +96,14 @@ func TestCapturedForeignServersLoseNothing(t *testing.T) {
 	}
 }
 
-// keptUpgrades are few, as each takes all of --drain-timeout.
-const keptUpgrades = 3
+// keptUpgrades are few, as each takes all of --empty.
+const (
+	keptUpgrades = 3
+	keptFor      = 3 * time.Second
+)
 
 // TestCapturedServersAndKeptConnections: a connection that is never idle keeps the
-// old generation until --drain-timeout, and what becomes of it then is the
+// old generation until --empty is over, and what becomes of it then is the
 // server's doing.
 func TestCapturedServersAndKeptConnections(t *testing.T) {
 	backend := harness.ServeBackend(t, "127.0.0.1:0")
@@ -110,13 +113,18 @@ func TestCapturedServersAndKeptConnections(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server.flags = append([]string{"--drain-timeout", "3s"}, server.flags...)
+			server.flags = append([]string{"--empty", keptFor.String(), "--drain-timeout", "1m"}, server.flags...)
 			r := server.start(t, runAs{}, backend)
 			passing, kept := r.load(passing, false), r.load(server.kept, !server.asks)
 			r.upgradeUnder(keptUpgrades, passing, kept)
 			checkNothingLost(t, passing)
 			checkNothingLost(t, kept)
-			r.end(keptUpgrades, "stopped, with ")
+			for g := 1; g <= keptUpgrades; g++ {
+				if held := r.AwaitGeneration("generation told to stop", g).Time.Sub(r.ReadySince(g + 1)); held < keptFor {
+					t.Errorf("kept connections have held generation %d for %s, and not for %s", g, held, keptFor)
+				}
+			}
+			r.endWell(keptUpgrades)
 		})
 	}
 }
@@ -201,13 +209,8 @@ func leaderOf(s *harness.Grace, generation int) int {
 // itself, and so grace.
 func (r captured) endWell(replaced int) {
 	r.T.Helper()
-	r.end(replaced, "drained")
-}
-
-func (r captured) end(replaced int, why string) {
-	r.T.Helper()
 	for g := 1; g <= replaced; g++ {
-		if e := r.AwaitGeneration("generation ended", g); !strings.HasPrefix(e.Why, why) {
+		if e := r.AwaitGeneration("generation ended", g); e.Why != "drained" {
 			r.T.Errorf("generation %d ended: %s", g, e.Why)
 		}
 	}
