@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"time"
@@ -18,81 +17,59 @@ const (
 // captures are the two that are compared, in turns.
 var captures = []string{"off", "on"}
 
-// capture compares an app that grace captures with the same one that it does not.
-func (b bench) capture() error {
-	return errors.Join(b.calls(), b.throughput())
+// capture compares an app that grace captures with the same one that it does not: single system calls in the app, and a
+// server under load.
+func (b bench) capture() {
+	b.calls()
+	b.throughput()
 }
 
-// calls measures single system calls in the app, and grace with it from start to end.
-func (b bench) calls() error {
-	plain, bind, client := map[string]series{}, map[string]series{}, map[string]series{}
+// compare measures in turns, and gives each figure without capture and with it.
+func compare(figures int, once func(mode string) []float64) (off, on []series) {
+	all := map[string][]series{"off": make([]series, figures), "on": make([]series, figures)}
 	for range captureRounds {
 		for _, mode := range captures {
-			took, err := b.callsOnce(mode)
-			if err != nil {
-				return err
+			for n, figure := range once(mode) {
+				all[mode][n].add(figure)
 			}
-			plain[mode], bind[mode], client[mode] = append(plain[mode], took[0]), append(bind[mode], took[1]), append(client[mode], took[2])
 		}
 	}
+	return all["off"], all["on"]
+}
+
+func (b bench) calls() {
+	off, on := compare(3, b.callsOnce)
 	t := newTable("What capture costs: median (min..max)", "\t--capture off\t\t--capture on\t\tadded")
 	defer t.end()
-	t.line("a call that is not asked about, ns\t%v\t%v\t%v", plain["off"], plain["on"], plain["on"].minus(plain["off"]))
-	t.line("socket, bind and close, ns\t%v\t%v\t%v", bind["off"], bind["on"], bind["on"].minus(bind["off"]))
-	t.line("the same with port 0, as clients do, ns\t%v\t%v\t%v", client["off"], client["on"], client["on"].minus(client["off"]))
-	return nil
+	for n, what := range []string{"a call that is not asked about", "socket, bind and close", "the same with port 0, as clients do"} {
+		t.line("%s, ns\t%v\t%v\t%v", what, off[n], on[n], on[n].minus(off[n]))
+	}
 }
 
 // callsOnce needs no line about an app that is no server.
-func (b bench) callsOnce(mode string) (took [3]float64, err error) {
+func (b bench) callsOnce(mode string) []float64 {
 	run := exec.Command(b.grace, "run", "--capture", mode, "--restart", "never", "--log-level", "error", "--", b.app, "-measure")
-	out, err := run.Output()
-	if err != nil {
-		return took, err
-	}
-	_, err = fmt.Sscan(string(out), &took[0], &took[1], &took[2])
-	return took, err
+	took := make([]float64, 3)
+	must(fmt.Sscan(string(must(run.Output())), &took[0], &took[1], &took[2]))
+	return took
 }
 
 // throughput also compares the time until the app is ready.
-func (b bench) throughput() error {
-	requests, ready := map[string]series{}, map[string]series{}
-	for range captureRounds {
-		for _, mode := range captures {
-			n, took, err := b.requestsOnce(mode)
-			if err != nil {
-				return err
-			}
-			requests[mode], ready[mode] = append(requests[mode], n), append(ready[mode], took)
-		}
-	}
+func (b bench) throughput() {
+	off, on := compare(2, b.requestsOnce)
 	t := newTable("A server with 16 keep-alive clients: median (min..max)", "\t--capture off\t\t--capture on\t\tratio")
 	defer t.end()
-	t.line("requests a second\t%v\t%v\t%v", requests["off"], requests["on"], requests["on"].over(requests["off"]))
-	t.line("ms from start to READY=1\t%v\t%v\t%v", ready["off"], ready["on"], ready["on"].over(ready["off"]))
-	return nil
+	for n, what := range []string{"requests a second", "ms from start to READY=1"} {
+		t.line("%s\t%v\t%v\t%v", what, off[n], on[n], on[n].over(off[n]))
+	}
 }
 
-func (b bench) requestsOnce(mode string) (n, ready float64, err error) {
-	addr, err := freeAddress()
-	if err != nil {
-		return 0, 0, err
-	}
-	begun := time.Now()
-	s, err := b.begin([]string{"--capture", mode, "--ready", "notify"}, "-addr", addr)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	e, err := s.awaitReady()
-	if err != nil {
-		return 0, 0, err
-	}
-	l, err := load.Start(context.Background(), load.Config{Addr: addr, Clients: map[load.Kind]int{load.KeepAliveGet: 16}})
-	if err != nil {
-		return 0, 0, err
-	}
+func (b bench) requestsOnce(mode string) []float64 {
+	addr, begun := freeAddress(), time.Now()
+	s := b.begin([]string{"--capture", mode, "--ready", "notify"}, "-addr", addr)
+	defer s.stop()
+	ready := s.awaitReady().Read.Sub(begun)
+	l := must(load.Start(context.Background(), load.Config{Addr: addr, Clients: map[load.Kind]int{load.KeepAliveGet: 16}}))
 	time.Sleep(captureTime)
-	tally := l.Stop()
-	return float64(tally.Requests()) / captureTime.Seconds(), float64(e.Read.Sub(begun)) / float64(time.Millisecond), nil
+	return []float64{float64(l.Stop().Requests()) / captureTime.Seconds(), float64(ready) / float64(time.Millisecond)}
 }

@@ -22,56 +22,53 @@ type client struct {
 	answers *bufio.Reader
 }
 
+type crowd []*client
+
 // invite starts the clients, and returns when all their connections are open and have been used once.
-func (s *supervised) invite(connections int, every time.Duration) ([]*client, error) {
-	var crowd []*client
-	for range clients {
-		c, err := newClient(s.address, connections/clients, every)
-		if err != nil {
-			return crowd, err
+func (s *supervised) invite(connections int, every time.Duration) crowd {
+	var all crowd
+	if err := attempt(func() {
+		for range clients {
+			all = append(all, newClient(s.address, connections/clients, every))
 		}
-		crowd = append(crowd, c)
+		all.requests()
+	}); err != nil {
+		all.leave()
+		check(err)
 	}
-	_, err := requests(crowd)
-	return crowd, err
+	return all
 }
 
-func newClient(address string, connections int, every time.Duration) (*client, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	c := &client{cmd: exec.Command(self, "clients", address, strconv.Itoa(connections), every.String())}
+func newClient(address string, connections int, every time.Duration) *client {
+	c := &client{cmd: exec.Command(must(os.Executable()), "clients", address, strconv.Itoa(connections), every.String())}
 	c.cmd.Stderr = os.Stderr
-	if c.orders, err = c.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	c.answers = bufio.NewReader(out)
-	return c, c.cmd.Start()
+	c.orders, c.answers = must(c.cmd.StdinPipe()), bufio.NewReader(must(c.cmd.StdoutPipe()))
+	check(c.cmd.Start())
+	return c
 }
 
 // requests asks how many there were until now.
-func requests(crowd []*client) (sum int, err error) {
-	for _, c := range crowd {
-		if _, err := fmt.Fprintln(c.orders); err != nil {
-			return 0, err
-		}
+func (all crowd) requests() (sum int) {
+	for _, c := range all {
+		must(fmt.Fprintln(c.orders))
 	}
-	for _, c := range crowd {
+	for _, c := range all {
 		var n int
 		if _, err := fmt.Fscanln(c.answers, &n); err != nil {
-			return 0, fmt.Errorf("a client does not answer: %w", err)
+			check(fmt.Errorf("a client does not answer: %w", err))
 		}
 		sum += n
 	}
-	return sum, nil
+	return sum
 }
 
-func (c *client) leave() error { return errors.Join(c.orders.Close(), c.cmd.Wait()) }
+func (all crowd) leave() {
+	var err error
+	for _, c := range all {
+		err = errors.Join(err, c.orders.Close(), c.cmd.Wait())
+	}
+	check(err)
+}
 
 // hold is the client's process: for each line that it gets it says how many requests were answered, and it ends with
 // its input or with the first request that fails. Without a pause it asks once on each connection.

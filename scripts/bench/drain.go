@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 )
@@ -15,58 +14,29 @@ const (
 
 // drain measures how long the replaced generation takes to let its clients go: those that ask each second, and those
 // that are silent, which wait for the linger.
-func (b bench) drain() error {
+func (b bench) drain() {
 	t := newTable(fmt.Sprintf("The drain of an app with a linger of %v, in ms: median (min..max)", drainLinger),
 		"\tclients ask each second\t\tclients are silent")
 	defer t.end()
 	for _, connections := range []int{12, 1_000, 10_000} {
-		asking, err := b.drainOften(connections, drainPause)
-		if err != nil {
-			return err
-		}
-		silent, err := b.drainOften(connections, 0)
-		if err != nil {
-			return err
-		}
-		t.line("%d connections\t%v\t%v", connections, asking, silent)
+		t.line("%d connections\t%v\t%v", connections, b.drainOften(connections, drainPause), b.drainOften(connections, 0))
 	}
-	return nil
 }
 
-func (b bench) drainOften(connections int, every time.Duration) (took series, err error) {
+func (b bench) drainOften(connections int, every time.Duration) (took series) {
 	for range drainRounds {
-		one, err := b.drainOnce(connections, every)
-		if err != nil {
-			return nil, err
-		}
-		took.addTime(one)
+		took.addTime(b.drainOnce(connections, every))
 	}
-	return took, nil
+	return took
 }
 
 // drainOnce counts from the readiness of the new generation to the end of the old one.
-func (b bench) drainOnce(connections int, every time.Duration) (took time.Duration, err error) {
-	s, err := b.supervise(nil, "-linger", drainLinger.String())
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	crowd, err := s.invite(connections, every)
-	defer func() {
-		for _, c := range crowd {
-			err = errors.Join(err, c.leave())
-		}
-	}()
-	if err != nil {
-		return 0, err
-	}
-	if _, err := s.hangUp(); err != nil {
-		return 0, err
-	}
-	ready, err := s.awaitReady()
-	if err != nil {
-		return 0, err
-	}
-	ended, err := s.await("generation ended", s.generation-1)
-	return ended.Read.Sub(ready.Read), err
+func (b bench) drainOnce(connections int, every time.Duration) time.Duration {
+	s := b.supervise(nil, "-linger", drainLinger.String())
+	defer s.stop()
+	crowd := s.invite(connections, every)
+	defer crowd.leave()
+	s.hangUp()
+	ready := s.awaitReady()
+	return s.awaitEnd().Read.Sub(ready.Read)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 // before every has passed.
 type rhythm struct {
 	name  string
-	deed  func(bench, *supervised) error // nil for nothing
+	deed  func(bench, *supervised) // nil for nothing
 	every time.Duration
 }
 
@@ -26,18 +25,12 @@ var rhythms = []rhythm{
 	{name: "no upgrades, bare starts back to back", deed: bench.startBeside},
 }
 
-func (bench) upgrade(s *supervised) error {
-	if _, err := s.hangUp(); err != nil {
-		return err
-	}
-	_, err := s.awaitReady()
-	return err
+func (bench) upgrade(s *supervised) {
+	s.hangUp()
+	s.awaitReady()
 }
 
-func (b bench) startBeside(*supervised) error {
-	_, err := b.bareStart(nil)
-	return err
-}
+func (b bench) startBeside(*supervised) { b.bareStart(nil) }
 
 const (
 	latencyRounds = 5
@@ -47,18 +40,13 @@ const (
 var latencyLoad = map[load.Kind]int{load.NewConnection: 8, load.KeepAliveGet: 8}
 
 // latency compares how long requests take while upgrades go on with how long they take without any.
-func (b bench) latency() (err error) {
-	s, err := b.supervise(nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.stop()) }()
+func (b bench) latency() {
+	s := b.supervise(nil)
+	defer s.stop()
 	all := make([]stretch, len(rhythms))
 	for range latencyRounds {
 		for i, r := range rhythms {
-			if err := all[i].measure(b, s, r); err != nil {
-				return fmt.Errorf("%s: %w", r.name, err)
-			}
+			all[i].measure(b, s, r)
 		}
 	}
 	t := newTable(fmt.Sprintf("Requests of %d clients, latency in ms: median of %d stretches of %s (min..max)",
@@ -70,7 +58,6 @@ func (b bench) latency() (err error) {
 		t.line("%s\t%.1f\t%.0f\t%d\t%v\t%v\t%v\t%v", r.name, m.deeds.median(), m.requests.median(), m.failed,
 			m.p50, m.p99, m.p99.over(all[0].p99), m.max)
 	}
-	return nil
 }
 
 // stretch is what was measured with one rhythm.
@@ -80,17 +67,14 @@ type stretch struct {
 	failed          uint64
 }
 
-func (m *stretch) measure(b bench, s *supervised, r rhythm) error {
-	l, err := load.Start(context.Background(), load.Config{Addr: s.address, Clients: latencyLoad, ThinkMax: 8 * time.Millisecond})
-	if err != nil {
-		return err
-	}
+func (m *stretch) measure(b bench, s *supervised, r rhythm) {
+	l := must(load.Start(context.Background(), load.Config{Addr: s.address, Clients: latencyLoad, ThinkMax: 8 * time.Millisecond}))
 	begun, generation := time.Now(), s.generation
-	deeds, err := r.keep(b, s, begun.Add(latencyTime))
+	deeds := r.keep(b, s, begun.Add(latencyTime))
 	took := time.Since(begun).Seconds()
 	tally := l.Stop()
-	if s.generation > generation && err == nil {
-		_, err = s.await("generation ended", s.generation-1)
+	if s.generation > generation {
+		s.awaitEnd()
 	}
 	if tally.Failures() > 0 {
 		fmt.Println(tally)
@@ -102,7 +86,6 @@ func (m *stretch) measure(b bench, s *supervised, r rhythm) error {
 	m.p50.add(milliseconds(latency, 50))
 	m.p99.add(milliseconds(latency, 99))
 	m.max.add(milliseconds(latency, 100))
-	return err
 }
 
 func milliseconds(h *hdrhistogram.Histogram, percent float64) float64 {
@@ -110,19 +93,17 @@ func milliseconds(h *hdrhistogram.Histogram, percent float64) float64 {
 }
 
 // keep returns at the end, or when the last deed is over, and says how many there were.
-func (r rhythm) keep(b bench, s *supervised, end time.Time) (int, error) {
+func (r rhythm) keep(b bench, s *supervised, end time.Time) int {
 	if r.deed == nil {
 		time.Sleep(time.Until(end))
-		return 0, nil
+		return 0
 	}
 	for n := 0; ; n++ {
 		next := time.Now().Add(r.every)
 		if next.After(end) {
-			return n, nil
+			return n
 		}
-		if err := r.deed(b, s); err != nil {
-			return n, err
-		}
+		r.deed(b, s)
 		time.Sleep(time.Until(next))
 	}
 }

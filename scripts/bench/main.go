@@ -17,7 +17,7 @@ type bench struct{ grace, app string }
 
 var parts = []struct {
 	name string
-	run  func(bench) error
+	run  func(bench)
 }{
 	{"start", bench.start},
 	{"latency", bench.latency},
@@ -67,27 +67,51 @@ func run(args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b, err := build(dir)
+	return attempt(func() { build(dir).measure(args) })
+}
+
+// failure is what ends a measurement: nothing goes on after it.
+type failure struct{ error }
+
+func check(err error) {
 	if err != nil {
-		return err
+		panic(failure{err})
 	}
-	return b.measure(args)
+}
+
+func must[T any](v T, err error) T {
+	check(err)
+	return v
+}
+
+// attempt gives the failure that has ended it.
+func attempt(do func()) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case failure:
+			err = p.error
+		default:
+			panic(p)
+		}
+	}()
+	do()
+	return nil
 }
 
 // measure runs the parts, or all where none is named.
-func (b bench) measure(names []string) error {
+func (b bench) measure(names []string) {
 	begun := time.Now()
 	fmt.Println(machine())
 	for _, part := range parts {
 		if len(names) > 0 && !slices.Contains(names, part.name) {
 			continue
 		}
-		if err := part.run(b); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+		if err := attempt(func() { part.run(b) }); err != nil {
+			check(fmt.Errorf("%s: %w", part.name, err))
 		}
 	}
 	fmt.Printf("\n%s, load %s at the end\n", time.Since(begun).Round(time.Second), loadAverage())
-	return nil
 }
 
 func checkParts(names []string) error {

@@ -14,33 +14,30 @@ import (
 // probe asks an address who answers there, with so little work that what is measured hardly notices.
 type probe struct{ to unix.SockaddrInet4 }
 
-func newProbe(address string) (*probe, error) {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return nil, err
-	}
-	return &probe{unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}}, nil
+func newProbe(address string) *probe {
+	at := must(netip.ParseAddrPort(address))
+	return &probe{unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}}
 }
 
 // between two questions. Both a bare start and an upgrade are seen late by half of it on average; to ask more often would
 // take the processor from the start that is measured.
 const between = 500 * time.Microsecond
 
-// awaitOther asks until another process than old answers, and returns when that was and who did.
-func (p *probe) awaitOther(old int) (time.Time, int, error) {
+// awaitOther asks until another process than old answers, and returns when that was.
+func (p *probe) awaitOther(old int) time.Time {
 	pause := unix.NsecToTimespec(int64(between))
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		pid, err := p.ask()
 		switch {
 		case err == nil && pid != old:
-			return time.Now(), pid, nil
+			return time.Now()
 		case err != nil && (old != 0 || !errors.Is(err, unix.ECONNREFUSED)):
-			return time.Time{}, 0, err
+			check(err)
 		}
 		// Go's timers wait a millisecond at least.
 		unix.Nanosleep(&pause, nil)
 	}
-	return time.Time{}, 0, errors.New("nobody else answered")
+	panic(failure{errors.New("nobody else answered")})
 }
 
 var question = []byte("GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")

@@ -8,23 +8,16 @@ import (
 )
 
 // wakeups returns how often the threads of processes were switched to, each thread's number by its id.
-func wakeups(pids ...int) (map[string]int, error) {
+func wakeups(pids ...int) map[string]int {
 	switches := map[string]int{}
 	for _, pid := range pids {
 		tasks := fmt.Sprintf("/proc/%d/task", pid)
-		threads, err := os.ReadDir(tasks)
-		if err != nil {
-			return nil, err
-		}
-		for _, thread := range threads {
-			status, err := fields(tasks + "/" + thread.Name() + "/status")
-			if err != nil {
-				return nil, err
-			}
+		for _, thread := range must(os.ReadDir(tasks)) {
+			status := fields(tasks + "/" + thread.Name() + "/status")
 			switches[thread.Name()] = status["voluntary_ctxt_switches"] + status["nonvoluntary_ctxt_switches"]
 		}
 	}
-	return switches, nil
+	return switches
 }
 
 // since sums what the threads did after before was taken.
@@ -38,32 +31,21 @@ func since(before, now map[string]int) (sum int) {
 // memory is in MB.
 type memory struct{ resident, shared, private float64 }
 
-func memoryOf(pid int) (memory, error) {
-	status, err := fields(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return memory{}, err
-	}
-	rollup, err := fields(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return memory{}, err
-	}
+func memoryOf(pid int) memory {
+	status, rollup := fields(fmt.Sprintf("/proc/%d/status", pid)), fields(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	mb := func(kilobytes int) float64 { return float64(kilobytes) / 1024 }
-	return memory{mb(status["VmRSS"]), mb(rollup["Pss"]), mb(rollup["Private_Clean"] + rollup["Private_Dirty"])}, nil
+	return memory{mb(status["VmRSS"]), mb(rollup["Pss"]), mb(rollup["Private_Clean"] + rollup["Private_Dirty"])}
 }
 
 // fields reads the numbers of a file with lines like "Name:  12 kB".
-func fields(path string) (map[string]int, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+func fields(path string) map[string]int {
 	numbers := map[string]int{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(string(must(os.ReadFile(path)))) {
 		name, rest, _ := strings.Cut(line, ":")
 		first, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
 		if n, err := strconv.Atoi(first); err == nil {
 			numbers[name] = n
 		}
 	}
-	return numbers, nil
+	return numbers
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os/exec"
 	"syscall"
@@ -21,58 +20,59 @@ type supervised struct {
 // patience is for what comes long before, unless something is broken.
 const patience = 30 * time.Second
 
-func (b bench) supervise(flags []string, app ...string) (*supervised, error) {
-	s, err := b.begin(append([]string{"--listen", "web=127.0.0.1:0"}, flags...), app...)
-	if err != nil {
-		return nil, err
+// supervise returns when the app serves the socket that grace holds for it.
+func (b bench) supervise(flags []string, app ...string) *supervised {
+	s := b.begin(append([]string{"--listen", "web=127.0.0.1:0"}, flags...), app...)
+	if err := attempt(func() {
+		s.address = s.await("listening", 0).Address
+		s.awaitReady()
+	}); err != nil {
+		s.stop()
+		check(err)
 	}
-	listening, err := s.await("listening", 0)
-	if err == nil {
-		s.address = listening.Address
-		_, err = s.awaitReady()
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.stop())
-	}
-	return s, nil
+	return s
 }
 
-func (b bench) begin(flags []string, app ...string) (*supervised, error) {
+func (b bench) begin(flags []string, app ...string) *supervised {
 	args := append([]string{"run", "--log-format", "json"}, flags...)
-	p, err := gracelog.Start(exec.Command(b.grace, append(append(args, "--", b.app), app...)...))
-	return &supervised{Process: p}, err
+	return &supervised{Process: must(gracelog.Start(exec.Command(b.grace, append(append(args, "--", b.app), app...)...)))}
 }
 
 // await passes over the lines before the one that it waits for.
-func (s *supervised) await(message string, generation int) (gracelog.Entry, error) {
+func (s *supervised) await(message string, generation int) gracelog.Entry {
 	deadline := time.After(patience)
 	for {
 		select {
 		case e, more := <-s.Log:
 			if !more {
-				return e, fmt.Errorf("grace ended instead of %q", message)
+				check(fmt.Errorf("grace ended instead of %q", message))
 			}
 			if e.Message == "instance started" {
 				s.pids = append(s.pids, e.PID)
 			}
 			if e.Message == message && e.Generation == generation {
-				return e, nil
+				return e
 			}
 		case <-deadline:
-			return gracelog.Entry{}, fmt.Errorf("grace did not say %q of generation %d", message, generation)
+			check(fmt.Errorf("grace did not say %q of generation %d", message, generation))
 		}
 	}
 }
 
-func (s *supervised) awaitReady() (gracelog.Entry, error) {
+func (s *supervised) awaitReady() gracelog.Entry {
 	s.pids = nil
 	s.generation++
 	return s.await("generation ready", s.generation)
 }
 
+// awaitEnd waits for the end of the generation before the current one.
+func (s *supervised) awaitEnd() gracelog.Entry { return s.await("generation ended", s.generation-1) }
+
 // hangUp asks for an upgrade, and returns when it did.
-func (s *supervised) hangUp() (time.Time, error) {
-	return time.Now(), s.Cmd.Process.Signal(syscall.SIGHUP)
+func (s *supervised) hangUp() time.Time {
+	begun := time.Now()
+	check(s.Cmd.Process.Signal(syscall.SIGHUP))
+	return begun
 }
 
-func (s *supervised) stop() error { return s.Stop(patience) }
+func (s *supervised) stop() { check(s.Stop(patience)) }
