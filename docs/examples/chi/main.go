@@ -1,4 +1,4 @@
-// Chi is a server with go-chi/chi, whose middleware is that of net/http: what drain has for single routes fits in.
+// Chi is a server with go-chi/chi. chi uses net/http's middleware, so drain's wrappers for single routes fit in.
 //
 //	go run ./chi                                             # alone; Ctrl-C ends it
 //	go build -o app ./chi && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
@@ -39,14 +39,14 @@ func routes() http.Handler {
 	r.Get("/events", func(w http.ResponseWriter, r *http.Request) {
 		events(r.Context(), w, drain.Draining(r.Context()))
 	})
-	// For a handler that heeds nothing but its context, such as one of somebody else's.
+	// For a handler that only watches its context, such as one from a library.
 	r.With(drain.CancelOnDrain).Get("/others/events", func(w http.ResponseWriter, r *http.Request) {
 		events(r.Context(), w, nil)
 	})
 	return r
 }
 
-// events would never end by itself.
+// events does not end by itself.
 func events(ctx context.Context, w http.ResponseWriter, draining <-chan struct{}) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	tick := time.NewTicker(100 * time.Millisecond)

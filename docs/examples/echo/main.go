@@ -1,5 +1,5 @@
-// Echo is a server with labstack/echo. echo.Echo is an http.Handler, so drain serves it: echo's own Start and Shutdown
-// would close idle connections under their clients' requests.
+// Echo is a server with labstack/echo. echo.Echo is an http.Handler, so drain serves it. echo's own Start and Shutdown
+// would close idle connections just as their clients send the next request.
 //
 //	go run ./echo                                             # alone; Ctrl-C ends it
 //	go build -o app ./echo && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
@@ -44,7 +44,7 @@ func routes() *echo.Echo {
 	return e
 }
 
-// events would never end by itself.
+// events does not end by itself.
 func events(c echo.Context) error {
 	w := c.Response()
 	w.Header().Set(echo.HeaderContentType, "text/event-stream")

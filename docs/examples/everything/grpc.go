@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// service is one that grpc itself has for its tests, so that the example needs no protoc.
+// service is a service of grpc's own tests, so that the example needs no protoc.
 type service struct {
 	testpb.UnimplementedTestServiceServer
 	journal *journal
@@ -24,13 +24,13 @@ type (
 	duplex   = grpc.BidiStreamingServer[request, response]
 )
 
-// UnaryCall sends back what it gets.
+// UnaryCall returns its payload.
 func (service) UnaryCall(_ context.Context, r *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 	return &testpb.SimpleResponse{Payload: r.Payload}, nil
 }
 
-// FullDuplexCall adds each message to the journal, and sends it back when it is there. It would never end by itself. A
-// message that was not sent back when the stream ends is not in the journal, so the client sends it by its next stream.
+// FullDuplexCall adds each message to the journal, and then sends it back. It does not end by itself. If the stream ends before
+// a message was sent back, the message is not in the journal, so the client sends it again on its next stream.
 func (s service) FullDuplexCall(stream duplex) error {
 	requests, failed := receive(stream)
 	for {
@@ -54,7 +54,7 @@ func (s service) add(stream duplex, r *request) error {
 	return stream.Send(&response{Payload: r.Payload})
 }
 
-// receive makes a channel of a stream, to select on. It ends with the stream.
+// receive turns a stream into a channel, to select on. The channel is closed at the end of the stream.
 func receive(stream duplex) (<-chan *request, <-chan error) {
 	requests, failed := make(chan *request), make(chan error, 1)
 	go func() {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// signed says in each response who answers.
+// signed names the process in each response.
 func signed(next http.Handler) http.Handler {
 	generation := os.Getenv("SERVER_STARTER_GENERATION") // by grace
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -21,7 +21,7 @@ func hello(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, "hello from process %d\n", os.Getpid())
 }
 
-// slow stands for a request that takes longer than the start of a successor.
+// slow is a request that takes longer than the start of a successor.
 func slow(w http.ResponseWriter, _ *http.Request) {
 	time.Sleep(time.Second)
 	fmt.Fprintln(w, "done")

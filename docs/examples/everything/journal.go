@@ -15,8 +15,8 @@ import (
 	"github.com/gracerun/grace/drain/sse"
 )
 
-// journal is a file of lines, to which all generations add and which all of them read. A line's ID is the place in the
-// file at which it ends. A table with a serial number does as well.
+// journal is a file of lines that all generations write and read. A line's ID is the position in the
+// file at which it ends. A table with a serial number works as well.
 type journal struct {
 	file  *os.File
 	start string // where it ended when this process began
@@ -29,7 +29,7 @@ const (
 )
 
 func openJournal(folder string) (*journal, error) {
-	// Each write goes to the end of the file, whoever else writes.
+	// Each write goes to the end of the file, even if other processes write too.
 	f, err := os.OpenFile(filepath.Join(folder, "journal.txt"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (j *journal) Close() error { return j.file.Close() }
 
 func (j *journal) add(entry string) error {
 	if len(entry) >= longest {
-		return fmt.Errorf("cannot add an entry of %d bytes: %d is the most", len(entry), longest-1)
+		return fmt.Errorf("cannot add an entry of %d bytes: the limit is %d", len(entry), longest-1)
 	}
 	_, err := j.file.WriteString(strings.ReplaceAll(entry, "\n", " ") + "\n")
 	return err
@@ -62,11 +62,11 @@ func (j *journal) post(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// after is what a Broadcast asks for clients of which it does not know the last event.
+// after is the From of a Broadcast: it reads the events for clients whose last event the Broadcast does not know.
 func (j *journal) after(_ context.Context, lastID string) ([]sse.Event, error) {
 	place, err := strconv.ParseUint(lastID, 10, 63)
 	if err != nil {
-		return nil, fmt.Errorf("this is no ID of the journal: %q", lastID)
+		return nil, fmt.Errorf("not an ID of the journal: %q", lastID)
 	}
 	text, err := io.ReadAll(io.NewSectionReader(j.file, int64(place), atOnce))
 	if err != nil {

@@ -1,6 +1,6 @@
-// Everything is a journal: whoever adds an entry, all that follow it see it. Entries come by HTTP/1.1 and HTTP/2, by
-// WebSockets, by gRPC and from jobs that are done in the background. No entry, request, stream or job is lost when the
-// program is replaced, and none comes twice.
+// Everything is a journal: all followers see each entry that is added. Entries are added over HTTP/1.1 and HTTP/2, over
+// WebSockets, over gRPC and by background jobs. When the program is replaced, no entry, request, stream or job is lost, and
+// none comes twice.
 //
 //	go run ./everything                                             # alone; Ctrl-C ends it
 //	go build -o app ./everything
@@ -40,13 +40,13 @@ const (
 func main() {
 	flag.Parse()
 	if err := run(); err != nil {
-		slog.Error("the program did not end well", "error", err)
+		slog.Error("the program ended with an error", "error", err)
 		os.Exit(1)
 	}
 }
 
-// run takes what can fail first. Then it says what the program consists of; the drain knows in which order it ends:
-// listeners, requests, streams, workers, and the journal, which all of them use.
+// run first does what can fail. Then it registers the parts of the program with the drain, which ends them in order:
+// listeners, requests, streams, workers, and last the journal, which all of them use.
 func run() error {
 	web, err := handoff.Listen("tcp", *addr)
 	if err != nil {
@@ -84,7 +84,7 @@ func run() error {
 	return d.Wait()
 }
 
-// protocols has HTTP/2 without TLS beside HTTP/1.1, on the same address.
+// protocols enables HTTP/1.1, and HTTP/2 without TLS, on the same address.
 func protocols() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)

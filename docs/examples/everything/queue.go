@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// queue is a folder with a file for each job, which all generations share. Who has renamed a file has taken the job, and
-// removes the file when the job is done; one that stays was left by a process that was killed.
+// queue is a folder with a file for each job, which all generations share. A worker takes a job by renaming its file, and
+// removes the file when the job is done. A renamed file that stays was left by a process that was killed.
 type queue struct {
 	folder  string
 	journal *journal
 }
 
-// job is a name and what to do: to wait, for so long.
+// job has a name and a duration: the work is to wait that long.
 type job struct {
 	name string
 	file string
@@ -30,7 +30,7 @@ const (
 	taken   = ".taken"
 )
 
-// post puts a job into the queue, and answers with its name when it is there.
+// post puts a job into the queue, and then answers with its name.
 func (q *queue) post(w http.ResponseWriter, r *http.Request) {
 	body, ok := read(w, r)
 	if !ok {
@@ -61,7 +61,7 @@ func (q *queue) put(what []byte) (name string, err error) {
 	return filepath.Base(whole), os.Rename(f.Name(), whole+waiting)
 }
 
-// receive waits for a job until ctx ends, which it does when the drain begins.
+// receive waits for a job until ctx is cancelled, when the drain begins.
 func (q *queue) receive(ctx context.Context) (job, error) {
 	soon := time.NewTicker(often)
 	defer soon.Stop()
@@ -77,7 +77,7 @@ func (q *queue) receive(ctx context.Context) (job, error) {
 	}
 }
 
-// take tries one file after the other: each may be taken by another worker meanwhile.
+// take tries one file after the other, because another worker may take each of them first.
 func (q *queue) take() (job, bool, error) {
 	files, err := filepath.Glob(filepath.Join(q.folder, "*"+waiting))
 	if err != nil {
@@ -102,7 +102,7 @@ func open(file string) (job, error) {
 	return job{strings.TrimSuffix(filepath.Base(file), taken), file, took}, err
 }
 
-// work is not cancelled by the drain, but when the drain's time is over.
+// work is cancelled only when the drain's time is over.
 func (q *queue) work(ctx context.Context, j job) error {
 	if err := q.journal.add(fmt.Sprintf("job %s taken by %d", j.name, os.Getpid())); err != nil {
 		return err

@@ -6,8 +6,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// converse adds each message to the journal, and sends it back when it is there. It knows nothing of the drain: when the
-// client has been told 1001, going away, Read or Write fails.
+// converse adds each message to the journal, and then sends it back. It needs no code for the drain: once the
+// close frame 1001 (going away) was sent to the client, Read or Write fails.
 func (j *journal) converse(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {

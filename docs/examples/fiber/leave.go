@@ -11,7 +11,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// linger is longer than the clients' time between two requests.
+// linger is longer than the time that clients take between two requests.
 const linger = 2 * time.Second
 
 // clients lets the clients of a fiber.App leave before its Shutdown.
@@ -29,7 +29,7 @@ func newClients(d *drain.Drain, app *fiber.App) *clients {
 	return c
 }
 
-// serve has the drain serve, stop accepting, and let the clients go.
+// serve registers the server with the drain, which stops accepting and then makes the clients leave.
 func (c *clients) serve(ln net.Listener) {
 	l := drain.NewListener(ln)
 	c.drain.On(drain.Accepting, "fiber", l.Stop)
@@ -50,7 +50,7 @@ func (c *clients) note(_ net.Conn, state fasthttp.ConnState) {
 	}
 }
 
-// leave calls Shutdown when all clients have left, or when those that are left have been silent for the linger.
+// leave calls Shutdown when all clients have left, or when the remaining ones have been silent for the linger.
 func (c *clients) leave(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -63,8 +63,8 @@ func (c *clients) leave(ctx context.Context) error {
 	return c.app.ShutdownWithContext(ctx)
 }
 
-// count has the drain count the request, as it counts those of net/http, and asks the client to leave if the drain has
-// begun by the end of the handler. Handlers find drain.Draining in their UserContext.
+// count makes the drain count the request, as it counts those of net/http, and makes the client leave if the drain has
+// begun when the handler ends. drain.Draining works with the UserContext of handlers.
 func (c *clients) count(ctx *fiber.Ctx) error {
 	ctx.SetUserContext(c.drain.WithDraining(ctx.UserContext()))
 	defer c.drain.TrackRequest()()

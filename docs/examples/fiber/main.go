@@ -1,6 +1,6 @@
-// Fiber is a server with an HTTP stack of its own: gofiber/fiber on valyala/fasthttp. Its Shutdown alone closes idle
-// connections at once, under the requests of clients that keep theirs, and resets what waits in the listener's queue.
-// leave.go is what it takes to lose nothing; it has nothing that is particular to this program.
+// Fiber is a server with gofiber/fiber, whose HTTP stack is valyala/fasthttp. Its Shutdown alone closes idle
+// connections at once, even as keep-alive clients send their next request, and resets the connections in the listener's
+// queue. leave.go has the code that prevents these losses; any fiber program can use it.
 //
 //	go run ./fiber                                             # alone; Ctrl-C ends it
 //	go build -o app ./fiber && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
@@ -55,7 +55,7 @@ func routes(app *fiber.App) {
 	})
 }
 
-// events would never end by itself. That the client has gone is seen by the error of Flush only.
+// events does not end by itself. Only an error of Flush tells that the client has gone.
 func events(w *bufio.Writer, draining <-chan struct{}) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

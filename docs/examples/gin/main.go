@@ -1,5 +1,5 @@
-// Gin is a server with gin-gonic/gin. gin.Engine is an http.Handler, so drain serves it instead of Engine.Run, which
-// knows no end.
+// Gin is a server with gin-gonic/gin. gin.Engine is an http.Handler, so drain serves it, instead of Engine.Run, which
+// cannot be stopped.
 //
 //	go run ./gin                                             # alone; Ctrl-C ends it
 //	go build -o app ./gin && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
@@ -43,7 +43,7 @@ func routes() *gin.Engine {
 	return r
 }
 
-// events would never end by itself. Stream ends it when the client has gone.
+// events does not end by itself. Stream ends it when the client has gone.
 func events(c *gin.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

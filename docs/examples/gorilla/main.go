@@ -1,5 +1,5 @@
-// Gorilla is a server of WebSockets with gorilla/websocket. When the drain comes to its streams, each client is told
-// 1001, going away, between two messages; the handlers know nothing of it: their next read or write fails.
+// Gorilla is a WebSocket server with gorilla/websocket. When the drain ends the streams, it sends each client the close frame
+// 1001 (going away) between two messages. The handlers need no code for that: their next read or write fails.
 //
 //	go run ./gorilla                                             # alone; Ctrl-C ends it
 //	go build -o app ./gorilla && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
@@ -47,7 +47,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// clock speaks without being asked.
+// clock sends messages without a request.
 func clock(w http.ResponseWriter, r *http.Request) {
 	conn, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
@@ -70,7 +70,7 @@ func clock(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readToEnd reads what the client says at the end.
+// readToEnd reads until the client's close frame.
 func readToEnd(conn *websocket.Conn, gone chan<- struct{}) {
 	defer close(gone)
 	for {

@@ -13,15 +13,15 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// echo sends back what it gets.
+// echo returns its input.
 type echo struct{}
 
-// Say answers one message with one message.
+// Say returns its message.
 func (echo) Say(_ context.Context, text *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
 	return text, nil
 }
 
-// Count answers each number with the same number, after it has said which process it is. It would never end by itself.
+// Count first sends the number of its process, and then returns each number. It does not end by itself.
 func (e echo) Count(stream grpc.BidiStreamingServer[wrapperspb.Int64Value, wrapperspb.Int64Value]) error {
 	if err := stream.Send(wrapperspb.Int64(int64(os.Getpid()))); err != nil {
 		return err
@@ -41,7 +41,7 @@ func (e echo) Count(stream grpc.BidiStreamingServer[wrapperspb.Int64Value, wrapp
 	}
 }
 
-// receive makes a channel of a stream, to select on. It ends with the stream.
+// receive turns a stream into a channel, so that Count can select on it. The channel is closed at the end of the stream.
 func (echo) receive(stream grpc.BidiStreamingServer[wrapperspb.Int64Value, wrapperspb.Int64Value]) (<-chan *wrapperspb.Int64Value, <-chan error) {
 	numbers, failed := make(chan *wrapperspb.Int64Value), make(chan error, 1)
 	go func() {
@@ -61,7 +61,7 @@ func (echo) receive(stream grpc.BidiStreamingServer[wrapperspb.Int64Value, wrapp
 	return numbers, failed
 }
 
-// atEnd takes the client's end of the stream for a good one.
+// atEnd turns the client's end of the stream into a nil error.
 func atEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -69,7 +69,7 @@ func atEnd(err error) error {
 	return err
 }
 
-// echoService is what protoc-gen-go-grpc makes of
+// echoService is what protoc-gen-go-grpc generates from
 //
 //	service Echo {
 //	  rpc Say(google.protobuf.StringValue) returns (google.protobuf.StringValue);

@@ -1,5 +1,5 @@
-// Grpc is a gRPC server with a unary and a streaming method, and the health service. None of its clients loses an RPC
-// when it is replaced, and its streams are told to come again.
+// Grpc is a gRPC server with a unary and a streaming method, and the health service. No client loses an RPC
+// when the server is replaced; streams end with Unavailable, so that clients open them again.
 //
 //	go run ./grpc                                                  # alone; Ctrl-C ends it
 //	go build -o app ./grpc && grace run --listen :50051 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"

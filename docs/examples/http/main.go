@@ -1,4 +1,4 @@
-// Http is what the main of a service looks like: a public server, by TLS if there is a certificate, an admin server, a
+// Http is the main of a typical service: a public server, with TLS if a certificate is given, an admin server, a
 // store that is closed last, middleware and timeouts.
 //
 //	go run ./http                                     # alone; Ctrl-C ends it
@@ -30,12 +30,12 @@ var (
 func main() {
 	flag.Parse()
 	if err := run(); err != nil {
-		slog.Error("the service did not end well", "error", err)
+		slog.Error("the service ended with an error", "error", err)
 		os.Exit(1)
 	}
 }
 
-// run takes what can fail first. Wait says that the service is ready, and returns at its end.
+// run first does what can fail. Wait announces that the service is ready, and returns after the drain.
 func run() error {
 	publicListener, err := handoff.Listen("tcp", *addr)
 	if err != nil {
@@ -93,7 +93,7 @@ func publicRoutes(visits *store) http.Handler {
 	return mux
 }
 
-// events would never end by itself.
+// events does not end by itself.
 func events(w http.ResponseWriter, r *http.Request, visits *store) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -111,7 +111,7 @@ func events(w http.ResponseWriter, r *http.Request, visits *store) {
 	}
 }
 
-// adminRoutes are for a load balancer and for people. The balancer learns from 503 that it should look elsewhere.
+// adminRoutes are for a load balancer and for people. 503 tells the load balancer to use another server.
 func adminRoutes(d *drain.Drain, visits *store) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {

@@ -8,7 +8,7 @@ import (
 
 var errClosed = errors.New("the store is closed")
 
-// store stands for a database: what is not finished when it is closed fails.
+// store stands for a database: operations after its end fail.
 type store struct {
 	mu     sync.Mutex
 	visits int

@@ -1,4 +1,4 @@
-// Minimal is the smallest complete program: it serves the current folder, and ends without losing a request.
+// Minimal is the smallest complete program. It serves the current folder, and ends without losing a request.
 //
 //	go run ./minimal                                             # alone; Ctrl-C ends it
 //	go build -o app ./minimal && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"

@@ -13,7 +13,7 @@ import (
 	"github.com/gracerun/grace/drain/sse"
 )
 
-// board is a file of lines, to which several processes write and which they read.
+// board is a file of lines that several processes write and read.
 type board struct {
 	file  *os.File
 	start string // where it ended when this process began
@@ -26,7 +26,7 @@ const (
 )
 
 func openBoard(path string) (*board, error) {
-	// Each write goes to the end of the file, whoever else writes.
+	// Each write goes to the end of the file, even if other processes write too.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -50,11 +50,11 @@ func (b *board) post(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// after is what a Broadcast asks for clients of which it does not know the last event.
+// after is the From of a Broadcast: it reads the events for clients whose last event the Broadcast does not know.
 func (b *board) after(_ context.Context, lastID string) ([]sse.Event, error) {
 	place, err := strconv.ParseUint(lastID, 10, 63)
 	if err != nil {
-		return nil, fmt.Errorf("this is no ID of the board: %q", lastID)
+		return nil, fmt.Errorf("not an ID of the board: %q", lastID)
 	}
 	text, err := io.ReadAll(io.NewSectionReader(b.file, int64(place), atOnce))
 	if err != nil {

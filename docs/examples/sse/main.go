@@ -1,6 +1,6 @@
-// Sse is a board: whoever posts a line, all that follow see it. No line is lost or comes twice when the program is
-// replaced, for the lines are in a file that each process follows, and a line's ID is the place in the file at which it
-// ends. A table with a serial number does as well.
+// Sse is a message board: all followers see each line that is posted. No line is lost or sent twice when the program is
+// replaced, because the lines are in a file that each process follows. A line's ID is the position in the file at which it
+// ends. A table with a serial number works as well.
 //
 //	go run ./sse                                             # alone; Ctrl-C ends it
 //	go build -o app ./sse && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
@@ -28,12 +28,12 @@ var (
 func main() {
 	flag.Parse()
 	if err := run(); err != nil {
-		slog.Error("the board did not end well", "error", err)
+		slog.Error("the board ended with an error", "error", err)
 		os.Exit(1)
 	}
 }
 
-// run has the board followed until the last stream has ended, and closed after that.
+// run follows the board until the last stream has ended, and then closes it.
 func run() error {
 	ln, err := handoff.Listen("tcp", *addr)
 	if err != nil {

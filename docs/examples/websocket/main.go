@@ -1,5 +1,5 @@
-// Websocket is a server of WebSockets with coder/websocket. When the drain comes to its streams, each client is told
-// 1001, going away, between two messages; the handlers know nothing of it: their next Read or Write fails.
+// Websocket is a WebSocket server with coder/websocket. When the drain ends the streams, it sends each client the close frame
+// 1001 (going away) between two messages. The handlers need no code for that: their next Read or Write fails.
 //
 //	go run ./websocket                                             # alone; Ctrl-C ends it
 //	go build -o app ./websocket && grace run --listen :8080 -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
@@ -45,7 +45,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// clock speaks without being asked. CloseRead reads what the client says at the end.
+// clock sends messages without a request. CloseRead reads the client's close frame.
 func clock(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {

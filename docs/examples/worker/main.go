@@ -1,11 +1,11 @@
-// Worker is a program without a server: a queue's consumer, a ticker, and background work of another kind. A job that
-// has begun when the program is told to end is finished, and nothing new is begun.
+// Worker is a program without a server: a queue consumer, a ticker, and other background work. When the program is told to
+// stop, it finishes the jobs that have begun, and begins no new ones.
 //
 //	go run ./worker                                             # alone; Ctrl-C ends it
 //	go build -o app ./worker
 //	grace run --ready notify --listen unix:///tmp/worker.sock -- ./app   # then build again, and: kill -HUP "$(pidof grace)"
 //
-// The socket is used by nobody: grace replaces only an app for which it holds one.
+// The socket is not used. It is there because grace replaces an app only if it holds or captures a socket of it.
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 	flag.Parse()
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)).With("pid", os.Getpid()))
 	if err := run(); err != nil {
-		slog.Error("the worker did not end well", "error", err)
+		slog.Error("the worker ended with an error", "error", err)
 		os.Exit(1)
 	}
 }
@@ -40,7 +40,7 @@ func run() error {
 	return d.Wait()
 }
 
-// mail is not cancelled by the drain, but when the drain's time is over.
+// mail is cancelled only when the drain's time is over.
 func mail(ctx context.Context, job int64) error {
 	slog.Info("job begins", "job", job)
 	select {
@@ -52,17 +52,17 @@ func mail(ctx context.Context, job int64) error {
 	}
 }
 
-// keepCache has nothing that must be finished, so it heeds its context alone.
+// keepCache has no work that must be finished, so it only watches its context.
 func keepCache(ctx context.Context) error {
 	<-ctx.Done()
 	slog.Info("cache written")
 	return nil
 }
 
-// queue stands for one that others fill.
+// queue stands for a queue that other programs fill.
 type queue struct{ taken atomic.Int64 }
 
-// receive waits for a job until ctx ends, which it does when the drain begins.
+// receive waits for a job until ctx is cancelled, when the drain begins.
 func (q *queue) receive(ctx context.Context) (int64, error) {
 	select {
 	case <-time.After(10 * time.Millisecond):

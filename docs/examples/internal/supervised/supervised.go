@@ -59,8 +59,8 @@ func inFolder(c *exec.Cmd) *exec.Cmd {
 	return c
 }
 
-// trouble is what nobody says who ends well.
-var trouble = []string{"gave up after", "did not end in time", "not started", "with an error", "not end well", "KILL"}
+// trouble is in the output of a program that has not ended well.
+var trouble = []string{"gave up after", "did not end in time", "not started", "with an error", "KILL"}
 
 func checkCalm(p *harness.Process) {
 	for _, text := range trouble {
