@@ -319,9 +319,9 @@ func (s *NotifySocket) refuse(pid int) {
 	s.last = pid
 }
 
-// Refused says how many messages were refused, and who sent the last of them
+// refusals says how many messages were refused, and who sent the last of them
 // (0 if the kernel could not tell).
-func (s *NotifySocket) Refused() (count, pid int) {
+func (s *NotifySocket) refusals() (count, pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.refused, s.last

@@ -119,7 +119,7 @@ func TestReceive(t *testing.T) {
 		if err != nil || m.PID != p.pid() || !m.Ready || *m.Status != "mine" {
 			t.Errorf("%s: %+v, %v", s.Path(), m, err)
 		}
-		if count, pid := s.Refused(); count != 1 || pid != os.Getpid() {
+		if count, pid := s.refusals(); count != 1 || pid != os.Getpid() {
 			t.Errorf("%d refused, the last of %d", count, pid)
 		}
 	}
@@ -162,7 +162,7 @@ func TestReceiveRefusesWhatMakesNoSense(t *testing.T) {
 	if err != nil || "STATUS="+*m.Status != longest {
 		t.Errorf("%+v, %v", m, err)
 	}
-	if count, _ := s.Refused(); count != len(bad) {
+	if count, _ := s.refusals(); count != len(bad) {
 		t.Errorf("%d refused, want %d", count, len(bad))
 	}
 }
@@ -231,7 +231,7 @@ func TestReceiveInAFlood(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	eventually(t, "all others are refused", func() bool {
-		count, _ := s.Refused()
+		count, _ := s.refusals()
 		return count == floods
 	})
 	s.Close()

@@ -30,7 +30,7 @@ type Address struct {
 	// Backlog is the length of the accept queue; 0 is the longest the kernel allows.
 	Backlog int
 	// V6Only is the wish about IPV6_V6ONLY.
-	V6Only V6Only
+	V6Only v6Wish
 	// Steer gives each instance a socket of its own, which Steering.Own makes: Bind then only reserves the address. It
 	// is for TCP.
 	Steer bool
@@ -44,16 +44,16 @@ type Address struct {
 	Written string
 }
 
-// V6Only says whether an IPv6 socket is closed to IPv4.
-type V6Only int
+// v6Wish says whether an IPv6 socket is closed to IPv4.
+type v6Wish int
 
 const (
-	// V6OnlyDefault leaves a tcp or udp socket open to both families and closes a tcp6 or udp6 one to IPv4.
-	V6OnlyDefault V6Only = iota
-	// V6OnlyYes closes the socket to IPv4.
-	V6OnlyYes
-	// V6OnlyNo opens the socket to both families.
-	V6OnlyNo
+	// v6Default leaves a tcp or udp socket open to both families and closes a tcp6 or udp6 one to IPv4.
+	v6Default v6Wish = iota
+	// v6Closed closes the socket to IPv4.
+	v6Closed
+	// v6Open opens the socket to both families.
+	v6Open
 )
 
 const addressForms = "accepted are [NAME=]PORT, HOST:PORT, tcp://, tcp4://, tcp6://, udp://, udp4:// and udp6://HOST:PORT, " +
@@ -280,9 +280,9 @@ func (a *Address) readV6Only(value string) error {
 	if err != nil {
 		return fmt.Errorf("v6only %q is not true or false", value)
 	}
-	a.V6Only = V6OnlyNo
+	a.V6Only = v6Open
 	if only {
-		a.V6Only = V6OnlyYes
+		a.V6Only = v6Closed
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func (a *Address) ips(host string) ([]netip.Addr, error) {
 
 func (a *Address) families() (v4, v6 bool) {
 	v6 = !strings.HasSuffix(a.Network, "4")
-	v4 = !strings.HasSuffix(a.Network, "6") && (a.V6Only == V6OnlyDefault || !v6)
+	v4 = !strings.HasSuffix(a.Network, "6") && (a.V6Only == v6Default || !v6)
 	return v4, v6
 }
 
@@ -195,7 +195,7 @@ func (l *Listener) setInetOptions(ip netip.Addr) error {
 }
 
 func (a *Address) v6Only() bool {
-	return a.V6Only == V6OnlyYes || a.V6Only == V6OnlyDefault && strings.HasSuffix(a.Network, "6")
+	return a.V6Only == v6Closed || a.V6Only == v6Default && strings.HasSuffix(a.Network, "6")
 }
 
 // explainInet adds what the user can do about a failed bind.

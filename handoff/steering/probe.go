@@ -21,13 +21,13 @@ func (s *Steering) Dial(ctx context.Context, m InstanceKey, addr string) (net.Co
 			return err
 		}
 		ports = append(ports, port)
-		return s.Probe(port, m)
+		return s.probe(port, m)
 	}}
 	dialer.SetMultipathTCP(false)
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	// The choice was made when the SYN came.
 	for _, port := range ports {
-		err = errors.Join(err, s.EndProbe(port))
+		err = errors.Join(err, s.endProbe(port))
 	}
 	if err != nil && conn != nil {
 		conn.Close()

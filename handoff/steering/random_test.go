@@ -229,7 +229,7 @@ func (w *world) act() {
 // check compares what the Steering has with what the kernel does.
 func (w *world) check() {
 	w.Helper()
-	apptest.Must(w.T, w.s.EndProbe(1)) // sees who has left
+	apptest.Must(w.T, w.s.endProbe(1)) // sees who has left
 	for at, g := range w.s.groups {
 		if len(g.Members) == 0 || len(g.chosen()) == 0 {
 			w.Fatalf("nobody is chosen at %v after %q", at, w.deeds)

@@ -552,17 +552,17 @@ func (s *Steering) LetGo(generation int) error {
 	return errors.Join(errs...)
 }
 
-// Probe makes connections from this local port go to one instance, wherever it listens, until EndProbe. The port is that
+// probe makes connections from this local port go to one instance, wherever it listens, until endProbe. The port is that
 // of the machine itself or of any client: take one that is bound for the probe.
-func (s *Steering) Probe(port uint16, m InstanceKey) error {
+func (s *Steering) probe(port uint16, m InstanceKey) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.probes[port] = m
 	return s.applyAll()
 }
 
-// EndProbe makes connections from the port ordinary ones again.
-func (s *Steering) EndProbe(port uint16) error {
+// endProbe makes connections from the port ordinary ones again.
+func (s *Steering) endProbe(port uint16) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	delete(s.probes, port)

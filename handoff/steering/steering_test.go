@@ -530,11 +530,11 @@ func TestProbesReachOneInstance(t *testing.T) {
 			candidate, other := serve(t, s, InstanceKey{2, 0}, at), serve(t, s, InstanceKey{2, 1}, at)
 			for range 20 {
 				for m, a := range map[InstanceKey]*appSocket{{2, 0}: candidate, {2, 1}: other} {
-					apptest.Must(t, s.Probe(port, m))
+					apptest.Must(t, s.probe(port, m))
 					checkProbe(t, at, port, a, current)
 				}
 			}
-			apptest.Must(t, s.EndProbe(port))
+			apptest.Must(t, s.endProbe(port))
 			if connected(t, at, port, current) == nil {
 				t.Error("a connection from the port is not ordinary again")
 			}
@@ -634,13 +634,13 @@ func (p *population) check(port uint16) {
 	p.t.Helper()
 	_, err := p.s.Queued(p.selected) // sees who has left
 	apptest.Must(p.t, err)
-	apptest.Must(p.t, p.s.EndProbe(port))
+	apptest.Must(p.t, p.s.endProbe(port))
 	selected := p.ofSelected()
 	if connected(p.t, p.at, 0, selected...) == nil {
 		p.t.Fatalf("a connection did not reach generation %d: %v", p.selected, p.numbers())
 	}
 	for a, m := range p.alive {
-		apptest.Must(p.t, p.s.Probe(port, m))
+		apptest.Must(p.t, p.s.probe(port, m))
 		if connected(p.t, p.at, port, a) == nil {
 			p.t.Fatalf("%v is not where it should be: %v", m, p.numbers())
 		}

@@ -299,7 +299,7 @@ func TestSteeringGoesOnWithoutASuccessor(t *testing.T) {
 func TestProbesAreNotTakenOver(t *testing.T) {
 	s, at, from := newSteering(t), reservePort(t, "127.0.0.1"), reservePort(t, "127.0.0.1").Port()
 	old, new := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
-	apptest.Must(t, s.Probe(from, InstanceKey{2, 0}))
+	apptest.Must(t, s.probe(from, InstanceKey{2, 0}))
 	a := startSuccessor(t, s, nil)
 	expect(t, a, "retire 9 0", "<nil>")
 	if connected(t, at, from, old, new) != old {
