@@ -14,8 +14,7 @@ import (
 type Exit struct {
 	Code   int
 	Signal syscall.Signal // 0 unless a signal ended it
-	// Unknown says that somebody else took the status, as happens to a main
-	// process that was never grace's child.
+	// Unknown says that somebody else took the status, as happens to a main process that was never grace's child.
 	Unknown bool
 	// Err is not nil if the app never ran, because it could not be executed.
 	Err *StartError

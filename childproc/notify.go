@@ -32,8 +32,7 @@ type Message struct {
 	InFlight *int
 }
 
-// parseMessage reads lines of KEY=VALUE. The last of several values counts;
-// unknown keys are passed over.
+// parseMessage reads lines of KEY=VALUE. The last of several values counts; unknown keys are passed over.
 func parseMessage(text []byte) (Message, error) {
 	text = bytes.TrimSuffix(text, []byte{0}) // some send C's terminator too
 	if bytes.IndexByte(text, 0) >= 0 {
@@ -104,9 +103,8 @@ func printable(s string) string {
 // maxMessage is as much as systemd takes (NOTIFY_BUFFER_MAX, a page).
 const maxMessage = 4096
 
-// NotifySocket is the supervisor's end of NOTIFY_SOCKET for one instance. It owns
-// its descriptors and its path until Close. One goroutine at a time may call
-// Receive; the other methods may be called from any.
+// NotifySocket is the supervisor's end of NOTIFY_SOCKET for one instance. It owns its descriptors and its path until
+// Close. One goroutine at a time may call Receive; the other methods may be called from any.
 type NotifySocket struct {
 	path string
 	set  *os.File // an epoll set of the sockets, known to Go's poller
@@ -118,9 +116,8 @@ type NotifySocket struct {
 	last    int
 }
 
-// OpenNotify binds a socket at a fresh name in dir, which only uid and gid can
-// send to; -1 stands for grace's own. Without a dir the name is an abstract one,
-// which anybody on the machine can send to.
+// OpenNotify binds a socket at a fresh name in dir, which only uid and gid can send to; -1 stands for grace's own.
+// Without a dir the name is an abstract one, which anybody on the machine can send to.
 func OpenNotify(dir string, uid, gid int) (*NotifySocket, error) {
 	path := "@grace-notify-" + rand.Text()
 	if dir != "" {
@@ -222,9 +219,8 @@ func (s *NotifySocket) Renew(uid, gid int) error {
 // Path is the value for NOTIFY_SOCKET.
 func (s *NotifySocket) Path() string { return s.path }
 
-// Receive blocks for the next message whose sender is allowed, and refuses all
-// others and all that make no sense. What it gives may say nothing that grace
-// knows of. By the next call the message counts as dealt with: that is when a
+// Receive blocks for the next message whose sender is allowed, and refuses all others and all that make no sense. What
+// it gives may say nothing that grace knows of. By the next call the message counts as dealt with: that is when a
 // sender that waits by BARRIER=1 goes on. After Close the error is net.ErrClosed.
 func (s *NotifySocket) Receive(allowed func(pid int) bool) (Message, error) {
 	text := make([]byte, maxMessage)
@@ -243,13 +239,11 @@ func (s *NotifySocket) Receive(allowed func(pid int) bool) (Message, error) {
 	}
 }
 
-// read gives no byte of a message that is too long, and pid 0 for a sender that
-// the kernel does not name.
+// read gives no byte of a message that is too long, and pid 0 for a sender that the kernel does not name.
 //
-// There is room for the credentials, which the kernel writes first, and for
-// nothing else: it drops the descriptors of a message for which there is no
-// room (MSG_CTRUNC, scm_detach_fds in net/core/scm.c). So no sender can fill
-// grace's table, and the one that waits at a barrier sees its pipe closed.
+// There is room for the credentials, which the kernel writes first, and for nothing else: it drops the descriptors of a
+// message for which there is no room (MSG_CTRUNC, scm_detach_fds in net/core/scm.c). So no sender can fill grace's
+// table, and the one that waits at a barrier sees its pipe closed.
 func (s *NotifySocket) read(text []byte) (n, pid int, err error) {
 	conn, err := s.set.SyscallConn()
 	if err != nil {
@@ -319,8 +313,7 @@ func (s *NotifySocket) refuse(pid int) {
 	s.last = pid
 }
 
-// refusals says how many messages were refused, and who sent the last of them
-// (0 if the kernel could not tell).
+// refusals says how many messages were refused, and who sent the last of them (0 if the kernel could not tell).
 func (s *NotifySocket) refusals() (count, pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

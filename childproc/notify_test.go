@@ -34,8 +34,7 @@ func anyone(int) bool { return true }
 
 func only(pid int) func(int) bool { return func(p int) bool { return p == pid } }
 
-// send is not by a connected socket, for which Go knows of no descriptors to
-// send.
+// send is not by a connected socket, for which Go knows of no descriptors to send.
 func send(t *testing.T, path, text string, fds ...int) {
 	t.Helper()
 	fd := must(unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))

@@ -12,13 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// afterEnd is how long output may still come from processes that an ended
-// command has moved out of reach.
+// afterEnd is how long output may still come from processes that an ended command has moved out of reach.
 const afterEnd = time.Second
 
-// Output runs a command to its end and gives the last of what it wrote to stdout
-// and stderr together, limit bytes at most. When ctx is done, the command's
-// process group is killed and ctx's error is returned. spec's Stdout and Stderr
+// Output runs a command to its end and gives the last of what it wrote to stdout and stderr together, limit bytes at
+// most. When ctx is done, the command's process group is killed and ctx's error is returned. spec's Stdout and Stderr
 // are not used.
 func (r *Reaper) Output(ctx context.Context, spec Spec, limit int) ([]byte, Exit, error) {
 	var pipe [2]int

@@ -5,9 +5,8 @@ import (
 	"slices"
 )
 
-// Owner gives the first of pids that has the socket with this inode open, and 0
-// if none has. If none was found and one of them could not be looked into, the
-// error is ErrCannotLook.
+// Owner gives the first of pids that has the socket with this inode open, and 0 if none has. If none was found and one
+// of them could not be looked into, the error is ErrCannotLook.
 func Owner(inode uint64, pids []int) (int, error) {
 	var blind error
 	for _, pid := range pids {
@@ -29,11 +28,10 @@ func Owner(inode uint64, pids []int) (int, error) {
 	return 0, blind
 }
 
-// Unowned gives those of the sockets with these inodes that none of the processes
-// has open. It asks for the processes until nobody new is among them: whoever is
-// missing in one list of them, because it was just born or orphaned, is in the
-// next. A socket that is sent from one process to another is nobody's meanwhile.
-// If one of them could not be looked into, the error is ErrCannotLook.
+// Unowned gives those of the sockets with these inodes that none of the processes has open. It asks for the processes
+// until nobody new is among them: whoever is missing in one list of them, because it was just born or orphaned, is in
+// the next. A socket that is sent from one process to another is nobody's meanwhile. If one of them could not be looked
+// into, the error is ErrCannotLook.
 func Unowned(inodes []uint64, processes func() ([]int, error)) ([]uint64, error) {
 	unseen, known := make(map[uint64]bool, len(inodes)), make(map[int]bool)
 	for _, inode := range inodes {

@@ -26,15 +26,13 @@ type procStat struct {
 	exitCode int
 }
 
-// living is false for a zombie; but a main thread that has ended before the
-// others looks like one too.
+// living is false for a zombie; but a main thread that has ended before the others looks like one too.
 func (s procStat) living() bool {
 	return s.state != 'X' && (s.state != 'Z' || s.threads > 1)
 }
 
-// inProc reports whether a file of /proc is there. access(2) would ask without the
-// capabilities of a user who is not root, and a /proc with hidepid then hides a
-// process that has the same ones.
+// inProc reports whether a file of /proc is there. access(2) would ask without the capabilities of a user who is not
+// root, and a /proc with hidepid then hides a process that has the same ones.
 func inProc(dir int, path string) error {
 	return unix.Fstatat(dir, path, &unix.Stat_t{}, 0)
 }
@@ -85,10 +83,9 @@ func parseStat(text []byte) (procStat, error) {
 	return stat, nil
 }
 
-// eachProcess calls visit for every process there is; those that end meanwhile
-// are left out. It lists /proc again while something has ended before its turn: a
-// child of that may be younger than the list. On a machine that starts processes all
-// the time there is always something new, but that lives at its turn, which comes at once.
+// eachProcess calls visit for every process there is; those that end meanwhile are left out. It lists /proc again while
+// something has ended before its turn: a child of that may be younger than the list. On a machine that starts processes
+// all the time there is always something new, but that lives at its turn, which comes at once.
 func eachProcess(wanted func(pid int) bool, visit func(pid int, stat procStat)) error {
 	var known []int
 	for {
@@ -155,9 +152,8 @@ func entries(dir int) ([]string, error) {
 	}
 }
 
-// procTasks is an open /proc/PID/task. What a process has is looked up by way of
-// its threads, because a main thread that has ended before the others has no
-// descriptors any more.
+// procTasks is an open /proc/PID/task. What a process has is looked up by way of its threads, because a main thread
+// that has ended before the others has no descriptors any more.
 type procTasks struct {
 	pid     int
 	dir     int
@@ -183,9 +179,8 @@ func (t *procTasks) close() { unix.Close(t.dir) }
 // window is how many descriptors are listed in one go.
 const window = 512
 
-// descriptors lists some of the process's descriptors, from a place on, 0 at
-// first, and gives the place where the list goes on. None are left when it gives
-// none. All are those of one thread, the first that has any.
+// descriptors lists some of the process's descriptors, from a place on, 0 at first, and gives the place where the list
+// goes on. None are left when it gives none. All are those of one thread, the first that has any.
 func (t *procTasks) descriptors(place int64) (fds []string, next int64, err error) {
 	if t.lister != "" {
 		return t.descriptorsOf(t.lister, place)
@@ -218,9 +213,8 @@ func (t *procTasks) descriptorsOf(tid string, place int64) (fds []string, next i
 	return fds, next, err
 }
 
-// someNames gives half a window or more, unless there are no more. A signal ends a
-// read of a folder early, also when it has got . and .. only (filldir64 in
-// fs/readdir.c).
+// someNames gives half a window or more, unless there are no more. A signal ends a read of a folder early, also when it
+// has got . and .. only (filldir64 in fs/readdir.c).
 func someNames(dir int) (names []string, err error) {
 	var some [window * 24]byte // numbers of up to four digits take 24 bytes each
 	for len(names) < window/2 {
@@ -255,8 +249,7 @@ func (t *procTasks) eachDescriptor(visit func(fd, link string) (bool, error)) er
 	}
 }
 
-// eachSocket calls visit with the inode of each socket that the process has open,
-// until it returns false.
+// eachSocket calls visit with the inode of each socket that the process has open, until it returns false.
 func (t *procTasks) eachSocket(visit func(inode uint64) bool) error {
 	return t.eachDescriptor(func(_, link string) (bool, error) {
 		inode, ok := socketInode(link)
@@ -264,8 +257,7 @@ func (t *procTasks) eachSocket(visit func(inode uint64) bool) error {
 	})
 }
 
-// link gives what a descriptor is, as far as it fits: sockets and the kernel's
-// anonymous files have short names.
+// link gives what a descriptor is, as far as it fits: sockets and the kernel's anonymous files have short names.
 func (t *procTasks) link(tid, fd string) (string, error) {
 	var link [64]byte
 	n, err := unix.Readlinkat(t.dir, tid+"/fd/"+fd, link[:])
@@ -282,8 +274,7 @@ func socketInode(link string) (uint64, bool) {
 	return inode, err == nil
 }
 
-// gone is what /proc answers about processes, threads and descriptors that have
-// ended: ENOENT to open, ESRCH to read.
+// gone is what /proc answers about processes, threads and descriptors that have ended: ENOENT to open, ESRCH to read.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }
@@ -295,9 +286,8 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// settle sorts what /proc has refused to show: blind is why a living process
-// could not be looked into, other is an error that has nothing to do with the
-// process. A process that has ended is neither.
+// settle sorts what /proc has refused to show: blind is why a living process could not be looked into, other is an
+// error that has nothing to do with the process. A process that has ended is neither.
 func settle(pid int, err error) (blind, other error) {
 	switch {
 	case gone(err):

@@ -14,9 +14,8 @@ import (
 
 var errNoPidfd = errors.New("this kernel has no pidfd: use Linux 5.4 or newer")
 
-// Process is one process of the app and the process group it leads. It owns a
-// pidfd until Reap. Signal, Kill and Reap belong to one goroutine, Captured, Wait
-// and WaitRest to another.
+// Process is one process of the app and the process group it leads. It owns a pidfd until Reap. Signal, Kill and Reap
+// belong to one goroutine, Captured, Wait and WaitRest to another.
 type Process struct {
 	ProcessState
 	reaper *Reaper
@@ -28,8 +27,7 @@ type Process struct {
 	capture int  // where the shim sends its listener; -1 without capture, and once it has come
 }
 
-// connect makes the shim's connections to grace, and gives the ends that the
-// shim gets.
+// connect makes the shim's connections to grace, and gives the ends that the shim gets.
 func (p *Process) connect(spec Spec) ([]int, error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
@@ -106,8 +104,7 @@ func (p *Process) close() {
 	p.end.Close()
 }
 
-// Signal sends sig to the process alone. A process that has ended already is no
-// error.
+// Signal sends sig to the process alone. A process that has ended already is no error.
 func (p *Process) Signal(sig syscall.Signal) error {
 	err := unix.PidfdSendSignal(p.PIDFD, sig, nil, 0)
 	if err == nil || err == unix.ESRCH {
@@ -129,9 +126,8 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 	return fmt.Errorf("cannot send %s to process group %d: %w", unix.SignalName(sig), p.PID, err)
 }
 
-// An adopted process leads a group only if it made one. Of a process that another
-// parent has reaped the group goes on under the number, which no new process gets
-// as long as it does (alloc_pid and free_pid in kernel/pid.c).
+// An adopted process leads a group only if it made one. Of a process that another parent has reaped the group goes on
+// under the number, which no new process gets as long as it does (alloc_pid and free_pid in kernel/pid.c).
 func (p *Process) leadsGroup() bool {
 	if unix.PidfdSendSignal(p.PIDFD, 0, nil, 0) == unix.ESRCH {
 		return p.Group && unix.Kill(p.PID, 0) == unix.ESRCH
@@ -140,10 +136,9 @@ func (p *Process) leadsGroup() bool {
 	return err == nil && pgid == p.PID
 }
 
-// Captured waits for the shim and then lets it become the app; it is to be called
-// once, before Wait, for a process that was started with Capture. The caller closes
-// the listener. The error is a *StartError where the shim has failed, which Wait
-// will tell too.
+// Captured waits for the shim and then lets it become the app; it is to be called once, before Wait, for a process that
+// was started with Capture. The caller closes the listener. The error is a *StartError where the shim has failed, which
+// Wait will tell too.
 func (p *Process) Captured() (*capture.Listener, error) {
 	conn := p.capture
 	if conn < 0 {
@@ -196,8 +191,7 @@ func (p *Process) Wait() (Exit, error) {
 // os_linux.go; with cgo, or GOTRACEBACK=crash, it aborts). That befalls the shim where its fork has taken the last place.
 const statusThrown = 2
 
-// readReport ends with the exec, which closes the other end, or with what the
-// shim has to say.
+// readReport ends with the exec, which closes the other end, or with what the shim has to say.
 func (p *Process) readReport() (*StartError, error) {
 	if p.report < 0 {
 		return p.failed, nil
@@ -247,8 +241,7 @@ func (p *Process) peek() (Exit, error) {
 	return exit, err
 }
 
-// Reap gives the pid back to the kernel and closes the pidfd; the Process is of
-// no use afterwards.
+// Reap gives the pid back to the kernel and closes the pidfd; the Process is of no use afterwards.
 func (p *Process) Reap() error {
 	err := p.reaper.reap(p)
 	p.close()

@@ -402,8 +402,7 @@ func TestAdoptedProcess(t *testing.T) {
 	}
 }
 
-// The shared description must stay non-blocking: os/exec and File.Fd would
-// switch it for every generation.
+// The shared description must stay non-blocking: os/exec and File.Fd would switch it for every generation.
 func TestStartLeavesDescriptorsNonBlocking(t *testing.T) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {

@@ -16,17 +16,15 @@ import (
 // deadline is for what has to happen at all; nothing is asserted about time.
 const deadline = 2 * time.Minute
 
-// program is a process that a test started. It is killed and reaped at the
-// test's end.
+// program is a process that a test started. It is killed and reaped at the test's end.
 type program struct {
 	*exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-// roleCommand starts this test binary itself. The path is a link that every user
-// can follow, whatever the mode of the folder that it is in. The race detector
-// must not hold it for a second at its end.
+// roleCommand starts this test binary itself. The path is a link that every user can follow, whatever the mode of the
+// folder that it is in. The race detector must not hold it for a second at its end.
 func roleCommand(role string, env ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), append(env, roleVariable+"="+role, "GORACE=atexit_sleep_ms=0")...)

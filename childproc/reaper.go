@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reaper is all processes that grace has started and not reaped yet. As PID 1
-// or subreaper grace also becomes the parent of orphans, and has to tell the
-// two apart. Its methods may be called from any goroutine.
+// Reaper is all processes that grace has started and not reaped yet. As PID 1 or subreaper grace also becomes the
+// parent of orphans, and has to tell the two apart. Its methods may be called from any goroutine.
 type Reaper struct {
 	mu             sync.Mutex
 	own            map[int]struct{}
@@ -25,9 +24,8 @@ type Reaper struct {
 	notOurChildren bool   // some were started by another grace: their orphans may be anybody's children
 }
 
-// NewReaper makes the calling process the reaper of its descendants' orphans
-// (prctl(2), PR_SET_CHILD_SUBREAPER), so that a double fork does not hide a
-// process of the app.
+// NewReaper makes the calling process the reaper of its descendants' orphans (prctl(2), PR_SET_CHILD_SUBREAPER), so
+// that a double fork does not hide a process of the app.
 func NewReaper() (*Reaper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become the reaper of orphaned processes: %w", err)
@@ -72,8 +70,7 @@ func closeAll(fds []int) {
 	}
 }
 
-// fork holds the lock until the child is known as our own: an app that ends at
-// once must not be taken for an orphan.
+// fork holds the lock until the child is known as our own: an app that ends at once must not be taken for an orphan.
 func (r *Reaper) fork(p *Process, spec Spec, null, theirs []int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

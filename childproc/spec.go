@@ -17,9 +17,8 @@ type Spec struct {
 	// PIDVars name variables that the shim sets to the process's own pid.
 	PIDVars []string
 
-	// Stdin is a descriptor for fd 0, or -1 for /dev/null. Stdout and Stderr
-	// are descriptors for fd 1 and 2. Files[i] becomes fd 3+i. All of them
-	// stay the caller's and may be close-on-exec.
+	// Stdin is a descriptor for fd 0, or -1 for /dev/null. Stdout and Stderr are descriptors for fd 1 and 2. Files[i]
+	// becomes fd 3+i. All of them stay the caller's and may be close-on-exec.
 	Stdin, Stdout, Stderr int
 	Files                 []int
 
@@ -27,10 +26,9 @@ type Spec struct {
 	// Identity is whom the process runs as, in a session of its own; nil leaves grace's own user and session.
 	Identity *Identity
 
-	// Capture has grace asked about every bind and listen of the app; the process
-	// waits for [Process.Captured] before it becomes the app. NoNewPrivs takes from
-	// the app the rights that setuid programs and file capabilities would give it
-	// (PR_SET_NO_NEW_PRIVS); see [capture.NeedsNoNewPrivs].
+	// Capture has grace asked about every bind and listen of the app; the process waits for [Process.Captured] before
+	// it becomes the app. NoNewPrivs takes from the app the rights that setuid programs and file capabilities would
+	// give it (PR_SET_NO_NEW_PRIVS); see [capture.NeedsNoNewPrivs].
 	Capture, NoNewPrivs bool
 	// CaptureUnlink has grace asked about every unlink, too, where it captures.
 	CaptureUnlink bool

@@ -13,8 +13,7 @@ type Usage struct {
 	CPU      time.Duration // since they were started
 }
 
-// clockTicks is USER_HZ, in which /proc counts on every architecture that Go has
-// (include/uapi/asm-generic/param.h).
+// clockTicks is USER_HZ, in which /proc counts on every architecture that Go has (include/uapi/asm-generic/param.h).
 const clockTicks = 100
 
 // Used sums what processes use now. Those that have ended count nothing.

@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tree lists pid first and then all its living descendants. It is a snapshot: a
-// process that is born or orphaned during the look may be missing. The error is
-// os.ErrNotExist if there is no process pid.
+// Tree lists pid first and then all its living descendants. It is a snapshot: a process that is born or orphaned during
+// the look may be missing. The error is os.ErrNotExist if there is no process pid.
 func Tree(pid int) ([]int, error) {
 	offspring, err := offspring()
 	if err != nil {
@@ -119,9 +118,8 @@ func listedChildrenOf(pid, thread int) (pids []int, err error) {
 	return pids, err
 }
 
-// Descends reports whether ancestor is pid or one of its line of parents. An
-// orphan descends from whoever took it in. The error is os.ErrNotExist if there
-// is no process pid any more, and so nobody knows its line.
+// Descends reports whether ancestor is pid or one of its line of parents. An orphan descends from whoever took it in.
+// The error is os.ErrNotExist if there is no process pid any more, and so nobody knows its line.
 func Descends(pid, ancestor int) (bool, error) {
 	descends, err := comesFrom(pid, func(pid int) bool { return pid == ancestor })
 	if err != nil {

@@ -23,8 +23,7 @@ func init() {
 	roles["nothing"] = func() {}
 }
 
-// lineage is a process with DEPTH generations below it, who say their pids, and
-// who end when their stdin does.
+// lineage is a process with DEPTH generations below it, who say their pids, and who end when their stdin does.
 func lineage() {
 	fmt.Println(os.Getpid())
 	depth, _ := strconv.Atoi(os.Getenv("DEPTH"))

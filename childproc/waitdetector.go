@@ -18,16 +18,13 @@ import (
 // whose "no" therefore means nothing. The next look may be luckier.
 var ErrCannotLook = errors.New("cannot inspect the app's processes")
 
-// WaitDetector tells from outside whether processes wait on sockets: for connections
-// or datagrams. It keeps nothing open, and is not safe for use by several
-// goroutines at once.
+// WaitDetector tells from outside whether processes wait on sockets: for connections or datagrams. It keeps nothing
+// open, and is not safe for use by several goroutines at once.
 //
-// A process waits on a socket if one of its epoll sets has the socket
-// registered for reading, or if one of its threads is in accept, recv, read,
-// poll or select on it. Registered is enough: whether a thread is in epoll_wait
-// at this moment would only say that the app has nothing else to do, and one
-// that is busy would never be seen. The price is that a runtime that registers a
-// listener when it is made (Go) counts as waiting before its server does.
+// A process waits on a socket if one of its epoll sets has the socket registered for reading, or if one of its threads
+// is in accept, recv, read, poll or select on it. Registered is enough: whether a thread is in epoll_wait at this
+// moment would only say that the app has nothing else to do, and one that is busy would never be seen. The price is
+// that a runtime that registers a listener when it is made (Go) counts as waiting before its server does.
 type WaitDetector struct {
 	sought map[uint64]int // where in seen, by inode
 	sockfs uint32         // the device that socket inodes belong to, once known
@@ -54,15 +51,13 @@ func NewWaitDetector(inodes []uint64) *WaitDetector {
 	return l
 }
 
-// Look says for each socket whether one of pids was seen waiting on it, in this
-// look or an earlier one: a thread that serves one socket need not be idle when
-// that of the other is. Processes that have ended are passed over.
+// Look says for each socket whether one of pids was seen waiting on it, in this look or an earlier one: a thread that
+// serves one socket need not be idle when that of the other is. Processes that have ended are passed over.
 //
-// If a socket was not seen and something could not be looked at, the error is
-// ErrCannotLook: another user's process without the right to trace it (ptrace(2),
-// PTRACE_MODE_ATTACH), a /proc that hides it, a kernel that does not show what
-// threads do, or an io_uring that waits on something. After any other error, such
-// as EMFILE, this look has told nothing.
+// If a socket was not seen and something could not be looked at, the error is ErrCannotLook: another user's process
+// without the right to trace it (ptrace(2), PTRACE_MODE_ATTACH), a /proc that hides it, a kernel that does not show
+// what threads do, or an io_uring that waits on something. After any other error, such as EMFILE, this look has told
+// nothing.
 func (l *WaitDetector) Look(pids []int) ([]bool, error) {
 	if err := l.findSockfs(); err != nil {
 		return nil, err
@@ -333,8 +328,7 @@ func readRegistration(line []byte) (registration, bool) {
 	return registration{uint32(events), uint32(device), inode}, errors.Join(err1, err2, err3) == nil
 }
 
-// lookAtRing tells only whether requests are pending: an io_uring shows their
-// kind, but not their descriptor.
+// lookAtRing tells only whether requests are pending: an io_uring shows their kind, but not their descriptor.
 func (l *WaitDetector) lookAtRing(tasks *procTasks, tid, fd string) error {
 	if err := l.read(tasks.dir, tid+"/fdinfo/"+fd); err != nil {
 		return err
@@ -353,8 +347,7 @@ func (l *WaitDetector) see(inode uint64) {
 	}
 }
 
-// read leaves a file of /proc in l.text. It relies on /proc's giving as much as
-// there is room for.
+// read leaves a file of /proc in l.text. It relies on /proc's giving as much as there is room for.
 func (l *WaitDetector) read(dir int, path string) error {
 	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -82,8 +82,7 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// programs are in other languages, as people write them; each says its socket's
-// inode first.
+// programs are in other languages, as people write them; each says its socket's inode first.
 var programs = map[string]string{
 	"accept":    `s.listen(); say(); s.accept()`,
 	"timeout":   `s.listen(); s.settimeout(1000); say(); s.accept()`,

@@ -20,8 +20,7 @@ const (
 	cannotLook
 )
 
-// waiters are programs that say the inode of their socket and then wait on it,
-// or do not, each in its own way.
+// waiters are programs that say the inode of their socket and then wait on it, or do not, each in its own way.
 var waiters = map[string]struct {
 	want verdict
 	run  func()
@@ -208,8 +207,7 @@ func largeSet(fd int) {
 	}
 }
 
-// epollWait has the set far beyond the first descriptors that a look goes
-// through: only the thread leads there.
+// epollWait has the set far beyond the first descriptors that a look goes through: only the thread leads there.
 func epollWait(set int) {
 	many()
 	far := high(set)
@@ -225,9 +223,8 @@ const (
 	ioUringEnter = 426
 )
 
-// ring makes an io_uring, and has it accept on fd unless that is negative
-// (io_uring_setup(2); the offsets are those of struct io_uring_params and
-// struct io_uring_sqe).
+// ring makes an io_uring, and has it accept on fd unless that is negative (io_uring_setup(2); the offsets are those of
+// struct io_uring_params and struct io_uring_sqe).
 func ring(fd int) {
 	var params [30]uint32
 	r, _, errno := unix.Syscall(ioUringSetup, 4, uintptr(unsafe.Pointer(&params)), 0)

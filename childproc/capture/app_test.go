@@ -186,8 +186,7 @@ func statusField(name string) string {
 	return "none"
 }
 
-// descriptors counts what is open for the app beyond 0, 1 and 2, without what
-// Go's runtime opens.
+// descriptors counts what is open for the app beyond 0, 1 and 2, without what Go's runtime opens.
 func descriptors() int {
 	count := 0
 	for fd := 3; fd < 64; fd++ {

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call is one bind, listen or unlink of an app's thread, which waits until it is answered
-// by exactly one of Continue, Return and Install. Its methods may be called from
-// any goroutine.
+// Call is one bind, listen or unlink of an app's thread, which waits until it is answered by exactly one of Continue,
+// Return and Install. Its methods may be called from any goroutine.
 type Call struct {
 	listener *Listener
 	notification
@@ -71,9 +70,8 @@ func (c Call) Valid() bool {
 	}) == nil
 }
 
-// Duplicate gives the app's socket itself; the descriptor is close-on-exec and
-// the caller's. The error may be ErrNotPermitted, ErrGone, or EBADF if the app has
-// no such descriptor.
+// Duplicate gives the app's socket itself; the descriptor is close-on-exec and the caller's. The error may be
+// ErrNotPermitted, ErrGone, or EBADF if the app has no such descriptor.
 func (c Call) Duplicate() (int, error) {
 	pidfd, err := c.open()
 	if err != nil {
@@ -111,8 +109,7 @@ func (c Call) Protocol() (string, error) {
 	return string(bytes.TrimRight(name[:n], "\x00")), nil
 }
 
-// Inode tells one socket from another. Where Duplicate is not permitted, this can
-// be.
+// Inode tells one socket from another. Where Duplicate is not permitted, this can be.
 func (c Call) Inode() (uint64, error) {
 	var stat unix.Stat_t
 	err := unix.Stat(c.path("fd"), &stat)
@@ -127,8 +124,7 @@ func (c Call) Continue() error {
 	return c.answered(response{id: c.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
 }
 
-// Return gives the app a result, without what it has called for having been
-// done: success if errno is 0.
+// Return gives the app a result, without what it has called for having been done: success if errno is 0.
 func (c Call) Return(errno syscall.Errno) error {
 	return c.answered(response{id: c.id, errno: -int32(errno)})
 }
@@ -140,10 +136,9 @@ func (c Call) answered(r response) error {
 	return nil
 }
 
-// Install puts a socket in place of the app's, under the same number and with the
-// same flags close-on-exec and non-blocking, and returns success to the app. fd
-// stays the caller's. Other descriptors of the app's first socket, and what waits
-// for it in epoll, keep that one. After an error the call is to be answered still.
+// Install puts a socket in place of the app's, under the same number and with the same flags close-on-exec and
+// non-blocking, and returns success to the app. fd stays the caller's. Other descriptors of the app's first socket, and
+// what waits for it in epoll, keep that one. After an error the call is to be answered still.
 func (c Call) Install(fd int) error {
 	if err := c.install(fd); err != nil {
 		return c.failed("put another socket in place", err)

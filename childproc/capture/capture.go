@@ -20,9 +20,8 @@ func (s Syscall) String() string {
 }
 
 var (
-	// ErrNotPermitted says that the system does not let grace look into the app:
-	// it takes the app's own user and capabilities, or CAP_SYS_PTRACE; a
-	// container's filter of system calls may deny it nevertheless.
+	// ErrNotPermitted says that the system does not let grace look into the app: it takes the app's own user and
+	// capabilities, or CAP_SYS_PTRACE; a container's filter of system calls may deny it nevertheless.
 	ErrNotPermitted = errors.New("not permitted (this needs CAP_SYS_PTRACE, in containers always)")
 
 	// ErrGone says that nobody waits for the answer any more: the thread was
@@ -34,9 +33,8 @@ var (
 	ErrNested = errors.New("another seccomp listener exists already: grace cannot capture inside another grace process")
 )
 
-// NeedsNoNewPrivs reports whether the kernel lets a child of this process install
-// the filter only if that gives up the rights of setuid programs and file
-// capabilities: without CAP_SYS_ADMIN in its own user namespace (seccomp(2)).
+// NeedsNoNewPrivs reports whether the kernel lets a child of this process install the filter only if that gives up the
+// rights of setuid programs and file capabilities: without CAP_SYS_ADMIN in its own user namespace (seccomp(2)).
 func NeedsNoNewPrivs() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

@@ -13,9 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener receives the calls of one app, all processes that come of it
-// included. It owns the descriptor of the notifications until Close. One goroutine
-// at a time may call Next; everything else may be called from any.
+// Listener receives the calls of one app, all processes that come of it included. It owns the descriptor of the
+// notifications until Close. One goroutine at a time may call Next; everything else may be called from any.
 type Listener struct {
 	fd    int
 	file  *os.File // fd, known to Go's poller: no thread is held while nothing comes
@@ -27,8 +26,7 @@ type Listener struct {
 	waiting map[uint64]struct{} // ids of the calls that were not answered yet
 }
 
-// NewListener takes over the descriptor of a seccomp filter's notifications, also
-// if there is an error.
+// NewListener takes over the descriptor of a seccomp filter's notifications, also if there is an error.
 func NewListener(fd int) (*Listener, error) {
 	l := &Listener{fd: fd, waiting: map[uint64]struct{}{}}
 	if err := l.open(); err != nil {
@@ -97,9 +95,8 @@ func receiveMessage(conn int, text, control []byte) (n, used int, err error) {
 	}
 }
 
-// Next blocks for the next call. It gives io.EOF when no process is left that
-// could call: before Linux 6.11 this takes until the last of them was reaped. After
-// Close the error is os.ErrClosed.
+// Next blocks for the next call. It gives io.EOF when no process is left that could call: before Linux 6.11 this takes
+// until the last of them was reaped. After Close the error is os.ErrClosed.
 func (l *Listener) Next() (Call, error) {
 	for {
 		n, err := l.receive()
@@ -284,8 +281,7 @@ func (s sizes) send(fd int, r response) error {
 	return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&buffer[0]))
 }
 
-// room is of words because the structures begin with one, and of zeros because
-// the kernel demands it.
+// room is of words because the structures begin with one, and of zeros because the kernel demands it.
 func room(kernel, own uintptr) []uint64 {
 	return make([]uint64, (max(kernel, own)+7)/8)
 }

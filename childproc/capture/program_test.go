@@ -140,8 +140,7 @@ func init() {
 	}
 }
 
-// The filter outlives its listener. It is a documented limit: nothing can remove
-// a filter.
+// The filter outlives its listener. It is a documented limit: nothing can remove a filter.
 func TestAppOfAKilledGraceCannotBindAnyMore(t *testing.T) {
 	theirIn, in := pipe(t)
 	out, theirOut := pipe(t)

@@ -26,8 +26,7 @@ const nobody = 65534
 // insideVariable tells a test that it runs with less rights.
 const insideVariable = "GRACE_TEST_INSIDE"
 
-// restricted gives up a right, of one thread, and goes on as the tests that are
-// named.
+// restricted gives up a right, of one thread, and goes on as the tests that are named.
 func restricted(giveUp func() error) func([]string) {
 	return func(args []string) {
 		runtime.LockOSThread()

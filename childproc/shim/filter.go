@@ -6,8 +6,7 @@ import (
 	"unsafe"
 )
 
-// abi is what an architecture calls the system calls that matter here, and
-// itself (AUDIT_ARCH_* in linux/audit.h).
+// abi is what an architecture calls the system calls that matter here, and itself (AUDIT_ARCH_* in linux/audit.h).
 type abi struct {
 	arch, socket, bind, listen, seccomp uint32
 	unlink, unlinkat                    uint32
@@ -26,8 +25,7 @@ func abiOf(architecture string) (abi, bool) {
 	return abi{}, false
 }
 
-// What package syscall does not know, from linux/prctl.h, linux/seccomp.h and
-// linux/in.h.
+// What package syscall does not know, from linux/prctl.h, linux/seccomp.h and linux/in.h.
 const (
 	prSetNoNewPrivs      = 38
 	prCapAmbient         = 47
@@ -45,8 +43,7 @@ const (
 	protocolMPTCP = 262
 )
 
-// Where struct seccomp_data has them; of the third argument the low word, on a
-// little-endian machine.
+// Where struct seccomp_data has them; of the third argument the low word, on a little-endian machine.
 const (
 	offsetNumber   = 0
 	offsetArch     = 4
@@ -61,10 +58,9 @@ func (a abi) asked(unlink bool) []uint32 {
 	return []uint32{a.bind, a.listen}
 }
 
-// filter asks grace about some calls. It denies MPTCP, which Go tries first
-// and which cannot be steered: EPROTONOSUPPORT makes it take TCP. All other calls
-// are allowed by their number alone, because the kernel runs no filter for those
-// (seccomp_cache_prepare in kernel/seccomp.c).
+// filter asks grace about some calls. It denies MPTCP, which Go tries first and which cannot be steered:
+// EPROTONOSUPPORT makes it take TCP. All other calls are allowed by their number alone, because the kernel runs no
+// filter for those (seccomp_cache_prepare in kernel/seccomp.c).
 func (a abi) filter(asked []uint32) []syscall.SockFilter {
 	n := uint8(len(asked))
 	program := []syscall.SockFilter{load(offsetArch), unlessEqual(a.arch, n+4), load(offsetNumber)}
@@ -106,15 +102,13 @@ func setNoNewPrivs() error {
 	return nil
 }
 
-// capture installs the filter and gives its listener to grace, which holds the
-// only one from the exec on.
+// capture installs the filter and gives its listener to grace, which holds the only one from the exec on.
 func capture(conn int, unlink bool) (string, error) {
 	listener, err := listen(unlink)
 	if err != nil {
 		return "seccomp", err
 	}
-	// The notifications' descriptor is close-on-exec (init_listener in
-	// kernel/seccomp.c), and so is the connection.
+	// The notifications' descriptor is close-on-exec (init_listener in kernel/seccomp.c), and so is the connection.
 	if err := syscall.Sendmsg(conn, []byte{0}, syscall.UnixRights(listener), nil, 0); err != nil {
 		return "listener", err
 	}

@@ -22,9 +22,8 @@ type Spec struct {
 	Report   int       // the descriptor that takes a Failure, or is closed by the exec
 	Identity *Identity // nil leaves grace's own
 
-	// Capture is one end of a connection of SEQPACKET type: it takes the
-	// descriptor of the filter's listener, and gives one byte when grace has it.
-	// -1 is for no filter.
+	// Capture is one end of a connection of SEQPACKET type: it takes the descriptor of the filter's listener, and gives
+	// one byte when grace has it. -1 is for no filter.
 	Capture    int
 	Unlink     bool // the filter is for unlink too
 	NoNewPrivs bool
@@ -176,9 +175,8 @@ func parseIdentity(text string) (*Identity, bool) {
 	return &Identity{ids[0], ids[1], ids[2:]}, true
 }
 
-// run does not return unless something failed. Credentials go last: set before
-// the exec of the shim itself, they make a private grace unreadable, and set
-// before the filter, they take the right to install it.
+// run does not return unless something failed. Credentials go last: set before the exec of the shim itself, they make a
+// private grace unreadable, and set before the filter, they take the right to install it.
 func (e Spec) run(argv []string) (string, error) {
 	syscall.CloseOnExec(e.Report)
 	pid := strconv.Itoa(syscall.Getpid())
@@ -204,8 +202,7 @@ func (e Spec) run(argv []string) (string, error) {
 	return "exec", e.execute(argv)
 }
 
-// restrict concerns its own thread alone, and of all threads the exec keeps the
-// one that calls it.
+// restrict concerns its own thread alone, and of all threads the exec keeps the one that calls it.
 func (e Spec) restrict() (string, error) {
 	runtime.LockOSThread()
 	if e.NoNewPrivs {
