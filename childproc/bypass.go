@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bypass sends a signal that the process was sent and does not take to its children instead, and returns them. The caller
-// closes them. unshare --fork blocks SIGTERM and only waits for its child.
+// Bypass sends a signal to the children of a process that was sent it before and ignores or blocks it, and returns the
+// children. The caller closes them. unshare --fork blocks SIGTERM and only waits for its child.
 func (p *Process) Bypass(sig syscall.Signal) ([]Leftover, error) {
 	return Leftover{PID: p.PID, pidfd: p.PIDFD}.bypass(sig)
 }
 
-// BypassRest does so for each of those that were told.
+// BypassRest does the same for each of the processes.
 func BypassRest(told []Leftover, sig syscall.Signal) (children []Leftover, err error) {
 	for _, l := range told {
 		below, err2 := l.bypass(sig)
@@ -63,8 +63,8 @@ func childOf(parent, pid int) (Leftover, error) {
 	return openLeftover(pid, func(_ *Leftover, stat procStat) (bool, error) { return stat.parent == parent, nil })
 }
 
-// takes is false of a signal that the process ignores, or that it has blocked and that waits: who fetches signals by
-// sigwait(3) or signalfd(2) has them blocked too, but none of them waits for long.
+// takes is false for a signal that the process ignores, or that is blocked and pending: a process that reads signals by
+// sigwait(3) or signalfd(2) blocks them too, but they are not pending for long.
 func takes(pid int, sig syscall.Signal) (bool, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if gone(err) {

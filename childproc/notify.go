@@ -341,7 +341,7 @@ func (s *NotifySocket) unbind() error {
 	return nil
 }
 
-// There reports whether who is told of the path can still send to the socket.
+// There reports whether the path is still there, for apps to send to.
 func (s *NotifySocket) There() bool {
 	return s.path[0] == '@' || unix.Access(s.path, unix.F_OK) == nil
 }

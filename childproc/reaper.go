@@ -197,8 +197,8 @@ func (r *Reaper) owns(pid int) bool {
 	return own
 }
 
-// KillSuccessors ends, between Suspend and Resume, all that was started with a variable in its environment that nothing
-// of grace's has.
+// KillSuccessors kills, between Suspend and Resume, all orphans that have the variable in their environment. It is to be one
+// that neither grace nor its apps have.
 func (r *Reaper) KillSuccessors(variable string) error {
 	everybody := func(int) (bool, error) { return true, nil }
 	list := func() ([]int, error) { return orphans(r.orphanedChildren, everybody) }

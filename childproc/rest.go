@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Leftover is a process that another one has left behind, held by a pidfd until Close.
+// Leftover is a process that another one has left behind, held by a pidfd until CloseRest.
 type Leftover struct {
 	PID     int
 	Command string // one line, safe to print

@@ -16,7 +16,7 @@ func Shortage(err error) bool {
 	return slices.ContainsFunc(short, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }
 
-// retryAfter is soon for who waits, and seldom for a machine that is short of something.
+// retryAfter is the pause between two tries: short for the app, and long enough for a machine that is short of something.
 const retryAfter = 100 * time.Millisecond
 
 // Retry calls do again while it fails because of a Shortage, and gives ErrStopped if stop is closed meanwhile: a look

@@ -74,7 +74,7 @@ func (r *Reaper) Resume() { r.mu.Unlock() }
 // reapedWithin is how long the parent of a process that is not grace's child is given to learn of its end.
 const reapedWithin = 2 * time.Second
 
-// exitOfOther asks for the end of a process that is not grace's child. The kernel tells once it was reaped
+// exitOfOther asks how a process ended that is not grace's child. The kernel tells once it was reaped
 // (PIDFD_INFO_EXIT of Linux 6.15, in pidfd_info of fs/pidfs.c), which is also when the pidfd hangs up.
 func (p *Process) exitOfOther() (Exit, error) {
 	var info unix.PidfdInfo

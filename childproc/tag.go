@@ -26,7 +26,7 @@ func newTags() uint64 {
 	return tagBase | uint64(binary.NativeEndian.Uint32(reaper[:]))<<tagWidth
 }
 
-// nextTag gives 0, for none, where the limit has a use: grace's own is another grace's tag, or there is none.
+// nextTag gives 0, for no tag, where RLIMIT_RTTIME is in use: it limits grace, or is the tag of a grace process around it.
 func (r *Reaper) nextTag() uint64 {
 	var own unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_RTTIME, &own)

@@ -14,8 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrCannotLook is what a look gives that could not see all it had to see, and
-// whose "no" therefore means nothing. The next look may be luckier.
+// ErrCannotLook says that something could not be inspected, so that "not seen" means nothing. A later look may succeed.
 var ErrCannotLook = errors.New("cannot inspect the app's processes")
 
 // WaitDetector tells from outside whether processes wait on sockets: for connections or datagrams. It keeps nothing
@@ -37,7 +36,7 @@ type WaitDetector struct {
 	blind  error
 }
 
-// NewWaitDetector makes a Lookout for the sockets with these inodes (st_ino of fstat).
+// NewWaitDetector makes one for the sockets with these inodes (st_ino of fstat).
 func NewWaitDetector(inodes []uint64) *WaitDetector {
 	l := &WaitDetector{
 		sought: make(map[uint64]int, len(inodes)),

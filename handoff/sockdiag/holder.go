@@ -228,7 +228,7 @@ func processUID(pid int) int {
 
 const shownCommand = 100
 
-// command makes a process's command line fit for a terminal: it may be long, and is chosen by a stranger.
+// command makes a process's command line fit for a terminal: it may be long, and other users choose it.
 func command(pid int) string {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if len(line) == 0 {

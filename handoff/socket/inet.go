@@ -164,7 +164,8 @@ func (l *Listener) openInet(host netip.AddrPort, share func(int, netip.AddrPort)
 	return nil
 }
 
-// aloneAt: a socket that shares its address can be bound beside one that does, as the apps of a killed grace have it.
+// aloneAt fails if another socket listens at the address: with SO_REUSEPORT the bind succeeds beside it, as beside the
+// sockets of apps that a killed grace has left.
 func (l *Listener) aloneAt(at netip.AddrPort) error {
 	sockets, err := sockdiag.InetHolding(l.address.Network, at, l.address.v6Only())
 	if err != nil || len(sockets) == 0 {

@@ -13,8 +13,8 @@ import (
 // Fresh makes a socket to put in the place of one that the instance is about to bind and that cannot be duplicated: bound to the
 // address, not listening yet, blocking, close-on-exec. The caller owns it, and gives a duplicate of it to Listen when the
 // instance listens. It is -1 if the address is not to be steered. A unix.Errno in the error is the answer for the
-// instance's bind. Options that the instance has set on its own socket are not known, and not those of this one; but
-// who binds any IPv6 address beside an IPv4 one of his must have asked for IPv6 only, and Nagle's algorithm is off.
+// instance's bind. Options that the instance has set on its own socket are unknown, and this one lacks
+// them; but it is for IPv6 only if the instance binds [::] beside an IPv4 socket of its own, and it has TCP_NODELAY.
 func (s *Steering) Fresh(m InstanceKey, at netip.AddrPort) (fd int, err error) {
 	if at.Port() == 0 {
 		return -1, nil

@@ -62,7 +62,7 @@ func (s *Steering) joinMade(l *socket.Listener, b *binding) (err error) {
 	return s.join(b.Key, &memberSocket{ownership: makeFor(b.InstanceKey), FD: duplicate, Inode: b.Inode, UID: b.UID})
 }
 
-// Take gives a vacant socket (see Vacate) to an instance that binds the same address: that of the same Member, which it
+// Take gives a vacant socket (see Vacate) to an instance that binds the same address: that of the same InstanceKey, which it
 // succeeds, or of another generation; or to the instance itself, if it has closed what it had there. It is a duplicate
 // to put in the place of fd, the caller's duplicate of the socket that the instance binds. What waits in its queue is
 // then not lost. It is -1 if there is none. The caller owns what it gets; the instance's listen makes it a live member

@@ -5,12 +5,12 @@ import "slices"
 // ownership says whose a steered socket is, and whose it was.
 type ownership struct {
 	share
-	from *InstanceKey // who has left it to the Member; nil if it was made for that
+	from *InstanceKey // who has left it to the InstanceKey; nil if it was made for that
 	// orphan is set from the end of an instance until another one that has the socket is ready. Till then, if nothing of
 	// the selected generation lives, all who start there have it: the restart of what has crashed, and a candidate. So
 	// clients wait in one queue, whoever of them fails.
 	orphan bool
-	also   []share // who has it beside the Member: each of them has promised or serving for a state
+	also   []share // who has it beside the InstanceKey: each of them has promised or serving for a state
 }
 
 // share is what an instance has of a socket, or had last. Who has only bound it serves nobody, though another one listens on

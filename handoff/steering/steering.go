@@ -24,9 +24,9 @@ const (
 	NotSteered Decision = iota
 	// Steered is for a socket that becomes a member of its address's group when it listens.
 	Steered
-	// Conflict is for an address that another socket of the same instance, or of a stranger, has: the socket was
-	// left alone, so that the kernel answers as it would without grace. And for one where the kernel would give it
-	// clients of the selected generation, which listens on a less specific address.
+	// Conflict is for an address that another socket of the same instance has, or another program: the socket was left
+	// alone, so that the kernel answers as it would without grace. And for a socket that would take connections from the
+	// selected generation at once, because that listens on a less specific address.
 	Conflict
 )
 
@@ -242,8 +242,8 @@ func (s *Steering) shared(inode uint64) bool {
 
 // share sets what lets the socket share its address with the others of its group.
 func (s *Steering) share(b *binding, fd int) (Decision, error) {
-	if strangers := s.strangers(b.Key); len(strangers) > 0 {
-		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.Key.At.String()}, strangers, nil)
+	if foreign := s.foreign(b.Key); len(foreign) > 0 {
+		err := socket.InUse(socket.Address{Network: "tcp", Addr: b.Key.At.String()}, foreign, nil)
 		if b.Asked {
 			return NotSteered, fmt.Errorf("%w; both asked to share the address (SO_REUSEPORT)", err)
 		}
@@ -267,8 +267,8 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 	return Steered, nil
 }
 
-// robbed finds whose clients the kernel would lead to the new socket as soon as it listens, without being asked: those of a
-// less specific address. Where sockets listen at the same address already, the program is asked.
+// robbed finds the group, of a less specific address, whose new connections the kernel would give to the socket as soon as it
+// listens. Where sockets listen at the same address already, the group's program decides.
 func (s *Steering) robbed(b *binding) *group {
 	if g := s.groups[b.Key]; g != nil && g.has(g.Selected) {
 		return nil
@@ -297,9 +297,10 @@ func (s *Steering) owner(b *binding) int {
 	return b.UID
 }
 
-// strangers are the sockets of others that listen at the address, with their users. SO_REUSEPORT would let the app join him, if it is the same
-// user: then neither gets what he expects, and the numbers are wrong. A kernel that cannot tell has none.
-func (s *Steering) strangers(p groupKey) map[uint64]int {
+// foreign are the sockets of other programs that listen at the address: uids by inode. Two programs of one user would share
+// it by SO_REUSEPORT: each would get a part of the connections, and the numbers in the group would be wrong. Where the
+// kernel has no inet_diag there seem to be none.
+func (s *Steering) foreign(p groupKey) map[uint64]int {
 	inodes, err := sockdiag.InetHolding("tcp", p.At, p.V6Only)
 	if err != nil {
 		return nil
@@ -571,13 +572,13 @@ func (s *Steering) endProbe(port uint16) error {
 
 // Vacate says that the instance has gone, and that another is to take its place. Where nothing else of its generation
 // listens, its sockets go on taking connections, which wait; else they get none. They are the ones that Take and Own
-// give, and retire when a new one of the same Member listens.
+// give, and retire when a new socket of the same InstanceKey listens.
 func (s *Steering) Vacate(m InstanceKey) error {
 	return s.dismiss(m, vacant)
 }
 
-// Ready says that the instance serves. Where its generation is the selected one, nobody gets its sockets any more as long
-// as it lives; else the cutover says so.
+// Ready says that the instance serves. If its generation is the selected one, its sockets are given to no other instance
+// while it lives; if not, the Cutover to it has this effect.
 func (s *Steering) Ready(m InstanceKey) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
