@@ -1,9 +1,7 @@
-// Package handoff is the contract between grace and its apps: how a listening socket outlives the process that
-// accepts from it. Both sides of the contract are here.
+// Package handoff lets an app take its listening sockets from grace or another supervisor, and report that it is ready. The
+// socket then outlives the process that accepts from it.
 //
-// # The app's side
-//
-// Replace net.Listen by [Listen], and say when you serve:
+// Replace net.Listen by [Listen], and call [Ready] when the app serves:
 //
 //	ln, err := handoff.Listen("tcp", ":8080")
 //	if err != nil {
@@ -14,13 +12,13 @@
 //		return err
 //	}
 //
-// The program then runs under grace, under systemd's socket activation, under Server::Starter, and alone: where no
-// socket was left to it, Listen binds one, and where nobody wants to know, [Ready] does nothing. Package drain has the
-// other end of such a program, and calls Ready itself.
+// The program then runs under grace, under systemd's socket activation, under Server::Starter, and alone: if it has inherited
+// no socket for the address, Listen binds one, and without a supervisor [Ready] does nothing. Package drain ends such a
+// program in an orderly way, and calls Ready itself.
 //
 // # Which socket Listen returns
 //
-// An inherited socket is found by the address it is really bound to:
+// Listen finds an inherited socket by the address that it is bound to:
 //
 //	bound           found by
 //	127.0.0.1:8080  Listen("tcp", "127.0.0.1:8080"), "tcp4" too, "localhost:8080" too
@@ -29,23 +27,23 @@
 //	/run/app.sock   Listen("unix", "/run/app.sock"), any other path to the same file too
 //	@app            Listen("unix", "@app")
 //
-// A socket bound to one address is not found by another that includes it: Listen then binds its own, and the EADDRINUSE
-// that it mostly gets names the socket that was left over. An app that should not care how its operator spells an
-// address, or which port it is, asks by [ListenNamed]. One that takes a descriptor's number from its command line, as in
+// A socket that is bound to one address is not found by a wider address that includes it. Listen then binds a socket of its
+// own, and the EADDRINUSE that it usually gets names the unused inherited socket. An app that should not depend on the
+// spelling of the address, or on the port, uses [ListenNamed]. An app that gets a descriptor's number on its command line, as in
 //
 //	grace run --listen web=:8080 -- ./app -network fd -addr {fd:web}
 //
-// passes both on to Listen: Listen("fd", "3") is the inherited socket 3. An inherited socket is given out once in the
-// life of the process.
+// passes both on to Listen: Listen("fd", "3") returns the inherited socket 3. Each inherited socket is returned only once in
+// the life of the process.
 //
-// The first call of any of these functions takes all sockets: it sets their descriptors close-on-exec, so that programs
-// started later do not get them by accident. Until then they would. The variables stay in the environment for others
-// to read; a program that starts servers of its own takes them out of the environment of those, as
+// The first call of any of these functions takes all sockets: it sets their descriptors close-on-exec, so that programs that
+// are started later do not inherit them by accident. The variables stay in the environment, because other code may read
+// them. A program that starts other servers has to remove the variables from their environment, as
 // [github.com/gracerun/grace/handoff/socket.CleanEnv] does on Linux.
 //
-// # Who tells the app, and how
+// # Conventions
 //
-// These conventions are read, and a socket that several of them name is one socket:
+// These conventions are supported. If several of them name the same socket, it counts once:
 //
 //	systemd           LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES   if LISTEN_PID is this process
 //	Server::Starter   SERVER_STARTER_PORT
@@ -56,20 +54,20 @@
 //	inetd             descriptor 0 is a socket, which /dev/null then replaces
 //	the command line  Listen("fd", number)
 //
-// Variables are often inherited by processes they were not meant for. So a number counts only if it is a listening
-// socket or a bound datagram one without a peer, and was open when the program began. Any other is passed over without
-// an error: the connection that an inetd "nowait" service finds as descriptor 0 stays there. Where a variable tells of more
-// descriptors than a process can have open, Listen fails and names it, unless the socket is found in another way.
+// Processes often inherit variables that were meant for others. So a number counts only if the descriptor was open when the
+// program began, and is a listening socket or a bound datagram socket without a peer. Other numbers are ignored without
+// an error: the connection that an inetd "nowait" service has as descriptor 0 stays there. If a variable announces more
+// descriptors than a process can have open, Listen fails and names the variable, unless it finds the socket in another way.
 //
-// An app built on tableflip goes on using tableflip; grace speaks that dialect too. Nothing is taken from the library
-// as long as the app asks for its sockets there: Ready writes to the parent's pipe only if Listen found the sockets.
-// An app that leaves tableflip for this package can be upgraded from the one to the other.
+// An app built on tableflip can keep using tableflip, because grace supports that dialect too. This package does not interfere
+// with the library: Ready writes to the parent's pipe only if Listen found the sockets. An app that replaces tableflip by this
+// package can be upgraded from the one to the other.
 //
 // # Readiness
 //
-// [Ready], [Status], [Stopping] and [InFlight] send the messages of sd_notify to NOTIFY_SOCKET. Grace leaves the old
-// generation alone until its successor has said READY=1, so say it last: after caches are warm, when the next request
-// will be answered. To a parent that listens as tableflip does, Ready says so by its pipe.
+// [Ready], [Status], [Stopping] and [InFlight] send messages of sd_notify to NOTIFY_SOCKET. grace stops the old
+// generation only after its successor has sent READY=1. So call Ready last, when caches are warm and the next request
+// will be answered. If the parent uses tableflip's pipe, Ready writes to that.
 //
-// [KillAfter] is how much time there is for the end.
+// [KillAfter] is the time that the app has to end.
 package handoff
