@@ -63,15 +63,13 @@ func write(t *testing.T, name string, text []byte) (path string) {
 // dial connects as soon as somebody listens.
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			t.Cleanup(func() { conn.Close() })
-			conn.SetDeadline(deadline)
-			return conn
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	var conn net.Conn
+	harness.Until(t, "somebody listens at "+addr, func() bool {
+		var err error
+		conn, err = net.Dial("tcp", addr)
+		return err == nil
+	})
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
 }

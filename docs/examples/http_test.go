@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/test/harness"
@@ -39,12 +38,7 @@ func TestStoreIsClosedLast(t *testing.T) {
 // awaitInFlight asks the admin server until one request is in the public one.
 func awaitInFlight(t *testing.T, flags []string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !strings.HasPrefix(stats(flags[3]), "1 in flight"); {
-		if time.Now().After(deadline) {
-			t.Fatal("no request is in flight")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	harness.Until(t, "one request is in flight", func() bool { return strings.HasPrefix(stats(flags[3]), "1 in flight") })
 }
 
 func stats(admin string) string {

@@ -83,11 +83,7 @@ func awaitSuccesses(t *testing.T, l *load.Load, more uint64) {
 		return tally.Requests() - tally.Failures()
 	}
 	enough := successes() + more
-	for deadline := time.Now().Add(harness.Patience); successes() < enough; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nobody answers: %s", l.Snapshot())
-		}
-	}
+	harness.Until(t, "clients are answered", func() bool { return successes() >= enough })
 }
 
 // counted is under for what may lose a request, and must not turn anyone away or
@@ -156,23 +152,14 @@ func awaitQueue(t *testing.T, port string, want int) {
 		t.Fatal(err)
 	}
 	listening := regexp.MustCompile(fmt.Sprintf(`:%04X 00000000:0000 0A [0-9A-F]{8}:([0-9A-F]{8})`, number))
-	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(time.Millisecond) {
-		table, err := os.ReadFile("/proc/net/tcp")
-		if err != nil {
-			t.Fatal(err)
-		}
+	harness.Until(t, fmt.Sprintf("%d connections wait", want), func() bool {
 		waiting := int64(0)
-		for _, match := range listening.FindAllSubmatch(table, -1) {
-			n, _ := strconv.ParseInt(string(match[1]), 16, 64)
+		for _, match := range listening.FindAllStringSubmatch(harness.Read(t, "/proc/net/tcp"), -1) {
+			n, _ := strconv.ParseInt(match[1], 16, 64)
 			waiting += n
 		}
-		if waiting == int64(want) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections wait, not %d", waiting, want)
-		}
-	}
+		return waiting == int64(want)
+	})
 }
 
 // inOwnNetwork runs the test once more in a network of its own, where kernel

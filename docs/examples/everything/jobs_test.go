@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/test/harness"
 )
 
 // jobLoad is clients that ask for a job, and for the next one about when it is done.
@@ -39,18 +41,13 @@ func startJobs(t *testing.T, addr, folder string) *jobLoad {
 func (l *jobLoad) finish(t *testing.T) {
 	t.Helper()
 	l.end(t)
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	harness.Until(t, "every job is done", func() bool {
 		left, err := filepath.Glob(filepath.Join(l.folder, "*[0-9].*"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(left) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("these jobs are not done: %q", left)
-		}
-	}
+		return len(left) == 0
+	})
 }
 
 // check wants each job to have been done by the process that has taken it. No line of the journal comes twice.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/test/harness"
 )
 
 // keepAlive is 200 clients with a connection each, which they keep. Half of them think for up to 4 ms between two POSTs,
@@ -45,11 +46,7 @@ func (k keepAlive) settle(t *testing.T) {
 
 func awaitRequests(t *testing.T, l *load.Load, n uint64) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); l.Snapshot().Requests() < n; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the clients get no answers any more: %v", l.Snapshot())
-		}
-	}
+	harness.Until(t, fmt.Sprintf("the clients have got %d answers", n), func() bool { return l.Snapshot().Requests() >= n })
 }
 
 // figures are what became of a load.
