@@ -19,7 +19,7 @@ func anyDocument(t *testing.T) *handoverState {
 	t.Helper()
 	m := machine.NewMachine(testPolicy())
 	m.Begin(time.Now())
-	for _, ev := range []machine.Event{machine.Prepared{Generation: 1, Recipe: machine.Recipe{Executable: "/app"}}, machine.Started{Instance: 1, PID: 1}, machine.Readied{Instance: 1}} {
+	for _, ev := range []machine.Event{machine.Prepared{Generation: 1, Launch: machine.LaunchSpec{Executable: "/app"}}, machine.Started{Instance: 1, PID: 1}, machine.Readied{Instance: 1}} {
 		m.Step(time.Now(), ev)
 	}
 	return &handoverState{

@@ -21,8 +21,8 @@ func testPolicy() machine.Policy {
 	}
 }
 
-func recipeOfApp(p machine.Prepare) machine.Recipe {
-	return machine.Recipe{Command: p.Command, Path: "/app", Executable: "/app", Dir: "/"}
+func recipeOfApp(p machine.Prepare) machine.LaunchSpec {
+	return machine.LaunchSpec{Command: p.Command, Path: "/app", Executable: "/app", Dir: "/"}
 }
 
 // fakeHost answers at once: every preparation and start succeeds, every app is
@@ -54,7 +54,7 @@ func (f *fakeHost) answer(after time.Duration, ev machine.Event) {
 }
 
 func (f *fakeHost) Prepare(p machine.Prepare) {
-	f.answer(0, machine.Prepared{Generation: p.Generation, Recipe: recipeOfApp(p)})
+	f.answer(0, machine.Prepared{Generation: p.Generation, Launch: recipeOfApp(p)})
 }
 func (f *fakeHost) Abandon(machine.Abandon) {}
 

@@ -24,8 +24,8 @@ func statusMessage(s machine.Snapshot) control.Status {
 
 func generationMessage(g machine.GenerationSnapshot) control.Generation {
 	status := control.Generation{
-		Number: g.Number, Phase: g.Stage, Since: g.Since, Born: g.Born,
-		Command: g.Recipe.Command, Executable: g.Recipe.Executable, Dir: g.Recipe.Dir,
+		Number: g.Number, Phase: g.Stage.String(), Since: g.Since, Born: g.Born,
+		Command: g.Launch.Command, Executable: g.Launch.Executable, Dir: g.Launch.Dir,
 		Instances: []control.Instance{},
 	}
 	for _, i := range g.Instances {
@@ -35,7 +35,7 @@ func generationMessage(g machine.GenerationSnapshot) control.Generation {
 }
 
 func instanceMessage(i machine.InstanceSnapshot) control.Instance {
-	status := control.Instance{ID: i.ID, Slot: i.Slot, PID: i.PID, Phase: i.Phase, Since: i.Since, Requests: i.InFlight, Says: i.Says}
+	status := control.Instance{ID: i.ID, Slot: i.Slot, PID: i.PID, Phase: i.Phase.String(), Since: i.Since, Requests: i.InFlight, Says: i.Says}
 	for _, r := range i.Rest {
 		status.Rest = append(status.Rest, control.Remnant{PID: r.PID, Command: r.Command})
 	}

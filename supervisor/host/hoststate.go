@@ -192,7 +192,7 @@ func (a *Host) CarryOn(s machine.Snapshot) {
 		for _, p := range app.processes {
 			a.follows(app, p)
 		}
-		if i.Phase == machine.PhaseStarting.String() {
+		if i.Phase == machine.PhaseStarting {
 			a.await(app, waiting, a.Launches[app.start.Generation].Launch, i.Since)
 		}
 	}

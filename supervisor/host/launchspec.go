@@ -77,7 +77,7 @@ func resolveOrder(o Options, order machine.Prepare, kept Program) (*LaunchSpec, 
 	return l, err
 }
 
-func resolveAnew(o Options, current *machine.Recipe) (*LaunchSpec, error) {
+func resolveAnew(o Options, current *machine.LaunchSpec) (*LaunchSpec, error) {
 	l, err := Resolve(o)
 	if err != nil {
 		return nil, err
@@ -106,8 +106,8 @@ func surroundings(o Options) (*LaunchSpec, error) {
 	return l, l.addEnvFile(o.EnvFile)
 }
 
-func (l *LaunchSpec) recipe() machine.Recipe {
-	return machine.Recipe{Command: l.args, Path: l.Path, Executable: l.real, Dir: l.dir, File: l.file, Links: l.links}
+func (l *LaunchSpec) recipe() machine.LaunchSpec {
+	return machine.LaunchSpec{Command: l.args, Path: l.Path, Executable: l.real, Dir: l.dir, File: l.file, Links: l.links}
 }
 
 func (l *LaunchSpec) addEnvFile(path string) error {

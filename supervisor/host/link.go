@@ -50,7 +50,7 @@ func linksIn(dir string) []string {
 }
 
 // movedLink says which link leads to another directory now than when the recipe was made, or nothing.
-func movedLink(r machine.Recipe) string {
+func movedLink(r machine.LaunchSpec) string {
 	for _, link := range slices.Sorted(maps.Keys(r.Links)) {
 		to, err := filepath.EvalSymlinks(link)
 		if err != nil || to == r.Links[link] {
@@ -66,7 +66,7 @@ func movedLink(r machine.Recipe) string {
 
 // heedLinks refuses an upgrade that would start what runs already because nobody has told grace of a link that was
 // moved. If it starts something new the log warns of the directory.
-func (l *LaunchSpec) heedLinks(current *machine.Recipe) error {
+func (l *LaunchSpec) heedLinks(current *machine.LaunchSpec) error {
 	if current == nil || current.Dir != l.dir {
 		return nil
 	}

@@ -165,7 +165,7 @@ func (a *Host) TakeOverPrograms(programs map[int]int, files socket.Descriptors) 
 }
 
 // possible gives the reason why a recipe cannot be followed any more. p is its executable, if that was kept.
-func possible(r machine.Recipe, p Program) error {
+func possible(r machine.LaunchSpec, p Program) error {
 	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
 		return fmt.Errorf("cannot go back to directory %s: it is gone (create it again, then upgrade)", r.Dir)
 	}

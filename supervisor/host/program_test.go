@@ -17,7 +17,7 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
-func recipeOf(t *testing.T, path string) machine.Recipe {
+func recipeOf(t *testing.T, path string) machine.LaunchSpec {
 	t.Helper()
 	l, err := Resolve(Options{Command: []string{path}, Dir: filepath.Dir(path)})
 	if err != nil {

@@ -39,9 +39,9 @@ type (
 	// answered by prepared or prepareFailed, exactly once.
 	Prepare struct {
 		Generation int
-		Command    []string // nil: the one that grace was started with
-		Again      *Recipe  // to be run once more as it was, instead
-		Current    *Recipe  // what serves; nil: nothing
+		Command    []string    // nil: the one that grace was started with
+		Again      *LaunchSpec // to be run once more as it was, instead
+		Current    *LaunchSpec // what serves; nil: nothing
 	}
 	// Abandon cuts a prepare short; its answer still comes.
 	Abandon struct{ Generation int }

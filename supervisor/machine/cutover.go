@@ -16,7 +16,7 @@ func (m *Machine) cutOver(before *generation) {
 		before.enter(StageSettling, m.at)
 		m.hold(before)
 	}
-	m.steer(m.current.number, steerPatience)
+	m.steer(m.current.Number, steerPatience)
 }
 
 func (m *Machine) steer(generation int, patience time.Duration) {
@@ -48,10 +48,10 @@ func (m *Machine) endCutover(why Reason) {
 		m.finishAll()
 		return
 	case why != nil && before != nil && before.serves():
-		m.giveBack(m.current, before, NotSteered{m.current.number, why})
+		m.giveBack(m.current, before, NotSteered{m.current.Number, why})
 		return
 	case why != nil:
-		m.say(Report{Fact: SteeringFailed, Generation: m.current.number, Why: why})
+		m.say(Report{Fact: SteeringFailed, Generation: m.current.Number, Why: why})
 	}
 	m.replace(before)
 }
@@ -72,15 +72,15 @@ func (m *Machine) replace(before *generation) {
 // app that dies of its stop signal would cut. One that has both goes on accepting what is its
 // successor's, so it is told as soon as nothing waits in the queues that are its own.
 func (m *Machine) relieve(g *generation) {
-	m.disarm(&g.relief)
+	m.disarm(&g.leaveBy)
 	switch {
 	case !m.emptiesFirst(g):
 		m.drainGeneration(g)
 	case m.policy.Shared || m.policy.Settle == 0 || !g.serves():
 		m.empty(g)
 	default:
-		m.say(Report{Fact: GenerationReplaced, Generation: g.number, Within: m.policy.Settle, Why: SuccessorMayFail})
-		g.relief = m.arm(Timer{relief: g.number}, m.policy.Settle)
+		m.say(Report{Fact: GenerationReplaced, Generation: g.Number, Within: m.policy.Settle, Why: SuccessorMayFail})
+		g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.Settle)
 	}
 }
 
@@ -105,7 +105,7 @@ func (m *Machine) startHeld(g *generation, why Reason) {
 // settling is the generation that can take over again, or nil.
 func (m *Machine) settling() *generation {
 	for _, g := range m.generations {
-		if g.stage == StageSettling {
+		if g.Stage == StageSettling {
 			return g
 		}
 	}
@@ -121,12 +121,12 @@ type undone struct {
 // giveBack undoes an upgrade whose generation does not serve as it should. What that
 // has accepted it can finish.
 func (m *Machine) giveBack(g, before *generation, why Reason) {
-	m.disarm(&before.relief)
+	m.disarm(&before.leaveBy)
 	before.enter(StageCurrent, m.at)
 	m.current = before
 	g.failure = why
-	m.undone = &undone{g, Report{Fact: UpgradeUndone, Generation: g.number, Serving: before.number, Took: m.at.Sub(g.since), Why: why}}
-	m.steer(before.number, steerPatience)
+	m.undone = &undone{g, Report{Fact: UpgradeUndone, Generation: g.Number, Serving: before.Number, Took: m.at.Sub(g.Since), Why: why}}
+	m.steer(before.Number, steerPatience)
 	m.startHeld(before, GenerationReturned)
 	if m.emptiesFirst(g) {
 		m.empty(g)
@@ -152,12 +152,12 @@ func (m *Machine) endSettling(g *generation) {
 
 // empty waits until nothing goes on in a generation that gets nothing new.
 func (m *Machine) empty(g *generation) {
-	m.disarm(&g.relief)
+	m.disarm(&g.leaveBy)
 	g.enter(StageEmptying, m.at)
-	g.relief = m.arm(Timer{relief: g.number}, m.policy.emptyTime())
+	g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.emptyTime())
 	m.observe(g)
-	m.say(Report{Fact: GenerationEmptying, Generation: g.number, Within: m.policy.DrainTimeout, Why: m.emptiesUntil(g)})
-	g.progress = m.arm(Timer{generation: g.number}, firstProgress)
+	m.say(Report{Fact: GenerationEmptying, Generation: g.Number, Within: m.policy.DrainTimeout, Why: m.emptiesUntil(g)})
+	g.progress = m.arm(Timer{generation: g.Number}, firstProgress)
 }
 
 // emptiesUntil is what a generation that empties is told to stop for.
@@ -176,7 +176,7 @@ func (m *Machine) emptiesUntil(g *generation) Reason {
 // emptiesFirst reports whether the generation has sockets that nobody else serves, so that it
 // can finish what it has before it is told to stop.
 func (m *Machine) emptiesFirst(g *generation) bool {
-	return m.policy.Steered && (!m.policy.Shared || g.opened) && m.answers(g)
+	return m.policy.Steered && (!m.policy.Shared || g.Opened) && m.answers(g)
 }
 
 // answers reports whether the generation accepts what waits in its queues, or can be started again
@@ -190,7 +190,7 @@ func (m *Machine) emptyToStop(g *generation) {
 	if m.current == g {
 		m.current = nil
 	}
-	if g.stage != StageEmptying {
+	if g.Stage != StageEmptying {
 		m.empty(g)
 	}
 }
@@ -198,17 +198,17 @@ func (m *Machine) emptyToStop(g *generation) {
 // observe: what waits in a queue is waited for also when --empty is over, as an app
 // that closes its listener resets it.
 func (m *Machine) observe(g *generation) {
-	idle := max(0, m.policy.Empty-m.at.Sub(g.since))
+	idle := max(0, m.policy.Empty-m.at.Sub(g.Since))
 	if m.policy.Shared {
 		idle = 0
 	}
-	m.do(Observe{g.number, g.pids(), idle})
+	m.do(Observe{g.Number, g.pids(), idle})
 }
 
 // step looks again where processes have come that were not looked at.
 func (ev Quieted) step(m *Machine) {
 	g := m.find(ev.Generation)
-	if g == nil || g.stage != StageEmptying {
+	if g == nil || g.Stage != StageEmptying {
 		return
 	}
 	unseen := func(pid int) bool { return !slices.Contains(ev.PIDs, pid) }
@@ -222,19 +222,19 @@ func (ev Quieted) step(m *Machine) {
 // step: who waits is answered by the generation that he has come to, as no other can
 // accept what is in its queues.
 func (ev Awaited) step(m *Machine) {
-	if g := m.find(ev.Generation); g != nil && g.stage == StageEmptying && m.mode < stopping {
+	if g := m.find(ev.Generation); g != nil && g.Stage == StageEmptying && m.mode < stopping {
 		m.startHeld(g, ConnectionsWait)
 	}
 }
 
 func (m *Machine) expireRelief(g *generation) {
-	switch g.stage {
+	switch g.Stage {
 	case StageSettling:
 		m.endSettling(g)
 	case StageEmptying:
-		m.say(Report{Fact: EmptyTimedOut, Generation: g.number, Took: m.at.Sub(g.since), Why: InFlightWhenCounted{g.inFlight}})
-		if g.inFlight > 0 {
-			g.ending = StoppedInFlight{g.inFlight}
+		m.say(Report{Fact: EmptyTimedOut, Generation: g.Number, Took: m.at.Sub(g.Since), Why: InFlightWhenCounted{g.InFlight}})
+		if g.InFlight > 0 {
+			g.ending = StoppedInFlight{g.InFlight}
 		}
 		m.drainGeneration(g)
 	case StagePreparing, StageCandidate, StageCurrent, StageDraining, StageEnded:
@@ -243,19 +243,19 @@ func (m *Machine) expireRelief(g *generation) {
 
 // dwindle: nothing is started again in a generation that has a successor, unless it takes over
 // again, or somebody waits for it.
-func (m *Machine) dwindle(i *instance) {
+func (m *Machine) loseReplaced(i *instance) {
 	g := i.generation
 	if g.failure == nil && m.wantsRestart(i) {
 		m.succeed(i)
 	}
-	settled := g.stage == StageSettling
+	settled := g.Stage == StageSettling
 	switch {
 	case !m.answers(g):
 		m.drainGeneration(g)
 	case settled && !g.serves():
 		m.empty(g)
 	}
-	if settled && g.stage != StageSettling && !m.goesOver() {
+	if settled && g.Stage != StageSettling && !m.goesOver() {
 		m.conclude(m.current, OutcomeUpgraded, nil)
 	}
 }

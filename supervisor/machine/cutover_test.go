@@ -8,7 +8,7 @@ import (
 
 func stageOf(w *world, generation int) Stage {
 	if g := w.m.find(generation); g != nil {
-		return g.stage
+		return g.Stage
 	}
 	return StageEnded
 }
@@ -19,12 +19,12 @@ func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 		t.Fatalf("generation 1 is %s, connections go to %d", stageOf(w, 1), w.steered)
 	}
 	w.expireRelief(1)
-	if !w.observed[1] || w.m.Instances[1].Phase != PhaseReady {
-		t.Fatalf("observed %v, instance 1 is %s", w.observed, w.m.Instances[1].Phase)
+	if !w.observed[1] || w.m.instances[1].Phase != PhaseReady {
+		t.Fatalf("observed %v, instance 1 is %s", w.observed, w.m.instances[1].Phase)
 	}
 	w.quiet(1)
-	if w.m.Instances[1].Phase != PhaseDraining {
-		t.Fatalf("instance 1 is %s", w.m.Instances[1].Phase)
+	if w.m.instances[1].Phase != PhaseDraining {
+		t.Fatalf("instance 1 is %s", w.m.instances[1].Phase)
 	}
 	w.endInstance(1, Exit{})
 	if stageOf(w, 1) != StageEnded || len(w.said(GenerationToldToStop)) != 1 {
@@ -73,8 +73,8 @@ func TestSteeredGenerationThatStaysBusyIsToldToStopInTheEnd(t *testing.T) {
 	w.expireRelief(1)
 	w.happen(Counted{Generation: 1, InFlight: 2})
 	w.expireRelief(1)
-	if w.m.Instances[1].Phase != PhaseDraining || len(w.said(EmptyTimedOut)) != 1 {
-		t.Errorf("instance 1 is %s", w.m.Instances[1].Phase)
+	if w.m.instances[1].Phase != PhaseDraining || len(w.said(EmptyTimedOut)) != 1 {
+		t.Errorf("instance 1 is %s", w.m.instances[1].Phase)
 	}
 	w.endInstance(1, Exit{})
 	if r := w.said(GenerationDrained); len(r) != 1 || r[0].Why != (StoppedInFlight{2}) {
@@ -86,12 +86,12 @@ func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 	for name, die := range map[string]func(w *world){
 		"it crashes":         func(w *world) { w.endInstance(2, Exit{Code: 3}) },
 		"it ends":            func(w *world) { w.endInstance(2, Exit{}) },
-		"the watchdog barks": func(w *world) { w.expire(w.m.Instances[2].watchdog.Number); w.endInstance(2, Exit{Code: 3}) },
+		"the watchdog barks": func(w *world) { w.expire(w.m.instances[2].watchdog.Number); w.endInstance(2, Exit{Code: 3}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := replaced(t)
 			die(w)
-			if w.m.current.number != 1 || stageOf(w, 1) != StageCurrent || w.steered != 1 || stageOf(w, 2) != StageEnded {
+			if w.m.current.Number != 1 || stageOf(w, 1) != StageCurrent || w.steered != 1 || stageOf(w, 2) != StageEnded {
 				t.Fatalf("generation 1 is %s, 2 is %s, connections go to %d", stageOf(w, 1), stageOf(w, 2), w.steered)
 			}
 			undone := w.said(UpgradeUndone)
@@ -116,17 +116,17 @@ func TestGenerationThatTakesOverAgainIsMadeWhole(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := servingWith(t, p)
 			lose(w)
-			w.endInstance(w.m.current.instances[0].id, Exit{Code: 3})
-			if w.m.current.number != 1 || len(w.m.current.instances) != 2 {
-				t.Fatalf("generation %d is current, with %d instances", w.m.current.number, len(w.m.current.instances))
+			w.endInstance(w.m.current.instances[0].ID, Exit{Code: 3})
+			if w.m.current.Number != 1 || len(w.m.current.instances) != 2 {
+				t.Fatalf("generation %d is current, with %d instances", w.m.current.Number, len(w.m.current.instances))
 			}
 			next := w.m.current.instances[1]
 			if next.Phase == PhaseBackoff {
-				w.expirePhase(next.id)
+				w.expirePhase(next.ID)
 			}
-			w.answerStart(next.id, true)
-			w.readiness(next.id, false)
-			if next.Phase != PhaseReady || next.slot != 0 {
+			w.answerStart(next.ID, true)
+			w.readiness(next.ID, false)
+			if next.Phase != PhaseReady || next.Slot != 0 {
 				t.Errorf("%+v", next)
 			}
 		})
@@ -137,8 +137,8 @@ func TestGenerationThatStopsByItselfCannotTakeOver(t *testing.T) {
 	w := replaced(t)
 	w.happen(Withdrawn{1})
 	w.endInstance(2, Exit{Code: 3})
-	if w.m.current.number != 2 || w.steered != 2 || len(w.said(InstanceRestarting)) != 1 {
-		t.Errorf("generation %d is current, connections go to %d", w.m.current.number, w.steered)
+	if w.m.current.Number != 2 || w.steered != 2 || len(w.said(InstanceRestarting)) != 1 {
+		t.Errorf("generation %d is current, connections go to %d", w.m.current.Number, w.steered)
 	}
 }
 
@@ -146,8 +146,8 @@ func TestCrashAfterTheSettlingIsARestart(t *testing.T) {
 	w := replaced(t)
 	w.expireRelief(1)
 	w.crash(2)
-	if w.m.current.number != 2 || len(w.said(InstanceRestarting)) != 1 {
-		t.Errorf("generation %d is current", w.m.current.number)
+	if w.m.current.Number != 2 || len(w.said(InstanceRestarting)) != 1 {
+		t.Errorf("generation %d is current", w.m.current.Number)
 	}
 }
 
@@ -155,7 +155,7 @@ func TestCrashOfAReplacedGenerationEndsIt(t *testing.T) {
 	w := replaced(t)
 	w.crash(1)
 	w.quiet(1)
-	if stageOf(w, 1) != StageEnded || w.m.current.number != 2 {
+	if stageOf(w, 1) != StageEnded || w.m.current.Number != 2 {
 		t.Errorf("generation 1 is %s", stageOf(w, 1))
 	}
 	w.crash(2)
@@ -169,8 +169,8 @@ func TestGenerationWithoutAReadyInstanceCannotTakeOver(t *testing.T) {
 	w.crash(1)
 	w.upgrade(t)
 	w.crash(3)
-	if w.m.current.number != 2 || stageOf(w, 1) != StageEmptying || len(w.said(InstanceRestarting)) != 2 {
-		t.Errorf("generation %d is current, 1 is %s", w.m.current.number, stageOf(w, 1))
+	if w.m.current.Number != 2 || stageOf(w, 1) != StageEmptying || len(w.said(InstanceRestarting)) != 2 {
+		t.Errorf("generation %d is current, 1 is %s", w.m.current.Number, stageOf(w, 1))
 	}
 	w.quiet(1)
 	if stageOf(w, 1) != StageEnded || len(w.starting) > 0 {
@@ -184,7 +184,7 @@ func awaitedAgain(t *testing.T) (*world, *instance) {
 	w.crash(1)
 	w.upgrade(t)
 	w.happen(Awaited{1})
-	i := w.m.Instances[2]
+	i := w.m.instances[2]
 	if i == nil || i.Phase != PhaseStarting || stageOf(w, 1) != StageEmptying {
 		t.Fatalf("instance 2 is %+v, generation 1 is %s", i, stageOf(w, 1))
 	}
@@ -193,37 +193,37 @@ func awaitedAgain(t *testing.T) (*world, *instance) {
 
 func TestWhoWaitsForACrashedGenerationIsAnsweredByIt(t *testing.T) {
 	w, i := awaitedAgain(t)
-	w.answerStart(i.id, true)
+	w.answerStart(i.ID, true)
 	w.happen(Awaited{1})
-	w.readiness(i.id, false)
+	w.readiness(i.ID, false)
 	if w.quiet(1); i.Phase != PhaseReady || !w.observed[1] {
 		t.Fatalf("instance 2, which was not looked at, is %s", i.Phase)
 	}
 	if w.quiet(1); i.Phase != PhaseDraining {
 		t.Fatalf("instance 2 is %s", i.Phase)
 	}
-	w.endInstance(i.id, Exit{})
-	if stageOf(w, 1) != StageEnded || w.m.current.number != 2 || w.steered != 2 {
-		t.Errorf("generation 1 is %s, %d is current", stageOf(w, 1), w.m.current.number)
+	w.endInstance(i.ID, Exit{})
+	if stageOf(w, 1) != StageEnded || w.m.current.Number != 2 || w.steered != 2 {
+		t.Errorf("generation 1 is %s, %d is current", stageOf(w, 1), w.m.current.Number)
 	}
 }
 
 // The first start comes at once, and later ones as ever.
 func TestWhatCrashesAgainIsStartedAgainForWhoWaits(t *testing.T) {
 	w, i := awaitedAgain(t)
-	w.answerStart(i.id, true)
-	w.crash(i.id)
+	w.answerStart(i.ID, true)
+	w.crash(i.ID)
 	next := w.m.find(1).instances[0]
 	if w.happen(Awaited{1}); next.Phase != PhaseBackoff {
-		t.Fatalf("instance %d is %s at once", next.id, next.Phase)
+		t.Fatalf("instance %d is %s at once", next.ID, next.Phase)
 	}
-	if w.expirePhase(next.id); next.Phase != PhaseBackoff {
-		t.Fatalf("instance %d is %s for nobody", next.id, next.Phase)
+	if w.expirePhase(next.ID); next.Phase != PhaseBackoff {
+		t.Fatalf("instance %d is %s for nobody", next.ID, next.Phase)
 	}
 	if w.happen(Awaited{1}); next.Phase != PhaseStarting {
-		t.Fatalf("instance %d is %s", next.id, next.Phase)
+		t.Fatalf("instance %d is %s", next.ID, next.Phase)
 	}
-	w.answerStart(next.id, false)
+	w.answerStart(next.ID, false)
 	if w.expireRelief(1); stageOf(w, 1) != StageEnded {
 		t.Errorf("generation 1 is %s after --drain-timeout", stageOf(w, 1))
 	}
@@ -235,7 +235,7 @@ func TestRestartThatIsUnderWayGoesOnForWhoWaits(t *testing.T) {
 	w.expirePhase(2)
 	w.answerStart(2, true)
 	w.upgrade(t)
-	i := w.m.Instances[2]
+	i := w.m.instances[2]
 	if i.Phase != PhaseStarting || stageOf(w, 1) != StageEmptying {
 		t.Fatalf("instance 2 is %s, generation 1 is %s", i.Phase, stageOf(w, 1))
 	}
@@ -291,12 +291,12 @@ func toldToStop(t *testing.T, p Policy) *world {
 
 func TestStopLetsAGenerationFinishBeforeItIsTold(t *testing.T) {
 	w := toldToStop(t, steeredPolicy())
-	if stageOf(w, 1) != StageEmptying || !w.closed || !w.observed[1] || w.m.Instances[1].Phase != PhaseReady {
+	if stageOf(w, 1) != StageEmptying || !w.closed || !w.observed[1] || w.m.instances[1].Phase != PhaseReady {
 		t.Fatalf("generation 1 is %s, new connections are turned away: %v", stageOf(w, 1), w.closed)
 	}
 	w.at = w.at.Add(10 * time.Second)
 	w.quiet(1)
-	i := w.m.Instances[1]
+	i := w.m.instances[1]
 	if i.Phase != PhaseDraining {
 		t.Fatalf("instance 1 is %s", i.Phase)
 	}
@@ -328,14 +328,14 @@ func TestEmptyingAndDrainingHaveOneDrainTimeout(t *testing.T) {
 			w := servingWith(t, steeredPolicy())
 			leave(t, w)
 			g := w.m.find(1)
-			if g.stage != StageEmptying {
-				t.Fatalf("generation 1 is %s", g.stage)
+			if g.Stage != StageEmptying {
+				t.Fatalf("generation 1 is %s", g.Stage)
 			}
 			all := w.m.policy.DrainTimeout
-			end := g.since.Add(all)
-			w.at = g.since.Add(w.after(t, Timer{relief: 1}))
+			end := g.Since.Add(all)
+			w.at = g.Since.Add(w.after(t, Timer{leaving: 1}))
 			w.expireRelief(1)
-			i := w.m.Instances[1]
+			i := w.m.instances[1]
 			if i.Phase != PhaseDraining {
 				t.Fatalf("instance 1 is %s", i.Phase)
 			}
@@ -351,7 +351,7 @@ func TestInstanceThatStopsByItselfWhileItsGenerationEmptiesHasWhatIsLeft(t *test
 	w.expireRelief(1)
 	w.at = w.at.Add(10 * time.Second)
 	w.happen(Withdrawn{1})
-	if left := w.m.Instances[1].deadline.Sub(w.at); left > w.m.policy.DrainTimeout-10*time.Second {
+	if left := w.m.instances[1].deadline.Sub(w.at); left > w.m.policy.DrainTimeout-10*time.Second {
 		t.Errorf("it has %s to end", left)
 	}
 }
@@ -360,7 +360,7 @@ func TestInstanceThatStopsByItselfWhileItsGenerationEmptiesHasWhatIsLeft(t *test
 func (w *world) after(t *testing.T, which Timer) (d time.Duration) {
 	t.Helper()
 	for _, a := range w.seen {
-		if a, ok := a.(Arm); ok && a.Timer.relief == which.relief {
+		if a, ok := a.(Arm); ok && a.Timer.leaving == which.leaving {
 			d = a.After
 		}
 	}
@@ -374,8 +374,8 @@ func TestSecondSignalEndsTheEmptying(t *testing.T) {
 	w := toldToStop(t, steeredPolicy())
 	w.at = w.at.Add(time.Second)
 	w.happen(StopRequested{})
-	if w.m.Instances[1].Phase != PhaseKilling || stageOf(w, 1) != StageDraining {
-		t.Errorf("instance 1 is %s, generation 1 %s", w.m.Instances[1].Phase, stageOf(w, 1))
+	if w.m.instances[1].Phase != PhaseKilling || stageOf(w, 1) != StageDraining {
+		t.Errorf("instance 1 is %s, generation 1 %s", w.m.instances[1].Phase, stageOf(w, 1))
 	}
 }
 
@@ -388,7 +388,7 @@ func TestStopEmptiesAllGenerationsThatServe(t *testing.T) {
 			t.Errorf("generation %d is %s", generation, stageOf(w, generation))
 		}
 	}
-	if d := w.after(t, Timer{relief: 1}); d >= w.m.policy.DrainTimeout {
+	if d := w.after(t, Timer{leaving: 1}); d >= w.m.policy.DrainTimeout {
 		t.Errorf("generation 1 has %s more to get quiet", d)
 	}
 }
@@ -434,7 +434,7 @@ func TestGenerationWithAPortBesideASharedSocketIsToldSoon(t *testing.T) {
 	w := servingWith(t, sharedPolicy())
 	w.happen(Opened{1})
 	w.upgrade(t)
-	if stageOf(w, 1) != StageEmptying || w.patience[1] != 0 || w.after(t, Timer{relief: 1}) != besideShared {
+	if stageOf(w, 1) != StageEmptying || w.patience[1] != 0 || w.after(t, Timer{leaving: 1}) != besideShared {
 		t.Fatalf("generation 1 is %s, and waits %s for idle connections", stageOf(w, 1), w.patience[1])
 	}
 	w.quiet(1)
@@ -481,8 +481,8 @@ func TestNothingFollowsFromAnUpgradeBeforeConnectionsHaveGoneOver(t *testing.T) 
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := cuttingOver(t, c.policy)
-			if w.observed[1] || w.m.Instances[1].Phase != PhaseReady || w.answered(1) != nil || w.m.Calm() {
-				t.Fatalf("instance 1 is %s, the request is answered with %+v", w.m.Instances[1].Phase, w.answered(1))
+			if w.observed[1] || w.m.instances[1].Phase != PhaseReady || w.answered(1) != nil || w.m.Calm() {
+				t.Fatalf("instance 1 is %s, the request is answered with %+v", w.m.instances[1].Phase, w.answered(1))
 			}
 			w.answerSteer("")
 			if stageOf(w, 1) != c.then || (w.answered(1) != nil) != c.upgraded {
@@ -497,8 +497,8 @@ func TestCandidateThatDiesBeforeConnectionsHaveGoneOver(t *testing.T) {
 	for _, p := range []Policy{steeredPolicy(), sharedPolicy()} {
 		w := cuttingOver(t, p)
 		w.endInstance(2, Exit{Code: 3})
-		if w.m.current.number != 1 || stageOf(w, 2) != StageEnded || w.m.Instances[1].Phase != PhaseReady {
-			t.Fatalf("generation %d is current, 2 is %s", w.m.current.number, stageOf(w, 2))
+		if w.m.current.Number != 1 || stageOf(w, 2) != StageEnded || w.m.instances[1].Phase != PhaseReady {
+			t.Fatalf("generation %d is current, 2 is %s", w.m.current.Number, stageOf(w, 2))
 		}
 		w.answerSteer("")
 		if r := w.answered(1); r != nil {
@@ -521,8 +521,8 @@ func TestUndoneGenerationEmptiesWhatStillServes(t *testing.T) {
 	w := servingWith(t, p)
 	w.upgrade(t)
 	w.endInstance(3, Exit{Code: 3})
-	if w.m.current.number != 1 || stageOf(w, 2) != StageEmptying || w.m.Instances[4].Phase != PhaseReady || !w.observed[2] {
-		t.Fatalf("generation %d is current, 2 is %s", w.m.current.number, stageOf(w, 2))
+	if w.m.current.Number != 1 || stageOf(w, 2) != StageEmptying || w.m.instances[4].Phase != PhaseReady || !w.observed[2] {
+		t.Fatalf("generation %d is current, 2 is %s", w.m.current.Number, stageOf(w, 2))
 	}
 	w.endInstance(4, Exit{Code: 3})
 	if stageOf(w, 2) != StageEnded || len(w.said(InstanceRestarting)) > 0 {
@@ -560,15 +560,15 @@ func TestUpgradeIsUndoneIfConnectionsCannotBeSentToIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := cuttingOver(t, steeredPolicy())
 			fail.happen(w)
-			if stageOf(w, 2) != StageEmptying || w.m.Instances[2].Phase != PhaseReady {
+			if stageOf(w, 2) != StageEmptying || w.m.instances[2].Phase != PhaseReady {
 				t.Errorf("generation 2 is %s", stageOf(w, 2))
 			}
 			for len(w.cutovers) > 0 {
 				w.answerSteer("")
 			}
 			undone := w.said(UpgradeUndone)
-			if w.m.current.number != 1 || len(undone) != 1 || undone[0].Why != fail.why || w.answered(1).Outcome != OutcomeUndone {
-				t.Fatalf("generation %d is current, reports %+v", w.m.current.number, undone)
+			if w.m.current.Number != 1 || len(undone) != 1 || undone[0].Why != fail.why || w.answered(1).Outcome != OutcomeUndone {
+				t.Fatalf("generation %d is current, reports %+v", w.m.current.Number, undone)
 			}
 			w.quiet(2)
 			if w.steered != 1 || stageOf(w, 2) != StageDraining {
@@ -599,8 +599,8 @@ func TestNextUpgradeBeforeConnectionsHaveGoneOver(t *testing.T) {
 		t.Fatalf("generation 1 is %s, 2 is %s", stageOf(w, 1), stageOf(w, 2))
 	}
 	w.answerSteer("")
-	if w.expire(w.m.cutover.Number); w.m.current.number != 2 {
-		t.Fatalf("generation %d is current though its connections are still to come", w.m.current.number)
+	if w.expire(w.m.cutover.Number); w.m.current.Number != 2 {
+		t.Fatalf("generation %d is current though its connections are still to come", w.m.current.Number)
 	}
 	w.unwind()
 }

@@ -8,7 +8,7 @@ type Timer struct {
 	Instance   int  // the instance whose phase it ends, or
 	watchdog   int  // the instance whose sign of life it waits for, or
 	generation int  // the generation whose progress is due, or
-	relief     int  // the generation that is given time to be relieved, or
+	leaving    int  // the generation that is given time to be relieved, or
 	cutover    bool // new connections are to go elsewhere by then;
 	// all zero: the drain delay of everything
 }
@@ -16,7 +16,7 @@ type Timer struct {
 func (m *Machine) watch(i *instance) {
 	if m.policy.Watchdog > 0 && i.Phase == PhaseReady {
 		m.disarm(&i.watchdog)
-		i.watchdog = m.arm(Timer{watchdog: i.id}, m.policy.Watchdog)
+		i.watchdog = m.arm(Timer{watchdog: i.ID}, m.policy.Watchdog)
 		i.signDue = m.at.Add(m.policy.Watchdog)
 	}
 }
@@ -53,23 +53,23 @@ func (ev TimerExpired) step(m *Machine) {
 	t := ev.Timer
 	switch {
 	case t.Instance != 0:
-		if i := m.Instances[t.Instance]; i != nil && i.timer == t {
+		if i := m.instances[t.Instance]; i != nil && i.timer == t {
 			i.timer = Timer{}
 			m.expire(i)
 		}
 	case t.watchdog != 0:
-		if i := m.Instances[t.watchdog]; i != nil && i.watchdog == t {
+		if i := m.instances[t.watchdog]; i != nil && i.watchdog == t {
 			i.watchdog = Timer{}
 			m.hang(i)
 		}
 	case t.generation != 0:
 		if g := m.find(t.generation); g != nil && g.progress == t {
-			g.progress = m.arm(Timer{generation: g.number}, NextProgress)
+			g.progress = m.arm(Timer{generation: g.Number}, NextProgress)
 			m.tellProgress(g)
 		}
-	case t.relief != 0:
-		if g := m.find(t.relief); g != nil && g.relief == t {
-			g.relief = Timer{}
+	case t.leaving != 0:
+		if g := m.find(t.leaving); g != nil && g.leaveBy == t {
+			g.leaveBy = Timer{}
 			m.expireRelief(g)
 		}
 	case t.cutover:
@@ -92,16 +92,16 @@ func (m *Machine) expire(i *instance) {
 	case PhaseStarting:
 		m.expireStart(i)
 	case PhaseReady:
-		i.failures = 0
+		i.Failures = 0
 	case PhaseDraining:
-		m.say(Report{Fact: DrainTimedOut, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.account()})
+		m.say(Report{Fact: DrainTimedOut, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.account()})
 		m.kill(i)
 	case PhaseKilling:
 		if m.at.Sub(i.deadline) > heldUp { // the end may wait to be told
 			m.enter(i, PhaseKilling, killPatience)
 			return
 		}
-		m.say(Report{Fact: KillTimedOut, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since)})
+		m.say(Report{Fact: KillTimedOut, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since)})
 		m.enter(i, PhaseKilling, killPatience)
 		m.force(i)
 	case PhaseExited:
@@ -109,14 +109,14 @@ func (m *Machine) expire(i *instance) {
 }
 
 func (m *Machine) expireStart(i *instance) {
-	why := NotReadyInTime{Instance: i.id, PID: i.pid, After: m.policy.ReadyTimeout, More: i.unreadiness()}
-	if i.generation.stage == StageCandidate {
-		i.generation.ran = true
+	why := NotReadyInTime{Instance: i.ID, PID: i.PID, After: m.policy.ReadyTimeout, More: i.unreadiness()}
+	if i.generation.Stage == StageCandidate {
+		i.generation.Ran = true
 		m.fail(i.generation, why, statusNotReady)
 		return
 	}
-	m.say(Report{Fact: RestartNotReady, Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: why})
-	i.fault = true
+	m.say(Report{Fact: RestartNotReady, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Why: why})
+	i.Fault = true
 	m.drainInstance(i, m.drainTime(i.generation))
 }
 
@@ -124,11 +124,11 @@ func (m *Machine) expireStart(i *instance) {
 // late, as after a freeze of the whole container, the app could give none.
 func (m *Machine) hang(i *instance) {
 	if late := m.at.Sub(i.signDue); late > m.policy.Watchdog/4 {
-		m.say(Report{Fact: WatchdogLate, Generation: i.generation.number, Instance: i.id, Took: late})
+		m.say(Report{Fact: WatchdogLate, Generation: i.generation.Number, Instance: i.ID, Took: late})
 		m.watch(i)
 		return
 	}
-	m.say(Report{Fact: WatchdogTimedOut, Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: m.policy.Watchdog})
-	i.fault = true
+	m.say(Report{Fact: WatchdogTimedOut, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Within: m.policy.Watchdog})
+	i.Fault = true
 	m.kill(i)
 }

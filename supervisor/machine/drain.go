@@ -7,10 +7,10 @@ import (
 
 // drainGeneration asks all of a generation to end.
 func (m *Machine) drainGeneration(g *generation) {
-	emptied, within := g.stage == StageEmptying, m.drainTime(g)
+	emptied, within := g.Stage == StageEmptying, m.drainTime(g)
 	g.enter(StageDraining, m.at)
 	m.disarm(&g.progress)
-	m.disarm(&g.relief)
+	m.disarm(&g.leaveBy)
 	if m.candidate == g {
 		m.candidate = nil
 	}
@@ -18,17 +18,17 @@ func (m *Machine) drainGeneration(g *generation) {
 		m.current = nil
 	}
 	if g.preparing {
-		m.do(Abandon{g.number})
+		m.do(Abandon{g.Number})
 	}
 	for _, i := range slices.Clone(g.instances) {
 		m.drainInstance(i, within)
 	}
 	if m.mode == stopping && m.policy.Steered {
-		m.do(LetGo{g.number})
+		m.do(LetGo{g.Number})
 	}
 	if g.alive() {
-		m.say(Report{Fact: drainingFact(emptied), Generation: g.number, Within: within})
-		g.progress = m.arm(Timer{generation: g.number}, firstProgress)
+		m.say(Report{Fact: drainingFact(emptied), Generation: g.Number, Within: within})
+		g.progress = m.arm(Timer{generation: g.Number}, firstProgress)
 	}
 	m.endIfEmpty(g)
 }
@@ -36,10 +36,10 @@ func (m *Machine) drainGeneration(g *generation) {
 // drainTime is what an instance has to end in: --drain-timeout, or what emptying its generation
 // has left of it.
 func (m *Machine) drainTime(g *generation) time.Duration {
-	if g.stage != StageEmptying {
+	if g.Stage != StageEmptying {
 		return m.policy.DrainTimeout
 	}
-	left := g.since.Add(m.policy.DrainTimeout).Sub(m.at)
+	left := g.Since.Add(m.policy.DrainTimeout).Sub(m.at)
 	return max(left, m.policy.KillAfter())
 }
 
@@ -56,24 +56,24 @@ func (m *Machine) endIfEmpty(g *generation) {
 	}
 	spent := g.enter(StageEnded, m.at)
 	m.disarm(&g.progress)
-	m.disarm(&g.relief)
+	m.disarm(&g.leaveBy)
 	m.generations = slices.DeleteFunc(m.generations, func(other *generation) bool { return other == g })
 	if m.current == g {
 		m.current = nil
 	}
-	m.ended, m.endedAt = g.number, m.at
-	m.do(Retire{g.number})
-	m.retired = append(m.retired, g.number)
+	m.ended, m.endedAt = g.Number, m.at
+	m.do(Retire{g.Number})
+	m.retired = append(m.retired, g.Number)
 	m.reportEnd(g, spent)
 }
 
 func (m *Machine) reportEnd(g *generation, spent time.Duration) {
-	r := Report{Generation: g.number, Took: spent}
+	r := Report{Generation: g.Number, Took: spent}
 	switch {
-	case g.forced && g.failure != nil:
-		r.Fact, r.Why = FailedGenerationKilled, KilledInFlight{g.inFlight}
-	case g.forced:
-		r.Fact, r.Why = GenerationKilled, KilledInFlight{g.inFlight}
+	case g.Forced && g.failure != nil:
+		r.Fact, r.Why = FailedGenerationKilled, KilledInFlight{g.InFlight}
+	case g.Forced:
+		r.Fact, r.Why = GenerationKilled, KilledInFlight{g.InFlight}
 	case g.failure != nil:
 		r.Fact, r.Why = FailedGenerationEnded, HasFailed
 	case g.ending != nil:
@@ -86,26 +86,26 @@ func (m *Machine) reportEnd(g *generation, spent time.Duration) {
 
 // endIfDeserted ends grace when nothing serves, starts or is going to.
 func (m *Machine) endIfDeserted() {
-	if m.mode > lingering || m.candidate != nil || m.wish != nil || m.current == nil {
+	if m.mode > lingering || m.candidate != nil || m.pending != nil || m.current == nil {
 		return
 	}
 	if m.current.alive() {
 		return
 	}
-	m.status = m.current.status
-	m.say(Report{Fact: AppEnded, Generation: m.current.number, Why: RestartPolicy{m.policy.Restart}})
+	m.status = m.current.Status
+	m.say(Report{Fact: AppEnded, Generation: m.current.Number, Why: RestartPolicy{m.policy.Restart}})
 	m.stop()
 }
 
 // tellProgress says how far a generation has come that takes its time.
 func (m *Machine) tellProgress(g *generation) {
 	if g.leaving() {
-		m.do(Count{g.number, g.pids()})
+		m.do(Count{g.Number, g.pids()})
 		return
 	}
 	for _, i := range g.instances {
 		if i.Phase == PhaseStarting {
-			m.say(Report{Fact: InstanceNotReady, Generation: g.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.unreadiness()})
+			m.say(Report{Fact: InstanceNotReady, Generation: g.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.unreadiness()})
 		}
 	}
 }
@@ -115,8 +115,8 @@ func (ev Counted) step(m *Machine) {
 	if g == nil {
 		return
 	}
-	g.inFlight = ev.InFlight
-	r := Report{Fact: DrainProgress, Generation: g.number, Took: m.at.Sub(g.since), Why: said(ev.Why)}
+	g.InFlight = ev.InFlight
+	r := Report{Fact: DrainProgress, Generation: g.Number, Took: m.at.Sub(g.Since), Why: said(ev.Why)}
 	if ev.Why == "" {
 		r.Connections = &ev.InFlight
 	}

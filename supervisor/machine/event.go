@@ -36,7 +36,7 @@ type (
 	// Prepared answers a prepare action that found all that a start needs.
 	Prepared struct {
 		Generation int
-		Recipe     Recipe
+		Launch     LaunchSpec
 	}
 	// PrepareFailed answers one that did not.
 	PrepareFailed struct {
@@ -171,7 +171,7 @@ type instanceEvent interface {
 
 // meet passes over an instance that is unknown: it has exited, and nothing that comes late matters any more.
 func (m *Machine) meet(instance int, ev instanceEvent) {
-	if i := m.Instances[instance]; i != nil {
+	if i := m.instances[instance]; i != nil {
 		ev.meet(m, i)
 	}
 }
@@ -195,19 +195,19 @@ func (ev Tallied) step(m *Machine)     { m.meet(ev.Instance, ev) }
 func (ev Described) step(m *Machine)   { m.meet(ev.Instance, ev) }
 func (ev FellBack) step(m *Machine)    { m.meet(ev.Instance, ev) }
 
-func (Touched) meet(_ *Machine, i *instance)      { i.generation.touched = true }
-func (Opened) meet(_ *Machine, i *instance)       { i.generation.opened = true }
+func (Touched) meet(_ *Machine, i *instance)      { i.generation.Touched = true }
+func (Opened) meet(_ *Machine, i *instance)       { i.generation.Opened = true }
 func (ev Unreadied) meet(_ *Machine, i *instance) { i.unready = ev.Why }
-func (Notified) meet(m *Machine, i *instance)     { m.notifying[i.generation.recipe.Executable] = true }
-func (ev Tallied) meet(_ *Machine, i *instance)   { i.inFlight = &ev.InFlight }
+func (Notified) meet(m *Machine, i *instance)     { m.notifying[i.generation.Launch.Executable] = true }
+func (ev Tallied) meet(_ *Machine, i *instance)   { i.InFlight = &ev.InFlight }
 
 func (ev FellBack) meet(m *Machine, i *instance) {
-	m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.number, Instance: i.id, Why: said(ev.Why)})
+	m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.Number, Instance: i.ID, Why: said(ev.Why)})
 }
 
 func (ev Described) meet(m *Machine, i *instance) {
-	i.says = ev.Text
-	m.say(Report{Fact: AppDescribed, Generation: i.generation.number, Instance: i.id, Why: said(ev.Text)})
+	i.Says = ev.Text
+	m.say(Report{Fact: AppDescribed, Generation: i.generation.Number, Instance: i.ID, Why: said(ev.Text)})
 }
 
 func (ev Noticed) step(m *Machine) {

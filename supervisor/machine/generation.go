@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -23,32 +24,37 @@ var stageNames = [...]string{"preparing", "candidate", "current", "settling", "e
 
 func (s Stage) String() string { return stageNames[s] }
 
-// generation is the instances that were started from one command.
+func (s Stage) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+func (s *Stage) UnmarshalText(text []byte) (err error) {
+	*s, err = named[Stage](string(text), stageNames[:])
+	return err
+}
+
+// named is the number of a name that a newer grace process may have been the first to know.
+func named[T ~int](name string, names []string) (T, error) {
+	number := slices.Index(names, name)
+	if number < 0 {
+		return 0, fmt.Errorf("the state has something that is %q, which is not known here", name)
+	}
+	return T(number), nil
+}
+
+// generation is the instances that were started from one command. What does not travel is beside the snapshot.
 type generation struct {
-	number    int
-	stage     Stage
-	since     time.Time // of the stage
-	born      time.Time
-	recipe    Recipe
-	before    *Recipe        // what served when it came to serve
-	attempt   *upgradeRecord // to bring it into service; nil once that has a result
+	GenerationSnapshot
+	upgrade   *upgradeRecord // to bring it into service; nil once that has a result
 	preparing bool           // the answer to prepare is still to come
-	ran       bool           // the app was executed
-	touched   bool
-	opened    bool   // it has sockets of its own
-	forced    bool   // its drain needed KILL
-	failure   Reason // why it was given up; nil for one that was not
-	status    int    // of the instance that ended last while it served
+	failure   Reason         // why it was given up; nil for one that was not
+	ending    Reason         // why its end is no drain, as far as is known
 	progress  Timer
-	relief    Timer // ends StageSettling or StageEmptying
-	inFlight  int
-	ending    Reason      // why its end is no drain, as far as is known
+	leaveBy   Timer       // ends StageSettling or StageEmptying
 	instances []*instance // all that are not exited, oldest first
 }
 
 func (g *generation) enter(stage Stage, at time.Time) time.Duration {
-	spent := at.Sub(g.since)
-	g.stage, g.since = stage, at
+	spent := at.Sub(g.Since)
+	g.Stage, g.Since = stage, at
 	return spent
 }
 
@@ -68,20 +74,20 @@ func (g *generation) backoffs() []*instance {
 
 // starts reports whether any instance is to be ready yet.
 func (g *generation) starts() bool {
-	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.Phase < PhaseReady && !i.ended })
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.Phase < PhaseReady && !i.Ended })
 }
 
 // leaving reports whether it was replaced or failed, and something of it is left.
-func (g *generation) leaving() bool { return g.stage >= StageSettling && g.stage < StageEnded }
+func (g *generation) leaving() bool { return g.Stage >= StageSettling && g.Stage < StageEnded }
 
 // pids are the main processes that were started, and what ended ones have left behind.
 func (g *generation) pids() []int {
 	var pids []int
 	for _, i := range g.instances {
-		if i.pid != 0 {
-			pids = append(pids, i.pid)
+		if i.PID != 0 {
+			pids = append(pids, i.PID)
 		}
-		for _, r := range i.rest {
+		for _, r := range i.Rest {
 			pids = append(pids, r.PID)
 		}
 	}
@@ -92,8 +98,8 @@ func (g *generation) pids() []int {
 // has ever said so.
 func (g *generation) requests() (sum int, told bool) {
 	for _, i := range g.instances {
-		if i.inFlight != nil && !i.ended {
-			sum, told = sum+*i.inFlight, true
+		if i.InFlight != nil && !i.Ended {
+			sum, told = sum+*i.InFlight, true
 		}
 	}
 	return sum, told
@@ -106,12 +112,12 @@ func (g *generation) obstructed() bool {
 
 // executed reports whether the app has run, and may have written something.
 func (g *generation) executed() bool {
-	return g.ran || slices.ContainsFunc(g.instances, func(i *instance) bool { return i.pid != 0 && !i.ended })
+	return g.Ran || slices.ContainsFunc(g.instances, func(i *instance) bool { return i.PID != 0 && !i.Ended })
 }
 
 // alive reports whether any instance still runs, or waits for a restart.
 func (g *generation) alive() bool {
-	return slices.ContainsFunc(g.instances, func(i *instance) bool { return !i.ended })
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return !i.Ended })
 }
 
 func (g *generation) remove(gone *instance) {

@@ -22,46 +22,41 @@ var phaseNames = [...]string{"backoff", "starting", "ready", "draining", "killin
 
 func (p Phase) String() string { return phaseNames[p] }
 
-// instance is one process of the app, with what it may leave behind.
+func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+func (p *Phase) UnmarshalText(text []byte) (err error) {
+	*p, err = named[Phase](string(text), phaseNames[:])
+	return err
+}
+
+// instance is one process of the app, with what it may leave behind. What does not travel is beside the snapshot, which has
+// the phase's end and the exit only once it was taken.
 type instance struct {
-	id         int
-	slot       int // 0 to Instances-1: the place that a restart fills again
+	InstanceSnapshot
 	generation *generation
-	Phase      Phase
-	Since      time.Time // of the phase
-	pid        int       // of the main process; 0 until it is started
-	processes  int       // started or adopted and not reaped
-	failures   int       // in a row, in this slot
 	shortage   Exit      // of the start before this one, if the app had no part in its failure
 	timer      Timer     // ends the phase
 	deadline   time.Time // when it does
 	watchdog   Timer
-	signDue    time.Time  // when the watchdog expires
-	unready    string     // why it is not ready
-	obstacle   string     // what was seen to keep it from that
-	inFlight   *int       // requests, as it said last
-	says       string     // of itself
-	told       bool       // it was sent the stop signal
-	ended      bool       // its main process has ended
-	rest       []Leftover // what that has left behind, as far as it is known
-	searched   bool       // what it has left behind was looked for, and told to stop
+	signDue    time.Time // when the watchdog expires
+	unready    string    // why it is not ready
+	obstacle   string    // what was seen to keep it from that
 	exit       Exit
-	fault      bool // grace ended it because it did not work
 }
 
 func (m *Machine) newInstance(g *generation, slot, failures int) *instance {
 	m.instance++
-	i := &instance{id: m.instance, slot: slot, generation: g, Since: m.at, failures: failures}
-	m.Instances[i.id] = i
+	i := &instance{InstanceSnapshot: InstanceSnapshot{ID: m.instance, Slot: slot, Since: m.at, Failures: failures}, generation: g}
+	m.instances[i.ID] = i
 	g.instances = append(g.instances, i)
 	return i
 }
 
 func (m *Machine) startInstance(i *instance) {
 	m.enter(i, PhaseStarting, m.policy.ReadyTimeout)
-	a := Start{Generation: i.generation.number, Instance: i.id, Slot: i.slot, MustNotify: m.notifying[i.generation.recipe.Executable]}
-	if m.current != nil && i.generation.stage == StageCandidate {
-		a.Predecessor = m.current.number
+	a := Start{Generation: i.generation.Number, Instance: i.ID, Slot: i.Slot, MustNotify: m.notifying[i.generation.Launch.Executable]}
+	if m.current != nil && i.generation.Stage == StageCandidate {
+		a.Predecessor = m.current.Number
 	}
 	m.do(a)
 }
@@ -69,11 +64,11 @@ func (m *Machine) startInstance(i *instance) {
 func (m *Machine) enter(i *instance, phase Phase, limit time.Duration) {
 	m.disarm(&i.timer)
 	if i.Phase == PhaseStarting && phase != PhaseStarting {
-		m.do(Dismiss{i.id})
+		m.do(Dismiss{i.ID})
 	}
 	i.Phase, i.Since = phase, m.at
 	if limit > 0 {
-		i.timer = m.arm(Timer{Instance: i.id}, limit)
+		i.timer = m.arm(Timer{Instance: i.ID}, limit)
 		i.deadline = m.at.Add(limit)
 	}
 }
@@ -85,7 +80,7 @@ func (m *Machine) drainInstance(i *instance, within time.Duration) {
 		m.exit(i)
 	case PhaseStarting, PhaseReady:
 		m.enter(i, PhaseDraining, within)
-		if i.pid != 0 {
+		if i.PID != 0 {
 			m.tellToStop(i)
 		}
 	case PhaseDraining, PhaseKilling, PhaseExited:
@@ -94,12 +89,12 @@ func (m *Machine) drainInstance(i *instance, within time.Duration) {
 }
 
 func (m *Machine) tellToStop(i *instance) {
-	i.told = true
+	i.Told = true
 	if m.policy.StopGroup {
-		m.do(TellGroup{i.id, m.policy.StopSignal})
+		m.do(TellGroup{i.ID, m.policy.StopSignal})
 		return
 	}
-	m.do(Tell{i.id, m.policy.StopSignal})
+	m.do(Tell{i.ID, m.policy.StopSignal})
 }
 
 // meet gives an instance that ends by itself the time of a drain, and does
@@ -112,18 +107,18 @@ func (Withdrawn) meet(m *Machine, i *instance) {
 	within := m.drainTime(i.generation)
 	m.enter(i, PhaseDraining, within)
 	m.disarm(&i.watchdog)
-	m.say(Report{Fact: InstanceWithdrawn, Generation: i.generation.number, Instance: i.id, PID: i.pid, Within: within, Why: SentStopping})
+	m.say(Report{Fact: InstanceWithdrawn, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Within: within, Why: SentStopping})
 }
 
 // account is what an instance says that it works on still, and what it has left behind.
 func (i *instance) account() Reason {
 	switch {
-	case i.ended && len(i.rest) > 0:
-		return LeftBehind{i.rest}
-	case i.ended, i.inFlight == nil:
+	case i.Ended && len(i.Rest) > 0:
+		return LeftBehind{i.Rest}
+	case i.Ended, i.InFlight == nil:
 		return nil
 	}
-	return RequestsInFlight{*i.inFlight}
+	return RequestsInFlight{*i.InFlight}
 }
 
 // kill ends an instance by force.
@@ -141,26 +136,26 @@ func (m *Machine) kill(i *instance) {
 }
 
 func (m *Machine) force(i *instance) {
-	if i.pid == 0 {
+	if i.PID == 0 {
 		return
 	}
-	if m.mode == stopping || i.generation.stage == StageDraining {
-		i.generation.forced = true
+	if m.mode == stopping || i.generation.Stage == StageDraining {
+		i.generation.Forced = true
 	}
 	if m.mode == stopping && m.status == 0 {
 		m.status = 128 + 9
 	}
-	m.do(Kill{i.id})
+	m.do(Kill{i.ID})
 }
 
 func (ev Started) meet(m *Machine, i *instance) {
-	i.pid, i.processes = ev.PID, 1
-	m.say(Report{Fact: InstanceStarted, Generation: i.generation.number, Instance: i.id, PID: i.pid})
+	i.PID, i.Processes = ev.PID, 1
+	m.say(Report{Fact: InstanceStarted, Generation: i.generation.Number, Instance: i.ID, PID: i.PID})
 	m.remind(i)
 }
 
 func (ev StartFailed) meet(m *Machine, i *instance) {
-	i.ended, i.exit = true, ev.Exit
+	i.Ended, i.exit = true, ev.Exit
 	m.lose(i, ev.Exit)
 	m.exit(i)
 }
@@ -174,23 +169,23 @@ func (ev Obstructed) meet(m *Machine, i *instance) {
 
 func (Readied) meet(m *Machine, i *instance) {
 	g := i.generation
-	if i.Phase != PhaseStarting || i.ended {
+	if i.Phase != PhaseStarting || i.Ended {
 		return
 	}
 	took := m.at.Sub(i.Since)
-	g.touched, i.obstacle = true, ""
+	g.Touched, i.obstacle = true, ""
 	m.enter(i, PhaseReady, healthyAfter)
 	m.watch(i)
-	m.say(Report{Fact: InstanceReady, Generation: g.number, Instance: i.id, PID: i.pid, Took: took})
-	if g.stage == StageCandidate && g.ready() {
+	m.say(Report{Fact: InstanceReady, Generation: g.Number, Instance: i.ID, PID: i.PID, Took: took})
+	if g.Stage == StageCandidate && g.ready() {
 		m.promote(g)
 	}
 }
 
 func (ev Moved) meet(m *Machine, i *instance) {
-	i.pid = ev.PID
-	i.processes++
-	m.say(Report{Fact: MainProcessMoved, Generation: i.generation.number, Instance: i.id, PID: i.pid})
+	i.PID = ev.PID
+	i.Processes++
+	m.say(Report{Fact: MainProcessMoved, Generation: i.generation.Number, Instance: i.ID, PID: i.PID})
 	m.remind(i)
 }
 
@@ -206,22 +201,22 @@ func (m *Machine) remind(i *instance) {
 }
 
 func (ev Exited) meet(m *Machine, i *instance) {
-	if ev.PID != i.pid || i.ended {
+	if ev.PID != i.PID || i.Ended {
 		return // it only launched the main process, or came after its end
 	}
-	i.ended, i.exit = true, ev.Exit
-	i.generation.ran = i.generation.ran || ev.Exit.NotRun == ""
+	i.Ended, i.exit = true, ev.Exit
+	i.generation.Ran = i.generation.Ran || ev.Exit.NotRun == ""
 	m.disarm(&i.watchdog)
 	m.reportExit(i)
 	m.noteEnding(i)
 	switch i.Phase {
 	case PhaseStarting, PhaseReady:
 		m.enter(i, PhaseDraining, m.drainTime(i.generation))
-		m.do(TellRest{Instance: i.id, Signal: m.policy.StopSignal, Crashed: true})
+		m.do(TellRest{Instance: i.ID, Signal: m.policy.StopSignal, Crashed: true})
 	case PhaseDraining: // what it has left behind has what is left of the time
 		m.tellRest(i)
 	case PhaseKilling:
-		m.do(TellRest{Instance: i.id, Signal: syscall.SIGKILL})
+		m.do(TellRest{Instance: i.ID, Signal: syscall.SIGKILL})
 	case PhaseBackoff, PhaseExited:
 	}
 	m.lose(i, both(InstanceExited{ev.Exit}, said(i.obstacle)))
@@ -232,11 +227,11 @@ func (ev Exited) meet(m *Machine, i *instance) {
 func (m *Machine) noteEnding(i *instance) {
 	g, e := i.generation, i.exit
 	switch {
-	case g.ending != nil, !i.told, e.Unknown:
-	case e.Signal == m.policy.StopSignal && g.inFlight > 0:
-		g.ending = StoppedInFlight{g.inFlight}
+	case g.ending != nil, !i.Told, e.Unknown:
+	case e.Signal == m.policy.StopSignal && g.InFlight > 0:
+		g.ending = StoppedInFlight{g.InFlight}
 	case e.Signal != m.policy.StopSignal && e.Status() != 0 && e.Status() != 128+int(m.policy.StopSignal):
-		g.ending = EndedOtherwise{i.id, e}
+		g.ending = EndedOtherwise{i.ID, e}
 	}
 }
 
@@ -248,14 +243,14 @@ func (m *Machine) reportExit(i *instance) {
 	if fact == InstanceCrashed {
 		m.crashes++
 	}
-	m.say(Report{Fact: fact, Generation: i.generation.number, Instance: i.id, PID: i.pid, Took: m.at.Sub(i.Since), Why: i.exit})
+	m.say(Report{Fact: fact, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.exit})
 }
 
 func (i *instance) endFact() Fact {
 	switch {
 	case i.Phase != PhaseStarting && i.Phase != PhaseReady:
 		return InstanceEnded
-	case i.generation.stage == StageCurrent && !i.exit.Shortage:
+	case i.generation.Stage == StageCurrent && !i.exit.Shortage:
 		return InstanceCrashed
 	}
 	return InstanceFailed
@@ -263,7 +258,7 @@ func (i *instance) endFact() Fact {
 
 // lose decides what the end of an instance means for its generation.
 func (m *Machine) lose(i *instance, why Reason) {
-	switch i.generation.stage {
+	switch i.generation.Stage {
 	case StageCandidate:
 		m.fail(i.generation, why, i.exit.Status())
 	case StageCurrent:
@@ -273,14 +268,14 @@ func (m *Machine) lose(i *instance, why Reason) {
 		}
 		m.restart(i)
 	case StageSettling, StageEmptying:
-		m.dwindle(i)
+		m.loseReplaced(i)
 	case StagePreparing, StageDraining, StageEnded:
 	}
 }
 
 func (m *Machine) restart(i *instance) {
 	g := i.generation
-	g.status = i.exit.Status()
+	g.Status = i.exit.Status()
 	if !m.wantsRestart(i) {
 		m.endIfDeserted()
 		return
@@ -289,7 +284,7 @@ func (m *Machine) restart(i *instance) {
 }
 
 func (m *Machine) wantsRestart(i *instance) bool {
-	return m.mode < stopping && m.policy.Restart.wants(i.fault || i.exit.Failed())
+	return m.mode < stopping && m.policy.Restart.wants(i.Fault || i.exit.Failed())
 }
 
 // fill has another instance take the place of one that has ended. A start that failed by
@@ -304,24 +299,24 @@ func (m *Machine) fill(i *instance) {
 // succeed gives the instance that takes the place of one that has ended, in so long. A start that
 // failed by no fault of the app's is tried again soon, always.
 func (m *Machine) succeed(i *instance) (*instance, time.Duration) {
-	next := m.newInstance(i.generation, i.slot, i.failures+1)
-	delay := backoffAfter(i.failures)
+	next := m.newInstance(i.generation, i.Slot, i.Failures+1)
+	delay := backoffAfter(i.Failures)
 	if i.exit.Shortage {
-		next.failures, next.shortage, delay = i.failures, i.exit, shortageRetry
+		next.Failures, next.shortage, delay = i.Failures, i.exit, shortageRetry
 	}
-	next.timer = m.armJittered(Timer{Instance: next.id}, delay)
+	next.timer = m.armJittered(Timer{Instance: next.ID}, delay)
 	return next, delay
 }
 
 func (m *Machine) tellRestart(next *instance, delay time.Duration, why Reason) {
 	m.restarts++
-	m.say(Report{Fact: InstanceRestarting, Generation: next.generation.number, Instance: next.id, Within: delay, Why: why})
+	m.say(Report{Fact: InstanceRestarting, Generation: next.generation.Number, Instance: next.ID, Within: delay, Why: why})
 }
 
 func (ev Emptied) meet(m *Machine, i *instance) {
-	m.do(Reap{i.id, ev.PID})
-	i.processes--
-	if i.processes == 0 {
+	m.do(Reap{i.ID, ev.PID})
+	i.Processes--
+	if i.Processes == 0 {
 		m.exit(i)
 	}
 }
@@ -331,9 +326,9 @@ func (m *Machine) exit(i *instance) {
 	m.disarm(&i.timer)
 	m.disarm(&i.watchdog)
 	i.Phase = PhaseExited
-	delete(m.Instances, i.id)
+	delete(m.instances, i.ID)
 	i.generation.remove(i)
-	m.do(Release{i.id})
+	m.do(Release{i.ID})
 	m.endIfEmpty(i.generation)
 }
 

@@ -9,10 +9,10 @@ type Leftover struct {
 
 // tellRest tells what a main process has left behind to stop: a shell that was told ends, and tells nobody.
 func (m *Machine) tellRest(i *instance) {
-	m.do(TellRest{Instance: i.id, Signal: m.policy.StopSignal, Told: i.told && m.policy.StopGroup})
+	m.do(TellRest{Instance: i.ID, Signal: m.policy.StopSignal, Told: i.Told && m.policy.StopGroup})
 }
 
 func (ev Left) meet(m *Machine, i *instance) {
-	i.rest, i.searched = ev.Rest, true
-	m.say(Report{Fact: RemnantsTold, Generation: i.generation.number, Instance: i.id, PID: i.pid, Why: LeftBehind{i.rest}})
+	i.Rest, i.Searched = ev.Rest, true
+	m.say(Report{Fact: RemnantsTold, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Why: LeftBehind{i.Rest}})
 }

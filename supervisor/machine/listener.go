@@ -23,8 +23,8 @@ const justEnded = time.Second
 // suspect is who may have shut a listener down.
 func (m *Machine) suspect() ShutDownBy {
 	for _, g := range slices.Backward(m.generations) {
-		if g.stage == StageDraining {
-			return ShutDownBy{Generation: g.number}
+		if g.Stage == StageDraining {
+			return ShutDownBy{Generation: g.Number}
 		}
 	}
 	if m.ended != 0 && m.at.Sub(m.endedAt) < justEnded {
@@ -47,7 +47,7 @@ func (ev Uncaptured) step(m *Machine) {
 }
 
 func (ev Closed) step(m *Machine) {
-	if m.current != nil && m.current.number == ev.Generation {
+	if m.current != nil && m.current.Number == ev.Generation {
 		m.say(Report{Fact: ListenerShutDown, Generation: ev.Generation, Why: NothingListens{ev.Address}})
 	}
 }

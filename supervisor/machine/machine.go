@@ -22,13 +22,13 @@ type Machine struct {
 	mode        mode
 	at          time.Time
 	generations []*generation // all that are not ended, oldest first
-	Instances   map[int]*instance
+	instances   map[int]*instance
 	current     *generation // nil until a generation was ready
 	candidate   *generation
-	wish        *pendingUpgrade // the upgrade that is wanted and not begun
+	pending     *pendingUpgrade // the upgrade that is wanted and not begun
 	retired     []int           // generations that have ended, and whose executables are kept
 	history     []upgradeRecord
-	relay       *pendingReexec
+	reexec      *pendingReexec
 	stoppers    []int     // the requests that wait for the end
 	told        time.Time // when grace was first told to stop
 	served      bool      // some generation was ready once
@@ -49,7 +49,7 @@ type Machine struct {
 }
 
 func NewMachine(p Policy) *Machine {
-	return &Machine{policy: p, Instances: map[int]*instance{}, notifying: map[string]bool{}}
+	return &Machine{policy: p, instances: map[int]*instance{}, notifying: map[string]bool{}}
 }
 
 // Begin starts the first generation.
@@ -72,7 +72,7 @@ func (m *Machine) Step(at time.Time, ev Event) []Action {
 
 // settle does what may have become possible: the upgrade that waited, the end.
 func (m *Machine) settle() {
-	if m.mode == running && m.wish != nil && m.candidate == nil && (m.relay == nil || !m.relay.begun) {
+	if m.mode == running && m.pending != nil && m.candidate == nil && (m.reexec == nil || !m.reexec.begun) {
 		m.tryUpgrade()
 	}
 	m.tryReexec()
@@ -80,15 +80,15 @@ func (m *Machine) settle() {
 	if m.mode == stopping && len(m.generations) == 0 {
 		m.end()
 	}
-	if m.wish != nil {
-		m.wish.explain(m, OtherUpgrade)
+	if m.pending != nil {
+		m.pending.explain(m, OtherUpgrade)
 	}
 }
 
 // discardUnwanted: an executable is kept as long as a rollback can ask for it.
 func (m *Machine) discardUnwanted() {
 	wanted := func(number int) bool {
-		return slices.ContainsFunc(m.generations, func(g *generation) bool { return g.before != nil && g.before.Generation == number })
+		return slices.ContainsFunc(m.generations, func(g *generation) bool { return g.Before != nil && g.Before.Generation == number })
 	}
 	m.retired = slices.DeleteFunc(m.retired, func(number int) bool {
 		if wanted(number) {
@@ -108,7 +108,7 @@ func (m *Machine) end() {
 
 func (m *Machine) find(generation int) *generation {
 	for _, g := range m.generations {
-		if g.number == generation {
+		if g.Number == generation {
 			return g
 		}
 	}

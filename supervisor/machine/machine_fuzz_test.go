@@ -80,7 +80,7 @@ func (w *world) happen(ev Event) {
 // serving is the instances that are ready in the current generation.
 func (w *world) serving() map[int]bool {
 	ready := map[int]bool{}
-	if w.m.current == nil || w.m.current.stage != StageCurrent {
+	if w.m.current == nil || w.m.current.Stage != StageCurrent {
 		return ready
 	}
 	for id, generation := range w.ready() {
@@ -94,7 +94,7 @@ func (w *world) serving() map[int]bool {
 // ready has the generation of each instance that is.
 func (w *world) ready() map[int]*generation {
 	all := map[int]*generation{}
-	for id, i := range w.m.Instances {
+	for id, i := range w.m.instances {
 		if i.Phase == PhaseReady {
 			all[id] = i.generation
 		}
@@ -112,8 +112,8 @@ func (w *world) checkCutover(ready map[int]*generation, ev Event, actions []Acti
 			continue
 		}
 		g := ready[stop.Instance]
-		own := w.m.policy.Steered && (!w.m.policy.Shared || g.opened)
-		if own && w.mayGet(g.number, actions) && late.Timer.relief != g.number && !late.Timer.cutover {
+		own := w.m.policy.Steered && (!w.m.policy.Shared || g.Opened)
+		if own && w.mayGet(g.Number, actions) && late.Timer.leaving != g.Number && !late.Timer.cutover {
 			w.t.Fatalf("instance %d is told to stop for %T%+v, and new connections may go to it", stop.Instance, ev, ev)
 		}
 	}
@@ -136,7 +136,7 @@ func (w *world) checkServing(serving map[int]bool, actions []Action) {
 		if !ok || !serving[stop.Instance] || stop.Signal != w.m.policy.StopSignal {
 			continue
 		}
-		i := w.m.Instances[stop.Instance]
+		i := w.m.instances[stop.Instance]
 		if w.m.mode != stopping && (w.m.current == nil || w.m.current == i.generation) {
 			w.t.Fatalf("instance %d serves and was told to stop without a successor", stop.Instance)
 		}
@@ -173,8 +173,8 @@ func (w *world) checkStarts(ev Event, actions []Action) {
 func (w *world) answering() map[int]bool {
 	found := map[int]bool{}
 	for _, g := range w.m.generations {
-		if g.stage == StageSettling || g.stage == StageEmptying {
-			found[g.number] = w.m.emptiesFirst(g)
+		if g.Stage == StageSettling || g.Stage == StageEmptying {
+			found[g.Number] = w.m.emptiesFirst(g)
 		}
 	}
 	return found
@@ -199,7 +199,7 @@ func (w *world) endsAnswering(generation int, ev Event) bool {
 	case Quieted:
 		return ev.Generation == generation && w.allLookedAt(ev)
 	case TimerExpired:
-		return ev.Timer.relief == generation
+		return ev.Timer.leaving == generation
 	case Exited: // one that is killed for a fault is started again whatever its status
 		return w.undone(generation) || !w.m.policy.Restart.wants(ev.Exit.Failed())
 	case StartFailed:
@@ -220,35 +220,35 @@ func (w *world) allLookedAt(ev Quieted) bool {
 
 func (w *world) draining(generation int) bool {
 	g := w.m.find(generation)
-	return g == nil || g.stage == StageDraining
+	return g == nil || g.Stage == StageDraining
 }
 
 func (w *world) checkGenerations() {
 	w.t.Helper()
 	candidates := 0
 	for _, g := range w.m.generations {
-		switch g.stage {
+		switch g.Stage {
 		case StagePreparing, StageCandidate:
 			candidates++
-			if w.told[g.number] {
-				w.t.Fatalf("generation %d came back from its end", g.number)
+			if w.told[g.Number] {
+				w.t.Fatalf("generation %d came back from its end", g.Number)
 			}
 		case StageDraining:
-			w.told[g.number] = true
+			w.told[g.Number] = true
 		case StageSettling, StageEmptying:
-			if w.ordered == 0 || w.told[g.number] {
-				w.t.Fatalf("generation %d is %s", g.number, g.stage)
+			if w.ordered == 0 || w.told[g.Number] {
+				w.t.Fatalf("generation %d is %s", g.Number, g.Stage)
 			}
 		case StageCurrent:
-			if w.told[g.number] {
-				w.t.Fatalf("generation %d was told to stop and is promoted", g.number)
+			if w.told[g.Number] {
+				w.t.Fatalf("generation %d was told to stop and is promoted", g.Number)
 			}
 		case StageEnded:
-			w.t.Fatalf("generation %d has ended and is kept", g.number)
+			w.t.Fatalf("generation %d has ended and is kept", g.Number)
 		}
 	}
-	if w.m.current != nil && w.m.current.stage != StageCurrent {
-		w.t.Fatalf("generation %d is current and %s", w.m.current.number, w.m.current.stage)
+	if w.m.current != nil && w.m.current.Stage != StageCurrent {
+		w.t.Fatalf("generation %d is current and %s", w.m.current.Number, w.m.current.Stage)
 	}
 	w.checkSteering()
 	w.checkPlaces()
@@ -262,19 +262,19 @@ func (w *world) checkGenerations() {
 func (w *world) checkBudget() {
 	w.t.Helper()
 	for _, g := range w.m.generations {
-		if g.stage < StageEmptying {
+		if g.Stage < StageEmptying {
 			continue
 		}
-		if w.began[g.number].IsZero() {
-			w.began[g.number] = w.at
+		if w.began[g.Number].IsZero() {
+			w.began[g.Number] = w.at
 		}
-		if w.at.Sub(w.began[g.number]) > w.m.policy.emptyTime() {
+		if w.at.Sub(w.began[g.Number]) > w.m.policy.emptyTime() {
 			continue
 		}
-		end := w.began[g.number].Add(w.m.policy.DrainTimeout)
+		end := w.began[g.Number].Add(w.m.policy.DrainTimeout)
 		for _, i := range g.instances {
-			if i.Phase == PhaseDraining && !w.extended[i.id] && i.deadline.After(end) {
-				w.t.Fatalf("instance %d is killed %s after --drain-timeout", i.id, i.deadline.Sub(end))
+			if i.Phase == PhaseDraining && !w.extended[i.ID] && i.deadline.After(end) {
+				w.t.Fatalf("instance %d is killed %s after --drain-timeout", i.ID, i.deadline.Sub(end))
 			}
 		}
 	}
@@ -285,13 +285,13 @@ func (w *world) checkPlaces() {
 	w.t.Helper()
 	type place struct{ generation, slot int }
 	taken := map[place]int{}
-	for _, i := range w.m.Instances {
-		at := place{i.generation.number, i.slot}
-		if other := taken[at]; other != 0 && !i.ended {
-			w.t.Fatalf("instances %d and %d have the same place", other, i.id)
+	for _, i := range w.m.instances {
+		at := place{i.generation.Number, i.Slot}
+		if other := taken[at]; other != 0 && !i.Ended {
+			w.t.Fatalf("instances %d and %d have the same place", other, i.ID)
 		}
-		if !i.ended {
-			taken[at] = i.id
+		if !i.Ended {
+			taken[at] = i.ID
 		}
 	}
 }
@@ -300,8 +300,8 @@ func (w *world) checkPlaces() {
 // told to stop is not it.
 func (w *world) checkSteering() {
 	w.t.Helper()
-	if w.m.policy.Steered && w.m.current != nil && w.ordered != w.m.current.number {
-		w.t.Fatalf("generation %d is current, and connections are sent to %d", w.m.current.number, w.ordered)
+	if w.m.policy.Steered && w.m.current != nil && w.ordered != w.m.current.Number {
+		w.t.Fatalf("generation %d is current, and connections are sent to %d", w.m.current.Number, w.ordered)
 	}
 }
 
@@ -334,7 +334,7 @@ func (w *world) take(a Action) {
 	case TellGroup:
 		w.need(w.hasProcess(a.Instance) && w.m.policy.StopGroup, a)
 	case TellRest:
-		w.need(w.hasProcess(a.Instance) && w.m.Instances[a.Instance].ended, a)
+		w.need(w.hasProcess(a.Instance) && w.m.instances[a.Instance].Ended, a)
 	case Kill:
 		w.need(w.hasProcess(a.Instance), a)
 		w.markKilled(a.Instance)
@@ -347,7 +347,7 @@ func (w *world) take(a Action) {
 		delete(w.instances, a.Instance)
 	case Steer:
 		g := w.m.find(a.Generation)
-		w.need(w.m.policy.Steered && !w.closed && (a.Generation == 0 && w.m.mode >= stopping || g != nil && g.stage == StageCurrent), a)
+		w.need(w.m.policy.Steered && !w.closed && (a.Generation == 0 && w.m.mode >= stopping || g != nil && g.Stage == StageCurrent), a)
 		w.closed, w.cutovers = a.Generation == 0, append(w.cutovers, a.Generation)
 		if !w.closed {
 			w.ordered = a.Generation
@@ -409,7 +409,7 @@ func (w *world) plausible(r Result) bool {
 	if w.m.mode == stopping {
 		return true
 	}
-	serves := w.m.current != nil && r.Generation == w.m.current.number
+	serves := w.m.current != nil && r.Generation == w.m.current.Number
 	if serves && w.m.policy.Steered && len(w.cutovers) > 0 {
 		return false
 	}
@@ -424,11 +424,11 @@ func (w *world) ask() int {
 }
 
 // found is what the fakes find.
-func found(p Prepare) Recipe {
+func found(p Prepare) LaunchSpec {
 	if p.Again != nil {
 		return *p.Again
 	}
-	return Recipe{Command: p.Command, Path: "/app", Executable: "/app", Dir: "/"}
+	return LaunchSpec{Command: p.Command, Path: "/app", Executable: "/app", Dir: "/"}
 }
 
 func (w *world) hasProcess(instance int) bool {
@@ -598,7 +598,7 @@ func (w *world) chanceReexec(n int) {
 		w.happen(ReexecFailed{"it did not"})
 	case n%4 == 3:
 		w.happen(ReexecRequested{w.ask()})
-	case w.m.relay == nil:
+	case w.m.reexec == nil:
 		w.travel()
 	}
 }

@@ -23,23 +23,23 @@ func (w *world) upgrade(t *testing.T) {
 	t.Helper()
 	w.happen(UpgradeRequested{})
 	if g := w.bring(t); w.m.current != g {
-		t.Fatalf("generation %d is not current", g.number)
+		t.Fatalf("generation %d is not current", g.Number)
 	}
 }
 
 func (w *world) endInstance(id int, exit Exit) {
-	p := w.processes[w.m.Instances[id].pid]
+	p := w.processes[w.m.instances[id].PID]
 	w.end(p, exit)
 	w.happen(Emptied{id, p.pid})
 }
 
 func TestUpgradeTellsTheOldGenerationOnlyWhenTheNewOneIsReady(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	if got := w.m.Instances[1].Phase; got != PhaseReady {
+	if got := w.m.instances[1].Phase; got != PhaseReady {
 		t.Fatalf("the old instance is %s while the new one starts", got)
 	}
-	w.readiness(candidate.id, false)
-	if got := w.m.Instances[1].Phase; got != PhaseDraining {
+	w.readiness(candidate.ID, false)
+	if got := w.m.instances[1].Phase; got != PhaseDraining {
 		t.Fatalf("the old instance is %s after the new one was ready", got)
 	}
 	w.endInstance(1, Exit{})
@@ -53,9 +53,9 @@ func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
 	for range 1000 {
 		w.happen(UpgradeRequested{})
 	}
-	w.readiness(candidate.id, false)
-	if w.m.candidate == nil || w.m.candidate.number != 3 || w.m.wish != nil {
-		t.Fatalf("candidate %+v, waiting %v", w.m.candidate, w.m.wish)
+	w.readiness(candidate.ID, false)
+	if w.m.candidate == nil || w.m.candidate.Number != 3 || w.m.pending != nil {
+		t.Fatalf("candidate %+v, waiting %v", w.m.candidate, w.m.pending)
 	}
 	if n := len(w.said(UpgradeWaiting)); n != 1 {
 		t.Errorf("the log says %d times that the upgrade waits", n)
@@ -64,29 +64,29 @@ func TestManyRequestsCauseOneMoreUpgrade(t *testing.T) {
 
 func TestCandidateThatExitsFailsTheUpgrade(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.endInstance(candidate.id, Exit{Code: 3})
+	w.endInstance(candidate.ID, Exit{Code: 3})
 	failed := w.said(UpgradeFailed)
 	if len(failed) != 1 || failed[0].Serving != 1 || failed[0].Why != (InstanceExited{Exit{Code: 3}}) {
 		t.Fatalf("reports: %+v", failed)
 	}
-	if w.m.candidate != nil || w.m.current.number != 1 || len(w.starting) > 0 {
+	if w.m.candidate != nil || w.m.current.Number != 1 || len(w.starting) > 0 {
 		t.Errorf("the failed candidate is still there: %v", w)
 	}
 }
 
 func TestFailedCandidateIsNeverPromoted(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.expirePhase(candidate.id)
-	w.readiness(candidate.id, true)
-	if w.m.current.number != 1 || candidate.Phase != PhaseDraining {
-		t.Errorf("generation %d is current, the candidate is %s", w.m.current.number, candidate.Phase)
+	w.expirePhase(candidate.ID)
+	w.readiness(candidate.ID, true)
+	if w.m.current.Number != 1 || candidate.Phase != PhaseDraining {
+		t.Errorf("generation %d is current, the candidate is %s", w.m.current.Number, candidate.Phase)
 	}
 }
 
 func TestNotReadyInTimeSaysWhy(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.happen(Unreadied{candidate.id, "nothing in it waits on web"})
-	w.expirePhase(candidate.id)
+	w.happen(Unreadied{candidate.ID, "nothing in it waits on web"})
+	w.expirePhase(candidate.ID)
 	want := NotReadyInTime{Instance: 2, PID: 2, After: w.m.policy.ReadyTimeout, More: Said("nothing in it waits on web")}
 	if r := w.said(UpgradeFailed)[0]; r.Why != want {
 		t.Errorf("why: %+v", r.Why)
@@ -105,8 +105,8 @@ func TestCandidateReplacesADeadCurrent(t *testing.T) {
 		t.Fatal("grace ended while a candidate starts")
 	}
 	w.readiness(2, false)
-	if w.m.current.number != 2 {
-		t.Errorf("generation %d is current", w.m.current.number)
+	if w.m.current.Number != 2 {
+		t.Errorf("generation %d is current", w.m.current.Number)
 	}
 }
 
@@ -126,7 +126,7 @@ func TestUpgradeDoesNotWaitForBackoff(t *testing.T) {
 	w := serving(t)
 	w.crash(1)
 	w.upgrade(t)
-	if _, waits := w.m.Instances[2]; waits {
+	if _, waits := w.m.instances[2]; waits {
 		t.Error("the replaced generation still waits for its restart")
 	}
 }
@@ -155,8 +155,8 @@ func TestInstanceIsReplacedInItsGeneration(t *testing.T) {
 	w.expirePhase(3)
 	w.answerStart(3, true)
 	w.readiness(3, false)
-	i := w.m.Instances[3]
-	if i.generation.number != 1 || i.slot != 1 || i.Phase != PhaseReady || w.m.Instances[1].Phase != PhaseReady {
+	i := w.m.instances[3]
+	if i.generation.Number != 1 || i.Slot != 1 || i.Phase != PhaseReady || w.m.instances[1].Phase != PhaseReady {
 		t.Errorf("replacement %+v", i)
 	}
 }
@@ -170,8 +170,8 @@ func TestOneFailedInstanceFailsTheWholeCandidate(t *testing.T) {
 	w.answerStart(3, true)
 	w.readiness(3, false)
 	w.answerStart(4, false)
-	if w.m.current.number != 1 || w.m.Instances[3].Phase != PhaseDraining {
-		t.Errorf("generation %d is current; %v", w.m.current.number, w)
+	if w.m.current.Number != 1 || w.m.instances[3].Phase != PhaseDraining {
+		t.Errorf("generation %d is current; %v", w.m.current.Number, w)
 	}
 }
 
@@ -217,12 +217,12 @@ func (w *world) ready1() {
 
 func TestSlowStartSaysWhatItWaitsFor(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.happen(Unreadied{candidate.id, "nothing in it waits on web"})
+	w.happen(Unreadied{candidate.ID, "nothing in it waits on web"})
 	w.expire(candidate.generation.progress.Number)
 	if r := w.said(InstanceNotReady); len(r) != 1 || r[0].Why != Said("nothing in it waits on web") {
 		t.Errorf("reports %+v", r)
 	}
-	w.readiness(candidate.id, false)
+	w.readiness(candidate.ID, false)
 	if candidate.generation.progress.Number != 0 {
 		t.Error("it goes on saying so")
 	}
@@ -302,7 +302,7 @@ func TestRestartPolicies(t *testing.T) {
 		w := servingWith(t, p)
 		w.endInstance(1, test.exit)
 		switch {
-		case test.status < 0 && (w.finished || w.m.Instances[2].Phase != PhaseBackoff):
+		case test.status < 0 && (w.finished || w.m.instances[2].Phase != PhaseBackoff):
 			t.Errorf("%s, %+v: no restart", test.policy, test.exit)
 		case test.status >= 0 && (!w.finished || w.status != test.status):
 			t.Errorf("%s, %+v: finished %v with %d", test.policy, test.exit, w.finished, w.status)
@@ -376,12 +376,12 @@ func (w *world) stopTwice(apart time.Duration) {
 func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
 	w := serving(t)
 	w.stopTwice(sameStop / 2)
-	if phase := w.m.Instances[1].Phase; phase != PhaseDraining {
+	if phase := w.m.instances[1].Phase; phase != PhaseDraining {
 		t.Fatalf("the instance is %s after one stop that was sent twice", phase)
 	}
 	w.at = w.at.Add(sameStop)
 	w.happen(StopRequested{})
-	if phase := w.m.Instances[1].Phase; phase != PhaseKilling {
+	if phase := w.m.instances[1].Phase; phase != PhaseKilling {
 		t.Errorf("the instance is %s after a second stop", phase)
 	}
 }
@@ -391,7 +391,7 @@ func TestDrainDelayIsNotCutByAStopThatComesTwice(t *testing.T) {
 	p.DrainDelay = 5 * time.Second
 	w := servingWith(t, p)
 	w.stopTwice(sameStop / 2)
-	if w.m.mode != lingering || w.m.Instances[1].Phase != PhaseReady {
+	if w.m.mode != lingering || w.m.instances[1].Phase != PhaseReady {
 		t.Errorf("it does not serve on: %v", w)
 	}
 }
@@ -404,7 +404,7 @@ func TestFirstStopAfterTheEndOfTheAppIsNoSecondOne(t *testing.T) {
 	w.upgrade(t)
 	w.endInstance(2, Exit{})
 	w.happen(StopRequested{})
-	if phase := w.m.Instances[1].Phase; phase != PhaseDraining {
+	if phase := w.m.instances[1].Phase; phase != PhaseDraining {
 		t.Errorf("the old generation's instance is %s", phase)
 	}
 }
@@ -433,7 +433,7 @@ func TestDrainDelayServesOn(t *testing.T) {
 	p.DrainDelay = 5 * time.Second
 	w := servingWith(t, p)
 	w.happen(StopRequested{})
-	if w.m.Instances[1].Phase != PhaseReady {
+	if w.m.instances[1].Phase != PhaseReady {
 		t.Fatal("it stopped at once")
 	}
 	w.happen(UpgradeRequested{})
@@ -441,7 +441,7 @@ func TestDrainDelayServesOn(t *testing.T) {
 		t.Error("an upgrade was taken")
 	}
 	w.crash(1)
-	if w.m.Instances[2].Phase != PhaseBackoff {
+	if w.m.instances[2].Phase != PhaseBackoff {
 		t.Error("a crash is not followed by a restart")
 	}
 	w.expire(w.m.delay.Number)
@@ -452,18 +452,18 @@ func TestDrainDelayServesOn(t *testing.T) {
 
 func TestWatchdog(t *testing.T) {
 	w := serving(t)
-	first := w.m.Instances[1].watchdog
+	first := w.m.instances[1].watchdog
 	w.happen(Pinged{1})
-	if w.m.Instances[1].watchdog == first {
+	if w.m.instances[1].watchdog == first {
 		t.Error("a sign of life does not count")
 	}
 	w.happen(TimerExpired{first})
-	if w.m.Instances[1].Phase != PhaseReady {
+	if w.m.instances[1].Phase != PhaseReady {
 		t.Fatal("a late timer killed it")
 	}
-	w.expire(w.m.Instances[1].watchdog.Number)
+	w.expire(w.m.instances[1].watchdog.Number)
 	w.endInstance(1, Exit{Signal: syscall.SIGKILL})
-	if w.m.Instances[2].Phase != PhaseBackoff {
+	if w.m.instances[2].Phase != PhaseBackoff {
 		t.Error("a hung app is not restarted")
 	}
 	w.upgrade(t)
@@ -500,7 +500,7 @@ func TestEndThatIsNoDrainSaysSo(t *testing.T) {
 // A frozen container has apps that cannot give a sign of life, and a grace that cannot see it.
 func TestWatchdogThatIsLateItselfWaitsOnceMore(t *testing.T) {
 	w := serving(t)
-	i := w.m.Instances[1]
+	i := w.m.instances[1]
 	w.at = w.at.Add(time.Hour)
 	w.expire(i.watchdog.Number)
 	if i.Phase != PhaseReady || i.watchdog.Number == 0 || len(w.said(WatchdogLate)) != 1 {
@@ -516,11 +516,11 @@ func TestWatchdogThatIsLateItselfWaitsOnceMore(t *testing.T) {
 func TestExtendOnlyLengthens(t *testing.T) {
 	w, candidate := candidateStarted(t)
 	before := candidate.deadline
-	w.happen(Extended{candidate.id, time.Second})
+	w.happen(Extended{candidate.ID, time.Second})
 	if candidate.deadline != before {
 		t.Error("the deadline was brought forward")
 	}
-	w.happen(Extended{candidate.id, 2 * time.Minute})
+	w.happen(Extended{candidate.ID, 2 * time.Minute})
 	if !candidate.deadline.After(before) {
 		t.Error("the deadline was not moved")
 	}
@@ -528,25 +528,25 @@ func TestExtendOnlyLengthens(t *testing.T) {
 
 func TestMainProcessThatMoved(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	launcher := w.processes[candidate.pid]
-	w.move(candidate.id)
+	launcher := w.processes[candidate.PID]
+	w.move(candidate.ID)
 	w.end(launcher, Exit{})
-	w.happen(Emptied{candidate.id, launcher.pid})
+	w.happen(Emptied{candidate.ID, launcher.pid})
 	if candidate.Phase != PhaseStarting {
 		t.Fatalf("the launcher's end made the instance %s", candidate.Phase)
 	}
-	w.readiness(candidate.id, true)
-	if w.m.current.number != 2 {
+	w.readiness(candidate.ID, true)
+	if w.m.current.Number != 2 {
 		t.Error("the moved instance did not become current")
 	}
 }
 
 func TestMainProcessThatComesAfterTheEndIsToldToStop(t *testing.T) {
 	w := serving(t)
-	i := w.m.Instances[1]
-	w.end(w.processes[i.pid], Exit{Code: 1})
+	i := w.m.instances[1]
+	w.end(w.processes[i.PID], Exit{Code: 1})
 	w.move(1)
-	w.end(w.processes[i.pid], Exit{Code: 1})
+	w.end(w.processes[i.PID], Exit{Code: 1})
 	told := slices.ContainsFunc(w.seen, func(a Action) bool { return a == Tell{1, syscall.SIGTERM} })
 	if !told || len(w.said(InstanceRestarting)) != 1 {
 		t.Errorf("told %v, restarted %d times", told, len(w.said(InstanceRestarting)))
@@ -585,7 +585,7 @@ func TestSignalsGoToTheGenerationInService(t *testing.T) {
 
 func TestDrainTellsHowItGoes(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.readiness(candidate.id, false)
+	w.readiness(candidate.ID, false)
 	old := w.m.find(1)
 	w.expire(old.progress.Number)
 	w.happen(Counted{Generation: 1, InFlight: 12})
@@ -602,7 +602,7 @@ func TestDrainTellsHowItGoes(t *testing.T) {
 func TestReplacedListenerGoesToANewGeneration(t *testing.T) {
 	w := serving(t)
 	w.happen(Revived{Listener: "web", Replaced: true})
-	if w.m.candidate == nil || w.m.candidate.number != 2 {
+	if w.m.candidate == nil || w.m.candidate.Number != 2 {
 		t.Errorf("nobody gets the new socket: %v", w)
 	}
 }
@@ -617,7 +617,7 @@ func TestRevivedListenerNamesWhoDidIt(t *testing.T) {
 		},
 	} {
 		w, candidate := candidateStarted(t)
-		w.readiness(candidate.id, false)
+		w.readiness(candidate.ID, false)
 		happens(w)
 		w.happen(Revived{Listener: "web"})
 		if r := w.said(ListenerRevived); len(r) != 1 || r[0].Listener != "web" || r[0].Why != why {
@@ -653,7 +653,7 @@ func TestDrainTellsWhatTheAppSaysIsInFlight(t *testing.T) {
 			t.Errorf("report %d: %+v", n, r)
 		}
 	}
-	w.expirePhase(old.instances[1].id)
+	w.expirePhase(old.instances[1].ID)
 	if r := w.said(DrainTimedOut); len(r) != 1 || r[0].Why != (RequestsInFlight{3}) {
 		t.Errorf("reports %+v", r)
 	}
@@ -682,7 +682,7 @@ func TestInstanceThatStopsByItself(t *testing.T) {
 			w := servingWith(t, p)
 			w.happen(Withdrawn{1})
 			w.happen(Withdrawn{1})
-			i := w.m.Instances[1]
+			i := w.m.instances[1]
 			if i.Phase != PhaseDraining || i.watchdog.Number != 0 || len(w.said(InstanceWithdrawn)) != 1 {
 				t.Fatalf("it is %s, watchdog %v, reports %+v", i.Phase, i.watchdog, w.said(InstanceWithdrawn))
 			}
@@ -705,9 +705,9 @@ func TestInstanceThatStopsByItselfIsNotToldTo(t *testing.T) {
 	} {
 		w := serving(t)
 		w.happen(Withdrawn{1})
-		deadline := w.m.Instances[1].deadline
+		deadline := w.m.instances[1].deadline
 		replace(w)
-		if i := w.m.Instances[1]; slices.Contains(w.seen, Action(Tell{1, syscall.SIGTERM})) || i.deadline != deadline {
+		if i := w.m.instances[1]; slices.Contains(w.seen, Action(Tell{1, syscall.SIGTERM})) || i.deadline != deadline {
 			t.Errorf("%s: it was told, or got more time: %v", name, w.seen)
 		}
 		w.endInstance(1, Exit{})
@@ -719,12 +719,12 @@ func TestInstanceThatStopsByItselfIsNotToldTo(t *testing.T) {
 
 func TestCandidateThatStopsByItselfIsNotPromoted(t *testing.T) {
 	w, candidate := candidateStarted(t)
-	w.happen(Withdrawn{candidate.id})
-	w.readiness(candidate.id, true)
-	if w.m.current.number != 1 || w.m.Instances[1].Phase != PhaseReady {
-		t.Fatalf("generation %d is current", w.m.current.number)
+	w.happen(Withdrawn{candidate.ID})
+	w.readiness(candidate.ID, true)
+	if w.m.current.Number != 1 || w.m.instances[1].Phase != PhaseReady {
+		t.Fatalf("generation %d is current", w.m.current.Number)
 	}
-	w.endInstance(candidate.id, Exit{})
+	w.endInstance(candidate.ID, Exit{})
 	if r := w.said(UpgradeFailed); len(r) != 1 || r[0].Serving != 1 {
 		t.Errorf("the upgrade has not failed: %v", w)
 	}
@@ -737,18 +737,18 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 	w.crash(1)
 	crashes, told := w.m.crashes, len(w.said(InstanceRestarting))
 	for instance := 2; instance < 12; instance++ {
-		w.expire(w.m.Instances[instance].timer.Number)
+		w.expire(w.m.instances[instance].timer.Number)
 		delete(w.starting, instance)
 		w.happen(StartFailed{instance, short("no process is left")})
-		next := w.m.Instances[instance+1]
-		if next == nil || next.Phase != PhaseBackoff || next.failures != 1 {
+		next := w.m.instances[instance+1]
+		if next == nil || next.Phase != PhaseBackoff || next.Failures != 1 {
 			t.Fatalf("after %d: %+v", instance, next)
 		}
 		if a := w.seen[slices.IndexFunc(w.seen, func(a Action) bool { a2, ok := a.(Arm); return ok && a2.Timer == next.timer })].(Arm); a.After != shortageRetry {
 			t.Errorf("tried again after %s", a.After)
 		}
 	}
-	w.expire(w.m.Instances[12].timer.Number)
+	w.expire(w.m.instances[12].timer.Number)
 	delete(w.starting, 12)
 	w.happen(StartFailed{12, short("no room is left")})
 	if got := len(w.said(InstanceRestarting)) - told; got != 2 || w.m.crashes != crashes {
@@ -760,11 +760,11 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 func TestShortageInTheShimIsNoCrash(t *testing.T) {
 	w := serving(t)
 	w.crash(1)
-	w.expire(w.m.Instances[2].timer.Number)
+	w.expire(w.m.instances[2].timer.Number)
 	w.answerStart(2, true)
 	crashes := w.m.crashes
 	w.endInstance(2, Exit{Code: 126, NotRun: "no process is left", Shortage: true})
-	if next := w.m.Instances[3]; next == nil || next.failures != 1 || w.m.crashes != crashes {
+	if next := w.m.instances[3]; next == nil || next.Failures != 1 || w.m.crashes != crashes {
 		t.Errorf("%+v, %d crashes", next, w.m.crashes-crashes)
 	}
 }

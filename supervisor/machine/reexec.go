@@ -14,10 +14,10 @@ func (ev ReexecRequested) step(m *Machine) {
 	switch {
 	case m.mode != running:
 		m.refuseReexec(asker(ev.Request))
-	case m.relay == nil:
-		m.relay = &pendingReexec{requests: asker(ev.Request), since: m.at}
+	case m.reexec == nil:
+		m.reexec = &pendingReexec{requests: asker(ev.Request), since: m.at}
 	default:
-		m.relay.requests = append(m.relay.requests, asker(ev.Request)...)
+		m.reexec.requests = append(m.reexec.requests, asker(ev.Request)...)
 	}
 }
 
@@ -28,7 +28,7 @@ func (m *Machine) refuseReexec(requests []int) {
 
 // tryReexec waits for the end of what cannot travel.
 func (m *Machine) tryReexec() {
-	r := m.relay
+	r := m.reexec
 	switch {
 	case r == nil || r.begun:
 	case m.Calm():
@@ -41,15 +41,15 @@ func (m *Machine) tryReexec() {
 }
 
 func (ReexecDelayed) step(m *Machine) {
-	if m.relay != nil {
-		m.relay.begun = false
+	if m.reexec != nil {
+		m.reexec.begun = false
 	}
 	m.watchAnew()
 }
 
 // watchAnew is for the time in which no sign of life was heard.
 func (m *Machine) watchAnew() {
-	for _, i := range m.Instances {
+	for _, i := range m.instances {
 		Pinged{}.meet(m, i)
 	}
 }
@@ -69,9 +69,9 @@ func (ev Reexeced) step(m *Machine) {
 }
 
 func (m *Machine) answerReexec(r Result) {
-	if m.relay != nil {
-		r.Took = m.at.Sub(m.relay.since)
-		m.answerAll(m.relay.requests, r)
-		m.relay = nil
+	if m.reexec != nil {
+		r.Took = m.at.Sub(m.reexec.since)
+		m.answerAll(m.reexec.requests, r)
+		m.reexec = nil
 	}
 }

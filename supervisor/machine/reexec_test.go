@@ -35,7 +35,7 @@ func TestReexecWaitsForAnUpgrade(t *testing.T) {
 	if w.leaving {
 		t.Fatal("it has not waited")
 	}
-	for id, i := range w.m.Instances {
+	for id, i := range w.m.instances {
 		if i.Phase == PhaseStarting {
 			w.happen(Readied{id})
 		}

@@ -11,17 +11,17 @@ func (ev UpgradeRequested) step(m *Machine) {
 		return
 	}
 	newer := &pendingUpgrade{requests: asker(ev.Request), command: ev.Command, rollback: ev.Rollback}
-	if m.wish == nil {
-		m.wish = newer
+	if m.pending == nil {
+		m.pending = newer
 		return
 	}
-	if newer.joins(m.wish) {
-		m.wish.requests = append(m.wish.requests, newer.requests...)
+	if newer.joins(m.pending) {
+		m.pending.requests = append(m.pending.requests, newer.requests...)
 		return
 	}
 	m.say(Report{Fact: UpgradeSuperseded, Why: LaterRequest})
-	m.answerAll(m.wish.requests, Result{Outcome: OutcomeSuperseded, Why: LaterRequest})
-	m.wish = newer
+	m.answerAll(m.pending.requests, Result{Outcome: OutcomeSuperseded, Why: LaterRequest})
+	m.pending = newer
 }
 
 // asker is who waits for an answer: nobody, if the request was a signal.
@@ -44,7 +44,7 @@ func (m *Machine) refusal(ev UpgradeRequested) Reason {
 	return nil
 }
 
-func (m *Machine) hasPrevious() bool { return m.current != nil && m.current.before != nil }
+func (m *Machine) hasPrevious() bool { return m.current != nil && m.current.Before != nil }
 
 func (m *Machine) refuse(requests []int, why Reason) {
 	m.say(Report{Fact: UpgradeRefused, Why: why})
@@ -53,13 +53,13 @@ func (m *Machine) refuse(requests []int, why Reason) {
 
 // forget refuses what waits.
 func (m *Machine) forget() {
-	if m.relay != nil {
-		m.refuseReexec(m.relay.requests)
-		m.relay = nil
+	if m.reexec != nil {
+		m.refuseReexec(m.reexec.requests)
+		m.reexec = nil
 	}
-	if m.wish != nil {
-		m.refuse(m.wish.requests, GraceStopping)
-		m.wish = nil
+	if m.pending != nil {
+		m.refuse(m.pending.requests, GraceStopping)
+		m.pending = nil
 	}
 }
 
@@ -121,12 +121,12 @@ func (m *Machine) stop() {
 
 // endWaiting ends what only waits in a generation when all of grace stops, and one that does not serve yet.
 func (m *Machine) endWaiting(g *generation) {
-	if g.stage < StageCurrent {
+	if g.Stage < StageCurrent {
 		m.drainGeneration(g)
 		return
 	}
-	if g.stage == StageSettling {
-		m.disarm(&g.relief)
+	if g.Stage == StageSettling {
+		m.disarm(&g.leaveBy)
 	}
 	for _, i := range g.backoffs() {
 		m.exit(i)
@@ -137,7 +137,7 @@ func (m *Machine) endWaiting(g *generation) {
 func (m *Machine) finishAll() {
 	for _, g := range slices.Clone(m.generations) {
 		switch {
-		case g.stage == StageDraining:
+		case g.Stage == StageDraining:
 		case m.emptiesFirst(g):
 			m.emptyToStop(g)
 		default:
@@ -156,7 +156,7 @@ func (m *Machine) beginEnd() {
 
 // cutShort answers who waits for a generation when all of grace stops.
 func (m *Machine) cutShort(g *generation) {
-	if g.stage == StageCurrent {
+	if g.Stage == StageCurrent {
 		m.conclude(g, OutcomeUpgraded, nil)
 		return
 	}
@@ -178,7 +178,7 @@ func (m *Machine) killAll() {
 	}
 	for _, g := range slices.Clone(m.generations) {
 		m.cutShort(g)
-		if g.stage != StageDraining {
+		if g.Stage != StageDraining {
 			m.drainGeneration(g)
 		}
 	}
@@ -195,8 +195,8 @@ func (ev SignalReceived) step(m *Machine) {
 		return
 	}
 	for _, i := range g.instances {
-		if i.pid != 0 && !i.ended {
-			m.do(Tell{i.id, ev.Signal})
+		if i.PID != 0 && !i.Ended {
+			m.do(Tell{i.ID, ev.Signal})
 		}
 	}
 }

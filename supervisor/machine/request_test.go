@@ -23,10 +23,10 @@ func (w *world) bring(t *testing.T) *generation {
 	if g == nil {
 		t.Fatal("no upgrade was begun")
 	}
-	w.answerPrepare(g.number, true)
+	w.answerPrepare(g.Number, true)
 	for _, i := range slices.Clone(g.instances) {
-		w.answerStart(i.id, true)
-		w.readiness(i.id, false)
+		w.answerStart(i.ID, true)
+		w.readiness(i.ID, false)
 	}
 	return g
 }
@@ -93,7 +93,7 @@ func TestWhoAsksLearnsWhyItFailed(t *testing.T) {
 			if r.Outcome != OutcomeFailed || r.Generation != 2 || r.Serving != 1 || r.Ran != c.ran || r.Why != why {
 				t.Errorf("answer: %+v, and the reason is %+v", r, why)
 			}
-			if h := w.m.history; len(h) != 1 || h[0].Outcome != OutcomeFailed || h[0].From != 1 || h[0].Why != r.Why {
+			if h := w.m.history; len(h) != 1 || h[0].Outcome != OutcomeFailed || h[0].From != 1 || h[0].why != r.Why {
 				t.Errorf("history: %+v", h)
 			}
 		})
@@ -122,7 +122,7 @@ func TestWhoAsksLearnsThatItWasUndone(t *testing.T) {
 		t.Errorf("answer: %+v", r)
 	}
 	w.happen(UpgradeRequested{})
-	if g := w.m.candidate; g == nil || slices.Equal(g.recipe.Command, []string{"app", "new"}) {
+	if g := w.m.candidate; g == nil || slices.Equal(g.Launch.Command, []string{"app", "new"}) {
 		t.Error("the next upgrade runs the command that was undone")
 	}
 }
@@ -133,12 +133,12 @@ func TestRequestsForTheSameAreOneUpgrade(t *testing.T) {
 	w.readiness(2, false)
 	g := w.bring(t)
 	for _, request := range requests {
-		if r := w.results()[request]; r.Outcome != OutcomeUpgraded || r.Generation != g.number {
+		if r := w.results()[request]; r.Outcome != OutcomeUpgraded || r.Generation != g.Number {
 			t.Errorf("answer to request %d: %+v", request, r)
 		}
 	}
-	if g.number != 3 || w.m.wish != nil || g.recipe.Command[0] != "b" {
-		t.Errorf("generation %d runs %v, waiting: %v", g.number, g.recipe.Command, w.m.wish)
+	if g.Number != 3 || w.m.pending != nil || g.Launch.Command[0] != "b" {
+		t.Errorf("generation %d runs %v, waiting: %v", g.Number, g.Launch.Command, w.m.pending)
 	}
 }
 
@@ -149,8 +149,8 @@ func TestLaterCommandSupersedes(t *testing.T) {
 		t.Errorf("answer to the older request: %+v", r)
 	}
 	w.readiness(2, false)
-	if g := w.bring(t); g.recipe.Command[0] != "c" || w.results()[newer].Outcome != OutcomeUpgraded {
-		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
+	if g := w.bring(t); g.Launch.Command[0] != "c" || w.results()[newer].Outcome != OutcomeUpgraded {
+		t.Errorf("generation %d runs %v", g.Number, g.Launch.Command)
 	}
 	if len(w.said(UpgradeSuperseded)) != 1 {
 		t.Error("the log does not say so")
@@ -162,14 +162,14 @@ func TestCommandThatServesIsTheOneToUpgrade(t *testing.T) {
 	w.request("b")
 	w.answerPrepare(2, false)
 	w.happen(UpgradeRequested{})
-	if g := w.bring(t); slices.Equal(g.recipe.Command, []string{"b"}) {
+	if g := w.bring(t); slices.Equal(g.Launch.Command, []string{"b"}) {
 		t.Error("a command that failed was taken over")
 	}
 	w.request("c")
 	w.bring(t)
 	w.happen(UpgradeRequested{})
-	if g := w.bring(t); !slices.Equal(g.recipe.Command, []string{"c"}) {
-		t.Errorf("generation %d runs %v", g.number, g.recipe.Command)
+	if g := w.bring(t); !slices.Equal(g.Launch.Command, []string{"c"}) {
+		t.Errorf("generation %d runs %v", g.Number, g.Launch.Command)
 	}
 }
 
@@ -179,7 +179,7 @@ func TestRollbackRunsWhatRanBefore(t *testing.T) {
 	if r := w.results()[nothing]; r.Outcome != OutcomeRefused || r.Why != NoPrevious {
 		t.Errorf("answer with nothing to go back to: %+v", r)
 	}
-	first := w.m.current.recipe
+	first := w.m.current.Launch
 	w.request("b")
 	w.bring(t)
 	request := w.rollback()
@@ -191,8 +191,8 @@ func TestRollbackRunsWhatRanBefore(t *testing.T) {
 		t.Errorf("answer: %+v, history %+v", r, w.m.history)
 	}
 	w.rollback()
-	if g := w.bring(t); g.recipe.Command[0] != "b" {
-		t.Errorf("a rollback of a rollback runs %v", g.recipe.Command)
+	if g := w.bring(t); g.Launch.Command[0] != "b" {
+		t.Errorf("a rollback of a rollback runs %v", g.Launch.Command)
 	}
 }
 
@@ -234,8 +234,8 @@ func TestSecondStopByRequestWaitsAlong(t *testing.T) {
 	first, second := w.ask(), w.ask()
 	w.happen(StopRequested{first})
 	w.happen(StopRequested{second})
-	if len(w.said(StopRepeated, StoppingAtOnce)) > 0 || w.m.Instances[1].Phase != PhaseDraining {
-		t.Fatalf("instance 1 is %s", w.m.Instances[1].Phase)
+	if len(w.said(StopRepeated, StoppingAtOnce)) > 0 || w.m.instances[1].Phase != PhaseDraining {
+		t.Fatalf("instance 1 is %s", w.m.instances[1].Phase)
 	}
 	w.endInstance(1, Exit{})
 	for _, request := range []int{first, second} {
@@ -249,7 +249,7 @@ func TestHistoryKeepsTheLast(t *testing.T) {
 	w := serving(t)
 	for range historyLength + 3 {
 		w.upgrade(t)
-		w.endInstance(w.m.generations[0].instances[0].id, Exit{})
+		w.endInstance(w.m.generations[0].instances[0].ID, Exit{})
 	}
 	h := w.m.history
 	if len(h) != historyLength || h[len(h)-1].Generation != historyLength+4 || h[0].From != h[0].Generation-1 || h[0].Outcome != OutcomeUpgraded {

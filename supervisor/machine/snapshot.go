@@ -35,37 +35,48 @@ type UpgradeRecord struct {
 	Unchanged        bool // it runs what ran before
 }
 
+// GenerationSnapshot is a generation as it travels.
 type GenerationSnapshot struct {
-	Number               int
-	Stage                string
-	Since, Born          time.Time
-	Recipe               Recipe
-	Before               *Recipe
-	Ran, Touched, Forced bool
-	Opened               bool
-	Failure              string
-	Ending               string `json:",omitempty"`
-	Status, InFlight     int
-	Progress, Relief     time.Time // when the timers are due; zero: not armed
-	Instances            []InstanceSnapshot
+	Number    int
+	Stage     Stage
+	Since     time.Time // of the stage
+	Born      time.Time
+	Launch    LaunchSpec  `json:"Recipe"`
+	Before    *LaunchSpec // what served when it came to serve
+	Ran       bool        // the app was executed
+	Touched   bool        // an instance was seen waiting on a held socket
+	Forced    bool        // its drain needed KILL
+	Opened    bool        // it has sockets of its own
+	Failure   string
+	Ending    string `json:",omitempty"`
+	Status    int    // of the instance that ended last while it served
+	InFlight  int
+	Progress  time.Time // when its timers are due; zero: not armed
+	LeaveBy   time.Time `json:"Relief"`
+	Instances []InstanceSnapshot
 }
 
+// InstanceSnapshot is an instance as it travels.
 type InstanceSnapshot struct {
-	ID, Slot       int
-	Phase          string
-	Since          time.Time
-	PID, Processes int
-	Failures       int
-	Deadline       time.Time // when the phase ends; zero: never
-	Watchdog       time.Time // when it is due; zero: there is none
-	InFlight       *int
-	Says           string
-	Ended, Fault   bool
-	Told, Searched bool
-	Rest           []Leftover
-	Code           int // of the main process, once it has ended
-	Signal         int
-	ExitKnown      bool
+	ID        int
+	Slot      int // 0 to Policy.Instances-1; a restart fills it again
+	Phase     Phase
+	Since     time.Time // of the phase
+	PID       int       // of the main process; 0 until it is started
+	Processes int       // started or adopted and not reaped
+	Failures  int       // in a row, in this slot
+	Deadline  time.Time // when the phase ends; zero: never
+	Watchdog  time.Time // when it is due; zero: there is none
+	InFlight  *int      // requests, as it said last
+	Says      string    // of itself
+	Ended     bool      // its main process has ended
+	Fault     bool      // grace ended it because it did not work
+	Told      bool      // it was sent the stop signal
+	Searched  bool      // what it has left behind was looked for, and told to stop
+	Rest      []Leftover
+	Code      int // of the main process, once it has ended
+	Signal    int
+	ExitKnown bool
 }
 
 // Instances are all that the snapshot has, by number.
@@ -81,11 +92,11 @@ func (s Snapshot) Instances() map[int]InstanceSnapshot {
 
 // Calm reports whether the machine can travel: what is under way would be cut.
 func (m *Machine) Calm() bool {
-	if m.mode != running || m.candidate != nil || m.wish != nil || m.current == nil || m.current.attempt != nil || m.cutovers > 0 {
+	if m.mode != running || m.candidate != nil || m.pending != nil || m.current == nil || m.current.upgrade != nil || m.cutovers > 0 {
 		return false
 	}
-	for _, i := range m.Instances {
-		if i.Phase != PhaseBackoff && i.pid == 0 {
+	for _, i := range m.instances {
+		if i.Phase != PhaseBackoff && i.PID == 0 {
 			return false // its start has no answer yet
 		}
 	}
@@ -105,7 +116,7 @@ func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string)
 		s.History = append(s.History, a.record(words))
 	}
 	if m.current != nil {
-		s.Current = m.current.number
+		s.Current = m.current.Number
 	}
 	for _, g := range m.generations {
 		s.Generations = append(s.Generations, g.snapshot(due, words))
@@ -114,24 +125,16 @@ func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string)
 }
 
 func (a upgradeRecord) record(words func(Reason) string) UpgradeRecord {
-	return UpgradeRecord{
-		Generation: a.Generation, From: a.From, Began: a.Began, Took: a.Took, Outcome: a.Outcome,
-		Why: words(a.Why), Command: a.Command, Rollback: a.Rollback, Unchanged: a.Unchanged,
-	}
-}
-
-func (r UpgradeRecord) attempt() upgradeRecord {
-	return upgradeRecord{
-		Generation: r.Generation, From: r.From, Began: r.Began, Took: r.Took, Outcome: r.Outcome,
-		Why: said(r.Why), Command: r.Command, Rollback: r.Rollback, Unchanged: r.Unchanged,
-	}
+	r := a.UpgradeRecord
+	r.Why = words(a.why)
+	return r
 }
 
 func (m *Machine) condition() string {
 	switch {
 	case m.mode != running:
 		return "stopping"
-	case m.candidate != nil && m.candidate.attempt.From != 0, m.current != nil && m.current.attempt != nil:
+	case m.candidate != nil && m.candidate.upgrade.From != 0, m.current != nil && m.current.upgrade != nil:
 		return "upgrading"
 	case m.current == nil:
 		return "starting"
@@ -140,11 +143,8 @@ func (m *Machine) condition() string {
 }
 
 func (g *generation) snapshot(due func(Timer) time.Time, words func(Reason) string) GenerationSnapshot {
-	s := GenerationSnapshot{
-		Number: g.number, Stage: g.stage.String(), Since: g.since, Born: g.born, Recipe: g.recipe, Before: g.before,
-		Ran: g.ran, Touched: g.touched, Opened: g.opened, Forced: g.forced, Failure: words(g.failure), Ending: words(g.ending), Status: g.status, InFlight: g.inFlight,
-		Progress: due(g.progress), Relief: due(g.relief),
-	}
+	s := g.GenerationSnapshot
+	s.Failure, s.Ending, s.Progress, s.LeaveBy = words(g.failure), words(g.ending), due(g.progress), due(g.leaveBy)
 	for _, i := range g.instances {
 		s.Instances = append(s.Instances, i.snapshot(due))
 	}
@@ -152,12 +152,10 @@ func (g *generation) snapshot(due func(Timer) time.Time, words func(Reason) stri
 }
 
 func (i *instance) snapshot(due func(Timer) time.Time) InstanceSnapshot {
-	return InstanceSnapshot{
-		ID: i.id, Slot: i.slot, Phase: i.Phase.String(), Since: i.Since, PID: i.pid, Processes: i.processes,
-		Failures: i.failures, Deadline: due(i.timer), Watchdog: due(i.watchdog), InFlight: i.inFlight, Says: i.says,
-		Told: i.told, Searched: i.searched, Rest: i.rest,
-		Ended: i.ended, Fault: i.fault, Code: i.exit.Code, Signal: int(i.exit.Signal), ExitKnown: !i.exit.Unknown,
-	}
+	s := i.InstanceSnapshot
+	s.Deadline, s.Watchdog = due(i.timer), due(i.watchdog)
+	s.Code, s.Signal, s.ExitKnown = i.exit.Code, int(i.exit.Signal), !i.exit.Unknown
+	return s
 }
 
 // Restore gives the machine of a state, and what is to be done first: to arm the timers
@@ -168,70 +166,51 @@ func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
 	m.restarts, m.crashes = s.Restarts, s.Crashes
 	for _, r := range s.History {
-		m.history = append(m.history, r.attempt())
+		m.history = append(m.history, upgradeRecord{UpgradeRecord: r, why: said(r.Why)})
 	}
 	for _, executable := range s.Notifying {
 		m.notifying[executable] = true
 	}
 	for _, saved := range s.Generations {
-		g, err := m.restoreGeneration(saved)
-		if err != nil {
-			return nil, nil, err
-		}
-		m.generations = append(m.generations, g)
+		m.generations = append(m.generations, m.restoreGeneration(saved))
 	}
 	if m.current = m.find(s.Current); m.current == nil {
 		return nil, nil, fmt.Errorf("the state has no generation %d, the one that it names as current", s.Current)
 	}
 	for _, g := range m.generations {
-		if g.before != nil && m.find(g.before.Generation) == nil && !slices.Contains(m.retired, g.before.Generation) {
-			m.retired = append(m.retired, g.before.Generation)
+		if g.Before != nil && m.find(g.Before.Generation) == nil && !slices.Contains(m.retired, g.Before.Generation) {
+			m.retired = append(m.retired, g.Before.Generation)
 		}
 	}
 	return m, m.actions, nil
 }
 
-func (m *Machine) restoreGeneration(s GenerationSnapshot) (*generation, error) {
-	stage := slices.Index(stageNames[:], s.Stage)
-	if stage < 0 {
-		return nil, fmt.Errorf("the state has a generation in the unknown stage %q", s.Stage)
-	}
-	g := &generation{
-		number: s.Number, stage: Stage(stage), since: s.Since, born: s.Born, recipe: s.Recipe, before: s.Before,
-		ran: s.Ran, touched: s.Touched, opened: s.Opened, forced: s.Forced, failure: said(s.Failure), ending: said(s.Ending), status: s.Status, inFlight: s.InFlight,
-	}
+func (m *Machine) restoreGeneration(s GenerationSnapshot) *generation {
+	g := &generation{GenerationSnapshot: s, failure: said(s.Failure), ending: said(s.Ending)}
+	g.Instances = nil
 	for _, saved := range s.Instances {
-		if err := m.restoreInstance(g, saved); err != nil {
-			return nil, err
-		}
+		m.restoreInstance(g, saved)
 	}
-	g.progress = m.rearm(Timer{generation: g.number}, s.Progress)
-	g.relief = m.rearm(Timer{relief: g.number}, s.Relief)
-	if g.stage == StageEmptying {
+	g.progress = m.rearm(Timer{generation: g.Number}, s.Progress)
+	g.leaveBy = m.rearm(Timer{leaving: g.Number}, s.LeaveBy)
+	if g.Stage == StageEmptying {
 		m.observe(g)
 	}
-	return g, nil
+	return g
 }
 
-func (m *Machine) restoreInstance(g *generation, s InstanceSnapshot) error {
-	phase := slices.Index(phaseNames[:], s.Phase)
-	if phase < 0 {
-		return fmt.Errorf("the state has an instance in the unknown phase %q", s.Phase)
-	}
+func (m *Machine) restoreInstance(g *generation, s InstanceSnapshot) {
 	i := &instance{
-		id: s.ID, slot: s.Slot, generation: g, Phase: Phase(phase), Since: s.Since, pid: s.PID, processes: s.Processes,
-		failures: s.Failures, deadline: s.Deadline, inFlight: s.InFlight, says: s.Says, ended: s.Ended, fault: s.Fault,
-		signDue: s.Watchdog, told: s.Told, searched: s.Searched, rest: s.Rest,
+		InstanceSnapshot: s, generation: g, deadline: s.Deadline, signDue: s.Watchdog,
 		exit: Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
 	}
-	m.Instances[i.id] = i
+	m.instances[i.ID] = i
 	g.instances = append(g.instances, i)
-	i.timer = m.rearm(Timer{Instance: i.id}, s.Deadline)
-	i.watchdog = m.rearm(Timer{watchdog: i.id}, s.Watchdog)
-	if i.ended && i.Phase == PhaseDraining && !i.searched {
+	i.timer = m.rearm(Timer{Instance: i.ID}, s.Deadline)
+	i.watchdog = m.rearm(Timer{watchdog: i.ID}, s.Watchdog)
+	if i.Ended && i.Phase == PhaseDraining && !i.Searched {
 		m.tellRest(i)
 	}
-	return nil
 }
 
 // rearm lets a timer that is overdue expire at once.

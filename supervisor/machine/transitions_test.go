@@ -35,84 +35,84 @@ var situations = []situation{
 	{StageCandidate, PhaseStarting, "not forked yet", func(t *testing.T) (*world, *instance) {
 		w := upgrading(t)
 		w.answerPrepare(2, true)
-		return w, w.m.Instances[2]
+		return w, w.m.instances[2]
 	}},
 	{StageCandidate, PhaseStarting, "", candidateStarted},
 	{StageCurrent, PhaseBackoff, "", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		w.crash(1)
-		return w, w.m.Instances[2]
+		return w, w.m.instances[2]
 	}},
 	{StageCurrent, PhaseStarting, "after a crash", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		w.crash(1)
 		w.expirePhase(2)
 		w.answerStart(2, true)
-		return w, w.m.Instances[2]
+		return w, w.m.instances[2]
 	}},
 	{StageCurrent, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
-		return w, w.m.Instances[1]
+		return w, w.m.instances[1]
 	}},
 	{StageCurrent, PhaseDraining, "ended, with processes left", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
-		i := w.m.Instances[1]
-		w.end(w.processes[i.pid], Exit{Code: 1})
+		i := w.m.instances[1]
+		w.end(w.processes[i.PID], Exit{Code: 1})
 		return w, i
 	}},
 	{StageCurrent, PhaseKilling, "hung", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
-		i := w.m.Instances[1]
+		i := w.m.instances[1]
 		w.expire(i.watchdog.Number)
 		return w, i
 	}},
 	{StageCurrent, PhaseReady, "of its own sockets, its predecessor settling", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
-		return w, w.m.Instances[2]
+		return w, w.m.instances[2]
 	}},
 	{StageSettling, PhaseReady, "new connections are being sent to its successor", func(t *testing.T) (*world, *instance) {
 		w := cuttingOver(t, steeredPolicy())
-		return w, w.m.Instances[1]
+		return w, w.m.instances[1]
 	}},
 	{StageCurrent, PhaseReady, "of its own sockets, new connections are being sent to it", func(t *testing.T) (*world, *instance) {
 		w := cuttingOver(t, steeredPolicy())
-		return w, w.m.Instances[2]
+		return w, w.m.instances[2]
 	}},
 	{StageSettling, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
-		return w, w.m.Instances[1]
+		return w, w.m.instances[1]
 	}},
 	{StageEmptying, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
 		w.expireRelief(1)
-		return w, w.m.Instances[1]
+		return w, w.m.instances[1]
 	}},
 	{StageEmptying, PhaseBackoff, "of its own sockets, replaced after a crash", func(t *testing.T) (*world, *instance) {
 		w := servingWith(t, steeredPolicy())
 		w.crash(1)
 		w.upgrade(t)
-		return w, w.m.Instances[2]
+		return w, w.m.instances[2]
 	}},
 	{StageEmptying, PhaseStarting, "of its own sockets, for who waits there", func(t *testing.T) (*world, *instance) {
 		w, i := awaitedAgain(t)
-		w.answerStart(i.id, true)
+		w.answerStart(i.ID, true)
 		return w, i
 	}},
 	{StageEmptying, PhaseReady, "of its own sockets, grace stops", func(t *testing.T) (*world, *instance) {
 		w := servingWith(t, steeredPolicy())
 		w.happen(StopRequested{})
-		return w, w.m.Instances[1]
+		return w, w.m.instances[1]
 	}},
 	{StageDraining, PhaseDraining, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
-		w.readiness(i.id, false)
-		return w, w.m.Instances[1]
+		w.readiness(i.ID, false)
+		return w, w.m.instances[1]
 	}},
 	{StageDraining, PhaseKilling, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
-		w.readiness(i.id, false)
+		w.readiness(i.ID, false)
 		w.expirePhase(1)
-		return w, w.m.Instances[1]
+		return w, w.m.instances[1]
 	}},
 }
 
@@ -149,7 +149,7 @@ func replaced(t *testing.T) *world {
 	return w
 }
 
-func (w *world) expireRelief(generation int) { w.expire(w.m.find(generation).relief.Number) }
+func (w *world) expireRelief(generation int) { w.expire(w.m.find(generation).leaveBy.Number) }
 
 func upgrading(t *testing.T) *world {
 	w := serving(t)
@@ -161,16 +161,16 @@ func candidateStarted(t *testing.T) (*world, *instance) {
 	w := upgrading(t)
 	w.answerPrepare(2, true)
 	w.answerStart(2, true)
-	return w, w.m.Instances[2]
+	return w, w.m.instances[2]
 }
 
 func (w *world) crash(instance int) {
-	p := w.processes[w.m.Instances[instance].pid]
+	p := w.processes[w.m.instances[instance].PID]
 	w.end(p, Exit{Code: 1})
 	w.happen(Emptied{instance, p.pid})
 }
 
-func (w *world) expirePhase(instance int) { w.expire(w.m.Instances[instance].timer.Number) }
+func (w *world) expirePhase(instance int) { w.expire(w.m.instances[instance].timer.Number) }
 
 // occurrence is one event that can meet an instance.
 type occurrence struct {
@@ -180,31 +180,31 @@ type occurrence struct {
 
 var occurrences = []occurrence{
 	{"started", func(w *world, i *instance) bool {
-		return w.starting[i.id] && w.then(func() { w.answerStart(i.id, true) })
+		return w.starting[i.ID] && w.then(func() { w.answerStart(i.ID, true) })
 	}},
 	{"start failed", func(w *world, i *instance) bool {
-		return w.starting[i.id] && w.then(func() { w.answerStart(i.id, false) })
+		return w.starting[i.ID] && w.then(func() { w.answerStart(i.ID, false) })
 	}},
 	{"readied", func(w *world, i *instance) bool {
-		return w.hasProcess(i.id) && w.then(func() { w.happen(Readied{i.id}) })
+		return w.hasProcess(i.ID) && w.then(func() { w.happen(Readied{i.ID}) })
 	}},
 	{"exited with 0", exitedWith(Exit{})},
 	{"exited with 1", exitedWith(Exit{Code: 1})},
 	{"emptied", func(w *world, i *instance) bool {
-		return i.ended && w.then(func() { w.happen(Emptied{i.id, i.pid}) })
+		return i.Ended && w.then(func() { w.happen(Emptied{i.ID, i.PID}) })
 	}},
 	{"moved", func(w *world, i *instance) bool {
-		return w.hasProcess(i.id) && w.then(func() { w.move(i.id) })
+		return w.hasProcess(i.ID) && w.then(func() { w.move(i.ID) })
 	}},
 	{"STOPPING=1", func(w *world, i *instance) bool {
-		return w.hasProcess(i.id) && !i.ended && w.then(func() { w.happen(Withdrawn{i.id}) })
+		return w.hasProcess(i.ID) && !i.Ended && w.then(func() { w.happen(Withdrawn{i.ID}) })
 	}},
 	{"the phase's time is over", func(w *world, i *instance) bool {
-		return i.timer.Number != 0 && w.then(func() { w.expirePhase(i.id) })
+		return i.timer.Number != 0 && w.then(func() { w.expirePhase(i.ID) })
 	}},
 	{"its generation's time is over", func(w *world, i *instance) bool {
 		g := i.generation
-		return g.relief.Number != 0 && w.then(func() { w.expireRelief(g.number) })
+		return g.leaveBy.Number != 0 && w.then(func() { w.expireRelief(g.Number) })
 	}},
 	{"new connections go to the successor", func(w *world, _ *instance) bool {
 		return len(w.cutovers) > 0 && w.then(func() { w.answerSteer("") })
@@ -213,11 +213,11 @@ var occurrences = []occurrence{
 		return len(w.cutovers) > 0 && w.then(func() { w.answerSteer("no memory") })
 	}},
 	{"its generation is quiet", func(w *world, i *instance) bool {
-		g := i.generation.number
+		g := i.generation.Number
 		return w.observed[g] && w.then(func() { w.quiet(g) })
 	}},
 	{"somebody waits where nobody accepts", func(w *world, i *instance) bool {
-		g := i.generation.number
+		g := i.generation.Number
 		return w.observed[g] && w.then(func() { w.happen(Awaited{g}) })
 	}},
 	{"watchdog expired", func(w *world, i *instance) bool {
@@ -233,7 +233,7 @@ var occurrences = []occurrence{
 
 func exitedWith(exit Exit) func(*world, *instance) bool {
 	return func(w *world, i *instance) bool {
-		p := w.processes[i.pid]
+		p := w.processes[i.PID]
 		return p != nil && !p.ended && w.then(func() { w.end(p, exit) })
 	}
 }
@@ -265,8 +265,8 @@ func transitionsTable(t *testing.T) string {
 		fmt.Fprintf(&b, "## %s: %s%s\n\n| event | what follows |\n|---|---|\n", s.stage, s.phase, remark(s.remark))
 		for _, o := range occurrences {
 			w, i := s.reach(t)
-			if i.Phase != s.phase || i.generation.stage != s.stage {
-				t.Fatalf("reached %s %s instead of %s %s", i.generation.stage, i.Phase, s.stage, s.phase)
+			if i.Phase != s.phase || i.generation.Stage != s.stage {
+				t.Fatalf("reached %s %s instead of %s %s", i.generation.Stage, i.Phase, s.stage, s.phase)
 			}
 			w.seen = nil
 			if o.happen(w, i) {
@@ -290,8 +290,8 @@ func consequence(w *world, i *instance, s situation) string {
 	if i.Phase != s.phase {
 		parts = append(parts, "→ "+i.Phase.String())
 	}
-	if g := i.generation; g.stage != s.stage {
-		parts = append(parts, "its generation is "+g.stage.String())
+	if g := i.generation; g.Stage != s.stage {
+		parts = append(parts, "its generation is "+g.Stage.String())
 	}
 	for _, a := range w.seen {
 		if text := describe(a, i); text != "" && !slices.Contains(parts, text) {
@@ -306,7 +306,7 @@ func consequence(w *world, i *instance, s situation) string {
 
 func describe(a Action, i *instance) string {
 	other := func(instance int) string {
-		if instance == i.id {
+		if instance == i.ID {
 			return ""
 		}
 		return " another instance"

@@ -1,9 +1,9 @@
 package machine
 
 func (m *Machine) tryUpgrade() {
-	if m.wish.rollback && !m.hasPrevious() {
-		m.refuse(m.wish.requests, NoPrevious)
-		m.wish = nil
+	if m.pending.rollback && !m.hasPrevious() {
+		m.refuse(m.pending.requests, NoPrevious)
+		m.pending = nil
 		return
 	}
 	draining := 0
@@ -13,36 +13,36 @@ func (m *Machine) tryUpgrade() {
 		}
 	}
 	if draining < m.policy.MaxDraining {
-		m.upgrade(m.wish)
+		m.upgrade(m.pending)
 		return
 	}
-	m.wish.explain(m, TooManyDrain{draining})
+	m.pending.explain(m, TooManyDrain{draining})
 }
 
 func (m *Machine) upgrade(w *pendingUpgrade) {
-	m.wish = nil
+	m.pending = nil
 	m.generation++
-	g := &generation{number: m.generation, stage: StagePreparing, since: m.at, born: m.at, preparing: true}
-	g.attempt = &upgradeRecord{Generation: g.number, Began: m.at, Rollback: w.rollback, requests: w.requests}
-	a := Prepare{Generation: g.number, Command: w.command}
+	g := &generation{GenerationSnapshot: GenerationSnapshot{Number: m.generation, Stage: StagePreparing, Since: m.at, Born: m.at}, preparing: true}
+	g.upgrade = &upgradeRecord{UpgradeRecord: UpgradeRecord{Generation: g.Number, Began: m.at, Rollback: w.rollback}, requests: w.requests}
+	a := Prepare{Generation: g.Number, Command: w.command}
 	if m.current != nil {
-		g.attempt.From = m.current.number
-		current := m.current.recipe
+		g.upgrade.From = m.current.Number
+		current := m.current.Launch
 		a.Current = &current
 		if w.command == nil {
-			a.Command = m.current.recipe.Command
+			a.Command = m.current.Launch.Command
 		}
 	}
 	if w.rollback {
-		a.Again = m.current.before
+		a.Again = m.current.Before
 		a.Command = a.Again.Command
 	}
-	g.recipe.Command = a.Command
+	g.Launch.Command = a.Command
 	m.generations = append(m.generations, g)
 	m.candidate = g
 	m.do(a)
-	if g.attempt.From != 0 {
-		m.say(Report{Fact: UpgradeBegun, Generation: g.number})
+	if g.upgrade.From != 0 {
+		m.say(Report{Fact: UpgradeBegun, Generation: g.Number})
 	}
 }
 
@@ -54,7 +54,7 @@ func (m *Machine) endPreparing(number int) *generation {
 		return nil
 	}
 	g.preparing = false
-	if g.stage == StageDraining {
+	if g.Stage == StageDraining {
 		m.endIfEmpty(g)
 		return nil
 	}
@@ -66,13 +66,13 @@ func (ev Prepared) step(m *Machine) {
 	if g == nil {
 		return
 	}
-	g.recipe = ev.Recipe
-	g.recipe.Generation = g.number
-	if before := m.find(g.attempt.From); before != nil {
-		g.attempt.Unchanged = g.recipe.RunsLike(before.recipe)
+	g.Launch = ev.Launch
+	g.Launch.Generation = g.Number
+	if before := m.find(g.upgrade.From); before != nil {
+		g.upgrade.Unchanged = g.Launch.RunsLike(before.Launch)
 	}
 	g.enter(StageCandidate, m.at)
-	g.progress = m.arm(Timer{generation: g.number}, slowStart)
+	g.progress = m.arm(Timer{generation: g.Number}, slowStart)
 	for slot := range m.policy.Instances {
 		i := m.newInstance(g, slot, 0)
 		m.startInstance(i)
@@ -93,9 +93,9 @@ func (m *Machine) fail(g *generation, why Reason, status int) {
 		m.failFirst(g, why, status)
 		return
 	}
-	r := Report{Fact: UpgradeFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why}
+	r := Report{Fact: UpgradeFailed, Generation: g.Number, Took: m.at.Sub(g.Born), Why: why}
 	if m.current != nil {
-		r.Serving = m.current.number
+		r.Serving = m.current.Number
 	}
 	m.say(r)
 	m.conclude(g, OutcomeFailed, why)
@@ -105,15 +105,15 @@ func (m *Machine) fail(g *generation, why Reason, status int) {
 
 // failFirst: a service manager has to see at once that nothing works.
 func (m *Machine) failFirst(g *generation, why Reason, status int) {
-	if m.policy.Held && !g.touched && g.ran && !g.obstructed() {
+	if m.policy.Held && !g.Touched && g.Ran && !g.obstructed() {
 		why = Both{why, SocketsUnused}
 	}
-	if g.ran && status == 0 {
+	if g.Ran && status == 0 {
 		why = Both{why, WentToBackground}
 	}
 	m.status = status
 	m.conclude(g, OutcomeFailed, why)
-	m.say(Report{Fact: FirstFailed, Generation: g.number, Took: m.at.Sub(g.born), Why: why})
+	m.say(Report{Fact: FirstFailed, Generation: g.Number, Took: m.at.Sub(g.Born), Why: why})
 	m.stop()
 }
 
@@ -126,14 +126,14 @@ func (m *Machine) promote(g *generation) {
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
 	m.disarm(&g.progress)
-	r := Report{Fact: GenerationReady, Generation: g.number, Took: m.at.Sub(g.born)}
+	r := Report{Fact: GenerationReady, Generation: g.Number, Took: m.at.Sub(g.Born)}
 	if first {
 		r.Fact = FirstReady
 	}
 	m.say(r)
 	if old != nil {
-		before := old.recipe
-		g.before = &before
+		before := old.Launch
+		g.Before = &before
 	}
 	m.cutOver(old)
 }

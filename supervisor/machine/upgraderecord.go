@@ -32,15 +32,9 @@ type Result struct {
 
 // upgradeRecord is one upgrade on its way to a result, and then a line of the history.
 type upgradeRecord struct {
-	Generation, From int
-	Began            time.Time
-	Took             time.Duration
-	Outcome          Outcome
-	Why              Reason
-	Command          []string
-	Rollback         bool
-	Unchanged        bool  // it runs the same file, in the same directory, with the same arguments
-	requests         []int // those that wait for the result
+	UpgradeRecord
+	why      Reason
+	requests []int // those that wait for the result
 }
 
 const historyLength = 10
@@ -48,19 +42,19 @@ const historyLength = 10
 // conclude gives an attempt its result. The first generation is started, and is
 // no upgrade of anything.
 func (m *Machine) conclude(g *generation, outcome Outcome, why Reason) {
-	a := g.attempt
+	a := g.upgrade
 	if a == nil {
 		return
 	}
-	g.attempt = nil
-	a.Outcome, a.Why, a.Took, a.Command = outcome, why, m.at.Sub(a.Began), g.recipe.Command
+	g.upgrade = nil
+	a.Outcome, a.why, a.Took, a.Command = outcome, why, m.at.Sub(a.Began), g.Launch.Command
 	if a.From != 0 {
-		m.remember(*a, g.recipe)
+		m.remember(*a, g.Launch)
 	}
-	m.answerAll(a.requests, Result{Outcome: outcome, Generation: g.number, Took: a.Took, Why: why, Ran: g.executed(), Unchanged: a.Unchanged})
+	m.answerAll(a.requests, Result{Outcome: outcome, Generation: g.Number, Took: a.Took, Why: why, Ran: g.executed(), Unchanged: a.Unchanged})
 }
 
-func (m *Machine) remember(a upgradeRecord, r Recipe) {
+func (m *Machine) remember(a upgradeRecord, r LaunchSpec) {
 	if a.Outcome == OutcomeUpgraded {
 		m.say(Report{Fact: UpgradeDone, Generation: a.Generation, Took: a.Took, Why: a.sameness(r)})
 	}
@@ -70,7 +64,7 @@ func (m *Machine) remember(a upgradeRecord, r Recipe) {
 }
 
 // sameness is for who has deployed something and would not see that it was not found.
-func (a upgradeRecord) sameness(r Recipe) Reason {
+func (a upgradeRecord) sameness(r LaunchSpec) Reason {
 	if !a.Unchanged {
 		return nil
 	}
@@ -79,7 +73,7 @@ func (a upgradeRecord) sameness(r Recipe) Reason {
 
 func (m *Machine) answerAll(requests []int, r Result) {
 	if m.current != nil && m.mode <= lingering {
-		r.Serving = m.current.number
+		r.Serving = m.current.Number
 	}
 	for _, request := range requests {
 		m.do(Answer{request, r})

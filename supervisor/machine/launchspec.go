@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Recipe is what a generation runs: the command as it was written, and what was
+// LaunchSpec is what a generation runs: the command as it was written, and what was
 // found under its names.
-type Recipe struct {
+type LaunchSpec struct {
 	Generation int // that it was resolved for, whose executable is kept; 0 after an old grace that kept none
 	Command    []string
 	Path       string            // the executable as the app is to see it
@@ -17,8 +17,8 @@ type Recipe struct {
 	Links      map[string]string // by which Dir could be meant, and where they led, if nobody has named it
 }
 
-// RunsLike reports whether another recipe leads to the same file, in the same directory, with the same arguments.
-func (r Recipe) RunsLike(other Recipe) bool {
+// RunsLike reports whether another one leads to the same file, in the same directory, with the same arguments.
+func (r LaunchSpec) RunsLike(other LaunchSpec) bool {
 	return r.Executable == other.Executable && r.File.Same(other.File) && r.Dir == other.Dir && slices.Equal(r.Command, other.Command)
 }
 
