@@ -179,7 +179,7 @@ func (h *handover) describe(m machine.Snapshot) (*handoverState, error) {
 	d := &handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
 	d.Host = host.HostState{
 		Uncapturable: s.apps.Uncapturable.Load(), Runtime: s.runtime.Path, RuntimeLock: s.runtime.Lock, Hangup: s.signals.catches(syscall.SIGHUP),
-		Strange: s.notOurChildren, Launches: map[int]host.LaunchSpecState{}, Programs: s.apps.AllPrograms(),
+		NotOurChildren: s.notOurChildren, Launches: map[int]host.LaunchSpecState{}, Programs: s.apps.AllPrograms(),
 	}
 	for _, l := range s.listeners {
 		d.Host.Listeners = append(d.Host.Listeners, l.State())
@@ -308,7 +308,7 @@ func (s *service) left() bool { return s.handover.left() }
 func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err error) {
 	files := socket.Descriptors(before.Files)
 	left := d.Host
-	s.notOurChildren = !before.Same() || left.Strange
+	s.notOurChildren = !before.Same() || left.NotOurChildren
 	if s.family, err = childproc.NewReaper(); err != nil {
 		return err
 	}

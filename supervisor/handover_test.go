@@ -25,8 +25,8 @@ func anyDocument(t *testing.T) *handoverState {
 	return &handoverState{
 		Version: stateVersion, Grace: "v1", PID: 7, Machine: m.Snapshot(func(machine.Timer) time.Time { return time.Time{} }, reasonText),
 		Host: host.HostState{
-			Launches: map[int]host.LaunchSpecState{1: (&host.LaunchSpec{Path: "/app", Env: []string{"SECRET=1"}}).State()},
-			Apps:     []host.InstanceProcessState{{Generation: 1, Instance: 1, Calls: -1}},
+			Launches: map[int]host.LaunchSpecState{1: (&host.LaunchSpec{LaunchSpec: machine.LaunchSpec{Path: "/app"}, Env: []string{"SECRET=1"}}).State()},
+			Apps:     []host.InstanceProcessState{{Start: machine.Start{Generation: 1, Instance: 1}, Calls: -1}},
 		},
 	}
 }
@@ -61,11 +61,13 @@ func TestDocumentTravels(t *testing.T) {
 // An older grace goes on, rather than that a newer one's state is misunderstood.
 func TestForeignDocumentIsRefused(t *testing.T) {
 	for why, change := range map[string]func(d *handoverState){
-		"use a newer grace":                  func(d *handoverState) { d.Version = stateVersion + 1; d.Grace = "v99" },
-		"version 0":                          func(d *handoverState) { d.Version = 0 },
-		"how generation 1 is started":        func(d *handoverState) { d.Host.Launches = nil },
-		"instance 1 without its process":     func(d *handoverState) { d.Host.Apps = nil },
-		"processes of no instance":           func(d *handoverState) { d.Host.Apps = append(d.Host.Apps, host.InstanceProcessState{Instance: 9}) },
+		"use a newer grace":              func(d *handoverState) { d.Version = stateVersion + 1; d.Grace = "v99" },
+		"version 0":                      func(d *handoverState) { d.Version = 0 },
+		"how generation 1 is started":    func(d *handoverState) { d.Host.Launches = nil },
+		"instance 1 without its process": func(d *handoverState) { d.Host.Apps = nil },
+		"processes of no instance": func(d *handoverState) {
+			d.Host.Apps = append(d.Host.Apps, host.InstanceProcessState{Start: machine.Start{Instance: 9}})
+		},
 		"instance 1 without its process, or": func(d *handoverState) { d.Machine.Generations[0].Instances[0].PID = 0 },
 	} {
 		d := anyDocument(t)

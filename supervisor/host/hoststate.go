@@ -15,19 +15,19 @@ import (
 // HostState is what belongs to the machine's state in the system. Descriptors in it are
 // numbers of the old process.
 type HostState struct {
-	Uncapturable bool
-	Strange      bool // apps may have parents that are no grace
-	Listeners    []socket.ListenerState
-	Metrics      *socket.ListenerState
-	Steering     *steering.SteeringState
-	Launches     map[int]LaunchSpecState // by generation
-	Programs     map[int]int             // descriptors of executables, by generation, of ended ones too
-	Apps         []InstanceProcessState
-	Runtime      string
-	RuntimeLock  int // 0 if it has none
-	Control      *ControlState
-	Hangup       bool  // HUP is heeded
-	Signals      []int // that came too late for the old grace
+	Uncapturable   bool
+	NotOurChildren bool `json:"Strange"` // apps may have parents that are no grace process
+	Listeners      []socket.ListenerState
+	Metrics        *socket.ListenerState
+	Steering       *steering.SteeringState
+	Launches       map[int]LaunchSpecState // by generation
+	Programs       map[int]int             // descriptors of executables, by generation, of ended ones too
+	Apps           []InstanceProcessState
+	Runtime        string
+	RuntimeLock    int // 0 if it has none
+	Control        *ControlState
+	Hangup         bool  // HUP is heeded
+	Signals        []int // that came too late for the old grace
 }
 
 type ControlState struct {
@@ -47,34 +47,32 @@ type LaunchSpecState struct {
 }
 
 func (l *LaunchSpec) State() LaunchSpecState {
-	return LaunchSpecState{l.Path, l.real, l.file, l.args, l.dir, l.Env, l.fromFile, l.Identity, l.umask}
+	return LaunchSpecState{l.Path, l.Executable, l.File, l.Command, l.Dir, l.Env, l.fromFile, l.Identity, l.umask}
 }
 
 func (s LaunchSpecState) Launch() *LaunchSpec {
-	return &LaunchSpec{Path: s.Path, real: s.Real, file: s.File, args: s.Args, dir: s.Dir, Env: s.Env, fromFile: s.FromFile, Identity: s.Identity, umask: s.Umask}
+	ran := machine.LaunchSpec{Path: s.Path, Executable: s.Real, File: s.File, Command: s.Args, Dir: s.Dir}
+	return &LaunchSpec{LaunchSpec: ran, Env: s.Env, fromFile: s.FromFile, Identity: s.Identity, umask: s.Umask}
 }
 
 // InstanceProcessState is one instance with its processes.
 type InstanceProcessState struct {
-	Generation, Instance, Slot int
-	MustNotify                 bool
-	Predecessor                int
-	Strange                    bool // it was started by another process than the old grace
-	Main                       childproc.ProcessState
-	Launchers                  []childproc.ProcessState
-	Notify                     childproc.NotifyState
-	Calls                      int            // -1 if it is not captured
-	Fresh                      map[uint64]int // sockets of grace's own in place of the app's, by inode
-	Predecessors               socket.SocketPlanState
-	Mains                      []int
-	Told, Said                 bool
+	machine.Start
+	NotOurChild  bool `json:"Strange"` // it was started by another process than the old grace process
+	Main         childproc.ProcessState
+	Launchers    []childproc.ProcessState
+	Notify       childproc.NotifyState
+	Calls        int            // -1 if it is not captured
+	Fresh        map[uint64]int // sockets of grace's own in place of the app's, by inode
+	Predecessors socket.SocketPlanState
+	Mains        []int
+	Told, Said   bool
 }
 
 // State describes an app that is suspended.
 func (a *InstanceProcess) State() (InstanceProcessState, error) {
 	s := InstanceProcessState{
-		Generation: a.start.Generation, Instance: a.start.Instance, Slot: a.start.Slot,
-		MustNotify: a.start.MustNotify, Predecessor: a.start.Predecessor, Strange: a.ear.notOurChild,
+		Start: a.start, NotOurChild: a.ear.notOurChild,
 		Main: a.main().State(), Calls: -1, Predecessors: a.grant.State(),
 		Mains: a.ear.mains, Told: a.ear.told, Said: a.ear.said,
 	}
@@ -126,12 +124,9 @@ func (s HostState) Files() []int {
 }
 
 // TakeOver makes the app of a state. Nothing of it is begun before carryOn.
-func (a *Host) TakeOver(s InstanceProcessState, before int, strange bool, files socket.Descriptors) (err error) {
+func (a *Host) TakeOver(s InstanceProcessState, before int, notOurs bool, files socket.Descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	app := &InstanceProcess{
-		start: machine.Start{Generation: s.Generation, Instance: s.Instance, Slot: s.Slot, MustNotify: s.MustNotify, Predecessor: s.Predecessor},
-		ctx:   ctx, cancel: cancel,
-	}
+	app := &InstanceProcess{start: s.Start, ctx: ctx, cancel: cancel}
 	if before, ok := a.Launches[s.Predecessor]; ok {
 		app.predecessor = before.ctx
 	}
@@ -147,7 +142,7 @@ func (a *Host) TakeOver(s InstanceProcessState, before int, strange bool, files 
 		return err
 	}
 	app.ear = newNotifyReader(a, s.Instance, app.notify, s.Main.PID)
-	app.ear.mains, app.ear.told, app.ear.before, app.ear.notOurChild = s.Mains, s.Told, before, s.Strange || strange
+	app.ear.mains, app.ear.told, app.ear.before, app.ear.notOurChild = s.Mains, s.Told, before, s.NotOurChild || notOurs
 	if s.Said {
 		app.ear.said = true
 		close(app.ear.ready)

@@ -16,18 +16,13 @@ import (
 // restart too, use it: a link that was moved in between must not bring in code
 // that no upgrade has checked.
 type LaunchSpec struct {
-	Path     string       // the executable as the app is to see it
-	real     string       // the file behind it
-	file     machine.File // what that was then
+	machine.LaunchSpec
 	Program  Program
-	args     []string
-	dir      string // the directory behind the one that was written
 	Env      []string
 	fromFile int // so many of the last in env are from the environment file
 	Identity *childproc.Identity
 	umask    int
-	links    map[string]string // see recipe
-	stays    string            // why it may not run where it was meant to
+	stays    string // why it may not run where it was meant to
 }
 
 // launchError is a command that cannot be resolved, with grace's exit status for it.
@@ -46,10 +41,10 @@ func Resolve(o Options) (*LaunchSpec, error) {
 	if l.Path, err = find(o.Command[0], o.Dir, l.variable("PATH")); err != nil {
 		return nil, err
 	}
-	if l.real, err = filepath.EvalSymlinks(l.Path); err != nil {
+	if l.Executable, err = filepath.EvalSymlinks(l.Path); err != nil {
 		return nil, err
 	}
-	l.Program, l.file, err = openProgram(l.real)
+	l.Program, l.File, err = openProgram(l.Executable)
 	return l, err
 }
 
@@ -70,9 +65,9 @@ func resolveOrder(o Options, order machine.Prepare, kept Program) (*LaunchSpec, 
 	if err != nil {
 		return nil, err
 	}
-	l.Path, l.real, l.file, l.Program = order.Again.Path, order.Again.Executable, order.Again.File, kept
+	l.Path, l.Executable, l.File, l.Program = order.Again.Path, order.Again.Executable, order.Again.File, kept
 	if kept == 0 {
-		l.Program, _, err = openProgram(l.real)
+		l.Program, _, err = openProgram(l.Executable)
 	}
 	return l, err
 }
@@ -87,16 +82,16 @@ func resolveAnew(o Options, current *machine.LaunchSpec) (*LaunchSpec, error) {
 		return nil, err
 	}
 	if o.unnamed {
-		l.links = linksTo(l.dir)
+		l.Links = linksTo(l.Dir)
 	}
 	return l, nil
 }
 
 // surroundings is all of a launch but the executable.
 func surroundings(o Options) (*LaunchSpec, error) {
-	l := &LaunchSpec{args: o.Command, umask: o.Umask}
+	l := &LaunchSpec{LaunchSpec: machine.LaunchSpec{Command: o.Command}, umask: o.Umask}
 	var err error
-	if l.dir, err = filepath.EvalSymlinks(o.Dir); err != nil {
+	if l.Dir, err = filepath.EvalSymlinks(o.Dir); err != nil {
 		return nil, fmt.Errorf("cannot enter directory %s (--chdir): %w", o.Dir, err)
 	}
 	l.Env = append(socket.CleanEnv(os.Environ()), "PWD="+o.Dir)
@@ -104,10 +99,6 @@ func surroundings(o Options) (*LaunchSpec, error) {
 		return nil, err
 	}
 	return l, l.addEnvFile(o.EnvFile)
-}
-
-func (l *LaunchSpec) recipe() machine.LaunchSpec {
-	return machine.LaunchSpec{Command: l.args, Path: l.Path, Executable: l.real, Dir: l.dir, File: l.file, Links: l.links}
 }
 
 func (l *LaunchSpec) addEnvFile(path string) error {
@@ -139,16 +130,16 @@ func (l *LaunchSpec) variable(name string) string {
 // executable is the path as it was resolved, unless a link on it leads somewhere
 // else by now: then it is the file that it led to.
 func (l *LaunchSpec) executable() string {
-	if now, err := filepath.EvalSymlinks(l.Path); err == nil && now == l.real {
+	if now, err := filepath.EvalSymlinks(l.Path); err == nil && now == l.Executable {
 		return l.Path
 	}
-	return l.real
+	return l.Executable
 }
 
 // spec is the part of a start that all instances of a generation share.
 func (l *LaunchSpec) spec() childproc.Spec {
 	return childproc.Spec{
-		Path: l.executable(), Args: l.args, Dir: l.dir, Env: unique(l.Env),
+		Path: l.executable(), Args: l.Command, Dir: l.Dir, Env: unique(l.Env),
 		Stdin: -1, Stdout: 1, Stderr: 2,
 		Umask: l.umask, Identity: l.Identity,
 	}

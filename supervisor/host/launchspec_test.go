@@ -146,8 +146,8 @@ func TestExecutableAfterALinkWasMoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := l.executable(); got != link+"/app" || l.dir != dir+"/1" || l.variable("PWD") != link {
-		t.Errorf("executable %s in %s, PWD %s", got, l.dir, l.variable("PWD"))
+	if got := l.executable(); got != link+"/app" || l.Dir != dir+"/1" || l.variable("PWD") != link {
+		t.Errorf("executable %s in %s, PWD %s", got, l.Dir, l.variable("PWD"))
 	}
 	if err := errors.Join(os.Remove(link), os.Symlink("2", link)); err != nil {
 		t.Fatal(err)

@@ -67,11 +67,11 @@ func movedLink(r machine.LaunchSpec) string {
 // heedLinks refuses an upgrade that would start what runs already because nobody has told grace of a link that was
 // moved. If it starts something new the log warns of the directory.
 func (l *LaunchSpec) heedLinks(current *machine.LaunchSpec) error {
-	if current == nil || current.Dir != l.dir {
+	if current == nil || current.Dir != l.Dir {
 		return nil
 	}
 	moved := movedLink(*current)
-	if moved != "" && current.RunsLike(l.recipe()) {
+	if moved != "" && current.RunsLike(l.LaunchSpec) {
 		return fmt.Errorf("the upgrade would start what already runs: %s", moved)
 	}
 	l.stays = moved

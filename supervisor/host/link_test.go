@@ -67,7 +67,7 @@ func TestMovedLinkThatNobodyHasNamed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			current := first.recipe()
+			current := first.LaunchSpec
 			c.move(t, dir)
 			second, err := resolveOrder(o, machine.Prepare{Generation: 2, Current: &current}, 0)
 			if c.fails {

@@ -52,10 +52,10 @@ func (l *LaunchSpec) pidFiles(s machine.Start) []string {
 	}
 	paths = slices.DeleteFunc(paths, func(path string) bool { return path == "" })
 	for i, path := range paths {
-		paths[i] = within(l.dir, path)
+		paths[i] = within(l.Dir, path)
 	}
 	for _, pattern := range pidFilePlaces {
-		found, _ := filepath.Glob(within(l.dir, pattern)) // which fails for a directory with a name like a pattern
+		found, _ := filepath.Glob(within(l.Dir, pattern)) // which fails for a directory with a name like a pattern
 		paths = append(paths, found...)
 	}
 	return paths

@@ -26,7 +26,7 @@ func (l *LaunchSpec) filled(s machine.Start) (args, env []string) {
 			return place
 		})
 	}
-	for _, word := range l.args {
+	for _, word := range l.Command {
 		args = append(args, fill(word))
 	}
 	env = slices.Clone(l.Env)

@@ -9,9 +9,9 @@ import (
 
 func TestPlaces(t *testing.T) {
 	l := &LaunchSpec{
-		args:     []string{"app", "--pid=/run/app.{generation}.{instance}", "${generation} {generations} {{instance}} {fd}", `{"a":"b"}`},
-		Env:      []string{"A={generation}", "B={generation}", "A=x{instance}=${instance}"},
-		fromFile: 1,
+		LaunchSpec: machine.LaunchSpec{Command: []string{"app", "--pid=/run/app.{generation}.{instance}", "${generation} {generations} {{instance}} {fd}", `{"a":"b"}`}},
+		Env:        []string{"A={generation}", "B={generation}", "A=x{instance}=${instance}"},
+		fromFile:   1,
 	}
 	args, env := l.filled(machine.Start{Generation: 3, Instance: 7, Slot: 1})
 	if want := []string{"app", "--pid=/run/app.3.1", "${generation} {generations} {1} {fd}", `{"a":"b"}`}; !slices.Equal(args, want) {

@@ -39,7 +39,7 @@ func (a *Host) Prepare(order machine.Prepare) {
 			a.Post(machine.Noticed{Text: "the working directory was not changed", Why: l.stays})
 		}
 		p.Launch = l
-		a.Post(machine.Prepared{Generation: order.Generation, Launch: l.recipe()})
+		a.Post(machine.Prepared{Generation: order.Generation, Launch: l.LaunchSpec})
 	}()
 }
 

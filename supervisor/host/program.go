@@ -88,16 +88,16 @@ func (p Program) is(f machine.File) bool {
 func (l *LaunchSpec) locate() (path string, p Program, departure string) {
 	path = l.executable()
 	now, err := identify(path)
-	if err == nil && l.file.Same(now) {
+	if err == nil && l.File.Same(now) {
 		return path, 0, ""
 	}
 	p = l.Program
-	if !p.is(l.file) {
+	if !p.is(l.File) {
 		p = 0
 	}
 	switch {
 	case err == nil:
-		return path, p, fmt.Sprintf("%s is another file now (%s)", path, difference(l.file, now))
+		return path, p, fmt.Sprintf("%s is another file now (%s)", path, difference(l.File, now))
 	case p != 0:
 		return path, p, fmt.Sprintf("cannot find %s any more: %v", path, err)
 	}

@@ -23,7 +23,7 @@ func recipeOf(t *testing.T, path string) machine.LaunchSpec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l.recipe()
+	return l.LaunchSpec
 }
 
 func TestRecipeIsFollowedOnlyWithTheSameFile(t *testing.T) {
@@ -109,12 +109,12 @@ func TestRollbackFollowsNoLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	flip("2")
-	r := first.recipe()
+	r := first.LaunchSpec
 	l, err := resolveOrder(o, machine.Prepare{Generation: 3, Command: r.Command, Again: &r}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := filepath.Join(dir, "1", "app"); l.executable() != want || l.dir != filepath.Dir(want) || l.variable("PWD") != l.dir {
-		t.Errorf("it runs %s in %s", l.executable(), l.dir)
+	if want := filepath.Join(dir, "1", "app"); l.executable() != want || l.Dir != filepath.Dir(want) || l.variable("PWD") != l.Dir {
+		t.Errorf("it runs %s in %s", l.executable(), l.Dir)
 	}
 }
