@@ -105,7 +105,7 @@ func (d *controlBackend) count(g *control.Generation) (pids []int) {
 		if i.PID == 0 {
 			continue
 		}
-		tree, err := d.apps.Family.Tree(i.PID)
+		tree, err := d.apps.Reaper.Tree(i.PID)
 		if err != nil {
 			whole = false
 			continue

@@ -17,20 +17,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handover is the way from this grace to the next.
+// handover is the way from this grace process to the next.
 type handover struct {
 	service *service
-	legacy  *handoverState // what was left, once somebody has taken it
+	state   *handoverState // what was left, once somebody has taken it
 	pid     int            // of who has
 	spent   time.Duration  // on those that were cut
 }
 
-// inPlace reports whether the next grace has to be this process. A service manager that
+// inPlace reports whether the next grace process has to be this process. A service manager that
 // speaks sd_notify learns of another pid; nobody else does: for a shell, a container's
 // init or a supervisor that waits for its child the end of this process is the end.
 func inPlace() bool { return os.Getpid() == 1 || os.Getenv("NOTIFY_SOCKET") == "" }
 
-func (h *handover) left() bool { return h.legacy != nil }
+func (h *handover) left() bool { return h.state != nil }
 
 // rest waits for the hooks: their output is read here.
 func (h *handover) rest() <-chan struct{} { return h.service.hooks.Rest() }
@@ -57,7 +57,7 @@ func (h *handover) suspend() <-chan struct{} {
 	return still
 }
 
-// resume comes too when nothing was suspended, and when another grace has taken over.
+// resume comes too when nothing was suspended, and when another grace process has taken over.
 func (h *handover) resume() {
 	s := h.service
 	if h.left() {
@@ -86,7 +86,7 @@ func (h *handover) resume() {
 	}
 }
 
-// handOver gives everything away; if nobody takes it, this grace has it all still.
+// handOver gives everything away; if nobody takes it, this grace process has it all still.
 func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 	s := h.service
 	select {
@@ -102,7 +102,7 @@ func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 			return machine.ReexecDelayed{}
 		}
 	}
-	s.family.Suspend()
+	s.reaper.Suspend()
 	began := time.Now()
 	d, err := h.describe(m)
 	if err == nil {
@@ -112,7 +112,7 @@ func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 		h.takeBack(d)
 		return h.failed(err, time.Since(began), p)
 	}
-	h.legacy = d
+	h.state = d
 	return machine.Reexeced{PID: h.pid}
 }
 
@@ -123,7 +123,7 @@ func (h *handover) failed(err error, took time.Duration, p *parting) machine.Eve
 		if h.spent += took; h.spent < reexec.Patience {
 			return machine.ReexecDelayed{}
 		}
-		err = fmt.Errorf("%s has not taken over within %s", h.service.place.Program, reexec.Patience)
+		err = fmt.Errorf("%s has not taken over within %s", h.service.transport.Program, reexec.Patience)
 	default:
 	}
 	h.spent = 0
@@ -132,7 +132,7 @@ func (h *handover) failed(err error, took time.Duration, p *parting) machine.Eve
 
 var errCut = errors.New("grace had to handle another event first")
 
-// giveOrCut ends all that the next grace has started where it does not take over.
+// giveOrCut ends all that the next grace process has started where it does not take over.
 func (h *handover) giveOrCut(d *handoverState, p *parting) (pid int, err error) {
 	given, swept := make(chan struct{}), make(chan error, 1)
 	go func() { swept <- h.sweepWhenCut(p, given) }()
@@ -142,7 +142,7 @@ func (h *handover) giveOrCut(d *handoverState, p *parting) (pid int, err error) 
 		h.service.apps.Attempt("cannot kill what the successor has started", failed)
 	}
 	if err != nil {
-		h.service.apps.Attempt("cannot kill what the successor has started", h.service.family.KillSuccessors(reexec.Variable))
+		h.service.apps.Attempt("cannot kill what the successor has started", h.service.reaper.KillSuccessors(reexec.Variable))
 	}
 	return pid, err
 }
@@ -155,7 +155,7 @@ func (h *handover) sweepWhenCut(p *parting, given <-chan struct{}) error {
 		return nil
 	}
 	for {
-		if err := h.service.family.KillSuccessors(reexec.Variable); err != nil {
+		if err := h.service.reaper.KillSuccessors(reexec.Variable); err != nil {
 			return err
 		}
 		select {
@@ -170,7 +170,7 @@ func (h *handover) takeBack(d *handoverState) {
 	if d != nil && d.Host.Steering != nil {
 		h.service.steering.Resume()
 	}
-	h.service.family.Resume()
+	h.service.reaper.Resume()
 }
 
 // describe suspends the steering, if it gives a document.
@@ -213,14 +213,14 @@ func (h *handover) describe(m machine.Snapshot) (*handoverState, error) {
 	return d, nil
 }
 
-// give returns when the next grace can take over.
+// give returns when the next grace process can take over.
 func (h *handover) give(d *handoverState, p *parting) (pid int, err error) {
 	e, err := d.snapshot()
 	if err != nil {
 		return 0, err
 	}
 	if inPlace() {
-		if err := h.service.place.Try(e); err != nil {
+		if err := h.service.transport.Try(e); err != nil {
 			return 0, err
 		}
 		if !p.agree() {
@@ -228,7 +228,7 @@ func (h *handover) give(d *handoverState, p *parting) (pid int, err error) {
 		}
 		return os.Getpid(), nil
 	}
-	if pid, err = h.service.place.ByAnother(e, p.agree); err == nil {
+	if pid, err = h.service.transport.ByAnother(e, p.agree); err == nil {
 		h.service.manager.follow(pid)
 	}
 	return pid, err
@@ -237,7 +237,7 @@ func (h *handover) give(d *handoverState, p *parting) (pid int, err error) {
 // leave lets the last words out, and gives the process up.
 func (h *handover) leave() error {
 	s := h.service
-	s.family.Resume()      // somebody may be at it
+	s.reaper.Resume()      // somebody may be at it
 	_ = s.endpoint.leave() // nothing depends on it any more
 	if s.exporter != nil {
 		_ = s.exporter.close()
@@ -251,30 +251,30 @@ func (h *handover) leave() error {
 		return nil
 	}
 	for _, sig := range late {
-		h.legacy.Host.Signals = append(h.legacy.Host.Signals, int(sig))
+		h.state.Host.Signals = append(h.state.Host.Signals, int(sig))
 	}
-	return &Replacement{s.place, h.legacy}
+	return &Replacement{s.transport, h.state}
 }
 
-// Replacement is how Run ends where another grace is to take over in this process. Nothing
+// Replacement is how Run ends where another grace process is to take over in this process. Nothing
 // of this one is at work any more but what its caller has begun.
 type Replacement struct {
-	place  *reexec.Transport
-	legacy *handoverState
+	transport *reexec.Transport
+	state     *handoverState
 }
 
 func (*Replacement) Error() string { return "another grace process takes over" }
 
-// Exec puts the other grace in place of the program; it returns only if that failed.
+// Exec puts the other grace process in place of the program; it returns only if that failed.
 func (r *Replacement) Exec() error {
-	e, err := r.legacy.snapshot()
+	e, err := r.state.snapshot()
 	if err == nil {
-		err = r.place.InPlace(e)
+		err = r.transport.InPlace(e)
 	}
 	return fmt.Errorf("cannot execute the new grace: %w", err)
 }
 
-// succeed goes on with what another grace has left.
+// succeed goes on with what another grace process has left.
 func (s *service) succeed(before *reexec.Predecessor) (int, error) {
 	d, err := read(before.Document)
 	if err == nil {
@@ -303,13 +303,13 @@ func (s *service) succeed(before *reexec.Predecessor) (int, error) {
 
 func (s *service) left() bool { return s.handover.left() }
 
-// inherit makes all parts anew from the state. It changes nothing that the old grace
+// inherit makes all parts anew from the state. It changes nothing that the old grace process
 // has.
 func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err error) {
 	files := socket.Descriptors(before.Files)
 	left := d.Host
 	s.notOurChildren = !before.Same() || left.NotOurChildren
-	if s.family, err = childproc.NewReaper(); err != nil {
+	if s.reaper, err = childproc.NewReaper(); err != nil {
 		return err
 	}
 	for _, state := range left.Listeners {
@@ -328,11 +328,11 @@ func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err err
 		if s.steering, err = steering.TakeOverSteering(*left.Steering, files, host.Live(s.unowned)); err != nil {
 			return err
 		}
-	} else if s.steering, err = host.OpenSteering(s.options.Options, host.Live(s.unowned)); err != nil { // a grace before captured less
+	} else if s.steering, err = host.OpenSteering(s.options.Options, host.Live(s.unowned)); err != nil { // a grace process before captured less
 		return err
 	}
 	s.runtime.Path = left.Runtime
-	if left.RuntimeLock > 0 { // a grace before had none
+	if left.RuntimeLock > 0 { // a grace process before had none
 		if s.runtime.Lock, err = files.Take(left.RuntimeLock); err != nil {
 			return err
 		}
@@ -347,7 +347,7 @@ func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err err
 	if err := s.inheritApps(d, before.Same(), files); err != nil {
 		return err
 	}
-	for _, unknown := range files { // a newer grace would have had a use for them
+	for _, unknown := range files { // a newer grace process would have had a use for them
 		unix.Close(unknown)
 	}
 	return nil
@@ -379,7 +379,7 @@ func (s *service) inheritApps(d *handoverState, same bool, files socket.Descript
 	return nil
 }
 
-// settleIn takes what only one grace can have, once the old one has gone. What fails is no
+// settleIn takes what only one grace process can have, once the old one has gone. What fails is no
 // reason to leave the app alone.
 func (s *service) settleIn(d *handoverState, same bool) {
 	var errs []error

@@ -58,7 +58,7 @@ func TestDocumentTravels(t *testing.T) {
 	}
 }
 
-// An older grace goes on, rather than that a newer one's state is misunderstood.
+// An older grace process goes on, rather than that a newer one's state is misunderstood.
 func TestForeignDocumentIsRefused(t *testing.T) {
 	for why, change := range map[string]func(d *handoverState){
 		"use a newer grace":              func(d *handoverState) { d.Version = stateVersion + 1; d.Grace = "v99" },
@@ -87,7 +87,7 @@ func TestForeignDocumentIsRefused(t *testing.T) {
 	}
 }
 
-// What a later grace of the same version adds is no reason to refuse.
+// What a later grace process of the same version adds is no reason to refuse.
 func TestUnknownFieldsArePassedOver(t *testing.T) {
 	text := strings.Replace(asJSON(t, anyDocument(t)), `{"Version":1,`, `{"Version":1,"Later":[1,2],`, 1)
 	if _, err := read([]byte(text)); err != nil {
@@ -182,7 +182,7 @@ func TestLoopHandsOver(t *testing.T) {
 	})
 }
 
-// A new grace that hangs does not have the old one look dead.
+// A new grace process that hangs does not have the old one look dead.
 func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(&fakeHost{startTime: time.Second, drainTime: time.Second}, testPolicy())
@@ -192,7 +192,7 @@ func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 		time.Sleep(30 * time.Second) // of a minute
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		d := &controlBackend{loop: l, apps: &host.Host{Family: new(childproc.Reaper), Looks: make(host.Semaphore, 1)}}
+		d := &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Looks: make(host.Semaphore, 1)}}
 		if s, err := d.Status(short); err != nil || s.Current != 1 || s.State != "serving" {
 			t.Errorf("%+v, %v", s, err)
 		}

@@ -10,11 +10,11 @@ import (
 	"github.com/gracerun/grace/supervisor/reexec"
 )
 
-// stateVersion counts the forms of a document. A grace reads its own and all before;
+// stateVersion counts the forms of a document. A grace process reads its own and all before;
 // a field that is added with a meaningful zero value makes no new one.
 const stateVersion = 1
 
-// handoverState is what one grace leaves to the next. It has the app's environment, and is
+// handoverState is what one grace process leaves to the next. It has the app's environment, and is
 // never written to a disk.
 type handoverState struct {
 	Version int
@@ -32,7 +32,7 @@ func (d *handoverState) snapshot() (reexec.Snapshot, error) {
 	return reexec.Snapshot{Document: text, Files: d.Host.Files()}, nil
 }
 
-// read refuses what only a newer grace understands.
+// read refuses what only a newer grace process understands.
 func read(text []byte) (*handoverState, error) {
 	var version struct {
 		Version int

@@ -40,9 +40,9 @@ type loop struct {
 	over      bool
 }
 
-// successor is the way to another grace that takes over.
+// successor is the way to another grace process that takes over.
 type successor interface {
-	// rest and suspend stop what would be at work in both graces; it has stopped when the
+	// rest and suspend stop what would be at work in both grace processes; it has stopped when the
 	// channel is closed. resume lets it go on.
 	rest() <-chan struct{}
 	suspend() <-chan struct{}
@@ -110,7 +110,7 @@ func (l *loop) next(end <-chan struct{}) bool {
 
 func (l *loop) snapshot() machine.Snapshot { return l.machine.Snapshot(l.timers.due, reasonText) }
 
-// leave hands over to another grace, unless something comes in between that cannot
+// leave hands over to another grace process, unless something comes in between that cannot
 // travel: it is seen by the machine being calm no more.
 func (l *loop) leave() {
 	l.leaving = false
@@ -126,7 +126,7 @@ func (l *loop) leave() {
 	l.part(l.snapshot())
 }
 
-// parting is what the loop and the handover agree by: either an event is taken, or the other grace is let go on.
+// parting is what the loop and the handover agree by: either an event is taken, or the other grace process is let go on.
 type parting struct {
 	cut    chan struct{} // closed when there is something else to do
 	agreed chan struct{}
@@ -149,7 +149,7 @@ const (
 	partQuiet = 50 * time.Millisecond
 )
 
-// part stands still while another grace gets ready, but not for longer than deadlines can wait.
+// part stands still while another grace process gets ready, but not for longer than deadlines can wait.
 func (l *loop) part(state machine.Snapshot) {
 	p := &parting{make(chan struct{}), make(chan struct{})}
 	outcome := make(chan machine.Event, 1)

@@ -37,7 +37,7 @@ type signals struct {
 	late     chan syscall.Signal // what nobody took
 }
 
-// mostLate is room for what comes while another grace takes over.
+// mostLate is room for what comes while another grace process takes over.
 const mostLate = 64
 
 // catchSignals comes before anybody can learn grace's pid. What is caught waits

@@ -46,7 +46,7 @@ func TestLoopGoesOnWhileTheSteeringIsBusy(t *testing.T) {
 	l := newLoop(p, "nowhere")
 	f.attach(l)
 	real := &host.Host{
-		Steering: busy, Post: l.post, Launches: map[int]*host.Preparation{}, Family: new(childproc.Reaper),
+		Steering: busy, Post: l.post, Launches: map[int]*host.Preparation{}, Reaper: new(childproc.Reaper),
 		Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
 	}
 	real.Options.Policy = p

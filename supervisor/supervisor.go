@@ -25,7 +25,7 @@ import (
 // and is to be called once in a process. Descriptors that grace itself was given are
 // set close-on-exec, so that the app does not get them.
 //
-// Where another grace has prepared for this process to be its successor, Run goes on
+// Where another grace process has prepared for this process to be its successor, Run goes on
 // with its app instead. And it may return when another one has taken over: with
 // status 0, or with a *Replacement for one in this process.
 func Run(o Options) (int, error) {
@@ -33,11 +33,11 @@ func Run(o Options) (int, error) {
 		return machine.StatusFailure, err
 	}
 	s := &service{signals: catchSignals()}
-	place, before, err := reexec.Find()
+	transport, before, err := reexec.Find()
 	if err != nil {
 		return machine.StatusFailure, err
 	}
-	s.place = place
+	s.transport = transport
 	if before == nil || !before.Trial() {
 		reserveThreads()
 	}
@@ -60,14 +60,14 @@ func Run(o Options) (int, error) {
 	return status, errors.Join(err, s.close())
 }
 
-// service is all that a grace has. It is built up once and then belongs to Run.
+// service is all that a grace process has. It is built up once and then belongs to Run.
 type service struct {
 	options        Options
-	place          *reexec.Transport
+	transport      *reexec.Transport
 	notOurChildren bool // apps may have parents that are no grace
 	signals        *signals
 	first          *host.LaunchSpec // whose environment the hooks have
-	family         *childproc.Reaper
+	reaper         *childproc.Reaper
 	listeners      []*socket.Listener
 	metrics        *socket.Listener
 	steering       *steering.Steering
@@ -92,7 +92,7 @@ func (s *service) open() (err error) {
 		return err
 	}
 	s.first.Program.Close() // the hooks' shell needs none
-	if s.family, err = childproc.NewReaper(); err != nil {
+	if s.reaper, err = childproc.NewReaper(); err != nil {
 		return err
 	}
 	if s.listeners, err = bindAll(s.options); err != nil {
@@ -116,11 +116,11 @@ func (s *service) open() (err error) {
 func (s *service) assemble() {
 	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
 	s.loop = newLoop(s.options.Policy, describeOutput(), &logSink{s.options.Log})
-	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.family, s.loop.post)
+	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.reaper, s.loop.post)
 	s.serving = &servingLine{service: s}
 	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving)
 	s.apps = &host.Host{
-		Options: s.options.Options, Family: s.family, Held: s.listeners, Listeners: sharedOf(s.listeners),
+		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
 		Launches: map[int]*host.Preparation{}, Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
 		Looks: make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
@@ -130,13 +130,13 @@ func (s *service) assemble() {
 	s.loop.successor = s.handover
 }
 
-// serve returns when the app has ended or another grace has taken over. Before it
+// serve returns when the app has ended or another grace process has taken over. Before it
 // begins, greet tells the world.
 func (s *service) serve(greet func()) (int, error) {
 	if err := s.openServers(); err != nil {
 		return machine.StatusFailure, errors.Join(err, s.closeServers())
 	}
-	s.signals.listen(s.loop.offer, s.family.ReapOrphans)
+	s.signals.listen(s.loop.offer, s.reaper.ReapOrphans)
 	steered := make(chan struct{})
 	go func() {
 		defer close(steered)

@@ -81,7 +81,7 @@ var wordings = map[machine.Fact]struct {
 	machine.WatchdogTimedOut:       {fault, "", "watchdog: no WATCHDOG=1 in time, killing the instance"},
 	machine.WatchdogLate:           {warn, "", "watchdog: the check ran late, waiting once more"},
 	machine.MainProcessMoved:       {info, "", "another process is the main process now"},
-	machine.RemnantsTold:           {info, "", "stopping processes that the instance left behind"},
+	machine.LeftoversTold:          {info, "", "stopping processes that the instance left behind"},
 	machine.ReadinessUnseen:        {warn, "", "cannot detect readiness: the instance counts as ready after --ready-delay"},
 	machine.AppDescribed:           {debug, "", "app status"},
 	machine.FirstReady:             {info, eventServing, "generation ready"},

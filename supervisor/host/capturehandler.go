@@ -355,7 +355,7 @@ func refused(err error) bool {
 // launch starts the process. Where the system does not let grace capture it, it is
 // started once more without, unless --capture on demands it.
 func (a *Host) launch(app *InstanceProcess, spec childproc.Spec) error {
-	p, err := a.Family.Start(spec)
+	p, err := a.Reaper.Start(spec)
 	if err != nil {
 		return err
 	}

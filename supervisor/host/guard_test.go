@@ -137,11 +137,11 @@ func (c *capturedApp) do(format string, args ...any) (int, syscall.Errno) {
 
 func capturing(t *testing.T, steering *steering.Steering, post func(machine.Event)) *Host {
 	t.Helper()
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Host{Family: family, Steering: steering, Post: post}
+	return &Host{Reaper: reaper, Steering: steering, Post: post}
 }
 
 // What goes wrong in grace while it works for one app ends that app's capture: its calls

@@ -32,7 +32,7 @@ const (
 type Hooks struct {
 	commands []Hook
 	launch   *LaunchSpec
-	family   *childproc.Reaper
+	reaper   *childproc.Reaper
 	Name     string
 	post     func(machine.Event)
 	waiting  chan hookRun
@@ -48,10 +48,10 @@ type hookRun struct {
 	env  []string
 }
 
-func NewHooks(o Options, name string, l *LaunchSpec, family *childproc.Reaper, post func(machine.Event)) *Hooks {
+func NewHooks(o Options, name string, l *LaunchSpec, reaper *childproc.Reaper, post func(machine.Event)) *Hooks {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &Hooks{
-		commands: o.Hooks, launch: l, family: family, Name: name, post: post,
+		commands: o.Hooks, launch: l, reaper: reaper, Name: name, post: post,
 		waiting: make(chan hookRun, hooksWaiting), idle: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{}),
 	}
 	go h.run(ctx)
@@ -147,7 +147,7 @@ func (h *Hooks) runOne(ctx context.Context, o hookRun) error {
 	defer cancel()
 	spec := h.launch.shell(o.hook.Command)
 	spec.Env = append(spec.Env, o.env...)
-	output, exit, err := h.family.Output(ctx, spec, hookOutput)
+	output, exit, err := h.reaper.Output(ctx, spec, hookOutput)
 	said := ""
 	if text := strings.TrimSpace(string(output)); text != "" {
 		said = ": " + text

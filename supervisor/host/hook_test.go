@@ -18,12 +18,12 @@ func testHooks(t *testing.T, list ...Hook) (h *Hooks, said chan machine.Event, d
 	if err != nil {
 		t.Fatal(err)
 	}
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
 	said = make(chan machine.Event, 100)
-	return NewHooks(Options{Hooks: list}, "web", l, family, func(ev machine.Event) { said <- ev }), said, dir
+	return NewHooks(Options{Hooks: list}, "web", l, reaper, func(ev machine.Event) { said <- ev }), said, dir
 }
 
 func TestHooksAreToldTheFacts(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 // that fills in one entry is done with it before it posts the event that says so.
 type Host struct {
 	Options   Options
-	Family    *childproc.Reaper
+	Reaper    *childproc.Reaper
 	Held      []*socket.Listener              // all that the app is to get
 	Listeners []*socket.Listener              // those of them that all instances share
 	Steering  *steering.Steering              // nil if nothing is captured
@@ -89,7 +89,7 @@ func (a *Host) Rest() <-chan struct{} { return a.sequence.rest() }
 func (a *Host) Close() error {
 	a.reaping.Wait()
 	<-a.sequence.rest()
-	_, err := a.Family.ReapOrphans()
+	_, err := a.Reaper.ReapOrphans()
 	return err
 }
 

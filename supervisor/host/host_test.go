@@ -10,9 +10,9 @@ import (
 )
 
 // sleeper starts a process that does nothing until it is told to end.
-func sleeper(t *testing.T, family *childproc.Reaper) *childproc.Process {
+func sleeper(t *testing.T, reaper *childproc.Reaper) *childproc.Process {
 	t.Helper()
-	p, err := family.Start(childproc.Spec{
+	p, err := reaper.Start(childproc.Spec{
 		Path: "/bin/sleep", Args: []string{"sleep", "1000"}, Env: os.Environ(), Stdin: -1, Stdout: 1, Stderr: 2, Umask: -1,
 	})
 	if err != nil {
@@ -32,18 +32,18 @@ func endedBy(t *testing.T, p *childproc.Process, signal syscall.Signal) {
 // A process that only launched the main one may outlive it. What is for the rest of the
 // instance is for it, and for nobody who has got the numbers of what was reaped.
 func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	launcher, main := sleeper(t, family), sleeper(t, family)
-	a := &Host{Family: family, Running: map[int]*InstanceProcess{1: {ctx: t.Context(), processes: []*childproc.Process{launcher, main}}}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
+	launcher, main := sleeper(t, reaper), sleeper(t, reaper)
+	a := &Host{Reaper: reaper, Running: map[int]*InstanceProcess{1: {ctx: t.Context(), processes: []*childproc.Process{launcher, main}}}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
 	if err := main.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	endedBy(t, main, syscall.SIGKILL)
 	a.Reap(machine.Reap{Instance: 1, PID: main.PID})
-	other := sleeper(t, family) // its pidfd has the number that the main process's had
+	other := sleeper(t, reaper) // its pidfd has the number that the main process's had
 	a.TellRest(machine.TellRest{Instance: 1, Signal: syscall.SIGTERM})
 	endedBy(t, launcher, syscall.SIGTERM)
 	a.Kill(machine.Kill{Instance: 1})
@@ -59,13 +59,13 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 
 // What waits for a look at what was left behind is reaped before grace ends: the PID 1 of many containers does not reap.
 func TestAllIsReapedAtTheEnd(t *testing.T) {
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	main, looked := sleeper(t, family), make(chan struct{})
+	main, looked := sleeper(t, reaper), make(chan struct{})
 	one := &InstanceProcess{processes: []*childproc.Process{main}}
-	a := &Host{Family: family, Running: map[int]*InstanceProcess{1: one}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
+	a := &Host{Reaper: reaper, Running: map[int]*InstanceProcess{1: one}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
 	one.task(func() {
 		<-looked
 		endedBy(t, main, syscall.SIGKILL)

@@ -27,7 +27,7 @@ type HostState struct {
 	RuntimeLock    int // 0 if it has none
 	Control        *ControlState
 	Hangup         bool  // HUP is heeded
-	Signals        []int // that came too late for the old grace
+	Signals        []int // that came too late for the old grace process
 }
 
 type ControlState struct {
@@ -132,7 +132,7 @@ func (a *Host) TakeOver(s InstanceProcessState, before int, notOurs bool, files 
 	}
 	a.Running[s.Instance] = app
 	for _, process := range append(s.Launchers, s.Main) {
-		p, err := a.Family.TakeOver(process, files)
+		p, err := a.Reaper.TakeOver(process, files)
 		if err != nil {
 			return err
 		}
@@ -193,7 +193,7 @@ func (a *Host) CarryOn(s machine.Snapshot) {
 	}
 }
 
-// Take leaves the socket to the old grace for the time being.
+// Take leaves the socket to the old grace process for the time being.
 func (c *ControlState) Take(files socket.Descriptors) (err error) {
 	if c.Listener, err = files.Take(c.Listener); err != nil {
 		return err

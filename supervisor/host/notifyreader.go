@@ -162,7 +162,7 @@ func (e *notifyReader) inherited(pid int) bool {
 // move has another process of the instance followed as its main one. It is
 // checked again once a pidfd holds it: the number could have changed hands.
 func (e *notifyReader) move(pid int) {
-	p, err := e.apps.Family.Adopt(pid)
+	p, err := e.apps.Reaper.Adopt(pid)
 	if err != nil {
 		e.apps.Post(machine.Noticed{Text: "MAINPID= refused", Why: err.Error()})
 		return

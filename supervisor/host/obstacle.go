@@ -33,7 +33,7 @@ func (v *readinessCheck) watchObstacles() {
 // obstacle tells nothing of an instance whose main process has ended meanwhile: what ends has no descriptors.
 func (v *readinessCheck) obstacle() (why string, alive bool) {
 	main := v.pid()
-	pids, err := v.apps.Family.Tree(main)
+	pids, err := v.apps.Reaper.Tree(main)
 	if err != nil {
 		return "", false
 	}

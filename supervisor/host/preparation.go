@@ -109,7 +109,7 @@ func (a *Host) lookUp(ctx context.Context, order machine.Prepare, kept Program) 
 const checkOutput = 4096
 
 func (a *Host) check(ctx context.Context, l *LaunchSpec) error {
-	output, exit, err := a.Family.Output(ctx, l.shell(a.Options.Check), checkOutput)
+	output, exit, err := a.Reaper.Output(ctx, l.shell(a.Options.Check), checkOutput)
 	said := strings.TrimSpace(string(output))
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("--check did not end within %s: %s", a.Options.Policy.ReadyTimeout, said)

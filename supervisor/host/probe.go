@@ -88,7 +88,7 @@ func reachable(addr string) string {
 func (v *readinessCheck) probeCommand(ctx context.Context) string {
 	pid := strconv.Itoa(v.pid())
 	spec := v.launch.shell(strings.ReplaceAll(v.apps.Options.Readiness.Probe, pidPlace, pid))
-	output, exit, err := v.apps.Family.Output(ctx, spec, checkOutput)
+	output, exit, err := v.apps.Reaper.Output(ctx, spec, checkOutput)
 	if err != nil {
 		return "the probe did not end: " + err.Error()
 	}
@@ -163,7 +163,7 @@ func (v *readinessCheck) notAccepted(ctx context.Context, conn net.Conn) string 
 }
 
 func (v *readinessCheck) notOwner(inode uint64) string {
-	pids, err := v.apps.Family.Tree(v.pid())
+	pids, err := v.apps.Reaper.Tree(v.pid())
 	if err != nil {
 		return "the instance has ended"
 	}

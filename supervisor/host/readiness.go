@@ -182,7 +182,7 @@ func (v *readinessCheck) look(enough func(unseen []string, err error) bool) bool
 func (v *readinessCheck) lookOnce(detector *childproc.WaitDetector, sockets int) ([]bool, error) {
 	v.apps.Looks.enter()
 	defer v.apps.Looks.Release()
-	pids, err := v.apps.Family.Tree(v.pid())
+	pids, err := v.apps.Reaper.Tree(v.pid())
 	if errors.Is(err, os.ErrNotExist) {
 		return make([]bool, sockets), nil // it ends; the machine is told
 	}

@@ -198,7 +198,7 @@ const restListed = 10
 func ListRest(rest []machine.Leftover) string {
 	var names []string
 	for _, r := range rest[:min(len(rest), restListed)] {
-		names = append(names, remnantText(r))
+		names = append(names, leftoverText(r))
 	}
 	if more := len(rest) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("and %d more", more))
@@ -206,7 +206,7 @@ func ListRest(rest []machine.Leftover) string {
 	return strings.Join(names, ", ")
 }
 
-func remnantText(r machine.Leftover) string {
+func leftoverText(r machine.Leftover) string {
 	if r.Told {
 		return fmt.Sprintf("pid %d (%s)", r.PID, r.Command)
 	}

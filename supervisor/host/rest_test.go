@@ -20,10 +20,10 @@ import (
 const patience = 2 * time.Minute
 
 // leaver starts a process that ends and leaves another one behind, whose pid it gives.
-func leaver(t *testing.T, family *childproc.Reaper) (p *childproc.Process, left int) {
+func leaver(t *testing.T, reaper *childproc.Reaper) (p *childproc.Process, left int) {
 	t.Helper()
 	out := t.TempDir() + "/out"
-	p, err := family.Start(childproc.Spec{
+	p, err := reaper.Start(childproc.Spec{
 		Path: "/bin/sh", Args: []string{"sh", "-c", "setsid sh -c 'echo $$ >$OUT; exec sleep 1000' & while [ ! -s $OUT ]; do sleep 0.01; done; exit 3"},
 		Env: append(os.Environ(), "OUT="+out), Stdin: -1, Stdout: 1, Stderr: 2, Umask: -1,
 	})
@@ -82,11 +82,11 @@ func pidfdOpen(t *testing.T, pid int) bool {
 
 // An instance whose rest could not be looked at for want of descriptors has not come to its end.
 func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, left := leaver(t, family)
+	p, left := leaver(t, reaper)
 	socket, err := childproc.OpenNotify(t.TempDir(), -1, -1)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 	var killed atomic.Bool
 	events := make(chan machine.Event, 10)
 	endShortage := withoutDescriptors(t)
-	a := &Host{Family: family, Post: func(ev machine.Event) {
+	a := &Host{Reaper: reaper, Post: func(ev machine.Event) {
 		if _, ok := ev.(machine.Emptied); ok && !killed.Load() {
 			t.Errorf("process %d is left, and its instance counts as ended", left)
 		}
@@ -127,14 +127,14 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 
 // Who kills what an instance has left behind does so when the shortage is over that has kept him from it.
 func TestShortageIsNoPardon(t *testing.T) {
-	family, err := childproc.NewReaper()
+	reaper, err := childproc.NewReaper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, left := leaver(t, family)
+	p, left := leaver(t, reaper)
 	events := make(chan machine.Event, 10)
 	endShortage := withoutDescriptors(t)
-	a := &Host{Family: family, Post: func(ev machine.Event) { events <- ev }}
+	a := &Host{Reaper: reaper, Post: func(ev machine.Event) { events <- ev }}
 	a.Running = only(&InstanceProcess{ctx: t.Context(), processes: []*childproc.Process{p}})
 	a.Kill(machine.Kill{Instance: 1})
 	if notice, _ := (<-events).(machine.Noticed); !strings.Contains(notice.Why, "too many open files") {

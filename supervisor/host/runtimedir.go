@@ -13,11 +13,11 @@ import (
 	"github.com/gracerun/grace/childproc"
 )
 
-// RuntimeDir is where one grace keeps its sockets; the empty one stands for the
+// RuntimeDir is where one grace process keeps its sockets; the empty one stands for the
 // abstract namespace, where no directory can be written.
 type RuntimeDir struct {
 	Path string
-	// Lock is the directory, open and locked (flock(2)) as long as a grace has it; 0 for that of a grace which locked
+	// Lock is the directory, open and locked (flock(2)) as long as a grace process has it; 0 for that of a grace process which locked
 	// none. The kernel gives the lock free with its last owner. systemd-tmpfiles leaves alone what is locked so.
 	Lock int
 }
@@ -28,7 +28,7 @@ const (
 	unlockedPrefix = ".grace-new-"
 )
 
-// NewRuntimeDir makes the directory that a grace would keep its sockets in, and gives
+// NewRuntimeDir makes the directory that a grace process would keep its sockets in, and gives
 // what removes it. The path is empty where none can be made.
 func NewRuntimeDir(identity *childproc.Identity) (path string, remove func() error) {
 	d := OpenRuntimeDir(identity)

@@ -139,7 +139,7 @@ func (a *Host) idle(generation int, pids []int) bool {
 // treesOf lists what can be listed, and gives the first error of what cannot.
 func (a *Host) treesOf(roots []int) (pids []int, failed error) {
 	for _, root := range roots {
-		tree, err := a.Family.Tree(root)
+		tree, err := a.Reaper.Tree(root)
 		if failed == nil {
 			failed = err
 		}
@@ -151,7 +151,7 @@ func (a *Host) treesOf(roots []int) (pids []int, failed error) {
 // livingTrees leaves out what has ended.
 func (a *Host) livingTrees(roots []int) (pids []int, err error) {
 	for _, root := range roots {
-		tree, err := a.Family.Tree(root)
+		tree, err := a.Reaper.Tree(root)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}

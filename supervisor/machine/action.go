@@ -118,7 +118,7 @@ type (
 		Jittered bool
 	}
 	Disarm struct{ Timer Timer }
-	// HandOver has another grace take over. It is answered by reexecDelayed, reexecFailed
+	// HandOver has another grace process take over. It is answered by reexecDelayed, reexecFailed
 	// or reexeced.
 	HandOver struct{}
 	// Answer is for who waits for the result of a request.

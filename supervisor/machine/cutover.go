@@ -241,7 +241,7 @@ func (m *Machine) expireRelief(g *generation) {
 	}
 }
 
-// dwindle: nothing is started again in a generation that has a successor, unless it takes over
+// loseReplaced: nothing is started again in a generation that has a successor, unless it takes over
 // again, or somebody waits for it.
 func (m *Machine) loseReplaced(i *instance) {
 	g := i.generation

@@ -22,11 +22,11 @@ type (
 	StopRequested struct{ Request int }
 	// KillRequested asks for an immediate end.
 	KillRequested struct{ Request int }
-	// ReexecRequested asks for another grace in place of this one.
+	// ReexecRequested asks for another grace process in place of this one.
 	ReexecRequested struct{ Request int }
 	// ReexecDelayed says that something has come in between that cannot travel.
 	ReexecDelayed struct{}
-	// ReexecFailed says that there is no other grace.
+	// ReexecFailed says that there is no other grace process.
 	ReexecFailed struct{ Why string }
 	// Reexeced says that there is one, which waits for the end of this one.
 	Reexeced struct{ PID int }

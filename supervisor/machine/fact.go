@@ -19,7 +19,7 @@ const (
 	WatchdogTimedOut            // no sign of life
 	WatchdogLate                // grace itself could hear none
 	MainProcessMoved            // another process is an instance's main one
-	RemnantsTold                // what an instance has left behind is told to stop
+	LeftoversTold               // what an instance has left behind is told to stop
 	ReadinessUnseen             // it cannot be seen whether an instance is ready
 	AppDescribed                // what the app says of itself
 	FirstReady                  // the first generation serves
@@ -57,7 +57,7 @@ const (
 	ReexecWaiting               // grace is not replaced yet
 	ReexecRefused               // it is not going to be
 	ReexecUnsuccessful          // it could not be
-	ReexecDone                  // another grace takes over
+	ReexecDone                  // another grace process takes over
 	TakenOver                   // this one has
 	TroubleNoticed              // somebody outside says what, and why
 	facts

@@ -8,7 +8,7 @@ import (
 // LaunchSpec is what a generation runs: the command as it was written, and what was
 // found under its names.
 type LaunchSpec struct {
-	Generation int // that it was resolved for, whose executable is kept; 0 after an old grace that kept none
+	Generation int // that it was resolved for, whose executable is kept; 0 after an old grace process that kept none
 	Command    []string
 	Path       string            // the executable as the app is to see it
 	Executable string            // the file behind it

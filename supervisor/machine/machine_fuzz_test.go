@@ -773,7 +773,7 @@ func FuzzMachine(f *testing.F) {
 	// A steered upgrade that is undone, and one that ends when its connections are idle.
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 7, 1, 7, 1})
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
-	// The machine travels to another grace while an old generation empties.
+	// The machine travels to another grace process while an old generation empties.
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 17, 0, 16, 0, 7, 0, 7, 0, 17, 0})
 	// A stop, and a second one while it empties; one that ends well.
 	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 14, 0, 18, 6})

@@ -497,7 +497,7 @@ func TestEndThatIsNoDrainSaysSo(t *testing.T) {
 	}
 }
 
-// A frozen container has apps that cannot give a sign of life, and a grace that cannot see it.
+// A frozen container has apps that cannot give a sign of life, and a grace process that cannot see it.
 func TestWatchdogThatIsLateItselfWaitsOnceMore(t *testing.T) {
 	w := serving(t)
 	i := w.m.instances[1]
@@ -769,7 +769,7 @@ func TestShortageInTheShimIsNoCrash(t *testing.T) {
 	}
 }
 
-// A grace that was held up itself has not seen what has become of those it killed.
+// A grace process that was held up itself has not seen what has become of those it killed.
 func TestLateTimerOfAKillIsNoSurvivor(t *testing.T) {
 	w := serving(t)
 	w.happen(KillRequested{})

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Snapshot is a machine in a form that everybody can read. Another grace can go on from one, where no upgrade is under way
+// Snapshot is a machine in a form that everybody can read. Another grace process can go on from one, where no upgrade is under way
 // and nobody waits for an answer.
 type Snapshot struct {
 	State                string `json:"-"` // starting, serving, upgrading, stopping
 	Generation, Instance int    // the numbers given last
 	Current              int
-	Steered              bool // for a grace before this one, where it changed with NoUpgrade
+	Steered              bool // for a grace process before this one, where it changed with NoUpgrade
 	NoUpgrade            string
 	Notifying            []string
 	Status               int

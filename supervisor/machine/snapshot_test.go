@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// travel takes the machine to another grace, if it is calm. Timers of the old one are
+// travel takes the machine to another grace process, if it is calm. Timers of the old one are
 // armed no more, and its observations do not come.
 func (w *world) travel() {
 	w.t.Helper()
@@ -194,7 +194,7 @@ func TestMachineStaysWhileSomethingIsUnderWay(t *testing.T) {
 	}
 }
 
-// TestForeignState: what a newer grace knows is not guessed.
+// TestForeignState: what a newer grace process knows is not guessed.
 func TestForeignState(t *testing.T) {
 	w := serving(t)
 	w.end(w.processes[w.m.instances[1].PID], Exit{Code: 3})

@@ -88,7 +88,7 @@ type pendingUpgrade struct {
 	told     bool // the log says why it waits
 }
 
-// joins reports whether the older wish does what the newer one asks for: to run
+// joins reports whether the older one does what the newer one asks for: to run
 // the same command, or whatever runs.
 func (w *pendingUpgrade) joins(older *pendingUpgrade) bool {
 	if w.command == nil && !w.rollback {

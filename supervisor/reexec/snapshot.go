@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// line is a connection between two graces: what the old one leaves waits in it.
+// line is a connection between two grace processes: what the old one leaves waits in it.
 type line struct{ ours, theirs int }
 
 func openLine() (line, error) {

@@ -19,7 +19,7 @@ import (
 
 const (
 	// Variable tells a process that it is to take over, and how, with the descriptor of the
-	// line, or with the pids of its parent and of the old grace.
+	// line, or with the pids of its parent and of the old grace process.
 	Variable = "GRACE_SUCCESSION"
 	// tableflips is tableflip's own. It waits forever for a parent that a leaked one
 	// promises.
@@ -43,7 +43,7 @@ type Transport struct {
 	upgrader *tableflip.Upgrader
 }
 
-// Predecessor is a grace that this one is to take over from.
+// Predecessor is a grace process that this one is to take over from.
 type Predecessor struct {
 	Document []byte
 	Files    map[int]int // the descriptors here, by the number that they have there
@@ -55,7 +55,7 @@ type Predecessor struct {
 	accepted   atomic.Bool
 }
 
-// Find tells whether this process is to take over from another grace; predecessor is nil
+// Find tells whether this process is to take over from another grace process; predecessor is nil
 // if not. It comes before anything that starts a process or reads the environment for
 // one.
 func Find() (s *Transport, predecessor *Predecessor, err error) {
@@ -106,8 +106,8 @@ func (p *Predecessor) flip(launcher, old int) (line int, err error) {
 	return p.succession.flip()
 }
 
-// attendTo ends this process with its launcher, which is all of it that the old grace can
-// kill, until the old grace was told that it can go.
+// attendTo ends this process with its launcher, which is all of it that the old grace process can
+// kill, until the old grace process was told that it can go.
 func (p *Predecessor) attendTo(launcher int) error {
 	pidfd, err := unix.PidfdOpen(launcher, 0)
 	if err != nil {
@@ -179,13 +179,13 @@ func (p *Predecessor) Same() bool { return p.way == same }
 // ends after Accept, without a trace.
 func (p *Predecessor) Trial() bool { return p.way == try }
 
-// Refuse tells the old grace why it has to go on.
+// Refuse tells the old grace process why it has to go on.
 func (p *Predecessor) Refuse(why error) {
 	_ = send(p.line, "no "+why.Error()) // who is not told sees this process end
 	unix.Close(p.line)
 }
 
-// Accept tells the old grace that it can go, and returns when it has: until then
+// Accept tells the old grace process that it can go, and returns when it has: until then
 // nothing may be touched that both have.
 func (p *Predecessor) Accept() error {
 	defer unix.Close(p.line)
@@ -206,7 +206,7 @@ func (p *Predecessor) Accept() error {
 	return p.outlive()
 }
 
-// outlive waits for the end of the old grace. What tableflip tells is the end of the
+// outlive waits for the end of the old grace process. What tableflip tells is the end of the
 // launcher.
 func (p *Predecessor) outlive() error {
 	defer unix.Close(p.old)
@@ -336,7 +336,7 @@ func unaware(err error) bool {
 	return err.Error() == "process is not ready yet" || err.Error() == "parent hasn't exited"
 }
 
-// failure prefers what the new grace has said itself.
+// failure prefers what the new grace process has said itself.
 func (l line) failure(program string, err error) error {
 	if _, _, why := l.answer(); why != "" {
 		return errors.New(why)
@@ -344,7 +344,7 @@ func (l line) failure(program string, err error) error {
 	return fmt.Errorf("cannot start %s: %w", program, err)
 }
 
-// answer is what the new grace has said: its pid and its parent's, or why it cannot take
+// answer is what the new grace process has said: its pid and its parent's, or why it cannot take
 // over; nothing if nothing came.
 func (l line) answer() (pid, parent int, why string) {
 	text := make([]byte, longestMessage)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A test binary with this variable is a grace; its value says what kind of successor it has.
+// A test binary with this variable is a grace process; its value says what kind of successor it has.
 const roleVariable = "GRACE_TEST_SUCCESSOR"
 
 func TestMain(m *testing.M) {
@@ -109,7 +109,7 @@ func check(p *Predecessor) error {
 	return nil
 }
 
-// dynasty runs a grace, and gives what it and its successor say.
+// dynasty runs a grace process, and gives what it and its successor say.
 func dynasty(t *testing.T, kind string, env ...string) []string {
 	t.Helper()
 	own, err := os.Executable()
