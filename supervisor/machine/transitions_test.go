@@ -17,9 +17,9 @@ const transitionsFile = "../../docs/transitions.md"
 
 const transitionsHead = `# Transitions
 
-What the machine of ` + "`supervisor`" + ` does with each event in each phase of an instance. This page is made by
-running the machine: ` + "`go test ./supervisor/machine -run Transitions -update`" + `. Log lines, timers and what only cleans up are left out. "–" means that
-nothing happens. The phase on the left of an arrow is that of the instance; an instance that has *exited* is gone.
+What the machine (` + "`supervisor/machine`" + `) does for each event in each phase of an instance. ` + "`go test ./supervisor/machine -run Transitions -update`" + `
+generates this page by running the machine. Log lines, timers and cleaning up are left out. "–" means that
+nothing happens. A phase after an arrow is the next phase of the instance; *exited* means that the instance has ended.
 
 `
 
@@ -216,7 +216,7 @@ var occurrences = []occurrence{
 		g := i.generation.Number
 		return w.observed[g] && w.then(func() { w.quiet(g) })
 	}},
-	{"somebody waits where nobody accepts", func(w *world, i *instance) bool {
+	{"connections wait that no instance accepts", func(w *world, i *instance) bool {
 		g := i.generation.Number
 		return w.observed[g] && w.then(func() { w.happen(Awaited{g}) })
 	}},
