@@ -38,21 +38,14 @@ func (h *handover) rest() <-chan struct{} { return h.service.hooks.Rest() }
 // suspend has the apps' messages and calls wait.
 func (h *handover) suspend() <-chan struct{} {
 	s, still := h.service, make(chan struct{})
-	var waited []*host.InstanceProcess
-	for _, app := range s.apps.Running {
-		app.Suspended = true
-		s.apps.Attempt("cannot suspend capturing", app.Suspend())
-		waited = append(waited, app)
-	}
+	silence := s.apps.Suspend()
 	go func() {
 		defer close(still)
 		s.endpoint.rest()
 		if err := s.listenerWatch.close(); err != nil {
 			s.loop.post(machine.Noticed{Text: "cannot end the watch of the listeners", Why: err.Error()})
 		}
-		for _, app := range waited {
-			app.Attending.Wait()
-		}
+		silence()
 	}()
 	return still
 }
@@ -63,14 +56,7 @@ func (h *handover) resume() {
 	if h.left() {
 		return
 	}
-	for _, app := range s.apps.Running {
-		if !app.Suspended {
-			continue
-		}
-		app.Suspended = false
-		s.apps.Attempt("cannot resume capturing", app.Resume())
-		app.Attend()
-	}
+	s.apps.Resume()
 	if !s.loop.over { // or the rest may be under way still
 		s.endpoint.resume()
 	}
@@ -94,13 +80,8 @@ func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 	case <-p.cut:
 		return machine.ReexecDelayed{}
 	}
-	if s.hooks.Open.Load() > 0 {
+	if s.hooks.Open.Load() > 0 || !s.apps.Suspended() {
 		return machine.ReexecDelayed{}
-	}
-	for _, app := range s.apps.Running {
-		if !app.Suspended {
-			return machine.ReexecDelayed{}
-		}
 	}
 	s.reaper.Suspend()
 	began := time.Now()
@@ -178,8 +159,8 @@ func (h *handover) describe(m machine.Snapshot) (*handoverState, error) {
 	s := h.service
 	d := &handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
 	d.Host = host.HostState{
-		Uncapturable: s.apps.Uncapturable.Load(), Runtime: s.runtime.Path, RuntimeLock: s.runtime.Lock, Hangup: s.signals.catches(syscall.SIGHUP),
-		NotOurChildren: s.notOurChildren, Launches: map[int]host.LaunchSpecState{}, Programs: s.apps.AllPrograms(),
+		Runtime: s.runtime.Path, RuntimeLock: s.runtime.Lock, Hangup: s.signals.catches(syscall.SIGHUP),
+		NotOurChildren: s.notOurChildren,
 	}
 	for _, l := range s.listeners {
 		d.Host.Listeners = append(d.Host.Listeners, l.State())
@@ -192,15 +173,8 @@ func (h *handover) describe(m machine.Snapshot) (*handoverState, error) {
 		listener, lock := socket.Descriptors()
 		d.Host.Control = &host.ControlState{Path: socket.Path, Listener: listener, Lock: lock}
 	}
-	for generation, p := range s.apps.Launches {
-		d.Host.Launches[generation] = p.Launch.State()
-	}
-	for _, app := range s.apps.Running {
-		state, err := app.State()
-		if err != nil {
-			return nil, err
-		}
-		d.Host.Apps = append(d.Host.Apps, state)
+	if err := s.apps.Describe(&d.Host); err != nil {
+		return nil, err
 	}
 	if s.steering == nil {
 		return d, nil
@@ -354,17 +328,8 @@ func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err err
 }
 
 func (s *service) inheritApps(d *handoverState, same bool, files socket.Descriptors) error {
-	s.apps.Uncapturable.Store(d.Host.Uncapturable)
-	for generation, state := range d.Host.Launches {
-		s.apps.Launches[generation] = host.NewPreparation(state.Launch())
-	}
-	if err := s.apps.TakeOverPrograms(d.Host.Programs, files); err != nil {
+	if err := s.apps.TakeOver(d.Host, d.PID, !same, files); err != nil {
 		return err
-	}
-	for _, state := range d.Host.Apps {
-		if err := s.apps.TakeOver(state, d.PID, !same, files); err != nil {
-			return err
-		}
 	}
 	m, actions, err := machine.Restore(s.options.Policy, d.Machine, time.Now())
 	if err != nil {

@@ -376,7 +376,7 @@ func (a *Host) launch(app *InstanceProcess, spec childproc.Spec) error {
 	}
 	a.Attempt(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
 	app.processes = nil
-	a.Uncapturable.Store(true)
+	a.uncapturable.Store(true)
 	go a.Post(machine.Uncaptured{Why: err.Error()})
 	spec.Capture, spec.NoNewPrivs = false, a.Options.NoNewPrivs.wanted(false)
 	return a.launch(app, spec)

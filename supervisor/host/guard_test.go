@@ -119,7 +119,7 @@ func (c *capturedApp) end() {
 		c.t.Error(err)
 	}
 	c.processes = nil
-	c.Attending.Wait()
+	c.attending.Wait()
 }
 
 // do has the app do something, and gives the number of its socket.

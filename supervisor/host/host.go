@@ -23,8 +23,8 @@ type Host struct {
 	Listeners []*socket.Listener              // those of them that all instances share
 	Steering  *steering.Steering              // nil if nothing is captured
 	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
-	// Uncapturable is set when the system has refused to capture.
-	Uncapturable atomic.Bool
+	// uncapturable is set when the system has refused to capture.
+	uncapturable atomic.Bool
 	Runtime      RuntimeDir
 	Post         func(machine.Event)
 	Launches     map[int]*Preparation

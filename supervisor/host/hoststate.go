@@ -69,8 +69,8 @@ type InstanceProcessState struct {
 	Told, Said   bool
 }
 
-// State describes an app that is suspended.
-func (a *InstanceProcess) State() (InstanceProcessState, error) {
+// state describes an app that is suspended.
+func (a *InstanceProcess) state() (InstanceProcessState, error) {
 	s := InstanceProcessState{
 		Start: a.start, NotOurChild: a.ear.notOurChild,
 		Main: a.main().State(), Calls: -1, Predecessors: a.grant.State(),
@@ -123,8 +123,40 @@ func (s HostState) Files() []int {
 	return slices.DeleteFunc(slices.Compact(files), func(fd int) bool { return fd < 0 })
 }
 
-// TakeOver makes the app of a state. Nothing of it is begun before carryOn.
-func (a *Host) TakeOver(s InstanceProcessState, before int, notOurs bool, files socket.Descriptors) (err error) {
+// Describe adds what the host has of the apps, which are suspended.
+func (a *Host) Describe(s *HostState) error {
+	s.Uncapturable, s.Programs, s.Launches = a.uncapturable.Load(), a.allPrograms(), map[int]LaunchSpecState{}
+	for generation, p := range a.Launches {
+		s.Launches[generation] = p.Launch.State()
+	}
+	for _, app := range a.Running {
+		state, err := app.state()
+		if err != nil {
+			return err
+		}
+		s.Apps = append(s.Apps, state)
+	}
+	return nil
+}
+
+// TakeOver makes the apps of a state, which another process, before, has described. Nothing of them is begun before CarryOn.
+func (a *Host) TakeOver(s HostState, before int, notOurs bool, files socket.Descriptors) error {
+	a.uncapturable.Store(s.Uncapturable)
+	for generation, state := range s.Launches {
+		a.Launches[generation] = NewPreparation(state.Launch())
+	}
+	if err := a.takeOverPrograms(s.Programs, files); err != nil {
+		return err
+	}
+	for _, app := range s.Apps {
+		if err := a.takeOverApp(app, before, notOurs, files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Host) takeOverApp(s InstanceProcessState, before int, notOurs bool, files socket.Descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	app := &InstanceProcess{start: s.Start, ctx: ctx, cancel: cancel}
 	if before, ok := a.Launches[s.Predecessor]; ok {
@@ -181,7 +213,7 @@ func (a *Host) CarryOn(s machine.Snapshot) {
 		i := instances[id]
 		waiting, dismiss := context.WithCancel(app.ctx)
 		app.launch, app.waiting, app.dismiss = a.Launches[app.start.Generation].Launch, waiting, dismiss
-		app.Attend()
+		app.attend()
 		a.lookAfter(app)
 		a.Attempt("cannot tell the app of its predecessor", app.tellOfPredecessor())
 		for _, p := range app.processes {
@@ -202,16 +234,52 @@ func (c *ControlState) Take(files socket.Descriptors) (err error) {
 	return err
 }
 
-func (a *InstanceProcess) Suspend() error {
+func (a *InstanceProcess) suspend() error {
 	if a.captureHandler == nil {
 		return a.notify.Suspend()
 	}
 	return errors.Join(a.notify.Suspend(), a.calls.Suspend())
 }
 
-func (a *InstanceProcess) Resume() error {
+func (a *InstanceProcess) resume() error {
 	if a.captureHandler == nil {
 		return a.notify.Resume()
 	}
 	return errors.Join(a.notify.Resume(), a.calls.Resume())
+}
+
+// Suspend has the apps' messages and calls wait. What it gives returns when nobody listens to them any more.
+func (a *Host) Suspend() (silence func()) {
+	var waited []*InstanceProcess
+	for _, app := range a.Running {
+		app.suspended = true
+		a.Attempt("cannot suspend capturing", app.suspend())
+		waited = append(waited, app)
+	}
+	return func() {
+		for _, app := range waited {
+			app.attending.Wait()
+		}
+	}
+}
+
+// Suspended is false where one was started since.
+func (a *Host) Suspended() bool {
+	for _, app := range a.Running {
+		if !app.suspended {
+			return false
+		}
+	}
+	return true
+}
+
+// Resume listens to the apps again.
+func (a *Host) Resume() {
+	for _, app := range a.Running {
+		if app.suspended {
+			app.suspended = false
+			a.Attempt("cannot resume capturing", app.resume())
+			app.attend()
+		}
+	}
 }

@@ -35,8 +35,8 @@ type InstanceProcess struct {
 	owned          []*socket.Listener // those of them that are this instance's own
 	captureHandler *captureHandler
 	ear            *notifyReader
-	Attending      sync.WaitGroup // those who listen to the app
-	Suspended      bool
+	attending      sync.WaitGroup // those who listen to the app
+	suspended      bool
 	tasks          []<-chan struct{} // closed when nobody looks for what its processes have left behind
 	grant          *socket.SocketPlan
 }
@@ -120,8 +120,8 @@ func (a *Host) follows(app *InstanceProcess, p *childproc.Process) {
 	go Guard(func() { a.watch(app, p) }, func(why string) { a.loseSight(app, p, why) })()
 }
 
-// Attend listens to what the app says and calls.
-func (a *InstanceProcess) Attend() {
+// attend listens to what the app says and calls.
+func (a *InstanceProcess) attend() {
 	a.hear()
 	if a.captureHandler != nil {
 		a.answer()
@@ -129,11 +129,11 @@ func (a *InstanceProcess) Attend() {
 }
 
 func (a *InstanceProcess) hear() {
-	a.Attending.Go(Guard(a.ear.listen, a.ear.apps.Notice("cannot read NOTIFY_SOCKET any more")))
+	a.attending.Go(Guard(a.ear.listen, a.ear.apps.Notice("cannot read NOTIFY_SOCKET any more")))
 }
 
 func (a *InstanceProcess) answer() {
-	a.Attending.Go(Guard(a.captureHandler.answerAll, a.captureHandler.giveUp))
+	a.attending.Go(Guard(a.captureHandler.answerAll, a.captureHandler.giveUp))
 }
 
 // bring starts the process with all that the contract promises it.
@@ -183,7 +183,7 @@ func (a *Host) equip(app *InstanceProcess, spec *childproc.Spec) error {
 		return err
 	}
 	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
-	spec.Capture = a.Steering != nil && a.Options.captures() && !a.Uncapturable.Load()
+	spec.Capture = a.Steering != nil && a.Options.captures() && !a.uncapturable.Load()
 	spec.CaptureUnlink = len(a.Options.CaptureUnix) > 0
 	spec.NoNewPrivs = a.Options.NoNewPrivs.wanted(spec.Capture)
 	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)

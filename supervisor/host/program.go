@@ -133,8 +133,8 @@ func (a *Host) kept(generation int) (Program, error) {
 	return a.Programs[generation].duplicate()
 }
 
-// AllPrograms are the descriptors by generation, for a successor.
-func (a *Host) AllPrograms() map[int]int {
+// allPrograms are the descriptors by generation, for a successor.
+func (a *Host) allPrograms() map[int]int {
 	all := map[int]int{}
 	for generation, p := range a.Programs {
 		if p != 0 {
@@ -149,7 +149,7 @@ func (a *Host) AllPrograms() map[int]int {
 	return all
 }
 
-func (a *Host) TakeOverPrograms(programs map[int]int, files socket.Descriptors) error {
+func (a *Host) takeOverPrograms(programs map[int]int, files socket.Descriptors) error {
 	for generation, there := range programs {
 		here, err := files.Take(there)
 		if err != nil {
