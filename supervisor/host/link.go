@@ -49,7 +49,7 @@ func linksIn(dir string) []string {
 	return links
 }
 
-// movedLink says which link leads to another directory now than when the recipe was made, or nothing.
+// movedLink says which link leads to another directory now than when the launch specification was made, or nothing.
 func movedLink(r machine.LaunchSpec) string {
 	for _, link := range slices.Sorted(maps.Keys(r.Links)) {
 		to, err := filepath.EvalSymlinks(link)

@@ -164,7 +164,7 @@ func (a *Host) takeOverPrograms(programs map[int]int, files socket.Descriptors) 
 	return nil
 }
 
-// possible gives the reason why a recipe cannot be followed any more. p is its executable, if that was kept.
+// possible gives the reason why a generation cannot be started again as it was. p is its executable, if that was kept.
 func possible(r machine.LaunchSpec, p Program) error {
 	if info, err := os.Stat(r.Dir); err != nil || !info.IsDir() {
 		return fmt.Errorf("cannot go back to directory %s: it is gone (create it again, then upgrade)", r.Dir)
