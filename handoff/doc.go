@@ -38,8 +38,7 @@
 //
 // The first call of any of these functions takes all sockets: it sets their descriptors close-on-exec, so that programs that
 // are started later do not inherit them by accident. The variables stay in the environment, because other code may read
-// them. A program that starts other servers has to remove the variables from their environment, as
-// [github.com/gracerun/grace/handoff/socket.CleanEnv] does on Linux.
+// them. A program that starts other servers has to remove the variables from their environment: see [CleanEnv].
 //
 // # Conventions
 //

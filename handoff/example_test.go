@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"sync/atomic"
 	"time"
 
@@ -183,4 +184,15 @@ func ExampleStatus() {
 	}
 	fmt.Println(handoff.Ready())
 	// Output: <nil>
+}
+
+// A server that the program starts for itself must not take the variables for its own.
+func ExampleCleanEnv() {
+	helper := exec.Command("env")
+	helper.Env = handoff.CleanEnv([]string{"LANG=C", "LISTEN_FDS=1", "NOTIFY_SOCKET=/run/notify", "GRACE_GENERATION=3"})
+	out, err := helper.Output()
+	fmt.Print(string(out), err)
+	// Output:
+	// LANG=C
+	// <nil>
 }

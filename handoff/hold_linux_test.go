@@ -29,6 +29,6 @@ func issue(t *testing.T, dialects []string, listeners ...*socket.Listener) *sock
 func given(g *socket.SocketPlan, env ...string) apptest.Options {
 	return apptest.Options{
 		Stdin: g.Stdin, Files: g.Files, Env: append(slices.Clone(g.Env), env...), Started: g.Started,
-		Environ: func() []string { return socket.CleanEnv(os.Environ()) },
+		Environ: func() []string { return CleanEnv(os.Environ()) },
 	}
 }

@@ -29,25 +29,20 @@ type dialect struct {
 	name string
 	// first is the number that the first socket must have; 0 leaves it open.
 	first int
-	// variables are what the convention uses of the environment; a * at the end stands for any ending.
-	variables []string
 	// tell adds what the convention says about the sockets to the plan.
 	tell func(*SocketPlan, PlanRequest, []heldSocket) error
 }
 
 // dialects is the table of all conventions.
 var dialects = []dialect{
-	{"systemd", inherited.FirstFile, []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"}, tellSystemd},
-	{"server-starter", 0, []string{"SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"}, tellServerStarter},
-	{"einhorn", 0, []string{"EINHORN_*"}, tellEinhorn},
-	{"nginx", 0, []string{"NGINX"}, tellNginx},
-	{"php-fpm", 0, []string{"FPM_SOCKETS", "FPM_SOCKETS_*"}, tellFPM},
-	{"tableflip", tableflip.FirstFile, []string{"TABLEFLIP_*"}, tellTableflip},
-	{"stdin", 0, nil, tellStdin},
+	{"systemd", inherited.FirstFile, tellSystemd},
+	{"server-starter", 0, tellServerStarter},
+	{"einhorn", 0, tellEinhorn},
+	{"nginx", 0, tellNginx},
+	{"php-fpm", 0, tellFPM},
+	{"tableflip", tableflip.FirstFile, tellTableflip},
+	{"stdin", 0, tellStdin},
 }
-
-// ownVariables are grace's, and those by which a service manager speaks to grace itself.
-var ownVariables = []string{"GRACE_*", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"}
 
 // ParseDialects finds the named conventions: systemd and server-starter for no names, no one for "none" alone.
 func ParseDialects(names []string) (Dialects, error) {
@@ -206,24 +201,4 @@ func expressible(dialect string, sockets []heldSocket, reserved string) error {
 		}
 	}
 	return nil
-}
-
-// CleanEnv returns environ without the variables of every dialect, grace's own, and those by which a service manager
-// speaks to grace: an app that found them would take them as meant for it.
-func CleanEnv(environ []string) []string {
-	patterns := slices.Clone(ownVariables)
-	for _, d := range dialects {
-		patterns = append(patterns, d.variables...)
-	}
-	return slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
-		name, _, _ := strings.Cut(variable, "=")
-		return slices.ContainsFunc(patterns, func(pattern string) bool { return matches(pattern, name) })
-	})
-}
-
-func matches(pattern, name string) bool {
-	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
-		return strings.HasPrefix(name, prefix)
-	}
-	return pattern == name
 }

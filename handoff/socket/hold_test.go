@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/internal/apptest"
 )
 
@@ -40,6 +41,6 @@ func issue(t *testing.T, dialects []string, listeners ...*Listener) *SocketPlan 
 func given(g *SocketPlan, env ...string) apptest.Options {
 	return apptest.Options{
 		Stdin: g.Stdin, Files: g.Files, Env: append(slices.Clone(g.Env), env...), Started: g.Started,
-		Environ: func() []string { return CleanEnv(os.Environ()) },
+		Environ: func() []string { return handoff.CleanEnv(os.Environ()) },
 	}
 }

@@ -31,7 +31,7 @@ type SocketPlan struct {
 	Stdin int
 	// Files become the descriptors 3, 4, ... of the instance.
 	Files []int
-	// Env is to be added to a CleanEnv.
+	// Env is to be added to an environment without the variables of another supervisor (handoff.CleanEnv).
 	Env []string
 	// PIDVars are variables whose value has to be the instance's own pid.
 	PIDVars []string

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff"
 	"golang.org/x/sys/unix"
 )
 
@@ -164,7 +164,7 @@ func (e *examination) softLimit() string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	spec := childproc.Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -n"}, Env: socket.CleanEnv(os.Environ()), Stdin: -1, Umask: -1, Identity: e.identity}
+	spec := childproc.Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -n"}, Env: handoff.CleanEnv(os.Environ()), Stdin: -1, Umask: -1, Identity: e.identity}
 	output, exit, err := e.family.Output(ctx, spec, 64)
 	soft := strings.TrimSpace(string(output))
 	if err != nil || exit.Status() != 0 {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +42,7 @@ func (e *examination) start(how string, change func(*childproc.Spec)) (*testApp,
 	}
 	defer theirStdout.Close()
 	spec := childproc.Spec{
-		Path: "/proc/self/exe", Args: append(slices.Clone(e.options.TestApp), how), Env: socket.CleanEnv(os.Environ()),
+		Path: "/proc/self/exe", Args: append(slices.Clone(e.options.TestApp), how), Env: handoff.CleanEnv(os.Environ()),
 		Stdin: int(theirStdin.Fd()), Stdout: int(theirStdout.Fd()), Stderr: 2,
 		Umask: -1, Identity: e.identity,
 	}

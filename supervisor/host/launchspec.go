@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/gracerun/grace/childproc"
-	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -94,7 +94,7 @@ func surroundings(o Options) (*LaunchSpec, error) {
 	if l.Dir, err = filepath.EvalSymlinks(o.Dir); err != nil {
 		return nil, fmt.Errorf("cannot enter directory %s (--chdir): %w", o.Dir, err)
 	}
-	l.Env = append(socket.CleanEnv(os.Environ()), "PWD="+o.Dir)
+	l.Env = append(handoff.CleanEnv(os.Environ()), "PWD="+o.Dir)
 	if err := l.addIdentity(o.User, o.Group); err != nil {
 		return nil, err
 	}
