@@ -189,7 +189,11 @@ func (v *readinessCheck) lookOnce(detector *childproc.WaitDetector, sockets int)
 	if err != nil {
 		return nil, err
 	}
-	return detector.Look(pids)
+	seen, err := detector.Look(pids)
+	if !childproc.Living(v.pid()) {
+		return make([]bool, sockets), nil // a daemon that it has left behind is nobody's
+	}
+	return seen, err
 }
 
 // lookPause is for each socket of a look, which takes 5 to 10 µs for one: the app that

@@ -58,6 +58,7 @@ func (m *Machine) endCutover(why Reason) {
 
 // replace goes on with an upgrade once new connections go to the current generation.
 func (m *Machine) replace(before *generation) {
+	m.tellReady(m.current)
 	if before != nil {
 		m.relieve(before)
 	}

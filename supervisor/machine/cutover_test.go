@@ -484,7 +484,13 @@ func TestNothingFollowsFromAnUpgradeBeforeConnectionsHaveGoneOver(t *testing.T) 
 			if w.observed[1] || w.m.instances[1].Phase != PhaseReady || w.answered(1) != nil || w.m.Calm() {
 				t.Fatalf("instance 1 is %s, the request is answered with %+v", w.m.instances[1].Phase, w.answered(1))
 			}
+			if r := w.said(GenerationReady); len(r) > 0 {
+				t.Errorf("who connects may come to generation 1, and the log says %+v", r)
+			}
 			w.answerSteer("")
+			if r := w.said(GenerationReady); len(r) != 1 || r[0].Generation != 2 {
+				t.Errorf("the log says %+v", r)
+			}
 			if stageOf(w, 1) != c.then || (w.answered(1) != nil) != c.upgraded {
 				t.Errorf("generation 1 is %s, the request is answered with %+v", stageOf(w, 1), w.answered(1))
 			}

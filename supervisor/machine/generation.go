@@ -44,6 +44,7 @@ func named[T ~int](name string, names []string) (T, error) {
 type generation struct {
 	GenerationSnapshot
 	upgrade   *upgradeRecord // to bring it into service; nil once that has a result
+	toldReady bool           // the log says that it serves
 	preparing bool           // the answer to prepare is still to come
 	failure   Reason         // why it was given up; nil for one that was not
 	ending    Reason         // why its end is no drain, as far as is known

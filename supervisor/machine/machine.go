@@ -31,6 +31,7 @@ type Machine struct {
 	reexec      *pendingReexec
 	stoppers    []int     // the requests that wait for the end
 	told        time.Time // when grace was first told to stop
+	toldFirst   bool      // the log says that a generation serves
 	served      bool      // some generation was ready once
 	cutovers    int       // steer actions that have no answer
 	cutover     Timer     // how long the last of them is waited for

@@ -39,6 +39,7 @@ type world struct {
 	slow      bool  // cutovers wait for answerSteer
 	closed    bool  // nobody gets any more
 	pids      int
+	happening Event
 	seen      []Action
 	finished  bool
 	status    int
@@ -63,7 +64,7 @@ func newWorld(t *testing.T, p Policy) *world {
 func (w *world) happen(ev Event) {
 	w.t.Helper()
 	serving, answering, ready := w.serving(), w.answering(), w.ready()
-	w.at = w.at.Add(time.Millisecond)
+	w.at, w.happening = w.at.Add(time.Millisecond), ev
 	actions := w.m.Step(w.at, ev)
 	w.checkServing(serving, actions)
 	w.checkStop(serving, actions)
@@ -210,6 +211,9 @@ func (w *world) endsAnswering(generation int, ev Event) bool {
 
 // undone: nothing is started again in a generation that has failed.
 func (w *world) undone(generation int) bool {
+	if u := w.m.undone; u != nil && u.generation.Number == generation {
+		return true // it is told of when connections have gone back
+	}
 	return slices.ContainsFunc(w.said(UpgradeUndone), func(r Report) bool { return r.Generation == generation })
 }
 
@@ -410,8 +414,8 @@ func (w *world) plausible(r Result) bool {
 		return true
 	}
 	serves := w.m.current != nil && r.Generation == w.m.current.Number
-	if serves && w.m.policy.Steered && len(w.cutovers) > 0 {
-		return false
+	if late, ok := w.happening.(TimerExpired); serves && w.m.policy.Steered && len(w.cutovers) > 0 {
+		return ok && late.Timer.cutover // there is nobody to give connections back to
 	}
 	return r.Serving == r.Generation && (serves || w.mayGet(r.Generation, nil)) // until the next action
 }

@@ -163,7 +163,7 @@ func (i *instance) snapshot(due func(Timer) time.Time) InstanceSnapshot {
 func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 	p.NoUpgrade = said(s.NoUpgrade)
 	m := NewMachine(p)
-	m.at, m.generation, m.instance, m.status, m.served = at, s.Generation, s.Instance, s.Status, true
+	m.at, m.generation, m.instance, m.status, m.served, m.toldFirst = at, s.Generation, s.Instance, s.Status, true, true
 	m.restarts, m.crashes = s.Restarts, s.Crashes
 	for _, r := range s.History {
 		m.history = append(m.history, upgradeRecord{UpgradeRecord: r, why: said(r.Why)})
@@ -186,7 +186,7 @@ func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 }
 
 func (m *Machine) restoreGeneration(s GenerationSnapshot) *generation {
-	g := &generation{GenerationSnapshot: s, failure: said(s.Failure), ending: said(s.Ending)}
+	g := &generation{GenerationSnapshot: s, toldReady: true, failure: said(s.Failure), ending: said(s.Ending)}
 	g.Instances = nil
 	for _, saved := range s.Instances {
 		m.restoreInstance(g, saved)

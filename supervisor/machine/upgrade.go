@@ -117,20 +117,31 @@ func (m *Machine) failFirst(g *generation, why Reason, status int) {
 	m.stop()
 }
 
+// tellReady says once that a generation serves: who hears it may connect at once.
+func (m *Machine) tellReady(g *generation) {
+	if g.toldReady {
+		return
+	}
+	g.toldReady = true
+	fact := GenerationReady
+	if !m.toldFirst {
+		fact, m.toldFirst = FirstReady, true
+	}
+	m.say(Report{Fact: fact, Generation: g.Number, Took: m.at.Sub(g.Born)})
+}
+
 func (m *Machine) promote(g *generation) {
+	if m.current != nil {
+		m.tellReady(m.current)
+	}
 	m.tellUndone()
 	if before := m.settling(); before != nil {
 		m.endSettling(before)
 	}
-	old, first := m.current, !m.served
+	old := m.current
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
 	m.disarm(&g.progress)
-	r := Report{Fact: GenerationReady, Generation: g.Number, Took: m.at.Sub(g.Born)}
-	if first {
-		r.Fact = FirstReady
-	}
-	m.say(r)
 	if old != nil {
 		before := old.Launch
 		g.Before = &before

@@ -241,7 +241,7 @@ func TestNewVersionTakesNoClientsBeforeItsTime(t *testing.T) {
 	harness.Touch(t, filepath.Join(dir, "later"))
 	harness.UnderLoad(t, load.Config{Addr: "127.0.0.1:" + port, Clients: echoClients}, func() {
 		s.Signal(syscall.SIGHUP)
-		want := "127.0.0.1:" + port + ": it would take the clients of generation 1 on [::]:" + port + " (IPv4 too) at once"
+		want := "127.0.0.1:" + port + ": its socket would take the clients of generation 1 on [::]:" + port + " (IPv4 too) before the new generation is ready"
 		if e := s.AwaitMessage("the app binds an address that is in use"); !strings.Contains(e.Why, want) {
 			t.Errorf("the reason is %q", e.Why)
 		}
