@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"handoff":                  {"handoff/internal"},
 	"handoff/steering":         {"handoff/socket", "handoff/sockdiag", "handoff/internal"},
 	"handoff/socket":           {"handoff/sockdiag", "handoff/internal"},
+	"handoff/farewell":         {"handoff/sockdiag", "handoff/internal"},
 	"handoff/internal":         {"handoff/internal"},
 	"handoff/internal/apptest": {"internal"},
 	"handoff/sockdiag":         {},

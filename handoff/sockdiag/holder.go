@@ -171,6 +171,11 @@ func HoldsAny(pid int, sockets map[uint64]int) bool {
 
 // eachOpenSocket calls visit with the inode of every socket that the process has open.
 func eachOpenSocket(pid int, visit func(inode uint64)) error {
+	return eachDescriptor(pid, func(_ int, inode uint64) { visit(inode) })
+}
+
+// eachDescriptor calls visit with every descriptor of the process that is a socket, and the socket's inode.
+func eachDescriptor(pid int, visit func(fd int, inode uint64)) error {
 	folder, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return err
@@ -189,8 +194,9 @@ func eachOpenSocket(pid int, visit func(inode uint64)) error {
 		if err != nil {
 			continue // closed meanwhile
 		}
-		if inode, ok := socketInode(link[:n]); ok {
-			visit(inode)
+		inode, ok := socketInode(link[:n])
+		if fd, err := strconv.Atoi(name); ok && err == nil {
+			visit(fd, inode)
 		}
 	}
 	return nil

@@ -1,0 +1,166 @@
+package farewell
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// room is how many connections can be announced at a time. The kernel allocates per connection, and 3 MB ahead.
+const room = 1 << 16
+
+// Announcer has the programs and the map of the connections that are announced. When it is closed, or its process has
+// died, the kernel takes the connections out of the map, and they go on with their app as before.
+//
+// Its methods, and those of its farewells, may be called at the same time.
+type Announcer struct {
+	sockets *ebpf.Map // cookie to socket: what the app sends there is seen by answers
+	names   *ebpf.Map // socket to cookie
+	records *ebpf.Map // cookie to record
+	held    *ebpf.Map // cookies of connections whose input is held back
+	lease   *ebpf.Map // until when, in nanoseconds of CLOCK_MONOTONIC
+
+	answers, requests *ebpf.Program
+
+	leases leases
+	spoken evidence
+}
+
+// Open loads the programs into the kernel, which verifies them: that takes 0.3 s of a processor, so do it once and not
+// while anybody waits. The error says which right or part of the kernel is
+// missing. The caller closes the Announcer, after its farewells.
+func Open() (*Announcer, error) {
+	a := &Announcer{}
+	err := a.makeMaps()
+	if err == nil {
+		err = a.load()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot tell clients that connections close: %w", err), a.Close())
+	}
+	a.leases.lease = a.lease
+	return a, nil
+}
+
+func (a *Announcer) makeMaps() error {
+	for _, m := range []struct {
+		to   **ebpf.Map
+		spec ebpf.MapSpec
+	}{
+		{&a.sockets, ebpf.MapSpec{Name: "grace_sockets", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: room}},
+		{&a.names, ebpf.MapSpec{Name: "grace_names", Type: ebpf.SkStorage, KeySize: 4, ValueSize: 8, Flags: unix.BPF_F_NO_PREALLOC,
+			Key: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}, Value: &btf.Int{Name: "long", Size: 8}}},
+		{&a.records, ebpf.MapSpec{Name: "grace_records", Type: ebpf.Hash, KeySize: 8, ValueSize: recordSize, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
+		{&a.held, ebpf.MapSpec{Name: "grace_held", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
+		{&a.lease, ebpf.MapSpec{Name: "grace_lease", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
+	} {
+		made, err := ebpf.NewMap(&m.spec)
+		if err != nil {
+			return explain(fmt.Errorf("the kernel makes no map %s: %w", m.spec.Name, err))
+		}
+		*m.to = made
+	}
+	return nil
+}
+
+func (a *Announcer) load() (err error) {
+	a.answers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_answers", Type: ebpf.SkMsg, License: license, Instructions: answers(a.names, a.records)})
+	if err != nil {
+		return explain(fmt.Errorf("the kernel does not load the program for answers: %w", err))
+	}
+	a.requests, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_requests", Type: ebpf.SocketFilter, License: license, Instructions: requests(a.records, a.held, a.lease)})
+	if err != nil {
+		return explain(fmt.Errorf("the kernel does not load the filter of requests: %w", err))
+	}
+	err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: a.sockets.FD(), Program: a.answers, Attach: ebpf.AttachSkMsgVerdict})
+	if err != nil {
+		return explain(fmt.Errorf("the kernel does not attach the program for answers: %w", err))
+	}
+	return nil
+}
+
+// Supported tells in a moment, by making a map, whether this process has the rights and the kernel; Open may fail still.
+func Supported() error {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "grace_sockets", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		return explain(fmt.Errorf("the kernel makes no map of sockets: %w", err))
+	}
+	return m.Close()
+}
+
+// license is what the kernel asks of programs that use its clock and its messages' data.
+const license = "Dual BSD/GPL"
+
+// explain says what to do about an error of the kernel's.
+func explain(err error) error {
+	switch {
+	// Without CAP_PERFMON the verifier works against speculation, too, and gives EACCES or EFAULT.
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.EFAULT):
+		return fmt.Errorf("%w (it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; before Linux 5.11 also an unlimited RLIMIT_MEMLOCK)", err)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("%w (it takes Linux 5.10 with CONFIG_BPF_SYSCALL and CONFIG_BPF_STREAM_PARSER)", err)
+	}
+	return err
+}
+
+// Close takes all connections out of the map. What is held comes through at once.
+func (a *Announcer) Close() error {
+	a.leases.end()
+	var errs []error
+	for _, p := range []*ebpf.Program{a.answers, a.requests} {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
+	}
+	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.lease} {
+		if m != nil {
+			errs = append(errs, m.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// put makes a connection known to both programs. fd stays the caller's, and the maps keep no reference to the socket. The
+// map of sockets comes before the filter: it refuses what another program's map has, whose filter may be there, too.
+func (a *Announcer) put(fd int, cookie uint64) error {
+	err := a.records.Put(cookie, record{})
+	if err == nil {
+		err = a.names.Put(int32(fd), cookie)
+	}
+	if err == nil {
+		err = a.sockets.Update(cookie, uint64(fd), ebpf.UpdateAny)
+	}
+	if err != nil {
+		_ = a.names.Delete(int32(fd))
+		a.forget(cookie)
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.requests.FD()); err != nil {
+		a.remove(fd, cookie)
+		return err
+	}
+	return nil
+}
+
+// remove undoes put. What is not there is not missed.
+func (a *Announcer) remove(fd int, cookie uint64) {
+	_ = a.sockets.Delete(cookie)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	_ = a.names.Delete(int32(fd))
+	a.forget(cookie)
+}
+
+// forget is for a connection that is closed: what belongs to the socket has gone with it.
+func (a *Announcer) forget(cookie uint64) {
+	_ = a.held.Delete(cookie)
+	_ = a.records.Delete(cookie)
+}
+
+// look reads what the programs know of a connection.
+func (a *Announcer) look(cookie uint64) (r record, ok bool) {
+	return r, a.records.Lookup(cookie, &r) == nil
+}

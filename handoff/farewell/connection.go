@@ -1,0 +1,123 @@
+package farewell
+
+import (
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// connection is one that a process of the generation has accepted.
+type connection struct {
+	cookie uint64
+	at     netip.AddrPort // where it came in
+	// consumed is how many bytes the app had read when the connection was found: as long as there are no more, and it has sent
+	// nothing, it knows nothing of what comes.
+	consumed uint64
+	asked    bool // when it was found a request waited for its answer, or to be read
+	used     bool // something came or went since, or in the second before
+	told     bool // it is in the map
+	open     bool // in the last look some process had it
+	held     *hold
+}
+
+// traffic is what the kernel knows of a connection at a moment.
+type traffic struct {
+	open     bool   // for what the app sends
+	consumed uint64 // bytes that the app has read
+	// asked: the client has spoken last, or something is unread. The kernel's clock ticks every 1 to 10 ms. Of data that
+	// came and went in the same tick the app's is taken for the last: most answers are quicker than a tick, and few
+	// clients. Where that is wrong, an app that ends without an answer leaves its client waiting for as long as it is kept.
+	asked  bool
+	recent bool
+}
+
+// recently is in milliseconds, as TCP counts.
+const recently = 1000
+
+func trafficOf(fd int) (traffic, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return traffic{}, err
+	}
+	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		return traffic{}, err // a listener
+	}
+	ended := info.State == unix.BPF_TCP_CLOSE_WAIT
+	consumed := info.Bytes_received - uint64(unread)
+	if ended {
+		consumed-- // the client's FIN has a number, too
+	}
+	return traffic{
+		open:     ended || info.State == unix.BPF_TCP_ESTABLISHED,
+		consumed: consumed,
+		asked:    unread > 0 || info.Data_segs_in > 0 && !answered(info),
+		recent:   info.Data_segs_in > 0 && min(info.Last_data_recv, info.Last_data_sent) < recently,
+	}, nil
+}
+
+func answered(info *unix.TCPInfo) bool {
+	return info.Data_segs_out > 0 && info.Last_data_sent <= info.Last_data_recv // milliseconds ago
+}
+
+// places are where a generation's listeners are bound.
+type places []netip.AddrPort
+
+// of finds the listener that a connection came in by.
+func (p places) of(fd int) (at netip.AddrPort, ok bool) {
+	local, err := localAddress(fd)
+	if err != nil {
+		return at, false
+	}
+	for _, at := range p {
+		if at.Port() == local.Port() && (at.Addr().IsUnspecified() || at.Addr().WithZone("").Unmap() == local.Addr()) {
+			return at, true
+		}
+	}
+	return at, false
+}
+
+func localAddress(fd int) (netip.AddrPort, error) {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), uint16(name.Port)), nil
+	}
+	return netip.AddrPort{}, unix.EAFNOSUPPORT
+}
+
+// steered is the filter with which grace keeps new connections from a listener (handoff/steering). Who was accepted
+// there has inherited it, and it does nothing to them.
+var steered = [...]unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 2, Jf: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+}
+
+// filtered tells whether the app has a filter of its own on a connection, the place of which is taken then. One of another
+// program's kind (EACCES) is what an earlier farewell has left.
+func filtered(fd int) bool {
+	var filter [len(steered)]unix.SockFilter
+	length := uint32(len(filter)) // in instructions, not in bytes (sk_get_filter in net/core/filter.c)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
+		uintptr(unsafe.Pointer(&filter[0])), uintptr(unsafe.Pointer(&length)), 0)
+	switch errno {
+	case unix.EACCES:
+		return false
+	case 0:
+		return length > 0 && filter != steered
+	}
+	return true
+}
+
+// cookieOf is the number that a socket never shares with another while the machine runs.
+func cookieOf(fd int) (uint64, error) {
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+}

@@ -1,0 +1,161 @@
+package farewell
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// hold is a connection whose input is held back. Its descriptor keeps the connection open when the app closes its own.
+type hold struct {
+	fd   int
+	over bool // the input comes through again
+}
+
+// holdAtMost is how long clients wait for an app that has been told to stop and does not close its connections.
+const (
+	holdAtMost = 3 * time.Second
+	// holdNewAtMost is for a connection that has brought no request yet. Some servers wait for one when they end: Go's
+	// Shutdown for up to 5 s.
+	holdNewAtMost = 250 * time.Millisecond
+)
+
+// Hold holds back the input of the connections that are silent and come in where HTTP/1 is spoken, and counts. Then it
+// waits until the requests that are open elsewhere are answered, but not for long: an app may drop one that it has just
+// read when it is told to stop (golang/go#75591).
+//
+// It is to be called just before the stop signal is sent, and Keep as soon as it was: who asks meanwhile has to send again,
+// after 200 ms. It takes some 20 µs for each silent connection, and keeps a descriptor for each; connections for which
+// there is none are not held. If this process dies, the app gets its input back within two seconds.
+func (f *Farewell) Hold() (Counts, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return Counts{}, ErrEnded
+	}
+	sockets, err := f.look()
+	if err == nil {
+		err = f.beginHold()
+	}
+	if err != nil {
+		return Counts{}, err
+	}
+	if err := f.hold(f.duplicates(sockets)); err != nil {
+		return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
+	}
+	f.heldAt = time.Now()
+	f.letTouchedGo()
+	f.settle()
+	return f.count(), nil
+}
+
+const (
+	settleWithin = 150 * time.Millisecond // so that who is held waits for one retransmission and no second
+	settleLooks  = 5 * time.Millisecond
+)
+
+// settle waits until all requests that were seen are answered.
+func (f *Farewell) settle() {
+	var open []*connection
+	for _, c := range f.known {
+		if c.held == nil && c.told {
+			open = append(open, c)
+		}
+	}
+	for end := time.Now().Add(settleWithin); ; time.Sleep(settleLooks) {
+		open = slices.DeleteFunc(open, func(c *connection) bool { return !f.works(c) })
+		if len(open) == 0 || time.Now().After(end) {
+			return
+		}
+	}
+}
+
+func (f *Farewell) works(c *connection) bool {
+	r, ok := f.announcer.look(c.cookie)
+	return ok && r.Tunnel == 0 && (r.Requests != r.Answered || c.asked && r.Sent == 0)
+}
+
+func (f *Farewell) beginHold() error {
+	if f.holding {
+		return nil
+	}
+	err := f.announcer.leases.begin()
+	f.holding = err == nil
+	return err
+}
+
+func (f *Farewell) endHold() {
+	if f.holding {
+		f.holding = false
+		f.announcer.leases.release()
+	}
+}
+
+// duplicates takes all descriptors before the first connection is held, since that takes the most time.
+func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
+	for _, c := range f.known {
+		f.learn(c)
+	}
+	var silent []*connection
+	for inode, c := range f.known {
+		if c.held != nil || !c.told || c.asked || !f.announcer.spoken.has(c.at) {
+			continue
+		}
+		at, ok := sockets[inode]
+		if fd, err := f.processes.duplicate(inode, at); ok && err == nil {
+			c.held = &hold{fd: fd}
+			silent = append(silent, c)
+		}
+	}
+	return silent
+}
+
+func (f *Farewell) hold(connections []*connection) error {
+	if len(connections) == 0 {
+		return nil
+	}
+	cookies := make([]uint64, len(connections))
+	for i, c := range connections {
+		cookies[i] = c.cookie
+	}
+	_, err := f.announcer.held.BatchUpdate(cookies, make([]uint32, len(cookies)), nil)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		for _, cookie := range cookies {
+			err = f.announcer.held.Put(cookie, uint32(0))
+		}
+	}
+	return err
+}
+
+// letTouchedGo looks at all of the held once more after the last was held: only then it is known who was used until then.
+func (f *Farewell) letTouchedGo() {
+	for _, c := range f.known {
+		if c.held != nil && !f.untouched(c) {
+			f.letGo(c)
+		}
+	}
+}
+
+// untouched tells whether the app knows nothing of what comes on a held connection, and owes it nothing.
+func (f *Farewell) untouched(c *connection) bool {
+	now, err := trafficOf(c.held.fd)
+	if err != nil || !now.open || now.consumed != c.consumed {
+		return false
+	}
+	r, ok := f.announcer.look(c.cookie)
+	return ok && r.Sent == 0
+}
+
+// letGo gives a held connection back to the app alone.
+func (f *Farewell) letGo(c *connection) {
+	if c.held == nil {
+		return
+	}
+	_ = f.announcer.held.Delete(c.cookie)
+	unix.Close(c.held.fd)
+	c.held = nil
+}

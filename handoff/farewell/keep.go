@@ -1,0 +1,150 @@
+package farewell
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Keeping is how the connections that were silent are kept when their app has closed them.
+type Keeping struct {
+	// Dial connects to the generation that serves now, whichever that is. It may be called by many goroutines.
+	Dial func(ctx context.Context, at netip.AddrPort) (net.Conn, error)
+	// Parting ends the wait for requests when it is over: who has not brought one by then finds the connection closed. Those that
+	// have come are answered. nil: it never is.
+	Parting context.Context
+	// For is how long a connection is kept without a word from its client: 0 closes it at once, as the app has.
+	For time.Duration
+	// Relays is how many requests are passed on at a time; the others wait in the kernel. 256 if it is 0. Each takes two
+	// descriptors and up to 64 KB.
+	Relays int
+	// Idle is how long a relayed request may stand still in both directions; a minute if it is 0.
+	Idle time.Duration
+	// Failed is told why a request that a kept connection brought was not answered; nil: nobody is. It may be called by
+	// many goroutines.
+	Failed func(error)
+}
+
+// Result is what has become of a generation's connections.
+type Result struct {
+	// Left were closed by their clients, before the app ended or while they were kept.
+	Left int
+	// Kept stayed open when the app had closed them.
+	Kept int
+	// Relayed of the kept brought a request, which was passed on and answered.
+	Relayed int
+	// Expired of the kept were closed without having brought anything.
+	Expired int
+	// Cut were closed by the app and not kept, or kept and their request failed: only these can have lost anything.
+	Cut int
+}
+
+// Keep takes over the held connections as the app closes them, each within about 10 ms, until the app has closed all of
+// its connections; and it relays the one request that each may bring. What the app has not closed within three seconds of
+// Hold, or a quarter of one if it has brought no request yet, gets its input again, and is kept only if the app does not use it. It returns when the last is closed. When stopping is
+// over, such as after the processes were killed, it waits for no further connections of theirs, and lets go what is
+// held; when ctx is over, it closes all at once. It ends the Farewell.
+//
+// The app that a request is relayed to sees a connection from this machine.
+func (f *Farewell) Keep(ctx, stopping context.Context, how Keeping) (Result, error) {
+	stopping, cancel := context.WithCancel(stopping)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	k := newKeeper(ctx, f, how)
+	err := f.takeOver(stopping, k)
+	k.relays.Wait()
+	return f.Result(), errors.Join(err, f.Release())
+}
+
+// Result is what has become of the connections until now.
+func (f *Farewell) Result() Result {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.result
+}
+
+// takeOver looks every few milliseconds, and less often where a look takes long.
+func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
+	for {
+		begin := time.Now()
+		left, err := f.takeClosed(k, stopping.Err() != nil)
+		if err != nil || left == 0 {
+			return err
+		}
+		timer := time.NewTimer(max(5*time.Millisecond, 2*time.Since(begin)))
+		select {
+		case <-timer.C:
+		case <-stopping.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// takeClosed takes over what the app has closed since the last look, and returns how many connections it has left; the
+// last time it waits for none of these.
+func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return 0, ErrEnded
+	}
+	f.stopped = true
+	if _, err := f.look(); err != nil {
+		return 0, err
+	}
+	for inode, c := range f.known {
+		switch {
+		case c.held != nil && !c.open:
+			f.part(k, c)
+			delete(f.known, inode)
+		case last:
+			f.letGo(c)
+			f.leave(inode, c)
+		}
+	}
+	f.letInput(time.Since(f.heldAt))
+	return len(f.known), nil
+}
+
+// letInput lets an app that takes its time have the input of its connections again; those that it does not use are still kept.
+func (f *Farewell) letInput(held time.Duration) {
+	for _, c := range f.known {
+		atMost := holdAtMost
+		if c.consumed == 0 {
+			atMost = holdNewAtMost
+		}
+		if c.held != nil && !c.held.over && held > atMost {
+			c.held.over = true
+			_ = f.announcer.held.Delete(c.cookie)
+		}
+	}
+}
+
+// part keeps a connection that the app has closed. One that it has used since it was held is closed, as it wanted: there
+// may be half of a request in what it has read.
+func (f *Farewell) part(k *keeper, c *connection) {
+	keep := k.For > 0 && f.untouched(c)
+	_ = f.announcer.held.Delete(c.cookie)
+	if !keep {
+		f.ended(c)
+		f.announcer.forget(c.cookie)
+		unix.Close(c.held.fd)
+		return
+	}
+	f.result.Kept++
+	k.serve(c)
+}
+
+// ended counts a connection that is not kept.
+func (f *Farewell) ended(c *connection) {
+	r, _ := f.announcer.look(c.cookie)
+	if !f.stopped || r.Said > 0 {
+		f.result.Left++
+		return
+	}
+	f.result.Cut++
+}

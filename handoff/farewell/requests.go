@@ -1,0 +1,140 @@
+package farewell
+
+import (
+	"encoding/binary"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// Registers of the filter that hold beyond calls; absolute and indirect loads leave no others.
+const (
+	rAtByte  = asm.R7 // offset in the segment
+	rLength  = asm.R8 // of the segment
+	rCounted = asm.R9 // the connection's record
+)
+
+const (
+	stackName  = -8
+	stackZero  = -12
+	stackLease = -24
+)
+
+// Where the TCP header has things.
+const (
+	headerSequence = 4
+	headerSize     = 12 // in four-byte words, the upper half of the byte
+)
+
+// bodyless are the methods of requests that end with their head; withBody may have more. What begins with neither is no
+// request that is understood: its answer is never touched.
+var (
+	bodyless = []string{"GET ", "HEAD", "OPTI"}
+	withBody = []string{"POST", "PUT ", "PATC", "DELE"}
+)
+
+// requests is the filter that sees each segment that comes for a connection, beginning with its TCP header and before TCP
+// itself does (tcp_filter in net/ipv4/tcp_ipv4.c and tcp_ipv6.c). It counts what came, and requests by their
+// beginnings. While the lease runs, it drops all data for connections that are held, whose senders try again after
+// 200 ms or more: when grace has died, the lease ends by itself and everything comes through.
+func requests(records, held, lease *ebpf.Map) asm.Instructions {
+	var a assembler
+	findConnection(&a, records)
+	holdBack(&a, held, lease)
+	countRequest(&a)
+	lookBehind(&a)
+	a.block("keep", asm.Mov.Imm(asm.R0, -1), asm.Return())
+	return a.program
+}
+
+// findConnection lets segments without data through.
+func findConnection(a *assembler, records *ebpf.Map) {
+	a.block("begin",
+		asm.Mov.Reg(rContext, asm.R1),
+		asm.LoadMem(rLength, rContext, 0, asm.Word),
+		asm.LoadAbs(headerSize, asm.Byte),
+		asm.RSh.Imm(asm.R0, 4),
+		asm.LSh.Imm(asm.R0, 2),
+		asm.Mov.Reg(rAtByte, asm.R0),
+		asm.JGE.Reg(rAtByte, rLength, "keep"),
+		asm.Mov.Reg(asm.R1, rContext),
+		asm.FnGetSocketCookie.Call(),
+		asm.StoreMem(asm.R10, stackName, asm.R0, asm.DWord),
+		lookUp(records, stackName, "keep"),
+		asm.Mov.Reg(rCounted, asm.R0),
+	)
+}
+
+// holdBack drops. What is dropped is not counted: nobody has got it.
+func holdBack(a *assembler, held, lease *ebpf.Map) {
+	a.block("lease",
+		asm.StoreImm(asm.R10, stackZero, 0, asm.Word),
+		lookUp(lease, stackZero, "arrived"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "arrived"),
+		asm.StoreMem(asm.R10, stackLease, asm.R1, asm.DWord),
+		asm.FnKtimeGetNs.Call(),
+		asm.LoadMem(asm.R1, asm.R10, stackLease, asm.DWord),
+		asm.JGE.Reg(asm.R0, asm.R1, "arrived"),
+		lookUp(held, stackName, "arrived"),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	)
+	a.block("arrived", increment(rCounted, fieldArrived))
+}
+
+// countRequest knows a request by its method. One that TCP brings again counts once, by its number in the stream.
+func countRequest(a *assembler) {
+	parts := []any{
+		asm.Mov.Reg(asm.R1, rAtByte),
+		asm.Add.Imm(asm.R1, 4),
+		asm.JGT.Reg(asm.R1, rLength, "keep"),
+		asm.LoadInd(asm.R0, rAtByte, 0, asm.Word),
+	}
+	for _, method := range bodyless {
+		parts = append(parts, asm.JEq.Imm(asm.R0, network(method), "alone?"))
+	}
+	for _, method := range withBody {
+		parts = append(parts, asm.JEq.Imm(asm.R0, network(method), "count"))
+	}
+	parts = append(parts,
+		asm.JNE.Imm(asm.R0, network("CONN"), "keep"),
+		asm.StoreImm(rCounted, fieldTunnel, 1, asm.Word),
+		asm.Ja.Label("keep"),
+	)
+	a.block("request?", parts...)
+	a.block("count",
+		asm.LoadAbs(headerSequence, asm.Word),
+		asm.LoadMem(asm.R1, rCounted, fieldLast, asm.Word),
+		asm.JEq.Imm(asm.R1, 0, "first"),
+		asm.Mov.Reg(asm.R2, asm.R0),
+		asm.Sub.Reg32(asm.R2, asm.R1),
+		asm.JSLE.Imm32(asm.R2, 0, "keep"),
+	)
+	a.block("first",
+		asm.StoreMem(rCounted, fieldLast, asm.R0, asm.Word),
+		increment(rCounted, fieldRequests),
+		asm.Ja.Label("keep"),
+	)
+}
+
+// network is four letters as the kernel loads them from a packet.
+func network(s string) int32 { return int32(binary.BigEndian.Uint32([]byte(s))) }
+
+// lookBehind marks a connection on which more comes behind the empty line of a request without a body: that is another
+// request, and its client would lose it if the first answer said close.
+func lookBehind(a *assembler) {
+	a.block("alone?",
+		asm.Mov.Reg(asm.R1, rAtByte),
+		asm.Add.Imm(asm.R1, 4),
+		asm.JGT.Reg(asm.R1, rLength, "count"),
+		asm.JGT.Imm(rAtByte, scanLimit, "count"),
+		asm.LoadInd(asm.R0, rAtByte, 0, asm.Word),
+		asm.Add.Imm(rAtByte, 1),
+		asm.JNE.Imm(asm.R0, network("\r\n\r\n"), "alone?"),
+		asm.Add.Imm(rAtByte, 3),
+		asm.JGE.Reg(rAtByte, rLength, "count"),
+		asm.StoreImm(rCounted, fieldMany, 1, asm.Word),
+		asm.Ja.Label("count"),
+	)
+}

@@ -1,0 +1,136 @@
+package farewell
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/gracerun/grace/handoff/internal/apptest"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	apptest.Roles["opener"] = func() {
+		apptest.Obey(func(string) string {
+			_, err := Open()
+			return strings.ReplaceAll(fmt.Sprint(err), "\n", " ")
+		})
+	}
+}
+
+func TestWithoutTheRight(t *testing.T) {
+	apptest.RequireRoot(t)
+	stranger := apptest.Start(t, "opener", apptest.Options{UID: apptest.Nobody})
+	got := stranger.Ask(t, "open")
+	for _, want := range []string{"cannot tell clients that connections close: ", "operation not permitted", "CAP_BPF"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q does not say %q", got, want)
+		}
+	}
+}
+
+// What the map does not take goes on as it is, and is counted.
+func TestMultipathTCPIsUntold(t *testing.T) {
+	multipath := net.ListenConfig{}
+	multipath.SetMultipathTCP(true)
+	listener, err := multipath.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	apptest.Must(t, err)
+	defer listener.Close()
+	dialer := net.Dialer{}
+	dialer.SetMultipathTCP(true)
+	client, err := dialer.Dial("tcp", listener.Addr().String())
+	apptest.Must(t, err)
+	defer client.Close()
+	app, err := listener.Accept()
+	apptest.Must(t, err)
+	defer app.Close()
+	used, err := app.(*net.TCPConn).MultipathTCP()
+	if err != nil || !used {
+		t.Skipf("no multipath TCP: %v", err)
+	}
+	f, err := announcer(t).Announce(Generation{Pids: own, At: []netip.AddrPort{netip.MustParseAddrPort(listener.Addr().String())}})
+	apptest.Must(t, err)
+	defer f.Release()
+	mustCount(t, f, Counts{Untold: 1})
+	exchange(t, client, app)
+}
+
+func TestUnixSocketsAreLetAlone(t *testing.T) {
+	listener, err := net.Listen("unix", t.TempDir()+"/s")
+	apptest.Must(t, err)
+	defer listener.Close()
+	client := apptest.Dial(t, "unix", listener.Addr().String())
+	app, err := listener.Accept()
+	apptest.Must(t, err)
+	defer app.Close()
+	f, err := announcer(t).Announce(Generation{Pids: own, At: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}})
+	apptest.Must(t, err)
+	defer f.Release()
+	mustCount(t, f, Counts{})
+	exchange(t, client, app)
+}
+
+func exchange(t *testing.T, client, app net.Conn) {
+	t.Helper()
+	_, err := io.WriteString(client, get)
+	apptest.Must(t, err)
+	mustRead(t, app, get)
+	_, err = io.WriteString(app, plainOK)
+	apptest.Must(t, err)
+	mustRead(t, client, plainOK)
+}
+
+// An app that dials out from the same machine is not the server of that connection.
+func TestConnectionsOfTheAppsOwnAreLetAlone(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	w := r.wire(t)
+	f, err := announcer(t).Announce(Generation{Pids: own, At: []netip.AddrPort{netip.MustParseAddrPort(w.client.LocalAddr().String())}})
+	apptest.Must(t, err)
+	mustCount(t, f, Counts{Silent: 1}) // the other end
+	apptest.Must(t, f.Release())
+	f, err = announcer(t).Announce(Generation{Pids: own, At: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80")}})
+	apptest.Must(t, err)
+	mustCount(t, f, Counts{})
+	apptest.Must(t, f.Release())
+	w.ask(t, get)
+	w.send200(t)
+}
+
+func TestAllAddressesOfAPort(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		w := newWire(t, host)
+		everywhere := netip.IPv6Unspecified()
+		f, err := announcer(t).Announce(Generation{Pids: own, At: []netip.AddrPort{netip.AddrPortFrom(everywhere, w.at.Port())}})
+		apptest.Must(t, err)
+		w.speak(t)
+		apptest.Must(t, f.Release())
+		// Once more, after a way back.
+		f, err = announcer(t).Announce(Generation{Pids: own, At: []netip.AddrPort{netip.AddrPortFrom(everywhere, w.at.Port())}})
+		apptest.Must(t, err)
+		w.speak(t)
+		apptest.Must(t, f.Release())
+	}
+}
+
+// An app in a network of its own, as in a container, is found by its descriptors.
+func TestAppInAnotherNetwork(t *testing.T) {
+	apptest.RequireRoot(t)
+	announcer(t)
+	app := apptest.Start(t, "obedient", apptest.Options{Flags: unix.CLONE_NEWNET})
+	app.Do(t, "up")
+	at := netip.MustParseAddrPort(app.Ask(t, "listen 127.0.0.1"))
+	app.Do(t, "dial")
+	f, err := announcer(t).Announce(Generation{Pids: func() []int { return []int{app.PID} }, At: []netip.AddrPort{at}})
+	apptest.Must(t, err)
+	if got, want := app.Ask(t, "talk"), fmt.Sprintf("%q", closedOK); got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+	apptest.Must(t, f.Release())
+	if got, want := app.Ask(t, "talk"), fmt.Sprintf("%q", plainOK); got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+}
