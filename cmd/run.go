@@ -56,6 +56,8 @@ type runFlags struct {
 	instances, maxDraining                  int
 	readyTimeout, readyDelay, drainTimeout  time.Duration
 	drainDelay, watchdog, settle, empty     time.Duration
+	farewell                                string
+	keep                                    time.Duration
 	capture, noNewPrivs, name, metrics      string
 	captureUnix                             []string
 	on                                      []string
@@ -117,6 +119,8 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 30*time.Second, "how long a generation may take to finish (emptying and draining together) before KILL")
 	flags.DurationVar(&f.settle, "settle", 2*time.Second, "how long the old generation of a captured app stays ready to take over again if the new generation fails")
 	flags.DurationVar(&f.empty, "empty", 0, "how long the old generation of a captured app may finish its connections before it gets the stop signal; 0s for an app that finishes them after the stop signal (default: as long as --drain-timeout allows)")
+	flags.StringVar(&f.farewell, "farewell", "0s", "how long clients have to close kept-alive HTTP/1 connections before a generation gets the stop signal: the kernel adds Connection: close to the responses of the app; auto is 1s, 0s asks no client to close (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
+	flags.DurationVar(&f.keep, "keep", 10*time.Second, "with --farewell, how long grace keeps an idle connection open after the old generation has closed it; if its client sends a request, the new generation answers it")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to keep serving after grace was told to stop")
 	flags.IntVar(&f.maxDraining, "max-draining", 3, "how many old generations may drain at the same time; a further upgrade waits")
 	flags.StringVar(&f.restart, "restart", string(machine.RestartOnFailure), "when to restart an instance that served and ended: on-failure, always, never")
@@ -173,6 +177,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o.Options = host.Options{
 		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir, User: f.user, Group: f.group,
 		Capture: host.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: host.NoNewPrivs(f.noNewPrivs),
+		Keep: f.keep,
 	}
 	var err error
 	for _, written := range f.listen {
@@ -200,11 +205,26 @@ func also[In, Out any](before error, parse func(In) (Out, error), in In) (Out, e
 
 func (f *runFlags) policy(stopSignal string) (machine.Policy, error) {
 	stop, err := parseSignal(stopSignal)
+	farewell, err := also(err, parseFarewell, f.farewell)
 	return machine.Policy{
 		Instances: f.instances, MaxDraining: f.maxDraining, Restart: machine.Restart(f.restart),
 		StopSignal: stop, StopGroup: f.stopGroup, ReadyTimeout: f.readyTimeout, DrainTimeout: f.drainTimeout,
-		DrainDelay: f.drainDelay, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog,
+		DrainDelay: f.drainDelay, Farewell: farewell, Settle: f.settle, Empty: f.empty, Watchdog: f.watchdog,
 	}, err
+}
+
+// autoFarewell: nearly all clients that are about to ask again do so within a second.
+const autoFarewell = time.Second
+
+func parseFarewell(written string) (time.Duration, error) {
+	if written == "auto" {
+		return autoFarewell, nil
+	}
+	d, err := time.ParseDuration(written)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("--farewell %q: use auto or a time such as 1s", written)
+	}
+	return d, nil
 }
 
 // firstSocket is long enough for programs that start slowly, such as those in Java.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/metrics"
 	"github.com/rs/zerolog"
 )
@@ -55,6 +56,9 @@ func (e *exporter) hear(_ time.Time, l line) {
 	if l.event == eventFailed && l.Generation == 1 {
 		return // the first one is no upgrade
 	}
+	if ends, ok := l.Why.(machine.ConnectionEnds); ok {
+		e.countEnds(ends)
+	}
 	switch l.event {
 	case eventUpgraded, eventFailed, eventUndone, eventRefused, eventSuperseded:
 		e.counters.Upgrade(control.Outcome(l.event), l.Took)
@@ -66,6 +70,12 @@ func (e *exporter) hear(_ time.Time, l line) {
 		e.counters.Restart()
 	case eventKilled:
 		e.counters.Kill()
+	}
+}
+
+func (e *exporter) countEnds(ends machine.ConnectionEnds) {
+	for result, connections := range map[string]int{"left": ends.Left, "relayed": ends.Relayed, "expired": ends.Expired, "cut": ends.Cut} {
+		e.counters.Farewell(result, connections)
 	}
 }
 

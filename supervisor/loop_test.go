@@ -84,6 +84,15 @@ func (f *fakeHost) LetGo(machine.LetGo)         {}
 func (f *fakeHost) Observe(machine.Observe)     {}
 func (f *fakeHost) TellGroup(machine.TellGroup) {}
 func (f *fakeHost) TellRest(machine.TellRest)   {}
+func (f *fakeHost) Recall(machine.Recall)       {}
+func (f *fakeHost) Part(machine.Part)           {}
+
+func (f *fakeHost) Announce(a machine.Announce) {
+	f.answer(0, machine.Announced{Generation: a.Generation})
+	f.answer(time.Nanosecond, machine.Departed{Generation: a.Generation})
+}
+func (f *fakeHost) Hold(h machine.Hold) { f.answer(0, machine.Held{Generation: h.Generation}) }
+func (f *fakeHost) Keep(k machine.Keep) { f.answer(0, machine.Kept{Generation: k.Generation}) }
 
 func (f *fakeHost) Steer(s machine.Steer) { f.answer(0, machine.Steered{Generation: s.Generation}) }
 

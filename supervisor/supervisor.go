@@ -114,16 +114,18 @@ func (s *service) open() (err error) {
 
 // assemble makes the parts that work with what was opened.
 func (s *service) assemble() {
+	s.allowFarewell()
 	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
 	s.loop = newLoop(s.options.Policy, describeOutput(), &logSink{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.reaper, s.loop.post)
 	s.serving = &servingLine{service: s}
-	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving)
+	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s})
 	s.apps = &host.Host{
 		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
 		Launches: map[int]*host.Preparation{}, Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
-		Looks: make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
+		Farewells: host.NewFarewells(),
+		Looks:     make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
 	}
 	s.loop.performer = performer{s.loop, s.loop.timers, s.loop.callers, s.apps}
 	s.handover = &handover{service: s}
@@ -151,7 +153,7 @@ func (s *service) serve(greet func()) (int, error) {
 		return 0, s.handover.leave()
 	}
 	s.manager.close()
-	err := errors.Join(s.apps.Close(), s.closeServers(), host.CloseSteering(s.steering))
+	err := errors.Join(s.apps.Close(), s.apps.Farewells.Close(), s.closeServers(), host.CloseSteering(s.steering))
 	s.hooks.Close()
 	<-steered
 	return status, err

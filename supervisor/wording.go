@@ -89,6 +89,7 @@ var wordings = map[machine.Fact]struct {
 	machine.GenerationReady:        {info, "", "generation ready"},
 	machine.GenerationReplaced:     {info, "", "generation replaced"},
 	machine.SteeringFailed:         {fault, "", "cannot send new connections to the generation"},
+	machine.KeptConnectionsEnded:   {info, "", "kept-alive connections have ended"},
 	machine.GenerationEmptying:     {info, eventDraining, "generation draining"},
 	machine.GenerationDraining:     {info, eventDraining, "generation draining"},
 	machine.GenerationToldToStop:   {info, eventDraining, "generation told to stop"},
@@ -201,10 +202,29 @@ func reasonText(why machine.Reason) string {
 		return instanceReason(why)
 	case machine.InFlightWhenCounted, machine.StoppedInFlight, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.NotSteered, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy:
 		return generationReason(why)
+	case machine.ConnectionEnds:
+		return connectionEnds(why)
 	case machine.ShutDownBy, machine.NothingListens, machine.CaptureRefused:
 		return socketReason(why)
 	}
 	return ""
+}
+
+func connectionEnds(e machine.ConnectionEnds) string {
+	text := fmt.Sprintf("%d left", e.Left)
+	for _, end := range []struct {
+		count int
+		how   string
+	}{
+		{e.Relayed, "got the answer to their last request from the new generation"},
+		{e.Expired, "were silent until they were closed"},
+		{e.Cut, "were cut by the app"},
+	} {
+		if end.count > 0 {
+			text += fmt.Sprintf(", %d %s", end.count, end.how)
+		}
+	}
+	return text
 }
 
 func instanceReason(why machine.Reason) string {

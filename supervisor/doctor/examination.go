@@ -30,7 +30,7 @@ func Examine(o Options) Report {
 	if e.prepare() && e.checkHeld() {
 		e.checkCapture()
 	}
-	e.add(steering(), migration(), e.openFiles(), pidOne(), e.serviceManager())
+	e.add(steering(), migration(), leaving(), e.openFiles(), pidOne(), e.serviceManager())
 	return newReport(e.findings)
 }
 

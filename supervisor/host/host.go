@@ -25,6 +25,7 @@ type Host struct {
 	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
 	// uncapturable is set when the system has refused to capture.
 	uncapturable atomic.Bool
+	Farewells    *Farewells
 	Runtime      RuntimeDir
 	Post         func(machine.Event)
 	Launches     map[int]*Preparation

@@ -26,6 +26,7 @@ type Options struct {
 	NoNewPrivs  NoNewPrivs
 	Evict       bool // end whoever has an address, for development
 	Dialects    socket.Dialects
+	Keep        time.Duration // how long silent connections of a replaced generation are kept
 	Readiness   Readiness
 	Check       string // a shell command to pass before each upgrade
 	EnvFile     string
@@ -151,8 +152,8 @@ func (o Options) Validate() error {
 		return errors.New("--ready-timeout and --drain-timeout must be positive")
 	case p.DrainDelay < 0 || p.Watchdog < 0 || o.Readiness.Delay < 0:
 		return errors.New("--drain-delay, --watchdog and --ready-delay cannot be negative")
-	case p.Settle < 0 || p.Empty < 0:
-		return errors.New("--settle and --empty cannot be negative")
+	case p.Settle < 0 || p.Empty < 0 || p.Farewell < 0 || o.Keep < 0:
+		return errors.New("--settle, --empty, --farewell and --keep cannot be negative")
 	case o.Capture != CaptureAuto && o.Capture != CaptureOn && o.Capture != CaptureOff:
 		return fmt.Errorf("--capture %q: use auto, on or off", o.Capture)
 	case len(o.CaptureUnix) > 0 && o.Capture == CaptureOff:

@@ -53,6 +53,7 @@ func (a *Host) Retire(r machine.Retire) {
 		a.Programs[r.Generation] = p.Launch.Program
 	}
 	delete(a.Launches, r.Generation)
+	a.retireFarewell(r.Generation)
 	a.retireSockets(r.Generation)
 }
 

@@ -26,6 +26,11 @@ type Performer interface {
 	Steer(Steer)
 	LetGo(LetGo)
 	Observe(Observe)
+	Announce(Announce)
+	Hold(Hold)
+	Keep(Keep)
+	Recall(Recall)
+	Part(Part)
 	Arm(Arm)
 	Disarm(Disarm)
 	HandOver(HandOver)
@@ -160,6 +165,11 @@ func (a Count) Perform(p Performer)     { p.Count(a) }
 func (a Steer) Perform(p Performer)     { p.Steer(a) }
 func (a LetGo) Perform(p Performer)     { p.LetGo(a) }
 func (a Observe) Perform(p Performer)   { p.Observe(a) }
+func (a Announce) Perform(p Performer)  { p.Announce(a) }
+func (a Hold) Perform(p Performer)      { p.Hold(a) }
+func (a Keep) Perform(p Performer)      { p.Keep(a) }
+func (a Recall) Perform(p Performer)    { p.Recall(a) }
+func (a Part) Perform(p Performer)      { p.Part(a) }
 func (a Arm) Perform(p Performer)       { p.Arm(a) }
 func (a Disarm) Perform(p Performer)    { p.Disarm(a) }
 func (a HandOver) Perform(p Performer)  { p.HandOver(a) }

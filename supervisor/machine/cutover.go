@@ -76,10 +76,11 @@ func (m *Machine) relieve(g *generation) {
 	m.disarm(&g.leaveBy)
 	switch {
 	case !m.emptiesFirst(g):
-		m.drainGeneration(g)
+		m.close(g)
 	case m.policy.Shared || m.policy.Settle == 0 || !g.serves():
 		m.empty(g)
 	default:
+		m.announce(g)
 		m.say(Report{Fact: GenerationReplaced, Generation: g.Number, Within: m.policy.Settle, Why: SuccessorMayFail})
 		g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.Settle)
 	}
@@ -125,6 +126,7 @@ func (m *Machine) giveBack(g, before *generation, why Reason) {
 	m.disarm(&before.leaveBy)
 	before.enter(StageCurrent, m.at)
 	m.current = before
+	m.recall(before)
 	g.failure = why
 	m.undone = &undone{g, Report{Fact: UpgradeUndone, Generation: g.Number, Serving: before.Number, Took: m.at.Sub(g.Since), Why: why}}
 	m.steer(before.Number, steerPatience)
@@ -133,7 +135,7 @@ func (m *Machine) giveBack(g, before *generation, why Reason) {
 		m.empty(g)
 		return
 	}
-	m.drainGeneration(g)
+	m.close(g)
 }
 
 // tellUndone comes when the generation before serves again.
@@ -155,6 +157,8 @@ func (m *Machine) endSettling(g *generation) {
 func (m *Machine) empty(g *generation) {
 	m.disarm(&g.leaveBy)
 	g.enter(StageEmptying, m.at)
+	g.emptying = m.at
+	m.announce(g)
 	g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.emptyTime())
 	m.observe(g)
 	m.say(Report{Fact: GenerationEmptying, Generation: g.Number, Within: m.policy.DrainTimeout, Why: m.emptiesUntil(g)})
@@ -217,7 +221,7 @@ func (ev Quieted) step(m *Machine) {
 		m.observe(g)
 		return
 	}
-	m.drainGeneration(g)
+	m.close(g)
 }
 
 // step: who waits is answered by the generation that he has come to, as no other can
@@ -237,7 +241,9 @@ func (m *Machine) expireRelief(g *generation) {
 		if g.InFlight > 0 {
 			g.ending = StoppedInFlight{g.InFlight}
 		}
-		m.drainGeneration(g)
+		m.close(g)
+	case StageClosing:
+		m.expireClosing(g)
 	case StagePreparing, StageCandidate, StageCurrent, StageDraining, StageEnded:
 	}
 }

@@ -21,7 +21,10 @@
 // One that has lost all its instances empties at once: what waits in their queues is nobody
 // else's, so they are started again for it.
 //
-// Emptying and draining together have one --drain-timeout, of which the last quarter is kept
+// With Policy.Farewell a generation that serves is closing before it drains: its clients are asked to leave, the others'
+// requests are held back as long as there is a successor to answer them, and then it is told to stop.
+//
+// Emptying, closing and draining together have one --drain-timeout, of which the last quarter is kept
 // for draining. When all of grace stops, a generation that serves empties too: new connections
 // are turned away.
 //
@@ -61,4 +64,6 @@
 //     connections elsewhere and its answer, unless that takes too long or all of grace stops.
 //  13. An instance is killed at the latest --drain-timeout after its generation began to
 //     empty or, where it does not empty, to drain, unless it asks for more time.
+//  14. What clients send is held back only after they were asked to leave, and only while another generation
+//     serves. Each hold is followed by a keep, unless the generation ends before that.
 package machine

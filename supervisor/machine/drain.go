@@ -7,7 +7,7 @@ import (
 
 // drainGeneration asks all of a generation to end.
 func (m *Machine) drainGeneration(g *generation) {
-	emptied, within := g.Stage == StageEmptying, m.drainTime(g)
+	emptied, within := g.emptied(), m.drainTime(g)
 	g.enter(StageDraining, m.at)
 	m.disarm(&g.progress)
 	m.disarm(&g.leaveBy)
@@ -36,10 +36,10 @@ func (m *Machine) drainGeneration(g *generation) {
 // drainTime is what an instance has to end in: --drain-timeout, or what emptying its generation
 // has left of it.
 func (m *Machine) drainTime(g *generation) time.Duration {
-	if g.Stage != StageEmptying {
+	if !g.emptied() {
 		return m.policy.DrainTimeout
 	}
-	left := g.Since.Add(m.policy.DrainTimeout).Sub(m.at)
+	left := g.emptying.Add(m.policy.DrainTimeout).Sub(m.at)
 	return max(left, m.policy.KillAfter())
 }
 

@@ -16,11 +16,12 @@ const (
 	StageCurrent                // it serves
 	StageSettling               // it was replaced, and can take over again
 	StageEmptying               // it was replaced, and finishes what it has before it is told to stop
+	StageClosing                // its clients are asked to leave before it is told to stop
 	StageDraining               // it was told to stop
 	StageEnded                  // nothing of it is left
 )
 
-var stageNames = [...]string{"preparing", "candidate", "current", "settling", "emptying", "draining", "ended"}
+var stageNames = [...]string{"preparing", "candidate", "current", "settling", "emptying", "closing", "draining", "ended"}
 
 func (s Stage) String() string { return stageNames[s] }
 
@@ -49,7 +50,11 @@ type generation struct {
 	failure   Reason         // why it was given up; nil for one that was not
 	ending    Reason         // why its end is no drain, as far as is known
 	progress  Timer
-	leaveBy   Timer       // ends StageSettling or StageEmptying
+	leaveBy   Timer       // ends StageSettling, StageEmptying or StageClosing
+	emptying  time.Time   // when it began to, if it did
+	announced bool        // its clients are to be asked to leave
+	asked     bool        // they were
+	holding   bool        // what they send is to be held back
 	instances []*instance // all that are not exited, oldest first
 }
 
@@ -58,6 +63,9 @@ func (g *generation) enter(stage Stage, at time.Time) time.Duration {
 	g.Stage, g.Since = stage, at
 	return spent
 }
+
+// emptied reports whether it was waited for that nothing went on in it.
+func (g *generation) emptied() bool { return !g.emptying.IsZero() }
 
 func (g *generation) ready() bool {
 	waits := func(i *instance) bool { return i.Phase != PhaseReady }

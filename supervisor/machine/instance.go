@@ -269,7 +269,7 @@ func (m *Machine) lose(i *instance, why Reason) {
 		m.restart(i)
 	case StageSettling, StageEmptying:
 		m.loseReplaced(i)
-	case StagePreparing, StageDraining, StageEnded:
+	case StagePreparing, StageClosing, StageDraining, StageEnded:
 	}
 }
 

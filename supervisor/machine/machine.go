@@ -33,6 +33,7 @@ type Machine struct {
 	told        time.Time // when grace was first told to stop
 	toldFirst   bool      // the log says that a generation serves
 	served      bool      // some generation was ready once
+	keeping     int       // keep actions that have no answer
 	cutovers    int       // steer actions that have no answer
 	cutover     Timer     // how long the last of them is waited for
 	undone      *undone   // to be told once connections go back
@@ -78,7 +79,7 @@ func (m *Machine) settle() {
 	}
 	m.tryReexec()
 	m.discardUnwanted()
-	if m.mode == stopping && len(m.generations) == 0 {
+	if m.mode == stopping && len(m.generations) == 0 && m.keeping == 0 {
 		m.end()
 	}
 	if m.pending != nil {

@@ -33,6 +33,10 @@ type world struct {
 	retired   map[int]bool  // generations
 	prepared  map[int]bool  // generations whose executables are kept
 	patience  map[int]time.Duration
+	announced map[int]bool // generations whose clients were asked to leave
+	departing map[int]bool // which have no answer
+	holding   map[int]bool
+	keeping   map[int]bool
 	steered   int   // the generation that gets new connections
 	ordered   int   // the one that they were ordered to go to last
 	cutovers  []int // generations that are to get them, one after another
@@ -55,6 +59,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: NewMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]Prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]Timer{}, due: map[int]time.Time{}, told: map[int]bool{}, began: map[int]time.Time{}, extended: map[int]bool{}, asked: map[int]bool{},
+		announced: map[int]bool{}, departing: map[int]bool{}, holding: map[int]bool{}, keeping: map[int]bool{},
 		prepared: map[int]bool{}, observed: map[int]bool{}, lookedAt: map[int][]int{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.Begin(w.at))
@@ -224,7 +229,7 @@ func (w *world) allLookedAt(ev Quieted) bool {
 
 func (w *world) draining(generation int) bool {
 	g := w.m.find(generation)
-	return g == nil || g.Stage == StageDraining
+	return g == nil || g.Stage >= StageClosing
 }
 
 func (w *world) checkGenerations() {
@@ -239,6 +244,10 @@ func (w *world) checkGenerations() {
 			}
 		case StageDraining:
 			w.told[g.Number] = true
+		case StageClosing:
+			if !w.announced[g.Number] || w.told[g.Number] {
+				w.t.Fatalf("generation %d is closing, and its clients were not asked to leave", g.Number)
+			}
 		case StageSettling, StageEmptying:
 			if w.ordered == 0 || w.told[g.Number] {
 				w.t.Fatalf("generation %d is %s", g.Number, g.Stage)
@@ -266,7 +275,7 @@ func (w *world) checkGenerations() {
 func (w *world) checkBudget() {
 	w.t.Helper()
 	for _, g := range w.m.generations {
-		if g.Stage < StageEmptying {
+		if g.Stage < StageEmptying || g.Stage == StageClosing && g.emptying.IsZero() {
 			continue
 		}
 		if w.began[g.Number].IsZero() {
@@ -361,8 +370,26 @@ func (w *world) take(a Action) {
 	case Observe:
 		w.need(!w.observed[a.Generation], a)
 		w.observed[a.Generation], w.lookedAt[a.Generation], w.patience[a.Generation] = true, a.PIDs, a.Idle
+	case Announce:
+		w.need(!w.announced[a.Generation] && len(a.PIDs) > 0, a)
+		w.announced[a.Generation], w.departing[a.Generation] = true, true
+	case Recall:
+		w.need(w.announced[a.Generation] && !w.holding[a.Generation], a)
+		delete(w.announced, a.Generation)
+		delete(w.departing, a.Generation)
+	case Hold:
+		w.need(w.announced[a.Generation] && !w.holding[a.Generation] && w.m.succeeded(w.m.find(a.Generation)), a)
+		w.holding[a.Generation] = true
+		delete(w.departing, a.Generation)
+	case Keep:
+		w.need(w.announced[a.Generation] && !w.keeping[a.Generation], a)
+		w.keeping[a.Generation] = true
+		delete(w.departing, a.Generation)
+	case Part:
+		w.need(w.m.mode >= stopping && len(w.keeping) > 0, a)
 	case Retire:
 		w.need(!w.retired[a.Generation], a)
+		delete(w.departing, a.Generation)
 		w.retired[a.Generation] = true
 		delete(w.observed, a.Generation)
 	case Discard:
@@ -526,7 +553,7 @@ var exits = []Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SI
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 20 {
+	switch what % 23 {
 	case 0:
 		w.chanceUpgrade(n)
 	case 1, 2:
@@ -567,6 +594,18 @@ func (w *world) chance(what, which byte) {
 		if g, ok := pick(w.observed, n/2); ok && len(w.cutovers) == 0 { // looks begin after the cutovers
 			w.chanceLook(g, n%2 == 0)
 		}
+	case 20:
+		if g, ok := pick(w.departing, n); ok {
+			w.chanceDeparture(g, n)
+		}
+	case 21:
+		if g, ok := pick(w.holding, n); ok {
+			w.held(g)
+		}
+	case 22:
+		if g, ok := pick(w.keeping, n); ok {
+			w.kept(g)
+		}
 	case 19:
 		if len(w.cutovers) > 0 {
 			w.answerSteer([]string{"", "no memory"}[n%8/7])
@@ -590,6 +629,29 @@ func (w *world) chanceLook(generation int, quiet bool) {
 func (w *world) quiet(generation int) {
 	delete(w.observed, generation)
 	w.happen(Quieted{generation, w.lookedAt[generation]})
+}
+
+func (w *world) chanceDeparture(generation, n int) {
+	if n%2 == 0 {
+		w.happen(Announced{generation})
+		return
+	}
+	w.depart(generation)
+}
+
+func (w *world) depart(generation int) {
+	delete(w.departing, generation)
+	w.happen(Departed{generation})
+}
+
+func (w *world) held(generation int) {
+	delete(w.holding, generation)
+	w.happen(Held{generation})
+}
+
+func (w *world) kept(generation int) {
+	delete(w.keeping, generation)
+	w.happen(Kept{generation, ConnectionEnds{Left: 1}})
 }
 
 func (w *world) chanceReexec(n int) {
@@ -732,6 +794,10 @@ func (w *world) unwindStep() {
 			return
 		}
 	}
+	if g, ok := pick(w.keeping, 0); ok {
+		w.kept(g)
+		return
+	}
 	if number, ok := pick(w.armed, 0); ok {
 		w.expire(number)
 	}
@@ -742,7 +808,7 @@ func (w *world) String() string {
 		w.m.mode, len(w.m.generations), w.processes, w.starting, w.preparing, w.armed)
 }
 
-func fuzzPolicy(bits byte) Policy {
+func fuzzPolicy(bits uint16) Policy {
 	p := Policy{
 		Instances: 1 + int(bits&1), MaxDraining: 1 + int(bits>>1&1), Restart: RestartOnFailure,
 		StopSignal: syscall.SIGTERM, ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second,
@@ -763,33 +829,40 @@ func fuzzPolicy(bits byte) Policy {
 	if bits>>7&1 == 1 {
 		p.Steered, p.Settle, p.Shared = true, 2*time.Second, p.Held
 	}
+	if bits>>8&1 == 1 {
+		p.Farewell = time.Second
+	}
 	return p
 }
 
 // FuzzMachine lets anything happen in any order.
 func FuzzMachine(f *testing.F) {
 	// A whole upgrade, with readiness said once more by the old generation.
-	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 5, 0, 7, 0, 7, 0})
+	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 5, 0, 7, 0, 7, 0})
 	// A crash and a restart that gets ready.
-	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0})
+	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0})
 	// A crash, its backoff, and an upgrade meanwhile.
-	f.Add(byte(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 0, 0, 7, 0, 1, 0, 9, 0, 3, 0, 3, 0, 5, 1})
+	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 0, 0, 7, 0, 1, 0, 9, 0, 3, 0, 3, 0, 5, 1})
 	// A steered upgrade that is undone, and one that ends when its connections are idle.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 7, 1, 7, 1})
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 7, 1, 7, 1})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 9, 2, 16, 0, 7, 0, 7, 0})
 	// The machine travels to another grace process while an old generation empties.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 17, 0, 16, 0, 7, 0, 7, 0, 17, 0})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 17, 0, 16, 0, 7, 0, 7, 0, 17, 0})
 	// A stop, and a second one while it empties; one that ends well.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 14, 0, 18, 6})
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 14, 0, 19, 0, 16, 0, 16, 0, 7, 0, 7, 0, 7, 0})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 14, 0, 18, 6})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 14, 0, 19, 0, 16, 0, 16, 0, 7, 0, 7, 0, 7, 0})
 	// A crash while a candidate starts: as somebody waits, it is started again, crashes once more, and answers in the end.
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 7, 4, 7, 0, 5, 0, 19, 0, 16, 1, 3, 0, 16, 0, 7, 1, 7, 1, 9, 3, 16, 1, 3, 0, 5, 1, 16, 0, 16, 0, 7, 1, 7, 1})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 7, 4, 7, 0, 5, 0, 19, 0, 16, 1, 3, 0, 16, 0, 7, 1, 7, 1, 9, 3, 16, 1, 3, 0, 5, 1, 16, 0, 16, 0, 7, 1, 7, 1})
 	// One of two instances crashes before connections go to its generation, and after that; a cutover that fails.
-	f.Add(byte(0x81), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 3, 0, 5, 2, 5, 3, 7, 2, 19, 0, 19, 0, 16, 0})
-	f.Add(byte(0x81), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 3, 0, 5, 2, 5, 3, 19, 0, 7, 2, 16, 0, 19, 0, 16, 0})
-	f.Add(byte(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 1, 1, 0, 3, 0, 5, 1, 19, 7, 19, 0, 16, 0, 7, 1})
-	f.Add(byte(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
-	f.Fuzz(func(t *testing.T, policy byte, script []byte) {
+	f.Add(uint16(0x81), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 3, 0, 5, 2, 5, 3, 7, 2, 19, 0, 19, 0, 16, 0})
+	f.Add(uint16(0x81), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 3, 0, 5, 2, 5, 3, 19, 0, 7, 2, 16, 0, 19, 0, 16, 0})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 1, 1, 0, 3, 0, 5, 1, 19, 7, 19, 0, 16, 0, 7, 1})
+	f.Add(uint16(0xff), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 0, 9, 0, 0, 0, 14, 0})
+	// The clients of a replaced generation leave before it is told to stop, held and steered; and are told by another grace again.
+	f.Add(uint16(0x104), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 20, 0, 20, 1, 21, 0, 7, 0, 7, 0, 22, 0})
+	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 20, 0, 20, 1, 9, 2, 16, 0, 21, 0, 7, 0, 7, 0, 22, 0, 14, 0})
+	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 17, 0, 16, 0, 21, 0, 7, 0, 7, 0, 17, 0})
+	f.Fuzz(func(t *testing.T, policy uint16, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))
 		w.slow = true
 		for i := 0; i+1 < len(script) && !w.finished; i += 2 {

@@ -12,7 +12,7 @@ type Restart string
 // emptyTime is how long a generation may take to become quiet. There is one DrainTimeout for
 // emptying and draining, of which the app keeps a quarter to end in.
 func (p Policy) emptyTime() time.Duration {
-	limit := p.DrainTimeout - p.DrainTimeout/4
+	limit := p.DrainTimeout - p.DrainTimeout/4 - p.holdTime()
 	if p.Shared {
 		limit = min(limit, besideShared)
 	}
@@ -24,7 +24,7 @@ func (p Policy) KillAfter() time.Duration {
 	if !p.Steered {
 		return p.DrainTimeout
 	}
-	return p.DrainTimeout - p.emptyTime()
+	return p.DrainTimeout - p.emptyTime() - p.holdTime()
 }
 
 const (
@@ -58,6 +58,9 @@ type Policy struct {
 	Settle time.Duration
 	// Empty is how long it may then finish what it has before it is told to stop.
 	Empty time.Duration
+	// Farewell is how long the clients of kept-alive connections have to leave before a replaced generation is told to
+	// stop; 0: they are not asked to.
+	Farewell time.Duration
 	// NoUpgrade is why HUP is refused; nil if it is not.
 	NoUpgrade Reason
 	// Held says that grace holds sockets for the app.
@@ -73,7 +76,10 @@ const (
 	heldUp        = time.Second // by so much a timer is late where grace itself was frozen
 	slowStart     = 2 * time.Second
 	firstProgress = time.Second
-	steerPatience = 30 * time.Second // looks into the kernel take seconds at most
+	// announcePatience is for a grace process that has just started, on a busy machine: it loads programs into the kernel.
+	announcePatience = 10 * time.Second
+	holdPatience     = 2 * time.Second
+	steerPatience    = 30 * time.Second // looks into the kernel take seconds at most
 	// stopPatience is short, as nothing depends on it: the app is told to stop when nothing comes any more.
 	stopPatience = 5 * time.Second
 	NextProgress = 5 * time.Second

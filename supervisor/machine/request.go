@@ -137,17 +137,18 @@ func (m *Machine) endWaiting(g *generation) {
 func (m *Machine) finishAll() {
 	for _, g := range slices.Clone(m.generations) {
 		switch {
-		case g.Stage == StageDraining:
+		case g.Stage == StageDraining, g.Stage == StageClosing:
 		case m.emptiesFirst(g):
 			m.emptyToStop(g)
 		default:
-			m.drainGeneration(g)
+			m.close(g)
 		}
 	}
 }
 
 func (m *Machine) beginEnd() {
 	m.mode = stopping
+	m.part()
 	m.tellUndone()
 	m.forget()
 	m.disarm(&m.delay)
@@ -182,6 +183,7 @@ func (m *Machine) killAll() {
 			m.drainGeneration(g)
 		}
 	}
+	m.keeping = 0
 }
 
 // A signal that grace does not know is the app's: of the generation in service,

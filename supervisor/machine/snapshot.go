@@ -92,7 +92,7 @@ func (s Snapshot) Instances() map[int]InstanceSnapshot {
 
 // Calm reports whether the machine can travel: what is under way would be cut.
 func (m *Machine) Calm() bool {
-	if m.mode != running || m.candidate != nil || m.pending != nil || m.current == nil || m.current.upgrade != nil || m.cutovers > 0 {
+	if m.mode != running || m.candidate != nil || m.pending != nil || m.current == nil || m.current.upgrade != nil || m.cutovers > 0 || m.keeping > 0 {
 		return false
 	}
 	for _, i := range m.instances {
@@ -100,7 +100,7 @@ func (m *Machine) Calm() bool {
 			return false // its start has no answer yet
 		}
 	}
-	return !slices.ContainsFunc(m.generations, func(g *generation) bool { return g.preparing })
+	return !slices.ContainsFunc(m.generations, func(g *generation) bool { return g.preparing || g.Stage == StageClosing })
 }
 
 // Snapshot is the machine of this moment. The timers' owner knows when each is due, and who writes the log
@@ -194,7 +194,11 @@ func (m *Machine) restoreGeneration(s GenerationSnapshot) *generation {
 	g.progress = m.rearm(Timer{generation: g.Number}, s.Progress)
 	g.leaveBy = m.rearm(Timer{leaving: g.Number}, s.LeaveBy)
 	if g.Stage == StageEmptying {
+		g.emptying = g.Since
 		m.observe(g)
+	}
+	if g.Stage == StageSettling || g.Stage == StageEmptying {
+		m.announce(g)
 	}
 	return g
 }

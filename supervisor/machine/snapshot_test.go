@@ -35,6 +35,7 @@ func (w *world) travel() {
 	}
 	armed := len(w.armed)
 	w.m, w.armed, w.stale, w.observed = m, map[int]Timer{}, nil, map[int]bool{}
+	w.announced, w.departing = map[int]bool{}, map[int]bool{}
 	w.takeAll(actions)
 	if len(w.armed) != armed {
 		w.t.Fatalf("%d timers were armed, and now %d are", armed, len(w.armed))

@@ -103,6 +103,16 @@ var situations = []situation{
 		w.happen(StopRequested{})
 		return w, w.m.instances[1]
 	}},
+	{StageClosing, PhaseReady, "its clients are asked to leave", func(t *testing.T) (*world, *instance) {
+		w := closing(t)
+		return w, w.m.instances[1]
+	}},
+	{StageClosing, PhaseReady, "what silent clients send is to be held back", func(t *testing.T) (*world, *instance) {
+		w := closing(t)
+		w.happen(Announced{1})
+		w.depart(1)
+		return w, w.m.instances[1]
+	}},
 	{StageDraining, PhaseDraining, "", func(t *testing.T) (*world, *instance) {
 		w, i := candidateStarted(t)
 		w.readiness(i.ID, false)
@@ -133,6 +143,15 @@ func servingWith(t *testing.T, p Policy) *world {
 		w.answerStart(id+1, true)
 		w.readiness(id+1, false)
 	}
+	return w
+}
+
+// closing has generation 2 in service, and the clients of 1 leave.
+func closing(t *testing.T) *world {
+	p := anyPolicy()
+	p.Farewell = time.Second
+	w := servingWith(t, p)
+	w.upgrade(t)
 	return w
 }
 
@@ -216,7 +235,19 @@ var occurrences = []occurrence{
 		g := i.generation.Number
 		return w.observed[g] && w.then(func() { w.quiet(g) })
 	}},
-	{"connections wait that no instance accepts", func(w *world, i *instance) bool {
+	{"its clients are told", func(w *world, i *instance) bool {
+		g := i.generation
+		return w.departing[g.Number] && !g.asked && w.then(func() { w.happen(Announced{g.Number}) })
+	}},
+	{"its clients have left", func(w *world, i *instance) bool {
+		g := i.generation.Number
+		return w.departing[g] && w.then(func() { w.depart(g) })
+	}},
+	{"what silent clients send is held back", func(w *world, i *instance) bool {
+		g := i.generation.Number
+		return w.holding[g] && w.then(func() { w.held(g) })
+	}},
+	{"somebody waits where nobody accepts", func(w *world, i *instance) bool {
 		g := i.generation.Number
 		return w.observed[g] && w.then(func() { w.happen(Awaited{g}) })
 	}},
@@ -341,6 +372,16 @@ func describe(a Action, i *instance) string {
 		return "its sockets are left to it"
 	case Observe:
 		return "watch its connections"
+	case Announce:
+		return "ask its clients to leave"
+	case Recall:
+		return "its clients may stay"
+	case Hold:
+		return "hold back what silent clients send"
+	case Keep:
+		return "serve its silent clients once it has closed their connections"
+	case Part:
+		return "wait for no request on kept connections"
 	case Answer:
 		return "answer: " + string(a.Result.Outcome)
 	case Finish:

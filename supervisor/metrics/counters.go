@@ -12,6 +12,7 @@ type Counters struct {
 	upgrades                 *prometheus.CounterVec
 	upgrade, drain           prometheus.Histogram
 	crashes, restarts, kills prometheus.Counter
+	farewells                *prometheus.CounterVec
 }
 
 // outcomes are the results that an upgrade can have. Each is there from the beginning, as nothing can be said of the rate of
@@ -36,6 +37,12 @@ func NewCounters() *Counters {
 		restarts: counter("grace_restarts_total", "Instances that were restarted."),
 		kills:    counter("grace_kills_total", "Instances that were killed because they did not end in time."),
 	}
+	c.farewells = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "grace_farewell_connections_total", Help: "Connections that were open when their generation was replaced or stopped, by how they ended; only with --farewell.",
+	}, []string{"result"})
+	for _, result := range farewellResults {
+		c.farewells.WithLabelValues(result)
+	}
 	for _, o := range outcomes {
 		c.upgrades.WithLabelValues(string(o))
 	}
@@ -47,7 +54,7 @@ func counter(name, help string) prometheus.Counter {
 }
 
 func (c *Counters) collectors() []prometheus.Collector {
-	return []prometheus.Collector{c.upgrades, c.upgrade, c.drain, c.crashes, c.restarts, c.kills}
+	return []prometheus.Collector{c.upgrades, c.upgrade, c.drain, c.crashes, c.restarts, c.kills, c.farewells}
 }
 
 // Upgrade counts an upgrade that is over. How long it took says something only if it succeeded.
@@ -56,6 +63,15 @@ func (c *Counters) Upgrade(o control.Outcome, took time.Duration) {
 	if o == control.Upgraded {
 		c.upgrade.Observe(took.Seconds())
 	}
+}
+
+// farewellResults are how a connection can end: its client has left, its last request was relayed, it was silent until it
+// was closed, or the app has cut it.
+var farewellResults = []string{"left", "relayed", "expired", "cut"}
+
+// Farewell counts connections that have ended, by the results of farewellResults.
+func (c *Counters) Farewell(result string, connections int) {
+	c.farewells.WithLabelValues(result).Add(float64(connections))
 }
 
 // Drain counts a drain that is over.

@@ -20,7 +20,7 @@ type Source interface {
 // The phases that are shown with 0 if there is nothing in them.
 var (
 	instancePhases   = []string{"starting", "ready", "draining", "killing", "backoff"}
-	generationPhases = []string{"candidate", "current", "settling", "emptying", "draining"}
+	generationPhases = []string{"candidate", "current", "settling", "emptying", "closing", "draining"}
 )
 
 var (

@@ -33,6 +33,7 @@ var (
 	GraceBinary  = built("grace", "-race", ".")
 	AppBinary    = built("app", "./test/testdata/app")
 	ServerBinary = built("server", "./test/testdata/server")
+	PlainBinary  = built("plain", "./test/testdata/plain")
 )
 
 func built(name string, arguments ...string) func() string {

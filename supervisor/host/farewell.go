@@ -1,0 +1,205 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gracerun/grace/handoff/farewell"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// Farewells has the clients of kept-alive connections leave before their generation is told to stop. It belongs to the
+// loop.
+type Farewells struct {
+	leaving map[int]*leaving // by generation
+	parting context.Context  // until no request is waited for any more
+	part    context.CancelFunc
+
+	loading   sync.Once
+	announcer *farewell.Announcer
+	failed    error
+}
+
+// leaving is a generation whose clients leave. Its steps follow one another in a goroutine each.
+type leaving struct {
+	steps    sequence
+	roots    atomic.Pointer[[]int] // the main processes, and what ended ones have left behind
+	patient  context.Context       // as long as the next step is not wanted
+	hurry    context.CancelFunc
+	living   context.Context // as long as the generation has not ended
+	end      context.CancelFunc
+	farewell *farewell.Farewell // the steps'; nil where clients cannot be told
+}
+
+func NewFarewells() *Farewells {
+	parting, part := context.WithCancel(context.Background())
+	return &Farewells{leaving: map[int]*leaving{}, parting: parting, part: part}
+}
+
+// Load makes the kernel ready the first time, which takes a processor some tenths of a second. Any goroutine may call it.
+func (f *Farewells) Load() (*farewell.Announcer, error) {
+	f.loading.Do(func() { f.announcer, f.failed = farewell.Open() })
+	return f.announcer, f.failed
+}
+
+// Close comes when no generation is left.
+func (f *Farewells) Close() error {
+	f.part()
+	f.loading.Do(func() { f.failed = farewell.ErrEnded })
+	if f.announcer == nil {
+		return nil // that it could not be loaded was told when it was wanted
+	}
+	return f.announcer.Close()
+}
+
+func newLeaving(pids []int) *leaving {
+	l := &leaving{}
+	l.roots.Store(&pids)
+	l.patient, l.hurry = context.WithCancel(context.Background())
+	l.living, l.end = context.WithCancel(context.Background())
+	return l
+}
+
+// Announce posts departed also where clients cannot be told.
+func (a *Host) Announce(x machine.Announce) {
+	l, cutover := newLeaving(x.PIDs), a.sequence.rest()
+	a.Farewells.leaving[x.Generation] = l
+	cannot := fmt.Sprintf("cannot ask the clients of generation %d to leave", x.Generation)
+	departed := func() { a.Post(machine.Departed{Generation: x.Generation}) }
+	l.steps.do(Guard(func() {
+		<-cutover
+		a.Attempt(cannot, a.announce(l, x.Generation))
+		a.Post(machine.Announced{Generation: x.Generation})
+		if l.farewell != nil {
+			_, err := l.farewell.Await(l.patient)
+			a.Attempt(cannot, err)
+		}
+		departed()
+	}, a.broken(cannot, departed)))
+}
+
+func (a *Host) broken(cannot string, then func()) func(why string) {
+	return func(why string) {
+		a.Notice(cannot)(why)
+		then()
+	}
+}
+
+func (a *Host) announce(l *leaving, generation int) error {
+	addresses := a.addresses(generation)
+	if len(addresses) == 0 {
+		return nil
+	}
+	announcer, err := a.Farewells.Load()
+	if err != nil {
+		return err
+	}
+	pids := func() []int { return a.livingPIDs(*l.roots.Load()) }
+	l.farewell, err = announcer.Announce(farewell.Generation{Pids: pids, At: addresses})
+	return err
+}
+
+// addresses are where the generation accepts TCP connections.
+func (a *Host) addresses(generation int) []netip.AddrPort {
+	var found []netip.AddrPort
+	for _, l := range a.Listeners {
+		if at, err := netip.ParseAddrPort(l.Bound()); err == nil && strings.HasPrefix(l.Network(), "tcp") {
+			found = append(found, at)
+		}
+	}
+	if a.Steering != nil {
+		found = append(found, a.Steering.Addresses(generation)...)
+	}
+	return found
+}
+
+// livingPIDs are the processes as far as they can be seen.
+func (a *Host) livingPIDs(roots []int) []int {
+	pids, _ := a.treesOf(roots)
+	return pids
+}
+
+func (a *Host) Hold(h machine.Hold) {
+	l := a.Farewells.leaving[h.Generation]
+	l.roots.Store(&h.PIDs)
+	l.hurry()
+	held := func() { a.Post(machine.Held{Generation: h.Generation}) }
+	l.steps.do(Guard(func() {
+		if l.farewell != nil {
+			_, err := l.farewell.Hold()
+			a.Attempt(fmt.Sprintf("cannot hold the connections of generation %d", h.Generation), err)
+		}
+		held()
+	}, a.broken("cannot hold connections", held)))
+}
+
+const (
+	// relayIdle is how long a relayed request may stand still: that of a proxy.
+	relayIdle = time.Minute
+	dialFor   = 5 * time.Second
+)
+
+// Keep posts kept always.
+func (a *Host) Keep(k machine.Keep) {
+	l := a.Farewells.leaving[k.Generation]
+	l.hurry()
+	var ends machine.ConnectionEnds
+	kept := func() { a.Post(machine.Kept{Generation: k.Generation, Ends: ends}) }
+	l.steps.do(Guard(func() {
+		if l.farewell != nil {
+			result, err := l.farewell.Keep(a.Farewells.parting, l.living, farewell.Keeping{
+				Dial: dialGeneration, For: a.Options.Keep, Idle: relayIdle,
+				Failed: func(err error) { a.Notice("cannot pass on the request of a kept connection")(err.Error()) },
+			})
+			a.Attempt(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
+			ends = machine.ConnectionEnds{Left: result.Left, Relayed: result.Relayed, Expired: result.Expired, Cut: result.Cut}
+		}
+		kept()
+	}, a.broken("cannot keep connections", kept)))
+}
+
+// dialGeneration reaches whoever has new connections to the address now.
+func dialGeneration(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
+	return (&net.Dialer{Timeout: dialFor}).DialContext(ctx, "tcp", at.String())
+}
+
+func (a *Host) Recall(r machine.Recall) {
+	l := a.Farewells.leaving[r.Generation]
+	delete(a.Farewells.leaving, r.Generation)
+	l.hurry()
+	a.closeFarewell(l, r.Generation, (*farewell.Farewell).Release)
+}
+
+// Part closes what is kept and silent. Requests that have come are answered by who drains.
+func (a *Host) Part(machine.Part) { a.Farewells.part() }
+
+// retireFarewell comes when nothing of a generation is left.
+func (a *Host) retireFarewell(generation int) {
+	l := a.Farewells.leaving[generation]
+	if l == nil {
+		return
+	}
+	delete(a.Farewells.leaving, generation)
+	l.end()
+	l.hurry()
+	a.closeFarewell(l, generation, (*farewell.Farewell).Release)
+}
+
+func (a *Host) closeFarewell(l *leaving, generation int, end func(*farewell.Farewell) error) {
+	cannot := fmt.Sprintf("cannot let the connections of generation %d go", generation)
+	l.steps.do(Guard(func() {
+		if l.farewell == nil {
+			return
+		}
+		if err := end(l.farewell); !errors.Is(err, farewell.ErrEnded) {
+			a.Attempt(cannot, err)
+		}
+	}, a.Notice(cannot)))
+}

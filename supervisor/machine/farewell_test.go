@@ -1,0 +1,118 @@
+package machine
+
+import (
+	"syscall"
+	"testing"
+	"time"
+)
+
+func (w *world) toldToStop(instance int) bool {
+	for _, a := range w.seen {
+		if a == (Tell{instance, syscall.SIGTERM}) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestGenerationIsToldToStopWhenItsClientsHaveLeft(t *testing.T) {
+	w := closing(t)
+	w.happen(Announced{1})
+	if w.toldToStop(1) || stageOf(w, 1) != StageClosing {
+		t.Fatalf("generation 1 is %s", stageOf(w, 1))
+	}
+	w.depart(1)
+	if w.toldToStop(1) || !w.holding[1] {
+		t.Fatal("it was told before what silent clients send is held back")
+	}
+	w.held(1)
+	if !w.toldToStop(1) || !w.keeping[1] || stageOf(w, 1) != StageDraining {
+		t.Errorf("generation 1 is %s", stageOf(w, 1))
+	}
+	w.crash(1)
+	w.kept(1)
+	if ends := w.said(KeptConnectionsEnded); len(ends) != 1 || ends[0].Generation != 1 {
+		t.Errorf("%+v", ends)
+	}
+}
+
+// Clients that never pause, or that are not told for whatever reason, do not keep it.
+func TestClientsHaveATimeToLeave(t *testing.T) {
+	w := closing(t)
+	w.happen(Announced{1})
+	w.expireRelief(1)
+	if !w.holding[1] {
+		t.Fatal("nothing is held back when the time is over")
+	}
+	w.expireRelief(1)
+	if !w.toldToStop(1) {
+		t.Error("it waits for an answer that does not come")
+	}
+	w = closing(t)
+	w.expireRelief(1)
+	if !w.holding[1] {
+		t.Error("it waits for clients to be told")
+	}
+}
+
+// The time begins when the clients are told.
+func TestTimeToLeaveBeginsWithTheAnnouncement(t *testing.T) {
+	w := closing(t)
+	first := w.m.find(1).leaveBy
+	w.happen(Announced{1})
+	if now := w.m.find(1).leaveBy; now == first || w.due[now.Number].Sub(w.at) != time.Second {
+		t.Errorf("its time ends in %s", w.due[now.Number].Sub(w.at))
+	}
+}
+
+func TestClientsOfAGenerationThatServesAgainStay(t *testing.T) {
+	p := steeredPolicy()
+	p.Farewell = time.Second
+	w := servingWith(t, p)
+	w.upgrade(t)
+	if !w.announced[1] {
+		t.Fatal("the clients of the replaced generation are not told")
+	}
+	w.endInstance(2, Exit{Code: 3})
+	if w.announced[1] || w.m.current.Number != 1 {
+		t.Errorf("generation %d is current", w.m.current.Number)
+	}
+}
+
+// There is nobody else to answer what is held.
+func TestStopHoldsNothing(t *testing.T) {
+	p := anyPolicy()
+	p.Farewell = time.Second
+	w := servingWith(t, p)
+	w.happen(StopRequested{})
+	if w.toldToStop(1) || !w.announced[1] {
+		t.Fatal("it was told before its clients")
+	}
+	w.happen(Announced{1})
+	w.depart(1)
+	if w.holding[1] || !w.toldToStop(1) {
+		t.Error("something is held back")
+	}
+	w.crash(1)
+	if w.finished {
+		t.Fatal("grace ends before the connections have")
+	}
+	w.kept(1)
+	if !w.finished {
+		t.Error("grace does not end")
+	}
+}
+
+func TestQuitWaitsForNobody(t *testing.T) {
+	w := closing(t)
+	w.happen(Announced{1})
+	w.depart(1)
+	w.held(1)
+	w.happen(KillRequested{})
+	for _, instance := range []int{1, 2} {
+		w.crash(instance)
+	}
+	if !w.finished {
+		t.Error("grace waits for kept connections")
+	}
+}

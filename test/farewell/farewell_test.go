@@ -1,0 +1,168 @@
+package farewell
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
+)
+
+// busy clients keep their connections, and ask again at once or soon.
+var busy = map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 12, load.KeepAlivePost: 8, load.Slow: 2}
+
+const upgrades = 10
+
+// plain has a server that knows nothing of grace: on a socket that its generations share, on sockets of grace's that they
+// do not share, and on one of its own.
+var plain = map[string]func(t *testing.T) (s *harness.Grace, at string){
+	"held": func(t *testing.T) (*harness.Grace, string) {
+		s := harness.Start(t, "--farewell", "auto", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+		return s, s.Address("web")
+	},
+	"steered": func(t *testing.T) (*harness.Grace, string) {
+		s := harness.Start(t, "--farewell", "auto", "--settle", "50ms", "--listen", "web=127.0.0.1:0?steer=true", "--", harness.PlainBinary(), "fd:3")
+		return s, s.Address("web")
+	},
+	"captured": func(t *testing.T) (*harness.Grace, string) {
+		at := freeport.Address(t)
+		return harness.Start(t, "--farewell", "auto", "--settle", "50ms", "--", harness.PlainBinary(), at), at
+	},
+}
+
+func TestBusyClientsLoseNothing(t *testing.T) {
+	harness.NeedRoot(t)
+	// On a shared socket the old generation accepts until it gets the stop signal, and net/http's Shutdown does not wait for
+	// a connection that was accepted in that moment.
+	for _, name := range []string{"steered", "captured"} {
+		t.Run(name, func(t *testing.T) {
+			s, at := plain[name](t)
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: at, Clients: busy}, func() {
+				for generation := 2; generation <= upgrades+1; generation++ {
+					s.Upgrade(generation)
+					s.AwaitDrained()
+				}
+			})
+			s.Stop()
+			for _, e := range s.Entries() {
+				if e.Message == ended && strings.Contains(e.Why, "cut") {
+					t.Errorf("generation %d: %s", e.Generation, e.Why)
+				}
+			}
+		})
+	}
+}
+
+const ended = "kept-alive connections have ended"
+
+// client has a connection on which it has had an answer.
+type client struct {
+	net.Conn
+	answers *bufio.Reader
+}
+
+func dial(t *testing.T, at string) *client {
+	t.Helper()
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &client{c, bufio.NewReader(c)}
+}
+
+// ask gives the generation that has answered, and whether it wants no further request.
+func (c *client) ask(t *testing.T) (generation string, closes bool) {
+	t.Helper()
+	if _, err := fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		t.Fatal(err)
+	}
+	return answer.Header.Get("X-Generation"), answer.Close
+}
+
+// The app closes them at its end. What they ask after that is answered by its successor.
+func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
+	harness.NeedRoot(t)
+	for name, start := range plain {
+		t.Run(name, func(t *testing.T) {
+			s, at := start(t)
+			s.AwaitReady(1)
+			var clients []*client
+			for range 20 {
+				c := dial(t, at)
+				if generation, closes := c.ask(t); generation != "1" || closes {
+					t.Fatalf("answered by generation %s, the connection closes: %t", generation, closes)
+				}
+				clients = append(clients, c)
+			}
+			busy := dial(t, at) // only where HTTP/1 is seen to be spoken silent connections are kept
+			s.Signal(syscall.SIGHUP)
+			harness.Until(t, "an answer says that the connection closes", func() bool {
+				_, closes := busy.ask(t)
+				return closes
+			})
+			s.AwaitReady(2)
+			s.AwaitGeneration("instance ended", 1)
+			for _, c := range clients {
+				if generation, closes := c.ask(t); generation != "2" || !closes {
+					t.Errorf("answered by generation %s, the connection closes: %t", generation, closes)
+				}
+			}
+			if e := s.AwaitGeneration(ended, 1); !strings.Contains(e.Why, "20 got the answer") {
+				t.Errorf("why: %s", e.Why)
+			}
+			s.Stop()
+		})
+	}
+}
+
+// At the end of grace nobody else answers, but clients are told before their connections close.
+func TestStopTellsClientsFirst(t *testing.T) {
+	harness.NeedRoot(t)
+	s := harness.Start(t, "--farewell", "5s", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+	at := s.Address("web")
+	s.AwaitReady(1)
+	c := dial(t, at)
+	c.ask(t)
+	s.Signal(syscall.SIGTERM)
+	s.AwaitMessage("stopping")
+	harness.Until(t, "an answer says that the connection closes", func() bool {
+		generation, closes := c.ask(t)
+		return generation == "1" && closes
+	})
+	if status := s.Wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func TestNothingIsHeldWhereItIsTurnedOff(t *testing.T) {
+	s := harness.Start(t, "--farewell", "0s", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+	at := s.Address("web")
+	s.AwaitReady(1)
+	c := dial(t, at)
+	c.ask(t)
+	s.Upgrade(2)
+	s.AwaitDrained()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("read %d bytes, %v: the app has closed the connection", n, err)
+	}
+	s.Stop()
+	if s.Said(ended) {
+		t.Error("clients were asked to leave")
+	}
+}
