@@ -146,7 +146,7 @@ func TestRoot(t *testing.T) {
 	checkStates(t, r, map[string]doctor.State{
 		"kernel": doctor.OK, "pidfd": doctor.OK, "orphans": doctor.OK, "starting an app": doctor.OK, "held listeners": doctor.OK,
 		"readiness by looking": doctor.OK, "counting connections": doctor.OK, "NOTIFY_SOCKET": doctor.OK, "ports below 1024": doctor.OK,
-		"seccomp listener": doctor.OK, "app's memory": doctor.OK, "app's sockets": doctor.OK, "steering": doctor.OK, "PID 1": doctor.OK,
+		"seccomp listener": doctor.OK, "app's memory": doctor.OK, "app's sockets": doctor.OK, "steering": doctor.OK, "farewell": doctor.OK, "PID 1": doctor.OK,
 	})
 	if r.Held != doctor.OK || r.Captured != doctor.OK {
 		t.Errorf("held listeners: %s, capture: %s", r.Held, r.Captured)
@@ -167,13 +167,13 @@ func TestOtherRights(t *testing.T) {
 		held, captured doctor.State
 	}{
 		"nobody": {user(""), asNobody, map[string]doctor.State{
-			"seccomp listener": doctor.Limited, "app's sockets": doctor.OK, "ports below 1024": lowPortsOf(doctor.Missing),
+			"seccomp listener": doctor.Limited, "app's sockets": doctor.OK, "farewell": doctor.Limited, "ports below 1024": lowPortsOf(doctor.Missing),
 		}, doctor.OK, doctor.Limited},
 		"root for nobody": {user("65534"), asItIs, map[string]doctor.State{
 			"readiness by looking": doctor.OK, "app's sockets": doctor.OK, "ports below 1024": lowPortsOf(doctor.Limited),
 		}, doctor.OK, doctor.OK},
 		"nobody for root": {user("0"), asNobody, map[string]doctor.State{
-			"NOTIFY_SOCKET": doctor.Missing,
+			"NOTIFY_SOCKET": doctor.Missing, "farewell": doctor.Limited,
 		}, doctor.Missing, doctor.Missing},
 		"a user that is not there": {user("nobody-at-all"), asItIs, map[string]doctor.State{
 			"app's user": doctor.Missing,

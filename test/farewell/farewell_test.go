@@ -1,4 +1,4 @@
-package farewell
+package farewell_test
 
 import (
 	"bufio"
@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/handoff/farewell"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -38,7 +40,7 @@ var plain = map[string]func(t *testing.T) (s *harness.Grace, at string){
 }
 
 func TestBusyClientsLoseNothing(t *testing.T) {
-	harness.NeedRoot(t)
+	requirement.Check(t, "bpf", farewell.Supported())
 	// On a shared socket the old generation accepts until it gets the stop signal, and net/http's Shutdown does not wait for
 	// a connection that was accepted in that moment.
 	for _, name := range []string{"steered", "captured"} {
@@ -97,7 +99,7 @@ func (c *client) ask(t *testing.T) (generation string, closes bool) {
 
 // The app closes them at its end. What they ask after that is answered by its successor.
 func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
-	harness.NeedRoot(t)
+	requirement.Check(t, "bpf", farewell.Supported())
 	for name, start := range plain {
 		t.Run(name, func(t *testing.T) {
 			s, at := start(t)
@@ -133,7 +135,7 @@ func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 
 // At the end of grace nobody else answers, but clients are told before their connections close.
 func TestStopTellsClientsFirst(t *testing.T) {
-	harness.NeedRoot(t)
+	requirement.Check(t, "bpf", farewell.Supported())
 	s := harness.Start(t, "--farewell", "5s", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 	at := s.Address("web")
 	s.AwaitReady(1)

@@ -1,5 +1,5 @@
-// Package farewell tests that kept-alive clients leave a server that knows nothing of grace without a lost request.
-package farewell
+// Package farewell_test tests that kept-alive clients leave a server that knows nothing of grace without a lost request.
+package farewell_test
 
 import (
 	"os"
