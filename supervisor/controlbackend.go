@@ -61,17 +61,17 @@ func eventFor(r control.Request) (func(request int) machine.Event, error) {
 	return nil, errors.New("this version of grace does not know that request")
 }
 
-// Picture is what the machine knows.
+// Snapshot is what the machine knows.
 func (d *controlBackend) Snapshot(ctx context.Context) (control.Status, error) {
-	picture := make(chan control.Status, 1)
+	answer := make(chan control.Status, 1)
 	select {
-	case d.loop.pictures <- picture:
+	case d.loop.statusRequests <- answer:
 	case <-d.loop.done:
 		return control.Status{}, control.ErrLeaving
 	case <-ctx.Done():
 		return control.Status{}, ctx.Err()
 	}
-	return <-picture, nil
+	return <-answer, nil
 }
 
 // Status implements [control.Backend].

@@ -29,6 +29,6 @@ func (f farewellLoader) hear(_ time.Time, l line) {
 
 func (f farewellLoader) load() {
 	if _, err := f.service.apps.Farewells.Load(); err != nil && !errors.Is(err, farewell.ErrEnded) {
-		f.service.apps.Attempt("cannot ask clients to close kept-alive connections", err)
+		f.service.apps.ReportError("cannot ask clients to close kept-alive connections", err)
 	}
 }

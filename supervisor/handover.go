@@ -64,7 +64,7 @@ func (h *handover) resume() {
 	case <-s.listenerWatch.ended:
 		listenerWatch, err := openListenerWatch(s.listeners, s.loop.post)
 		if err != nil {
-			s.apps.Attempt("cannot watch the listeners", err)
+			s.apps.ReportError("cannot watch the listeners", err)
 			return
 		}
 		s.listenerWatch = listenerWatch
@@ -120,10 +120,10 @@ func (h *handover) giveOrCut(d *handoverState, p *parting) (pid int, err error) 
 	pid, err = h.give(d, p)
 	close(given)
 	if failed := <-swept; failed != nil {
-		h.service.apps.Attempt("cannot kill what the successor has started", failed)
+		h.service.apps.ReportError("cannot kill what the successor has started", failed)
 	}
 	if err != nil {
-		h.service.apps.Attempt("cannot kill what the successor has started", h.service.reaper.KillSuccessors(reexec.Variable))
+		h.service.apps.ReportError("cannot kill what the successor has started", h.service.reaper.KillSuccessors(reexec.Variable))
 	}
 	return pid, err
 }
@@ -203,7 +203,7 @@ func (h *handover) give(d *handoverState, p *parting) (pid int, err error) {
 		return os.Getpid(), nil
 	}
 	if pid, err = h.service.transport.ByAnother(e, p.agree); err == nil {
-		h.service.manager.follow(pid)
+		h.service.notifier.follow(pid)
 	}
 	return pid, err
 }
@@ -217,7 +217,7 @@ func (h *handover) leave() error {
 		_ = s.exporter.close()
 	}
 	late := s.signals.stop()
-	s.manager.close()
+	s.notifier.close()
 	if !inPlace() {
 		for _, sig := range late {
 			_ = unix.Kill(h.pid, sig) // it may have ended by now, like any process
@@ -264,7 +264,7 @@ func (s *service) succeed(before *reexec.Predecessor) (int, error) {
 	}
 	s.settleIn(d, before.Same())
 	status, err := s.serve(func() {
-		s.manager.resume(d.Machine.Current)
+		s.notifier.resume(d.Machine.Current)
 		for _, sig := range d.Host.Signals {
 			go s.loop.post(s.signals.meaning(syscall.Signal(sig)))
 		}

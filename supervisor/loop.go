@@ -20,13 +20,13 @@ type performer struct {
 type loop struct {
 	machine *machine.Machine
 	events  chan machine.Event
-	// pictures has those who want to see the machine. They are no events: they change
+	// statusRequests has those who want to know the status. They are no events: they change
 	// nothing, and are served while grace is handed over too.
-	pictures  chan chan<- control.Status
-	done      chan struct{} // closed when nobody takes events any more
-	timers    *timers
-	performer machine.Performer
-	callers   *callers
+	statusRequests chan chan<- control.Status
+	done           chan struct{} // closed when nobody takes events any more
+	timers         *timers
+	performer      machine.Performer
+	callers        *callers
 	// audience is told what happens.
 	audience []audience
 	// pulse is when beat is to show that the loop does not hang; nil is never.
@@ -57,7 +57,7 @@ type audience interface {
 }
 
 func newLoop(p machine.Policy, output string, a ...audience) *loop {
-	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), pictures: make(chan chan<- control.Status), done: make(chan struct{}), callers: newCallers(output)}
+	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), statusRequests: make(chan chan<- control.Status), done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
 	l.begin = func() []machine.Action { return l.machine.Begin(time.Now()) }
 	l.audience = append(a, l.callers)
@@ -98,8 +98,8 @@ func (l *loop) next(end <-chan struct{}) bool {
 	select {
 	case ev := <-l.events:
 		l.take(ev)
-	case picture := <-l.pictures:
-		picture <- statusMessage(l.snapshot())
+	case answer := <-l.statusRequests:
+		answer <- statusMessage(l.snapshot())
 	case <-l.pulse:
 		l.beat()
 	case <-end:
@@ -158,8 +158,8 @@ func (l *loop) part(state machine.Snapshot) {
 	var held machine.Event
 	for {
 		select {
-		case picture := <-l.pictures:
-			picture <- statusMessage(l.snapshot())
+		case answer := <-l.statusRequests:
+			answer <- statusMessage(l.snapshot())
 		case <-l.pulse:
 			l.beat()
 		case <-patience:

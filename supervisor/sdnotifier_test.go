@@ -173,12 +173,12 @@ func TestServiceManagerSeesThatTheLoopLives(t *testing.T) {
 	for range 3 {
 		s.hears("WATCHDOG=1")
 	}
-	picture := make(chan control.Status)
-	l.pictures <- picture // which nobody takes: the loop hangs
+	answer := make(chan control.Status)
+	l.statusRequests <- answer // which nobody takes: the loop hangs
 	if beats := s.untilSilent(); beats > unsent {
 		t.Errorf("%d signs of life while the loop hangs", beats)
 	}
-	<-picture
+	<-answer
 	s.hears("WATCHDOG=1")
 	l.post(machine.KillRequested{})
 	<-l.done

@@ -78,7 +78,7 @@ type service struct {
 	loop          *loop
 	apps          *host.Host
 	hooks         *host.Hooks
-	manager       *sdNotifier
+	notifier      *sdNotifier
 	endpoint      *controlEndpoint
 	exporter      *exporter
 	listenerWatch *listenerWatch
@@ -144,15 +144,15 @@ func (s *service) serve(greet func()) (int, error) {
 		defer close(steered)
 		host.Guard(func() { host.WatchSteering(s.steering, s.loop.post) }, s.apps.Notice("cannot watch the app's sockets any more"))()
 	}()
-	s.manager = openSDNotifier(s.options.Policy, s.loop.post)
-	s.manager.attend(s.loop)
+	s.notifier = openSDNotifier(s.options.Policy, s.loop.post)
+	s.notifier.attend(s.loop)
 	greet()
 	status := s.loop.run()
 	s.serving.asking.Wait()
 	if s.left() {
 		return 0, s.handover.leave()
 	}
-	s.manager.close()
+	s.notifier.close()
 	err := errors.Join(s.apps.Close(), s.apps.Farewells.Close(), s.closeServers(), host.CloseSteering(s.steering))
 	s.hooks.Close()
 	<-steered
@@ -252,7 +252,7 @@ func (s *service) announce() {
 			s.options.Log.Warn().Msg(hint)
 		}
 	}
-	s.manager.begin()
+	s.notifier.begin()
 }
 
 // listenerWatch sees that the held listeners live; nil before it was opened.

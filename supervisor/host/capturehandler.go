@@ -80,7 +80,7 @@ func (c *captureHandler) giveUp(why string) {
 	c.apps.Post(machine.Noticed{Text: "the app's sockets are no longer captured", Why: why})
 	c.broken = true
 	if err := guarded(c.passAll); err != nil {
-		c.apps.Attempt("cannot end capturing", errors.Join(err, c.calls.Close()))
+		c.apps.ReportError("cannot end capturing", errors.Join(err, c.calls.Close()))
 	}
 }
 
@@ -374,7 +374,7 @@ func (a *Host) launch(app *InstanceProcess, spec childproc.Spec) error {
 	if _, err := p.Wait(); err != nil {
 		return err
 	}
-	a.Attempt(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
+	a.ReportError(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
 	app.processes = nil
 	a.uncapturable.Store(true)
 	go a.Post(machine.Uncaptured{Why: err.Error()})

@@ -32,7 +32,7 @@ func (c *closedSockets) forget(sockets []uint64, after time.Duration) (more bool
 			closed = append(closed, inode)
 		}
 	}
-	c.apps.Attempt("cannot forget closed sockets", c.apps.Steering.Forget(closed...))
+	c.apps.ReportError("cannot forget closed sockets", c.apps.Steering.Forget(closed...))
 	return len(c.since) > 0
 }
 

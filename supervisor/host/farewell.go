@@ -75,11 +75,11 @@ func (a *Host) Announce(x machine.Announce) {
 	departed := func() { a.Post(machine.Departed{Generation: x.Generation}) }
 	l.steps.do(Guard(func() {
 		<-cutover
-		a.Attempt(cannot, a.announce(l, x.Generation))
+		a.ReportError(cannot, a.announce(l, x.Generation))
 		a.Post(machine.Announced{Generation: x.Generation})
 		if l.farewell != nil {
 			_, err := l.farewell.Await(l.patient)
-			a.Attempt(cannot, err)
+			a.ReportError(cannot, err)
 		}
 		departed()
 	}, a.broken(cannot, departed)))
@@ -134,7 +134,7 @@ func (a *Host) Hold(h machine.Hold) {
 	l.steps.do(Guard(func() {
 		if l.farewell != nil {
 			_, err := l.farewell.Hold()
-			a.Attempt(fmt.Sprintf("cannot hold the connections of generation %d", h.Generation), err)
+			a.ReportError(fmt.Sprintf("cannot hold the connections of generation %d", h.Generation), err)
 		}
 		held()
 	}, a.broken("cannot hold connections", held)))
@@ -158,7 +158,7 @@ func (a *Host) Keep(k machine.Keep) {
 				Dial: dialGeneration, For: a.Options.Keep, Idle: relayIdle,
 				Failed: func(err error) { a.Notice("cannot pass on the request of a kept connection")(err.Error()) },
 			})
-			a.Attempt(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
+			a.ReportError(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
 			ends = machine.ConnectionEnds{Left: result.Left, Relayed: result.Relayed, Expired: result.Expired, Cut: result.Cut}
 		}
 		kept()
@@ -199,7 +199,7 @@ func (a *Host) closeFarewell(l *leaving, generation int, end func(*farewell.Fare
 			return
 		}
 		if err := end(l.farewell); !errors.Is(err, farewell.ErrEnded) {
-			a.Attempt(cannot, err)
+			a.ReportError(cannot, err)
 		}
 	}, a.Notice(cannot)))
 }

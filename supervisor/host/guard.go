@@ -82,7 +82,7 @@ func (a *Host) loseSight(app *InstanceProcess, p *childproc.Process, why string)
 	}
 	a.Post(machine.Exited{Instance: app.start.Instance, PID: p.PID, Exit: exitOf(exit)})
 	err := guarded(func() {
-		a.Attempt("cannot kill what the app left behind", a.insist(app, "cannot kill what the app left behind yet, trying again", p.KillRest))
+		a.ReportError("cannot kill what the app left behind", a.insist(app, "cannot kill what the app left behind yet, trying again", p.KillRest))
 		a.awaitRest(app, p)
 	})
 	if err != nil {

@@ -39,14 +39,14 @@ type Host struct {
 
 func (a *Host) Tell(t machine.Tell) {
 	app := a.Running[t.Instance]
-	a.Attempt(fmt.Sprintf("cannot signal instance %d", t.Instance), app.main().Signal(t.Signal))
+	a.ReportError(fmt.Sprintf("cannot signal instance %d", t.Instance), app.main().Signal(t.Signal))
 	if t.Signal == a.Options.Policy.StopSignal {
 		a.bypass(app, t.Signal)
 	}
 }
 
 func (a *Host) TellGroup(t machine.TellGroup) {
-	a.Attempt(fmt.Sprintf("cannot signal the process group of instance %d", t.Instance), a.Running[t.Instance].main().SignalGroup(t.Signal))
+	a.ReportError(fmt.Sprintf("cannot signal the process group of instance %d", t.Instance), a.Running[t.Instance].main().SignalGroup(t.Signal))
 }
 
 func (a *Host) Dismiss(d machine.Dismiss) { a.Running[d.Instance].dismiss() }
@@ -55,7 +55,7 @@ func (a *Host) follow(instance int, main *childproc.Process) {
 	late, ok := a.Running[instance]
 	if !ok {
 		late = &InstanceProcess{processes: []*childproc.Process{main}}
-		a.reaping.Go(func() { a.Attempt("cannot kill a main process whose instance has already ended", late.kill()) })
+		a.reaping.Go(func() { a.ReportError("cannot kill a main process whose instance has already ended", late.kill()) })
 		return
 	}
 	late.processes = append(late.processes, main)
@@ -64,7 +64,7 @@ func (a *Host) follow(instance int, main *childproc.Process) {
 
 func (a *Host) Kill(k machine.Kill) {
 	app := a.Running[k.Instance]
-	a.Attempt(fmt.Sprintf("cannot kill instance %d", k.Instance), app.signalAll(syscall.SIGKILL))
+	a.ReportError(fmt.Sprintf("cannot kill instance %d", k.Instance), app.signalAll(syscall.SIGKILL))
 	a.killRest(app)
 }
 
@@ -78,7 +78,7 @@ func (a *Host) Reap(r machine.Reap) {
 		for _, done := range tasks {
 			<-done
 		}
-		a.Attempt(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
+		a.ReportError(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
 	})
 }
 
@@ -117,7 +117,7 @@ func (a *Host) holder(s machine.Start) *InstanceProcess {
 }
 
 // Attempt reports an error that stops nothing, with what grace cannot do. The loop cannot post to itself.
-func (a *Host) Attempt(cannot string, err error) {
+func (a *Host) ReportError(cannot string, err error) {
 	if err != nil {
 		go a.Post(machine.Noticed{Text: cannot, Why: err.Error()})
 	}

@@ -72,9 +72,9 @@ type InstanceProcessState struct {
 // state describes an app that is suspended.
 func (a *InstanceProcess) state() (InstanceProcessState, error) {
 	s := InstanceProcessState{
-		Start: a.start, NotOurChild: a.ear.notOurChild,
-		Main: a.main().State(), Calls: -1, Predecessors: a.grant.State(),
-		Mains: a.ear.mains, Told: a.ear.told, Said: a.ear.said,
+		Start: a.start, NotOurChild: a.reader.notOurChild,
+		Main: a.main().State(), Calls: -1, Predecessors: a.plan.State(),
+		Mains: a.reader.mains, Told: a.reader.told, Said: a.reader.said,
 	}
 	for _, p := range a.processes[:len(a.processes)-1] {
 		s.Launchers = append(s.Launchers, p.State())
@@ -173,13 +173,13 @@ func (a *Host) takeOverApp(s InstanceProcessState, before int, notOurs bool, fil
 	if app.notify, err = childproc.TakeOverNotify(s.Notify, files); err != nil {
 		return err
 	}
-	app.ear = newNotifyReader(a, s.Instance, app.notify, s.Main.PID)
-	app.ear.mains, app.ear.told, app.ear.before, app.ear.notOurChild = s.Mains, s.Told, before, s.NotOurChild || notOurs
+	app.reader = newNotifyReader(a, s.Instance, app.notify, s.Main.PID)
+	app.reader.mains, app.reader.told, app.reader.before, app.reader.notOurChild = s.Mains, s.Told, before, s.NotOurChild || notOurs
 	if s.Said {
-		app.ear.said = true
-		close(app.ear.ready)
+		app.reader.said = true
+		close(app.reader.ready)
 	}
-	if app.grant, err = socket.TakeOverSocketPlan(s.Predecessors, files); err != nil {
+	if app.plan, err = socket.TakeOverSocketPlan(s.Predecessors, files); err != nil {
 		return err
 	}
 	return a.takeOverCalls(app, s, files)
@@ -215,7 +215,7 @@ func (a *Host) CarryOn(s machine.Snapshot) {
 		app.launch, app.waiting, app.dismiss = a.Launches[app.start.Generation].Launch, waiting, dismiss
 		app.attend()
 		a.lookAfter(app)
-		a.Attempt("cannot tell the app of its predecessor", app.tellOfPredecessor())
+		a.ReportError("cannot tell the app of its predecessor", app.tellOfPredecessor())
 		for _, p := range app.processes {
 			a.follows(app, p)
 		}
@@ -253,7 +253,7 @@ func (a *Host) Suspend() (silence func()) {
 	var waited []*InstanceProcess
 	for _, app := range a.Running {
 		app.suspended = true
-		a.Attempt("cannot suspend capturing", app.suspend())
+		a.ReportError("cannot suspend capturing", app.suspend())
 		waited = append(waited, app)
 	}
 	return func() {
@@ -278,7 +278,7 @@ func (a *Host) Resume() {
 	for _, app := range a.Running {
 		if app.suspended {
 			app.suspended = false
-			a.Attempt("cannot resume capturing", app.resume())
+			a.ReportError("cannot resume capturing", app.resume())
 			app.attend()
 		}
 	}

@@ -34,11 +34,11 @@ type InstanceProcess struct {
 	sockets        []*socket.Listener
 	owned          []*socket.Listener // those of them that are this instance's own
 	captureHandler *captureHandler
-	ear            *notifyReader
+	reader         *notifyReader
 	attending      sync.WaitGroup // those who listen to the app
 	suspended      bool
 	tasks          []<-chan struct{} // closed when nobody looks for what its processes have left behind
-	grant          *socket.SocketPlan
+	plan           *socket.SocketPlan
 }
 
 // main is the process that its instance is watched by. Where that has been reaped it is one
@@ -48,8 +48,8 @@ func (a *InstanceProcess) main() *childproc.Process { return a.processes[len(a.p
 // close may have to wait until what the app has said last was taken, by the loop too.
 func (a *InstanceProcess) close() error {
 	errs := []error{a.disown()}
-	if a.grant != nil {
-		errs = append(errs, a.grant.Close())
+	if a.plan != nil {
+		errs = append(errs, a.plan.Close())
 	}
 	if a.notify != nil {
 		errs = append(errs, a.notify.Close())
@@ -101,7 +101,7 @@ func (a *Host) Start(s machine.Start) {
 			return
 		}
 		p := app.main() // once started is posted, the processes are the loop's
-		app.ear = newNotifyReader(a, s.Instance, app.notify, p.PID)
+		app.reader = newNotifyReader(a, s.Instance, app.notify, p.PID)
 		a.Post(machine.Started{Instance: s.Instance, PID: p.PID})
 		a.follows(app, p)
 		app.hear()
@@ -129,7 +129,7 @@ func (a *InstanceProcess) attend() {
 }
 
 func (a *InstanceProcess) hear() {
-	a.attending.Go(Guard(a.ear.listen, a.ear.apps.Notice("cannot read NOTIFY_SOCKET any more")))
+	a.attending.Go(Guard(a.reader.listen, a.reader.apps.Notice("cannot read NOTIFY_SOCKET any more")))
 }
 
 func (a *InstanceProcess) answer() {
@@ -155,9 +155,9 @@ func (a *Host) bringUnguarded(app *InstanceProcess, l *LaunchSpec) error {
 		return err
 	}
 	err := a.launch(app, spec)
-	a.Attempt("cannot close descriptors of the app", errors.Join(app.grant.Started(), app.disown()))
+	a.ReportError("cannot close descriptors of the app", errors.Join(app.plan.Started(), app.disown()))
 	if err == nil {
-		a.Attempt("cannot tell the app of its predecessor", app.tellOfPredecessor())
+		a.ReportError("cannot tell the app of its predecessor", app.tellOfPredecessor())
 	}
 	return err
 }
@@ -173,7 +173,7 @@ func (a *Host) equip(app *InstanceProcess, spec *childproc.Spec) error {
 	if err = a.own(app); err != nil {
 		return err
 	}
-	app.grant, err = a.Options.Dialects.Plan(socket.PlanRequest{
+	app.plan, err = a.Options.Dialects.Plan(socket.PlanRequest{
 		Listeners:  app.sockets,
 		Command:    spec.Args,
 		Generation: app.start.Generation,
@@ -182,11 +182,11 @@ func (a *Host) equip(app *InstanceProcess, spec *childproc.Spec) error {
 	if err != nil {
 		return err
 	}
-	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.grant.Command, app.grant.Stdin, app.grant.Files, app.grant.PIDVars
+	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.plan.Command, app.plan.Stdin, app.plan.Files, app.plan.PIDVars
 	spec.Capture = a.Steering != nil && a.Options.captures() && !a.uncapturable.Load()
 	spec.CaptureUnlink = len(a.Options.CaptureUnix) > 0
 	spec.NoNewPrivs = a.Options.NoNewPrivs.wanted(spec.Capture)
-	spec.Env = append(append(spec.Env, app.grant.Env...), a.variables(app)...)
+	spec.Env = append(append(spec.Env, app.plan.Env...), a.variables(app)...)
 	return nil
 }
 
@@ -238,7 +238,7 @@ func (a *Host) variables(app *InstanceProcess) []string {
 
 // tellOfPredecessor lets the app know, if its dialect has a way, when it is alone.
 func (a *InstanceProcess) tellOfPredecessor() error {
-	gone := a.grant.Predecessor
+	gone := a.plan.Predecessor
 	if gone == nil {
 		return nil
 	}
@@ -276,7 +276,7 @@ func (a *Host) watch(app *InstanceProcess, p *childproc.Process) {
 		a.loseSight(app, p, err.Error())
 		return
 	}
-	if err := app.ear.catchUp(app.ctx); err != nil {
+	if err := app.reader.catchUp(app.ctx); err != nil {
 		a.Post(machine.Noticed{Text: "cannot read the app's last messages from NOTIFY_SOCKET", Why: err.Error()})
 	}
 	if app.waiting.Err() == nil {

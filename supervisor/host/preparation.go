@@ -27,7 +27,7 @@ func (a *Host) Prepare(order machine.Prepare) {
 	kept, err := Program(0), error(nil)
 	if order.Again != nil {
 		kept, err = a.kept(order.Again.Generation)
-		a.Attempt("cannot start the executable that was kept", err) // the file may be where it was
+		a.ReportError("cannot start the executable that was kept", err) // the file may be where it was
 	}
 	go func() {
 		l, err := a.resolve(p.ctx, order, kept)

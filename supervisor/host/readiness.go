@@ -57,14 +57,14 @@ func (v *readinessCheck) giveUp(why string) {
 func (v *readinessCheck) served() bool {
 	r := v.apps.Options.Readiness
 	switch {
-	case v.app.grant.TellsReady() && r.heeds():
+	case v.app.plan.TellsReady() && r.heeds():
 		return v.saidByPipe()
 	case r.Mode == ReadyAuto && (len(v.apps.Listeners) > 0 || v.apps.Steering != nil):
 		return v.seen() && (!v.app.start.MustNotify || v.saidSo())
 	case r.Mode == ReadyNotify || r.Mode == ReadyAuto && v.app.start.MustNotify:
 		return v.saidSo()
 	case r.Mode == ReadyAuto:
-		return v.lived(v.app.ear.ready)
+		return v.lived(v.app.reader.ready)
 	case r.Mode == ReadyDelay:
 		return v.lived(nil)
 	}
@@ -73,7 +73,7 @@ func (v *readinessCheck) served() bool {
 
 // pid is the main process as it is now: a daemon's is another one than was
 // started.
-func (v *readinessCheck) pid() int { return int(v.app.ear.main.Load()) }
+func (v *readinessCheck) pid() int { return int(v.app.reader.main.Load()) }
 
 func (v *readinessCheck) say(why string) {
 	if why != v.told {
@@ -85,14 +85,14 @@ func (v *readinessCheck) say(why string) {
 // saidByPipe waits for the word of an app on tableflip.
 func (v *readinessCheck) saidByPipe() bool {
 	v.say("the app has not called tableflip's Ready")
-	return v.app.grant.AwaitReady() == nil
+	return v.app.plan.AwaitReady() == nil
 }
 
 // saidSo waits for the app's own word.
 func (v *readinessCheck) saidSo() bool {
 	v.say("the app has not sent READY=1 to NOTIFY_SOCKET")
 	select {
-	case <-v.app.ear.ready:
+	case <-v.app.reader.ready:
 		return true
 	case <-v.ctx.Done():
 		return false
@@ -101,7 +101,7 @@ func (v *readinessCheck) saidSo() bool {
 
 func (v *readinessCheck) hasSaidSo() bool {
 	select {
-	case <-v.app.ear.ready:
+	case <-v.app.reader.ready:
 		return true
 	default:
 		return false

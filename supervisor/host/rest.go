@@ -35,14 +35,14 @@ func (a *Host) TellRest(t machine.TellRest) {
 	app.task(func() {
 		<-turn
 		for _, p := range processes { // who has only launched the main process may live
-			a.Attempt(fmt.Sprintf("cannot signal process %d", p.PID), p.Signal(t.Signal))
+			a.ReportError(fmt.Sprintf("cannot signal process %d", p.PID), p.Signal(t.Signal))
 		}
 		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
 			return
 		}
 		var rest []machine.Leftover
 		for _, p := range processes {
-			a.Attempt("cannot stop what the app left behind", a.insist(app, "cannot stop what the app left behind yet, trying again", func() error {
+			a.ReportError("cannot stop what the app left behind", a.insist(app, "cannot stop what the app left behind yet, trying again", func() error {
 				told, err := tellRestOf(p, t, listening)
 				rest = append(rest, told...)
 				return err
@@ -66,12 +66,12 @@ func (a *Host) bypass(app *InstanceProcess, signal syscall.Signal) {
 			return
 		}
 		told, err := main.Bypass(signal)
-		a.Attempt("cannot stop the children of a process that ignores the stop signal", err)
+		a.ReportError("cannot stop the children of a process that ignores the stop signal", err)
 		a.tellBypassed("the main process ignores or blocks the stop signal: sending the signal to its children", main.PID, told)
 		for len(told) > 0 && pause(app.ctx, bypassAfter) == nil {
 			above := told
 			told, err = childproc.BypassRest(above, signal)
-			a.Attempt("cannot stop the children of a process that ignores the stop signal", err)
+			a.ReportError("cannot stop the children of a process that ignores the stop signal", err)
 			a.tellBypassed("a child of the main process ignores or blocks the stop signal: sending the signal to its children", above[0].PID, told)
 			childproc.CloseRest(above)
 		}
@@ -92,7 +92,7 @@ func (a *Host) tellBypassed(text string, by int, children []childproc.Leftover) 
 func (a *Host) killRest(app *InstanceProcess) {
 	for _, p := range app.processes {
 		app.task(func() {
-			a.Attempt("cannot kill what the app left behind", a.insist(app, "cannot kill what the app left behind yet, trying again", p.KillRest))
+			a.ReportError("cannot kill what the app left behind", a.insist(app, "cannot kill what the app left behind yet, trying again", p.KillRest))
 		})
 	}
 }

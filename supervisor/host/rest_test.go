@@ -102,7 +102,7 @@ func TestShortageIsNoEndOfWhatIsLeftBehind(t *testing.T) {
 		events <- ev
 	}}
 	app := &InstanceProcess{start: machine.Start{Instance: 1}, ctx: t.Context(), launch: &LaunchSpec{}, waiting: canceled(), notify: socket, processes: []*childproc.Process{p}}
-	app.ear = newNotifyReader(a, 1, socket, p.PID)
+	app.reader = newNotifyReader(a, 1, socket, p.PID)
 	go a.watch(app, p)
 	for notice := (machine.Noticed{}); !strings.HasPrefix(notice.Text, "cannot watch what the app left behind"); {
 		notice, _ = (<-events).(machine.Noticed)

@@ -36,7 +36,7 @@ func NewRuntimeDir(identity *childproc.Identity) (path string, remove func() err
 }
 
 // OpenRuntimeDir makes a directory that only grace and, for passing through, its
-// apps can enter. It removes what graces have left that were killed.
+// apps can enter. It removes what grace processes have left that were killed.
 func OpenRuntimeDir(identity *childproc.Identity) RuntimeDir {
 	for _, parent := range runtimeParents(false) {
 		sweepRuntimeDirs(parent)
@@ -74,7 +74,7 @@ func runtimeMode(identity *childproc.Identity) fs.FileMode {
 	return 0o711
 }
 
-// sweepRuntimeDirs removes the directories of graces that were killed. Of those nobody reads the sockets, though an app
+// sweepRuntimeDirs removes the directories of grace processes that were killed. Of those nobody reads the sockets, though an app
 // may run on that was told of one. What cannot be removed stays.
 func sweepRuntimeDirs(parent string) {
 	paths, _ := filepath.Glob(filepath.Join(parent, runtimePrefix+"*"))

@@ -15,7 +15,7 @@ import (
 // inOrder does what changes or waits for the steering. Its lock is held for long where an app binds while grace looks for
 // who has its sockets, or where the kernel lists many of them.
 func (a *Host) inOrder(cannot string, work func() error) <-chan struct{} {
-	return a.sequence.do(Guard(func() { a.Attempt(cannot, work()) }, a.Notice(cannot)))
+	return a.sequence.do(Guard(func() { a.ReportError(cannot, work()) }, a.Notice(cannot)))
 }
 
 // Steer posts steered always: an upgrade, or a stop, waits for it.
@@ -37,7 +37,7 @@ func (a *Host) Steer(s machine.Steer) {
 // cutOver gives the reason why new connections do not go to the generation.
 func (a *Host) cutOver(generation int) string {
 	if generation == 0 {
-		a.Attempt("cannot turn new connections away", a.Steering.TurnAway())
+		a.ReportError("cannot turn new connections away", a.Steering.TurnAway())
 		return ""
 	}
 	kept, err := a.Steering.Cutover(generation)

@@ -143,7 +143,7 @@ func (s *Transport) flip() (int, error) {
 	return unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 }
 
-// forget keeps the variables from the app and from later graces.
+// forget keeps the variables from the app and from later grace processes.
 func (s *Transport) forget() error {
 	return errors.Join(os.Unsetenv(Variable), os.Unsetenv(tableflips))
 }

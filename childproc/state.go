@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProcessState is what a successor of this grace has to know of a Process. PIDFD stays the Process's: the successor
+// ProcessState is what a successor of this grace process has to know of a Process. PIDFD stays the Process's: the successor
 // gets a duplicate.
 type ProcessState struct {
 	PID, PIDFD int

@@ -9,21 +9,21 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-// places are {generation} and {instance}. With a $ in front they are a shell's variables, and not ours.
-var places = regexp.MustCompile(`\$?\{(generation|instance)\}`)
+// placeholders are {generation} and {instance}. With a $ in front they are a shell's variables, and not ours.
+var placeholders = regexp.MustCompile(`\$?\{(generation|instance)\}`)
 
 // filled are the command and the environment as one instance gets them: in the command and in the values of the
-// environment file the places have its numbers.
+// environment file the placeholders have its numbers.
 func (l *LaunchSpec) filled(s machine.Start) (args, env []string) {
 	fill := func(text string) string {
-		return places.ReplaceAllStringFunc(text, func(place string) string {
-			switch place {
+		return placeholders.ReplaceAllStringFunc(text, func(placeholder string) string {
+			switch placeholder {
 			case "{generation}":
 				return strconv.Itoa(s.Generation)
 			case "{instance}":
 				return strconv.Itoa(s.Slot)
 			}
-			return place
+			return placeholder
 		})
 	}
 	for _, word := range l.Command {
