@@ -211,17 +211,17 @@ func reasonText(why machine.Reason) string {
 }
 
 func connectionEnds(e machine.ConnectionEnds) string {
-	text := fmt.Sprintf("%d left", e.Left)
+	text := fmt.Sprintf("closed by their clients: %d", e.Left)
 	for _, end := range []struct {
-		count int
 		how   string
+		count int
 	}{
-		{e.Relayed, "got the answer to their last request from the new generation"},
-		{e.Expired, "were silent until they were closed"},
-		{e.Cut, "were cut by the app"},
+		{"last request answered by the new generation", e.Relayed},
+		{"closed by grace without a last request", e.Expired},
+		{"cut by the app", e.Cut},
 	} {
 		if end.count > 0 {
-			text += fmt.Sprintf(", %d %s", end.count, end.how)
+			text += fmt.Sprintf("; %s: %d", end.how, end.count)
 		}
 	}
 	return text

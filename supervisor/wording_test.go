@@ -72,6 +72,8 @@ var reasons = map[machine.Reason]string{
 	machine.ShutDownBy{Generation: 2}:                                       "generation 2, which is draining, shut the listener down; connections in its queue were reset",
 	machine.ShutDownBy{Generation: 2, Ended: true}:                          "generation 2, which has just ended, shut the listener down; connections in its queue were reset",
 	machine.NothingListens{Address: "[::]:80"}:                              "nothing listens on [::]:80",
+	machine.ConnectionEnds{Left: 3}:                                         "closed by their clients: 3",
+	machine.ConnectionEnds{Left: 3, Relayed: 2, Expired: 4, Cut: 1}:         "closed by their clients: 3; last request answered by the new generation: 2; closed by grace without a last request: 4; cut by the app: 1",
 	machine.CaptureRefused{Why: "no right"}:                                 "no right (" + capturesRemedy + ")",
 }
 

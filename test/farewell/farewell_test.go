@@ -125,7 +125,7 @@ func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 					t.Errorf("answered by generation %s, the connection closes: %t", generation, closes)
 				}
 			}
-			if e := s.AwaitGeneration(ended, 1); !strings.Contains(e.Why, "20 got the answer") {
+			if e := s.AwaitGeneration(ended, 1); !strings.Contains(e.Why, "answered by the new generation: 20") {
 				t.Errorf("why: %s", e.Why)
 			}
 			s.Stop()
