@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// line is a connection between two grace processes: what the old one leaves waits in it.
-type line struct{ ours, theirs int }
+// socketPair is a connection between two grace processes: what the old one leaves waits in it.
+type socketPair struct{ ours, theirs int }
 
-func openLine() (line, error) {
+func openSocketPair() (socketPair, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return line{-1, -1}, fmt.Errorf("cannot create a connection to the new grace process: %w", err)
+		return socketPair{-1, -1}, fmt.Errorf("cannot create a connection to the new grace process: %w", err)
 	}
-	return line{pair[0], pair[1]}, nil
+	return socketPair{pair[0], pair[1]}, nil
 }
 
 // close also lets go of what nobody has taken: copies of an end may stay open in a
 // process that failed, and would keep the snapshot alive.
-func (l line) close() {
+func (l socketPair) close() {
 	buffer := make([]byte, longestMessage)
 	for {
 		if n, _, err := unix.Recvfrom(l.theirs, buffer, unix.MSG_DONTWAIT); n <= 0 && err != unix.EINTR {
@@ -42,9 +42,9 @@ const (
 	sendSeconds = 5
 )
 
-// leave puts an snapshot on the line: first a memfd with the document, which is never on a
+// leave puts a snapshot into the socket: first a memfd with the document, which is never on a
 // disk, with the descriptors' numbers as its text; then the descriptors.
-func (l line) leave(e Snapshot) error {
+func (l socketPair) leave(e Snapshot) error {
 	document, err := sealed(e.Document)
 	if err != nil {
 		return fmt.Errorf("cannot write grace's state: %w", err)
@@ -107,7 +107,7 @@ func sealed(document []byte) (int, error) {
 	return fd, nil
 }
 
-// inherit takes an snapshot from the line: for each descriptor of the predecessor the one
+// inherit takes a snapshot from the socket: for each descriptor of the predecessor the one
 // here, close-on-exec.
 func inherit(conn int) (document []byte, files map[int]int, err error) {
 	text, fds, err := receive(conn)

@@ -19,12 +19,12 @@ import (
 
 const (
 	// Variable tells a process that it is to take over, and how, with the descriptor of the
-	// line, or with the pids of its parent and of the old grace process.
+	// socket, or with the pids of its parent and of the old grace process.
 	Variable = "GRACE_SUCCESSION"
 	// tableflips is tableflip's own. It waits forever for a parent that a leaked one
 	// promises.
 	tableflips = "TABLEFLIP_HAS_PARENT_7DIU3"
-	lineName   = "line"
+	socketName = "line"
 )
 
 const (
@@ -34,7 +34,7 @@ const (
 	same    = "same"
 )
 
-// Transport is a grace's place between the one before it and the one after it. It is
+// Transport leads from the grace process before this one, and to the one after it. It is
 // for one goroutine.
 type Transport struct {
 	// Program is the path that grace was started by. A new version is what is there then.
@@ -48,8 +48,8 @@ type Predecessor struct {
 	Document []byte
 	Files    map[int]int // the descriptors here, by the number that they have there
 
-	way        string
-	line       int
+	mode       string
+	socket     int
 	old        int // its pidfd
 	succession *Transport
 	accepted   atomic.Bool
@@ -59,27 +59,27 @@ type Predecessor struct {
 // if not. It comes before anything that starts a process or reads the environment for
 // one.
 func Find() (s *Transport, predecessor *Predecessor, err error) {
-	var way string
+	var mode string
 	var number, old int
-	_, _ = fmt.Sscan(os.Getenv(Variable), &way, &number, &old) // what is missing stays zero
+	_, _ = fmt.Sscan(os.Getenv(Variable), &mode, &number, &old) // what is missing stays zero
 	s = &Transport{Program: program()}
-	if !s.verified(way, number) {
+	if !s.verified(mode, number) {
 		return s, nil, s.forget()
 	}
-	if way == launch {
+	if mode == launch {
 		os.Exit(launchSuccessor())
 	}
-	p := &Predecessor{way: way, line: number, old: -1, succession: s}
-	if way == another {
-		if p.line, err = p.flip(number, old); err != nil {
+	p := &Predecessor{mode: mode, socket: number, old: -1, succession: s}
+	if mode == another {
+		if p.socket, err = p.flip(number, old); err != nil {
 			return s, nil, err
 		}
 	}
 	if err := s.forget(); err != nil {
 		return s, nil, err
 	}
-	unix.CloseOnExec(p.line)
-	if p.Document, p.Files, err = inherit(p.line); err != nil {
+	unix.CloseOnExec(p.socket)
+	if p.Document, p.Files, err = inherit(p.socket); err != nil {
 		p.Refuse(err)
 		return s, nil, err
 	}
@@ -87,16 +87,16 @@ func Find() (s *Transport, predecessor *Predecessor, err error) {
 }
 
 // verified leaves out a variable that has leaked from another process.
-func (s *Transport) verified(way string, number int) bool {
-	if way == launch || way == another {
+func (s *Transport) verified(mode string, number int) bool {
+	if mode == launch || mode == another {
 		return number == os.Getppid() && os.Getenv(tableflips) != ""
 	}
 	kind, err := unix.GetsockoptInt(number, unix.SOL_SOCKET, unix.SO_TYPE)
-	return (way == try || way == same) && err == nil && kind == unix.SOCK_SEQPACKET
+	return (mode == try || mode == same) && err == nil && kind == unix.SOCK_SEQPACKET
 }
 
-// flip gets the line, with an eye on the two processes that decide about this one.
-func (p *Predecessor) flip(launcher, old int) (line int, err error) {
+// flip gets the socket, with an eye on the two processes that decide about this one.
+func (p *Predecessor) flip(launcher, old int) (socket int, err error) {
 	if p.old, err = unix.PidfdOpen(old, 0); err != nil {
 		return -1, fmt.Errorf("cannot take over from the old grace process: %w", err)
 	}
@@ -124,7 +124,7 @@ func (p *Predecessor) attendTo(launcher int) error {
 	return nil
 }
 
-// flip gets the line from tableflip, whose own two pipes are 3 and 4.
+// flip gets the socket from tableflip, whose own two pipes are 3 and 4.
 func (s *Transport) flip() (int, error) {
 	var err error
 	if s.upgrader, err = tableflip.New(tableflip.Options{UpgradeTimeout: Patience}); err != nil {
@@ -132,7 +132,7 @@ func (s *Transport) flip() (int, error) {
 	}
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
-	file, err := s.upgrader.File(lineName)
+	file, err := s.upgrader.File(socketName)
 	if err == nil && file == nil {
 		err = errors.New("the old grace process has left no state")
 	}
@@ -172,31 +172,31 @@ func program() string {
 	return path
 }
 
-// Same reports whether the way is to stay in the same process.
-func (p *Predecessor) Same() bool { return p.way == same }
+// Same reports whether the mode is to stay in the same process.
+func (p *Predecessor) Same() bool { return p.mode == same }
 
 // Trial reports whether the process has only to find out whether it could take over. It
 // ends after Accept, without a trace.
-func (p *Predecessor) Trial() bool { return p.way == try }
+func (p *Predecessor) Trial() bool { return p.mode == try }
 
 // Refuse tells the old grace process why it has to go on.
 func (p *Predecessor) Refuse(why error) {
-	_ = send(p.line, "no "+why.Error()) // who is not told sees this process end
-	unix.Close(p.line)
+	_ = send(p.socket, "no "+why.Error()) // who is not told sees this process end
+	unix.Close(p.socket)
 }
 
 // Accept tells the old grace process that it can go, and returns when it has: until then
 // nothing may be touched that both have.
 func (p *Predecessor) Accept() error {
-	defer unix.Close(p.line)
-	if p.way == same {
+	defer unix.Close(p.socket)
+	if p.mode == same {
 		return nil
 	}
 	launcher := os.Getppid()
-	if err := send(p.line, fmt.Sprintf("yes %d %d", os.Getpid(), launcher)); err != nil {
+	if err := send(p.socket, fmt.Sprintf("yes %d %d", os.Getpid(), launcher)); err != nil {
 		return fmt.Errorf("cannot answer the old grace process: %w", err)
 	}
-	if p.way == try {
+	if p.mode == try {
 		return nil
 	}
 	p.accepted.Store(true)
@@ -227,7 +227,7 @@ func (s *Transport) ByAnother(e Snapshot, agree func() bool) (pid int, err error
 			return 0, err
 		}
 	}
-	l, err := openLine()
+	l, err := openSocketPair()
 	if err != nil {
 		return 0, err
 	}
@@ -304,14 +304,14 @@ func orphan(launcher int) error {
 	return nil
 }
 
-func (s *Transport) pass(l line) error {
+func (s *Transport) pass(l socketPair) error {
 	fd, err := unix.FcntlInt(uintptr(l.theirs), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	file := os.NewFile(uintptr(fd), lineName)
+	file := os.NewFile(uintptr(fd), socketName)
 	defer file.Close()
-	return s.upgrader.AddFile(lineName, file)
+	return s.upgrader.AddFile(socketName, file)
 }
 
 // upgrade: tableflip starts what is at os.Args[0].
@@ -337,7 +337,7 @@ func unaware(err error) bool {
 }
 
 // failure prefers what the new grace process has said itself.
-func (l line) failure(program string, err error) error {
+func (l socketPair) failure(program string, err error) error {
 	if _, _, why := l.answer(); why != "" {
 		return errors.New(why)
 	}
@@ -346,7 +346,7 @@ func (l line) failure(program string, err error) error {
 
 // answer is what the new grace process has said: its pid and its parent's, or why it cannot take
 // over; nothing if nothing came.
-func (l line) answer() (pid, parent int, why string) {
+func (l socketPair) answer() (pid, parent int, why string) {
 	text := make([]byte, longestMessage)
 	n, _, err := unix.Recvfrom(l.ours, text, unix.MSG_DONTWAIT)
 	if err != nil || n <= 0 {
@@ -362,7 +362,7 @@ func (l line) answer() (pid, parent int, why string) {
 
 // Try has the program show, in a process of its own, that it can take over.
 func (s *Transport) Try(e Snapshot) error {
-	l, err := openLine()
+	l, err := openSocketPair()
 	if err != nil {
 		return err
 	}
@@ -385,7 +385,7 @@ func (s *Transport) Try(e Snapshot) error {
 
 // judge waits for the end of the trial. A program that is no grace may end well and say
 // nothing.
-func (l line) judge(program string, pid, pidfd int) error {
+func (l socketPair) judge(program string, pid, pidfd int) error {
 	inTime := waitReadable(pidfd, Patience)
 	if !inTime {
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // it is waited for in any case
@@ -417,7 +417,7 @@ func waitReadable(fd int, within time.Duration) bool {
 // InPlace replaces the program of this process. It returns only if that fails. If the
 // program has gone since it was tried, this one succeeds itself.
 func (s *Transport) InPlace(e Snapshot) error {
-	l, err := openLine()
+	l, err := openSocketPair()
 	if err != nil {
 		return err
 	}

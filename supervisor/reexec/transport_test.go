@@ -40,7 +40,7 @@ func reign(kind string) error {
 	if before != nil {
 		return takeOver(kind, before)
 	}
-	_, way, _ := strings.Cut(kind, " by ")
+	_, mode, _ := strings.Cut(kind, " by ")
 	files := make([]int, manyFiles)
 	for i := range files {
 		if files[i], err = unix.MemfdCreate(fmt.Sprint(i), unix.MFD_CLOEXEC); err != nil {
@@ -51,11 +51,11 @@ func reign(kind string) error {
 		}
 	}
 	fmt.Println("old grace", os.Getpid())
-	return leave(s, way, Snapshot{longDocument, files})
+	return leave(s, mode, Snapshot{longDocument, files})
 }
 
-func leave(s *Transport, way string, e Snapshot) error {
-	if way == "another" {
+func leave(s *Transport, mode string, e Snapshot) error {
+	if mode == "another" {
 		pid, err := s.ByAnother(e, func() bool { return true })
 		if err == nil {
 			fmt.Println("left to", pid)
@@ -65,7 +65,7 @@ func leave(s *Transport, way string, e Snapshot) error {
 	if err := s.Try(e); err != nil {
 		return err
 	}
-	if way == "trial" {
+	if mode == "trial" {
 		fmt.Println("tried")
 		return nil
 	}
@@ -110,7 +110,7 @@ func check(p *Predecessor) error {
 }
 
 // dynasty runs a grace process, and gives what it and its successor say.
-func dynasty(t *testing.T, kind string, env ...string) []string {
+func succeed(t *testing.T, kind string, env ...string) []string {
 	t.Helper()
 	own, err := os.Executable()
 	if err != nil {
@@ -140,7 +140,7 @@ func dynasty(t *testing.T, kind string, env ...string) []string {
 }
 
 func TestSuccessorInAnotherProcess(t *testing.T) {
-	said := dynasty(t, "good by another")
+	said := succeed(t, "good by another")
 	var old, left, new int
 	if _, err := fmt.Sscanf(strings.Join(said, "\n"), "old grace %d\nleft to %d\nnew grace %d false ", &old, &left, &new); err != nil || left != new || old == new {
 		t.Errorf("%q, %v", said, err)
@@ -148,7 +148,7 @@ func TestSuccessorInAnotherProcess(t *testing.T) {
 }
 
 func TestSuccessorInTheSameProcess(t *testing.T) {
-	said := dynasty(t, "good by itself")
+	said := succeed(t, "good by itself")
 	var old, new int
 	if _, err := fmt.Sscanf(strings.Join(said, "\n"), "old grace %d\nnew grace %d true ", &old, &new); err != nil || old != new {
 		t.Errorf("%q, %v", said, err)
@@ -156,17 +156,17 @@ func TestSuccessorInTheSameProcess(t *testing.T) {
 }
 
 func TestTrialLeavesNothing(t *testing.T) {
-	if said := dynasty(t, "good by trial"); len(said) != 2 || said[1] != "tried" {
+	if said := succeed(t, "good by trial"); len(said) != 2 || said[1] != "tried" {
 		t.Errorf("%q", said)
 	}
 }
 
 func TestBadSuccessorIsTold(t *testing.T) {
 	for kind, why := range map[string]string{"refusing": "it does not like it", "crashing": "status 3"} {
-		for _, way := range []string{"another", "trial"} {
-			said := dynasty(t, kind+" by "+way)
+		for _, mode := range []string{"another", "trial"} {
+			said := succeed(t, kind+" by "+mode)
 			if len(said) != 2 || !strings.Contains(said[1], why) {
-				t.Errorf("%s by %s: %q", kind, way, said)
+				t.Errorf("%s by %s: %q", kind, mode, said)
 			}
 		}
 	}
@@ -175,7 +175,7 @@ func TestBadSuccessorIsTold(t *testing.T) {
 // Variables that have come from anywhere else make nobody a successor, and reach nobody.
 func TestLeakedVariablesAreIgnored(t *testing.T) {
 	for _, leaked := range []string{"another 1", "launch 1", "same 0", "try 77", "same", "nonsense"} {
-		said := dynasty(t, "good by itself", Variable+"="+leaked, tableflips+"=yes")
+		said := succeed(t, "good by itself", Variable+"="+leaked, tableflips+"=yes")
 		if len(said) != 2 || !strings.HasPrefix(said[0], "old grace") || !strings.HasSuffix(said[1], " true ") {
 			t.Errorf("%s: %q", leaked, said)
 		}
@@ -213,7 +213,7 @@ func TestUnreadEstateIsLetGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	l, err := openLine()
+	l, err := openSocketPair()
 	if err != nil {
 		t.Fatal(err)
 	}
