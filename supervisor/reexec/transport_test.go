@@ -109,7 +109,7 @@ func check(p *Predecessor) error {
 	return nil
 }
 
-// dynasty runs a grace process, and gives what it and its successor say.
+// succeed runs a grace process, and gives what it and its successor say.
 func succeed(t *testing.T, kind string, env ...string) []string {
 	t.Helper()
 	own, err := os.Executable()
