@@ -21,6 +21,8 @@ type Farewells struct {
 	leaving map[int]*leaving // by generation
 	parting context.Context  // until no request is waited for any more
 	part    context.CancelFunc
+	open    context.Context // until all connections that are kept have to be closed
+	cut     context.CancelFunc
 
 	loading   sync.Once
 	announcer *farewell.Announcer
@@ -39,8 +41,10 @@ type leaving struct {
 }
 
 func NewFarewells() *Farewells {
-	parting, part := context.WithCancel(context.Background())
-	return &Farewells{leaving: map[int]*leaving{}, parting: parting, part: part}
+	f := &Farewells{leaving: map[int]*leaving{}}
+	f.parting, f.part = context.WithCancel(context.Background())
+	f.open, f.cut = context.WithCancel(context.Background())
+	return f
 }
 
 // Load makes the kernel ready the first time, which takes a processor some tenths of a second. Any goroutine may call it.
@@ -51,7 +55,7 @@ func (f *Farewells) Load() (*farewell.Announcer, error) {
 
 // Close comes when no generation is left.
 func (f *Farewells) Close() error {
-	f.part()
+	f.cut()
 	f.loading.Do(func() { f.failed = farewell.ErrEnded })
 	if f.announcer == nil {
 		return nil // that it could not be loaded was told when it was wanted
@@ -154,8 +158,8 @@ func (a *Host) Keep(k machine.Keep) {
 	kept := func() { a.Post(machine.Kept{Generation: k.Generation, Ends: ends}) }
 	l.steps.do(Guard(func() {
 		if l.farewell != nil {
-			result, err := l.farewell.Keep(a.Farewells.parting, l.living, farewell.Keeping{
-				Dial: dialGeneration, For: a.Options.Keep, Idle: relayIdle,
+			result, err := l.farewell.Keep(a.Farewells.open, l.living, farewell.Keeping{
+				Dial: dialGeneration, Parting: a.Farewells.parting, For: a.Options.Keep, Idle: relayIdle,
 				Failed: func(err error) { a.Notice("cannot pass on the request of a kept connection")(err.Error()) },
 			})
 			a.ReportError(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
@@ -177,8 +181,11 @@ func (a *Host) Recall(r machine.Recall) {
 	a.closeFarewell(l, r.Generation, (*farewell.Farewell).Release)
 }
 
-// Part closes what is kept and silent. Requests that have come are answered by who drains.
-func (a *Host) Part(machine.Part) { a.Farewells.part() }
+// Part closes what is kept and silent. Requests that have come are answered by who drains, as long as that may take.
+func (a *Host) Part(machine.Part) {
+	a.Farewells.part()
+	time.AfterFunc(a.Options.Policy.DrainTimeout, a.Farewells.cut)
+}
 
 // retireFarewell comes when nothing of a generation is left.
 func (a *Host) retireFarewell(generation int) {

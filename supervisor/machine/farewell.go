@@ -18,7 +18,7 @@ type (
 	Keep struct{ Generation int }
 	// Recall takes an announcement back: the generation serves again.
 	Recall struct{ Generation int }
-	// Part ends the wait for requests on connections that are kept.
+	// Part ends the wait for requests on connections that are kept, or will be.
 	Part struct{}
 
 	// Announced answers an announce action: answers say from now on that the connection closes, or cannot. Departed follows.
@@ -156,7 +156,7 @@ func (ev Kept) step(m *Machine) {
 
 // part: who has not asked until all of grace stops finds nobody to answer.
 func (m *Machine) part() {
-	if m.keeping > 0 {
+	if m.policy.Farewell > 0 {
 		m.do(Part{})
 	}
 }

@@ -386,7 +386,7 @@ func (w *world) take(a Action) {
 		w.keeping[a.Generation] = true
 		delete(w.departing, a.Generation)
 	case Part:
-		w.need(w.m.mode >= stopping && len(w.keeping) > 0, a)
+		w.need(w.m.mode >= stopping && w.m.policy.Farewell > 0, a)
 	case Retire:
 		w.need(!w.retired[a.Generation], a)
 		delete(w.departing, a.Generation)
