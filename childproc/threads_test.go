@@ -4,6 +4,7 @@ import (
 	"errors"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,32 +32,31 @@ func TestWaitHoldsNoThread(t *testing.T) {
 			}
 		}()
 	}
-	states := awaitStates(t, "(*Process).waitEnd", n)
-	for _, state := range states {
-		if !strings.HasPrefix(state, "IO wait") {
-			t.Errorf("a wait for a process holds a thread: goroutine in state %q", state)
-		}
-	}
+	awaitState(t, "(*Process).waitEnd", "IO wait", n)
 }
 
 var stackHead = regexp.MustCompile(`^goroutine \d+ .*\[(.*)\]:`)
 
-// awaitStates returns the states of the goroutines in a function once there are as many, and none of them runs.
-func awaitStates(t *testing.T, function string, n int) []string {
+// awaitState waits until so many goroutines in a function are in a state. On the way there they are in others: one that holds a
+// thread stays in "syscall".
+func awaitState(t *testing.T, function, state string, n int) {
 	t.Helper()
+	var states []string
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		var states []string
-		text := make([]byte, 1<<20)
-		for stack := range strings.SplitSeq(string(text[:runtime.Stack(text, true)]), "\n\n") {
-			head := stackHead.FindStringSubmatch(stack)
-			if head != nil && strings.Contains(stack, function) && !strings.HasPrefix(head[1], "run") {
-				states = append(states, head[1])
-			}
-		}
-		if len(states) == n {
-			return states
+		states = statesIn(function)
+		if len(states) == n && !slices.ContainsFunc(states, func(s string) bool { return !strings.HasPrefix(s, state) }) {
+			return
 		}
 	}
-	t.Fatalf("%d goroutines are not in %s within a minute", n, function)
-	return nil
+	t.Fatalf("of the goroutines in %s not %d are in %s: %q", function, n, state, states)
+}
+
+func statesIn(function string) (states []string) {
+	text := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(text[:runtime.Stack(text, true)]), "\n\n") {
+		if head := stackHead.FindStringSubmatch(stack); head != nil && strings.Contains(stack, function) {
+			states = append(states, head[1])
+		}
+	}
+	return states
 }
