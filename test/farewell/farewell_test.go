@@ -97,6 +97,16 @@ func (c *client) ask(t *testing.T) (generation string, closes bool) {
 	return answer.Header.Get("X-Generation"), answer.Close
 }
 
+// askUntilTold asks until an answer says that the connection closes.
+func (c *client) askUntilTold(t *testing.T) (generation string) {
+	t.Helper()
+	harness.Until(t, "an answer says that the connection closes", func() (closes bool) {
+		generation, closes = c.ask(t)
+		return closes
+	})
+	return generation
+}
+
 // The app closes them at its end. What they ask after that is answered by its successor.
 func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 	requirement.Check(t, "bpf", farewell.Supported())
@@ -114,10 +124,7 @@ func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 			}
 			busy := dial(t, at) // only where HTTP/1 is seen to be spoken silent connections are kept
 			s.Signal(syscall.SIGHUP)
-			harness.Until(t, "an answer says that the connection closes", func() bool {
-				_, closes := busy.ask(t)
-				return closes
-			})
+			busy.askUntilTold(t)
 			s.AwaitReady(2)
 			s.AwaitGeneration("instance ended", 1)
 			for _, c := range clients {
@@ -133,6 +140,23 @@ func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 	}
 }
 
+func TestStopWaitsForNoSilentClient(t *testing.T) {
+	requirement.Check(t, "bpf", farewell.Supported())
+	s := harness.Start(t, "--farewell", "auto", "--keep", "1h", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+	at := s.Address("web")
+	s.AwaitReady(1)
+	silent, busy := dial(t, at), dial(t, at)
+	silent.ask(t)
+	s.Signal(syscall.SIGHUP)
+	busy.askUntilTold(t)
+	s.AwaitReady(2)
+	s.AwaitGeneration("instance ended", 1)
+	s.Stop()
+	if e := s.AwaitGeneration(ended, 1); !strings.HasSuffix(e.Why, "closed by grace without a last request: 1") {
+		t.Errorf("why: %s", e.Why)
+	}
+}
+
 // At the end of grace nobody else answers, but clients are told before their connections close.
 func TestStopTellsClientsFirst(t *testing.T) {
 	requirement.Check(t, "bpf", farewell.Supported())
@@ -143,10 +167,9 @@ func TestStopTellsClientsFirst(t *testing.T) {
 	c.ask(t)
 	s.Signal(syscall.SIGTERM)
 	s.AwaitMessage("stopping")
-	harness.Until(t, "an answer says that the connection closes", func() bool {
-		generation, closes := c.ask(t)
-		return generation == "1" && closes
-	})
+	if generation := c.askUntilTold(t); generation != "1" {
+		t.Errorf("generation %s has answered", generation)
+	}
 	if status := s.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
