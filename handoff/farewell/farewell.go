@@ -15,7 +15,8 @@ import (
 type Generation struct {
 	// Pids returns the processes that may have accepted connections and run now. It is called from the methods of the
 	// Farewell, in their goroutine.
-	Pids func() []int
+	// An error says that some may be missing: then nothing is taken for closed.
+	Pids func() ([]int, error)
 	// At are the addresses that its TCP listeners are bound to. Connections that came in elsewhere are let alone.
 	At []netip.AddrPort
 }

@@ -14,6 +14,8 @@ import (
 type hold struct {
 	fd   int
 	over bool // the input comes through again
+	// missed: the last look has found it in no process.
+	missed bool
 }
 
 // holdAtMost is how long clients wait for an app that has been told to stop and does not close its connections.

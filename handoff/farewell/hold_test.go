@@ -151,7 +151,7 @@ func holdAndWait() {
 			got, err := f.Hold()
 			return fmt.Sprint(got.Held, err)
 		}
-		f, err = a.Announce(Generation{Pids: func() []int { return []int{pid} }, At: []netip.AddrPort{netip.MustParseAddrPort(order)}})
+		f, err = a.Announce(Generation{Pids: func() ([]int, error) { return []int{pid}, nil }, At: []netip.AddrPort{netip.MustParseAddrPort(order)}})
 		return fmt.Sprint(err)
 	})
 }

@@ -84,8 +84,8 @@ func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 	}
 }
 
-// takeClosed takes over what the app has closed since the last look, and returns how many connections it has left; the
-// last time it waits for none of these.
+// takeClosed takes over what was closed in two looks: one can miss a process that is just being born, with the connection that
+// its parent had. It returns how many connections the app has left; the last time it waits for none of these.
 func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -98,9 +98,13 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 	}
 	for inode, c := range f.known {
 		switch {
-		case c.held != nil && !c.open:
+		case c.held != nil && !c.open && (c.held.missed || last):
 			f.part(k, c)
 			delete(f.known, inode)
+		case c.held != nil && !c.open:
+			c.held.missed = true
+		case c.held != nil && !last:
+			c.held.missed = false
 		case last:
 			f.letGo(c)
 			f.leave(inode, c)

@@ -92,7 +92,7 @@ func part(t *testing.T) *parting {
 	p.at = netip.MustParseAddrPort(p.app.Ask(t, "listen 127.0.0.1"))
 	p.speaks, p.silent = p.connect(), p.connect()
 	var err error
-	p.f, err = announcer(t).Announce(Generation{Pids: func() []int { return []int{p.app.PID} }, At: []netip.AddrPort{p.at}})
+	p.f, err = announcer(t).Announce(Generation{Pids: func() ([]int, error) { return []int{p.app.PID}, nil }, At: []netip.AddrPort{p.at}})
 	apptest.Must(t, err)
 	t.Cleanup(func() { p.f.Release() })
 	p.speak(0, p.speaks, closedOK)
@@ -334,7 +334,7 @@ func TestOneRelayAtATime(t *testing.T) {
 	p := &parting{t: t, app: app, at: netip.MustParseAddrPort(app.Ask(t, "listen 127.0.0.1"))}
 	p.speaks = p.connect()
 	silent := []*net.TCPConn{p.connect(), p.connect(), p.connect()}
-	f, err := announcer(t).Announce(Generation{Pids: func() []int { return []int{app.PID} }, At: []netip.AddrPort{p.at}})
+	f, err := announcer(t).Announce(Generation{Pids: func() ([]int, error) { return []int{app.PID}, nil }, At: []netip.AddrPort{p.at}})
 	apptest.Must(t, err)
 	p.f = f
 	p.speak(0, p.speaks, closedOK)

@@ -67,7 +67,7 @@ func (r *road) wire(t *testing.T) *wire {
 	return &wire{client, app.(*net.TCPConn), r.at}
 }
 
-func own() []int { return []int{os.Getpid()} }
+func own() ([]int, error) { return []int{os.Getpid()}, nil }
 
 // announce announces the connections that come in at the wire's address.
 func (w *wire) announce(t *testing.T) *Farewell {

@@ -9,7 +9,7 @@ import (
 
 // processes takes duplicates from a generation's processes. A pidfd is kept for each that was met, until close.
 type processes struct {
-	pids   func() []int
+	pids   func() ([]int, error)
 	pidfds map[int]int
 }
 
@@ -19,7 +19,11 @@ type place struct{ pid, fd int }
 // sockets lists what the processes have open, by inode. One that has gone has nothing.
 func (p *processes) sockets() (map[uint64]place, error) {
 	found := make(map[uint64]place)
-	err := sockdiag.Descriptors(p.pids(), func(pid, fd int, inode uint64) { found[inode] = place{pid, fd} })
+	pids, err := p.pids()
+	if err != nil {
+		return nil, err
+	}
+	err = sockdiag.Descriptors(pids, func(pid, fd int, inode uint64) { found[inode] = place{pid, fd} })
 	if err != nil {
 		return nil, err
 	}

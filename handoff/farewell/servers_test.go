@@ -209,7 +209,7 @@ func startServer(t *testing.T, name string) *server {
 }
 
 // pids are the server and its descendants, those that run.
-func (s *server) pids() []int {
+func (s *server) pids() ([]int, error) {
 	pids := []int{s.command.Process.Pid}
 	for i := 0; i < len(pids); i++ {
 		children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[i]))
@@ -222,7 +222,7 @@ func (s *server) pids() []int {
 			}
 		}
 	}
-	return pids
+	return pids, nil
 }
 
 func (s *server) stop(name string) {

@@ -105,7 +105,7 @@ func (a *Host) announce(l *leaving, generation int) error {
 	if err != nil {
 		return err
 	}
-	pids := func() []int { return a.livingPIDs(*l.roots.Load()) }
+	pids := func() ([]int, error) { return a.livingTrees(*l.roots.Load()) }
 	l.farewell, err = announcer.Announce(farewell.Generation{Pids: pids, At: addresses})
 	return err
 }
@@ -122,12 +122,6 @@ func (a *Host) addresses(generation int) []netip.AddrPort {
 		found = append(found, a.Steering.Addresses(generation)...)
 	}
 	return found
-}
-
-// livingPIDs are the processes as far as they can be seen.
-func (a *Host) livingPIDs(roots []int) []int {
-	pids, _ := a.treesOf(roots)
-	return pids
 }
 
 func (a *Host) Hold(h machine.Hold) {
