@@ -1,12 +1,11 @@
 package cmd
 
 import (
-	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/test/harness"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,7 +13,10 @@ import (
 func TestWatchOnATerminal(t *testing.T) {
 	inPlace(t)
 	serve(t, "web", &fake{status: someStatus()})
-	master, terminal := openTerminal(t, 60, 5)
+	master, terminal := harness.OpenTerminal(t)
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 60, Row: 5}); err != nil {
+		t.Fatal(err)
+	}
 	c := grace("status", "--watch")
 	c.Stdout = terminal
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
@@ -57,29 +59,4 @@ func TestWatchOnATerminal(t *testing.T) {
 	if want := leaveScreen + strings.ReplaceAll(somePicture, "\n", "\r\n"); !strings.HasSuffix(text, want) {
 		t.Errorf("it ends with %q", text)
 	}
-}
-
-// openTerminal gives both ends of a terminal.
-func openTerminal(t *testing.T, columns, rows uint16) (master, terminal *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows}); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return master, terminal
 }

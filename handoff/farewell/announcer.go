@@ -31,8 +31,7 @@ type Announcer struct {
 }
 
 // Open loads the programs into the kernel, which verifies them: that takes 0.3 s of a processor, so do it once and not
-// while anybody waits. The error says which right or part of the kernel is
-// missing. The caller closes the Announcer, after its farewells.
+// while anybody waits. The error says which right or part of the kernel is missing. The caller closes the Announcer, after its farewells.
 func Open() (*Announcer, error) {
 	a := &Announcer{}
 	err := a.makeMaps()
@@ -51,7 +50,7 @@ func (a *Announcer) makeMaps() error {
 		to   **ebpf.Map
 		spec ebpf.MapSpec
 	}{
-		{&a.sockets, ebpf.MapSpec{Name: "grace_sockets", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: room}},
+		{&a.sockets, socketsSpec(room)},
 		{&a.names, ebpf.MapSpec{Name: "grace_names", Type: ebpf.SkStorage, KeySize: 4, ValueSize: 8, Flags: unix.BPF_F_NO_PREALLOC,
 			Key: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}, Value: &btf.Int{Name: "long", Size: 8}}},
 		{&a.records, ebpf.MapSpec{Name: "grace_records", Type: ebpf.Hash, KeySize: 8, ValueSize: recordSize, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
@@ -65,6 +64,10 @@ func (a *Announcer) makeMaps() error {
 		*m.to = made
 	}
 	return nil
+}
+
+func socketsSpec(entries uint32) ebpf.MapSpec {
+	return ebpf.MapSpec{Name: "grace_sockets", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: entries}
 }
 
 func (a *Announcer) load() (err error) {
@@ -85,7 +88,8 @@ func (a *Announcer) load() (err error) {
 
 // Supported tells in a moment, by making a map, whether this process has the rights and the kernel; Open may fail still.
 func Supported() error {
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "grace_sockets", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: 1})
+	spec := socketsSpec(1)
+	m, err := ebpf.NewMap(&spec)
 	if err != nil {
 		return explain(fmt.Errorf("the kernel makes no map of sockets: %w", err))
 	}

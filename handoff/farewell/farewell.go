@@ -14,8 +14,7 @@ import (
 // Generation is whose connections are to leave.
 type Generation struct {
 	// Pids returns the processes that may have accepted connections and run now. It is called from the methods of the
-	// Farewell, in their goroutine.
-	// An error says that some may be missing: then nothing is taken for closed.
+	// Farewell, in their goroutine. An error says that some may be missing: then nothing is taken for closed.
 	Pids func() ([]int, error)
 	// At are the addresses that its TCP listeners are bound to. Connections that came in elsewhere are let alone.
 	At []netip.AddrPort
@@ -36,9 +35,6 @@ type Counts struct {
 	// Untold are open, too, and could not be announced: another program's map or kTLS has them, or they are MPTCP.
 	Untold int
 }
-
-// Open is how many the generation still has.
-func (c Counts) Open() int { return c.Busy + c.Silent + c.Untold }
 
 // Farewell is one generation's. Its methods may be called from any goroutine, and wait for each other.
 type Farewell struct {

@@ -43,9 +43,7 @@ func (l *leases) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.needs--; l.needs == 0 {
-		close(l.stop)
-		l.gone.Wait()
-		_ = l.until(0)
+		l.lapse()
 	}
 }
 
@@ -54,10 +52,15 @@ func (l *leases) end() {
 	defer l.mu.Unlock()
 	if l.needs > 0 {
 		l.needs = 0
-		close(l.stop)
-		l.gone.Wait()
-		_ = l.until(0)
+		l.lapse()
 	}
+}
+
+// lapse lets input through at once.
+func (l *leases) lapse() {
+	close(l.stop)
+	l.gone.Wait()
+	_ = l.until(0)
 }
 
 func (l *leases) keepUp(stop <-chan struct{}) {

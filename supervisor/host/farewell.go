@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -138,12 +137,6 @@ func (a *Host) Hold(h machine.Hold) {
 	}, a.broken("cannot hold connections", held)))
 }
 
-const (
-	// relayIdle is how long a relayed request may stand still: that of a proxy.
-	relayIdle = time.Minute
-	dialFor   = 5 * time.Second
-)
-
 // Keep posts kept always.
 func (a *Host) Keep(k machine.Keep) {
 	l := a.Farewells.leaving[k.Generation]
@@ -153,7 +146,7 @@ func (a *Host) Keep(k machine.Keep) {
 	l.steps.do(Guard(func() {
 		if l.farewell != nil {
 			result, err := l.farewell.Keep(a.Farewells.open, l.living, farewell.Keeping{
-				Dial: dialGeneration, Parting: a.Farewells.parting, For: a.Options.Keep, Idle: relayIdle,
+				Dial: dialGeneration, Parting: a.Farewells.parting, For: a.Options.Keep,
 				Failed: func(err error) { a.Notice("cannot pass on the request of a kept connection")(err.Error()) },
 			})
 			a.ReportError(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
@@ -165,14 +158,15 @@ func (a *Host) Keep(k machine.Keep) {
 
 // dialGeneration reaches whoever has new connections to the address now.
 func dialGeneration(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
-	return (&net.Dialer{Timeout: dialFor}).DialContext(ctx, "tcp", at.String())
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", at.String())
 }
 
 func (a *Host) Recall(r machine.Recall) {
 	l := a.Farewells.leaving[r.Generation]
 	delete(a.Farewells.leaving, r.Generation)
 	l.hurry()
-	a.closeFarewell(l, r.Generation, (*farewell.Farewell).Release)
+	a.release(l, r.Generation)
 }
 
 // Part closes what is kept and silent. Requests that have come are answered by who drains, as long as that may take.
@@ -190,17 +184,14 @@ func (a *Host) retireFarewell(generation int) {
 	delete(a.Farewells.leaving, generation)
 	l.end()
 	l.hurry()
-	a.closeFarewell(l, generation, (*farewell.Farewell).Release)
+	a.release(l, generation)
 }
 
-func (a *Host) closeFarewell(l *leaving, generation int, end func(*farewell.Farewell) error) {
+func (a *Host) release(l *leaving, generation int) {
 	cannot := fmt.Sprintf("cannot let the connections of generation %d go", generation)
 	l.steps.do(Guard(func() {
-		if l.farewell == nil {
-			return
-		}
-		if err := end(l.farewell); !errors.Is(err, farewell.ErrEnded) {
-			a.ReportError(cannot, err)
+		if l.farewell != nil {
+			a.ReportError(cannot, l.farewell.Release())
 		}
 	}, a.Notice(cannot)))
 }

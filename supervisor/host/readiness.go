@@ -190,7 +190,7 @@ func (v *readinessCheck) lookOnce(detector *childproc.WaitDetector, sockets int)
 		return nil, err
 	}
 	seen, err := detector.Look(pids)
-	if !childproc.Living(v.pid()) {
+	if slices.Contains(seen, true) && !childproc.Living(v.pid()) {
 		return make([]bool, sockets), nil // a daemon that it has left behind is nobody's
 	}
 	return seen, err

@@ -275,7 +275,7 @@ func (w *world) checkGenerations() {
 func (w *world) checkBudget() {
 	w.t.Helper()
 	for _, g := range w.m.generations {
-		if g.Stage < StageEmptying || g.Stage == StageClosing && g.emptying.IsZero() {
+		if g.Stage < StageEmptying || g.Stage == StageClosing && !g.emptied() {
 			continue
 		}
 		if w.began[g.Number].IsZero() {

@@ -36,10 +36,10 @@ func NewCounters() *Counters {
 		crashes:  counter("grace_crashes_total", "Instances that served and then ended without being told to."),
 		restarts: counter("grace_restarts_total", "Instances that were restarted."),
 		kills:    counter("grace_kills_total", "Instances that were killed because they did not end in time."),
+		farewells: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "grace_farewell_connections_total", Help: "Connections that were open when their generation was replaced or stopped, by how they ended; only with --farewell.",
+		}, []string{"result"}),
 	}
-	c.farewells = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "grace_farewell_connections_total", Help: "Connections that were open when their generation was replaced or stopped, by how they ended; only with --farewell.",
-	}, []string{"result"})
 	for _, result := range farewellResults {
 		c.farewells.WithLabelValues(result)
 	}
