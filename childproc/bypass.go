@@ -11,30 +11,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bypass sends a signal to the children of a process that was sent it before and ignores or blocks it, and returns the
-// children. The caller closes them. unshare --fork blocks SIGTERM and only waits for its child.
-func (p *Process) Bypass(sig syscall.Signal) ([]Leftover, error) {
-	return Leftover{PID: p.PID, pidfd: p.PIDFD}.bypass(sig)
+// Untold lists the children of a process that was sent a signal and ignores or blocks it: nobody passes it on to them. The
+// caller sends it, and closes them. unshare --fork blocks SIGTERM and only waits for its child.
+func (p *Process) Untold(sig syscall.Signal) ([]Leftover, error) {
+	return Leftover{PID: p.PID, pidfd: p.PIDFD}.untold(sig)
 }
 
-// BypassRest does the same for each of the processes.
-func BypassRest(told []Leftover, sig syscall.Signal) (children []Leftover, err error) {
+// Untold does the same for each of the processes.
+func Untold(told []Leftover, sig syscall.Signal) (children []Leftover, err error) {
 	for _, l := range told {
-		below, err2 := l.bypass(sig)
+		below, err2 := l.untold(sig)
 		children, err = append(children, below...), errors.Join(err, err2)
 	}
 	return children, err
 }
 
-func (l Leftover) bypass(sig syscall.Signal) ([]Leftover, error) {
+func (l Leftover) untold(sig syscall.Signal) ([]Leftover, error) {
 	if takes, err := takes(l.PID, sig); takes || err != nil {
 		return nil, err
 	}
-	children, err := l.children()
-	for _, child := range children {
-		err = errors.Join(err, child.Signal(sig))
+	return l.children()
+}
+
+// SignalRest sends sig to each.
+func SignalRest(rest []Leftover, sig syscall.Signal) (err error) {
+	for _, l := range rest {
+		err = errors.Join(err, l.Signal(sig))
 	}
-	return children, err
+	return err
 }
 
 // children gives none of a process that has ended, whose number may be another one's by now.

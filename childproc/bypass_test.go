@@ -11,7 +11,7 @@ import (
 )
 
 // A process that does not take the signal has its children told, and one that does has not.
-func TestBypass(t *testing.T) {
+func TestUntold(t *testing.T) {
 	const child = `trap "exit 4" TERM; echo >$OUT; while :; do sleep 0.01; done`
 	scripts := map[string]struct {
 		script string
@@ -42,10 +42,13 @@ os._exit(4)'`, 1},
 			if c.told == 0 {
 				eventually(t, "the signal is taken", func() bool { return !pends(p.PID) })
 			}
-			told, err := p.Bypass(unix.SIGTERM)
+			told, err := p.Untold(unix.SIGTERM)
 			defer CloseRest(told)
 			if err != nil || len(told) != c.told {
-				t.Fatalf("told %v, %v", told, err)
+				t.Fatalf("untold %v, %v", told, err)
+			}
+			if err := SignalRest(told, unix.SIGTERM); err != nil {
+				t.Error(err)
 			}
 			if exit, err := p.Wait(); err != nil || exit.Code != 4 {
 				t.Errorf("%v, %v", exit, err)
@@ -58,7 +61,7 @@ os._exit(4)'`, 1},
 }
 
 // A wrapper below a wrapper is no end of it.
-func TestBypassRest(t *testing.T) {
+func TestUntoldBelowWrappers(t *testing.T) {
 	out := t.TempDir() + "/out"
 	p, err := newReaper(t).Start(shell("export OUT=" + out + `; exec unshare --fork unshare --fork sh -c 'trap "exit 4" TERM; echo >$OUT; while :; do sleep 0.01; done'`))
 	if err != nil {
@@ -69,15 +72,21 @@ func TestBypassRest(t *testing.T) {
 	if err := p.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	wrappers, err := p.Bypass(unix.SIGTERM)
+	wrappers, err := p.Untold(unix.SIGTERM)
 	defer CloseRest(wrappers)
 	if err != nil || len(wrappers) != 1 {
 		t.Fatalf("%+v, %v", wrappers, err)
 	}
-	servers, err := BypassRest(wrappers, unix.SIGTERM)
+	if err := SignalRest(wrappers, unix.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	servers, err := Untold(wrappers, unix.SIGTERM)
 	defer CloseRest(servers)
 	if err != nil || len(servers) != 1 {
 		t.Fatalf("%+v, %v", servers, err)
+	}
+	if err := SignalRest(servers, unix.SIGTERM); err != nil {
+		t.Error(err)
 	}
 	if exit, err := p.Wait(); err != nil || exit.Code != 4 {
 		t.Errorf("%v, %v", exit, err)
@@ -85,7 +94,7 @@ func TestBypassRest(t *testing.T) {
 	if err := p.Reap(); err != nil {
 		t.Error(err)
 	}
-	if none, err := BypassRest(servers, unix.SIGTERM); err != nil || len(none) > 0 {
+	if none, err := Untold(servers, unix.SIGTERM); err != nil || len(none) > 0 {
 		t.Errorf("of who has ended %+v, %v", none, err)
 	}
 }

@@ -40,18 +40,26 @@ func (a *Host) TellRest(t machine.TellRest) {
 		if !someLeft(processes) || pause(app.ctx, restPause) != nil {
 			return
 		}
-		var rest []machine.Leftover
-		for _, p := range processes {
-			a.ReportError("cannot stop what the app left behind", a.insist(app, "cannot stop what the app left behind yet, trying again", func() error {
-				told, err := tellRestOf(p, t, listening)
-				rest = append(rest, told...)
-				return err
-			}))
-		}
-		if len(rest) > 0 {
-			a.Post(machine.Left{Instance: t.Instance, Rest: rest})
-		}
+		a.stopRest(app, processes, t, listening)
 	})
+}
+
+// stopRest says whom it stops before it does: what has ended at once would be forgotten by then.
+func (a *Host) stopRest(app *InstanceProcess, processes []*childproc.Process, t machine.TellRest, listening []uint64) {
+	var rest []machine.Leftover
+	var untold []childproc.Leftover
+	defer func() { childproc.CloseRest(untold) }()
+	for _, p := range processes {
+		a.ReportError("cannot stop what the app left behind", a.insist(app, "cannot stop what the app left behind yet, trying again", func() error {
+			its, toTell, err := sortRest(p, t, listening)
+			rest, untold = append(rest, its...), append(untold, toTell...)
+			return err
+		}))
+	}
+	if len(rest) > 0 {
+		a.Post(machine.Left{Instance: t.Instance, Rest: rest})
+	}
+	a.ReportError("cannot stop what the app left behind", childproc.SignalRest(untold, t.Signal))
 }
 
 // bypassAfter is how long a stop signal may wait in a main process until that is known not to take it.
@@ -65,21 +73,21 @@ func (a *Host) bypass(app *InstanceProcess, signal syscall.Signal) {
 		if pause(app.ctx, bypassAfter) != nil {
 			return
 		}
-		told, err := main.Bypass(signal)
-		a.ReportError("cannot stop the children of a process that ignores the stop signal", err)
-		a.tellBypassed("the main process ignores or blocks the stop signal: sending the signal to its children", main.PID, told)
-		for len(told) > 0 && pause(app.ctx, bypassAfter) == nil {
-			above := told
-			told, err = childproc.BypassRest(above, signal)
-			a.ReportError("cannot stop the children of a process that ignores the stop signal", err)
-			a.tellBypassed("a child of the main process ignores or blocks the stop signal: sending the signal to its children", above[0].PID, told)
+		untold, err := main.Untold(signal)
+		a.ReportError("cannot find the children of a process that ignores the stop signal", err)
+		a.stopBypassed("the main process ignores or blocks the stop signal: sending the signal to its children", main.PID, untold, signal)
+		for len(untold) > 0 && pause(app.ctx, bypassAfter) == nil {
+			above := untold
+			untold, err = childproc.Untold(above, signal)
+			a.ReportError("cannot find the children of a process that ignores the stop signal", err)
+			a.stopBypassed("a child of the main process ignores or blocks the stop signal: sending the signal to its children", above[0].PID, untold, signal)
 			childproc.CloseRest(above)
 		}
-		childproc.CloseRest(told)
+		childproc.CloseRest(untold)
 	})
 }
 
-func (a *Host) tellBypassed(text string, by int, children []childproc.Leftover) {
+func (a *Host) stopBypassed(text string, by int, children []childproc.Leftover, signal syscall.Signal) {
 	var told []machine.Leftover
 	for _, c := range children {
 		told = append(told, machine.Leftover{PID: c.PID, Command: c.Command, Told: true})
@@ -87,6 +95,7 @@ func (a *Host) tellBypassed(text string, by int, children []childproc.Leftover) 
 	if len(told) > 0 {
 		a.Post(machine.Noticed{Text: text, Why: fmt.Sprintf("process %d; its children are %s", by, ListRest(told))})
 	}
+	a.ReportError("cannot stop the children of a process that ignores the stop signal", childproc.SignalRest(children, signal))
 }
 
 func (a *Host) killRest(app *InstanceProcess) {
@@ -135,32 +144,28 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// tellRestOf looks at all before it tells one: it may be called again after an error.
-func tellRestOf(p *childproc.Process, t machine.TellRest, listening []uint64) ([]machine.Leftover, error) {
+// sortRest lists what p has left behind, and those of them that have to be told to stop, which the caller closes.
+func sortRest(p *childproc.Process, t machine.TellRest, listening []uint64) (rest []machine.Leftover, untold []childproc.Leftover, err error) {
 	processes, err := p.Rest()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer childproc.CloseRest(processes)
-	var rest []machine.Leftover
-	var untold []childproc.Leftover
 	for _, r := range processes {
-		told := t.Told && r.Group
+		told, finishing := t.Told && r.Group, false
 		if !told {
-			finishing, err := finishes(r, listening)
-			if err != nil {
-				return nil, err
-			}
-			if told = !finishing; told {
-				untold = append(untold, r)
-			}
+			finishing, err = finishes(r, listening)
 		}
-		rest = append(rest, machine.Leftover{PID: r.PID, Command: r.Command, Told: told})
+		if err != nil {
+			childproc.CloseRest(processes)
+			return nil, nil, err
+		}
+		if !told && !finishing {
+			untold = append(untold, r)
+		}
+		rest = append(rest, machine.Leftover{PID: r.PID, Command: r.Command, Told: !finishing})
 	}
-	for _, r := range untold {
-		err = errors.Join(err, r.Signal(t.Signal))
-	}
-	return rest, err
+	childproc.CloseRest(slices.DeleteFunc(processes, func(r childproc.Leftover) bool { return slices.Contains(untold, r) }))
+	return rest, untold, nil
 }
 
 // finishes reports whether a process has closed the listeners, as one does that was told to stop, and has connections
