@@ -26,16 +26,16 @@ const upgrades = 10
 // do not share, and on one of its own.
 var plain = map[string]func(t *testing.T) (s *harness.Grace, at string){
 	"held": func(t *testing.T) (*harness.Grace, string) {
-		s := harness.Start(t, "--farewell", "auto", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+		s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 		return s, s.Address("web")
 	},
 	"steered": func(t *testing.T) (*harness.Grace, string) {
-		s := harness.Start(t, "--farewell", "auto", "--settle", "50ms", "--listen", "web=127.0.0.1:0?steer=true", "--", harness.PlainBinary(), "fd:3")
+		s := harness.Start(t, "--settle", "50ms", "--listen", "web=127.0.0.1:0?steer=true", "--", harness.PlainBinary(), "fd:3")
 		return s, s.Address("web")
 	},
 	"captured": func(t *testing.T) (*harness.Grace, string) {
 		at := freeport.Address(t)
-		return harness.Start(t, "--farewell", "auto", "--settle", "50ms", "--", harness.PlainBinary(), at), at
+		return harness.Start(t, "--settle", "50ms", "--", harness.PlainBinary(), at), at
 	},
 }
 
@@ -142,7 +142,7 @@ func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 
 func TestStopWaitsForNoSilentClient(t *testing.T) {
 	requirement.Check(t, "bpf", farewell.Supported())
-	s := harness.Start(t, "--farewell", "auto", "--keep", "1h", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+	s := harness.Start(t, "--keep", "1h", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 	at := s.Address("web")
 	s.AwaitReady(1)
 	silent, busy := dial(t, at), dial(t, at)
