@@ -44,6 +44,11 @@ func (k keepAlive) settle(t *testing.T) {
 	}
 }
 
+func (k keepAlive) failures() uint64 {
+	hasty, thoughtful := k.hasty.Snapshot(), k.thoughtful.Snapshot()
+	return hasty.Failures() + thoughtful.Failures()
+}
+
 func awaitRequests(t *testing.T, l *load.Load, n uint64) {
 	t.Helper()
 	harness.Until(t, fmt.Sprintf("the clients have got %d answers", n), func() bool { return l.Snapshot().Requests() >= n })

@@ -19,6 +19,8 @@ import (
 const (
 	plainVariable = "PLAIN_SHUTDOWN"
 	plainUpgrades = 5
+
+	mostPlainUpgrades = 100 // until the first loss, which is a matter of chance
 )
 
 // servePlainly is what the documentation of http.Server.Shutdown shows, with a socket of grace's.
@@ -48,7 +50,7 @@ func runPlainly(addr string) error {
 	return srv.Shutdown(context.Background())
 }
 
-// plainFigures are those of the same clients and a program with plain Shutdown.
+// plainFigures are those of the same clients and a program with plain Shutdown, where nobody asks clients to leave.
 func plainFigures(t *testing.T) figures {
 	t.Helper()
 	t.Setenv(plainVariable, "1")
@@ -57,10 +59,10 @@ func plainFigures(t *testing.T) figures {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := supervised.Grace(t, "--listen", addr, "--", app, addr)
+	g := supervised.Grace(t, "--farewell", "0s", "--listen", addr, "--", app, addr)
 	clients := startKeepAlive(t, addr)
 	clients.settle(t)
-	for range plainUpgrades {
+	for n := 0; n < plainUpgrades || clients.failures() == 0 && n < mostPlainUpgrades; n++ {
 		g.UpgradeNext()
 		g.AwaitDrained()
 		clients.settle(t)
