@@ -9,24 +9,6 @@ import (
 type Restart string
 
 // The restart policies.
-// emptyTime is how long a generation may take to become quiet. There is one DrainTimeout for
-// emptying and draining, of which the app keeps a quarter to end in.
-func (p Policy) emptyTime() time.Duration {
-	limit := p.DrainTimeout - p.DrainTimeout/4 - p.holdTime()
-	if p.Shared {
-		limit = min(limit, besideShared)
-	}
-	return limit
-}
-
-// KillAfter is what an app has at least between its stop signal and KILL.
-func (p Policy) KillAfter() time.Duration {
-	if !p.Steered {
-		return p.DrainTimeout
-	}
-	return p.DrainTimeout - p.emptyTime() - p.holdTime()
-}
-
 const (
 	RestartOnFailure Restart = "on-failure"
 	RestartAlways    Restart = "always"
@@ -65,6 +47,24 @@ type Policy struct {
 	NoUpgrade Reason
 	// Held says that grace holds sockets for the app.
 	Held bool
+}
+
+// emptyTime is how long a generation may take to become quiet. There is one DrainTimeout for
+// emptying and draining, of which the app keeps a quarter to end in.
+func (p Policy) emptyTime() time.Duration {
+	limit := p.DrainTimeout - p.DrainTimeout/4 - p.holdTime()
+	if p.Shared {
+		limit = min(limit, besideShared)
+	}
+	return limit
+}
+
+// KillAfter is what an app has at least between its stop signal and KILL.
+func (p Policy) KillAfter() time.Duration {
+	if !p.Steered {
+		return p.DrainTimeout
+	}
+	return p.DrainTimeout - p.emptyTime() - p.holdTime()
 }
 
 const (
