@@ -4,7 +4,7 @@
 //	announcer, err := farewell.Open()               // once; it takes rights
 //	leaving, err := announcer.Announce(generation)  // its successor serves: answers say Connection: close
 //	leaving.Await(oneSecond)                        // clients leave
-//	leaving.Hold()                                  // what the silent ones send waits
+//	leaving.Hold(oneSecond)                         // open requests are answered; what the silent ones send waits
 //	...                                             // the stop signal
 //	leaving.Keep(ctx, stopping, keeping)            // the silent ones' one request goes to the successor
 //

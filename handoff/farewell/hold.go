@@ -26,54 +26,86 @@ const (
 	holdNewAtMost = 250 * time.Millisecond
 )
 
-// Hold holds back the input of the connections that are silent and come in where HTTP/1 is spoken, and counts. Then it
-// waits until the requests that are open elsewhere are answered, but not for long: an app may drop one that it has just
+// Hold waits until the requests that are open are answered, for patience at most: a server that is late resets at its end
+// those that it has not read yet. Then it holds back the input of the connections that are silent and come in where HTTP/1
+// is spoken, and counts. Then it waits for answers once more, but not for long: an app may drop a request that it has just
 // read when it is told to stop (golang/go#75591).
 //
 // It is to be called just before the stop signal is sent, and Keep as soon as it was: who asks meanwhile has to send again,
 // after 200 ms. It takes some 20 µs for each silent connection, and keeps a descriptor for each; connections for which
 // there is none are not held. If this process dies, the app gets its input back within two seconds.
-func (f *Farewell) Hold() (Counts, error) {
+func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
+	if _, err := f.Look(); err != nil {
+		return Counts{}, err
+	}
+	f.awaitAnswers(patience, standstill)
+	if err := f.holdSilent(); err != nil {
+		return Counts{}, err
+	}
+	f.awaitAnswers(settleWithin, settleWithin)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count(), nil
+}
+
+func (f *Farewell) holdSilent() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return Counts{}, ErrEnded
+		return ErrEnded
 	}
 	sockets, err := f.look()
 	if err == nil {
 		err = f.beginHold()
 	}
 	if err != nil {
-		return Counts{}, err
+		return err
 	}
 	if err := f.hold(f.duplicates(sockets)); err != nil {
-		return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
+		return fmt.Errorf("cannot hold connections: %w", err)
 	}
 	f.heldAt = time.Now()
 	f.letTouchedGo()
-	f.settle()
-	return f.count(), nil
+	return nil
 }
 
 const (
 	settleWithin = 150 * time.Millisecond // so that who is held waits for one retransmission and no second
 	settleLooks  = 5 * time.Millisecond
+	// standstill is longer than most answers take. Long polls are not waited for, which any server reads at once.
+	standstill = 250 * time.Millisecond
 )
 
-// settle waits until all requests that were seen are answered.
-func (f *Farewell) settle() {
+// awaitAnswers waits until all requests are answered that are open now, and not for those that are left when no answer has
+// come for a time.
+func (f *Farewell) awaitAnswers(atMost, standstill time.Duration) {
+	begin := time.Now()
+	open, moved := f.open(), begin
+	for len(open) > 0 && time.Since(begin) < atMost && time.Since(moved) < standstill {
+		time.Sleep(settleLooks)
+		if left := f.unanswered(open); len(left) < len(open) {
+			open, moved = left, time.Now()
+		}
+	}
+}
+
+// open are the connections on which a request is not answered yet.
+func (f *Farewell) open() []*connection {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var open []*connection
 	for _, c := range f.known {
-		if c.held == nil && c.told {
+		if c.held == nil && c.told && f.works(c) {
 			open = append(open, c)
 		}
 	}
-	for end := time.Now().Add(settleWithin); ; time.Sleep(settleLooks) {
-		open = slices.DeleteFunc(open, func(c *connection) bool { return !f.works(c) })
-		if len(open) == 0 || time.Now().After(end) {
-			return
-		}
-	}
+	return open
+}
+
+func (f *Farewell) unanswered(open []*connection) []*connection {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.DeleteFunc(open, func(c *connection) bool { return !f.works(c) })
 }
 
 func (f *Farewell) works(c *connection) bool {

@@ -57,7 +57,7 @@ func info(t *testing.T, c *net.TCPConn) *unix.TCPInfo {
 
 func mustHold(t *testing.T, f *Farewell, want Counts) {
 	t.Helper()
-	got, err := f.Hold()
+	got, err := f.Hold(0)
 	apptest.Must(t, err)
 	if got != want {
 		t.Errorf("%+v, not %+v", got, want)
@@ -99,6 +99,29 @@ func TestWhatIsUsedIsNotHeld(t *testing.T) {
 	_ = never
 }
 
+func TestOpenRequestsAreWaitedFor(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	quick, slow := r.wire(t), r.wire(t)
+	quick.ask(t, get)
+	slow.ask(t, get)
+	f := quick.announce(t)
+	answered := make(chan struct{})
+	go func() { f.awaitAnswers(apptest.Patience, apptest.Patience); close(answered) }()
+	quick.answer(t, plainOK)
+	quick.mustGet(t, closedOK)
+	select {
+	case <-answered:
+		t.Error("a request was not waited for")
+	default:
+	}
+	slow.answer(t, plainOK)
+	<-answered
+	mustCount(t, f, Counts{Busy: 2})
+	slow.ask(t, get)
+	f.awaitAnswers(apptest.Patience, 0) // others are not answered meanwhile
+	mustCount(t, f, Counts{Busy: 2, Working: 1})
+}
+
 func TestNothingIsHeldWhereNobodySpeaksHTTP(t *testing.T) {
 	r := newRoad(t, "127.0.0.1")
 	_, silent := r.speaking(t)
@@ -107,7 +130,7 @@ func TestNothingIsHeldWhereNobodySpeaksHTTP(t *testing.T) {
 	speaks.ask(t, "PING\r\n")
 	speaks.answer(t, "+PONG\r\n")
 	speaks.mustGet(t, "+PONG\r\n")
-	got, err := f.Hold()
+	got, err := f.Hold(0)
 	apptest.Must(t, err)
 	if got.Held != 0 {
 		t.Errorf("%+v", got)
@@ -148,7 +171,7 @@ func holdAndWait() {
 	var f *Farewell
 	apptest.Obey(func(order string) string {
 		if order == "hold" {
-			got, err := f.Hold()
+			got, err := f.Hold(0)
 			return fmt.Sprint(got.Held, err)
 		}
 		f, err = a.Announce(Generation{Pids: func() ([]int, error) { return []int{pid}, nil }, At: []netip.AddrPort{netip.MustParseAddrPort(order)}})

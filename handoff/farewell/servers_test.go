@@ -253,9 +253,9 @@ func bidFarewell(t *testing.T, name string, old, next *server) Result {
 	defer cancel()
 	left, err := f.Await(second)
 	apptest.Must(t, err)
-	old.awaitQuiet(t, f)
+	old.awaitAccepted()
 	begin = time.Now()
-	held, err := f.Hold()
+	held, err := f.Hold(within)
 	apptest.Must(t, err)
 	holding := time.Since(begin)
 	old.stop(name)
@@ -274,16 +274,10 @@ func bidFarewell(t *testing.T, name string, old, next *server) Result {
 	return result
 }
 
-// awaitQuiet waits until all who have connected are accepted and all who have asked are answered, as grace does before it
-// tells a generation to stop: a server that is late resets the others at its end.
-func (s *server) awaitQuiet(t *testing.T, f *Farewell) {
-	t.Helper()
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(looks) {
-		counts, err := f.Look()
-		apptest.Must(t, err)
-		if counts.Working == 0 && !s.queued() {
-			return
-		}
+// awaitAccepted waits until all who have connected are accepted, as grace does before it tells a generation to stop.
+func (s *server) awaitAccepted() {
+	for end := time.Now().Add(within); s.queued() && time.Now().Before(end); {
+		time.Sleep(looks)
 	}
 }
 

@@ -130,7 +130,7 @@ func (a *Host) Hold(h machine.Hold) {
 	held := func() { a.Post(machine.Held{Generation: h.Generation}) }
 	l.steps.do(Guard(func() {
 		if l.farewell != nil {
-			_, err := l.farewell.Hold()
+			_, err := l.farewell.Hold(h.Answers)
 			a.ReportError(fmt.Sprintf("cannot hold the connections of generation %d", h.Generation), err)
 		}
 		held()

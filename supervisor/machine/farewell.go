@@ -13,6 +13,7 @@ type (
 	Hold struct {
 		Generation int
 		PIDs       []int
+		Answers    time.Duration // how long the answers to open requests are waited for before
 	}
 	// Keep serves the held connections to their end once the app has closed them. It is answered by kept.
 	Keep struct{ Generation int }
@@ -117,7 +118,7 @@ func (m *Machine) holdSilent(g *generation) {
 	}
 	g.holding = true
 	g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.holdTime())
-	m.do(Hold{g.Number, g.pids()})
+	m.do(Hold{g.Number, g.pids(), m.policy.holdTime() / 2})
 }
 
 // succeeded reports whether another generation serves in place of one.
