@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // conn is one connection of one client.
@@ -50,8 +52,11 @@ func clientEnd(c net.Conn) string {
 // dial opens a connection that ends with ctx, or when the caller closes it.
 func dial(ctx context.Context, cfg Config) (*conn, error) {
 	dialer := net.Dialer{Timeout: cfg.Timeout, KeepAlive: -1}
-	if cfg.Network == "unixgram" {
+	switch {
+	case cfg.Network == "unixgram":
 		dialer.Control = autobind
+	case cfg.From != "":
+		dialer.LocalAddr, dialer.Control = &net.TCPAddr{IP: net.ParseIP(cfg.From)}, portByConnect
 	}
 	c, err := dialer.DialContext(ctx, cfg.Network, cfg.Addr)
 	if err != nil {
@@ -66,6 +71,16 @@ func autobind(_, _ string, raw syscall.RawConn) error {
 	var bound error
 	err := raw.Control(func(fd uintptr) { bound = syscall.Bind(int(fd), &syscall.SockaddrUnix{}) })
 	return errors.Join(err, bound)
+}
+
+// portByConnect lets the kernel choose the port when it knows the server's address too: without that it would give each
+// port once only, and none that has been used in the last minute (IP_BIND_ADDRESS_NO_PORT in ip(7)).
+func portByConnect(_, _ string, raw syscall.RawConn) error {
+	var set error
+	err := raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	})
+	return errors.Join(err, set)
 }
 
 // link is a client's connection, opened when it is needed and kept until it is closed.
@@ -96,6 +111,24 @@ func (l *link) close() {
 func (c *conn) Close() error {
 	c.unhook()
 	return c.Conn.Close()
+}
+
+// ended reports whether the server has closed its side of an idle connection.
+func (c *conn) ended() bool {
+	tcp, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var peeked error
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		_, _, peeked = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	})
+	return err != nil || peeked != unix.EAGAIN
 }
 
 // send writes a request and waits for the first byte of the answer, which it leaves unread.

@@ -25,6 +25,10 @@ func newHTTPClient(l *Load, kind Kind) *httpClient {
 }
 
 func (c *httpClient) exchange() (Source, error) {
+	if c.load.cfg.Looks && c.conn != nil && c.conn.ended() {
+		c.close()
+		c.load.reconnected(c.kind)
+	}
 	if err := c.open(); err != nil {
 		return Source{}, err
 	}
@@ -126,10 +130,19 @@ func (c *httpClient) check(response *http.Response) error {
 	switch {
 	case response.StatusCode/100 != 2:
 		return fail(BadStatus, "%s", response.Status)
+	case c.load.cfg.Answer != "":
+		return checkAnswer(c.load.cfg.Answer, body)
 	case c.kind == KeepAlivePost && !bytes.Equal(body, c.payload):
 		return fail(Wrong, "the body that came back (%d bytes) is not the one sent (%d bytes)", len(body), len(c.payload))
 	}
 	return checkSum(response.Header.Get(ChecksumHeader), body)
+}
+
+func checkAnswer(want string, body []byte) error {
+	if string(body) != want {
+		return fail(Wrong, "the body of %d bytes is not %q", len(body), want)
+	}
+	return nil
 }
 
 // ChecksumHeader is the response header in which a server may send the Checksum of the body that follows.

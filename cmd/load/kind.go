@@ -58,16 +58,14 @@ func (l *Load) run(kind Kind) {
 	}
 	c := l.client(kind)
 	defer c.close()
-	for {
+	for more := l.ramp(); more; {
 		begun := l.begin()
 		source, err := c.exchange()
 		if l.hard.Err() != nil {
 			return
 		}
 		l.end(kind, begun, source, err)
-		if !l.pause(err) {
-			return
-		}
+		more = l.pause(err)
 	}
 }
 

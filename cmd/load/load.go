@@ -39,6 +39,19 @@ type Config struct {
 	// and counts as IdleClosed too.
 	Lingers bool
 
+	// Looks says that a client looks before each request whether the server has closed the connection, and opens another one
+	// then, as connection pools do. What fails all the same was on its way as the server closed.
+	Looks bool
+
+	// Answer is what every body has to be, where the server does not send back what is posted to it.
+	Answer string
+
+	// Ramp spreads the first requests of the clients over this time.
+	Ramp time.Duration
+
+	// From is the clients' own IP address on this machine; the kernel chooses it when empty. Each has its own ports.
+	From string
+
 	// Report is told of each failure that counts as one, in the goroutine of the client that has met it; nil: nobody is.
 	Report func(Failed)
 }
@@ -256,10 +269,23 @@ func (l *Load) pause(err error) bool {
 	if err != nil {
 		think = max(think, afterFailure)
 	}
-	if think <= 0 {
+	return l.sleep(think)
+}
+
+// ramp waits until a client begins.
+func (l *Load) ramp() bool {
+	if l.cfg.Ramp <= 0 {
+		return true
+	}
+	return l.sleep(rand.N(l.cfg.Ramp))
+}
+
+// sleep reports whether to go on.
+func (l *Load) sleep(d time.Duration) bool {
+	if d <= 0 {
 		return l.soft.Err() == nil
 	}
-	timer := time.NewTimer(think)
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -289,6 +289,46 @@ func TestAnnouncedCloseIsNoFailure(t *testing.T) {
 	}
 }
 
+// The server waits until the client has seen its end: a client that did not look would send its next request on it.
+func TestClientsThatLookDoNotUseAClosedConnection(t *testing.T) {
+	addr := serve(t, "tcp", answers(closes, okResponse))
+	l := startLoad(t, Config{Addr: addr, Looks: true, From: "127.0.0.9", Ramp: time.Millisecond})
+	conn, err := dial(l.hard, l.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &httpClient{link: link{l, conn}, kind: KeepAliveGet, keep: true}
+	if conn.ended() {
+		t.Error("a new connection has ended")
+	}
+	if from, _, _ := net.SplitHostPort(conn.LocalAddr().String()); from != l.cfg.From {
+		t.Errorf("the client has the address %s", from)
+	}
+	for range 3 {
+		if _, err := c.exchange(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.conn.in.Peek(1); err != io.EOF {
+			t.Fatalf("the server did not close: %v", err)
+		}
+	}
+	if got := l.Snapshot().Kinds[KeepAliveGet].Reconnects; got != 2 {
+		t.Errorf("%d connections opened anew, want 2", got)
+	}
+	c.close()
+}
+
+func TestAnswersCanBeChosen(t *testing.T) {
+	for answer, want := range map[string]uint64{"ok": 0, "OK": 2} {
+		addr := serve(t, "tcp", answers(closes, closingResponse))
+		l := startLoad(t, Config{Addr: addr, Clients: map[Kind]int{KeepAlivePost: 1}, Answer: answer})
+		tally := await(t, l, "answer", func(tally Tally) bool { return tally.Requests() > 2 })
+		if tally.ByFailure()[Wrong] < want || want == 0 && tally.Failures() > 0 {
+			t.Errorf("%q: %v", answer, tally)
+		}
+	}
+}
+
 func TestStreamGoesOnAfterTheLastEvent(t *testing.T) {
 	var asked atomic.Value
 	addr := serveHTTP(t, "tcp", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

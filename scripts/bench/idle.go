@@ -72,18 +72,27 @@ func (b bench) scrapeRepeatedly(t table) {
 	path := filepath.Join(dir, "metrics")
 	s := b.supervise([]string{"--instances", strconv.Itoa(instances), "--metrics", "unix://" + path})
 	defer s.stop()
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}
-	client := http.Client{Transport: &http.Transport{DialContext: dial}}
+	client := clientOf(path)
 	s.observe(t, fmt.Sprintf("another one, asked for metrics %d times", scrapes), func() int {
 		for range scrapes {
-			response := must(client.Get("http://grace/metrics"))
-			must(io.Copy(io.Discard, response.Body))
-			response.Body.Close()
+			scrape(client)
 		}
 		return 0
 	})
+}
+
+// clientOf asks at a unix socket.
+func clientOf(path string) http.Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	return http.Client{Transport: &http.Transport{DialContext: dial}}
+}
+
+func scrape(client http.Client) string {
+	response := must(client.Get("http://grace/metrics"))
+	defer response.Body.Close()
+	return string(must(io.ReadAll(response.Body)))
 }
 
 // observe counts the wake-ups while something happens, and takes grace's memory after it.

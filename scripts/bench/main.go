@@ -29,6 +29,7 @@ var parts = []struct {
 }
 
 const usage = `usage: go run ./scripts/bench [start] [latency] [idle] [drain] [capture] [many] [middleware]
+       go run ./scripts/bench farewell [--servers go,node] [--upgrades 50] [...]
 
 Measures grace beside the same thing without it, in turns. Linux; all take about seven minutes.
 
@@ -39,6 +40,8 @@ Measures grace beside the same thing without it, in turns. Linux; all take about
   capture  an app that binds by itself, with grace's part in it and without: single calls, requests, start
   many     an app with a thousand addresses: its binds, with grace's part in them and without; status
   middleware  what drain's middleware costs a request
+  farewell requests that fail when servers that know nothing of grace are replaced, with --farewell, without it and without
+           grace: five minutes for each server, and only when it is asked for. farewell --help has the flags
 
 The figures depend on the machine and on what else it does: nothing fails for being slow. What
 they were, and how to read them, is in docs/measurements.md.
@@ -59,7 +62,14 @@ func run(args []string) error {
 		fmt.Print(usage)
 		return nil
 	}
-	if err := checkParts(args); err != nil {
+	measure := func(b bench) { b.measure(args) }
+	if len(args) > 0 && args[0] == "farewell" {
+		r, servers, err := farewellFlags(args[1:])
+		if err != nil {
+			return err
+		}
+		measure = func(b bench) { b.farewell(r, servers) }
+	} else if err := checkParts(args); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "grace-bench-")
@@ -67,7 +77,7 @@ func run(args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	return attempt(func() { build(dir).measure(args) })
+	return attempt(func() { measure(build(dir)) })
 }
 
 // failure is what ends a measurement: nothing goes on after it.

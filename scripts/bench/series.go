@@ -48,6 +48,10 @@ type table struct{ w *tabwriter.Writer }
 
 func newTable(title, head string) table {
 	fmt.Printf("\n%s\n\n", title)
+	return beginTable(head)
+}
+
+func beginTable(head string) table {
 	t := table{tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)}
 	t.line("%s", head)
 	return t

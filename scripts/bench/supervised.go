@@ -34,8 +34,12 @@ func (b bench) supervise(flags []string, app ...string) *supervised {
 }
 
 func (b bench) begin(flags []string, app ...string) *supervised {
+	return b.beginCommand(flags, append([]string{b.app}, app...)...)
+}
+
+func (b bench) beginCommand(flags []string, command ...string) *supervised {
 	args := append([]string{"run", "--log-format", "json"}, flags...)
-	return &supervised{Process: must(gracelog.Start(exec.Command(b.grace, append(append(args, "--", b.app), app...)...)))}
+	return &supervised{Process: must(gracelog.Start(exec.Command(b.grace, append(append(args, "--"), command...)...)))}
 }
 
 // await passes over the lines before the one that it waits for.
