@@ -30,6 +30,7 @@ type Message struct {
 	MainPID  int
 	Extend   time.Duration // of the time to start or stop in, from now on
 	InFlight *int
+	Drains   bool // the app sends its clients away itself when it is told to stop
 }
 
 // parseMessage reads lines of KEY=VALUE. The last of several values counts; unknown keys are passed over.
@@ -68,6 +69,8 @@ func (m *Message) set(key, value string) {
 		}
 	case "EXTEND_TIMEOUT_USEC":
 		m.Extend = microseconds(value)
+	case "X_GRACE_DRAINS":
+		m.Drains = value == "1"
 	case "X_GRACE_INFLIGHT":
 		m.InFlight = number(value)
 	}

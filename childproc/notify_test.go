@@ -409,6 +409,8 @@ func TestParseMessage(t *testing.T) {
 		{"MAINPID=42", Message{MainPID: 42}},
 		{"MAINPID=42\nMAINPID=x", Message{}},
 		{"MAINPID=4294967297", Message{}},
+		{"X_GRACE_DRAINS=1", Message{Drains: true}},
+		{"X_GRACE_DRAINS=0", Message{}},
 		{"X_GRACE_INFLIGHT=0", Message{InFlight: new(0)}},
 		{"X_GRACE_INFLIGHT=-1", Message{}},
 		{"ERRNO=2", Message{}},

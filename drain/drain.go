@@ -159,9 +159,14 @@ func (d *Drain) sayReady() {
 		return
 	default:
 	}
-	if err := handoff.Ready(); err != nil {
+	if err := sayReady(); err != nil {
 		d.fail(fmt.Errorf("cannot announce that the program is ready: %w", err))
 	}
+}
+
+// sayReady also lets grace leave the connections alone at the end: what it held back would be missing here.
+func sayReady() error {
+	return errors.Join(handoff.Notify("X_GRACE_DRAINS=1"), handoff.Ready())
 }
 
 func (d *Drain) served() []*server {

@@ -478,6 +478,7 @@ func TestReadyIsSaidByWait(t *testing.T) {
 	}
 	go d.Wait()
 	notify.SetReadDeadline(time.Now().Add(testTimeout))
+	mustHear(t, notify, "X_GRACE_DRAINS=1")
 	mustHear(t, notify, "READY=1")
 	d.Drain()
 	receive(t, d.Done())
@@ -501,6 +502,7 @@ func TestReadyIsNotSaidBeforeEachServerAccepts(t *testing.T) {
 		return context.Background()
 	}}, listen(t))
 	receive(t, looked)
+	mustHear(t, notify, "X_GRACE_DRAINS=1")
 	mustHear(t, notify, "READY=1")
 	d.Drain()
 	receive(t, d.Done())

@@ -109,7 +109,7 @@ func (s *supervisor) awaitReady() {
 		if said == "READY=1" {
 			return
 		}
-		if said != "STOPPING=1" && !strings.HasPrefix(said, "X_GRACE_INFLIGHT=") && !strings.HasPrefix(said, "STATUS=draining, ") {
+		if said != "STOPPING=1" && said != "X_GRACE_DRAINS=1" && !strings.HasPrefix(said, "X_GRACE_INFLIGHT=") && !strings.HasPrefix(said, "STATUS=draining, ") {
 			s.t.Fatalf("instead of READY=1 came %q, %v", said, err)
 		}
 	}

@@ -299,6 +299,7 @@ func TestNoSignals(t *testing.T) {
 func TestServeIsReadyWhenItAccepts(t *testing.T) {
 	notify := notifySocket(t)
 	s := serveEcho(t)
+	mustHear(t, notify, "X_GRACE_DRAINS=1")
 	mustHear(t, notify, "READY=1")
 	s.cancel()
 	s.end("")
@@ -307,7 +308,7 @@ func TestServeIsReadyWhenItAccepts(t *testing.T) {
 func TestServeEndsWithItsErrors(t *testing.T) {
 	t.Run("handoff.Ready", func(t *testing.T) {
 		t.Setenv("NOTIFY_SOCKET", "@nobody listens here")
-		serveEcho(t).end("cannot announce that the program is ready: cannot tell the supervisor READY=1")
+		serveEcho(t).end("cannot announce that the program is ready: cannot tell the supervisor X_GRACE_DRAINS=1")
 	})
 	t.Run("Accept", func(t *testing.T) {
 		ln := listen(t)
@@ -524,6 +525,7 @@ func TestServerThatCannotStartIsAnError(t *testing.T) {
 			mustStart(t, d, &http.Server{Handler: http.HandlerFunc(echo)}, other)
 			ended := make(chan error, 1)
 			go func() { ended <- d.Wait() }()
+			mustHear(t, notify, "X_GRACE_DRAINS=1")
 			mustHear(t, notify, "READY=1")
 			connect(t, other.Addr()).mustPost(t, "served", false)
 			d.Drain()

@@ -18,9 +18,10 @@ type hold struct {
 	missed bool
 }
 
-// holdAtMost is how long clients wait for an app that has been told to stop and does not close its connections.
+// holdAtMost is how long clients wait for an app that has been told to stop and does not close its connections. One that
+// waits for their last requests gets them; most of those wait for two seconds or longer, and shut the connection down then.
 const (
-	holdAtMost = 3 * time.Second
+	holdAtMost = time.Second
 	// holdNewAtMost is for a connection that has brought no request yet. Some servers wait for one when they end: Go's
 	// Shutdown for up to 5 s.
 	holdNewAtMost = 250 * time.Millisecond

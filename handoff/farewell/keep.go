@@ -44,7 +44,7 @@ type Result struct {
 }
 
 // Keep takes over the held connections as the app closes them, each within about 10 ms, until the app has closed all of
-// its connections; and it relays the one request that each may bring. What the app has not closed within three seconds of
+// its connections; and it relays the one request that each may bring. What the app has not closed within a second of
 // Hold, or a quarter of one if it has brought no request yet, gets its input again, and is kept only if the app does not
 // use it. It returns when the last is closed. When stopping is over, such as after the processes were killed, it waits for no further connections of theirs, and lets go what is
 // held; when ctx is over, it closes all at once. It ends the Farewell.

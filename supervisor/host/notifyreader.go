@@ -111,6 +111,9 @@ func (e *notifyReader) heed(m childproc.Message) {
 	if m.Stopping && m.PID == e.mains[len(e.mains)-1] { // a helper's end is not the app's
 		e.apps.Post(machine.Withdrawn{Instance: e.instance})
 	}
+	if m.Drains {
+		e.apps.Post(machine.Exempted{Instance: e.instance})
+	}
 	if m.InFlight != nil {
 		e.apps.Post(machine.Tallied{Instance: e.instance, InFlight: *m.InFlight})
 	}

@@ -19,6 +19,7 @@ func TestWhatAnAppSaysOfItsEnd(t *testing.T) {
 		"its launcher stops":      {childproc.Message{PID: launcher, Stopping: true}, nil},
 		"a helper of it stops":    {childproc.Message{PID: helper, Stopping: true}, nil},
 		"a worker has requests":   {childproc.Message{PID: helper, InFlight: &three}, []machine.Event{machine.Tallied{Instance: 7, InFlight: 3}}},
+		"it drains":               {childproc.Message{PID: main, Drains: true}, []machine.Event{machine.Exempted{Instance: 7}}},
 		"it stops, with requests": {childproc.Message{PID: main, Stopping: true, InFlight: &three}, []machine.Event{machine.Withdrawn{Instance: 7}, machine.Tallied{Instance: 7, InFlight: 3}}},
 	} {
 		var posted []machine.Event

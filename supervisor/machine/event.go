@@ -111,6 +111,8 @@ type (
 		Instance int
 		InFlight int
 	}
+	// Exempted says that the app sends its clients away itself when it is told to stop.
+	Exempted struct{ Instance int }
 	// Described is what an app says about itself.
 	Described struct {
 		Instance int
@@ -192,6 +194,7 @@ func (ev Extended) step(m *Machine)    { m.meet(ev.Instance, ev) }
 func (ev Pinged) step(m *Machine)      { m.meet(ev.Instance, ev) }
 func (ev Withdrawn) step(m *Machine)   { m.meet(ev.Instance, ev) }
 func (ev Tallied) step(m *Machine)     { m.meet(ev.Instance, ev) }
+func (ev Exempted) step(m *Machine)    { m.meet(ev.Instance, ev) }
 func (ev Described) step(m *Machine)   { m.meet(ev.Instance, ev) }
 func (ev FellBack) step(m *Machine)    { m.meet(ev.Instance, ev) }
 
@@ -200,6 +203,7 @@ func (Opened) meet(_ *Machine, i *instance)       { i.generation.Opened = true }
 func (ev Unreadied) meet(_ *Machine, i *instance) { i.unready = ev.Why }
 func (Notified) meet(m *Machine, i *instance)     { m.notifying[i.generation.Launch.Executable] = true }
 func (ev Tallied) meet(_ *Machine, i *instance)   { i.InFlight = &ev.InFlight }
+func (Exempted) meet(_ *Machine, i *instance)     { i.Drains = true }
 
 func (ev FellBack) meet(m *Machine, i *instance) {
 	m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.Number, Instance: i.ID, Why: said(ev.Why)})

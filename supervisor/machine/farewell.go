@@ -59,8 +59,13 @@ func (m *Machine) recall(g *generation) {
 	}
 }
 
-// close comes before the stop signal. Clients that were told only now have some time to leave.
+// close comes before the stop signal. Clients that were told only now have some time to leave. An app that sends its
+// clients away itself waits for their last requests, which must not be held back.
 func (m *Machine) close(g *generation) {
+	if g.drains() {
+		m.drainGeneration(g)
+		return
+	}
 	m.announce(g)
 	if !g.announced {
 		m.drainGeneration(g)

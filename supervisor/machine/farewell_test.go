@@ -55,6 +55,22 @@ func TestClientsHaveATimeToLeave(t *testing.T) {
 	}
 }
 
+// It waits for the last requests of its clients, which must reach it.
+func TestNothingIsHeldBackFromAnAppThatSendsItsClientsAway(t *testing.T) {
+	for name, p := range map[string]Policy{"shared": anyPolicy(), "steered": steeredPolicy()} {
+		p.Farewell = time.Second
+		w := servingWith(t, p)
+		w.happen(Exempted{1})
+		w.upgrade(t)
+		for w.m.find(1).Stage < StageDraining {
+			w.expireRelief(1)
+		}
+		if w.holding[1] || !w.toldToStop(1) || w.announced[1] != p.Steered {
+			t.Errorf("%s: held back %t, told %t, announced %t", name, w.holding[1], w.toldToStop(1), w.announced[1])
+		}
+	}
+}
+
 // The time begins when the clients are told.
 func TestTimeToLeaveBeginsWithTheAnnouncement(t *testing.T) {
 	w := closing(t)

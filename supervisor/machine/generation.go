@@ -77,6 +77,11 @@ func (g *generation) serves() bool {
 	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.Phase == PhaseReady })
 }
 
+// drains reports whether its app sends its clients away itself.
+func (g *generation) drains() bool {
+	return slices.ContainsFunc(g.instances, func(i *instance) bool { return i.Drains })
+}
+
 func (g *generation) backoffs() []*instance {
 	return slices.DeleteFunc(slices.Clone(g.instances), func(i *instance) bool { return i.Phase != PhaseBackoff })
 }

@@ -727,6 +727,9 @@ func (w *world) chanceNotice(n int) {
 		w.happen(Withdrawn{i})
 	case 9:
 		w.happen(Tallied{i, n})
+		if n%3 == 0 {
+			w.happen(Exempted{i})
+		}
 	}
 }
 

@@ -69,6 +69,7 @@ type InstanceSnapshot struct {
 	Watchdog  time.Time // when it is due; zero: there is none
 	InFlight  *int      // requests, as it said last
 	Says      string    // of itself
+	Drains    bool      // it sends its clients away itself
 	Ended     bool      // its main process has ended
 	Fault     bool      // grace ended it because it did not work
 	Told      bool      // it was sent the stop signal

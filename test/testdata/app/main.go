@@ -239,10 +239,21 @@ func serveHTTP(ln net.Listener) error {
 		go func() { fmt.Fprintln(os.Stderr, "app:", http.Serve(ln, mux)); os.Exit(1) }()
 		return shutDownAtTerm(ln)
 	}
+	sayThatItDrains()
 	// A TERM that came before drain listens for signals begins the drain too.
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-terminated; cancel() }()
 	return drain.Serve(&http.Server{Handler: mux}, ln, drain.Linger(2*time.Second), drain.Context(ctx))
+}
+
+// sayThatItDrains is for package drain, which finds no NOTIFY_SOCKET here: the app says itself when it is ready.
+func sayThatItDrains() {
+	if notifySocket == "" {
+		return
+	}
+	if err := send("X_GRACE_DRAINS=1"); err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+	}
 }
 
 func giveSigns(hang <-chan struct{}) {
