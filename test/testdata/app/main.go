@@ -68,7 +68,11 @@ func run() error {
 	if *daemonize {
 		return launch()
 	}
-	time.Sleep(*delay)
+	select {
+	case <-time.After(*delay):
+	case <-terminated:
+		return nil
+	}
 	if *leave {
 		if err := leaveChild(); err != nil {
 			return err
