@@ -86,7 +86,7 @@ func (m *Machine) close(g *generation) {
 	case g.asked:
 		m.awaitDeparture(g)
 	default:
-		g.leaveBy = m.arm(Timer{leaving: g.Number}, announcePatience)
+		g.leaveBy = m.arm(Timer{leaving: g.Number}, m.announceTime())
 	}
 }
 
@@ -138,11 +138,19 @@ func (ev Held) step(m *Machine) {
 }
 
 func (m *Machine) expireClosing(g *generation) {
-	if g.holding {
+	if g.holding || !g.asked {
 		m.endClosing(g)
 		return
 	}
 	m.holdSilent(g)
+}
+
+// announceTime is how long grace waits for clients to be told: a stop is not to be late for it.
+func (m *Machine) announceTime() time.Duration {
+	if m.mode >= stopping {
+		return m.policy.holdTime()
+	}
+	return announcePatience
 }
 
 func (m *Machine) endClosing(g *generation) {

@@ -50,8 +50,19 @@ func TestClientsHaveATimeToLeave(t *testing.T) {
 	}
 	w = closing(t)
 	w.expireRelief(1)
-	if !w.holding[1] {
+	if w.holding[1] || !w.toldToStop(1) {
 		t.Error("it waits for clients to be told")
+	}
+}
+
+// Whoever stops all waits less long for clients to be told than an upgrade may.
+func TestStopIsNotLateForClientsThatAreNotTold(t *testing.T) {
+	p := anyPolicy()
+	p.Farewell = time.Second
+	w := servingWith(t, p)
+	w.happen(StopRequested{})
+	if now := w.m.find(1).leaveBy; w.due[now.Number].Sub(w.at) != p.holdTime() {
+		t.Errorf("its time ends in %s", w.due[now.Number].Sub(w.at))
 	}
 }
 
