@@ -102,7 +102,7 @@ const (
 	keptFor      = 3 * time.Second
 )
 
-// TestCapturedServersAndKeptConnections: a connection that is never idle keeps the
+// TestCapturedServersAndKeptConnections: where clients are not asked to leave, a connection that is never idle keeps the
 // old generation until --empty is over, and what becomes of it then is the
 // server's doing.
 func TestCapturedServersAndKeptConnections(t *testing.T) {
@@ -113,7 +113,7 @@ func TestCapturedServersAndKeptConnections(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server.flags = append([]string{"--empty", keptFor.String(), "--drain-timeout", "1m"}, server.flags...)
+			server.flags = append([]string{"--farewell", "0s", "--empty", keptFor.String(), "--drain-timeout", "1m"}, server.flags...)
 			r := server.start(t, runAs{}, backend)
 			passing, kept := r.load(passing, false), r.load(server.kept, !server.asks)
 			r.upgradeUnder(keptUpgrades, passing, kept)
