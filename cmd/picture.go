@@ -13,7 +13,7 @@ import (
 // printStatus prints a status for people.
 func printStatus(w io.Writer, s control.Status) error {
 	parts := []string{headline(s)}
-	for _, t := range []*table{generationsOf(s), instancesOf(s), remnantsOf(s), listenersOf(s), upgradesOf(s)} {
+	for _, t := range []*table{generationsOf(s), instancesOf(s), remnantsOf(s), farewellsOf(s), listenersOf(s), upgradesOf(s)} {
 		var part strings.Builder
 		t.print(&part)
 		if part.Len() > 0 {
@@ -30,7 +30,20 @@ func headline(s control.Status) string {
 		text += fmt.Sprintf(", generation %d", s.Current)
 	}
 	text += fmt.Sprintf("\n  pid %d, up %s, %s, %s, grace %s", s.PID, since(s.Started), counted(s.Crashes, "crash", "crashes"), counted(s.Restarts, "restart", "restarts"), oneLine(s.Grace))
+	if s.Farewell != nil {
+		text += "\n  farewell " + farewell(*s.Farewell)
+	}
 	return clean(text) + "\n"
+}
+
+func farewell(f control.Farewell) string {
+	switch {
+	case f.Why != "":
+		return oneLine(f.State) + ": " + oneLine(f.Why)
+	case f.Within > 0:
+		return fmt.Sprintf("%s: clients have %s to close kept-alive connections", oneLine(f.State), seconds(f.Within))
+	}
+	return oneLine(f.State)
 }
 
 func counted(n int, one, more string) string {
@@ -48,9 +61,72 @@ func since(t time.Time) string {
 }
 
 func generationsOf(s control.Status) *table {
-	t := newTable("GENERATION", "PHASE", "FOR", "CONNECTIONS", "DIRECTORY", "EXECUTABLE", "COMMAND")
+	t := newTable("GENERATION", "PHASE", "FOR", "CONNECTIONS", "WAITS FOR", "DIRECTORY", "EXECUTABLE", "COMMAND")
 	for _, g := range s.Generations {
-		t.add(strconv.Itoa(g.Number), g.Phase, since(g.Since), number(g.Connections), g.Dir, g.Executable, commandLine(g.Command))
+		t.add(strconv.Itoa(g.Number), g.Phase, since(g.Since), number(g.Connections), waitsFor(g, closingOf(s, g.Number)), g.Dir, g.Executable, commandLine(g.Command))
+	}
+	return t
+}
+
+// waitsFor says what a generation that was replaced waits for, and how long it may.
+func waitsFor(g control.Generation, c control.Closing) string {
+	text := ""
+	switch g.Phase {
+	case "settling":
+		text = "--settle"
+	case "emptying":
+		text = "connections to be idle"
+	case "closing":
+		text = "requests to be answered"
+		if c.Busy > 0 {
+			text = counted(c.Busy, "client to close its connection", "clients to close their connections")
+		}
+	case "draining":
+		text = "the app to end"
+	}
+	if left := remaining(g.Until); text != "" && left > 0 {
+		text += fmt.Sprintf(", %s left", tenths(left))
+	}
+	return text
+}
+
+func remaining(until *time.Time) time.Duration {
+	if until == nil {
+		return 0
+	}
+	return time.Until(*until)
+}
+
+func tenths(d time.Duration) string {
+	if d < 10*time.Second {
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return age(d)
+}
+
+func closingOf(s control.Status, generation int) control.Closing {
+	if s.Farewell != nil {
+		for _, c := range s.Farewell.Generations {
+			if c.Generation == generation {
+				return c
+			}
+		}
+	}
+	return control.Closing{}
+}
+
+func farewellsOf(s control.Status) *table {
+	t := newTable("FAREWELL", "LEFT", "OPEN", "BUSY", "SILENT", "HELD", "KEPT", "NOT ASKED", "WAITS FOR")
+	if s.Farewell == nil {
+		return t
+	}
+	for _, c := range s.Farewell.Generations {
+		last := ""
+		if c.Kept > 0 {
+			last = counted(c.Kept, "kept client to send its last request", "kept clients to send their last request")
+		}
+		t.add(fmt.Sprintf("generation %d", c.Generation), strconv.Itoa(c.Left), strconv.Itoa(c.Open), strconv.Itoa(c.Busy), strconv.Itoa(c.Silent),
+			positive(c.Held), positive(c.Kept), positive(c.Untold), last)
 	}
 	return t
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +21,10 @@ const statusLong = `status shows generations and their instances, sockets, and t
 QUEUE is the number of connections that wait to be accepted, CONNECTIONS of those that are
 accepted and open, REQUESTS of the requests in flight that the app reports. MEMORY and CPU
 are those of an instance and its child processes. Values that cannot be read are left out.
+The line farewell says whether clients are asked to close kept-alive connections before the
+app closes them. While they do so, the table FAREWELL has their connections: LEFT are closed,
+BUSY were used in the last second, SILENT were not. The clients' data waits on HELD ones. KEPT
+ones were closed by the app and wait for a last request. NOT ASKED are in no plain TCP.
 ` + whichGrace + `
 Exit status:
   0  the status was printed
@@ -34,6 +39,8 @@ const statusExample = `  grace status
 const (
 	statusTimeLimit = 10 * time.Second
 	watchInterval   = time.Second
+	// closeInterval is for what is over in about a second.
+	closeInterval = 200 * time.Millisecond
 )
 
 func newStatus() *cobra.Command {
@@ -62,7 +69,7 @@ func newStatus() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON, as /v1/status does")
-	c.Flags().BoolVar(&watch, "watch", false, "show the status again each second, until ^C")
+	c.Flags().BoolVar(&watch, "watch", false, "show the status again and again until ^C: each second, and five times a second while an upgrade or a stop is in progress")
 	return c
 }
 
@@ -73,7 +80,7 @@ type view struct {
 }
 
 func (v *view) once() error {
-	text, err := v.look(context.Background())
+	text, _, err := v.look(context.Background())
 	if err != nil {
 		return tell(statusFailed, "%v", err)
 	}
@@ -87,16 +94,26 @@ func show(text string) error {
 	return nil
 }
 
-func (v *view) look(ctx context.Context) (string, error) {
+// look also gives the time until something may have changed.
+func (v *view) look(ctx context.Context) (text string, next time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeLimit)
 	defer cancel()
 	s, err := v.client.Status(ctx)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	var text strings.Builder
-	err = v.write(&text, s)
-	return text.String(), err
+	var written strings.Builder
+	err = v.write(&written, s)
+	return written.String(), intervalOf(s), err
+}
+
+func intervalOf(s control.Status) time.Duration {
+	soon := time.Now().Add(statusTimeLimit)
+	goes := func(g control.Generation) bool { return g.Until != nil && g.Until.Before(soon) }
+	if s.State == "upgrading" || slices.ContainsFunc(s.Generations, goes) {
+		return closeInterval
+	}
+	return watchInterval
 }
 
 // watch ends with SIGINT or SIGTERM, or when the status cannot be read any more.
@@ -104,10 +121,9 @@ func (v *view) watch() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	screen := newScreen()
-	ticks := time.NewTicker(watchInterval)
-	defer ticks.Stop()
 	for {
-		text, err := v.look(ctx)
+		began := time.Now()
+		text, next, err := v.look(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return screen.close()
@@ -118,7 +134,7 @@ func (v *view) watch() error {
 			return err
 		}
 		select {
-		case <-ticks.C:
+		case <-time.After(next - time.Since(began)):
 		case <-ctx.Done():
 			return screen.close()
 		}

@@ -55,9 +55,9 @@ func someStatus() control.Status {
 const somePicture = `web: serving, generation 7
   pid 4242, up 1d2h, 2 crashes, 1 restart, grace v1.2.0
 
-GENERATION  PHASE     FOR    CONNECTIONS  DIRECTORY  COMMAND
-6           draining  1h30m               /srv       ./app "two words"
-7           current   2d1h   12           /srv       ./app
+GENERATION  PHASE     FOR    CONNECTIONS  WAITS FOR       DIRECTORY  COMMAND
+6           draining  1h30m               the app to end  /srv       ./app "two words"
+7           current   2d1h   12                           /srv       ./app
 
 INSTANCE  GENERATION  PID   PHASE     FOR    REQUESTS  MEMORY   CPU    SAYS
 8         6           4300  draining  1h30m  12        12.3 MB  3.2 s  
@@ -88,6 +88,71 @@ func TestStatusOfAGraceThatStarts(t *testing.T) {
 	}
 	if want := "web: starting\n  pid 1, up 0s, 0 crashes, 0 restarts, grace \n"; text.String() != want {
 		t.Errorf("%s", &text)
+	}
+}
+
+func TestStatusSaysWhoseClientsLeave(t *testing.T) {
+	in := func(d time.Duration) *time.Time { at := time.Now().Add(d + 50*time.Millisecond); return &at }
+	var text strings.Builder
+	if err := printStatus(&text, control.Status{Name: "web", PID: 1, State: "serving", Current: 9, Started: time.Now(), Generations: []control.Generation{
+		{Number: 5, Phase: "draining", Since: time.Now(), Until: in(2 * time.Minute)},
+		{Number: 6, Phase: "closing", Since: time.Now()},
+		{Number: 7, Phase: "closing", Since: time.Now(), Until: in(600 * time.Millisecond)},
+		{Number: 8, Phase: "emptying", Since: time.Now(), Until: in(-time.Second)},
+		{Number: 9, Phase: "current", Since: time.Now()},
+	}, Farewell: &control.Farewell{State: "on", Within: 1, Generations: []control.Closing{
+		{Generation: 4, Left: 3, Open: 1, Kept: 1},
+		{Generation: 5, Left: 3, Open: 4, Silent: 4, Held: 4},
+		{Generation: 7, Left: 3, Open: 14, Busy: 12, Silent: 1, Untold: 1},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	want := `web: serving, generation 9
+  pid 1, up 0s, 0 crashes, 0 restarts, grace 
+  farewell on: clients have 1.0 s to close kept-alive connections
+
+GENERATION  PHASE     FOR  WAITS FOR
+5           draining  0s   the app to end, 2m0s left
+6           closing   0s   requests to be answered
+7           closing   0s   12 clients to close their connections, 0.6 s left
+8           emptying  0s   connections to be idle
+9           current   0s   
+
+FAREWELL      LEFT  OPEN  BUSY  SILENT  HELD  KEPT  NOT ASKED  WAITS FOR
+generation 4  3     1     0     0             1                1 kept client to send its last request
+generation 5  3     4     0     4       4                      
+generation 7  3     14    12    1                   1          
+`
+	if text.String() != want {
+		t.Errorf("%s", &text)
+	}
+}
+
+func TestStatusSaysWhyThereIsNoFarewell(t *testing.T) {
+	for want, f := range map[string]control.Farewell{
+		"farewell off\n": {State: "off"},
+		"farewell unavailable: operation not permitted?[2J\n": {State: "unavailable", Why: "operation not permitted\x1b[2J"},
+	} {
+		if got := headline(control.Status{Farewell: &f}); !strings.HasSuffix(got, "\n  "+want) {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+func TestWatchLooksOftenWhileAnUpgradeIsInProgress(t *testing.T) {
+	soon, late := time.Now().Add(time.Second), time.Now().Add(time.Hour)
+	for name, c := range map[string]struct {
+		status control.Status
+		want   time.Duration
+	}{
+		"at rest":       {control.Status{State: "serving", Generations: []control.Generation{{Phase: "current"}}}, watchInterval},
+		"long drain":    {control.Status{State: "serving", Generations: []control.Generation{{Phase: "draining", Until: &late}}}, watchInterval},
+		"upgrade":       {control.Status{State: "upgrading"}, closeInterval},
+		"clients leave": {control.Status{State: "serving", Generations: []control.Generation{{Phase: "closing", Until: &soon}}}, closeInterval},
+	} {
+		if got := intervalOf(c.status); got != c.want {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 

@@ -50,7 +50,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	}
 	picture := strings.Join([]string{
 		"web: serving, generation 7", "  pid 4242, up 1d2h, 2 crashes, 1 restart, grace v1.2.0", "",
-		"GENERATION  PHASE     FOR    CONNECTIONS  DIRECTORY  COMMAND", `6           draining  1h30m               /srv       ./app "`,
+		"GENERATION  PHASE     FOR    CONNECTIONS  WAITS FOR       DI", `6           draining  1h30m               the app to end  /s`,
 	}, eraseLine+"\r\n")
 	text := strings.ReplaceAll(<-shown, "\r\r\n", "\r\n") // the terminal's own \r
 	if want := enterScreen + home + picture + eraseLine + eraseBelow + home + picture; !strings.HasPrefix(text, want) {

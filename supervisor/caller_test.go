@@ -68,7 +68,7 @@ func TestDeskBringsTheResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{startTime: 400 * time.Millisecond, drainTime: 2 * time.Second}
 		l := startLoop(f, testPolicy())
-		d := &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Looks: make(host.Semaphore, 1)}}
+		d := &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Farewells: host.NewFarewells(), Looks: make(host.Semaphore, 1)}}
 		time.Sleep(time.Second)
 		lines, err := d.Ask(t.Context(), control.Request{Do: control.Upgrade, Command: []string{"b"}})
 		if err != nil {

@@ -25,6 +25,8 @@ type controlBackend struct {
 	name    string
 	version string // of grace
 	started time.Time
+
+	farewell control.Farewell // as grace was told, or can
 }
 
 // Ask implements [control.Backend].
@@ -93,6 +95,7 @@ func (d *controlBackend) Status(ctx context.Context) (control.Status, error) {
 		pids[g.Number] = d.count(g)
 	}
 	s.Listeners = d.listeners(s.Generations, pids)
+	s.Farewell = farewellMessage(d.farewell, d.apps.Farewells)
 	return s, nil
 }
 

@@ -28,7 +28,7 @@ func TestControlSocketIsMadeAnew(t *testing.T) {
 			t.Setenv("XDG_RUNTIME_DIR", parent)
 			t.Setenv("RUNTIME_DIRECTORY", "")
 			l := startLoop(&fakeHost{}, testPolicy())
-			d := &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Looks: make(host.Semaphore, 1)}, name: "web"}
+			d := &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Farewells: host.NewFarewells(), Looks: make(host.Semaphore, 1)}, name: "web"}
 			socket, err := control.Open("web")
 			if err != nil {
 				t.Fatal(err)

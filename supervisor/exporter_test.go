@@ -27,7 +27,7 @@ func TestFirstGenerationIsNoUpgrade(t *testing.T) {
 	defer socket.Close()
 	l := newLoop(testPolicy(), "nowhere")
 	close(l.done) // so nobody waits for what it sees
-	e, err := openExporter(socket, l, &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper)}}, zerolog.Nop())
+	e, err := openExporter(socket, l, &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Farewells: host.NewFarewells()}}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,20 +2,49 @@ package supervisor
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gracerun/grace/handoff/farewell"
+	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 )
 
 // allowFarewell finds out in a moment whether grace has the rights.
 func (s *service) allowFarewell() {
 	if s.options.Policy.Farewell == 0 {
+		s.farewell.State = farewellOff
 		return
 	}
+	s.farewell = control.Farewell{State: farewellOn, Within: s.options.Policy.Farewell.Seconds(), Keep: s.options.Keep.Seconds()}
 	if err := farewell.Supported(); err != nil {
+		s.farewell = control.Farewell{State: farewellUnavailable, Why: err.Error()}
 		s.options.Policy.Farewell = 0
 		s.options.Log.Info().Str("why", err.Error()).Msg("clients are not asked to close kept-alive connections before the app does")
 	}
+}
+
+// The states of a farewell.
+const (
+	farewellOn          = "on"
+	farewellOff         = "off"         // grace was told so
+	farewellUnavailable = "unavailable" // grace lacks a right, or the kernel does
+)
+
+// farewellMessage looks at the connections of the generations that leave.
+func farewellMessage(as control.Farewell, farewells *host.Farewells) *control.Farewell {
+	if why := farewells.Failure(); why != "" {
+		return &control.Farewell{State: farewellUnavailable, Why: why}
+	}
+	counts := farewells.Look()
+	for _, generation := range slices.Sorted(maps.Keys(counts)) {
+		c := counts[generation]
+		as.Generations = append(as.Generations, control.Closing{
+			Generation: generation, Left: c.Left, Open: c.Open(), Busy: c.Busy, Silent: c.Silent, Held: c.Held, Kept: c.Kept, Untold: c.Untold,
+		})
+	}
+	return &as
 }
 
 // farewellLoader has the kernel ready before the first upgrade, and not before the app serves.

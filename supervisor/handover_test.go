@@ -192,7 +192,7 @@ func TestLoopIsSeenWhileItHandsOver(t *testing.T) {
 		time.Sleep(30 * time.Second) // of a minute
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		d := &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Looks: make(host.Semaphore, 1)}}
+		d := &controlBackend{loop: l, apps: &host.Host{Reaper: new(childproc.Reaper), Farewells: host.NewFarewells(), Looks: make(host.Semaphore, 1)}}
 		if s, err := d.Status(short); err != nil || s.Current != 1 || s.State != "serving" {
 			t.Errorf("%+v, %v", s, err)
 		}

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"time"
+
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/machine"
 )
@@ -26,12 +28,28 @@ func generationMessage(g machine.GenerationSnapshot) control.Generation {
 	status := control.Generation{
 		Number: g.Number, Phase: g.Stage.String(), Since: g.Since, Born: g.Born,
 		Command: g.Launch.Command, Executable: g.Launch.Executable, Dir: g.Launch.Dir,
-		Instances: []control.Instance{},
+		Instances: []control.Instance{}, Until: untilOf(g),
 	}
 	for _, i := range g.Instances {
 		status.Instances = append(status.Instances, instanceMessage(i))
 	}
 	return status
+}
+
+// untilOf is when a generation that was replaced comes to its next phase, or its end, at the latest.
+func untilOf(g machine.GenerationSnapshot) *time.Time {
+	until := g.LeaveBy
+	if g.Stage == machine.StageDraining {
+		for _, i := range g.Instances {
+			if i.Deadline.After(until) {
+				until = i.Deadline
+			}
+		}
+	}
+	if until.IsZero() {
+		return nil
+	}
+	return &until
 }
 
 func instanceMessage(i machine.InstanceSnapshot) control.Instance {

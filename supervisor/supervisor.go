@@ -66,6 +66,7 @@ type service struct {
 	transport      *reexec.Transport
 	notOurChildren bool // apps may have parents that are no grace
 	signals        *signals
+	farewell       control.Farewell // as grace was told, or can
 	first          *host.LaunchSpec // whose environment the hooks have
 	reaper         *childproc.Reaper
 	listeners      []*socket.Listener
@@ -161,7 +162,7 @@ func (s *service) serve(greet func()) (int, error) {
 
 // openServers makes those who ask, or look, while the loop runs.
 func (s *service) openServers() (err error) {
-	backend := &controlBackend{loop: s.loop, apps: s.apps, name: s.options.Name, version: s.options.Version, started: time.Now()}
+	backend := &controlBackend{loop: s.loop, apps: s.apps, name: s.options.Name, version: s.options.Version, started: time.Now(), farewell: s.farewell}
 	if s.endpoint, err = openControlEndpoint(s.socket, backend); err != nil {
 		return err
 	}

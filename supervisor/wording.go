@@ -89,6 +89,7 @@ var wordings = map[machine.Fact]struct {
 	machine.GenerationReady:        {info, "", "generation ready"},
 	machine.GenerationReplaced:     {info, "", "generation replaced"},
 	machine.SteeringFailed:         {fault, "", "cannot send new connections to the generation"},
+	machine.ClientsAsked:           {info, "", "asked %s to close kept-alive connections"},
 	machine.KeptConnectionsEnded:   {info, "", "kept-alive connections have ended"},
 	machine.GenerationEmptying:     {info, eventDraining, "generation draining"},
 	machine.GenerationDraining:     {info, eventDraining, "generation draining"},
@@ -130,6 +131,8 @@ func textOf(r machine.Report) string {
 	switch r.Fact {
 	case machine.DrainProgress:
 		return fmt.Sprintf(text, inFlight(r.Connections, r.Requests))
+	case machine.ClientsAsked:
+		return fmt.Sprintf(text, clients(r.Connections))
 	case machine.ListenerRevived, machine.ListenerDead:
 		return fmt.Sprintf(text, r.Listener)
 	case machine.TroubleNoticed:
@@ -142,6 +145,13 @@ func textOf(r machine.Report) string {
 		return fmt.Sprintf("%s, generation %d serves again", text, r.Serving)
 	}
 	return text
+}
+
+func clients(n *int) string {
+	if n == nil {
+		return "clients"
+	}
+	return counted(*n, "client")
 }
 
 func inFlight(connections, requests *int) string {

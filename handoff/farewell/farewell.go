@@ -20,7 +20,8 @@ type Generation struct {
 	At []netip.AddrPort
 }
 
-// Counts is where a generation's connections are. They add up to those that were found.
+// Counts is where a generation's connections are. Left and those that are open add up to all that were found, but for those
+// that were kept and have ended.
 type Counts struct {
 	// Left have been closed since the announcement, nearly always by the client that was told.
 	Left int
@@ -34,7 +35,12 @@ type Counts struct {
 	Held int
 	// Untold are open, too, and could not be announced: another program's map or kTLS has them, or they are MPTCP.
 	Untold int
+	// Kept are open though the app has closed them, and wait for a last request or work on it.
+	Kept int
 }
+
+// Open is how many connections are open.
+func (c Counts) Open() int { return c.Busy + c.Silent + c.Untold + c.Kept }
 
 // Farewell is one generation's. Its methods may be called from any goroutine, and wait for each other.
 type Farewell struct {
@@ -46,6 +52,7 @@ type Farewell struct {
 	known     map[uint64]*connection // by inode
 	others    map[uint64]bool        // sockets that are no connections of the generation's
 	result    Result
+	kept      int  // open and closed by the app
 	holding   bool // the lease
 	heldAt    time.Time
 	stopped   bool // the app is ending: what it closes is not for its clients' having left
@@ -70,17 +77,27 @@ func (a *Announcer) Announce(g Generation) (*Farewell, error) {
 }
 
 // Look announces the connections that have come since, such as those that waited in the generation's queue, and counts.
-// It takes about 2 µs for each descriptor that the processes have.
+// It takes about 2 µs for each descriptor that the processes have. While Keep looks, Look only counts.
 func (f *Farewell) Look() (Counts, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return Counts{}, ErrEnded
 	}
+	if f.stopped {
+		return f.count(), nil
+	}
 	if _, err := f.look(); err != nil {
 		return Counts{}, err
 	}
 	return f.count(), nil
+}
+
+// Counts counts as of the last look.
+func (f *Farewell) Counts() Counts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count()
 }
 
 // ErrEnded is what the methods of a farewell return after Keep or Release.
@@ -158,7 +175,7 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 }
 
 func (f *Farewell) count() Counts {
-	counts := Counts{Left: f.result.Left}
+	counts := Counts{Left: f.result.Left, Kept: f.kept}
 	for _, c := range f.known {
 		switch {
 		case !c.told:

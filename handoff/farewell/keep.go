@@ -140,6 +140,7 @@ func (f *Farewell) part(k *keeper, c *connection) {
 		return
 	}
 	f.result.Kept++
+	f.kept++
 	k.serve(c)
 }
 

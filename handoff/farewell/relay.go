@@ -70,6 +70,7 @@ const (
 func (k *keeper) count(end fate) {
 	k.f.mu.Lock()
 	defer k.f.mu.Unlock()
+	k.f.kept--
 	switch r := &k.f.result; end {
 	case fateLeft:
 		r.Left++

@@ -104,13 +104,37 @@ type Status struct {
 	Upgrades    []UpgradeRecord `json:"upgrades"` // the newest last, at most 10
 	Restarts    int             `json:"restarts"`
 	Crashes     int             `json:"crashes"`
+	Farewell    *Farewell       `json:"farewell,omitempty"`
+}
+
+// Farewell says whether clients are asked to close kept-alive connections before the app closes them.
+type Farewell struct {
+	State  string  `json:"state"`            // on, off, unavailable
+	Within float64 `json:"within,omitempty"` // seconds that clients have
+	Keep   float64 `json:"keep,omitempty"`   // seconds that silent connections stay open when the app has closed them
+	Why    string  `json:"why,omitempty"`    // unavailable: what is missing
+	// Generations are those whose clients were asked, also an ended one as long as its connections are kept.
+	Generations []Closing `json:"generations,omitempty"`
+}
+
+// Closing is where the connections of a generation are whose clients were asked to close them.
+type Closing struct {
+	Generation int `json:"generation"`
+	Left       int `json:"left"`   // closed since
+	Open       int `json:"open"`   // the sum of busy, silent, kept and untold
+	Busy       int `json:"busy"`   // used since, or in the second before
+	Silent     int `json:"silent"` // not used
+	Held       int `json:"held"`   // of the silent: what their clients send waits
+	Kept       int `json:"kept"`   // closed by the app: their last request goes to the current generation
+	Untold     int `json:"untold"` // their clients cannot be asked
 }
 
 // Generation is the instances that were started from one command.
 type Generation struct {
 	Number      int        `json:"number"`
-	Phase       string     `json:"phase"` // preparing, candidate, current, settling, emptying, draining
-	Since       time.Time  `json:"since"` // of the phase
+	Phase       string     `json:"phase"`           // preparing, candidate, current, settling, emptying, closing, draining
+	Since       time.Time  `json:"since"`           // of the phase
+	Until       *time.Time `json:"until,omitempty"` // the phase ends then at the latest; absent: it has no end
 	Born        time.Time  `json:"born"`
 	Command     []string   `json:"command"`
 	Executable  string     `json:"executable,omitempty"`

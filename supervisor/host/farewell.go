@@ -26,6 +26,9 @@ type Farewells struct {
 	loading   sync.Once
 	announcer *farewell.Announcer
 	failed    error
+	why       atomic.Pointer[string] // failed, for any goroutine
+
+	started sync.Map // generation to *farewell.Farewell, for any goroutine
 }
 
 // leaving is a generation whose clients leave. Its steps follow one another in a goroutine each.
@@ -48,8 +51,33 @@ func NewFarewells() *Farewells {
 
 // Load makes the kernel ready the first time, which takes a processor some tenths of a second. Any goroutine may call it.
 func (f *Farewells) Load() (*farewell.Announcer, error) {
-	f.loading.Do(func() { f.announcer, f.failed = farewell.Open() })
+	f.loading.Do(func() {
+		if f.announcer, f.failed = farewell.Open(); f.failed != nil {
+			why := f.failed.Error()
+			f.why.Store(&why)
+		}
+	})
 	return f.announcer, f.failed
+}
+
+// Failure is why the kernel could not be made ready, or empty. Any goroutine may call it.
+func (f *Farewells) Failure() string {
+	if why := f.why.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// Look counts the connections of the generations whose clients leave. Any goroutine may call it.
+func (f *Farewells) Look() map[int]farewell.Counts {
+	found := map[int]farewell.Counts{}
+	f.started.Range(func(generation, leaving any) bool {
+		if counts, err := leaving.(*farewell.Farewell).Look(); err == nil {
+			found[generation.(int)] = counts
+		}
+		return true
+	})
+	return found
 }
 
 // Close comes when no generation is left.
@@ -79,7 +107,7 @@ func (a *Host) Announce(x machine.Announce) {
 	l.steps.do(Guard(func() {
 		<-cutover
 		a.ReportError(cannot, a.announce(l, x.Generation))
-		a.Post(machine.Announced{Generation: x.Generation})
+		a.Post(machine.Announced{Generation: x.Generation, Clients: l.busy()})
 		if l.farewell != nil {
 			_, err := l.farewell.Await(l.patient)
 			a.ReportError(cannot, err)
@@ -105,8 +133,19 @@ func (a *Host) announce(l *leaving, generation int) error {
 		return err
 	}
 	pids := func() ([]int, error) { return a.livingTrees(*l.roots.Load()) }
-	l.farewell, err = announcer.Announce(farewell.Generation{Pids: pids, At: addresses})
-	return err
+	if l.farewell, err = announcer.Announce(farewell.Generation{Pids: pids, At: addresses}); err != nil {
+		return err
+	}
+	a.Farewells.started.Store(generation, l.farewell)
+	return nil
+}
+
+// busy is how many clients are about to ask again.
+func (l *leaving) busy() int {
+	if l.farewell == nil {
+		return 0
+	}
+	return l.farewell.Counts().Busy
 }
 
 // addresses are where the generation accepts TCP connections.
@@ -151,6 +190,7 @@ func (a *Host) Keep(k machine.Keep) {
 			})
 			a.ReportError(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
 			ends = machine.ConnectionEnds{Left: result.Left, Relayed: result.Relayed, Expired: result.Expired, Cut: result.Cut}
+			a.Farewells.started.CompareAndDelete(k.Generation, l.farewell)
 		}
 		kept()
 	}, a.broken("cannot keep connections", kept)))
@@ -192,6 +232,7 @@ func (a *Host) release(l *leaving, generation int) {
 	l.steps.do(Guard(func() {
 		if l.farewell != nil {
 			a.ReportError(cannot, l.farewell.Release())
+			a.Farewells.started.CompareAndDelete(generation, l.farewell)
 		}
 	}, a.Notice(cannot)))
 }

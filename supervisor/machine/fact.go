@@ -28,6 +28,7 @@ const (
 	GenerationReplaced          // it can take over again
 	SteeringFailed              // new connections do not go to a generation, and no other can have them
 	GenerationEmptying          // it finishes what it has before it is told to stop
+	ClientsAsked                // to close kept-alive connections
 	KeptConnectionsEnded        // those that were open when a generation was replaced
 	GenerationDraining          // it is told to stop
 	GenerationToldToStop        // and was emptied before

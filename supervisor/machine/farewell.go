@@ -23,7 +23,10 @@ type (
 	Part struct{}
 
 	// Announced answers an announce action: answers say from now on that the connection closes, or cannot. Departed follows.
-	Announced struct{ Generation int }
+	Announced struct {
+		Generation int
+		Clients    int // that are about to ask again
+	}
 	// Departed says that no client is left that is about to ask again.
 	Departed struct{ Generation int }
 	// Held answers a hold action.
@@ -94,6 +97,17 @@ func (m *Machine) close(g *generation) {
 func (m *Machine) awaitDeparture(g *generation) {
 	m.disarm(&g.leaveBy)
 	g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.Farewell)
+	if m.policy.Farewell > firstProgress && g.progress == (Timer{}) {
+		g.progress = m.arm(Timer{generation: g.Number}, firstProgress)
+	}
+}
+
+func (m *Machine) tellAsked(g *generation, clients int, closing bool) {
+	r := Report{Fact: ClientsAsked, Generation: g.Number, Connections: &clients}
+	if closing {
+		r.Within = m.policy.Farewell
+	}
+	m.say(r)
 }
 
 func (ev Announced) step(m *Machine) {
@@ -102,8 +116,12 @@ func (ev Announced) step(m *Machine) {
 		return
 	}
 	g.asked = true
-	if g.Stage == StageClosing && !g.holding {
+	closing := g.Stage == StageClosing && !g.holding
+	if closing {
 		m.awaitDeparture(g)
+	}
+	if ev.Clients > 0 {
+		m.tellAsked(g, ev.Clients, closing)
 	}
 }
 

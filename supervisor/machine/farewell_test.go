@@ -17,7 +17,7 @@ func (w *world) toldToStop(instance int) bool {
 
 func TestGenerationIsToldToStopWhenItsClientsHaveLeft(t *testing.T) {
 	w := closing(t)
-	w.happen(Announced{1})
+	w.happen(Announced{Generation: 1})
 	if w.toldToStop(1) || stageOf(w, 1) != StageClosing {
 		t.Fatalf("generation 1 is %s", stageOf(w, 1))
 	}
@@ -39,7 +39,7 @@ func TestGenerationIsToldToStopWhenItsClientsHaveLeft(t *testing.T) {
 // Clients that never pause, or that are not told for whatever reason, do not keep it.
 func TestClientsHaveATimeToLeave(t *testing.T) {
 	w := closing(t)
-	w.happen(Announced{1})
+	w.happen(Announced{Generation: 1})
 	w.expireRelief(1)
 	if !w.holding[1] {
 		t.Fatal("nothing is held back when the time is over")
@@ -86,9 +86,44 @@ func TestNothingIsHeldBackFromAnAppThatSendsItsClientsAway(t *testing.T) {
 func TestTimeToLeaveBeginsWithTheAnnouncement(t *testing.T) {
 	w := closing(t)
 	first := w.m.find(1).leaveBy
-	w.happen(Announced{1})
+	w.happen(Announced{Generation: 1})
 	if now := w.m.find(1).leaveBy; now == first || w.due[now.Number].Sub(w.at) != time.Second {
 		t.Errorf("its time ends in %s", w.due[now.Number].Sub(w.at))
+	}
+}
+
+func TestLogSaysHowManyClientsWereAsked(t *testing.T) {
+	w := closing(t)
+	w.happen(Announced{Generation: 1, Clients: 12})
+	if asked := w.said(ClientsAsked); len(asked) != 1 || *asked[0].Connections != 12 || asked[0].Within != time.Second {
+		t.Errorf("%+v", asked)
+	}
+	w = closing(t)
+	w.happen(Announced{Generation: 1})
+	if asked := w.said(ClientsAsked); len(asked) != 0 {
+		t.Errorf("there was nobody to ask: %+v", asked)
+	}
+}
+
+// A second is too short for a word about it.
+func TestLongWaitForClientsIsLogged(t *testing.T) {
+	w := closing(t)
+	w.happen(Announced{Generation: 1})
+	if g := w.m.find(1); g.progress != (Timer{}) {
+		t.Error("connections are counted within a second")
+	}
+	w = closing(t)
+	w.m.policy.Farewell = time.Minute
+	w.happen(Announced{Generation: 1})
+	w.expire(w.m.find(1).progress.Number)
+	w.happen(Counted{Generation: 1, InFlight: 7})
+	if told := w.said(DrainProgress); len(told) != 1 || *told[0].Connections != 7 {
+		t.Errorf("%+v", told)
+	}
+	w.depart(1)
+	w.held(1)
+	if g := w.m.find(1); w.due[g.progress.Number].Sub(w.at) != firstProgress {
+		t.Error("the drain does not begin with a count of its own")
 	}
 }
 
@@ -115,7 +150,7 @@ func TestStopHoldsNothing(t *testing.T) {
 	if w.toldToStop(1) || !w.announced[1] {
 		t.Fatal("it was told before its clients")
 	}
-	w.happen(Announced{1})
+	w.happen(Announced{Generation: 1})
 	w.depart(1)
 	if w.holding[1] || !w.toldToStop(1) {
 		t.Error("something is held back")
@@ -132,7 +167,7 @@ func TestStopHoldsNothing(t *testing.T) {
 
 func TestQuitWaitsForNobody(t *testing.T) {
 	w := closing(t)
-	w.happen(Announced{1})
+	w.happen(Announced{Generation: 1})
 	w.depart(1)
 	w.held(1)
 	w.happen(KillRequested{})

@@ -633,7 +633,7 @@ func (w *world) quiet(generation int) {
 
 func (w *world) chanceDeparture(generation, n int) {
 	if n%2 == 0 {
-		w.happen(Announced{generation})
+		w.happen(Announced{Generation: generation, Clients: n})
 		return
 	}
 	w.depart(generation)

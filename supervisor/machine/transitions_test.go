@@ -109,7 +109,7 @@ var situations = []situation{
 	}},
 	{StageClosing, PhaseReady, "what silent clients send is to be held back", func(t *testing.T) (*world, *instance) {
 		w := closing(t)
-		w.happen(Announced{1})
+		w.happen(Announced{Generation: 1})
 		w.depart(1)
 		return w, w.m.instances[1]
 	}},
@@ -237,7 +237,7 @@ var occurrences = []occurrence{
 	}},
 	{"its clients are told", func(w *world, i *instance) bool {
 		g := i.generation
-		return w.departing[g.Number] && !g.asked && w.then(func() { w.happen(Announced{g.Number}) })
+		return w.departing[g.Number] && !g.asked && w.then(func() { w.happen(Announced{Generation: g.Number}) })
 	}},
 	{"its clients have left", func(w *world, i *instance) bool {
 		g := i.generation.Number
