@@ -21,7 +21,7 @@ const module = "github.com/gracerun/grace"
 var mayImport = map[string][]string{
 	module:               {"cmd"},
 	"cmd":                {"cmd", "supervisor", "handoff", "childproc"},
-	"cmd/demo":           {"cmd/load", "handoff", "drain", "internal/gracelog"},
+	"cmd/demo":           {"cmd/load", "handoff", "drain", "internal/gracelog", "supervisor/control"},
 	"cmd/load":           {},
 	"supervisor":         {"supervisor", "handoff", "childproc"},
 	"supervisor/control": {},

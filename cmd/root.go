@@ -49,7 +49,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newRun(), newUpgrade(), newRollback(), newStatus(), newStop(), newList(), newReexec(),
-		newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand(), newMan())
+		newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand(), demo.PlainCommand(), newMan())
 	root.InitDefaultCompletionCmd()
 	return root
 }

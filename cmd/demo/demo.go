@@ -28,17 +28,21 @@ type options struct {
 	clients  int
 	plain    bool
 	slow     time.Duration // what a slow request takes
+	beside   bool          // a plain app is upgraded too
 }
 
 // Command returns the demo as a command of the program. Its error, if any, is an Ended.
 func Command() *cobra.Command {
-	o := options{slow: time.Second}
+	o := options{slow: time.Second, beside: true}
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Upgrade a small web app again and again under load, and count what fails",
 		Long: `demo runs a small web app under grace, sends it requests from clients that never
-retry, and upgrades it meanwhile. At the end it prints what it has counted; the exit
-status is 1 if anything failed.`,
+retry, and upgrades it meanwhile. Beside it runs a plain app, net/http with Shutdown, that
+knows nothing of grace: before an old generation of it ends, the kernel asks its clients to
+close the connections that they keep. That needs the rights of --farewell, and is left out
+without them. At the end the demo prints what it has counted; the exit status is 1 if
+anything failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.validate(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/handoff/farewell"
 	"github.com/gracerun/grace/internal/gracelog"
 )
 
@@ -45,6 +46,34 @@ func TestDemoOfAGoodGrace(t *testing.T) {
 	}
 	if r.tally.Latency(load.During).TotalCount() == 0 || r.tally.Latency(load.Outside).TotalCount() == 0 {
 		t.Errorf("a phase has no requests: %v", r.tally)
+	}
+}
+
+// Its requests count as the others do. What is missing for it is said, and is no failure.
+func TestPlainAppBeside(t *testing.T) {
+	o := short3
+	o.beside = true
+	r, err := perform(t, t.Context(), "", o)
+	if err != nil || r.failed() {
+		t.Fatalf("%v\n%s", err, r.summary(err))
+	}
+	if why := farewell.Supported(); why != nil {
+		if r.beside.why == "" || !strings.Contains(r.summary(nil), "There is no plain app beside") {
+			t.Errorf("%v is not said in\n%s", why, r.summary(nil))
+		}
+		return
+	}
+	plain := r.beside.tally.Requests()
+	if plain == 0 || r.requests() != r.tally.Requests()+plain || !strings.Contains(r.summary(nil), "plain app, GET") {
+		t.Errorf("%d requests\n%s", plain, r.summary(nil))
+	}
+}
+
+func TestRequestThatThePlainAppLosesIsAFailure(t *testing.T) {
+	r, err := perform(t, t.Context(), "", short3)
+	r.beside.tally = load.Tally{Kinds: map[load.Kind]*load.Counts{load.KeepAliveGet: {Requests: 2, Failed: map[load.Failure]uint64{load.Reset: 1}}}}
+	if err != nil || !r.failed() || !strings.Contains(r.summary(nil), "1 failed") {
+		t.Errorf("%v\n%s", err, r.summary(nil))
 	}
 }
 

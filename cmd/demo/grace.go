@@ -14,15 +14,19 @@ import (
 
 const stopPatience = 15 * time.Second
 
-// startGrace starts this program as `grace run` with this program as the app, in a process group of its own: a Ctrl-C in the
-// terminal reaches the demo alone. The caller stops it.
 func startGrace() (*gracelog.Process, error) {
+	return launchGrace(appCommand, "--listen", socketName+"=127.0.0.1:0", "--ready", "notify")
+}
+
+// launchGrace starts this program as `grace run` with this program as the app, in a process group of its own: a Ctrl-C in the
+// terminal reaches the demo alone. The caller stops it.
+func launchGrace(app string, flags ...string) (*gracelog.Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("cannot find grace's own executable: %w", err)
 	}
-	cmd := exec.Command(self, "run", "--listen", socketName+"=127.0.0.1:0", "--ready", "notify",
-		"--drain-timeout", "10s", "--log-format", "json", "--log-level", "info", "--", self, appCommand)
+	words := append([]string{"run", "--drain-timeout", "10s", "--log-format", "json", "--log-level", "info"}, flags...)
+	cmd := exec.Command(self, append(words, "--", self, app)...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GRACE_") })
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	g, err := gracelog.Start(cmd)

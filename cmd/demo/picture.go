@@ -18,7 +18,12 @@ const (
 // picture is the latency of each moment on a logarithmic scale, with a mark under each upgrade.
 func (r *record) picture() []string {
 	legend := "ms   " + r.paint.sgr("32", "─ median") + "   " + r.paint.sgr("33", "─ slowest") + "   ▲ upgrade"
-	return append(append([]string{legend}, r.graph()...), r.axis())
+	rows := append(append([]string{legend}, r.graph()...), r.axis())
+	if len(r.beside.open) > 0 {
+		rows[0] += "   " + r.paint.sgr("36", "█") + " plain app: old connections"
+		rows = append(rows, r.paint.sgr("36", r.beside.drain(r.columns)))
+	}
+	return rows
 }
 
 // scale gives each factor of ten the same whole number of rows, so that the labels are alike in each.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,8 @@ func wide() *record {
 	for _, m := range mix {
 		r.tally.Kinds[m.kind] = &load.Counts{Requests: 9_999_999, Failed: map[load.Failure]uint64{load.Reset: 99_999}}
 	}
+	r.beside.open = slices.Repeat([]int{plainClients}, r.columns)
+	r.beside.tally.Kinds = map[load.Kind]*load.Counts{load.KeepAliveGet: {Requests: 9_999_999, Failed: map[load.Failure]uint64{load.Reset: 99_999}}}
 	return r
 }
 
@@ -79,6 +82,13 @@ func TestFrameTellsWhatHappens(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
+	}
+}
+
+func TestDrainIsDrawnToScale(t *testing.T) {
+	b := beside{open: []int{0, plainClients, plainClients / 2, 1, 0, 2 * plainClients, 1}}
+	if got := b.drain(6); got != "  plain  █▄▁ █" {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -130,7 +140,7 @@ func TestSummary(t *testing.T) {
 		want []string
 	}{
 		"good": {good, nil, []string{"generation: 22 ms, at most 23 ms", "generation:            1.0 s, at most 1.0 s", "none refused, reset or lost."}},
-		"bad":  {bad, nil, []string{"upgrade 2: no luck", "499,995 reset", "499,995 failed."}},
+		"bad":  {bad, nil, []string{"upgrade 2: no luck", "599,994 reset", "599,994 failed."}},
 		"cut":  {good, errors.New("no more"), []string{"did not come to its end: no more", "none refused"}},
 		"none": {newRecord(short3), errors.New("no start"), []string{"0 upgrades", "no start"}},
 	} {

@@ -17,6 +17,7 @@ type record struct {
 	tally      load.Tally
 	complaints []string // errors in grace's log
 	paint      palette
+	beside     beside
 }
 
 // upgrade is one replacement; its times count from the HUP, and are zero until it got so far.
@@ -74,5 +75,8 @@ func (r *record) failed() bool {
 			return true
 		}
 	}
-	return r.tally.Failures() > 0
+	return r.failures() > 0
 }
+
+func (r *record) requests() uint64 { return r.tally.Requests() + r.beside.tally.Requests() }
+func (r *record) failures() uint64 { return r.tally.Failures() + r.beside.tally.Failures() }

@@ -17,11 +17,12 @@ import (
 // show drives one demo: one goroutine that waits for what happens, writes it into the record, and has it drawn.
 type show struct {
 	*record
-	grace   *gracelog.Process
-	view    view
-	load    *load.Load
-	began   time.Time
-	answers chan answer
+	grace    *gracelog.Process
+	view     view
+	load     *load.Load
+	began    time.Time
+	answers  chan answer
+	neighbor *neighbor // nil where there is none
 }
 
 // answer is the first response of a generation.
@@ -44,6 +45,7 @@ func (s *show) play(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.startBeside(ctx)
 	s.load, err = load.Start(ctx, load.Config{
 		Addr:     addr,
 		Clients:  divide(s.clients),
@@ -61,6 +63,25 @@ func (s *show) play(ctx context.Context) error {
 		cancel()
 	}
 	s.tally = s.load.Stop()
+	return errors.Join(err, s.stopBeside())
+}
+
+func (s *show) startBeside(ctx context.Context) {
+	if !s.options.beside {
+		return
+	}
+	n, err := startNeighbor(ctx)
+	if err != nil {
+		s.record.beside.why = err.Error()
+		return
+	}
+	s.neighbor = n
+}
+
+func (s *show) stopBeside() (err error) {
+	if s.neighbor != nil {
+		s.record.beside.tally, err = s.neighbor.stop()
+	}
 	return err
 }
 
@@ -120,6 +141,12 @@ func (s *show) watch(ctx context.Context) error {
 		select {
 		case <-columns.C:
 			s.addMoment(s.load.Lap())
+			s.neighbor.ask(ctx)
+		case open := <-s.neighbor.answers():
+			s.neighbor.asking = false
+			s.addOpen(open)
+		case e := <-s.neighbor.log():
+			s.heed(e)
 		case <-frames.C:
 			s.draw()
 		case e := <-s.grace.Log:
@@ -143,8 +170,23 @@ func (s *show) watch(ctx context.Context) error {
 }
 
 func (s *show) draw() {
-	s.tally = s.load.Snapshot()
+	s.snapshot()
 	s.view.draw(s.record)
+}
+
+func (s *show) snapshot() {
+	s.tally = s.load.Snapshot()
+	if s.neighbor != nil {
+		s.record.beside.tally = s.neighbor.load.Snapshot()
+	}
+}
+
+// addOpen fills the row up to now.
+func (s *show) addOpen(open int) {
+	b := &s.record.beside
+	for now := min(s.columns, len(s.moments)); len(b.open) < now; {
+		b.open = append(b.open, open)
+	}
 }
 
 // addMoment fills the picture up to now: a busy machine skips ticks, and one lap then stands for several columns.
@@ -171,9 +213,13 @@ func (s *show) advance() error {
 		return nil
 	}
 	s.load.Mark(load.During)
+	s.neighbor.mark(load.During)
 	s.record.upgrades = append(s.record.upgrades, &upgrade{began: time.Since(s.began), replaced: s.generation})
 	if err := s.grace.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		return fmt.Errorf("cannot signal grace: %w", err)
+	}
+	if err := s.neighbor.upgrade(); err != nil {
+		return fmt.Errorf("cannot signal the grace process of the plain app: %w", err)
 	}
 	return nil
 }
@@ -241,9 +287,10 @@ func (s *show) gone(generation int) {
 func (s *show) upgraded(u *upgrade) {
 	if !s.upgrading() {
 		s.load.Mark(load.Outside)
+		s.neighbor.mark(load.Outside)
 	}
 	if u.over() {
-		s.tally = s.load.Snapshot()
+		s.snapshot()
 		s.view.upgraded(s.record, u)
 	}
 }

@@ -12,9 +12,8 @@ import (
 
 // frame is what the screen shows while the demo lasts: at most 80 columns and 24 rows.
 func (r *record) frame() []string {
-	rows := []string{r.headline(), ""}
+	rows := []string{r.headline()}
 	rows = append(rows, r.picture()...)
-	rows = append(rows, "")
 	rows = append(rows, r.table()...)
 	return append(rows, "", r.news())
 }
@@ -54,17 +53,20 @@ func (r *record) table() []string {
 		r.paint.faint("ms               requests  failed     p50    p99    max      p50    p99    max"),
 	}
 	for _, m := range mix {
-		rows = append(rows, r.row(string(m.kind), m.kind))
+		rows = append(rows, r.row(string(m.kind), r.tally, m.kind))
+	}
+	if r.beside.tally.Requests() > 0 {
+		rows = append(rows, r.row("plain app, GET", r.beside.tally))
 	}
 	return rows
 }
 
-func (r *record) row(title string, kinds ...load.Kind) string {
-	return fmt.Sprintf("%-16s %8s %s %s  %s", title, thousands(r.tally.Requests(kinds...)), r.failures(7, r.tally.Failures(kinds...)),
-		quantiles(r.tally.Latency(load.Outside, kinds...)), quantiles(r.tally.Latency(load.During, kinds...)))
+func (r *record) row(title string, t load.Tally, kinds ...load.Kind) string {
+	return fmt.Sprintf("%-16s %8s %s %s  %s", title, thousands(t.Requests(kinds...)), r.colored(7, t.Failures(kinds...)),
+		quantiles(t.Latency(load.Outside, kinds...)), quantiles(t.Latency(load.During, kinds...)))
 }
 
-func (r *record) failures(width int, count uint64) string {
+func (r *record) colored(width int, count uint64) string {
 	text := fmt.Sprintf("%*s", width, thousands(count))
 	if count > 0 {
 		return r.paint.bad(text)
@@ -83,13 +85,24 @@ func quantiles(h *hdrhistogram.Histogram) string {
 func (r *record) summary(err error) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, r.paint.bold(fmt.Sprintf("grace demo: %s in %s, under load from %d clients that never retry", plural(len(r.upgrades), "upgrade"), seconds(r.elapsed), r.clients)))
-	for _, rows := range [][]string{r.picture(), r.table(), r.times(), r.failureRows()} {
+	for _, rows := range [][]string{r.picture(), r.table(), r.times(), r.aboutPlain(), r.failureRows()} {
 		if len(rows) > 0 {
 			fmt.Fprintf(&b, "\n%s\n", strings.Join(rows, "\n"))
 		}
 	}
 	fmt.Fprintf(&b, "\n%s\n", r.closing(err))
 	return b.String()
+}
+
+// aboutPlain says what the plain app is, or why there is none.
+func (r *record) aboutPlain() []string {
+	switch {
+	case r.beside.why != "":
+		return []string{"There is no plain app beside, since its clients could not be asked to leave:", r.beside.why}
+	case r.beside.tally.Requests() > 0:
+		return []string{"plain app: net/http with Shutdown, unchanged. Its clients keep their connections;", "before an old generation ends, grace has the kernel ask them to reconnect."}
+	}
+	return nil
 }
 
 // times says how long upgrades took.
@@ -128,23 +141,23 @@ func (r *record) failureRows() []string {
 			rows = append(rows, r.outcome(u))
 		}
 	}
-	byFailure := r.tally.ByFailure()
+	byFailure, beside := r.tally.ByFailure(), r.beside.tally.ByFailure()
 	for _, failure := range load.Failures() {
-		if count := byFailure[failure]; count > 0 {
+		if count := byFailure[failure] + beside[failure]; count > 0 {
 			rows = append(rows, r.paint.bad(fmt.Sprintf("%7s %s", thousands(count), failure)))
 		}
 	}
-	for _, failed := range r.tally.First {
+	for _, failed := range slices.Concat(r.tally.First, r.beside.tally.First) {
 		rows = append(rows, "        "+failed.String())
 	}
 	return append(rows, r.complaints...)
 }
 
 func (r *record) closing(err error) string {
-	done := fmt.Sprintf("%s, %s requests, %s events", plural(len(r.upgrades), "upgrade"), thousands(r.tally.Requests()), thousands(r.tally.Events()))
+	done := fmt.Sprintf("%s, %s requests, %s events", plural(len(r.upgrades), "upgrade"), thousands(r.requests()), thousands(r.tally.Events()))
 	result := "none refused, reset or lost"
 	if r.failed() {
-		result = fmt.Sprintf("%s failed", thousands(r.tally.Failures()))
+		result = fmt.Sprintf("%s failed", thousands(r.failures()))
 	}
 	switch {
 	case err != nil:

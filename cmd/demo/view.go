@@ -30,7 +30,7 @@ func (l lines) draw(*record) {}
 func (l lines) close()       {}
 
 func (l lines) upgraded(r *record, u *upgrade) {
-	fmt.Fprintf(l.out, "%6s  %s; %s requests, %s failed\n", seconds(r.elapsed), r.outcome(u), thousands(r.tally.Requests()), thousands(r.tally.Failures()))
+	fmt.Fprintf(l.out, "%6s  %s; %s requests, %s failed\n", seconds(r.elapsed), r.outcome(u), thousands(r.requests()), thousands(r.failures()))
 }
 
 // Control sequences of ECMA-48 and xterm. The alternate screen keeps what was on the terminal; without wrapping, a line that is
