@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -37,7 +38,8 @@ func serveApp() error {
 	if err != nil {
 		return err
 	}
-	return drain.Serve(&http.Server{Handler: Handler(os.Getenv("SERVER_STARTER_GENERATION"))}, ln)
+	quiet := drain.Log(slog.New(slog.DiscardHandler)) // the demo shows what an app writes as a complaint
+	return drain.Serve(&http.Server{Handler: Handler(os.Getenv("SERVER_STARTER_GENERATION"))}, ln, quiet)
 }
 
 // Handler is the app: GET /, POST /echo, GET /slow and GET /events, as the clients of package load ask for them. Every
