@@ -121,7 +121,7 @@ type losses struct {
 }
 
 // rest is between two upgrades; the second half of it is compared with the second of the farewell.
-const rest = 2 * time.Second
+const rest = time.Second
 
 func (r farewellRun) often(w way, address string) *losses {
 	s := w.begin()
@@ -216,12 +216,13 @@ func (r farewellRun) clients(address string) *clientele {
 		c.loads = append(c.loads, must(load.Start(context.Background(), load.Config{
 			Addr: address, Answer: "hello\n", Looks: true, Ramp: ramp, Timeout: patience,
 			From:     fmt.Sprintf("127.0.0.%d", n+2), // no kind takes the ports of another
+			Paths:    map[load.Kind]string{load.KeepAlivePost: "/"},
 			Clients:  map[load.Kind]int{load.KeepAliveGet: some.count / 2, load.KeepAlivePost: some.count - some.count/2},
 			ThinkMin: r.paced(some.min), ThinkMax: r.paced(some.max),
 		})))
 		time.Sleep(ramp)
 	}
-	time.Sleep(rest)
+	time.Sleep(2 * rest)
 	return c
 }
 
@@ -294,7 +295,7 @@ func (g *graced) replace(at func(moment)) {
 	}
 	g.awaitEnd()
 	at(ended)
-	time.Sleep(rest / 4)
+	time.Sleep(rest / 2)
 	at(over)
 }
 
@@ -348,7 +349,7 @@ func (p *plain) replace(at func(moment)) {
 	at(ended)
 	p.start()
 	at(serving)
-	time.Sleep(rest / 2)
+	time.Sleep(rest)
 	at(over)
 }
 
