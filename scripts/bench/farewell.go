@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -200,7 +201,19 @@ func above(h *hdrhistogram.Histogram, limit time.Duration) (sum int64) {
 }
 
 // clientele is three kinds of clients, half of each send a body.
-type clientele struct{ loads []*load.Load }
+type clientele struct {
+	loads    []*load.Load
+	reported atomic.Int64
+}
+
+const reports = 20
+
+// report shows the first failures as they come.
+func (c *clientele) report(f load.Failed) {
+	if c.reported.Add(1) <= reports {
+		fmt.Fprintf(os.Stderr, "  %v, connected at %s\n", f, f.On.Opened.Format("15:04:05.000"))
+	}
+}
 
 func (r farewellRun) clients(address string) *clientele {
 	c := &clientele{}
@@ -216,6 +229,7 @@ func (r farewellRun) clients(address string) *clientele {
 		c.loads = append(c.loads, must(load.Start(context.Background(), load.Config{
 			Addr: address, Answer: "hello\n", Looks: true, Ramp: ramp, Timeout: patience,
 			From:     fmt.Sprintf("127.0.0.%d", n+2), // no kind takes the ports of another
+			Report:   c.report,
 			Paths:    map[load.Kind]string{load.KeepAlivePost: "/"},
 			Clients:  map[load.Kind]int{load.KeepAliveGet: some.count / 2, load.KeepAlivePost: some.count - some.count/2},
 			ThinkMin: r.paced(some.min), ThinkMax: r.paced(some.max),
@@ -251,9 +265,6 @@ func (c *clientele) stop(m *losses) {
 		m.failed += tally.Failures()
 		for failure, n := range tally.ByFailure() {
 			m.byFailure[failure] += n
-		}
-		for _, first := range tally.First[:min(3, len(tally.First))] {
-			fmt.Fprintln(os.Stderr, " ", first)
 		}
 	}
 }
