@@ -153,7 +153,9 @@ func (m *losses) once(c *clientele, s replaced) (slowest string) {
 	quiet := c.lap()
 	m.quiet.Merge(quiet)
 	slowest = fmt.Sprintf("%.0f", milliseconds(quiet, 100))
+	begun := time.Now()
 	s.replace(func(at moment) {
+		slowest += fmt.Sprintf(", at %.1f s", time.Since(begun).Seconds())
 		part := c.lap()
 		m.parts[at].Merge(part)
 		slowest += fmt.Sprintf(" %.0f", milliseconds(part, 100))
