@@ -96,10 +96,11 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 	if _, err := f.look(); err != nil {
 		return 0, err
 	}
+	var gone []*connection
 	for inode, c := range f.known {
 		switch {
 		case c.held != nil && !c.open && (c.held.missed || last):
-			f.part(k, c)
+			gone = append(gone, c)
 			delete(f.known, inode)
 		case c.held != nil && !c.open:
 			c.held.missed = true
@@ -110,8 +111,31 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 			f.leave(inode, c)
 		}
 	}
+	f.letThrough(gone)
+	for _, c := range gone {
+		f.part(k, c)
+	}
 	f.letInput(time.Since(f.heldAt))
 	return len(f.known), nil
+}
+
+// letThrough comes before thousands are looked at one by one, which takes longer than a client's TCP waits before it sends
+// again, and then twice as long: what comes waits in the kernel meanwhile. The app has closed these.
+func (f *Farewell) letThrough(gone []*connection) {
+	var cookies []uint64
+	for _, c := range gone {
+		if !c.held.over {
+			cookies = append(cookies, c.cookie)
+		}
+	}
+	if len(cookies) == 0 {
+		return
+	}
+	if _, err := f.announcer.held.BatchDelete(cookies, nil); err != nil {
+		for _, cookie := range cookies {
+			_ = f.announcer.held.Delete(cookie)
+		}
+	}
 }
 
 // letInput lets an app that takes its time have the input of its connections again; those that it does not use are still kept.
@@ -131,9 +155,7 @@ func (f *Farewell) letInput(held time.Duration) {
 // part keeps a connection that the app has closed. One that it has used since it was held is closed, as it wanted: there
 // may be half of a request in what it has read.
 func (f *Farewell) part(k *keeper, c *connection) {
-	keep := k.For > 0 && f.untouched(c)
-	_ = f.announcer.held.Delete(c.cookie)
-	if !keep {
+	if k.For == 0 || !f.untouched(c) {
 		f.ended(c)
 		f.announcer.forget(c.cookie)
 		unix.Close(c.held.fd)
