@@ -85,7 +85,7 @@ func quantiles(h *hdrhistogram.Histogram) string {
 func (r *record) summary(err error) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, r.paint.bold(fmt.Sprintf("grace demo: %s in %s, under load from %d clients that never retry", plural(len(r.upgrades), "upgrade"), seconds(r.elapsed), r.clients)))
-	for _, rows := range [][]string{r.picture(), r.table(), r.times(), r.aboutPlain(), r.failureRows()} {
+	for _, rows := range [][]string{r.picture(), r.table(), slices.Concat(r.times(), r.aboutPlain()), r.failureRows()} {
 		if len(rows) > 0 {
 			fmt.Fprintf(&b, "\n%s\n", strings.Join(rows, "\n"))
 		}
@@ -100,7 +100,7 @@ func (r *record) aboutPlain() []string {
 	case r.beside.why != "":
 		return []string{"There is no plain app beside, since its clients could not be asked to leave:", r.beside.why}
 	case r.beside.tally.Requests() > 0:
-		return []string{"plain app: net/http with Shutdown, unchanged. Its clients keep their connections;", "before an old generation ends, grace has the kernel ask them to reconnect."}
+		return []string{"plain app: net/http with Shutdown, unchanged. Its clients keep connections, and", "the kernel asks them to reconnect before an old generation ends."}
 	}
 	return nil
 }
