@@ -23,8 +23,9 @@ type Announcer struct {
 	records *ebpf.Map // cookie to record
 	held    *ebpf.Map // cookies of connections whose input is held back
 	lease   *ebpf.Map // until when, in nanoseconds of CLOCK_MONOTONIC
+	paused  *ebpf.Map // cookies of listeners, each with its own until when
 
-	answers, requests *ebpf.Program
+	answers, requests, newcomers *ebpf.Program
 
 	leases leases
 	spoken evidence
@@ -56,6 +57,7 @@ func (a *Announcer) makeMaps() error {
 		{&a.records, ebpf.MapSpec{Name: "grace_records", Type: ebpf.Hash, KeySize: 8, ValueSize: recordSize, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.held, ebpf.MapSpec{Name: "grace_held", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.lease, ebpf.MapSpec{Name: "grace_lease", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
+		{&a.paused, ebpf.MapSpec{Name: "grace_paused", Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1 << 10, Flags: unix.BPF_F_NO_PREALLOC}},
 	} {
 		made, err := ebpf.NewMap(&m.spec)
 		if err != nil {
@@ -78,6 +80,10 @@ func (a *Announcer) load() (err error) {
 	a.requests, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_requests", Type: ebpf.SocketFilter, License: license, Instructions: requests(a.records, a.held, a.lease)})
 	if err != nil {
 		return explain(fmt.Errorf("the kernel does not load the filter of requests: %w", err))
+	}
+	a.newcomers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_newcomers", Type: ebpf.SocketFilter, License: license, Instructions: newcomers(a.paused)})
+	if err != nil {
+		return explain(fmt.Errorf("the kernel does not load the filter of new connections: %w", err))
 	}
 	err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: a.sockets.FD(), Program: a.answers, Attach: ebpf.AttachSkMsgVerdict})
 	if err != nil {
@@ -115,12 +121,12 @@ func explain(err error) error {
 func (a *Announcer) Close() error {
 	a.leases.end()
 	var errs []error
-	for _, p := range []*ebpf.Program{a.answers, a.requests} {
+	for _, p := range []*ebpf.Program{a.answers, a.requests, a.newcomers} {
 		if p != nil {
 			errs = append(errs, p.Close())
 		}
 	}
-	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.lease} {
+	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.lease, a.paused} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

@@ -2,6 +2,7 @@ package farewell
 
 import (
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,10 +15,11 @@ type connection struct {
 	// consumed is how many bytes the app had read when the connection was found: as long as there are no more, and it has sent
 	// nothing, it knows nothing of what comes.
 	consumed uint64
-	asked    bool // when it was found a request waited for its answer, or to be read
-	used     bool // something came or went since, or in the second before
-	told     bool // it is in the map
-	open     bool // in the last look some process had it
+	asked    bool      // when it was found a request waited for its answer, or to be read
+	used     bool      // something came or went since, or in the second before
+	told     bool      // it is in the map
+	open     bool      // in the last look some process had it
+	fresh    time.Time // until when a first request is to be expected
 	held     *hold
 }
 
@@ -30,6 +32,7 @@ type traffic struct {
 	// clients. Where that is wrong, an app that ends without an answer leaves its client waiting for as long as it is kept.
 	asked  bool
 	recent bool
+	fresh  time.Duration // for how long a first request is to be expected
 }
 
 // recently is in milliseconds, as TCP counts.
@@ -53,8 +56,17 @@ func trafficOf(fd int) (traffic, error) {
 		open:     ended || info.State == unix.BPF_TCP_ESTABLISHED,
 		consumed: consumed,
 		asked:    unread > 0 || info.Data_segs_in > 0 && !answered(info),
+		fresh:    expected(info),
 		recent:   info.Data_segs_in > 0 && min(info.Last_data_recv, info.Last_data_sent) < recently,
 	}, nil
+}
+
+// expected goes by the time since the handshake: there was no other word yet.
+func expected(info *unix.TCPInfo) time.Duration {
+	if info.Data_segs_in > 0 || info.Data_segs_out > 0 {
+		return 0
+	}
+	return freshFor - time.Duration(info.Last_data_recv)*time.Millisecond
 }
 
 func answered(info *unix.TCPInfo) bool {

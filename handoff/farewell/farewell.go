@@ -18,6 +18,8 @@ type Generation struct {
 	Pids func() ([]int, error)
 	// At are the addresses that its TCP listeners are bound to. Connections that came in elsewhere are let alone.
 	At []netip.AddrPort
+	// Shared are descriptors of listeners that its successor has, too. They stay the caller's, and open until the Farewell ends.
+	Shared []int
 }
 
 // Counts is where a generation's connections are. Left and those that are open add up to all that were found, but for those
@@ -49,6 +51,8 @@ type Farewell struct {
 	mu        sync.Mutex
 	processes processes
 	places    places
+	shared    []int
+	paused    []*pause
 	known     map[uint64]*connection // by inode
 	others    map[uint64]bool        // sockets that are no connections of the generation's
 	result    Result
@@ -67,6 +71,7 @@ func (a *Announcer) Announce(g Generation) (*Farewell, error) {
 		announcer: a,
 		processes: processes{pids: g.Pids},
 		places:    g.At,
+		shared:    g.Shared,
 		known:     make(map[uint64]*connection),
 		others:    make(map[uint64]bool),
 	}
@@ -137,6 +142,12 @@ func (f *Farewell) learn(c *connection) {
 	}
 }
 
+func (f *Farewell) learnAll() {
+	for _, c := range f.known {
+		f.learn(c)
+	}
+}
+
 // meet looks at a socket for the first time. One that cannot be had any more has been closed since it was seen.
 func (f *Farewell) meet(inode uint64, at place) {
 	fd, err := f.processes.duplicate(inode, at)
@@ -169,7 +180,7 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 	if err != nil || !now.open {
 		return nil, err == nil
 	}
-	c = &connection{cookie: cookie, at: at, consumed: now.consumed, asked: now.asked, used: now.asked || now.recent, open: true}
+	c = &connection{cookie: cookie, at: at, consumed: now.consumed, asked: now.asked, used: now.asked || now.recent, open: true, fresh: time.Now().Add(now.fresh)}
 	c.told = !filtered(fd) && f.announcer.put(fd, cookie) == nil
 	return c, true
 }
@@ -242,6 +253,7 @@ func (f *Farewell) Release() error {
 		}
 		f.letGo(c)
 	}
+	f.endPauses(nil)
 	f.endHold()
 	return errors.Join(err, f.processes.close())
 }

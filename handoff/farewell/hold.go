@@ -22,31 +22,51 @@ type hold struct {
 // waits for their last requests gets them; most of those wait for two seconds or longer, and shut the connection down then.
 const (
 	holdAtMost = time.Second
-	// holdNewAtMost is for a connection that has brought no request yet. Some servers wait for one when they end: Go's
-	// Shutdown for up to 5 s.
-	holdNewAtMost = 250 * time.Millisecond
+	// holdNewAtMost is for a connection that has brought no request yet. Go's Shutdown closes it 5 s after it was accepted, and
+	// drops what comes until then.
+	holdNewAtMost = 6 * time.Second
 )
 
 // Hold waits until the requests that are open are answered, for patience at most: a server that is late resets at its end
 // those that it has not read yet. Then it holds back the input of the connections that are silent and come in where HTTP/1
-// is spoken, and counts. Then it waits for answers once more, but not for long: an app may drop a request that it has just
-// read when it is told to stop (golang/go#75591).
+// is spoken, and new connections to listeners that are shared, and counts. Then it waits for answers once more, but not for
+// long: an app may drop a request that it has just read when it is told to stop (golang/go#75591).
 //
-// It is to be called just before the stop signal is sent, and Keep as soon as it was: who asks meanwhile has to send again,
-// after 200 ms. It takes some 20 µs for each silent connection, and keeps a descriptor for each; connections for which
-// there is none are not held. If this process dies, the app gets its input back within two seconds.
+// It is to be called just before the stop signal is sent, and Keep as soon as it was: who asks or connects meanwhile has to
+// send again, after 200 ms. It takes some 20 µs for each silent connection, and keeps a descriptor for each; connections for
+// which there is none are not held. If this process dies, the app gets its input back within two seconds.
 func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 	if _, err := f.Look(); err != nil {
 		return Counts{}, err
 	}
 	f.awaitAnswers(patience, standstill)
-	if err := f.holdSilent(); err != nil {
-		return Counts{}, err
+	if err := f.holdAll(); err != nil {
+		return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
 	}
-	f.awaitAnswers(settleWithin, settleWithin)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count(), nil
+}
+
+// holdAll holds new connections after the silent ones, which may be many: it has little time. Who came in between is
+// given time to ask, and held if he does not.
+func (f *Farewell) holdAll() error {
+	if err := f.holdSilent(); err != nil {
+		return err
+	}
+	if len(f.shared) == 0 {
+		f.awaitAnswers(settleWithin, settleWithin)
+		return nil
+	}
+	if err := f.pauseListeners(pauseAtMost); err != nil {
+		return err
+	}
+	f.awaitAccepted(emptyWithin)
+	if _, err := f.Look(); err != nil {
+		return err
+	}
+	f.awaitAnswers(settleWithin, settleWithin)
+	return f.holdSilent()
 }
 
 func (f *Farewell) holdSilent() error {
@@ -63,7 +83,7 @@ func (f *Farewell) holdSilent() error {
 		return err
 	}
 	if err := f.hold(f.duplicates(sockets)); err != nil {
-		return fmt.Errorf("cannot hold connections: %w", err)
+		return err
 	}
 	f.heldAt = time.Now()
 	f.letTouchedGo()
@@ -71,7 +91,7 @@ func (f *Farewell) holdSilent() error {
 }
 
 const (
-	settleWithin = 150 * time.Millisecond // so that who is held waits for one retransmission and no second
+	settleWithin = 100 * time.Millisecond // so that who is held waits for one retransmission and no second
 	settleLooks  = 5 * time.Millisecond
 	// standstill is longer than most answers take. Long polls are not waited for, which any server reads at once.
 	standstill = 250 * time.Millisecond
@@ -96,7 +116,7 @@ func (f *Farewell) open() []*connection {
 	defer f.mu.Unlock()
 	var open []*connection
 	for _, c := range f.known {
-		if c.held == nil && c.told && f.works(c) {
+		if c.held == nil && c.told && (f.works(c) || f.fresh(c)) {
 			open = append(open, c)
 		}
 	}
@@ -106,12 +126,18 @@ func (f *Farewell) open() []*connection {
 func (f *Farewell) unanswered(open []*connection) []*connection {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.DeleteFunc(open, func(c *connection) bool { return !f.works(c) })
+	return slices.DeleteFunc(open, func(c *connection) bool { return !f.works(c) && !f.fresh(c) })
 }
 
 func (f *Farewell) works(c *connection) bool {
 	r, ok := f.announcer.look(c.cookie)
 	return ok && r.Tunnel == 0 && (r.Requests != r.Answered || c.asked && r.Sent == 0)
+}
+
+// fresh tells whether a client is about to send its first request.
+func (f *Farewell) fresh(c *connection) bool {
+	r, ok := f.announcer.look(c.cookie)
+	return ok && r.Arrived == 0 && time.Now().Before(c.fresh)
 }
 
 func (f *Farewell) beginHold() error {
@@ -132,12 +158,10 @@ func (f *Farewell) endHold() {
 
 // duplicates takes all descriptors before the first connection is held, since that takes the most time.
 func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
-	for _, c := range f.known {
-		f.learn(c)
-	}
+	f.learnAll()
 	var silent []*connection
 	for inode, c := range f.known {
-		if c.held != nil || !c.told || c.asked || !f.announcer.spoken.has(c.at) {
+		if c.held != nil || !c.told || c.asked || !f.announcer.spoken.has(c.at) || len(f.shared) > 0 && f.fresh(c) {
 			continue
 		}
 		at, ok := sockets[inode]

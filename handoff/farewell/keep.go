@@ -45,7 +45,7 @@ type Result struct {
 
 // Keep takes over the held connections as the app closes them, each within about 10 ms, until the app has closed all of
 // its connections; and it relays the one request that each may bring. What the app has not closed within a second of
-// Hold, or a quarter of one if it has brought no request yet, gets its input again, and is kept only if the app does not
+// Hold, or six if it has brought no request yet, gets its input again, and is kept only if the app does not
 // use it. It returns when the last is closed. When stopping is over, such as after the processes were killed, it waits for no further connections of theirs, and lets go what is
 // held; when ctx is over, it closes all at once. It ends the Farewell.
 //
@@ -85,7 +85,7 @@ func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 }
 
 // takeClosed takes over what was closed in two looks: one can miss a process that is just being born, with the connection that
-// its parent had. It returns how many connections the app has left; the last time it waits for none of these.
+// its parent had. It returns how many connections and listeners the app has left; the last time it waits for none of these.
 func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,9 +93,14 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 		return 0, ErrEnded
 	}
 	f.stopped = true
-	if _, err := f.look(); err != nil {
+	sockets, err := f.look()
+	if err != nil {
 		return 0, err
 	}
+	if last {
+		sockets = nil
+	}
+	f.endPauses(sockets)
 	var gone []*connection
 	for inode, c := range f.known {
 		switch {
@@ -116,7 +121,7 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 		f.part(k, c)
 	}
 	f.letInput(time.Since(f.heldAt))
-	return len(f.known), nil
+	return len(f.known) + len(f.paused), nil
 }
 
 // letThrough comes before thousands are looked at one by one, which takes longer than a client's TCP waits before it sends

@@ -133,7 +133,7 @@ func (a *Host) announce(l *leaving, generation int) error {
 		return err
 	}
 	pids := func() ([]int, error) { return a.livingTrees(*l.roots.Load()) }
-	if l.farewell, err = announcer.Announce(farewell.Generation{Pids: pids, At: addresses}); err != nil {
+	if l.farewell, err = announcer.Announce(farewell.Generation{Pids: pids, At: addresses, Shared: a.sharedListeners()}); err != nil {
 		return err
 	}
 	a.Farewells.started.Store(generation, l.farewell)
@@ -146,6 +146,15 @@ func (l *leaving) busy() int {
 		return 0
 	}
 	return l.farewell.Counts().Busy
+}
+
+func (a *Host) sharedListeners() (fds []int) {
+	for _, l := range a.Listeners {
+		if strings.HasPrefix(l.Network(), "tcp") {
+			fds = append(fds, l.FD())
+		}
+	}
+	return fds
 }
 
 // addresses are where the generation accepts TCP connections.

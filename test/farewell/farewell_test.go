@@ -41,11 +41,9 @@ var plain = map[string]func(t *testing.T) (s *harness.Grace, at string){
 
 func TestBusyClientsLoseNothing(t *testing.T) {
 	requirement.Check(t, "bpf", farewell.Supported())
-	// On a shared socket the old generation accepts until it gets the stop signal, and net/http's Shutdown does not wait for
-	// a connection that was accepted in that moment.
-	for _, name := range []string{"steered", "captured"} {
+	for name, start := range plain {
 		t.Run(name, func(t *testing.T) {
-			s, at := plain[name](t)
+			s, at := start(t)
 			s.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Addr: at, Clients: busy}, func() {
 				for generation := 2; generation <= upgrades+1; generation++ {

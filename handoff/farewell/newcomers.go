@@ -1,0 +1,145 @@
+package farewell
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// pause keeps new connections from a listener that the generation shares with its successor. Its end is fixed when it begins,
+// and is in the kernel: this process need not live to see it.
+type pause struct {
+	fd     int
+	inode  uint64
+	cookie uint64
+	end    time.Time
+}
+
+const (
+	// pauseAtMost is for a server that takes its time to close the listener. The kernel of a client sends again what was dropped
+	// after 200 ms, and after another 400 ms.
+	pauseAtMost = 500 * time.Millisecond
+	// emptyWithin is how long the generations may take to accept what waits in the queue.
+	emptyWithin = 50 * time.Millisecond
+	// freshFor is how long a client has that has just connected to send its request: nearly all send it at once. Go's Shutdown
+	// drops it when it comes after the stop signal (net/http's conn.serve).
+	freshFor = 100 * time.Millisecond
+)
+
+// pauseListeners comes before the stop signal. A server may lose a connection that it accepts in that moment.
+func (f *Farewell) pauseListeners(atMost time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return ErrEnded
+	}
+	var errs []error
+	for _, fd := range f.shared {
+		p, err := f.announcer.pause(fd, f.places, atMost)
+		if p != nil {
+			f.paused = append(f.paused, p)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// pause gives nil for a listener that is let alone: where nobody was seen to speak HTTP/1 the server may speak first, and a client
+// that waits for it sends nothing again; a filter of the app's own stays.
+func (a *Announcer) pause(fd int, places places, atMost time.Duration) (*pause, error) {
+	at, ok := places.of(fd)
+	if !ok || !a.spoken.has(at) || filtered(fd) {
+		return nil, nil
+	}
+	cookie, err := cookieOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return nil, err
+	}
+	p := &pause{fd: fd, inode: stat.Ino, cookie: cookie, end: time.Now().Add(atMost)}
+	if err := a.paused.Put(cookie, monotonic()+uint64(atMost)); err != nil {
+		return nil, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD()); err != nil {
+		return nil, errors.Join(err, a.paused.Delete(cookie))
+	}
+	return p, nil
+}
+
+// resume lets new connections in.
+func (a *Announcer) resume(p *pause) {
+	_ = a.paused.Delete(p.cookie)
+	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+}
+
+// awaitAccepted waits until nothing is in the queues of the listeners that are paused. Its first look is late enough for a
+// segment that another processor works on since before the pause.
+func (f *Farewell) awaitAccepted(atMost time.Duration) {
+	f.mu.Lock()
+	paused := f.paused
+	f.mu.Unlock()
+	for begin := time.Now(); len(paused) > 0 && time.Since(begin) < atMost; {
+		time.Sleep(settleLooks)
+		for len(paused) > 0 && queued(paused[0].fd) == 0 {
+			paused = paused[1:]
+		}
+	}
+}
+
+// queued is the length of a listener's accept queue (tcp_get_info in net/ipv4/tcp.c).
+func queued(fd int) int {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return int(info.Unacked)
+}
+
+// endPauses lets new connections in where the generation has closed the listener, or the time is over.
+func (f *Farewell) endPauses(sockets map[uint64]place) {
+	var paused []*pause
+	for _, p := range f.paused {
+		if _, open := sockets[p.inode]; open && time.Now().Before(p.end) {
+			paused = append(paused, p)
+			continue
+		}
+		f.announcer.resume(p)
+	}
+	f.paused = paused
+}
+
+const (
+	headerFlags = 13 // where the TCP header has them
+	flagSYN     = 0x02
+	flagRST     = 0x04
+)
+
+// newcomers is the filter of a listener. While it is paused, a SYN is answered, and what would end the handshake is dropped: a
+// client has sent its request with it or behind it, and sends that again after 200 ms; a SYN it would send again after a
+// second.
+func newcomers(paused *ebpf.Map) asm.Instructions {
+	var a assembler
+	a.block("begin",
+		asm.Mov.Reg(rContext, asm.R1),
+		asm.LoadAbs(headerFlags, asm.Byte),
+		asm.And.Imm(asm.R0, flagSYN|flagRST),
+		asm.JNE.Imm(asm.R0, 0, "keep"),
+		asm.Mov.Reg(asm.R1, rContext),
+		asm.FnGetSocketCookie.Call(), // the listener's, and that of a connection which has inherited the filter
+		asm.StoreMem(asm.R10, stackName, asm.R0, asm.DWord),
+		lookUp(paused, stackName, "keep"),
+		asm.LoadMem(rLength, asm.R0, 0, asm.DWord),
+		asm.FnKtimeGetNs.Call(),
+		asm.JGE.Reg(asm.R0, rLength, "keep"),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	)
+	a.block("keep", asm.Mov.Imm(asm.R0, -1), asm.Return())
+	return a.program
+}
