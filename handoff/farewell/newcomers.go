@@ -23,7 +23,7 @@ const (
 	// after 200 ms, and after another 400 ms.
 	pauseAtMost = 500 * time.Millisecond
 	// emptyWithin is how long the generations may take to accept what waits in the queue.
-	emptyWithin = 50 * time.Millisecond
+	emptyWithin = 250 * time.Millisecond
 	// freshFor is how long a client has that has just connected to send its request: nearly all send it at once. Go's Shutdown
 	// drops it when it comes after the stop signal (net/http's conn.serve).
 	freshFor = 100 * time.Millisecond
