@@ -29,6 +29,7 @@ type Announcer struct {
 
 	leases leases
 	spoken evidence
+	words  lastWords
 }
 
 // Open loads the programs into the kernel, which verifies them: that takes 0.3 s of a processor, so do it once and not
@@ -120,7 +121,7 @@ func explain(err error) error {
 // Close takes all connections out of the map. What is held comes through at once.
 func (a *Announcer) Close() error {
 	a.leases.end()
-	var errs []error
+	errs := []error{a.words.close()}
 	for _, p := range []*ebpf.Program{a.answers, a.requests, a.newcomers} {
 		if p != nil {
 			errs = append(errs, p.Close())

@@ -12,6 +12,7 @@ type record struct {
 	Insert   uint32 // where the line goes: the scan of a head keeps it here
 	Many     uint32 // requests came together
 	Tunnel   uint32 // other than zero: no HTTP any more, or none that is understood
+	Word     uint32 // who has spoken last, when that was asked for
 }
 
 // Where the programs find the fields.
@@ -25,7 +26,8 @@ const (
 	fieldInsert   = 24
 	fieldMany     = 28
 	fieldTunnel   = 32
-	recordSize    = 36
+	fieldWord     = 36
+	recordSize    = 40
 )
 
 // speaksHTTP tells whether this was seen to be HTTP/1: a request that was answered.

@@ -80,6 +80,16 @@ func (f *Farewells) Look() map[int]farewell.Counts {
 	return found
 }
 
+// idle tells whether it is known of all connections that no request is worked on. Any goroutine may call it.
+func (f *Farewells) idle(generation int) bool {
+	leaving, ok := f.started.Load(generation)
+	if !ok {
+		return false
+	}
+	idle, err := leaving.(*farewell.Farewell).Idle()
+	return err == nil && idle // one that has ended, or a kernel that does not tell, leaves it open
+}
+
 // Close comes when no generation is left.
 func (f *Farewells) Close() error {
 	f.cut()

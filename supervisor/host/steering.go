@@ -132,6 +132,9 @@ func (a *Host) idle(generation int, pids []int) bool {
 	if err != nil || traffic.Busy > 0 || traffic.Unclear == 0 {
 		return err == nil && traffic.Busy == 0
 	}
+	if a.Farewells.idle(generation) {
+		return true
+	}
 	traffic, err = sockdiag.Look(trees, addresses, unclearFor)
 	return err == nil && traffic.Busy == 0
 }
