@@ -65,6 +65,7 @@ func (f *Farewell) holdAll() error {
 	if _, err := f.Look(); err != nil {
 		return err
 	}
+	f.awaitFirst()
 	f.awaitAnswers(settleWithin, settleWithin)
 	return f.holdSilent()
 }
@@ -116,7 +117,7 @@ func (f *Farewell) open() []*connection {
 	defer f.mu.Unlock()
 	var open []*connection
 	for _, c := range f.known {
-		if c.held == nil && c.told && (f.works(c) || f.fresh(c)) {
+		if c.held == nil && c.told && f.works(c) {
 			open = append(open, c)
 		}
 	}
@@ -126,18 +127,12 @@ func (f *Farewell) open() []*connection {
 func (f *Farewell) unanswered(open []*connection) []*connection {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.DeleteFunc(open, func(c *connection) bool { return !f.works(c) && !f.fresh(c) })
+	return slices.DeleteFunc(open, func(c *connection) bool { return !f.works(c) })
 }
 
 func (f *Farewell) works(c *connection) bool {
 	r, ok := f.announcer.look(c.cookie)
 	return ok && r.Tunnel == 0 && (r.Requests != r.Answered || c.asked && r.Sent == 0)
-}
-
-// fresh tells whether a client is about to send its first request.
-func (f *Farewell) fresh(c *connection) bool {
-	r, ok := f.announcer.look(c.cookie)
-	return ok && r.Arrived == 0 && time.Now().Before(c.fresh)
 }
 
 func (f *Farewell) beginHold() error {

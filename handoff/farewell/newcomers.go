@@ -23,10 +23,10 @@ const (
 	// after 200 ms, and after another 400 ms.
 	pauseAtMost = 500 * time.Millisecond
 	// emptyWithin is how long the generations may take to accept what waits in the queue.
-	emptyWithin = 250 * time.Millisecond
+	emptyWithin = 150 * time.Millisecond
 	// freshFor is how long a client has that has just connected to send its request: nearly all send it at once. Go's Shutdown
 	// drops it when it comes after the stop signal (net/http's conn.serve).
-	freshFor = 100 * time.Millisecond
+	freshFor = 250 * time.Millisecond
 )
 
 // pauseListeners comes before the stop signal. A server may lose a connection that it accepts in that moment.
@@ -90,6 +90,33 @@ func (f *Farewell) awaitAccepted(atMost time.Duration) {
 			paused = paused[1:]
 		}
 	}
+}
+
+// awaitFirst waits until the clients that have just connected have sent their request, or may not be about to.
+func (f *Farewell) awaitFirst() {
+	for f.someFresh() {
+		time.Sleep(settleLooks)
+	}
+}
+
+func (f *Farewell) someFresh() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.known {
+		if f.fresh(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// fresh tells whether a client is about to send its first request.
+func (f *Farewell) fresh(c *connection) bool {
+	if !time.Now().Before(c.fresh) {
+		return false
+	}
+	r, ok := f.announcer.look(c.cookie)
+	return ok && r.Arrived == 0
 }
 
 // queued is the length of a listener's accept queue (tcp_get_info in net/ipv4/tcp.c).
