@@ -28,6 +28,7 @@ func (s *service) allowFarewell() {
 // The states of a farewell.
 const (
 	farewellOn          = "on"
+	farewellLoading     = "loading"     // its programs are not in the kernel yet
 	farewellOff         = "off"         // grace was told so
 	farewellUnavailable = "unavailable" // grace lacks a right, or the kernel does
 )
@@ -36,6 +37,9 @@ const (
 func farewellMessage(as control.Farewell, farewells *host.Farewells) *control.Farewell {
 	if why := farewells.Failure(); why != "" {
 		return &control.Farewell{State: farewellUnavailable, Why: why}
+	}
+	if as.State == farewellOn && !farewells.Loaded() {
+		as.State = farewellLoading
 	}
 	counts := farewells.Look()
 	for _, generation := range slices.Sorted(maps.Keys(counts)) {

@@ -1,7 +1,9 @@
 package demo
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -51,6 +53,8 @@ const (
 	plainThinkMin = 100 * time.Millisecond
 	plainThinkMax = 900 * time.Millisecond
 	plainSettle   = "100ms"
+
+	loadInterval = 50 * time.Millisecond
 )
 
 // beside is what the demo has seen of the plain app: plain data.
@@ -99,11 +103,36 @@ func (n *neighbor) begin(ctx context.Context, name string) error {
 	}
 	if found, err := control.Find(name); err == nil {
 		n.client = control.NewClient(found.Path)
+		if err := n.awaitFarewell(ctx); err != nil {
+			return err
+		}
 	}
 	n.load, err = load.Start(ctx, load.Config{
 		Addr: addr, Clients: map[load.Kind]int{load.KeepAliveGet: plainClients}, ThinkMin: plainThinkMin, ThinkMax: plainThinkMax,
 	})
 	return err
+}
+
+// awaitFarewell returns when clients can be asked: on a busy machine grace takes some time for that after its start.
+func (n *neighbor) awaitFarewell(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, errors.New("grace has not loaded its programs into the kernel in time"))
+	defer cancel()
+	for {
+		s, err := n.client.Status(ctx)
+		switch {
+		case err != nil:
+			return cmp.Or(context.Cause(ctx), err)
+		case s.Farewell == nil || s.Farewell.State == "on":
+			return nil
+		case s.Farewell.State != "loading":
+			return errors.New(s.Farewell.Why)
+		}
+		select {
+		case <-time.After(loadInterval):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // ask has the number of connections come that the old generation still has.

@@ -109,7 +109,7 @@ type Status struct {
 
 // Farewell says whether clients are asked to close kept-alive connections before the app closes them.
 type Farewell struct {
-	State  string  `json:"state"`            // on, off, unavailable
+	State  string  `json:"state"`            // loading, on, off, unavailable
 	Within float64 `json:"within,omitempty"` // seconds that clients have
 	Keep   float64 `json:"keep,omitempty"`   // seconds that silent connections stay open when the app has closed them
 	Why    string  `json:"why,omitempty"`    // unavailable: what is missing

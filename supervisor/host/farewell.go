@@ -27,6 +27,7 @@ type Farewells struct {
 	announcer *farewell.Announcer
 	failed    error
 	why       atomic.Pointer[string] // failed, for any goroutine
+	loaded    atomic.Bool
 
 	started sync.Map // generation to *farewell.Farewell, for any goroutine
 }
@@ -56,9 +57,13 @@ func (f *Farewells) Load() (*farewell.Announcer, error) {
 			why := f.failed.Error()
 			f.why.Store(&why)
 		}
+		f.loaded.Store(f.failed == nil)
 	})
 	return f.announcer, f.failed
 }
+
+// Loaded tells whether the kernel is ready. Any goroutine may call it.
+func (f *Farewells) Loaded() bool { return f.loaded.Load() }
 
 // Failure is why the kernel could not be made ready, or empty. Any goroutine may call it.
 func (f *Farewells) Failure() string {

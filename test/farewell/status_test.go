@@ -109,7 +109,7 @@ func TestStatusSaysWhetherFarewellIsPossible(t *testing.T) {
 	name := fmt.Sprintf("farewell-%d", os.Getpid())
 	s := harness.Start(t, "--name", name, "--farewell", "2s", "--keep", "3s", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 	s.AwaitReady(1)
-	status := statusOf(t, name, "grace answers", func(control.Status) bool { return true })
+	status := statusOf(t, name, "the programs are loaded", func(s control.Status) bool { return s.Farewell.State != "loading" })
 	want := control.Farewell{State: "on", Within: 2, Keep: 3}
 	if why := farewell.Supported(); why != nil {
 		want = control.Farewell{State: "unavailable", Why: why.Error()}
