@@ -55,7 +55,13 @@ func farewellMessage(as control.Farewell, farewells *host.Farewells) *control.Fa
 type farewellLoader struct{ service *service }
 
 func (f farewellLoader) hear(_ time.Time, l line) {
-	if l.event == eventServing && f.service.options.Policy.Farewell > 0 {
+	if l.event == eventServing {
+		f.begin()
+	}
+}
+
+func (f farewellLoader) begin() {
+	if f.service.options.Policy.Farewell > 0 {
 		go f.load()
 	}
 }

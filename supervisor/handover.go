@@ -265,6 +265,7 @@ func (s *service) succeed(before *reexec.Predecessor) (int, error) {
 	s.settleIn(d, before.Same())
 	status, err := s.serve(func() {
 		s.notifier.resume(d.Machine.Current)
+		farewellLoader{s}.begin() // the app serves already
 		for _, sig := range d.Host.Signals {
 			go s.loop.post(s.signals.meaning(syscall.Signal(sig)))
 		}
