@@ -35,8 +35,8 @@ type Farewells struct {
 // leaving is a generation whose clients leave. Its steps follow one another in a goroutine each.
 type leaving struct {
 	steps    sequence
-	roots    atomic.Pointer[[]int] // the main processes, and what ended ones have left behind
-	patient  context.Context       // as long as the next step is not wanted
+	roots    atomic.Pointer[[]root] // stored by the loop; closed when the farewell has ended
+	patient  context.Context        // as long as the next step is not wanted
 	hurry    context.CancelFunc
 	living   context.Context // as long as the generation has not ended
 	end      context.CancelFunc
@@ -107,10 +107,19 @@ func (f *Farewells) Close() error {
 
 func newLeaving(pids []int) *leaving {
 	l := &leaving{}
-	l.roots.Store(&pids)
+	l.addRoots(pids)
 	l.patient, l.hurry = context.WithCancel(context.Background())
 	l.living, l.end = context.WithCancel(context.Background())
 	return l
+}
+
+func (l *leaving) addRoots(pids []int) {
+	var known []root
+	if roots := l.roots.Load(); roots != nil {
+		known = *roots
+	}
+	all := withRoots(known, pids)
+	l.roots.Store(&all)
 }
 
 // Announce posts departed also where clients cannot be told.
@@ -147,7 +156,7 @@ func (a *Host) announce(l *leaving, generation int) error {
 	if err != nil {
 		return err
 	}
-	pids := func() ([]int, error) { return a.livingTrees(*l.roots.Load()) }
+	pids := func() ([]int, error) { return a.below(*l.roots.Load()) }
 	if l.farewell, err = announcer.Announce(farewell.Generation{Pids: pids, At: addresses, Shared: a.sharedListeners()}); err != nil {
 		return err
 	}
@@ -188,7 +197,7 @@ func (a *Host) addresses(generation int) []netip.AddrPort {
 
 func (a *Host) Hold(h machine.Hold) {
 	l := a.Farewells.leaving[h.Generation]
-	l.roots.Store(&h.PIDs)
+	l.addRoots(h.PIDs)
 	l.hurry()
 	held := func() { a.Post(machine.Held{Generation: h.Generation}) }
 	l.steps.do(Guard(func() {
