@@ -58,7 +58,7 @@ type Farewell struct {
 	result    Result
 	kept      int  // open and closed by the app
 	holding   bool // the lease
-	heldAt    time.Time
+	pace      pace // once it was told to stop
 	stopped   bool // the app is ending: what it closes is not for its clients' having left
 	closed    bool
 }

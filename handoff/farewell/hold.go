@@ -25,6 +25,9 @@ const (
 	// holdNewAtMost is for a connection that has brought no request yet. Go's Shutdown closes it 5 s after it was accepted, and
 	// drops what comes until then.
 	holdNewAtMost = 6 * time.Second
+	// holdLongest is for one that is closing them: with thousands that takes a busy machine more than a second, and who got
+	// input now would close it unread.
+	holdLongest = 1750 * time.Millisecond
 )
 
 // Hold waits until the requests that are open are answered, for patience at most: a server that is late resets at its end
@@ -84,7 +87,6 @@ func (f *Farewell) holdSilent() error {
 	if err := f.hold(f.duplicates(sockets)); err != nil {
 		return err
 	}
-	f.heldAt = time.Now()
 	f.letTouchedGo()
 	return nil
 }
@@ -186,7 +188,7 @@ func (f *Farewell) hold(connections []*connection) error {
 // letTouchedGo looks at all of the held once more after the last was held: only then it is known who was used until then.
 func (f *Farewell) letTouchedGo() {
 	for _, c := range f.known {
-		if c.held != nil && !f.untouched(c) {
+		if c.held != nil && (f.arrived(c) || !f.untouched(c)) {
 			f.letGo(c)
 		}
 	}
@@ -200,6 +202,12 @@ func (f *Farewell) untouched(c *connection) bool {
 	}
 	r, ok := f.announcer.look(c.cookie)
 	return ok && r.Sent == 0
+}
+
+// arrived tells whether a request came before the connection was held, which the app may not have read yet.
+func (f *Farewell) arrived(c *connection) bool {
+	r, ok := f.announcer.look(c.cookie)
+	return !ok || r.Arrived > 0
 }
 
 // letGo gives a held connection back to the app alone.

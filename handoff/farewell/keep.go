@@ -69,6 +69,7 @@ func (f *Farewell) Result() Result {
 
 // takeOver looks every few milliseconds, and less often where a look takes long.
 func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
+	f.pace.begun = time.Now()
 	for {
 		begin := time.Now()
 		left, err := f.takeClosed(k, stopping.Err() != nil)
@@ -120,7 +121,7 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 	for _, c := range gone {
 		f.part(k, c)
 	}
-	f.letInput(time.Since(f.heldAt))
+	f.letInput(f.pace.stands(time.Now(), f.stillHeld()))
 	return len(f.known) + len(f.paused), nil
 }
 
@@ -141,6 +142,33 @@ func (f *Farewell) letThrough(gone []*connection) {
 			_ = f.announcer.held.Delete(cookie)
 		}
 	}
+}
+
+// pace is how far an app that was told to stop has come with closing its held connections.
+type pace struct {
+	begun, moved time.Time
+	left         int // when it moved
+}
+
+// stands is how long it has closed no more than clients do that leave by themselves, or else has taken longer than
+// anybody may.
+func (c *pace) stands(now time.Time, left int) time.Duration {
+	if left < c.left-c.left/16 || left > c.left {
+		c.moved, c.left = now, left
+	}
+	if all := now.Sub(c.begun); all > holdLongest {
+		return all
+	}
+	return now.Sub(c.moved)
+}
+
+func (f *Farewell) stillHeld() (n int) {
+	for _, c := range f.known {
+		if c.held != nil && c.open {
+			n++
+		}
+	}
+	return n
 }
 
 // letInput lets an app that takes its time have the input of its connections again; those that it does not use are still kept.

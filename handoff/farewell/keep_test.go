@@ -452,14 +452,25 @@ func TestAppThatDoesNotEnd(t *testing.T) {
 
 func TestAppThatTakesItsTime(t *testing.T) {
 	p := part(t)
-	p.f.mu.Lock()
-	p.f.heldAt = time.Now().Add(-2 * holdAtMost)
-	p.f.mu.Unlock()
 	k := p.keep(Keeping{For: time.Minute})
 	p.speak(1, p.silent, closedOK)
 	p.leave()
 	mustEnd(t, p.silent)
 	k.mustResult(t, Result{Left: 2})
+}
+
+// An app that closes thousands is waited for, one that has only lost clients which left by themselves is not.
+func TestInputIsHeldFromAnAppThatCloses(t *testing.T) {
+	begin := time.Now()
+	after := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
+	p := pace{begun: begin}
+	for _, look := range []struct{ at, left, stands int }{
+		{10, 1000, 0}, {500, 990, 490}, {900, 900, 0}, {1600, 860, 700}, {1700, 100, 0}, {1800, 10, 1800},
+	} {
+		if got := p.stands(after(look.at), look.left); got.Milliseconds() != int64(look.stands) {
+			t.Errorf("after %d ms, with %d left, it has stood still for %v, want %d ms", look.at, look.left, got, look.stands)
+		}
+	}
 }
 
 func TestKeepEndsAtOnceThoughTheAppDoesNot(t *testing.T) {

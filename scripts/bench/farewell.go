@@ -128,10 +128,7 @@ const rest = time.Second
 func (r farewellRun) often(w way, address string) *losses {
 	s := w.begin()
 	defer s.stop()
-	m := &losses{byFailure: map[load.Failure]uint64{}, quiet: hdrhistogram.New(1, 60_000_000, 3)}
-	for i := range m.parts {
-		m.parts[i] = hdrhistogram.New(1, 60_000_000, 3)
-	}
+	m := newLosses()
 	c := r.clients(address)
 	for n := range w.times {
 		slowest := m.once(c, s)
@@ -140,6 +137,14 @@ func (r farewellRun) often(w way, address string) *losses {
 	time.Sleep(keptTime)
 	m.ends = s.ends()
 	c.stop(m)
+	return m
+}
+
+func newLosses() *losses {
+	m := &losses{byFailure: map[load.Failure]uint64{}, quiet: hdrhistogram.New(1, 60_000_000, 3)}
+	for i := range m.parts {
+		m.parts[i] = hdrhistogram.New(1, 60_000_000, 3)
+	}
 	return m
 }
 

@@ -70,5 +70,5 @@ func (c *contender) measure(command []string, address string, r farewellRun) {
 	})
 	time.Sleep(keptTime)
 	c.keep.addTime(cpuOf(pid) - before)
-	clients.stop(&losses{})
+	clients.stop(newLosses())
 }
