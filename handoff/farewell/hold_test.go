@@ -87,14 +87,17 @@ func TestHeldInputWaitsUntilItIsReleased(t *testing.T) {
 func TestWhatIsUsedIsNotHeld(t *testing.T) {
 	r := newRoad(t, "127.0.0.1")
 	speaks, _ := r.speaking(t)
-	asked, unread, never := r.wire(t), r.wire(t), r.wire(t)
+	asked, unread, late, never := r.wire(t), r.wire(t), r.wire(t), r.wire(t)
 	asked.ask(t, get)
 	_, err := io.WriteString(unread.client, get)
 	apptest.Must(t, err)
 	apptest.Eventually(t, "it comes", func() bool { return info(t, unread.app).Bytes_received > 0 })
 	f := speaks.announce(t)
 	speaks.speak(t)
-	mustHold(t, f, Counts{Busy: 3, Working: 2, Silent: 2, Held: 2})
+	_, err = io.WriteString(late.client, get)
+	apptest.Must(t, err)
+	apptest.Eventually(t, "it comes", func() bool { return info(t, late.app).Bytes_received > 0 })
+	mustHold(t, f, Counts{Busy: 4, Working: 3, Silent: 2, Held: 2})
 	apptest.Must(t, f.Release())
 	_ = never
 }
