@@ -3,6 +3,8 @@ package farewell
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -24,6 +26,7 @@ type Announcer struct {
 	held    *ebpf.Map // cookies of connections whose input is held back
 	lease   *ebpf.Map // until when, in nanoseconds of CLOCK_MONOTONIC
 	paused  *ebpf.Map // cookies of listeners, each with its own until when
+	search  *ebpf.Map // what the filter of requests works with
 
 	answers, requests, newcomers *ebpf.Program
 
@@ -32,8 +35,7 @@ type Announcer struct {
 	words  lastWords
 }
 
-// Open loads the programs into the kernel, which verifies them: that takes 0.3 s of a processor, so do it once and not
-// while anybody waits. The error says which right or part of the kernel is missing. The caller closes the Announcer, after its farewells.
+// Open loads the programs into the kernel, which takes 3 ms. The error says which right or part of the kernel is missing. The caller closes the Announcer, after its farewells.
 func Open() (*Announcer, error) {
 	a := &Announcer{}
 	err := a.makeMaps()
@@ -59,10 +61,11 @@ func (a *Announcer) makeMaps() error {
 		{&a.held, ebpf.MapSpec{Name: "grace_held", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.lease, ebpf.MapSpec{Name: "grace_lease", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
 		{&a.paused, ebpf.MapSpec{Name: "grace_paused", Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1 << 10, Flags: unix.BPF_F_NO_PREALLOC}},
+		{&a.search, ebpf.MapSpec{Name: "grace_search", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: searchSize, MaxEntries: 1}},
 	} {
 		made, err := ebpf.NewMap(&m.spec)
 		if err != nil {
-			return explain(fmt.Errorf("the kernel makes no map %s: %w", m.spec.Name, err))
+			return fmt.Errorf("the kernel makes no map %s: %w", m.spec.Name, explain(err))
 		}
 		*m.to = made
 	}
@@ -76,19 +79,19 @@ func socketsSpec(entries uint32) ebpf.MapSpec {
 func (a *Announcer) load() (err error) {
 	a.answers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_answers", Type: ebpf.SkMsg, License: license, Instructions: answers(a.names, a.records)})
 	if err != nil {
-		return explain(fmt.Errorf("the kernel does not load the program for answers: %w", err))
+		return fmt.Errorf("the kernel does not load the program for answers: %w", explain(err))
 	}
-	a.requests, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_requests", Type: ebpf.SocketFilter, License: license, Instructions: requests(a.records, a.held, a.lease)})
+	a.requests, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_requests", Type: ebpf.SocketFilter, License: license, Instructions: requests(a.records, a.held, a.lease, a.search)})
 	if err != nil {
-		return explain(fmt.Errorf("the kernel does not load the filter of requests: %w", err))
+		return fmt.Errorf("the kernel does not load the filter of requests: %w", explain(err))
 	}
 	a.newcomers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_newcomers", Type: ebpf.SocketFilter, License: license, Instructions: newcomers(a.paused)})
 	if err != nil {
-		return explain(fmt.Errorf("the kernel does not load the filter of new connections: %w", err))
+		return fmt.Errorf("the kernel does not load the filter of new connections: %w", explain(err))
 	}
 	err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: a.sockets.FD(), Program: a.answers, Attach: ebpf.AttachSkMsgVerdict})
 	if err != nil {
-		return explain(fmt.Errorf("the kernel does not attach the program for answers: %w", err))
+		return fmt.Errorf("the kernel does not attach the program for answers: %w", explain(err))
 	}
 	return nil
 }
@@ -98,7 +101,7 @@ func Supported() error {
 	spec := socketsSpec(1)
 	m, err := ebpf.NewMap(&spec)
 	if err != nil {
-		return explain(fmt.Errorf("the kernel makes no map of sockets: %w", err))
+		return fmt.Errorf("the kernel makes no map of sockets: %w", explain(err))
 	}
 	return m.Close()
 }
@@ -109,13 +112,33 @@ const license = "Dual BSD/GPL"
 // explain says what to do about an error of the kernel's.
 func explain(err error) error {
 	switch {
-	// Without CAP_PERFMON the verifier works against speculation, too, and gives EACCES or EFAULT.
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.EFAULT):
-		return fmt.Errorf("%w (it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; before Linux 5.11 also an unlimited RLIMIT_MEMLOCK)", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w (%s)", unix.EPERM, missing())
 	case errors.Is(err, unix.EINVAL), errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("%w (it takes Linux 5.10 with CONFIG_BPF_SYSCALL and CONFIG_BPF_STREAM_PARSER)", err)
+		return fmt.Errorf("%w (it takes Linux 5.17 with CONFIG_BPF_SYSCALL and CONFIG_BPF_STREAM_PARSER)", err)
 	}
 	return err
+}
+
+// missing says why an operation is not permitted. Both kinds of program, and maps of sockets, take CAP_NET_ADMIN, and functions
+// CAP_BPF (bpf_prog_load and map_create in kernel/bpf/syscall.c).
+func missing() string {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&header, &have[0]); err != nil {
+		return err.Error()
+	}
+	var names []string
+	for name, number := range map[string]uint{"CAP_BPF": unix.CAP_BPF, "CAP_NET_ADMIN": unix.CAP_NET_ADMIN} {
+		if have[number/32].Effective&(1<<(number%32)) == 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "grace has CAP_BPF and CAP_NET_ADMIN, but in a user namespace, or a seccomp profile does not allow bpf"
+	}
+	slices.Sort(names)
+	return "grace has no " + strings.Join(names, " and no ") + ": start grace as root, or with CAP_BPF and CAP_NET_ADMIN"
 }
 
 // Close takes all connections out of the map. What is held comes through at once.
@@ -127,7 +150,7 @@ func (a *Announcer) Close() error {
 			errs = append(errs, p.Close())
 		}
 	}
-	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.lease, a.paused} {
+	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.lease, a.paused, a.search} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

@@ -45,12 +45,13 @@ func answers(names, records *ebpf.Map) asm.Instructions {
 	insertLine(&a)
 	joinPieces(&a)
 	endAnswers(&a)
+	scanLine(&a)
 	return a.program
 }
 
 // findRecord goes by the cookie in the socket's storage: this kind of program may not ask for the cookie.
 func findRecord(a *assembler, names, records *ebpf.Map) {
-	a.block("begin",
+	a.function("answers",
 		asm.Mov.Reg(rContext, asm.R1),
 		asm.LoadMapPtr(asm.R1, names.FD()),
 		asm.LoadMem(asm.R2, rContext, messageSock, asm.DWord),
@@ -160,94 +161,141 @@ func decideWhether(a *assembler) {
 	)
 }
 
-// The scan does no calls, and has these registers to itself.
+// What the scan finds on the stack.
 const (
-	rAt   = asm.R4 // offset of the next byte
-	rNext = asm.R5 // its address
+	stackContext = -16
+	stackRecord  = -24
+	scanFrame    = stackRecord
 )
 
-// scanHead looks for the line after the status line, and for a Connection header. The place that it finds is kept in the
-// record and not in a register: there the verifier would follow each value that it can have through the rest of the
-// loop, and give up at a million instructions. A byte that is no line feed is handled first for the same reason.
+// scanHead looks for the line after the status line, and for a Connection header. The scan keeps the places in the record: of
+// what is there the verifier expects nothing.
 func scanHead(a *assembler) {
 	a.block("scan",
+		asm.LoadMem(asm.R1, rContext, messageSize, asm.Word),
+		asm.JLE.Imm(asm.R1, scanLimit, "scan now"),
+		asm.Mov.Imm(asm.R1, scanLimit),
+	)
+	a.block("scan now",
+		asm.StoreMem(rRecord, fieldUpTo, asm.R1, asm.Word),
 		asm.StoreImm(rRecord, fieldInsert, 0, asm.Word),
-		asm.Mov.Imm(rAt, 12),
-		asm.Mov.Reg(rNext, rData),
-		asm.Add.Imm(rNext, 12),
-	)
-	a.block("byte",
-		asm.JGE.Imm(rAt, scanLimit, "insert"),
-		asm.Mov.Reg(asm.R1, rNext),
-		asm.Add.Imm(rNext, 1),
-		asm.JGT.Reg(rNext, rEnd, "insert"),
-		asm.Add.Imm(rAt, 1),
-		asm.LoadMem(asm.R3, asm.R1, 0, asm.Byte),
-		asm.JEq.Imm(asm.R3, '\n', "feed"),
-		asm.Ja.Label("byte"),
-	)
-	a.block("feed",
-		asm.LoadMem(asm.R3, rRecord, fieldInsert, asm.Word),
-		asm.JNE.Imm(asm.R3, 0, "line"),
-		asm.StoreMem(rRecord, fieldInsert, rAt, asm.Word),
-	)
-	// R1 is at the line feed. "Connection: keep-alive" and the return after it are 23 bytes; a Connection header that is
-	// shorter and the last line of the message has no more to say than close.
-	a.block("line",
-		asm.Mov.Reg(asm.R2, asm.R1),
-		asm.Add.Imm(asm.R2, 1+23),
-		asm.JGT.Reg(asm.R2, rEnd, "last line"),
-		asm.LoadMem(asm.R3, asm.R1, 1, asm.Half),
-		asm.JEq.Imm(asm.R3, text("\r\n"), "insert"), // the end of the head
-		matchName(),
-		asm.LoadMem(asm.R3, asm.R1, 13, asm.Word),
-		asm.Or.Imm(asm.R3, 0x20202020),
-		asm.JEq.Imm(asm.R3, text("clos"), "said"),
-		asm.JEq.Imm(asm.R3, text("keep"), "overwrite"),
+		asm.StoreImm(rRecord, fieldScanned, int64(len("HTTP/1.1 200")), asm.Word),
+		asm.StoreMem(asm.R10, stackContext, rContext, asm.DWord),
+		asm.StoreMem(asm.R10, stackRecord, rRecord, asm.DWord),
+		loop("scan_line", scanFrame),
+		asm.LoadMem(asm.R2, rRecord, fieldScanned, asm.Word),
+		window(shortHeader, "insert"),
+		lowerCase(0),
+		asm.JNE.Imm(asm.R0, text("conn"), "insert"),
+		lowerCase(12),
+		asm.JEq.Imm(asm.R0, text("clos"), "said"),
+		asm.LoadMem(asm.R2, rRecord, fieldScanned, asm.Word),
+		window(longHeader, "insert"),
+		lowerCase(12),
+		asm.JEq.Imm(asm.R0, text("keep"), "overwrite"),
 		asm.Ja.Label("other value"),
 	)
-	a.block("last line",
-		asm.Mov.Reg(asm.R2, asm.R1),
-		asm.Add.Imm(asm.R2, 1+16),
-		asm.JGT.Reg(asm.R2, rEnd, "byte"),
-		asm.LoadMem(asm.R3, asm.R1, 1, asm.Half),
-		asm.JEq.Imm(asm.R3, text("\r\n"), "insert"),
-		matchName(),
-		asm.LoadMem(asm.R3, asm.R1, 13, asm.Word),
-		asm.Or.Imm(asm.R3, 0x20202020),
-		asm.JEq.Imm(asm.R3, text("clos"), "said"),
-		asm.Ja.Label("byte"),
+}
+
+const (
+	shortHeader = int32(len("Connection: clos"))
+	longHeader  = int32(len("Connection: keep-alive\r"))
+)
+
+// window lets the program see some bytes of the message from the offset in R2 on; if they are not there, it goes to the label.
+// It takes a call, but an address with an offset that the verifier does not know would take CAP_PERFMON.
+func window(size int32, otherwise string) asm.Instructions {
+	program := asm.Instructions{
+		asm.LoadMem(asm.R1, rRecord, fieldUpTo, asm.Word),
+		asm.Mov.Reg(asm.R3, asm.R2),
+		asm.Add.Imm(asm.R3, size),
+		asm.JGT.Reg(asm.R3, asm.R1, otherwise),
+		asm.Mov.Reg(asm.R1, rContext),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnMsgPullData.Call(),
+		asm.JNE.Imm(asm.R0, 0, otherwise),
+	}
+	program = append(program, pointers()...)
+	return append(program, unless(size, otherwise)...)
+}
+
+// lowerCase loads four letters into R0. Or-ing with 0x20 makes small letters of capitals, and of nothing else that the
+// name of a header or a word has.
+func lowerCase(offset int16) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R0, rData, offset, asm.Word),
+		asm.Or.Imm(asm.R0, 0x20202020),
+	}
+}
+
+// scanLine goes on by eight bytes or to the next line feed. It returns 1 before a Connection header, at the end of the head,
+// and at the end of what there is of it.
+func scanLine(a *assembler) {
+	a.function("scan_line",
+		asm.LoadMem(rContext, asm.R2, stackContext-scanFrame, asm.DWord),
+		asm.LoadMem(rRecord, asm.R2, stackRecord-scanFrame, asm.DWord),
+		asm.LoadMem(asm.R2, rRecord, fieldScanned, asm.Word),
+		window(8, "byte"),
+		asm.LoadMem(asm.R0, rData, 0, asm.DWord),
+		lineFeeds(asm.R1, asm.R0, asm.R2),
+		asm.JNE.Imm(asm.R1, 0, "first"),
+		asm.Mov.Imm(asm.R1, 8),
+		asm.Ja.Label("go on"),
+	)
+	a.block("byte",
+		asm.LoadMem(asm.R2, rRecord, fieldScanned, asm.Word),
+		window(1, "stop"),
+		asm.LoadMem(asm.R0, rData, 0, asm.Byte),
+		asm.Mov.Imm(asm.R1, 0),
+		asm.JEq.Imm(asm.R0, '\n', "line feed"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.Ja.Label("go on"),
+	)
+	a.block("first", firstOf(asm.R1, asm.R0))
+	a.block("line feed",
+		asm.LoadMem(asm.R2, rRecord, fieldScanned, asm.Word),
+		asm.Add.Reg(asm.R2, asm.R1),
+		asm.Add.Imm(asm.R2, 1),
+		asm.StoreMem(rRecord, fieldScanned, asm.R2, asm.Word),
+		asm.LoadMem(asm.R0, rRecord, fieldInsert, asm.Word),
+		asm.JNE.Imm(asm.R0, 0, "line"),
+		asm.StoreMem(rRecord, fieldInsert, asm.R2, asm.Word),
+	)
+	a.block("line",
+		window(shortHeader, "stop"),
+		asm.LoadMem(asm.R0, rData, 0, asm.Half),
+		asm.JEq.Imm(asm.R0, text("\r\n"), "stop"),
+		asm.Mov.Imm(asm.R1, 0),
+		lowerCase(0),
+		asm.JNE.Imm(asm.R0, text("conn"), "go on"),
+		lowerCase(4),
+		asm.JNE.Imm(asm.R0, text("ecti"), "go on"),
+		lowerCase(8),
+		asm.JNE.Imm(asm.R0, text("on: "), "go on"),
+	)
+	a.block("stop", asm.Mov.Imm(asm.R0, 1), asm.Return())
+	a.block("go on",
+		asm.LoadMem(asm.R0, rRecord, fieldScanned, asm.Word),
+		asm.Add.Reg(asm.R0, asm.R1),
+		asm.StoreMem(rRecord, fieldScanned, asm.R0, asm.Word),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
 	)
 }
 
-// matchName goes on with the scan unless the line after R1 begins with "Connection: ", in any case of letters. Or-ing
-// with 0x20 makes small letters of capitals, and of nothing else that a name has.
-func matchName() asm.Instructions {
-	var match asm.Instructions
-	for i, part := range []string{"conn", "ecti", "on: "} {
-		match = append(match,
-			asm.LoadMem(asm.R3, asm.R1, int16(1+4*i), asm.Word),
-			asm.Or.Imm(asm.R3, 0x20202020),
-			asm.JNE.Imm(asm.R3, text(part), "byte"),
-		)
-	}
-	return match
-}
-
-// overwriteValue writes "close" and spaces over "keep-alive", which is the whole value; R1 is at the line feed before.
+// overwriteValue writes "close" and spaces over "keep-alive", which is the whole value.
 func overwriteValue(a *assembler) {
 	a.block("overwrite",
-		asm.LoadMem(asm.R3, asm.R1, 17, asm.Word),
-		asm.Or.Imm(asm.R3, 0x20202020),
-		asm.JNE.Imm(asm.R3, text("-ali"), "other value"),
-		asm.LoadMem(asm.R3, asm.R1, 21, asm.Half),
-		asm.Or.Imm(asm.R3, 0x2020),
-		asm.JNE.Imm(asm.R3, text("ve"), "other value"),
-		asm.LoadMem(asm.R3, asm.R1, 23, asm.Byte),
-		asm.JNE.Imm(asm.R3, '\r', "other value"),
-		asm.StoreImm(asm.R1, 13, int64(text("clos")), asm.Word),
-		asm.StoreImm(asm.R1, 17, int64(text("e   ")), asm.Word),
-		asm.StoreImm(asm.R1, 21, int64(text("  ")), asm.Half),
+		lowerCase(16),
+		asm.JNE.Imm(asm.R0, text("-ali"), "other value"),
+		asm.LoadMem(asm.R0, rData, 20, asm.Half),
+		asm.Or.Imm(asm.R0, 0x2020),
+		asm.JNE.Imm(asm.R0, text("ve"), "other value"),
+		asm.LoadMem(asm.R0, rData, 22, asm.Byte),
+		asm.JNE.Imm(asm.R0, '\r', "other value"),
+		asm.StoreImm(rData, 12, int64(text("clos")), asm.Word),
+		asm.StoreImm(rData, 16, int64(text("e   ")), asm.Word),
+		asm.StoreImm(rData, 20, int64(text("  ")), asm.Half),
 		asm.Ja.Label("said"),
 	)
 }
@@ -257,11 +305,11 @@ const closeFirst = "close, "
 // insertBeforeValue puts "close, " before a value that is something else, such as the names of other headers.
 func insertBeforeValue(a *assembler) {
 	a.block("other value",
-		asm.Add.Imm(rAt, int32(len("Connection: "))),
-		asm.StoreMem(rRecord, fieldInsert, rAt, asm.Word),
-		asm.Ja.Label("insert close"), // where the verifier has been with another offset it need not go again
+		asm.LoadMem(asm.R2, rRecord, fieldScanned, asm.Word),
+		asm.Add.Imm(asm.R2, int32(len("Connection: "))),
+		asm.StoreMem(rRecord, fieldInsert, asm.R2, asm.Word),
+		push(closeFirst),
 	)
-	a.block("insert close", push(closeFirst))
 }
 
 // insertLine puts the header after the status line. A message that ends before is none that is understood.

@@ -3,6 +3,7 @@ package farewell
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -92,6 +93,60 @@ func TestHeadsCutAnywhere(t *testing.T) {
 		default:
 			w.mustGet(t, strings.Replace(whole, "keep-alive", "close     ", 1))
 		}
+	}
+}
+
+// Whatever lines a head has, the one that is looked for is found if it ends within 2 KB, and nothing else changes.
+func TestHeadsOfAllShapes(t *testing.T) {
+	w := newWire(t, "127.0.0.1")
+	w.announce(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 500 {
+		begin := "HTTP/1.1 200 OK\r\n"
+		for range random.IntN(40) {
+			begin += "a:" + repeat("Connection: x\r", random.IntN(4)) + repeat("y", random.IntN(120)) + "\r\n"
+		}
+		rest := repeat("b: c\r\n", 6*random.IntN(50)) + "\r\n" + repeat("Connection: keep-alive\r\n", 24*random.IntN(90))
+		answer := begin + "Connection: keep-alive\r\n" + rest
+		want := begin + "Connection: close     \r\n" + rest
+		if len(begin)+int(longHeader) > scanLimit {
+			want = said(answer)
+		}
+		w.ask(t, get)
+		w.answer(t, answer)
+		w.mustGet(t, want)
+	}
+}
+
+func TestHeadsOfAllLengths(t *testing.T) {
+	w := newWire(t, "127.0.0.1")
+	w.announce(t)
+	for length := range 100 {
+		begin := "HTTP/1.1 200 OK\r\n" + repeat("x", scanLimit-100+length) + "\r\n"
+		w.ask(t, get)
+		w.answer(t, begin+"Connection: keep-alive\r\n\r\n")
+		if len(begin)+int(longHeader) > scanLimit {
+			w.mustGet(t, said(begin+"Connection: keep-alive\r\n\r\n"))
+			continue
+		}
+		w.mustGet(t, begin+"Connection: close     \r\n\r\n")
+	}
+}
+
+// A request is alone if nothing comes behind its empty line, wherever that is.
+func TestRequestsOfAllLengths(t *testing.T) {
+	for length := range 40 {
+		head := "GET /" + repeat("x", length) + " HTTP/1.1\r\nA: b\r\n\r\n"
+		alone := newWire(t, "127.0.0.1")
+		alone.announce(t)
+		alone.ask(t, head)
+		alone.answer(t, plainOK)
+		alone.mustGet(t, closedOK)
+		several := newWire(t, "127.0.0.1")
+		several.announce(t)
+		several.ask(t, head+get)
+		several.answer(t, plainOK)
+		several.mustGet(t, plainOK)
 	}
 }
 

@@ -9,7 +9,9 @@ type record struct {
 	Sent     uint32 // messages of the app; zero: it has been silent
 	Answered uint32 // requests of which the last was answered
 	Said     uint32 // answers that say that the connection closes
-	Insert   uint32 // where the line goes: the scan of a head keeps it here
+	Scanned  uint32 // how far the scan of a head has come
+	UpTo     uint32 // where it ends
+	Insert   uint32 // where the line goes
 	Many     uint32 // requests came together
 	Tunnel   uint32 // other than zero: no HTTP any more, or none that is understood
 	Word     uint32 // who has spoken last, when that was asked for
@@ -23,11 +25,13 @@ const (
 	fieldSent     = 12
 	fieldAnswered = 16
 	fieldSaid     = 20
-	fieldInsert   = 24
-	fieldMany     = 28
-	fieldTunnel   = 32
-	fieldWord     = 36
-	recordSize    = 40
+	fieldScanned  = 24
+	fieldUpTo     = 28
+	fieldInsert   = 32
+	fieldMany     = 36
+	fieldTunnel   = 40
+	fieldWord     = 44
+	recordSize    = 48
 )
 
 // speaksHTTP tells whether this was seen to be HTTP/1: a request that was answered.

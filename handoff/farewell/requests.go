@@ -37,19 +37,20 @@ var (
 // itself does (tcp_filter in net/ipv4/tcp_ipv4.c and tcp_ipv6.c). It counts what came, and requests by their
 // beginnings. While the lease runs, it drops all data for connections that are held, whose senders try again after
 // 200 ms or more: when grace has died, the lease ends by itself and everything comes through.
-func requests(records, held, lease *ebpf.Map) asm.Instructions {
+func requests(records, held, lease, search *ebpf.Map) asm.Instructions {
 	var a assembler
 	findConnection(&a, records)
 	holdBack(&a, held, lease)
 	countRequest(&a)
-	lookBehind(&a)
+	lookBehind(&a, search)
 	a.block("keep", asm.Mov.Imm(asm.R0, -1), asm.Return())
+	findEmptyLine(&a)
 	return a.program
 }
 
 // findConnection lets segments without data through.
 func findConnection(a *assembler, records *ebpf.Map) {
-	a.block("begin",
+	a.function("requests",
 		asm.Mov.Reg(rContext, asm.R1),
 		asm.LoadMem(rLength, rContext, 0, asm.Word),
 		asm.LoadAbs(headerSize, asm.Byte),
@@ -121,20 +122,83 @@ func countRequest(a *assembler) {
 // network is four letters as the kernel loads them from a packet.
 func network(s string) int32 { return int32(binary.BigEndian.Uint32([]byte(s))) }
 
+// search is what the search for the end of a head works on: a copy of the segment's beginning, since to load a word of the segment
+// itself takes a call. Each processor has one, and handles one segment at a time.
+const (
+	searchText    = 0
+	searchUpTo    = scanLimit + 8 // how long the text is: after it come eight bytes that are no line feed
+	searchScanned = searchUpTo + 4
+	searchSize    = searchScanned + 4
+)
+
+const stackSearch = -32
+
 // lookBehind marks a connection on which more comes behind the empty line of a request without a body: that is another
 // request, and its client would lose it if the first answer said close.
-func lookBehind(a *assembler) {
+func lookBehind(a *assembler, search *ebpf.Map) {
 	a.block("alone?",
-		asm.Mov.Reg(asm.R1, rAtByte),
-		asm.Add.Imm(asm.R1, 4),
-		asm.JGT.Reg(asm.R1, rLength, "count"),
-		asm.JGT.Imm(rAtByte, scanLimit, "count"),
-		asm.LoadInd(asm.R0, rAtByte, 0, asm.Word),
-		asm.Add.Imm(rAtByte, 1),
-		asm.JNE.Imm(asm.R0, network("\r\n\r\n"), "alone?"),
-		asm.Add.Imm(rAtByte, 3),
-		asm.JGE.Reg(rAtByte, rLength, "count"),
+		lookUp(search, stackZero, "count"),
+		asm.StoreMem(asm.R10, stackSearch, asm.R0, asm.DWord),
+		asm.StoreImm(asm.R0, searchScanned, 0, asm.Word),
+		asm.Mov.Reg(asm.R4, rLength),
+		asm.Sub.Reg(asm.R4, rAtByte),
+		asm.JLE.Imm(asm.R4, scanLimit, "copy"),
+		asm.Mov.Imm(asm.R4, scanLimit),
+	)
+	a.block("copy",
+		asm.StoreMem(asm.R0, searchUpTo, asm.R4, asm.Word),
+		// Read back it is one number to the verifier, and not one of each way to here: such would take CAP_PERFMON.
+		asm.LoadMem(asm.R4, asm.R0, searchUpTo, asm.Word),
+		asm.JLT.Imm(asm.R4, 1, "count"), // to compare with 0 would tell the verifier nothing before Linux 6.3
+		asm.JGT.Imm(asm.R4, scanLimit, "count"),
+		asm.Mov.Reg(asm.R3, asm.R0),
+		asm.Add.Reg(asm.R0, asm.R4),
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.R0, searchText, asm.R1, asm.DWord),
+		asm.Mov.Reg(asm.R1, rContext),
+		asm.Mov.Reg(asm.R2, rAtByte),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "count"),
+		loop("find_empty_line", stackSearch),
+		asm.LoadMem(asm.R1, asm.R10, stackSearch, asm.DWord),
+		asm.LoadMem(asm.R2, asm.R1, searchScanned, asm.Word),
+		asm.LoadMem(asm.R3, asm.R1, searchUpTo, asm.Word),
+		asm.JGE.Reg(asm.R2, asm.R3, "count"),
 		asm.StoreImm(rCounted, fieldMany, 1, asm.Word),
 		asm.Ja.Label("count"),
+	)
+}
+
+// findEmptyLine goes on by eight bytes or behind the next line feed. It returns 1 behind the empty line, and at the end.
+func findEmptyLine(a *assembler) {
+	a.function("find_empty_line",
+		asm.LoadMem(asm.R3, asm.R2, 0, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R3, searchScanned, asm.Word),
+		asm.LoadMem(asm.R2, asm.R3, searchUpTo, asm.Word),
+		asm.JGE.Reg(asm.R1, asm.R2, "end"),
+		asm.JGE.Imm(asm.R1, scanLimit, "end"), // which the verifier cannot conclude
+		asm.Mov.Reg(asm.R4, asm.R3),
+		asm.Add.Reg(asm.R4, asm.R1),
+		asm.LoadMem(asm.R0, asm.R4, searchText, asm.DWord),
+		lineFeeds(asm.R2, asm.R0, asm.R5),
+		asm.JNE.Imm(asm.R2, 0, "line feed"),
+		asm.Add.Imm(asm.R1, 8),
+		asm.Ja.Label("further"),
+	)
+	a.block("line feed",
+		firstOf(asm.R2, asm.R0),
+		asm.Add.Reg(asm.R4, asm.R2),
+		asm.Add.Reg(asm.R1, asm.R2),
+		asm.Add.Imm(asm.R1, 1),
+		asm.LoadMem(asm.R0, asm.R4, 1, asm.Half),
+		asm.JNE.Imm(asm.R0, text("\r\n"), "further"),
+		asm.Add.Imm(asm.R1, 2),
+		asm.StoreMem(asm.R3, searchScanned, asm.R1, asm.Word),
+	)
+	a.block("end", asm.Mov.Imm(asm.R0, 1), asm.Return())
+	a.block("further",
+		asm.StoreMem(asm.R3, searchScanned, asm.R1, asm.Word),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
 	)
 }

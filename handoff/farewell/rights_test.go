@@ -22,13 +22,21 @@ func init() {
 	}
 }
 
-func TestWithoutTheRight(t *testing.T) {
+func TestRights(t *testing.T) {
 	apptest.RequireRoot(t)
-	stranger := apptest.Start(t, "opener", apptest.Options{UID: apptest.Nobody})
-	got := stranger.Ask(t, "open")
-	for _, want := range []string{"cannot tell clients that connections close: ", "operation not permitted", "CAP_BPF"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q does not say %q", got, want)
+	announcer(t)
+	for _, c := range []struct {
+		rights []uintptr
+		want   string
+	}{
+		{[]uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN}, "<nil>"},
+		{[]uintptr{unix.CAP_BPF}, "grace has no CAP_NET_ADMIN: "},
+		{[]uintptr{unix.CAP_NET_ADMIN}, "grace has no CAP_BPF: "},
+		{nil, "cannot tell clients that connections close: the kernel makes no map grace_sockets: operation not permitted (grace has no CAP_BPF and no CAP_NET_ADMIN: start grace as root"},
+	} {
+		opener := apptest.Start(t, "opener", apptest.Options{UID: apptest.Nobody, Rights: c.rights})
+		if got := opener.Ask(t, "open"); !strings.Contains(got, c.want) {
+			t.Errorf("%q does not say %q", got, c.want)
 		}
 	}
 }

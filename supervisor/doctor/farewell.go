@@ -10,7 +10,7 @@ func leaving() Finding {
 	}
 	if err != nil {
 		f.State, f.Means = Limited, "an app that closes kept-alive connections when it ends may lose a request on each of them: "+err.Error()
-		f.Do = "start grace as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; package drain lets a Go app do without"
+		f.Do = "start grace as root, or with CAP_BPF and CAP_NET_ADMIN; package drain lets a Go app do without"
 	}
 	return f
 }

@@ -41,6 +41,7 @@ type Options struct {
 	Env     []string
 	Environ func() []string // to which Env is added; os.Environ if nil
 	UID     int
+	Rights  []uintptr    // capabilities that it has though it is not root
 	Flags   uintptr      // of clone
 	Started func() error // is called after the fork
 }
@@ -63,7 +64,7 @@ func Start(t *testing.T, role string, how Options) *App {
 	}
 	env := append(how.Environ(), RoleVariable+"="+role, "GORACE=atexit_sleep_ms=0")
 	attributes := &syscall.ProcAttr{Files: files, Env: append(env, how.Env...)}
-	attributes.Sys = &syscall.SysProcAttr{Cloneflags: how.Flags}
+	attributes.Sys = &syscall.SysProcAttr{Cloneflags: how.Flags, AmbientCaps: how.Rights}
 	if how.UID != 0 {
 		attributes.Sys.Credential = &syscall.Credential{Uid: uint32(how.UID), Gid: uint32(how.UID)}
 	}
