@@ -226,6 +226,22 @@ func TestRequestThatCameWhileHeld(t *testing.T) {
 	k.mustResult(t, Result{Left: 1, Kept: 1, Relayed: 1})
 }
 
+// An app that takes its time gets its input again, and one that does not read it leaves it to the successor.
+func TestRequestThatTheAppHasNotRead(t *testing.T) {
+	p := part(t)
+	apptest.Must(t, announcer(t).held.Delete(p.cookie(t)))
+	p.send(get)
+	apptest.Eventually(t, "it comes", func() bool {
+		r, _ := announcer(t).look(p.cookie(t))
+		return r.Requests == 1
+	})
+	k := p.keep(Keeping{For: time.Minute, Dial: successor(t, expect(t, relayedGet, plainOK))})
+	p.leave()
+	mustRead(t, p.silent, closedOK)
+	p.silent.Close()
+	k.mustResult(t, Result{Left: 1, Kept: 1, Relayed: 1})
+}
+
 // The app's end takes all its connections with it, too.
 func TestKeptWhenTheAppIsKilled(t *testing.T) {
 	p := part(t)
