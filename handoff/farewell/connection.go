@@ -39,11 +39,7 @@ type traffic struct {
 const recently = 1000
 
 func trafficOf(fd int) (traffic, error) {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return traffic{}, err
-	}
-	unread, err := unreadOf(fd)
+	info, unread, err := received(fd)
 	if err != nil {
 		return traffic{}, err // a listener
 	}
@@ -67,6 +63,23 @@ func expected(info *unix.TCPInfo) time.Duration {
 		return 0
 	}
 	return freshFor - time.Duration(info.Last_data_recv)*time.Millisecond
+}
+
+// received looks until nothing came between two looks: what has come and what of it is unread belong together only at one moment.
+func received(fd int) (info *unix.TCPInfo, unread int, err error) {
+	const looks = 10 // an upload may come all the time: then the app seems to have read more, and it does read
+	before := uint64(0)
+	for range looks {
+		if unread, err = unreadOf(fd); err != nil {
+			return nil, 0, err
+		}
+		info, err = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil || info.Bytes_received == before {
+			return info, unread, err
+		}
+		before = info.Bytes_received
+	}
+	return info, unread, nil
 }
 
 // unreadOf looks at what the app has not read. It does not ask SIOCINQ: recent kernels (6.18.44) answer 0 for every socket that is in a map
