@@ -86,6 +86,7 @@ func (f *fakeHost) TellGroup(machine.TellGroup) {}
 func (f *fakeHost) TellRest(machine.TellRest)   {}
 func (f *fakeHost) Recall(machine.Recall)       {}
 func (f *fakeHost) Part(machine.Part)           {}
+func (f *fakeHost) Hasten(machine.Hasten)       {}
 
 func (f *fakeHost) Announce(a machine.Announce) {
 	f.answer(0, machine.Announced{Generation: a.Generation})

@@ -182,6 +182,7 @@ var causeTexts = map[machine.Cause]string{
 	machine.LaterRequest:       "a later request asks for something else",
 	machine.OtherUpgrade:       "another upgrade is in progress",
 	machine.NotCalm:            "an upgrade or a start is in progress",
+	machine.ConnectionsKept:    "grace keeps connections of an earlier generation open, until --keep is over or their last requests are answered",
 	machine.SentStopping:       "the app sent STOPPING=1",
 	machine.SuccessorMayFail:   "the generation serves again if its successor fails within --settle",
 	machine.GenerationReturned: "the generation serves again",

@@ -1,7 +1,9 @@
 package farewell
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -18,6 +20,20 @@ func (e *evidence) add(at netip.AddrPort) {
 		e.at = make(map[netip.AddrPort]bool)
 	}
 	e.at[at] = true
+}
+
+// Spoken are the addresses at which HTTP/1 was seen to be spoken.
+func (a *Announcer) Spoken() []netip.AddrPort {
+	a.spoken.mu.Lock()
+	defer a.spoken.mu.Unlock()
+	return slices.Collect(maps.Keys(a.spoken.at))
+}
+
+// Believe is for what another Announcer has seen.
+func (a *Announcer) Believe(spoken []netip.AddrPort) {
+	for _, at := range spoken {
+		a.spoken.add(at)
+	}
 }
 
 func (e *evidence) has(at netip.AddrPort) bool {

@@ -115,8 +115,12 @@ func (f *Farewell) look() (map[uint64]place, error) {
 		return nil, fmt.Errorf("cannot look for connections: %w", err)
 	}
 	for inode, c := range f.known {
-		if _, c.open = sockets[inode]; !c.open && c.held == nil {
+		at, open := sockets[inode]
+		switch c.open = open; {
+		case !open && c.held == nil:
 			f.leave(inode, c)
+		case open && c.taken:
+			f.meet(inode, at) // the kernel frees the map of a process that has ended some time after that
 		}
 	}
 	for inode, at := range sockets {
@@ -181,7 +185,10 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 		return nil, err == nil
 	}
 	c = &connection{cookie: cookie, at: at, consumed: now.consumed, asked: now.asked, used: now.asked || now.recent, open: true, fresh: time.Now().Add(now.fresh)}
-	c.told = !filtered(fd) && f.announcer.put(fd, cookie) == nil
+	if !filtered(fd) {
+		err := f.announcer.put(fd, cookie)
+		c.told, c.taken = err == nil, errors.Is(err, unix.EBUSY)
+	}
 	return c, true
 }
 

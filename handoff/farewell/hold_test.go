@@ -217,10 +217,19 @@ func TestWhoeverAnnouncesDies(t *testing.T) {
 
 func TestTwoAnnouncers(t *testing.T) {
 	w := newWire(t, "127.0.0.1")
-	startHolder(t, w.at)
+	first := startHolder(t, w.at)
 	f := w.announce(t)
 	mustCount(t, f, Counts{Untold: 1})
 	w.speak(t) // by the first
-	apptest.Must(t, f.Release())
+	apptest.Must(t, unix.Kill(first.PID, unix.SIGKILL))
+	first.Wait()
+	apptest.Eventually(t, "the second has it, as soon as the kernel lets it go", func() bool {
+		counts, err := f.Look()
+		apptest.Must(t, err)
+		return counts.Untold == 0
+	})
 	w.speak(t)
+	apptest.Must(t, f.Release())
+	w.ask(t, get)
+	w.send200(t)
 }

@@ -17,6 +17,8 @@ type Keeping struct {
 	// Parting ends the wait for requests when it is over: who has not brought one by then finds the connection closed. Those that
 	// have come are answered. nil: it never is.
 	Parting context.Context
+	// Patient is as long as Keep may wait for connections that are neither held nor kept, only to tell how they end. nil: always.
+	Patient context.Context
 	// For is how long a connection is kept without a word from its client: 0 closes it at once, as the app has.
 	For time.Duration
 	// Relays is how many requests are passed on at a time; the others wait in the kernel. 256 if it is 0. Each takes two
@@ -73,7 +75,7 @@ func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 	for {
 		begin := time.Now()
 		left, err := f.takeClosed(k, stopping.Err() != nil)
-		if err != nil || left == 0 {
+		if err != nil || left == 0 || k.Patient.Err() != nil && !f.holds() {
 			return err
 		}
 		timer := time.NewTimer(max(5*time.Millisecond, 2*time.Since(begin)))
@@ -83,6 +85,18 @@ func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 			timer.Stop()
 		}
 	}
+}
+
+// holds reports whether the input of a connection is held back.
+func (f *Farewell) holds() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.known {
+		if c.held != nil && !c.held.over {
+			return true
+		}
+	}
+	return false
 }
 
 // takeClosed takes over what was closed in two looks: one can miss a process that is just being born, with the connection that

@@ -41,6 +41,9 @@ func newKeeper(ctx context.Context, f *Farewell, how Keeping) *keeper {
 	if how.Idle == 0 {
 		how.Idle = time.Minute
 	}
+	if how.Patient == nil {
+		how.Patient = ctx
+	}
 	if how.Parting == nil {
 		how.Parting = ctx
 	}

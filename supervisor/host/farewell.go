@@ -22,14 +22,28 @@ type Farewells struct {
 	part    context.CancelFunc
 	open    context.Context // until all connections that are kept have to be closed
 	cut     context.CancelFunc
+	keeping era
 
 	loading   sync.Once
-	announcer *farewell.Announcer
+	announcer atomic.Pointer[farewell.Announcer]
 	failed    error
 	why       atomic.Pointer[string] // failed, for any goroutine
-	loaded    atomic.Bool
 
-	started sync.Map // generation to *farewell.Farewell, for any goroutine
+	started sync.Map         // generation to *farewell.Farewell, for any goroutine
+	heard   []netip.AddrPort // where the grace process before this one has seen HTTP/1
+}
+
+// era is of the keep actions that were begun between two hasten actions.
+type era struct {
+	patient context.Context // until they are hastened
+	hurry   context.CancelFunc
+	open    context.Context
+	cut     context.CancelFunc
+}
+
+func (f *Farewells) newEra() {
+	f.keeping.patient, f.keeping.hurry = context.WithCancel(f.open)
+	f.keeping.open, f.keeping.cut = context.WithCancel(f.open)
 }
 
 // leaving is a generation whose clients leave. Its steps follow one another in a goroutine each.
@@ -47,23 +61,36 @@ func NewFarewells() *Farewells {
 	f := &Farewells{leaving: map[int]*leaving{}}
 	f.parting, f.part = context.WithCancel(context.Background())
 	f.open, f.cut = context.WithCancel(context.Background())
+	f.newEra()
 	return f
 }
 
 // Load makes the kernel ready the first time, which takes a processor some tenths of a second. Any goroutine may call it.
 func (f *Farewells) Load() (*farewell.Announcer, error) {
 	f.loading.Do(func() {
-		if f.announcer, f.failed = farewell.Open(); f.failed != nil {
-			why := f.failed.Error()
+		a, err := farewell.Open()
+		if err != nil {
+			why := err.Error()
+			f.failed = err
 			f.why.Store(&why)
+			return
 		}
-		f.loaded.Store(f.failed == nil)
+		a.Believe(f.heard)
+		f.announcer.Store(a)
 	})
-	return f.announcer, f.failed
+	return f.announcer.Load(), f.failed
+}
+
+// spoken is where HTTP/1 was seen.
+func (f *Farewells) spoken() []netip.AddrPort {
+	if a := f.announcer.Load(); a != nil {
+		return a.Spoken()
+	}
+	return f.heard
 }
 
 // Loaded tells whether the kernel is ready. Any goroutine may call it.
-func (f *Farewells) Loaded() bool { return f.loaded.Load() }
+func (f *Farewells) Loaded() bool { return f.announcer.Load() != nil }
 
 // Failure is why the kernel could not be made ready, or empty. Any goroutine may call it.
 func (f *Farewells) Failure() string {
@@ -99,10 +126,10 @@ func (f *Farewells) idle(generation int) bool {
 func (f *Farewells) Close() error {
 	f.cut()
 	f.loading.Do(func() { f.failed = farewell.ErrEnded })
-	if f.announcer == nil {
-		return nil // that it could not be loaded was told when it was wanted
+	if a := f.announcer.Load(); a != nil {
+		return a.Close()
 	}
-	return f.announcer.Close()
+	return nil // that it could not be loaded was told when it was wanted
 }
 
 func newLeaving(pids []int) *leaving {
@@ -211,14 +238,14 @@ func (a *Host) Hold(h machine.Hold) {
 
 // Keep posts kept always.
 func (a *Host) Keep(k machine.Keep) {
-	l := a.Farewells.leaving[k.Generation]
+	l, era := a.Farewells.leaving[k.Generation], a.Farewells.keeping
 	l.hurry()
 	var ends machine.ConnectionEnds
 	kept := func() { a.Post(machine.Kept{Generation: k.Generation, Ends: ends}) }
 	l.steps.do(Guard(func() {
 		if l.farewell != nil {
-			result, err := l.farewell.Keep(a.Farewells.open, l.living, farewell.Keeping{
-				Dial: dialGeneration, Parting: a.Farewells.parting, For: a.Options.Keep,
+			result, err := l.farewell.Keep(era.open, l.living, farewell.Keeping{
+				Dial: dialGeneration, Patient: era.patient, Parting: a.Farewells.parting, For: a.Options.Keep,
 				Failed: func(err error) { a.Notice("cannot pass on the request of a kept connection")(err.Error()) },
 			})
 			a.ReportError(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
@@ -246,6 +273,13 @@ func (a *Host) Recall(r machine.Recall) {
 func (a *Host) Part(machine.Part) {
 	a.Farewells.part()
 	time.AfterFunc(a.Options.Policy.DrainTimeout, a.Farewells.cut)
+}
+
+// Hasten leaves alone what begins later.
+func (a *Host) Hasten(machine.Hasten) {
+	a.Farewells.keeping.hurry()
+	time.AfterFunc(a.Options.Policy.DrainTimeout, a.Farewells.keeping.cut)
+	a.Farewells.newEra()
 }
 
 // retireFarewell comes when nothing of a generation is left.

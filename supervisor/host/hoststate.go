@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"github.com/gracerun/grace/childproc"
@@ -26,8 +27,9 @@ type HostState struct {
 	Runtime        string
 	RuntimeLock    int // 0 if it has none
 	Control        *ControlState
-	Hangup         bool  // HUP is heeded
-	Signals        []int // that came too late for the old grace process
+	Hangup         bool             // HUP is heeded
+	Signals        []int            // that came too late for the old grace process
+	HTTP           []netip.AddrPort `json:",omitempty"` // where it was seen to be spoken
 }
 
 type ControlState struct {
@@ -126,6 +128,7 @@ func (s HostState) Files() []int {
 // Describe adds what the host has of the apps, which are suspended.
 func (a *Host) Describe(s *HostState) error {
 	s.Uncapturable, s.Programs, s.Launches = a.uncapturable.Load(), a.allPrograms(), map[int]LaunchSpecState{}
+	s.HTTP = a.Farewells.spoken()
 	for generation, p := range a.Launches {
 		s.Launches[generation] = p.Launch.State()
 	}
@@ -142,6 +145,7 @@ func (a *Host) Describe(s *HostState) error {
 // TakeOver makes the apps of a state, which another process, before, has described. Nothing of them is begun before CarryOn.
 func (a *Host) TakeOver(s HostState, before int, notOurs bool, files socket.Descriptors) error {
 	a.uncapturable.Store(s.Uncapturable)
+	a.Farewells.heard = s.HTTP
 	for generation, state := range s.Launches {
 		a.Launches[generation] = NewPreparation(state.Launch())
 	}

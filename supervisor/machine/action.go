@@ -31,6 +31,7 @@ type Performer interface {
 	Keep(Keep)
 	Recall(Recall)
 	Part(Part)
+	Hasten(Hasten)
 	Arm(Arm)
 	Disarm(Disarm)
 	HandOver(HandOver)
@@ -170,6 +171,7 @@ func (a Hold) Perform(p Performer)      { p.Hold(a) }
 func (a Keep) Perform(p Performer)      { p.Keep(a) }
 func (a Recall) Perform(p Performer)    { p.Recall(a) }
 func (a Part) Perform(p Performer)      { p.Part(a) }
+func (a Hasten) Perform(p Performer)    { p.Hasten(a) }
 func (a Arm) Perform(p Performer)       { p.Arm(a) }
 func (a Disarm) Perform(p Performer)    { p.Disarm(a) }
 func (a HandOver) Perform(p Performer)  { p.HandOver(a) }

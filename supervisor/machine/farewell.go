@@ -21,6 +21,9 @@ type (
 	Recall struct{ Generation int }
 	// Part ends the wait for requests on connections that are kept, or will be.
 	Part struct{}
+	// Hasten ends the keep actions that are under way as soon as nothing is held or kept any more, and those that take longer
+	// than the drain time then.
+	Hasten struct{}
 
 	// Announced answers an announce action: answers say from now on that the connection closes, or cannot. Departed follows.
 	Announced struct {
@@ -173,6 +176,7 @@ func (m *Machine) announceTime() time.Duration {
 
 func (m *Machine) endClosing(g *generation) {
 	m.keeping++
+	m.hastened = false
 	m.do(Keep{g.Number})
 	m.drainGeneration(g)
 }
@@ -190,6 +194,14 @@ func (ev Kept) step(m *Machine) {
 func (m *Machine) part() {
 	if m.policy.Farewell > 0 {
 		m.do(Part{})
+	}
+}
+
+// hasten: the connections that a process keeps cannot travel with a reexec.
+func (m *Machine) hasten() {
+	if m.keeping > 0 && !m.hastened {
+		m.hastened = true
+		m.do(Hasten{})
 	}
 }
 

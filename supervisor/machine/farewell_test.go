@@ -178,3 +178,29 @@ func TestQuitWaitsForNobody(t *testing.T) {
 		t.Error("grace waits for kept connections")
 	}
 }
+
+// What is kept cannot travel, and is waited for no longer than needed.
+func TestReexecHastensFarewells(t *testing.T) {
+	w := closing(t)
+	w.happen(Announced{Generation: 1})
+	w.depart(1)
+	w.held(1)
+	w.happen(ReexecRequested{w.ask()})
+	if w.leaving || !w.hastened() {
+		t.Fatal("grace is replaced while it keeps connections, or waits as long as they do")
+	}
+	w.crash(1)
+	w.kept(1)
+	if !w.leaving {
+		t.Error("the reexec waits for nothing")
+	}
+}
+
+func (w *world) hastened() bool {
+	for _, a := range w.seen {
+		if a == (Hasten{}) {
+			return true
+		}
+	}
+	return false
+}

@@ -34,6 +34,7 @@ type Machine struct {
 	toldFirst   bool      // the log says that a generation serves
 	served      bool      // some generation was ready once
 	keeping     int       // keep actions that have no answer
+	hastened    bool      // all of these are to end soon
 	cutovers    int       // steer actions that have no answer
 	cutover     Timer     // how long the last of them is waited for
 	undone      *undone   // to be told once connections go back

@@ -385,6 +385,8 @@ func (w *world) take(a Action) {
 		w.need(w.announced[a.Generation] && !w.keeping[a.Generation], a)
 		w.keeping[a.Generation] = true
 		delete(w.departing, a.Generation)
+	case Hasten:
+		w.need(w.m.reexec != nil && len(w.keeping) > 0, a)
 	case Part:
 		w.need(w.m.mode >= stopping && w.m.policy.Farewell > 0, a)
 	case Retire:

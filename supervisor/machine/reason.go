@@ -73,6 +73,7 @@ const (
 	LaterRequest             // it asks for something else
 	OtherUpgrade             // it is under way
 	NotCalm                  // an upgrade or a start is under way
+	ConnectionsKept          // grace has connections that the app has closed
 	SentStopping             // STOPPING=1
 	SuccessorMayFail         // within the time of --settle
 	GenerationReturned       // it serves again

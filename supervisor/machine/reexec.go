@@ -34,10 +34,22 @@ func (m *Machine) tryReexec() {
 	case m.Calm():
 		r.begun = true
 		m.do(HandOver{})
-	case !r.told:
-		r.told = true
-		m.say(Report{Fact: ReexecWaiting, Why: NotCalm})
+	default:
+		m.hasten()
+		m.tellWaiting(r)
 	}
+}
+
+func (m *Machine) tellWaiting(r *pendingReexec) {
+	if r.told {
+		return
+	}
+	r.told = true
+	why := NotCalm
+	if m.keeping > 0 {
+		why = ConnectionsKept
+	}
+	m.say(Report{Fact: ReexecWaiting, Why: why})
 }
 
 func (ReexecDelayed) step(m *Machine) {

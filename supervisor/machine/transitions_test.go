@@ -382,6 +382,8 @@ func describe(a Action, i *instance) string {
 		return "serve its silent clients once it has closed their connections"
 	case Part:
 		return "wait for no request on kept connections"
+	case Hasten:
+		return "wait no longer than needed for the connections of earlier generations"
 	case Answer:
 		return "answer: " + string(a.Result.Outcome)
 	case Finish:
