@@ -34,7 +34,7 @@ func faults() []fault {
 		{"instance killed", 3, killed, nil},
 		{"upgrade after a kill", 2, killedAndUpgraded, nil},
 		{"instance stopped", 2, stopped, nil},
-		{"upgrade over a stopped instance", 1, stoppedAndUpgraded, nil},
+		{"upgrade over a stopped instance", 1, stoppedAndUpgraded, finishes},
 		{"grace stopped", 2, frozen, nil},
 		{"reexec", 2, reexec, nil},
 		{"reexec to a broken program", 2, brokenReexec, nil},
@@ -46,10 +46,14 @@ func faults() []fault {
 		{"slow readers", 1, slowReaders, nil},
 		{"runtime directory removed", 1, runtimeRemoved, nil},
 		{"runtime directory full", 1, runtimeFull, func(g *grace) bool { return g.mounted }},
-		{"no descriptors", 1, noDescriptors, nil},
+		{"no descriptors", 1, noDescriptors, finishes},
 		{"no processes", 1, noProcesses, func(g *grace) bool { return g.attributes().Credential != nil || os.Geteuid() != 0 }},
 	}
 }
+
+// finishes: the app answers what it has accepted when it is told to stop. One that knows nothing of grace closes connections
+// on which a request waits unread, and grace keeps none for which it has no descriptor.
+func finishes(g *grace) bool { return !g.plain }
 
 // deck is every fault as often as it weighs, in random order.
 func (g *grace) deck(number int) (deck []fault) {

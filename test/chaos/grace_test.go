@@ -36,6 +36,7 @@ type grace struct {
 	program    string // where grace finds its successor
 	mounted    bool   // the runtime directory is in a file system of its own
 	follows    bool   // a service manager follows: a successor is another process
+	plain      bool // the app knows nothing of grace: its clients are told to leave by the kernel
 	lost       bool
 	abandoned  atomic.Bool // what fails from here on tells nothing
 	client     *control.Client
@@ -63,6 +64,7 @@ func (r *run) newGrace(kind kind, n int, port string) *grace {
 	g.dir = filepath.Join(r.dir, g.name)
 	g.program = filepath.Join(g.dir, "grace")
 	g.follows = (kind.index+n)%2 == 1
+	g.plain = r.isolated && os.Geteuid() == 0 && kind.own && kind.network == "tcp" && (r.seed/2+uint64(n))%2 == 0
 	g.casualties.killed, g.counts = map[string]time.Time{}, map[string]int{}
 	g.changed, g.closed = make(chan struct{}), make(chan struct{})
 	return g
@@ -113,19 +115,29 @@ func (g *grace) arguments() []string {
 		g.program, "run", "--name", "grace", "--log-format", "json",
 		"--ready-timeout", readyTimeout.String(), "--drain-timeout", drainTimeout.String(), "--settle", settleTime.String(), "--max-draining", "8",
 	}
+	if !g.plain && g.random(0).IntN(2) == 0 {
+		arguments = append(arguments, "--farewell", "0s")
+	}
 	arguments = append(arguments, g.kind.flags(g)...)
 	return append(append(arguments, "--"), g.app()...)
 }
 
 // app is a command that works.
 func (g *grace) app(more ...string) []string {
-	return append(append([]string{filepath.Join(g.run.programs, "app")}, g.kind.app(g)...), more...)
+	program := []string{filepath.Join(g.run.programs, "app")}
+	if g.plain {
+		program = append(program, "-plain")
+	}
+	return append(append(program, g.kind.app(g)...), more...)
 }
 
 func (g *grace) clients() load.Config {
+	clients := map[load.Kind]int{load.NewConnection: 1, load.KeepAliveGet: 1, load.KeepAlivePost: 1, load.Slow: 1, load.Stream: 1}
+	if g.plain { // whose streams have no end
+		clients = map[load.Kind]int{load.NewConnection: 1, load.KeepAliveGet: 4, load.KeepAlivePost: 4, load.Slow: 1}
+	}
 	return load.Config{
-		Network: g.kind.network, Addr: g.kind.address(g),
-		Clients: map[load.Kind]int{load.NewConnection: 1, load.KeepAliveGet: 1, load.KeepAlivePost: 1, load.Slow: 1, load.Stream: 1},
+		Network: g.kind.network, Addr: g.kind.address(g), Clients: clients,
 		Paths:   map[load.Kind]string{load.Slow: "/slow?for=300ms"},
 		// Five grace processes share what may be two processors with other tests.
 		ThinkMin: 5 * time.Millisecond, ThinkMax: 60 * time.Millisecond,

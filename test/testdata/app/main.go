@@ -39,6 +39,7 @@ var (
 	leave      = flag.Bool("leave-children", false, "fork a child that ignores TERM, and leave it behind")
 	daemonize  = flag.Bool("daemonize", false, "serve from a child in a session of its own, announced by MAINPID")
 	shutdown   = flag.Bool("shutdown-listener", false, "shut the listener down on TERM, as some C programs do")
+	plain      = flag.Bool("plain", false, "know nothing of grace: Shutdown on TERM, as the documentation of net/http shows it")
 	watchdog   = flag.Bool("watchdog", false, "send WATCHDOG=1 until GET /hang")
 )
 
@@ -243,11 +244,26 @@ func serveHTTP(ln net.Listener) error {
 		go func() { fmt.Fprintln(os.Stderr, "app:", http.Serve(ln, mux)); os.Exit(1) }()
 		return shutDownAtTerm(ln)
 	}
+	if *plain {
+		return servePlain(ln, mux)
+	}
 	sayThatItDrains()
 	// A TERM that came before drain listens for signals begins the drain too.
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-terminated; cancel() }()
 	return drain.Serve(&http.Server{Handler: mux}, ln, drain.Linger(2*time.Second), drain.Context(ctx))
+}
+
+func servePlain(ln net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(ln) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-terminated:
+		return server.Shutdown(context.Background())
+	}
 }
 
 // sayThatItDrains is for package drain, which finds no NOTIFY_SOCKET here: the app says itself when it is ready.
