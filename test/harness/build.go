@@ -34,6 +34,8 @@ var (
 	AppBinary    = built("app", "./test/testdata/app")
 	ServerBinary = built("server", "./test/testdata/server")
 	PlainBinary  = built("plain", "./test/testdata/plain")
+	// ConversationsBinary serves what takes long and what is not HTTP/1.
+	ConversationsBinary = built("conversations", "./test/testdata/conversations")
 )
 
 func built(name string, arguments ...string) func() string {
