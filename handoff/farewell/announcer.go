@@ -27,6 +27,7 @@ type Announcer struct {
 	lease   *ebpf.Map // until when, in nanoseconds of CLOCK_MONOTONIC
 	paused  *ebpf.Map // cookies of listeners, each with its own until when
 	search  *ebpf.Map // what the filter of requests works with
+	http    *ebpf.Map // cookies of connections that come in where HTTP/1 was seen
 
 	answers, requests, newcomers *ebpf.Program
 
@@ -59,6 +60,7 @@ func (a *Announcer) makeMaps() error {
 			Key: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}, Value: &btf.Int{Name: "long", Size: 8}}},
 		{&a.records, ebpf.MapSpec{Name: "grace_records", Type: ebpf.Hash, KeySize: 8, ValueSize: recordSize, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.held, ebpf.MapSpec{Name: "grace_held", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
+		{&a.http, ebpf.MapSpec{Name: "grace_http", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.lease, ebpf.MapSpec{Name: "grace_lease", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
 		{&a.paused, ebpf.MapSpec{Name: "grace_paused", Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1 << 10, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.search, ebpf.MapSpec{Name: "grace_search", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: searchSize, MaxEntries: 1}},
@@ -77,7 +79,7 @@ func socketsSpec(entries uint32) ebpf.MapSpec {
 }
 
 func (a *Announcer) load() (err error) {
-	a.answers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_answers", Type: ebpf.SkMsg, License: license, Instructions: answers(a.names, a.records)})
+	a.answers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_answers", Type: ebpf.SkMsg, License: license, Instructions: answers(a.names, a.records, a.http)})
 	if err != nil {
 		return fmt.Errorf("the kernel does not load the program for answers: %w", explain(err))
 	}
@@ -150,7 +152,7 @@ func (a *Announcer) Close() error {
 			errs = append(errs, p.Close())
 		}
 	}
-	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.lease, a.paused, a.search} {
+	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.http, a.lease, a.paused, a.search} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}
@@ -191,6 +193,7 @@ func (a *Announcer) remove(fd int, cookie uint64) {
 // forget is for a connection that is closed: what belongs to the socket has gone with it.
 func (a *Announcer) forget(cookie uint64) {
 	_ = a.held.Delete(cookie)
+	_ = a.http.Delete(cookie)
 	_ = a.records.Delete(cookie)
 }
 

@@ -33,12 +33,12 @@ const stackCookie = -8
 // answers is the program that sees each message that the app sends on a connection in the map, before it goes into the
 // stream (SK_MSG, tcp_bpf_sendmsg in net/ipv4/tcp_bpf.c). The head of the answer to the one request that is open gets
 // a Connection: close. Everything else passes as it is.
-func answers(names, records *ebpf.Map) asm.Instructions {
+func answers(names, records, http *ebpf.Map) asm.Instructions {
 	var a assembler
 	findRecord(&a, names, records)
 	loadHead(&a)
 	recogniseHead(&a)
-	decideWhether(&a)
+	decideWhether(&a, http)
 	scanHead(&a)
 	overwriteValue(&a)
 	insertBeforeValue(&a)
@@ -138,10 +138,10 @@ func recogniseHead(a *assembler) {
 }
 
 // decideWhether goes on only if this answers the one open request. Closing would lose a further one that the client has sent
-// already. What nobody has asked for is no answer, whatever it looks like; but the first may answer what came before the
-// announcement. No request counts as open after an answer: one whose answer was not recognised would be for ever, and
+// already. What nobody has asked for is no answer, whatever it looks like; but where HTTP/1 is spoken the first may answer what
+// came before the announcement. No request counts as open after an answer: one whose answer was not recognised would be for ever, and
 // of several only the last may say anything.
-func decideWhether(a *assembler) {
+func decideWhether(a *assembler, http *ebpf.Map) {
 	a.block("which",
 		asm.LoadMem(asm.R2, rRecord, fieldRequests, asm.Word),
 		asm.LoadMem(asm.R3, rRecord, fieldAnswered, asm.Word),
@@ -149,8 +149,10 @@ func decideWhether(a *assembler) {
 		asm.JNE.Imm(asm.R2, 0, "pass"),
 		asm.LoadMem(asm.R1, rRecord, fieldArrived, asm.Word),
 		asm.JNE.Imm(asm.R1, 0, "pass"),
+		lookUp(http, stackCookie, "pass"),
 		increment(rRecord, fieldRequests),
 		asm.Mov.Imm(asm.R2, 1),
+		asm.Mov.Imm(asm.R3, 0),
 	)
 	a.block("asked",
 		asm.StoreMem(rRecord, fieldAnswered, asm.R2, asm.Word),

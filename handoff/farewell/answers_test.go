@@ -169,14 +169,30 @@ func TestManyRequestsOneAfterAnother(t *testing.T) {
 }
 
 func TestAnswerToWhatWasAskedBefore(t *testing.T) {
-	w := newWire(t, "127.0.0.1")
+	r := newRoad(t, "127.0.0.1")
+	w, speaks := r.wire(t), r.wire(t)
 	w.ask(t, get)
-	w.announce(t)
+	f := w.announce(t)
+	speaks.speak(t)
+	_, err := f.Look()
+	apptest.Must(t, err)
 	w.answer(t, plainOK, plainOK) // the second is a body
 	w.mustGet(t, closedOK+plainOK)
 	w.ask(t, get)
 	w.answer(t, plainOK)
 	w.mustGet(t, closedOK)
+}
+
+// An echo server may send what looks like an answer, and is none.
+func TestAnswerToWhatNobodyKnows(t *testing.T) {
+	w := newWire(t, "127.0.0.1")
+	w.ask(t, plainOK)
+	w.announce(t)
+	for range 3 {
+		w.answer(t, plainOK)
+		w.mustGet(t, plainOK)
+		w.ask(t, plainOK)
+	}
 }
 
 func TestTunnelThatWasAskedForBefore(t *testing.T) {
@@ -263,6 +279,10 @@ func TestWhatIsNoHTTPStaysAsItIs(t *testing.T) {
 		"TLS":                        {{handshake, handshake}, {"\x17\x03\x03HTTP/1.1 200 OK\r\n\r\n", "\x17\x03\x03HTTP/1.1 200 OK\r\n\r\n"}},
 		"h2c":                        {{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"}},
 		"redis":                      {{"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", "$15\r\nHTTP/1.1 200 OK\r\n"}, {"GET k\r\n", "$15\r\nHTTP/1.1 200 OK\r\n"}, {"*1\r\n$4\r\nPING\r\n", "+PONG\r\n"}},
+		"FastCGI":                    {{"\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\x01\x00\x00\x00\x00\x00", "\x01\x06\x00\x01\x00\x26\x02\x00HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok\x00\x00"}},
+		"Postgres":                   {{"\x00\x00\x00\x08\x04\xd2\x16\x2f", "N"}, {"Q\x00\x00\x00\x0dGET / H\x00", "T\x00\x00\x00\x06\x00\x01D\x00\x00\x00\x19HTTP/1.1 200 OK\r\n\r\nZ\x00\x00\x00\x05I"}},
+		"gRPC":                       {{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x00\x00\x00\x04\x00\x00\x00\x00\x00"}, {"\x00\x00\x0a\x01\x05\x00\x00\x00\x01POST /x.Y", "\x00\x00\x14\x00\x01\x00\x00\x00\x01HTTP/1.1 200 OK\r\n\r\n"}},
+		"SMTP that says GET":         {{"", "220 mail ESMTP\r\n"}, {"DATA\r\n", "354 go ahead\r\n"}, {"GET / HTTP/1.1\r\n\r\n.\r\n", "250 OK\r\n"}},
 		"memcached":                  {{"get k\r\n", "VALUE k 0 15\r\nHTTP/1.1 200 OK\r\nEND\r\n"}},
 		"memcached, a value like it": {{"gets k\r\n", plainOK}},
 		"server speaks first":        {{"", "220 mail ESMTP\r\n"}, {"EHLO x\r\n", "250 HTTP/1.1 200 OK\r\n"}},

@@ -19,6 +19,7 @@ type connection struct {
 	used     bool      // something came or went since, or in the second before
 	told     bool      // it is in the map
 	taken    bool      // another map has it, such as that of a grace process that has just ended
+	trusted  bool      // its first answer is one, whatever was asked
 	open     bool      // in the last look some process had it
 	fresh    time.Time // until when a first request is to be expected
 	held     *hold

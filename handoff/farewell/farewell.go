@@ -128,7 +128,23 @@ func (f *Farewell) look() (map[uint64]place, error) {
 			f.meet(inode, at)
 		}
 	}
+	f.trustOpenAnswers()
 	return sockets, nil
+}
+
+// trustOpenAnswers lets answers to what was asked before the announcement be told where HTTP/1 is spoken: what was asked
+// nobody has seen.
+func (f *Farewell) trustOpenAnswers() {
+	for _, c := range f.known {
+		if !f.announcer.spoken.has(c.at) {
+			f.learn(c)
+		}
+	}
+	for _, c := range f.known {
+		if c.told && !c.trusted && f.announcer.spoken.has(c.at) {
+			c.trusted = f.announcer.http.Put(c.cookie, uint32(0)) == nil
+		}
+	}
 }
 
 // leave notes what is closed.
