@@ -36,7 +36,7 @@ type grace struct {
 	program    string // where grace finds its successor
 	mounted    bool   // the runtime directory is in a file system of its own
 	follows    bool   // a service manager follows: a successor is another process
-	plain      bool // the app knows nothing of grace: its clients are told to leave by the kernel
+	plain      bool   // the app knows nothing of grace: its clients are told to leave by the kernel
 	lost       bool
 	abandoned  atomic.Bool // what fails from here on tells nothing
 	client     *control.Client
@@ -102,7 +102,7 @@ func (g *grace) start() {
 
 func (g *grace) attributes() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true}
-	if g.kind.nobody && os.Geteuid() == 0 {
+	if g.kind.nobody && !g.plain && os.Geteuid() == 0 {
 		a.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	}
 	return a
@@ -138,7 +138,7 @@ func (g *grace) clients() load.Config {
 	}
 	return load.Config{
 		Network: g.kind.network, Addr: g.kind.address(g), Clients: clients,
-		Paths:   map[load.Kind]string{load.Slow: "/slow?for=300ms"},
+		Paths: map[load.Kind]string{load.Slow: "/slow?for=300ms"},
 		// Five grace processes share what may be two processors with other tests.
 		ThinkMin: 5 * time.Millisecond, ThinkMax: 60 * time.Millisecond,
 		Timeout: patience,
