@@ -558,9 +558,6 @@ func TestHeads(t *testing.T) {
 // Whoever waits for the end of Keep need not wait for an app that takes its time: its connections are its own again.
 func TestKeepWithoutPatience(t *testing.T) {
 	p := part(t)
-	p.f.mu.Lock()
-	p.f.heldAt = time.Now().Add(-2 * holdAtMost)
-	p.f.mu.Unlock()
 	over, end := context.WithCancel(context.Background())
 	end()
 	k := p.keep(Keeping{For: time.Minute, Patient: over})
