@@ -92,11 +92,14 @@ func TestWhatIsUsedIsNotHeld(t *testing.T) {
 	_, err := io.WriteString(unread.client, get)
 	apptest.Must(t, err)
 	apptest.Eventually(t, "it comes", func() bool { return info(t, unread.app).Bytes_received > 0 })
+	late.ask(t, get)
+	late.send200(t)
 	f := speaks.announce(t)
 	speaks.speak(t)
+	before := info(t, late.app).Bytes_received
 	_, err = io.WriteString(late.client, get)
 	apptest.Must(t, err)
-	apptest.Eventually(t, "it comes", func() bool { return info(t, late.app).Bytes_received > 0 })
+	apptest.Eventually(t, "it comes", func() bool { return info(t, late.app).Bytes_received > before })
 	mustHold(t, f, Counts{Busy: 4, Working: 3, Silent: 2, Held: 2})
 	apptest.Must(t, f.Release())
 	_ = never

@@ -131,15 +131,19 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 			f.leave(inode, c)
 		}
 	}
+	keep := make([]bool, len(gone))
+	for i, c := range gone {
+		keep[i] = k.For > 0 && f.untouched(c)
+	}
 	f.letThrough(gone)
-	for _, c := range gone {
-		f.part(k, c)
+	for i, c := range gone {
+		f.part(k, c, keep[i])
 	}
 	f.letInput(f.pace.stands(time.Now(), f.stillHeld()))
 	return len(f.known) + len(f.paused), nil
 }
 
-// letThrough comes before thousands are looked at one by one, which takes longer than a client's TCP waits before it sends
+// letThrough comes before thousands are handed on one by one, which takes longer than a client's TCP waits before it sends
 // again, and then twice as long: what comes waits in the kernel meanwhile. The app has closed these.
 func (f *Farewell) letThrough(gone []*connection) {
 	var cookies []uint64
@@ -201,8 +205,8 @@ func (f *Farewell) letInput(held time.Duration) {
 
 // part keeps a connection that the app has closed. One that it has used since it was held is closed, as it wanted: there
 // may be half of a request in what it has read.
-func (f *Farewell) part(k *keeper, c *connection) {
-	if k.For == 0 || !f.untouched(c) {
+func (f *Farewell) part(k *keeper, c *connection, keep bool) {
+	if !keep {
 		f.ended(c)
 		f.announcer.forget(c.cookie)
 		unix.Close(c.held.fd)
