@@ -33,6 +33,7 @@ type Announcer struct {
 
 	leases leases
 	spoken evidence
+	shuts  evidence
 	words  lastWords
 }
 

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// evidence is at which addresses apps were seen to speak HTTP/1.
+// evidence is at which addresses something was seen: that HTTP/1 is spoken, or that apps shut silent connections down.
 type evidence struct {
 	mu sync.Mutex
 	at map[netip.AddrPort]bool

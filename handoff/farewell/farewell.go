@@ -57,6 +57,7 @@ type Farewell struct {
 	others    map[uint64]bool        // sockets that are no connections of the generation's
 	result    Result
 	kept      int  // open and closed by the app
+	shut      int  // of the held, those that the app has shut down
 	holding   bool // the lease
 	pace      pace // once it was told to stop
 	stopped   bool // the app is ending: what it closes is not for its clients' having left

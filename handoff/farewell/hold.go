@@ -156,7 +156,7 @@ func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
 	f.learnAll()
 	var silent []*connection
 	for inode, c := range f.known {
-		if c.held != nil || !c.told || c.asked || !f.announcer.spoken.has(c.at) || len(f.shared) > 0 && f.fresh(c) {
+		if c.held != nil || !c.told || c.asked || !f.announcer.spoken.has(c.at) || f.announcer.shuts.has(c.at) || len(f.shared) > 0 && f.fresh(c) {
 			continue
 		}
 		at, ok := sockets[inode]

@@ -58,6 +58,7 @@ func (f *Farewell) Keep(ctx, stopping context.Context, how Keeping) (Result, err
 	defer context.AfterFunc(ctx, cancel)()
 	k := newKeeper(ctx, f, how)
 	err := f.takeOver(stopping, k)
+	f.learnShut()
 	k.relays.Wait()
 	return f.Result(), errors.Join(err, f.Release())
 }
@@ -134,6 +135,9 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 	keep := make([]bool, len(gone))
 	for i, c := range gone {
 		keep[i] = k.For > 0 && f.untouched(c)
+		if f.shutDown(c) {
+			f.shut++
+		}
 	}
 	f.letThrough(gone)
 	for i, c := range gone {
@@ -215,6 +219,25 @@ func (f *Farewell) part(k *keeper, c *connection, keep bool) {
 	f.result.Kept++
 	f.kept++
 	k.serve(c)
+}
+
+// shutDown tells whether the client has been sent the app's end, and nothing before it.
+func (f *Farewell) shutDown(c *connection) bool {
+	now, err := trafficOf(c.held.fd)
+	r, ok := f.announcer.look(c.cookie)
+	return err == nil && !now.open && ok && r.Sent == 0
+}
+
+// learnShut remembers where an app shuts silent connections down, as hyper does: what has been held cannot be kept, and what
+// its client has sent meanwhile is lost.
+func (f *Farewell) learnShut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shut > f.result.Kept {
+		for _, at := range f.places {
+			f.announcer.shuts.add(at)
+		}
+	}
 }
 
 // ended counts a connection that is not kept.

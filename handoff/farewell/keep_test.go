@@ -456,6 +456,16 @@ func TestWhatTheAppHasShutDownIsNotKept(t *testing.T) {
 	p.leave()
 	mustEnd(t, p.silent)
 	k.mustResult(t, Result{Left: 1, Cut: 1})
+	// Nothing is held where that would be in vain again.
+	shuts := &announcer(t).shuts
+	t.Cleanup(func() { delete(shuts.at, p.at) }) // another test may get the port
+	speaks := p.connect()
+	p.connect()
+	f, err := announcer(t).Announce(Generation{Pids: func() ([]int, error) { return []int{p.app.PID}, nil }, At: []netip.AddrPort{p.at}})
+	apptest.Must(t, err)
+	t.Cleanup(func() { f.Release() })
+	p.speak(2, speaks, closedOK)
+	mustHold(t, f, Counts{Busy: 1, Silent: 1})
 }
 
 func TestAppThatDoesNotEnd(t *testing.T) {
