@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/gracerun/grace/handoff/farewell"
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -173,7 +171,7 @@ func (c *talking) goOn(with conversation, told <-chan struct{}, begun func()) er
 
 // What a client gets of a conversation that goes on over an upgrade is what the app has sent, to the byte.
 func TestConversationsGoOn(t *testing.T) {
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	sent := t.TempDir()
 	s := harness.StartWith(t, func(c *exec.Cmd) { c.Env = append(os.Environ(), "SENT="+sent) },
 		"--farewell", "auto", "--listen", "web=127.0.0.1:0", "--listen", "echo=127.0.0.1:0", "--listen", "tls=127.0.0.1:0", "--listen", "grpc=127.0.0.1:0",

@@ -11,9 +11,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
-	"github.com/gracerun/grace/handoff/farewell"
 	"github.com/gracerun/grace/internal/freeport"
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -40,7 +38,7 @@ var plain = map[string]func(t *testing.T) (s *harness.Grace, at string){
 }
 
 func TestBusyClientsLoseNothing(t *testing.T) {
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	for name, start := range plain {
 		t.Run(name, func(t *testing.T) {
 			s, at := start(t)
@@ -108,7 +106,7 @@ func (c *client) askUntilTold(t *testing.T) (generation string) {
 
 // The app closes them at its end. What they ask after that is answered by its successor.
 func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	for name, start := range plain {
 		t.Run(name, func(t *testing.T) {
 			s, at := start(t)
@@ -140,7 +138,7 @@ func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 }
 
 func TestStopWaitsForNoSilentClient(t *testing.T) {
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	s := harness.Start(t, "--keep", "1h", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 	at := s.Address("web")
 	s.AwaitReady(1)
@@ -158,7 +156,7 @@ func TestStopWaitsForNoSilentClient(t *testing.T) {
 
 // At the end of grace nobody else answers, but clients are told before their connections close.
 func TestStopTellsClientsFirst(t *testing.T) {
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	s := harness.Start(t, "--farewell", "5s", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 	at := s.Address("web")
 	s.AwaitReady(1)

@@ -7,9 +7,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
-	"github.com/gracerun/grace/handoff/farewell"
 	"github.com/gracerun/grace/internal/freeport"
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -82,7 +80,7 @@ func (p *parting) tellApps() {
 // reach begins an upgrade with clients that are silent.
 func reach(t *testing.T, phase, way string) *parting {
 	t.Helper()
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	at := freeport.Address(t)
 	how := phases[phase]
 	p := &parting{at: at}

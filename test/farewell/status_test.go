@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/farewell"
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/test/harness"
 )
@@ -44,7 +43,7 @@ func closingOf(s control.Status) (c control.Closing) {
 }
 
 func TestStatusCountsClientsThatLeave(t *testing.T) {
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	name := fmt.Sprintf("farewell-%d", os.Getpid())
 	s := harness.Start(t, "--name", name, "--farewell", "10m", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 	at := s.Address("web")
@@ -78,7 +77,7 @@ func TestStatusCountsClientsThatLeave(t *testing.T) {
 }
 
 func TestStatusCountsKeptConnectionsOfAnEndedGeneration(t *testing.T) {
-	requirement.Check(t, "bpf", farewell.Supported())
+	needFarewell(t)
 	name := fmt.Sprintf("farewell-%d", os.Getpid())
 	s := harness.Start(t, "--name", name, "--farewell", "auto", "--keep", "1h", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
 	at := s.Address("web")
