@@ -275,6 +275,11 @@ func scanLine(a *assembler) {
 		lowerCase(8),
 		asm.JNE.Imm(asm.R0, text("on: "), "go on"),
 	)
+	endScan(a)
+}
+
+// endScan tells bpf_loop to stop, or to call again for what comes R1 bytes later.
+func endScan(a *assembler) {
 	a.block("stop", asm.Mov.Imm(asm.R0, 1), asm.Return())
 	a.block("go on",
 		asm.LoadMem(asm.R0, rRecord, fieldScanned, asm.Word),

@@ -3,6 +3,7 @@ package farewell_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -91,7 +92,8 @@ func call(c *talking) error {
 	if c.http == nil {
 		protocols := new(http.Protocols)
 		protocols.SetUnencryptedHTTP2(true)
-		c.http = &http.Client{Transport: &http.Transport{Protocols: protocols, Dial: func(string, string) (net.Conn, error) { return c, nil }}}
+		dial := func(context.Context, string, string) (net.Conn, error) { return c, nil }
+		c.http = &http.Client{Transport: &http.Transport{Protocols: protocols, DialContext: dial}}
 	}
 	const message = "\x00\x00\x00\x00\x05hello"
 	response, err := c.http.Post("http://x/service/Method", "application/grpc", strings.NewReader(message))
