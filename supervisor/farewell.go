@@ -33,7 +33,7 @@ const (
 	farewellUnavailable = "unavailable" // grace lacks a right, or the kernel does
 )
 
-// farewellMessage looks at the connections of the generations that leave.
+// farewellMessage counts the connections of the generations that leave.
 func farewellMessage(as control.Farewell, farewells *host.Farewells) *control.Farewell {
 	if why := farewells.Failure(); why != "" {
 		return &control.Farewell{State: farewellUnavailable, Why: why}
@@ -41,7 +41,7 @@ func farewellMessage(as control.Farewell, farewells *host.Farewells) *control.Fa
 	if as.State == farewellOn && !farewells.Loaded() {
 		as.State = farewellLoading
 	}
-	counts := farewells.Look()
+	counts := farewells.Counts()
 	for _, generation := range slices.Sorted(maps.Keys(counts)) {
 		c := counts[generation]
 		as.Generations = append(as.Generations, control.Closing{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +45,7 @@ type Counts struct {
 // Open is how many connections are open.
 func (c Counts) Open() int { return c.Busy + c.Silent + c.Untold + c.Kept }
 
-// Farewell is one generation's. Its methods may be called from any goroutine, and wait for each other.
+// Farewell is one generation's. Its methods may be called from any goroutine, and wait for each other, but for Counts.
 type Farewell struct {
 	announcer *Announcer
 
@@ -62,6 +63,9 @@ type Farewell struct {
 	pace      pace // once it was told to stop
 	stopped   bool // the app is ending: what it closes is not for its clients' having left
 	closed    bool
+
+	counted atomic.Pointer[Counts] // when connections were looked at last
+	looked  time.Time              // when that was
 }
 
 // Announce puts the generation's connections into the map: from then on an answer on them says that the connection closes.
@@ -99,8 +103,11 @@ func (f *Farewell) Look() (Counts, error) {
 	return f.count(), nil
 }
 
-// Counts counts as of the last look.
-func (f *Farewell) Counts() Counts {
+// Counts are those of the last look, of which Await, Hold and Keep make some each second. It costs nothing, waits for
+// nothing, and keeps nobody waiting: whoever only wants to show them can ask as often as he likes.
+func (f *Farewell) Counts() Counts { return *f.counted.Load() }
+
+func (f *Farewell) recount() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count()
@@ -209,6 +216,7 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 	return c, true
 }
 
+// count takes 1 µs for each connection that is not held.
 func (f *Farewell) count() Counts {
 	counts := Counts{Left: f.result.Left, Kept: f.kept}
 	for _, c := range f.known {
@@ -227,7 +235,16 @@ func (f *Farewell) count() Counts {
 			counts.Silent++
 		}
 	}
+	f.counted.Store(&counts)
+	f.looked = time.Now()
 	return counts
+}
+
+// countKept is for many that end one by one.
+func (f *Farewell) countKept() {
+	counts := *f.counted.Load()
+	counts.Left, counts.Kept = f.result.Left, f.kept
+	f.counted.Store(&counts)
 }
 
 // used tells whether a connection is one whose client is about to ask again.

@@ -46,7 +46,7 @@ func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 	if err := f.holdAll(); err != nil {
 		return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
 	}
-	return f.Counts(), nil
+	return f.recount(), nil
 }
 
 // holdAll holds new connections after the silent ones, which may be many: it has little time. Who came in between is

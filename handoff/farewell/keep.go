@@ -70,9 +70,13 @@ func (f *Farewell) Result() Result {
 	return f.result
 }
 
+// countAgain is for who watches: counting thousands takes longer than looking.
+const countAgain = 200 * time.Millisecond
+
 // takeOver looks every few milliseconds, and less often where a look takes long.
 func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 	f.pace.begun = time.Now()
+	defer f.recount()
 	for {
 		begin := time.Now()
 		left, err := f.takeClosed(k, stopping.Err() != nil)
@@ -144,6 +148,9 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 		f.part(k, c, keep[i])
 	}
 	f.letInput(f.pace.stands(time.Now(), f.stillHeld()))
+	if time.Since(f.looked) > countAgain {
+		f.count()
+	}
 	return len(f.known) + len(f.paused), nil
 }
 

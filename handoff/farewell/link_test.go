@@ -148,3 +148,35 @@ func mustEnd(t *testing.T, c net.Conn) {
 }
 
 func repeat(s string, size int) string { return strings.Repeat(s, size/len(s)+1)[:size] }
+
+// Who only wants the counts gets them while a look takes its time, and begins none.
+func TestCountsWaitForNoLook(t *testing.T) {
+	w := newWire(t, "127.0.0.1")
+	looks, looking, goOn := 0, make(chan struct{}), make(chan struct{})
+	slow := func() ([]int, error) {
+		if looks++; looks == 3 { // Announce asks twice, since the process is new to it
+			close(looking)
+			<-goOn
+		}
+		return own()
+	}
+	f, err := announcer(t).Announce(Generation{Pids: slow, At: []netip.AddrPort{w.at}})
+	apptest.Must(t, err)
+	ended := make(chan error)
+	go func() {
+		_, err := f.Look()
+		ended <- err
+	}()
+	<-looking
+	for range 1000 {
+		if got, want := f.Counts(), (Counts{Silent: 1}); got != want {
+			t.Fatalf("%+v, not %+v", got, want)
+		}
+	}
+	close(goOn)
+	apptest.Must(t, <-ended)
+	if looks != 3 {
+		t.Errorf("there were %d looks", looks)
+	}
+	apptest.Must(t, f.Release())
+}

@@ -73,6 +73,7 @@ const (
 func (k *keeper) count(end fate) {
 	k.f.mu.Lock()
 	defer k.f.mu.Unlock()
+	defer k.f.countKept()
 	k.f.kept--
 	switch r := &k.f.result; end {
 	case fateLeft:

@@ -100,13 +100,12 @@ func (f *Farewells) Failure() string {
 	return ""
 }
 
-// Look counts the connections of the generations whose clients leave. Any goroutine may call it.
-func (f *Farewells) Look() map[int]farewell.Counts {
+// Counts are those of the generations whose clients leave, as the steps have looked last: a flood of questions must not
+// delay the steps. Any goroutine may call it.
+func (f *Farewells) Counts() map[int]farewell.Counts {
 	found := map[int]farewell.Counts{}
 	f.started.Range(func(generation, leaving any) bool {
-		if counts, err := leaving.(*farewell.Farewell).Look(); err == nil {
-			found[generation.(int)] = counts
-		}
+		found[generation.(int)] = leaving.(*farewell.Farewell).Counts()
 		return true
 	})
 	return found
