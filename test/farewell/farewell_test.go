@@ -81,17 +81,24 @@ func dial(t *testing.T, at string) *client {
 // ask gives the generation that has answered, and whether it wants no further request.
 func (c *client) ask(t *testing.T) (generation string, closes bool) {
 	t.Helper()
-	if _, err := fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	answer, err := http.ReadResponse(c.answers, nil)
+	answer, err := c.request()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
-		t.Fatal(err)
-	}
 	return answer.Header.Get("X-Generation"), answer.Close
+}
+
+// request gives an answer that was read to its end.
+func (c *client) request() (*http.Response, error) {
+	if _, err := fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		return nil, err
+	}
+	answer, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	return answer, err
 }
 
 // askUntilTold asks until an answer says that the connection closes.
