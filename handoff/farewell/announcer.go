@@ -31,6 +31,8 @@ type Announcer struct {
 
 	answers, requests, newcomers *ebpf.Program
 
+	network uint64 // the number of this process's network namespace
+
 	leases leases
 	spoken evidence
 	shuts  evidence
@@ -41,6 +43,9 @@ type Announcer struct {
 func Open() (*Announcer, error) {
 	a := &Announcer{}
 	err := a.makeMaps()
+	if err == nil {
+		a.network, err = ownNetwork()
+	}
 	if err == nil {
 		err = a.load()
 	}

@@ -14,15 +14,16 @@ type connection struct {
 	at     netip.AddrPort // where it came in
 	// consumed is how many bytes the app had read when the connection was found: as long as there are no more, and it has sent
 	// nothing, it knows nothing of what comes.
-	consumed uint64
-	asked    bool      // when it was found a request waited for its answer, or to be read
-	used     bool      // something came or went since, or in the second before
-	told     bool      // it is in the map
-	taken    bool      // another map has it, such as that of a grace process that has just ended
-	trusted  bool      // its first answer is one, whatever was asked
-	open     bool      // in the last look some process had it
-	fresh    time.Time // until when a first request is to be expected
-	held     *hold
+	consumed  uint64
+	asked     bool      // when it was found a request waited for its answer, or to be read
+	used      bool      // something came or went since, or in the second before
+	told      bool      // it is in the map
+	taken     bool      // another map has it, such as that of a grace process that has just ended
+	trusted   bool      // its first answer is one, whatever was asked
+	open      bool      // in the last look some process had it
+	fresh     time.Time // until when a first request is to be expected
+	elsewhere bool      // in a network from which this process cannot pass on a request
+	held      *hold
 }
 
 // traffic is what the kernel knows of a connection at a moment.
@@ -156,6 +157,21 @@ func filtered(fd int) bool {
 		return length > 0 && filter != steered
 	}
 	return true
+}
+
+// networkOf is the number of the network namespace that a socket belongs to, wherever its process is.
+func networkOf(fd int) (uint64, error) {
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+}
+
+// ownNetwork is that of the sockets which this process makes.
+func ownNetwork() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return networkOf(fd)
 }
 
 // cookieOf is the number that a socket never shares with another while the machine runs.

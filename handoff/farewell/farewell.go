@@ -209,6 +209,8 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 		return nil, err == nil
 	}
 	c = &connection{cookie: cookie, at: at, consumed: now.consumed, asked: now.asked, used: now.asked || now.recent, open: true, fresh: time.Now().Add(now.fresh)}
+	network, err := networkOf(fd)
+	c.elsewhere = err != nil || network != f.announcer.network
 	if !filtered(fd) {
 		err := f.announcer.put(fd, cookie)
 		c.told, c.taken = err == nil, errors.Is(err, unix.EBUSY)

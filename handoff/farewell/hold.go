@@ -156,7 +156,7 @@ func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
 	f.learnAll()
 	var silent []*connection
 	for inode, c := range f.known {
-		if c.held != nil || !c.told || c.asked || !f.announcer.spoken.has(c.at) || f.announcer.shuts.has(c.at) || len(f.shared) > 0 && f.fresh(c) {
+		if c.held != nil || !f.mayHold(c) {
 			continue
 		}
 		at, ok := sockets[inode]
@@ -166,6 +166,12 @@ func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
 		}
 	}
 	return silent
+}
+
+// mayHold: a request on a connection in another network namespace cannot be passed on. At its address there may be another
+// server in this namespace, or none.
+func (f *Farewell) mayHold(c *connection) bool {
+	return c.told && !c.asked && !c.elsewhere && f.announcer.spoken.has(c.at) && !f.announcer.shuts.has(c.at) && (len(f.shared) == 0 || !f.fresh(c))
 }
 
 func (f *Farewell) hold(connections []*connection) error {

@@ -23,12 +23,12 @@ import (
 func init() { apptest.Roles["obedient"] = obey }
 
 // obey is an app that does to its connections what it is told: "listen HOST", "accept", "read N BYTES", "write N TEXT",
-// "close N", "shutdown N"; "up" for its loopback interface, "dial" for a client of its own and the connection 0, and
-// "talk" for what that gets.
+// "close N", "shutdown N"; "up" for its loopback interface, "dial" for a client of its own and its connection, and "talk"
+// for what the last of these gets.
 func obey() {
 	var listener net.Listener
 	var conns []*net.TCPConn
-	var client net.Conn
+	var clients []net.Conn
 	apptest.Obey(func(order string) string {
 		word, rest, _ := strings.Cut(order, " ")
 		number, text, _ := strings.Cut(rest, " ")
@@ -60,15 +60,17 @@ func obey() {
 			err = exec.Command("ip", "link", "set", "lo", "up").Run()
 		case "dial":
 			var c net.Conn
-			if client, err = net.Dial("tcp", listener.Addr().String()); err == nil {
+			if c, err = net.Dial("tcp", listener.Addr().String()); err == nil {
+				clients = append(clients, c)
 				c, err = listener.Accept()
 				conns = append(conns, c.(*net.TCPConn))
 			}
 		case "talk":
-			got := make([]byte, 1024)
+			got, last := make([]byte, 1024), len(clients)-1
+			client, conn := clients[last], conns[last]
 			_, _ = io.WriteString(client, get)
-			_, _ = io.ReadFull(conns[0], make([]byte, len(get)))
-			_, _ = io.WriteString(conns[0], plainOK)
+			_, _ = io.ReadFull(conn, make([]byte, len(get)))
+			_, _ = io.WriteString(conn, plainOK)
 			n, _ := client.Read(got)
 			return fmt.Sprintf("%q", got[:n])
 		}

@@ -132,11 +132,13 @@ func TestAppInAnotherNetwork(t *testing.T) {
 	app.Do(t, "up")
 	at := netip.MustParseAddrPort(app.Ask(t, "listen 127.0.0.1"))
 	app.Do(t, "dial")
+	app.Do(t, "dial")
 	f, err := announcer(t).Announce(Generation{Pids: func() ([]int, error) { return []int{app.PID}, nil }, At: []netip.AddrPort{at}})
 	apptest.Must(t, err)
 	if got, want := app.Ask(t, "talk"), fmt.Sprintf("%q", closedOK); got != want {
 		t.Errorf("%s, not %s", got, want)
 	}
+	mustHold(t, f, Counts{Busy: 1, Silent: 1}) // a request of the silent one could not be passed on
 	apptest.Must(t, f.Release())
 	if got, want := app.Ask(t, "talk"), fmt.Sprintf("%q", plainOK); got != want {
 		t.Errorf("%s, not %s", got, want)
