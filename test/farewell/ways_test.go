@@ -25,6 +25,7 @@ func startNamed(t *testing.T, socket string, flags ...string) (s *harness.Grace,
 	at = s.Address("web")
 	s.AwaitReady(1)
 	c, _ = harness.Client(t, name)
+	statusOf(t, name, "the programs are loaded", func(s control.Status) bool { return s.Farewell.State != "loading" })
 	return s, c, at
 }
 
