@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/test/harness"
 	"golang.org/x/sys/unix"
 )
 
@@ -104,12 +105,12 @@ func (g *grace) reexecTo(install func() error) {
 
 func runtimeRemoved(g *grace, random *rand.Rand) {
 	if random.IntN(2) == 0 {
-		g.must(os.RemoveAll(g.runtime()))
+		g.must(harness.RemoveAtOnce(g.runtime()))
 	} else {
 		left, err := filepath.Glob(g.runtime() + "/*")
 		g.must(err)
 		for _, path := range left {
-			g.must(os.RemoveAll(path))
+			g.must(harness.RemoveAtOnce(path))
 		}
 	}
 	g.upgradeUnasked(random)

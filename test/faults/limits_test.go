@@ -120,7 +120,7 @@ func TestRuntimeDirectoryThatVanishes(t *testing.T) {
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := harness.RemoveAtOnce(dir); err != nil {
 			t.Fatal(err)
 		}
 		s.Upgrade(2)
@@ -159,7 +159,7 @@ func TestNotifySocketThatVanishes(t *testing.T) {
 		if err != nil || len(lost) != 1 {
 			t.Fatalf("%v, %v", lost, err)
 		}
-		if err := os.RemoveAll(lost[0]); err != nil {
+		if err := harness.RemoveAtOnce(lost[0]); err != nil {
 			t.Fatal(err)
 		}
 	}
