@@ -120,7 +120,7 @@ func (f *runFlags) addLife(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.settle, "settle", 2*time.Second, "how long the old generation of a captured app stays ready to take over again if the new generation fails")
 	flags.DurationVar(&f.empty, "empty", 0, "how long the old generation of a captured app may finish its connections before it gets the stop signal; 0s for an app that finishes them after the stop signal (default: as long as --drain-timeout allows)")
 	flags.StringVar(&f.farewell, "farewell", "auto", "how long clients have to close kept-alive HTTP/1 connections before a generation gets the stop signal: the kernel adds Connection: close to the responses of the app; auto is 1s where grace has the rights (root, or CAP_BPF and CAP_NET_ADMIN), 0s asks no client to close")
-	flags.DurationVar(&f.keep, "keep", 10*time.Second, "with --farewell, how long grace keeps an idle connection open after the old generation has closed it; if its client sends a request, the new generation answers it")
+	flags.DurationVar(&f.keep, "keep", 90*time.Second, "with --farewell, how long grace keeps an idle connection open after the old generation has closed it; if its client sends a request, the new generation answers it")
 	flags.DurationVar(&f.drainDelay, "drain-delay", 0, "how long to keep serving after grace was told to stop")
 	flags.IntVar(&f.maxDraining, "max-draining", 3, "how many old generations may drain at the same time; a further upgrade waits")
 	flags.StringVar(&f.restart, "restart", string(machine.RestartOnFailure), "when to restart an instance that served and ended: on-failure, always, never")

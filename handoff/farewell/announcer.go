@@ -33,6 +33,8 @@ type Announcer struct {
 
 	network uint64 // the number of this process's network namespace
 
+	descriptors descriptors
+
 	leases leases
 	spoken evidence
 	shuts  evidence
@@ -45,6 +47,9 @@ func Open() (*Announcer, error) {
 	err := a.makeMaps()
 	if err == nil {
 		a.network, err = ownNetwork()
+	}
+	if err == nil {
+		a.descriptors.limit, err = descriptorShare()
 	}
 	if err == nil {
 		err = a.load()

@@ -252,8 +252,7 @@ func (f *Farewell) countKept() {
 // used tells whether a connection is one whose client is about to ask again.
 func (f *Farewell) used(c *connection) bool {
 	if !c.used {
-		r, ok := f.announcer.look(c.cookie)
-		c.used = !ok || r.Sent > 0 || r.Arrived > 0
+		c.used = f.touched(c)
 	}
 	return c.used
 }

@@ -42,6 +42,7 @@ func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 	if _, err := f.Look(); err != nil {
 		return Counts{}, err
 	}
+	f.announcer.descriptors.free(f.toHold())
 	f.awaitAnswers(patience, standstill)
 	if err := f.holdAll(); err != nil {
 		return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
@@ -156,14 +157,20 @@ func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
 	f.learnAll()
 	var silent []*connection
 	for inode, c := range f.known {
-		if c.held != nil || !f.mayHold(c) {
+		if !f.mayHold(c) {
 			continue
 		}
 		at, ok := sockets[inode]
-		if fd, err := f.processes.duplicate(inode, at); ok && err == nil {
-			c.held = &hold{fd: fd}
-			silent = append(silent, c)
+		if !ok || !f.announcer.descriptors.take() {
+			continue
 		}
+		fd, err := f.processes.duplicate(inode, at)
+		if err != nil {
+			f.announcer.descriptors.put()
+			continue
+		}
+		c.held = &hold{fd: fd}
+		silent = append(silent, c)
 	}
 	return silent
 }
@@ -171,7 +178,28 @@ func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
 // mayHold: a request on a connection in another network namespace cannot be passed on. At its address there may be another
 // server in this namespace, or none.
 func (f *Farewell) mayHold(c *connection) bool {
-	return c.told && !c.asked && !c.elsewhere && f.announcer.spoken.has(c.at) && !f.announcer.shuts.has(c.at) && (len(f.shared) == 0 || !f.fresh(c))
+	if c.held != nil || !c.told || c.asked || c.elsewhere || f.touched(c) {
+		return false
+	}
+	return f.announcer.spoken.has(c.at) && !f.announcer.shuts.has(c.at) && (len(f.shared) == 0 || !f.fresh(c))
+}
+
+// touched tells whether a connection was used since the announcement.
+func (f *Farewell) touched(c *connection) bool {
+	r, ok := f.announcer.look(c.cookie)
+	return !ok || r.Sent > 0 || r.Arrived > 0
+}
+
+// toHold is how many connections Hold would hold now.
+func (f *Farewell) toHold() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.known {
+		if f.mayHold(c) {
+			n++
+		}
+	}
+	return n
 }
 
 func (f *Farewell) hold(connections []*connection) error {
@@ -223,5 +251,6 @@ func (f *Farewell) letGo(c *connection) {
 	}
 	_ = f.announcer.held.Delete(c.cookie)
 	unix.Close(c.held.fd)
+	f.announcer.descriptors.put()
 	c.held = nil
 }

@@ -221,6 +221,7 @@ func (f *Farewell) part(k *keeper, c *connection, keep bool) {
 		f.ended(c)
 		f.announcer.forget(c.cookie)
 		unix.Close(c.held.fd)
+		f.announcer.descriptors.put()
 		return
 	}
 	f.result.Kept++

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -575,4 +576,49 @@ func TestKeepWithoutPatience(t *testing.T) {
 	k := p.keep(Keeping{For: time.Minute, Patient: over})
 	k.mustResult(t, Result{})
 	p.speak(1, p.silent, plainOK)
+}
+
+// Where more connections are silent than grace may keep, those are closed that have been silent the longest.
+func TestLongestSilentAreClosedForOthers(t *testing.T) {
+	d := &announcer(t).descriptors
+	share := d.share(1)
+	t.Cleanup(func() { d.share(share) })
+	first := part(t)
+	kept := first.keep(Keeping{For: time.Hour})
+	first.leave()
+	apptest.Eventually(t, "it is kept", func() bool { return first.f.Counts().Kept == 1 })
+	second := part(t) // whose silent connection is held
+	mustEnd(t, first.silent)
+	kept.mustResult(t, Result{Left: 1, Kept: 1, Expired: 1})
+	more := second.connect()
+	mustHold(t, second.f, Counts{Busy: 1, Silent: 2, Held: 1})
+	k := second.keep(Keeping{For: time.Hour, Dial: successor(t, expect(t, relayedGet, plainOK))})
+	second.leave()
+	second.app.Do(t, "close 2")
+	mustEnd(t, more)
+	second.send(get)
+	mustRead(t, second.silent, closedOK)
+	second.silent.Close()
+	k.mustResult(t, Result{Left: 1, Kept: 1, Relayed: 1, Cut: 1})
+}
+
+func (d *descriptors) share(limit int) (before int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before, d.limit = d.limit, limit
+	return before
+}
+
+func TestLongestSilentAreClosedFirst(t *testing.T) {
+	d := descriptors{limit: 10, used: 8}
+	var closed []int
+	for _, seconds := range []int{3, 1, 4, 2} {
+		d.add(&waiting{since: time.Unix(int64(seconds), 0), close: func() { closed = append(closed, seconds) }})
+	}
+	if n := d.closeLongestSilent(2); n > 0 {
+		t.Errorf("%d were closed though there is room", n)
+	}
+	if n := d.closeLongestSilent(4); n != 2 || !slices.Equal(closed, []int{1, 2}) {
+		t.Errorf("%d were closed, silent since %d", n, closed)
+	}
 }

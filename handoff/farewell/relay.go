@@ -55,7 +55,9 @@ func newKeeper(ctx context.Context, f *Farewell, how Keeping) *keeper {
 // serve takes the descriptor of a held connection.
 func (k *keeper) serve(c *connection) {
 	k.relays.Go(func() {
-		k.count(k.last(c.held.fd))
+		end := k.last(c.held.fd)
+		k.f.announcer.descriptors.put()
+		k.count(end)
 		k.f.announcer.forget(c.cookie)
 	})
 }
@@ -117,10 +119,12 @@ func (k *keeper) failed(err error) {
 }
 
 // awaitRequest waits for the first byte without a buffer: there may be thousands that wait.
-func (k *keeper) awaitRequest(client *net.TCPConn) (end fate, over bool) {
+func (k *keeper) awaitRequest(client *net.TCPConn) (fate, bool) {
 	_ = client.SetReadDeadline(time.Now().Add(k.For))
+	waits, end := k.wait(client)
+	defer end()
 	parted := make(chan struct{})
-	stop := context.AfterFunc(k.Parting, func() {
+	stop := context.AfterFunc(waits, func() {
 		_ = client.SetReadDeadline(time.Now())
 		close(parted)
 	})
@@ -135,10 +139,38 @@ func (k *keeper) awaitRequest(client *net.TCPConn) (end fate, over bool) {
 			return fateExpired, true
 		}
 	}
+	if k.ctx.Err() != nil {
+		return fateExpired, true
+	}
 	if err != nil || n == 0 {
 		return fateLeft, true
 	}
 	return 0, false
+}
+
+// wait gives a context that ends when the wait for a request does, for all or because others need the descriptor more.
+func (k *keeper) wait(client *net.TCPConn) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(k.Parting)
+	w := &waiting{since: silentSince(client), close: cancel}
+	k.f.announcer.descriptors.add(w)
+	return ctx, func() {
+		k.f.announcer.descriptors.remove(w)
+		cancel()
+	}
+}
+
+func silentSince(client *net.TCPConn) time.Time {
+	since := time.Now()
+	raw, err := client.SyscallConn()
+	if err != nil {
+		return since
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			since = since.Add(-time.Duration(min(info.Last_data_recv, info.Last_data_sent)) * time.Millisecond)
+		}
+	})
+	return since
 }
 
 // peek waits until there is something to read, and says how much of one byte: none at the end.

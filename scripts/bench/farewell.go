@@ -148,7 +148,7 @@ func newLosses() *losses {
 	return m
 }
 
-// keptTime is more than --keep.
+// keptTime is longer than most kept connections are silent, and shorter than --keep.
 const keptTime = 11 * time.Second
 
 // once takes the latencies of each part of an upgrade.

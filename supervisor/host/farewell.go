@@ -37,12 +37,15 @@ type Farewells struct {
 type era struct {
 	patient context.Context // until they are hastened
 	hurry   context.CancelFunc
+	parting context.Context // until no request is waited for any more
+	part    context.CancelFunc
 	open    context.Context
 	cut     context.CancelFunc
 }
 
 func (f *Farewells) newEra() {
 	f.keeping.patient, f.keeping.hurry = context.WithCancel(f.open)
+	f.keeping.parting, f.keeping.part = context.WithCancel(f.parting)
 	f.keeping.open, f.keeping.cut = context.WithCancel(f.open)
 }
 
@@ -244,7 +247,7 @@ func (a *Host) Keep(k machine.Keep) {
 	l.steps.do(Guard(func() {
 		if l.farewell != nil {
 			result, err := l.farewell.Keep(era.open, l.living, farewell.Keeping{
-				Dial: dialGeneration, Patient: era.patient, Parting: a.Farewells.parting, For: a.Options.Keep,
+				Dial: dialGeneration, Patient: era.patient, Parting: era.parting, For: a.Options.Keep,
 				Failed: func(err error) { a.Notice("cannot pass on the request of a kept connection")(err.Error()) },
 			})
 			a.ReportError(fmt.Sprintf("cannot keep the connections of generation %d", k.Generation), err)
@@ -274,9 +277,14 @@ func (a *Host) Part(machine.Part) {
 	time.AfterFunc(a.Options.Policy.DrainTimeout, a.Farewells.cut)
 }
 
+// hastened is how long kept connections go on waiting for a request when a reexec waits for them. Clients that ask within
+// --keep but later find them closed, as they would after --keep.
+const hastened = 10 * time.Second
+
 // Hasten leaves alone what begins later.
 func (a *Host) Hasten(machine.Hasten) {
 	a.Farewells.keeping.hurry()
+	time.AfterFunc(min(hastened, a.Options.Policy.DrainTimeout/2), a.Farewells.keeping.part)
 	time.AfterFunc(a.Options.Policy.DrainTimeout, a.Farewells.keeping.cut)
 	a.Farewells.newEra()
 }

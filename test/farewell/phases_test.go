@@ -167,3 +167,29 @@ func TestReexecInEachPhase(t *testing.T) {
 		}
 	}
 }
+
+// Those that ask nothing are waited for only for a time: --keep may be much longer.
+func TestReexecWaitsForNoSilentClient(t *testing.T) {
+	needFarewell(t)
+	for _, way := range harness.ReexecWays {
+		t.Run(way, func(t *testing.T) {
+			s := harness.StartForReexec(t, way, "--keep", "1h", "--drain-timeout", "8s", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+			at := s.Address("web")
+			s.AwaitReady(1)
+			silent, busy := dial(t, at), dial(t, at)
+			silent.ask(t)
+			s.SignalCurrent(syscall.SIGHUP)
+			busy.askUntilTold(t)
+			s.AwaitReady(2)
+			s.AwaitGeneration("instance ended", 1)
+			s.Reexec()
+			if e := s.AwaitGeneration(ended, 1); !strings.HasSuffix(e.Why, "closed by grace without a last request: 1") {
+				t.Errorf("why: %s", e.Why)
+			}
+			if n, err := silent.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("read %d bytes, %v", n, err)
+			}
+			s.End()
+		})
+	}
+}

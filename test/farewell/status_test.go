@@ -60,7 +60,7 @@ func TestStatusCountsClientsThatLeave(t *testing.T) {
 	if want := (control.Closing{Generation: 1, Left: 1, Open: 2, Busy: 1, Silent: 1}); closingOf(status) != want {
 		t.Errorf("%+v", closingOf(status))
 	}
-	if f := status.Farewell; f.State != "on" || f.Within != 600 || f.Keep != 10 {
+	if f := status.Farewell; f.State != "on" || f.Within != 600 || f.Keep != 90 {
 		t.Errorf("%+v", f)
 	}
 	g := generationOf(status, 1)
