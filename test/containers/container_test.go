@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/handoff/farewell"
+	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -165,4 +167,34 @@ func TestContainerWithoutTheRightToCapture(t *testing.T) {
 			c.Ends(status)
 		})
 	}
+}
+
+// An app that knows nothing of grace: with the capabilities that the documentation names, and no others, its clients are
+// asked to leave.
+func TestContainerWithTheRightsForFarewell(t *testing.T) {
+	requirement.Check(t, "bpf", farewell.Supported())
+	c := harness.StartContainer(t, harness.Capable("CAP_BPF", "CAP_NET_ADMIN"), "--listen", "web=127.0.0.1:0", "--", "/plain", "fd:3")
+	addr := c.Address("web")
+	c.AwaitReady(1)
+	clients := map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 8, load.KeepAlivePost: 4}
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: clients}, func() {
+		for generation := 2; generation <= 4; generation++ {
+			c.Upgrade(generation)
+			c.AwaitDrained()
+		}
+	})
+	c.AwaitMessage("kept-alive connections have ended")
+	c.Do("kill", c.Name, "TERM")
+	c.Ends(0)
+}
+
+func TestContainerWithoutTheRightsForFarewell(t *testing.T) {
+	c := harness.StartContainer(t, harness.AsDocker(), "--listen", "web=127.0.0.1:0", "--", "/plain", "fd:3")
+	if e := c.AwaitMessage("clients are not asked to close kept-alive connections before the app does"); !strings.Contains(e.Why, "grace has no CAP_BPF and no CAP_NET_ADMIN") {
+		t.Errorf("why: %s", e.Why)
+	}
+	c.AwaitReady(1)
+	c.Upgrade(2)
+	c.Do("kill", c.Name, "TERM")
+	c.Ends(0)
 }

@@ -33,7 +33,10 @@ func TestDoctorInContainers(t *testing.T) {
 			"app's memory": doctor.OK, "app's sockets": doctor.Limited,
 		}, doctor.OK, doctor.Limited},
 		"docker's capabilities": {harness.AsDocker(), nil, states{
-			"readiness by looking": doctor.OK, "app's sockets": doctor.OK,
+			"readiness by looking": doctor.OK, "app's sockets": doctor.OK, "farewell": doctor.Limited,
+		}, doctor.OK, doctor.Limited},
+		"docker's capabilities and those for farewell": {harness.AsDocker("CAP_BPF", "CAP_NET_ADMIN"), nil, states{
+			"farewell": doctor.OK,
 		}, doctor.OK, doctor.Limited},
 		"docker's capabilities, another user": {harness.AsDocker(), []string{"--user", "12345"}, states{
 			"readiness by looking": doctor.Limited, "counting connections": doctor.Limited, "app's memory": doctor.Missing,

@@ -53,7 +53,7 @@ var StaticPrograms = sync.OnceValue(func() string {
 	if err != nil {
 		panic(err)
 	}
-	cmd := exec.Command("go", "build", "-o", Program("static")+"/", ".", "./test/testdata/app")
+	cmd := exec.Command("go", "build", "-o", Program("static")+"/", ".", "./test/testdata/app", "./test/testdata/plain")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if err := run(cmd); err != nil {
 		panic(err)

@@ -17,7 +17,7 @@ import (
 )
 
 // Container is a grace process that is PID 1 of a runc container. Its file system is
-// read-only and empty but for two static programs, and it shares the network with
+// read-only and empty but for three static programs, and it shares the network with
 // the clients. runc passes the signals that it gets on to PID 1, and ends with
 // its status.
 type Container struct {
@@ -116,6 +116,7 @@ func MakeBundle(t *testing.T, change func(Spec)) string {
 	spec.At("linux")["namespaces"] = []Spec{{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}}
 	spec.Mount("/grace", "bind", filepath.Join(programs, "grace"), "bind", "ro")
 	spec.Mount("/app", "bind", filepath.Join(programs, "app"), "bind", "ro")
+	spec.Mount("/plain", "bind", filepath.Join(programs, "plain"), "bind", "ro")
 	change(spec)
 	text, err := json.Marshal(spec)
 	if err != nil {
@@ -193,6 +194,13 @@ func AsDocker(more ...string) func(Spec) {
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
 		"CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
 	}, more...)
+	return func(spec Spec) {
+		spec.At("process")["capabilities"] = Spec{"bounding": granted, "effective": granted, "permitted": granted}
+	}
+}
+
+// Capable is root with these capabilities and no others.
+func Capable(granted ...string) func(Spec) {
 	return func(spec Spec) {
 		spec.At("process")["capabilities"] = Spec{"bounding": granted, "effective": granted, "permitted": granted}
 	}
