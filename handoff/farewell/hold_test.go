@@ -107,6 +107,13 @@ func TestWhatIsUsedIsNotHeld(t *testing.T) {
 
 func TestOpenRequestsAreWaitedFor(t *testing.T) {
 	r := newRoad(t, "127.0.0.1")
+	before := r.wire(t)
+	past := before.announce(t)
+	before.speak(t) // an answer to what was asked before the announcement is changed only where HTTP/1 was seen
+	mustCount(t, past, Counts{Busy: 1})
+	apptest.Must(t, past.Release())
+	before.client.Close()
+	before.app.Close()
 	quick, slow := r.wire(t), r.wire(t)
 	quick.ask(t, get)
 	slow.ask(t, get)

@@ -30,6 +30,7 @@ type Farewells struct {
 	why       atomic.Pointer[string] // failed, for any goroutine
 
 	started sync.Map         // generation to *farewell.Farewell, for any goroutine
+	steps   sync.WaitGroup   // of all that leave
 	heard   []netip.AddrPort // where the grace process before this one has seen HTTP/1
 }
 
@@ -124,9 +125,23 @@ func (f *Farewells) idle(generation int) bool {
 	return err == nil && idle // one that has ended, or a kernel that does not tell, leaves it open
 }
 
-// Close comes when no generation is left.
+// do is the next step of one that leaves. It belongs to the loop.
+func (f *Farewells) do(l *leaving, step func()) {
+	f.steps.Add(1)
+	l.steps.do(func() {
+		defer f.steps.Done()
+		step()
+	})
+}
+
+// Close comes when no generation is left, and the loop has ended.
 func (f *Farewells) Close() error {
 	f.cut()
+	for _, l := range f.leaving {
+		l.end()
+		l.hurry()
+	}
+	f.steps.Wait()
 	f.loading.Do(func() { f.failed = farewell.ErrEnded })
 	if a := f.announcer.Load(); a != nil {
 		return a.Close()
@@ -157,7 +172,7 @@ func (a *Host) Announce(x machine.Announce) {
 	a.Farewells.leaving[x.Generation] = l
 	cannot := fmt.Sprintf("cannot ask the clients of generation %d to leave", x.Generation)
 	departed := func() { a.Post(machine.Departed{Generation: x.Generation}) }
-	l.steps.do(Guard(func() {
+	a.Farewells.do(l, Guard(func() {
 		<-cutover
 		a.ReportError(cannot, a.announce(l, x.Generation))
 		a.Post(machine.Announced{Generation: x.Generation, Clients: l.busy()})
@@ -229,7 +244,7 @@ func (a *Host) Hold(h machine.Hold) {
 	l.addRoots(h.PIDs)
 	l.hurry()
 	held := func() { a.Post(machine.Held{Generation: h.Generation}) }
-	l.steps.do(Guard(func() {
+	a.Farewells.do(l, Guard(func() {
 		if l.farewell != nil {
 			_, err := l.farewell.Hold(h.Answers)
 			a.ReportError(fmt.Sprintf("cannot hold the connections of generation %d", h.Generation), err)
@@ -244,7 +259,7 @@ func (a *Host) Keep(k machine.Keep) {
 	l.hurry()
 	var ends machine.ConnectionEnds
 	kept := func() { a.Post(machine.Kept{Generation: k.Generation, Ends: ends}) }
-	l.steps.do(Guard(func() {
+	a.Farewells.do(l, Guard(func() {
 		if l.farewell != nil {
 			result, err := l.farewell.Keep(era.open, l.living, farewell.Keeping{
 				Dial: dialGeneration, Patient: era.patient, Parting: era.parting, For: a.Options.Keep,
@@ -303,7 +318,7 @@ func (a *Host) retireFarewell(generation int) {
 
 func (a *Host) release(l *leaving, generation int) {
 	cannot := fmt.Sprintf("cannot let the connections of generation %d go", generation)
-	l.steps.do(Guard(func() {
+	a.Farewells.do(l, Guard(func() {
 		if l.farewell != nil {
 			a.ReportError(cannot, l.farewell.Release())
 			a.Farewells.started.CompareAndDelete(generation, l.farewell)

@@ -280,7 +280,8 @@ func instances(s control.Status, phases []string) (pids []int) {
 	return pids
 }
 
-// stop gives when all threads of a process have stopped.
+// stop gives when all threads of a process have stopped. It insists: a program with threads that is just being executed
+// forgets a SIGSTOP (zap_other_threads in kernel/signal.c).
 func (g *grace) stop(pid int) {
 	if !g.has(pid) || syscall.Kill(pid, syscall.SIGSTOP) != nil {
 		return // it has ended by itself
@@ -288,6 +289,9 @@ func (g *grace) stop(pid int) {
 	for limit := time.Now().Add(patience); !halted(pid); time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
 			g.lose("process %d does not stop", pid)
+		}
+		if syscall.Kill(pid, syscall.SIGSTOP) != nil {
+			return
 		}
 	}
 }
