@@ -316,6 +316,7 @@ func (a *Host) retireFarewell(generation int) {
 	a.release(l, generation)
 }
 
+// release is the last step.
 func (a *Host) release(l *leaving, generation int) {
 	cannot := fmt.Sprintf("cannot let the connections of generation %d go", generation)
 	a.Farewells.do(l, Guard(func() {
@@ -323,5 +324,6 @@ func (a *Host) release(l *leaving, generation int) {
 			a.ReportError(cannot, l.farewell.Release())
 			a.Farewells.started.CompareAndDelete(generation, l.farewell)
 		}
+		closeRoots(*l.roots.Load())
 	}, a.Notice(cannot)))
 }

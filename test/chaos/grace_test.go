@@ -114,6 +114,7 @@ func (g *grace) arguments() []string {
 	arguments := []string{
 		g.program, "run", "--name", "grace", "--log-format", "json",
 		"--ready-timeout", readyTimeout.String(), "--drain-timeout", drainTimeout.String(), "--settle", settleTime.String(), "--max-draining", "8",
+		"--keep", "2s", // descriptors are counted when nothing is left
 	}
 	if !g.plain && g.random(0).IntN(2) == 0 {
 		arguments = append(arguments, "--farewell", "0s")

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -194,4 +196,33 @@ func TestNothingIsHeldWhereItIsTurnedOff(t *testing.T) {
 	if s.Said(ended) {
 		t.Error("clients were asked to leave")
 	}
+}
+
+func TestFarewellLeavesNothingOpen(t *testing.T) {
+	needFarewell(t)
+	s, _ := plain["steered"](t)
+	s.AwaitReady(1)
+	before := processDescriptors(t, s)
+	for generation := 2; generation <= 4; generation++ {
+		s.Upgrade(generation)
+		s.AwaitDrained()
+	}
+	harness.Until(t, "no process of an ended generation is held", func() bool { return processDescriptors(t, s) == before })
+	s.Stop()
+}
+
+// processDescriptors counts grace's pidfds.
+func processDescriptors(t *testing.T, s *harness.Grace) (n int) {
+	t.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		to, err := os.Readlink(link)
+		if err == nil && strings.Contains(to, "pidfd") { // others may be closed meanwhile
+			n++
+		}
+	}
+	return n
 }
