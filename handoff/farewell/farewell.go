@@ -143,11 +143,7 @@ func (f *Farewell) look() (map[uint64]place, error) {
 // trustOpenAnswers lets answers to what was asked before the announcement be told where HTTP/1 is spoken: what was asked
 // nobody has seen.
 func (f *Farewell) trustOpenAnswers() {
-	for _, c := range f.known {
-		if !f.announcer.spoken.has(c.at) {
-			f.learn(c)
-		}
-	}
+	f.learnAll()
 	for _, c := range f.known {
 		if c.told && !c.trusted && f.announcer.spoken.has(c.at) {
 			c.trusted = f.announcer.http.Put(c.cookie, uint32(0)) == nil
@@ -172,7 +168,9 @@ func (f *Farewell) learn(c *connection) {
 
 func (f *Farewell) learnAll() {
 	for _, c := range f.known {
-		f.learn(c)
+		if !f.announcer.spoken.has(c.at) {
+			f.learn(c)
+		}
 	}
 }
 

@@ -154,7 +154,6 @@ func (f *Farewell) endHold() {
 
 // duplicates takes all descriptors before the first connection is held, since that takes the most time.
 func (f *Farewell) duplicates(sockets map[uint64]place) []*connection {
-	f.learnAll()
 	var silent []*connection
 	for inode, c := range f.known {
 		if !f.mayHold(c) {

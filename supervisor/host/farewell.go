@@ -69,7 +69,7 @@ func NewFarewells() *Farewells {
 	return f
 }
 
-// Load makes the kernel ready the first time, which takes a processor some tenths of a second. Any goroutine may call it.
+// Load makes the kernel ready the first time, which takes a processor some milliseconds. Any goroutine may call it.
 func (f *Farewells) Load() (*farewell.Announcer, error) {
 	f.loading.Do(func() {
 		a, err := farewell.Open()
