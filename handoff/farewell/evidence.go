@@ -29,6 +29,13 @@ func (a *Announcer) Spoken() []netip.AddrPort {
 	return slices.Collect(maps.Keys(a.spoken.at))
 }
 
+// Learn remembers what answers have told since the last look.
+func (f *Farewell) Learn() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.learnAll()
+}
+
 // Believe is for what another Announcer has seen.
 func (a *Announcer) Believe(spoken []netip.AddrPort) {
 	for _, at := range spoken {

@@ -75,7 +75,8 @@ const countAgain = 200 * time.Millisecond
 
 // takeOver looks every few milliseconds, and less often where a look takes long.
 func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
-	f.pace.begun = time.Now()
+	now := time.Now()
+	f.pace = pace{begun: now, moved: now}
 	defer f.recount()
 	for {
 		begin := time.Now()
@@ -92,12 +93,12 @@ func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 	}
 }
 
-// holds reports whether the input of a connection is held back.
+// holds reports whether the input of a connection is held back, or the app has closed one that is to be kept.
 func (f *Farewell) holds() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range f.known {
-		if c.held != nil && !c.held.over {
+		if c.held != nil && (!c.held.over || !c.open) {
 			return true
 		}
 	}

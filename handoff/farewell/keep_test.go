@@ -578,6 +578,17 @@ func TestKeepWithoutPatience(t *testing.T) {
 	p.speak(1, p.silent, plainOK)
 }
 
+func TestKeepWithoutPatienceKeepsWhatIsClosed(t *testing.T) {
+	p := part(t)
+	over, end := context.WithCancel(context.Background())
+	end()
+	p.leave()
+	k := p.keep(Keeping{For: time.Minute, Patient: over, Dial: successor(t, expect(t, relayedGet, plainOK))})
+	p.send(get)
+	mustRead(t, p.silent, closedOK)
+	k.mustResult(t, Result{Left: 1, Kept: 1, Relayed: 1})
+}
+
 // Where more connections are silent than grace may keep, those are closed that have been silent the longest.
 func TestLongestSilentAreClosedForOthers(t *testing.T) {
 	d := &announcer(t).descriptors

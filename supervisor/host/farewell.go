@@ -87,10 +87,15 @@ func (f *Farewells) Load() (*farewell.Announcer, error) {
 
 // spoken is where HTTP/1 was seen.
 func (f *Farewells) spoken() []netip.AddrPort {
-	if a := f.announcer.Load(); a != nil {
-		return a.Spoken()
+	a := f.announcer.Load()
+	if a == nil {
+		return f.heard
 	}
-	return f.heard
+	f.started.Range(func(_, leaving any) bool {
+		leaving.(*farewell.Farewell).Learn()
+		return true
+	})
+	return a.Spoken()
 }
 
 // Loaded tells whether the kernel is ready. Any goroutine may call it.

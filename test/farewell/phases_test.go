@@ -40,7 +40,8 @@ var phases = map[string]struct {
 		p.AwaitGeneration("instance ended", 1)
 		p.askSilent() // where HTTP/1 is spoken the successor knows from its predecessor
 	}},
-	"holding": {[]string{"--settle", "0s", "--empty", "1ms", "--stop-signal", "WINCH"}, func(p *parting) {
+	"holding": {[]string{"--settle", "0s", "--empty", "1h", "--drain-timeout", "1h", "--stop-signal", "WINCH"}, func(p *parting) {
+		p.open.Finish()
 		p.AwaitGeneration("generation told to stop", 1)
 	}, func(p *parting) {
 		p.AwaitMessage("reexec waits")
@@ -49,7 +50,8 @@ var phases = map[string]struct {
 		}
 		p.askSilent()
 	}},
-	"keeping": {[]string{"--settle", "0s", "--empty", "1ms"}, func(p *parting) {
+	"keeping": {[]string{"--settle", "0s", "--empty", "1h", "--drain-timeout", "1h"}, func(p *parting) {
+		p.open.Finish()
 		p.AwaitGeneration("instance ended", 1)
 	}, func(p *parting) {
 		p.AwaitMessage("reexec waits")
@@ -91,8 +93,8 @@ func reach(t *testing.T, phase, way string) *parting {
 		c.ask(t)
 		p.silent = append(p.silent, c)
 	}
-	if strings.Contains(phase, "open") {
-		p.open = harness.BeginRequest(t, at)
+	if phase != "announced" {
+		p.open = harness.BeginRequest(t, at) // nothing is held before it is answered, so that HTTP/1 is seen until then
 	}
 	p.kept = dial(t, at)
 	p.SignalCurrent(syscall.SIGHUP)
