@@ -36,6 +36,7 @@ type Announcer struct {
 	descriptors descriptors
 
 	leases leases
+	pauses pauses
 	spoken evidence
 	shuts  evidence
 	words  lastWords

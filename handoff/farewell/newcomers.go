@@ -2,6 +2,7 @@ package farewell
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -63,17 +64,37 @@ func (a *Announcer) pause(fd int, places places, atMost time.Duration) (*pause, 
 		return nil, err
 	}
 	p := &pause{fd: fd, inode: stat.Ino, cookie: cookie, end: time.Now().Add(atMost)}
-	if err := a.paused.Put(cookie, monotonic()+uint64(atMost)); err != nil {
-		return nil, err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD()); err != nil {
-		return nil, errors.Join(err, a.paused.Delete(cookie))
-	}
-	return p, nil
+	return p, a.pauses.begin(a, p, atMost)
 }
 
-// resume lets new connections in.
-func (a *Announcer) resume(p *pause) {
+// pauses counts who needs a listener paused: several generations that share it may end within the same second.
+type pauses struct {
+	mu    sync.Mutex
+	needs map[uint64]int // by cookie
+}
+
+func (n *pauses) begin(a *Announcer, p *pause, atMost time.Duration) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.needs == nil {
+		n.needs = make(map[uint64]int)
+	}
+	n.needs[p.cookie]++
+	err := a.paused.Put(p.cookie, monotonic()+uint64(atMost))
+	if err == nil {
+		err = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD())
+	}
+	return err
+}
+
+// end lets new connections in with the last who needs the pause.
+func (n *pauses) end(a *Announcer, p *pause) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.needs[p.cookie]--; n.needs[p.cookie] > 0 {
+		return
+	}
+	delete(n.needs, p.cookie)
 	_ = a.paused.Delete(p.cookie)
 	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 }
@@ -136,7 +157,7 @@ func (f *Farewell) endPauses(sockets map[uint64]place) {
 			paused = append(paused, p)
 			continue
 		}
-		f.announcer.resume(p)
+		f.announcer.pauses.end(f.announcer, p)
 	}
 	f.paused = paused
 }

@@ -95,6 +95,22 @@ func TestListenerThatIsClosedIsPausedNoMore(t *testing.T) {
 	r.mustAccept(t)
 }
 
+// Of two generations that end at the same time the first to have gone must not let clients in to the other.
+func TestListenerIsPausedAsLongAsAnyGenerationNeedsIt(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	first, second := r.sharing(t, true), r.sharing(t, true)
+	apptest.Must(t, first.pauseListeners(apptest.Patience))
+	apptest.Must(t, second.pauseListeners(apptest.Patience))
+	apptest.Must(t, first.Release())
+	client := r.knock(t)
+	apptest.Eventually(t, "the request is dropped", func() bool { return info(t, client).Total_retrans > 0 })
+	if n := queued(second.paused[0].fd); n != 0 {
+		t.Errorf("%d wait to be accepted", n)
+	}
+	apptest.Must(t, second.Release())
+	r.mustAccept(t)
+}
+
 // Where another protocol is spoken the server may be the first to speak, and a client that waits for it sends nothing again.
 func TestListenerIsNotPausedWhereNobodySpeaksHTTP(t *testing.T) {
 	r := newRoad(t, "127.0.0.1")

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	// For go test's cache: what the binary is built from it does not know otherwise, and would give results of another one.
+	_ "github.com/gracerun/grace/cmd"
 )
 
 // programs is the folder that the programs are built in.
