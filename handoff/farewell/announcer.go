@@ -3,6 +3,7 @@ package farewell
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -45,7 +46,10 @@ type Announcer struct {
 // Open loads the programs into the kernel, which takes 3 ms. The error says which right or part of the kernel is missing. The caller closes the Announcer, after its farewells.
 func Open() (*Announcer, error) {
 	a := &Announcer{}
-	err := a.makeMaps()
+	err := MayDuplicate(os.Getpid())
+	if err == nil {
+		err = a.makeMaps()
+	}
 	if err == nil {
 		a.network, err = ownNetwork()
 	}
@@ -110,8 +114,12 @@ func (a *Announcer) load() (err error) {
 	return nil
 }
 
-// Supported tells in a moment, by making a map, whether this process has the rights and the kernel; Open may fail still.
+// Supported tells in a moment, by making a map, whether this process has the rights and the kernel; Open may fail still, and an
+// app may be one whose connections this process may not have (Denied).
 func Supported() error {
+	if err := MayDuplicate(os.Getpid()); err != nil {
+		return err
+	}
 	spec := socketsSpec(1)
 	m, err := ebpf.NewMap(&spec)
 	if err != nil {

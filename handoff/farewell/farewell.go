@@ -56,6 +56,7 @@ type Farewell struct {
 	paused    []*pause
 	known     map[uint64]*connection // by inode
 	others    map[uint64]bool        // sockets that are no connections of the generation's
+	denied    error                  // why there may be more connections, which cannot be had
 	result    Result
 	kept      int  // open and closed by the app
 	shut      int  // of the held, those that the app has shut down
@@ -111,6 +112,14 @@ func (f *Farewell) recount() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count()
+}
+
+// Denied is why connections could not be announced that the generation may have, or nil: the right to duplicate descriptors of one of
+// its processes is missing. Those of other processes are announced.
+func (f *Farewell) Denied() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.denied
 }
 
 // ErrEnded is what the methods of a farewell return after Keep or Release.
@@ -177,6 +186,9 @@ func (f *Farewell) learnAll() {
 // meet looks at a socket for the first time. One that cannot be had any more has been closed since it was seen.
 func (f *Farewell) meet(inode uint64, at place) {
 	fd, err := f.processes.duplicate(inode, at)
+	if err == unix.EPERM {
+		f.denied = denied(err)
+	}
 	if err != nil {
 		return
 	}

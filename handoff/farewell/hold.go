@@ -25,9 +25,9 @@ const (
 	// holdNewAtMost is for a connection that has brought no request yet. Go's Shutdown closes it 5 s after it was accepted, and
 	// drops what comes until then.
 	holdNewAtMost = 6 * time.Second
-	// holdLongest is for one that is closing them: with thousands that takes a busy machine more than a second, and who got
-	// input now would close it unread.
-	holdLongest = 1750 * time.Millisecond
+	// holdLongest is for one that is closing them: with thousands that takes a busy machine seconds, and who got input now
+	// would close it unread.
+	holdLongest = 10 * time.Second
 )
 
 // Hold waits until the requests that are open are answered, for patience at most: a server that is late resets at its end

@@ -494,7 +494,7 @@ func TestInputIsHeldFromAnAppThatCloses(t *testing.T) {
 	after := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
 	p := pace{begun: begin}
 	for _, look := range []struct{ at, left, stands int }{
-		{10, 1000, 0}, {500, 990, 490}, {900, 900, 0}, {1600, 860, 700}, {1700, 100, 0}, {1800, 10, 1800},
+		{10, 1000, 0}, {500, 990, 490}, {900, 900, 0}, {1600, 860, 700}, {1700, 100, 0}, {1800, 90, 0}, {2900, 89, 1100}, {9900, 10, 0}, {10100, 5, 10100},
 	} {
 		if got := p.stands(after(look.at), look.left); got.Milliseconds() != int64(look.stands) {
 			t.Errorf("after %d ms, with %d left, it has stood still for %v, want %d ms", look.at, look.left, got, look.stands)

@@ -2,6 +2,7 @@ package farewell
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -126,6 +127,28 @@ func (p *processes) duplicate(inode uint64, at place) (int, error) {
 		return -1, errors.Join(unix.ESTALE, unix.Close(fd))
 	}
 	return fd, nil
+}
+
+// MayDuplicate tells whether this process may have the connections of another. A bad descriptor comes after the right to have
+// it (pidfd_getfd in kernel/pid.c).
+func MayDuplicate(pid int) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, 0, 0)
+	switch err {
+	case nil:
+		return unix.Close(fd)
+	case unix.EBADF:
+		return nil
+	}
+	return denied(err)
+}
+
+func denied(err error) error {
+	return fmt.Errorf("%w: grace needs CAP_SYS_PTRACE if the app runs as another user, or under a seccomp profile such as Docker's", os.NewSyscallError("pidfd_getfd", err))
 }
 
 func (p *processes) close() error {

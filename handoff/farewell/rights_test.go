@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,6 +21,47 @@ func init() {
 			_, err := Open()
 			return strings.ReplaceAll(fmt.Sprint(err), "\n", " ")
 		})
+	}
+	apptest.Roles["stranger"] = func() {
+		apptest.Obey(func(order string) string {
+			pid, at, _ := strings.Cut(order, " ")
+			return announceFor(pid, netip.MustParseAddrPort(at))
+		})
+	}
+}
+
+// announceFor tells whose connections it may not have.
+func announceFor(pid string, at netip.AddrPort) string {
+	number, err := strconv.Atoi(pid)
+	if err != nil {
+		return err.Error()
+	}
+	announcer, err := Open()
+	if err != nil {
+		return err.Error()
+	}
+	defer announcer.Close()
+	f, err := announcer.Announce(Generation{Pids: func() ([]int, error) { return []int{number}, nil }, At: []netip.AddrPort{at}})
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Release()
+	return fmt.Sprintf("%+v, %v", f.Counts(), f.Denied())
+}
+
+// That nobody is told is said: a list of no connections would look like an app that has none. To list the descriptors of another
+// user's process takes CAP_DAC_READ_SEARCH (fs/proc/fd.c), to have them CAP_SYS_PTRACE.
+func TestConnectionsThatMayNotBeHad(t *testing.T) {
+	apptest.RequireRoot(t)
+	announcer(t)
+	r := newRoad(t, "127.0.0.1")
+	r.wire(t)
+	for right, want := range map[uintptr]string{unix.CAP_SYS_PTRACE: "Silent:1", unix.CAP_CHOWN: "cannot look for connections: "} {
+		rights := []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_DAC_READ_SEARCH, right}
+		stranger := apptest.Start(t, "stranger", apptest.Options{UID: apptest.Nobody, Rights: rights})
+		if got := stranger.Ask(t, fmt.Sprint(os.Getpid(), " ", r.at)); !strings.Contains(got, want) {
+			t.Errorf("%s does not say %q", got, want)
+		}
 	}
 }
 

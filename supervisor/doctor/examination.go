@@ -20,6 +20,8 @@ type examination struct {
 	identity *childproc.Identity
 	family   *childproc.Reaper
 	findings []Finding
+
+	duplicated error // why grace may not have the connections of a test app
 }
 
 // Examine tries everything. It starts processes, makes this one the reaper of their
@@ -30,7 +32,7 @@ func Examine(o Options) Report {
 	if e.prepare() && e.checkHeld() {
 		e.checkCapture()
 	}
-	e.add(steering(), migration(), leaving(), e.openFiles(), pidOne(), e.serviceManager())
+	e.add(steering(), migration(), e.leaving(e.duplicated), e.openFiles(), pidOne(), e.serviceManager())
 	return newReport(e.findings)
 }
 

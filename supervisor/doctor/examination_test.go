@@ -180,7 +180,7 @@ func TestOtherRights(t *testing.T) {
 		}, doctor.Missing, doctor.Missing},
 		"root without the right to trace": {user("65534"), without("sys_ptrace"), map[string]doctor.State{
 			"readiness by looking": doctor.Limited, "counting connections": doctor.Limited,
-			"app's memory": doctor.Missing, "app's sockets": doctor.Missing, "ports below 1024": lowPortsOf(doctor.Limited),
+			"app's memory": doctor.Missing, "app's sockets": doctor.Missing, "ports below 1024": lowPortsOf(doctor.Limited), "farewell": doctor.Limited,
 		}, doctor.OK, doctor.Missing},
 		"root without the right to change users": {user("65534"), without("setuid"), map[string]doctor.State{
 			"starting an app": doctor.Missing,

@@ -2,15 +2,21 @@ package doctor
 
 import "github.com/gracerun/grace/handoff/farewell"
 
-func leaving() Finding {
+// leaving tries what can be tried without clients. duplicated is why grace may not have the connections of a test app.
+func (e *examination) leaving(duplicated error) Finding {
 	f := Finding{Mechanism: "farewell", State: OK, Means: "with --farewell clients close kept-alive HTTP/1 connections before the app does"}
 	announcer, err := farewell.Open()
 	if err == nil {
 		err = announcer.Close()
 	}
-	if err != nil {
-		f.State, f.Means = Limited, "an app that closes kept-alive connections when it ends may lose a request on each of them: "+err.Error()
+	switch {
+	case err != nil:
 		f.Do = "start grace as root, or with CAP_BPF and CAP_NET_ADMIN; package drain lets a Go app do without"
+	case duplicated != nil:
+		err, f.Do = duplicated, e.tracing()
+	default:
+		return f
 	}
+	f.State, f.Means = Limited, "an app that closes kept-alive connections when it ends may lose a request on each of them: "+err.Error()
 	return f
 }

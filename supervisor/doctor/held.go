@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff/farewell"
 	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/host"
@@ -44,6 +45,7 @@ func (e *examination) checkHeld() bool {
 	}
 	e.add(Finding{Mechanism: "starting an app", State: OK, serves: holding, Means: "apps start as " + e.appUser()})
 	e.checkServing(p, listener)
+	e.duplicated = farewell.MayDuplicate(p.process.PID)
 	e.add(n.read(p.process.PID, s), e.lowPorts(s))
 	if err := p.end(); err != nil {
 		e.add(e.failedToStart(err))

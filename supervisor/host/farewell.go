@@ -210,7 +210,7 @@ func (a *Host) announce(l *leaving, generation int) error {
 		return err
 	}
 	a.Farewells.started.Store(generation, l.farewell)
-	return nil
+	return l.farewell.Denied()
 }
 
 // busy is how many clients are about to ask again.

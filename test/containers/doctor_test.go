@@ -27,7 +27,7 @@ func TestDoctorInContainers(t *testing.T) {
 			"readiness by looking": doctor.OK, "app's sockets": doctor.OK, "ports below 1024": doctor.Missing,
 		}, doctor.OK, doctor.Limited},
 		"a profile against pidfd_getfd": {harness.Denies("pidfd_getfd"), nil, states{
-			"app's memory": doctor.OK, "app's sockets": doctor.Limited,
+			"app's memory": doctor.OK, "app's sockets": doctor.Limited, "farewell": doctor.Limited,
 		}, doctor.OK, doctor.Limited},
 		"anybody, a profile against pidfd_getfd": {harness.Both(harness.AsAnybody, harness.Denies("pidfd_getfd")), nil, states{
 			"app's memory": doctor.OK, "app's sockets": doctor.Limited,
@@ -40,6 +40,9 @@ func TestDoctorInContainers(t *testing.T) {
 		}, doctor.OK, doctor.Limited},
 		"docker's capabilities, another user": {harness.AsDocker(), []string{"--user", "12345"}, states{
 			"readiness by looking": doctor.Limited, "counting connections": doctor.Limited, "app's memory": doctor.Missing,
+		}, doctor.OK, doctor.Missing},
+		"docker's capabilities and those for farewell, another user": {harness.AsDocker("CAP_BPF", "CAP_NET_ADMIN"), []string{"--user", "12345"}, states{
+			"farewell": doctor.Limited,
 		}, doctor.OK, doctor.Missing},
 		"docker's capabilities and that to trace, another user": {harness.AsDocker("CAP_SYS_PTRACE"), []string{"--user", "12345"}, states{
 			"readiness by looking": doctor.OK, "counting connections": doctor.OK, "app's memory": doctor.OK, "app's sockets": doctor.OK,
