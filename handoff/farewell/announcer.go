@@ -39,7 +39,6 @@ type Announcer struct {
 	leases leases
 	pauses pauses
 	spoken evidence
-	shuts  evidence
 	words  lastWords
 }
 

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// evidence is at which addresses something was seen: that HTTP/1 is spoken, or that apps shut silent connections down.
+// evidence is at which addresses HTTP/1 was seen to be spoken.
 type evidence struct {
 	mu sync.Mutex
 	at map[netip.AddrPort]bool

@@ -59,7 +59,6 @@ type Farewell struct {
 	denied    error                  // why there may be more connections, which cannot be had
 	result    Result
 	kept      int  // open and closed by the app
-	shut      int  // of the held, those that the app has shut down
 	holding   bool // the lease
 	pace      pace // once it was told to stop
 	stopped   bool // the app is ending: what it closes is not for its clients' having left

@@ -16,6 +16,7 @@ type hold struct {
 	over bool // the input comes through again
 	// missed: the last look has found it in no process.
 	missed bool
+	window *uint32 // what the client has room for, while the app is kept from sending its end
 }
 
 // holdAtMost is how long clients wait for an app that has been told to stop and does not close its connections. One that
@@ -47,6 +48,7 @@ func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 	if err := f.holdAll(); err != nil {
 		return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
 	}
+	f.silence()
 	return f.recount(), nil
 }
 
@@ -180,7 +182,7 @@ func (f *Farewell) mayHold(c *connection) bool {
 	if c.held != nil || !c.told || c.asked || c.elsewhere || f.touched(c) {
 		return false
 	}
-	return f.announcer.spoken.has(c.at) && !f.announcer.shuts.has(c.at) && (len(f.shared) == 0 || !f.fresh(c))
+	return f.announcer.spoken.has(c.at) && (len(f.shared) == 0 || !f.fresh(c))
 }
 
 // touched tells whether a connection was used since the announcement.
@@ -249,6 +251,7 @@ func (f *Farewell) letGo(c *connection) {
 		return
 	}
 	_ = f.announcer.held.Delete(c.cookie)
+	c.held.openWindow(repairOff)
 	unix.Close(c.held.fd)
 	f.announcer.descriptors.put()
 	c.held = nil

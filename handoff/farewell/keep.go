@@ -58,7 +58,6 @@ func (f *Farewell) Keep(ctx, stopping context.Context, how Keeping) (Result, err
 	defer context.AfterFunc(ctx, cancel)()
 	k := newKeeper(ctx, f, how)
 	err := f.takeOver(stopping, k)
-	f.learnShut()
 	k.relays.Wait()
 	return f.Result(), errors.Join(err, f.Release())
 }
@@ -122,37 +121,62 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 		sockets = nil
 	}
 	f.endPauses(sockets)
-	var gone []*connection
-	for inode, c := range f.known {
-		switch {
-		case c.held != nil && !c.open && (c.held.missed || last):
-			gone = append(gone, c)
-			delete(f.known, inode)
-		case c.held != nil && !c.open:
-			c.held.missed = true
-		case c.held != nil && !last:
-			c.held.missed = false
-		case last:
-			f.letGo(c)
-			f.leave(inode, c)
-		}
-	}
-	keep := make([]bool, len(gone))
-	for i, c := range gone {
-		keep[i] = k.For > 0 && f.untouched(c)
-		if f.shutDown(c) {
-			f.shut++
-		}
-	}
-	f.letThrough(gone)
-	for i, c := range gone {
-		f.part(k, c, keep[i])
-	}
+	f.keepAll(k, f.gone(last))
 	f.letInput(f.pace.stands(time.Now(), f.stillHeld()))
 	if time.Since(f.looked) > countAgain {
 		f.count()
 	}
 	return len(f.known) + len(f.paused), nil
+}
+
+// gone takes out of the known connections those that the app has left. The last time it lets go what the app still has.
+func (f *Farewell) gone(last bool) (gone []*connection) {
+	for inode, c := range f.known {
+		switch {
+		case c.held == nil && !last:
+		case c.held == nil, c.open && last && !c.held.shut():
+			f.letGo(c)
+			f.leave(inode, c)
+		case c.held.shut(), !c.open && (c.held.missed || last):
+			gone = append(gone, c)
+			delete(f.known, inode)
+		default:
+			c.held.missed = !c.open
+		}
+	}
+	return gone
+}
+
+func (f *Farewell) keepAll(k *keeper, gone []*connection) {
+	keep := make([]bool, len(gone))
+	for i, c := range gone {
+		keep[i] = f.recover(c) && k.For > 0
+	}
+	f.letThrough(gone)
+	for i, c := range gone {
+		f.part(k, c, keep[i])
+	}
+}
+
+// recover tells whether a connection that the app has left can be kept.
+func (f *Farewell) recover(c *connection) bool {
+	if !c.held.shut() {
+		c.held.openWindow(repairOffQuietly)
+		return f.untouched(c)
+	}
+	r, ok := f.announcer.look(c.cookie)
+	return ok && r.Sent == 0 && c.held.move(c.consumed) && f.announceMoved(c)
+}
+
+// announceMoved has the last answer say that the connection closes, which the successor may not.
+func (f *Farewell) announceMoved(c *connection) bool {
+	cookie, err := cookieOf(c.held.fd)
+	if err != nil {
+		return false
+	}
+	f.announcer.forget(c.cookie)
+	c.cookie = cookie
+	return f.announcer.put(c.held.fd, cookie) == nil
 }
 
 // letThrough comes before thousands are handed on one by one, which takes longer than a client's TCP waits before it sends
@@ -211,6 +235,7 @@ func (f *Farewell) letInput(held time.Duration) {
 		if c.held != nil && !c.held.over && held > atMost {
 			c.held.over = true
 			_ = f.announcer.held.Delete(c.cookie)
+			c.held.openWindow(repairOff)
 		}
 	}
 }
@@ -228,25 +253,6 @@ func (f *Farewell) part(k *keeper, c *connection, keep bool) {
 	f.result.Kept++
 	f.kept++
 	k.serve(c)
-}
-
-// shutDown tells whether the client has been sent the app's end, and nothing before it.
-func (f *Farewell) shutDown(c *connection) bool {
-	now, err := trafficOf(c.held.fd)
-	r, ok := f.announcer.look(c.cookie)
-	return err == nil && !now.open && ok && r.Sent == 0
-}
-
-// learnShut remembers where an app shuts silent connections down, as hyper does: what has been held cannot be kept, and what
-// its client has sent meanwhile is lost.
-func (f *Farewell) learnShut() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.shut > f.result.Kept {
-		for _, at := range f.places {
-			f.announcer.shuts.add(at)
-		}
-	}
 }
 
 // ended counts a connection that is not kept.

@@ -90,9 +90,14 @@ type parting struct {
 
 func part(t *testing.T) *parting {
 	t.Helper()
+	return partAt(t, "127.0.0.1")
+}
+
+func partAt(t *testing.T, host string) *parting {
+	t.Helper()
 	announcer(t)
 	p := &parting{t: t, app: apptest.Start(t, "obedient", apptest.Options{})}
-	p.at = netip.MustParseAddrPort(p.app.Ask(t, "listen 127.0.0.1"))
+	p.at = netip.MustParseAddrPort(p.app.Ask(t, "listen "+host))
 	p.speaks, p.silent = p.connect(), p.connect()
 	var err error
 	p.f, err = announcer(t).Announce(Generation{Pids: func() ([]int, error) { return []int{p.app.PID}, nil }, At: []netip.AddrPort{p.at}})
@@ -451,24 +456,35 @@ func TestWhatTheAppHasSaidIsNotKept(t *testing.T) {
 	k.mustResult(t, Result{Left: 1, Cut: 1})
 }
 
-// A server that shuts its end down has said goodbye itself.
-func TestWhatTheAppHasShutDownIsNotKept(t *testing.T) {
+// hyper, lighttpd and apache do so when they stop.
+func TestWhatTheAppShutsDownIsKept(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		t.Run(host, func(t *testing.T) {
+			p := partAt(t, host)
+			before := info(t, p.silent).Segs_in
+			p.app.Do(t, "shutdown 1")
+			apptest.Eventually(t, "TCP asks for the window", func() bool { return info(t, p.silent).Segs_in > before })
+			k := p.keep(Keeping{For: time.Minute, Dial: successor(t, expect(t, relayedGet, plainOK))})
+			apptest.Eventually(t, "it is kept", func() bool { return p.f.Result().Kept == 1 })
+			p.send(get)
+			p.leave()
+			mustRead(t, p.silent, closedOK)
+			mustEnd(t, p.silent)
+			k.mustResult(t, Result{Left: 1, Kept: 1, Relayed: 1})
+		})
+	}
+}
+
+// An app that says something before the end is heard.
+func TestWhatTheAppSaysBeforeItShutsDown(t *testing.T) {
 	p := part(t)
+	p.app.Do(t, `write 1 "bye"`)
 	p.app.Do(t, "shutdown 1")
 	k := p.keep(Keeping{For: time.Minute})
-	p.leave()
+	mustRead(t, p.silent, "bye")
 	mustEnd(t, p.silent)
+	p.leave()
 	k.mustResult(t, Result{Left: 1, Cut: 1})
-	// Nothing is held where that would be in vain again.
-	shuts := &announcer(t).shuts
-	t.Cleanup(func() { delete(shuts.at, p.at) }) // another test may get the port
-	speaks := p.connect()
-	p.connect()
-	f, err := announcer(t).Announce(Generation{Pids: func() ([]int, error) { return []int{p.app.PID}, nil }, At: []netip.AddrPort{p.at}})
-	apptest.Must(t, err)
-	t.Cleanup(func() { f.Release() })
-	p.speak(2, speaks, closedOK)
-	mustHold(t, f, Counts{Busy: 1, Silent: 1})
 }
 
 func TestAppThatDoesNotEnd(t *testing.T) {

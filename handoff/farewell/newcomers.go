@@ -164,6 +164,7 @@ func (f *Farewell) endPauses(sockets map[uint64]place) {
 
 const (
 	headerFlags = 13 // where the TCP header has them
+	flagFIN     = 0x01
 	flagSYN     = 0x02
 	flagRST     = 0x04
 )

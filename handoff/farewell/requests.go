@@ -35,8 +35,8 @@ var (
 
 // requests is the filter that sees each segment that comes for a connection, beginning with its TCP header and before TCP
 // itself does (tcp_filter in net/ipv4/tcp_ipv4.c and tcp_ipv6.c). It counts what came, and requests by their
-// beginnings. While the lease runs, it drops all data for connections that are held, whose senders try again after
-// 200 ms or more: when grace has died, the lease ends by itself and everything comes through.
+// beginnings. While the lease runs, it drops all that comes for connections that are held but the client's end: whoever sends data tries
+// again after 200 ms or more. When grace has died, the lease ends by itself and everything comes through.
 func requests(records, held, lease, search *ebpf.Map) asm.Instructions {
 	var a assembler
 	findConnection(&a, records)
@@ -48,7 +48,7 @@ func requests(records, held, lease, search *ebpf.Map) asm.Instructions {
 	return a.program
 }
 
-// findConnection lets segments without data through.
+// findConnection lets all through that is not a known connection's.
 func findConnection(a *assembler, records *ebpf.Map) {
 	a.function("requests",
 		asm.Mov.Reg(rContext, asm.R1),
@@ -57,7 +57,6 @@ func findConnection(a *assembler, records *ebpf.Map) {
 		asm.RSh.Imm(asm.R0, 4),
 		asm.LSh.Imm(asm.R0, 2),
 		asm.Mov.Reg(rAtByte, asm.R0),
-		asm.JGE.Reg(rAtByte, rLength, "keep"),
 		asm.Mov.Reg(asm.R1, rContext),
 		asm.FnGetSocketCookie.Call(),
 		asm.StoreMem(asm.R10, stackName, asm.R0, asm.DWord),
@@ -78,10 +77,16 @@ func holdBack(a *assembler, held, lease *ebpf.Map) {
 		asm.LoadMem(asm.R1, asm.R10, stackLease, asm.DWord),
 		asm.JGE.Reg(asm.R0, asm.R1, "arrived"),
 		lookUp(held, stackName, "arrived"),
-		asm.Mov.Imm(asm.R0, 0),
-		asm.Return(),
+		asm.JLT.Reg(rAtByte, rLength, "drop"),
+		asm.LoadAbs(headerFlags, asm.Byte),
+		asm.And.Imm(asm.R0, flagFIN|flagRST),
+		asm.JNE.Imm(asm.R0, 0, "keep"),
 	)
-	a.block("arrived", increment(rCounted, fieldArrived))
+	a.block("drop", asm.Mov.Imm(asm.R0, 0), asm.Return())
+	a.block("arrived",
+		asm.JGE.Reg(rAtByte, rLength, "keep"), // no data
+		increment(rCounted, fieldArrived),
+	)
 }
 
 // countRequest knows a request by its method. One that TCP brings again counts once, by its number in the stream.
