@@ -14,6 +14,9 @@ import (
 // Untold lists the children of a process that was sent a signal and ignores or blocks it: nobody passes it on to them. The
 // caller sends it, and closes them. unshare --fork blocks SIGTERM and only waits for its child.
 func (p *Process) Untold(sig syscall.Signal) ([]Leftover, error) {
+	if p.PIDFD < 0 {
+		return nil, nil
+	}
 	return Leftover{PID: p.PID, pidfd: p.PIDFD}.untold(sig)
 }
 

@@ -21,6 +21,7 @@ type procStat struct {
 	group    int
 	threads  int
 	ticks    int64 // of processor time, in clockTicks
+	started  int64 // after the boot, in clockTicks
 	resident int64 // pages
 	// exitCode is, of a stopped process, the signal that has stopped it (do_task_stat in fs/proc/array.c), for who may trace it.
 	exitCode int
@@ -56,6 +57,7 @@ const (
 	statUserTime = 11
 	statSysTime  = 12
 	statThreads  = 17
+	statStarted  = 19
 	statResident = 21
 	statExitCode = 49
 	statLength   = 50
@@ -75,7 +77,7 @@ func parseStat(text []byte) (procStat, error) {
 	}
 	stat := procStat{
 		state: fields[0][0], parent: int(number(statParent)), group: int(number(statGroup)), threads: int(number(statThreads)),
-		ticks: number(statUserTime) + number(statSysTime), resident: number(statResident), exitCode: int(number(statExitCode)),
+		ticks: number(statUserTime) + number(statSysTime), started: number(statStarted), resident: number(statResident), exitCode: int(number(statExitCode)),
 	}
 	if failed != nil {
 		return procStat{}, fmt.Errorf("cannot understand the kernel's process status %q: %w", text, failed)

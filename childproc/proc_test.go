@@ -18,9 +18,9 @@ func TestParseStat(t *testing.T) {
 		want procStat
 		ok   bool
 	}{
-		{"7 (sh) S 5 6" + statRest, procStat{'S', 5, 6, 4, 23, 21, 19}, true},
-		{"7 (a) Z 9 (b c)) R 5 6" + statRest, procStat{'R', 5, 6, 4, 23, 21, 19}, true},
-		{"7 (\n) S 5 6" + statRest, procStat{'S', 5, 6, 4, 23, 21, 19}, true},
+		{"7 (sh) S 5 6" + statRest, procStat{'S', 5, 6, 4, 23, 99, 21, 19}, true},
+		{"7 (a) Z 9 (b c)) R 5 6" + statRest, procStat{'R', 5, 6, 4, 23, 99, 21, 19}, true},
+		{"7 (\n) S 5 6" + statRest, procStat{'S', 5, 6, 4, 23, 99, 21, 19}, true},
 		{"7 (sh) S 5 6", procStat{}, false},
 		{"7 (sh) S x 6" + statRest, procStat{}, false},
 		{"", procStat{}, false},

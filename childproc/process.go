@@ -51,6 +51,12 @@ func (r *Reaper) process(s ProcessState) *Process {
 
 // hold has Go's poller wait for the end of the process.
 func (p *Process) hold() *Process {
+	if p.PIDFD < 0 {
+		return p
+	}
+	if p.Birth == (Birth{}) {
+		p.Birth = birthOf(p.PID, p.PIDFD)
+	}
 	// fcntl(2) cannot fail here; a file that blocks is read by a thread of its own.
 	_ = unix.SetNonblock(p.PIDFD, true)
 	p.end = os.NewFile(uintptr(p.PIDFD), "pidfd")
@@ -101,12 +107,22 @@ func (p *Process) Release() {
 
 func (p *Process) close() {
 	p.disconnect()
-	p.end.Close()
+	if p.end != nil {
+		p.end.Close()
+	}
+}
+
+// send gives ESRCH for a process that has been reaped.
+func (p *Process) send(sig syscall.Signal) error {
+	if p.PIDFD < 0 {
+		return unix.ESRCH
+	}
+	return unix.PidfdSendSignal(p.PIDFD, sig, nil, 0)
 }
 
 // Signal sends sig to the process alone. A process that has ended already is no error.
 func (p *Process) Signal(sig syscall.Signal) error {
-	err := unix.PidfdSendSignal(p.PIDFD, sig, nil, 0)
+	err := p.send(sig)
 	if err == nil || err == unix.ESRCH {
 		return nil
 	}
@@ -129,7 +145,7 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 // An adopted process leads a group only if it made one. Of a process that another parent has reaped the group goes on
 // under the number, which no new process gets as long as it does (alloc_pid and free_pid in kernel/pid.c).
 func (p *Process) leadsGroup() bool {
-	if unix.PidfdSendSignal(p.PIDFD, 0, nil, 0) == unix.ESRCH {
+	if p.send(0) == unix.ESRCH {
 		return p.Group && unix.Kill(p.PID, 0) == unix.ESRCH
 	}
 	pgid, err := unix.Getpgid(p.PID)
@@ -219,6 +235,9 @@ func (p *Process) readReport() (*StartError, error) {
 }
 
 func (p *Process) waitEnd() error {
+	if p.PIDFD < 0 {
+		return nil
+	}
 	if err := waitReadable(p.end, nil); err != nil {
 		return fmt.Errorf("cannot wait for process %d: %w", p.PID, err)
 	}
@@ -226,6 +245,9 @@ func (p *Process) waitEnd() error {
 }
 
 func (p *Process) peek() (Exit, error) {
+	if p.PIDFD < 0 {
+		return Exit{Unknown: true}, nil
+	}
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PIDFD, p.PIDFD, &info, unix.WEXITED|unix.WNOWAIT, nil)
 	var exit Exit

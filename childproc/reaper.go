@@ -226,6 +226,9 @@ func (r *Reaper) reap(p *Process) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.own, p.PID)
+	if p.PIDFD < 0 {
+		return nil
+	}
 	return unix.Waitid(unix.P_PIDFD, p.PIDFD, nil, unix.WEXITED|unix.WNOHANG, nil)
 }
 

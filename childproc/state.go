@@ -14,12 +14,13 @@ import (
 )
 
 // ProcessState is what a successor of this grace process has to know of a Process. PIDFD stays the Process's: the successor
-// gets a duplicate.
+// gets a duplicate. It is -1 for a process that has ended unseen, of which nothing but its number is known any more.
 type ProcessState struct {
 	PID, PIDFD int
 	Path       string
 	Group      bool   // it leads a process group, though its number may be gone
 	Tag        uint64 `json:"Mark"`
+	Birth      Birth  `json:",omitzero"`
 }
 
 // NotifyState is what a successor has to know of a NotifySocket, whose descriptors stay its own.
@@ -51,14 +52,17 @@ func (p *Process) State() ProcessState {
 // is whoever has taken it in, who reaps it. Then Wait can tell how it ended from Linux 6.15 on, and gives an unknown
 // Exit before that.
 func (r *Reaper) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
-	pidfd, err := take(fds, s.PIDFD)
+	pidfd, err := -1, error(nil)
+	if s.PIDFD >= 0 {
+		pidfd, err = take(fds, s.PIDFD)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over process %d: %w", s.PID, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.own[s.PID] = struct{}{}
-	if stat, err := readStat(s.PID); err != nil || stat.parent != os.Getpid() {
+	if stat, err := readStat(s.PID); pidfd < 0 || err != nil || stat.parent != os.Getpid() {
 		r.notOurChildren = true
 	}
 	s.PIDFD = pidfd

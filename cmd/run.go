@@ -59,6 +59,7 @@ type runFlags struct {
 	farewell                                string
 	keep                                    time.Duration
 	capture, noNewPrivs, name, metrics      string
+	adopt                                   string
 	captureUnix                             []string
 	on                                      []string
 }
@@ -134,6 +135,7 @@ func (f *runFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVar(&f.group, "group", "", "group to run the app as")
 	flags.StringVar(&f.noNewPrivs, "no-new-privs", "auto", "set no_new_privs, so that setuid programs and file capabilities give the app no rights: auto (where capture needs it), on, off")
 	flags.StringVar(&f.umask, "umask", "", "umask of the app, in octal")
+	flags.StringVar(&f.adopt, "adopt", string(supervisor.AdoptAuto), "whether to go on with the app of a grace process of the same name that was killed: auto (if there is one), require, never")
 	flags.StringVar(&f.name, "name", "", "name of this grace process for grace upgrade, status and stop (default: the working directory's name)")
 	flags.StringArrayVar(&f.on, "on", nil, "run a shell command at an event, as `EVENT=COMMAND`, where EVENT is one of "+strings.Join(supervisor.EventNames(), ", ")+"; repeatable")
 	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics, /healthz and /readyz over HTTP at `ADDR`: 127.0.0.1:9090, unix:///path")
@@ -173,7 +175,7 @@ func (f *runFlags) run(command []string) error {
 }
 
 func (f *runFlags) options(command []string) (supervisor.Options, error) {
-	o := supervisor.Options{PIDFile: f.pidFile, Name: f.name, Version: version()}
+	o := supervisor.Options{PIDFile: f.pidFile, Name: f.name, Version: version(), Adopt: supervisor.AdoptMode(f.adopt)}
 	o.Options = host.Options{
 		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir, User: f.user, Group: f.group,
 		Capture: host.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: host.NoNewPrivs(f.noNewPrivs),

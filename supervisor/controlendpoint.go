@@ -12,6 +12,7 @@ import (
 // openControl makes the control socket. Without a place for one the app is served all
 // the same, and grace is left to signals until there is one.
 func openControl(o *Options) (*control.Socket, error) {
+	o.unnamed = o.Name == ""
 	s, err := control.Open(o.Name)
 	if taken := (*control.TakenError)(nil); errors.As(err, &taken) {
 		return nil, err

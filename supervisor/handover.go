@@ -280,10 +280,13 @@ func (s *service) left() bool { return s.handover.left() }
 
 // inherit makes all parts anew from the state. It changes nothing that the old grace process
 // has.
-func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err error) {
-	files := socket.Descriptors(before.Files)
+func (s *service) inherit(d *handoverState, before *reexec.Predecessor) error {
+	return s.inheritAll(d, before.Same(), before.Files)
+}
+
+func (s *service) inheritAll(d *handoverState, same bool, files socket.Descriptors) (err error) {
 	left := d.Host
-	s.notOurChildren = !before.Same() || left.NotOurChildren
+	s.notOurChildren = !same || left.NotOurChildren
 	if s.reaper, err = childproc.NewReaper(); err != nil {
 		return err
 	}
@@ -312,14 +315,18 @@ func (s *service) inherit(d *handoverState, before *reexec.Predecessor) (err err
 			return err
 		}
 	}
-	s.first = left.Launches[d.Machine.Current].Launch()
+	if launch, ok := left.Launches[d.Machine.Current]; ok {
+		s.first = launch.Launch()
+	} else if s.first, err = host.Resolve(s.options.Options); err != nil {
+		return err
+	}
 	if left.Control != nil {
 		if err := left.Control.Take(files); err != nil {
 			return err
 		}
 	}
 	s.assemble()
-	if err := s.inheritApps(d, before.Same(), files); err != nil {
+	if err := s.inheritApps(d, same, files); err != nil {
 		return err
 	}
 	for _, unknown := range files { // a newer grace process would have had a use for them

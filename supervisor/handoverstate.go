@@ -34,21 +34,28 @@ func (d *handoverState) snapshot() (reexec.Snapshot, error) {
 
 // read refuses what only a newer grace process understands.
 func read(text []byte) (*handoverState, error) {
-	var version struct {
-		Version int
-		Grace   string
-	}
-	if err := json.Unmarshal(text, &version); err != nil {
-		return nil, fmt.Errorf("the state of the old grace process is invalid: %w", err)
-	}
-	if version.Version < 1 || version.Version > stateVersion {
-		return nil, fmt.Errorf("the state of the old grace process has version %d (grace %s), but this grace supports at most %d: use a newer grace", version.Version, version.Grace, stateVersion)
+	if err := checkVersion(text); err != nil {
+		return nil, err
 	}
 	d := &handoverState{}
 	if err := json.Unmarshal(text, d); err != nil {
 		return nil, fmt.Errorf("the state of the old grace process is invalid: %w", err)
 	}
 	return d, d.check()
+}
+
+func checkVersion(text []byte) error {
+	var version struct {
+		Version int
+		Grace   string
+	}
+	if err := json.Unmarshal(text, &version); err != nil {
+		return fmt.Errorf("the state of the old grace process is invalid: %w", err)
+	}
+	if version.Version < 1 || version.Version > stateVersion {
+		return fmt.Errorf("the state of the old grace process has version %d (grace %s), but this grace supports at most %d: use a newer grace", version.Version, version.Grace, stateVersion)
+	}
+	return nil
 }
 
 // check compares the two halves of a document: each instance with a process has its app.
@@ -58,7 +65,7 @@ func (d handoverState) check() error {
 		apps[a.Instance] = true
 	}
 	for _, g := range d.Machine.Generations {
-		if _, ok := d.Host.Launches[g.Number]; !ok {
+		if _, ok := d.Host.Launches[g.Number]; !ok && g.Stage != machine.StagePreparing {
 			return fmt.Errorf("the state does not say how generation %d is started", g.Number)
 		}
 		for _, i := range g.Instances {

@@ -23,10 +23,14 @@ type loop struct {
 	// statusRequests has those who want to know the status. They are no events: they change
 	// nothing, and are served while grace is handed over too.
 	statusRequests chan chan<- control.Status
-	done           chan struct{} // closed when nobody takes events any more
-	timers         *timers
-	performer      machine.Performer
-	callers        *callers
+	// stateRequests has the one who saves the state.
+	stateRequests chan chan<- *savedState
+	save          func() *savedState
+	changed       func()        // is told when the state may have changed
+	done          chan struct{} // closed when nobody takes events any more
+	timers        *timers
+	performer     machine.Performer
+	callers       *callers
 	// audience is told what happens.
 	audience []audience
 	// pulse is when beat is to show that the loop does not hang; nil is never.
@@ -57,7 +61,7 @@ type audience interface {
 }
 
 func newLoop(p machine.Policy, output string, a ...audience) *loop {
-	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), statusRequests: make(chan chan<- control.Status), done: make(chan struct{}), callers: newCallers(output)}
+	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), statusRequests: make(chan chan<- control.Status), stateRequests: make(chan chan<- *savedState), changed: func() {}, done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
 	l.begin = func() []machine.Action { return l.machine.Begin(time.Now()) }
 	l.audience = append(a, l.callers)
@@ -100,6 +104,8 @@ func (l *loop) next(end <-chan struct{}) bool {
 		l.take(ev)
 	case answer := <-l.statusRequests:
 		answer <- statusMessage(l.snapshot())
+	case answer := <-l.stateRequests:
+		answer <- l.save()
 	case <-l.pulse:
 		l.beat()
 	case <-end:
@@ -207,6 +213,18 @@ func (l *loop) take(ev machine.Event) {
 		l.timers.disarm(e.Timer.Number)
 	}
 	l.performAll(l.machine.Step(time.Now(), ev))
+	if matters(ev) {
+		l.changed()
+	}
+}
+
+// matters leaves out events that come often, and that a grace process which is started after the end of this one need not know.
+func matters(ev machine.Event) bool {
+	switch ev.(type) {
+	case machine.Pinged, machine.Tallied, machine.Counted, machine.Unreadied, machine.Noticed:
+		return false
+	}
+	return true
 }
 
 func (l *loop) performAll(actions []machine.Action) {

@@ -15,15 +15,17 @@ import (
 type Options struct {
 	host.Options
 	PIDFile string
+	Adopt   AdoptMode
 	Metrics *socket.Address // where metrics and health are asked for; nil: nowhere
 	Name    string          // of the control socket; "" is the working directory's
+	unnamed bool            // nobody has said another name than the working directory's
 	Version string          // of grace
 	Log     zerolog.Logger
 }
 
 // Validate says what cannot work before anything is touched.
 func (o Options) Validate() error {
-	return errors.Join(o.Options.Validate(), o.validateName(), o.validateMetrics())
+	return errors.Join(o.Options.Validate(), o.validateName(), o.validateMetrics(), o.validateAdopt())
 }
 
 func (o Options) validateName() error {
@@ -39,4 +41,11 @@ func (o Options) validateMetrics() error {
 		return nil
 	}
 	return fmt.Errorf("--metrics %s: HTTP needs a TCP or unix stream address (write HOST:PORT or unix:///PATH)", o.Metrics.Written)
+}
+
+func (o Options) validateAdopt() error {
+	if slices.Contains([]AdoptMode{"", AdoptAuto, AdoptNever, AdoptRequire}, o.Adopt) {
+		return nil
+	}
+	return fmt.Errorf("--adopt %q: use auto, never or require", o.Adopt)
 }

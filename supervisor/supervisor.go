@@ -49,7 +49,17 @@ func Run(o Options) (int, error) {
 	if before != nil {
 		return s.succeed(before)
 	}
-	if err := s.open(); err != nil {
+	if s.socket, err = openControl(&s.options); err != nil {
+		return machine.StatusFailure, err
+	}
+	left, err := s.findAbandoned()
+	if left != nil {
+		return s.adopt(left)
+	}
+	if err == nil {
+		err = s.open()
+	}
+	if err != nil {
 		return host.StatusOf(err), errors.Join(err, s.close())
 	}
 	s.assemble()
@@ -75,6 +85,7 @@ type service struct {
 	pidFile        pidFile
 	socket         *control.Socket
 	runtime        host.RuntimeDir
+	boot           string
 
 	loop          *loop
 	apps          *host.Host
@@ -84,6 +95,7 @@ type service struct {
 	exporter      *exporter
 	listenerWatch *listenerWatch
 	handover      *handover
+	saved         *stateWriter
 	serving       *servingLine
 }
 
@@ -103,9 +115,6 @@ func (s *service) open() (err error) {
 		return err
 	}
 	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {
-		return err
-	}
-	if s.socket, err = openControl(&s.options); err != nil {
 		return err
 	}
 	s.runtime = host.OpenRuntimeDir(s.first.Identity)
@@ -130,7 +139,7 @@ func (s *service) assemble() {
 	}
 	s.loop.performer = performer{s.loop, s.loop.timers, s.loop.callers, s.apps}
 	s.handover = &handover{service: s}
-	s.loop.successor = s.handover
+	s.loop.successor, s.loop.save, s.boot = s.handover, s.save, boot()
 }
 
 // serve returns when the app has ended or another grace process has taken over. Before it
@@ -145,6 +154,7 @@ func (s *service) serve(greet func()) (int, error) {
 		defer close(steered)
 		host.Guard(func() { host.WatchSteering(s.steering, s.loop.post) }, s.apps.Notice("cannot watch the app's sockets any more"))()
 	}()
+	s.saved = openStateWriter(s)
 	s.notifier = openSDNotifier(s.options.Policy, s.loop.post)
 	s.notifier.attend(s.loop)
 	greet()
@@ -153,6 +163,7 @@ func (s *service) serve(greet func()) (int, error) {
 	if s.left() {
 		return 0, s.handover.leave()
 	}
+	s.saved.close()
 	s.notifier.close()
 	err := errors.Join(s.apps.Close(), s.apps.Farewells.Close(), s.closeServers(), host.CloseSteering(s.steering))
 	s.hooks.Close()

@@ -123,6 +123,7 @@ var wordings = map[machine.Fact]struct {
 	machine.ReexecUnsuccessful:     {fault, "", "reexec failed, this grace process continues"},
 	machine.ReexecDone:             {info, "", "another grace process takes over"},
 	machine.TakenOver:              {info, "", "taken over"},
+	machine.Adopted:                {warn, "", "app adopted"},
 	machine.TroubleNoticed:         {warn, "", "%s"},
 }
 

@@ -1,8 +1,15 @@
 package socket
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
+
+	"github.com/gracerun/grace/handoff/internal/inetaddr"
+	"github.com/gracerun/grace/handoff/internal/inherited"
+	"golang.org/x/sys/unix"
 )
 
 // Descriptors are those that a process has got from its predecessor: by the numbers that they had there the numbers
@@ -51,6 +58,59 @@ func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
 	l := &Listener{address: s.Address, fd: fd, bound: s.Bound, path: File{s.Device, s.File}, spare: s.Spare, passed: s.Passed}
 	l.inode.Store(s.Inode)
 	return l, nil
+}
+
+// BindAgain makes the socket of a Listener anew whose process was killed, and that nobody has: at the address that it had, which
+// apps may have sockets of their own at if it only reserved it.
+func BindAgain(s ListenerState) (*Listener, error) {
+	a := s.Address
+	if s.Passed {
+		return takePassedAgain(s)
+	}
+	a.Addr = s.Bound
+	if a.Unix() {
+		return bindUnix(a)
+	}
+	at, err := netip.ParseAddrPort(s.Bound)
+	if err != nil {
+		return nil, fmt.Errorf("cannot bind %s again: %w", s.Bound, err)
+	}
+	if !a.Steer {
+		return bindHost(a, at, unshared)
+	}
+	l, err := newListener(a, inetaddr.Family(at.Addr()))
+	if err != nil {
+		return nil, err
+	}
+	if err := l.reserve(at); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot bind %s again: %w", s.Bound, err), unix.Close(l.fd))
+	}
+	return l, nil
+}
+
+func (l *Listener) reserve(at netip.AddrPort) error {
+	sockaddr, err := inetaddr.Sockaddr(at)
+	if err == nil {
+		err = l.setInetOptions(at.Addr())
+	}
+	if err == nil {
+		err = unix.Bind(l.fd, sockaddr)
+	}
+	l.bound = at.String()
+	return err
+}
+
+// takePassedAgain finds the socket among those that the service manager has passed this time.
+func takePassedAgain(s ListenerState) (*Listener, error) {
+	sockets, err := inherited.FromSystemd(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(sockets, func(passed inherited.Socket) bool { return passed.Inode == s.Inode })
+	if i < 0 {
+		return nil, fmt.Errorf("cannot take %s again: the service manager has not passed the socket", s.Bound)
+	}
+	return holdInherited(&sockets[i], s.Address)
 }
 
 // SocketPlanState is what is left of a SocketPlan once its instance is ready. Predecessor is the descriptor of the pipe, and -1

@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,7 +16,8 @@ import (
 // Steering is resumed. The descriptors in it stay the Steering's: the successor gets duplicates.
 type SteeringState struct {
 	// Watch is the epoll set that tells which sockets were shut down, and in which order: nobody knows it otherwise,
-	// and the kernel's numbers depend on it. What happens during the handover waits there.
+	// and the kernel's numbers depend on it. What happens during the handover waits there. -1 is for a new one, after the
+	// predecessor was killed.
 	Watch  int
 	Groups []*group
 	Bound  []*binding
@@ -51,9 +53,7 @@ func (s *Steering) Suspend() (SteeringState, error) {
 		s.mutex.Unlock()
 		return SteeringState{}, fmt.Errorf("cannot hand the steering over: %w", err)
 	}
-	return SteeringState{
-		Watch: s.epoll, Groups: s.sorted(), Bound: slices.Collect(maps.Values(s.bound)), Made: s.made, Left: s.left, Paths: s.paths,
-	}, nil
+	return s.state(), nil
 }
 
 // Resume goes on after Suspend, where there came no successor.
@@ -74,14 +74,17 @@ func TakeOverSteering(state SteeringState, fds socket.Descriptors, live func(m I
 }
 
 func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
-	watch, err := fds.Take(state.Watch)
-	if err != nil {
-		return err
+	if state.Watch >= 0 {
+		watch, err := fds.Take(state.Watch)
+		if err != nil {
+			return err
+		}
+		if err := unix.Close(s.epoll); err != nil {
+			return err
+		}
+		s.epoll = watch
 	}
-	if err := unix.Close(s.epoll); err != nil {
-		return err
-	}
-	s.epoll, s.left = watch, state.Left
+	s.left = state.Left
 	maps.Copy(s.made, state.Made)
 	for _, b := range state.Bound {
 		s.bind(b)
@@ -89,6 +92,14 @@ func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
 	for _, g := range state.Groups {
 		if err := s.takeGroup(g, fds); err != nil {
 			return fmt.Errorf("%s: %w", g, err)
+		}
+		if state.Watch >= 0 {
+			continue // its sockets are in the set
+		}
+		for _, member := range g.Members {
+			if err := s.watch(member); err != nil {
+				return fmt.Errorf("%s: %w", g, err)
+			}
 		}
 	}
 	for _, g := range state.Paths {
@@ -116,4 +127,68 @@ func (s *Steering) takePath(g *pathGroup, fds socket.Descriptors) error {
 		member.group = g
 	}
 	return g.takeOver(fds)
+}
+
+// Copy describes the Steering as it is now, for who is to go on after this process was killed.
+func (s *Steering) Copy() (SteeringState, error) {
+	text, err := s.encode()
+	if err != nil {
+		return SteeringState{}, err
+	}
+	var state SteeringState
+	return state, json.Unmarshal(text, &state)
+}
+
+func (s *Steering) encode() ([]byte, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return json.Marshal(s.state())
+}
+
+func (s *Steering) state() SteeringState {
+	return SteeringState{
+		Watch: s.epoll, Groups: s.sorted(), Bound: slices.Collect(maps.Values(s.bound)), Made: s.made, Left: s.left, Paths: s.paths,
+	}
+}
+
+// Inodes are those of all sockets in the state.
+func (s SteeringState) Inodes() (inodes []uint64) {
+	for _, l := range s.lists() {
+		for _, member := range l.Members {
+			inodes = append(inodes, member.Inode)
+		}
+	}
+	return inodes
+}
+
+// Listens tells whether the instance listens on any of the sockets.
+func (s SteeringState) Listens(m InstanceKey) bool {
+	listens := func(member *memberSocket) bool { return slices.Contains(member.listeners(), m) }
+	return slices.ContainsFunc(s.lists(), func(l *memberList) bool { return slices.ContainsFunc(l.Members, listens) })
+}
+
+func (s SteeringState) lists() (all []*memberList) {
+	for _, g := range s.Groups {
+		all = append(all, &g.memberList)
+	}
+	for _, g := range s.Paths {
+		all = append(all, &g.memberList)
+	}
+	return all
+}
+
+// Keep leaves out the sockets that nobody has any more: found are those that were found with the apps of a predecessor that was
+// killed, by inode. It adds them to the descriptors.
+func (s *SteeringState) Keep(found map[uint64]int, fds socket.Descriptors) {
+	s.Watch, s.Left = -1, nil
+	for _, l := range s.lists() {
+		l.Members = slices.DeleteFunc(l.Members, func(member *memberSocket) bool {
+			fd, ok := found[member.Inode]
+			if ok {
+				fds[member.FD] = fd
+			}
+			return !ok
+		})
+	}
+	s.Groups = slices.DeleteFunc(s.Groups, func(g *group) bool { return len(g.Members) == 0 })
 }

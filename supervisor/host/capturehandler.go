@@ -64,6 +64,7 @@ func (c *captureHandler) answerAll() {
 		if err := c.answer(call); err != nil && !errors.Is(err, capture.ErrGone) {
 			c.apps.Post(machine.Noticed{Text: "cannot answer the app", Why: err.Error()})
 		}
+		c.apps.noteChange()
 	}
 }
 

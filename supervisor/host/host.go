@@ -28,13 +28,16 @@ type Host struct {
 	Farewells    *Farewells
 	Runtime      RuntimeDir
 	Post         func(machine.Event)
-	Launches     map[int]*Preparation
-	Running      map[int]*InstanceProcess
-	Programs     map[int]Program // of generations that have ended, for a rollback
-	Looks        Semaphore       // into /proc and at sockets, at once
-	LookUps      Semaphore       // of a command and its files
-	reaping      sync.WaitGroup
-	sequence     sequence
+	Changed      func() // is told when the steering has changed, by any goroutine; nil: nobody wants to know
+	// Saved returns when the state as it is now was written down; nil: it is not. It is not for the loop.
+	Saved    func()
+	Launches map[int]*Preparation
+	Running  map[int]*InstanceProcess
+	Programs map[int]Program // of generations that have ended, for a rollback
+	Looks    Semaphore       // into /proc and at sockets, at once
+	LookUps  Semaphore       // of a command and its files
+	reaping  sync.WaitGroup
+	sequence sequence
 }
 
 func (a *Host) Tell(t machine.Tell) {

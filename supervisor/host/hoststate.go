@@ -65,6 +65,7 @@ type InstanceProcessState struct {
 	Launchers    []childproc.ProcessState
 	Notify       childproc.NotifyState
 	Calls        int            // -1 if it is not captured
+	Captured     bool           `json:",omitzero"` // it was, by a grace process that may have been killed
 	Fresh        map[uint64]int // sockets of grace's own in place of the app's, by inode
 	Predecessors socket.SocketPlanState
 	Mains        []int

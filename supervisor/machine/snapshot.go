@@ -1,15 +1,13 @@
 package machine
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-	"syscall"
 	"time"
 )
 
-// Snapshot is a machine in a form that everybody can read. Another grace process can go on from one, where no upgrade is under way
-// and nobody waits for an answer.
+// Snapshot is a machine in a form that everybody can read. Another grace process can go on from one: at a reexec it is calm, and
+// after the end of a grace process that was killed it is as the last event has left it.
 type Snapshot struct {
 	State                string `json:"-"` // starting, serving, upgrading, stopping
 	Generation, Instance int    // the numbers given last
@@ -21,6 +19,16 @@ type Snapshot struct {
 	Restarts, Crashes    int
 	History              []UpgradeRecord
 	Generations          []GenerationSnapshot
+	// What a calm machine has none of.
+	Unserved bool            `json:",omitzero"` // no generation has been ready yet
+	GoesOver bool            `json:",omitzero"` // new connections are on their way to another generation
+	Pending  *PendingUpgrade `json:",omitzero"` // an upgrade that waits
+}
+
+// PendingUpgrade is an upgrade that was asked for and has not begun.
+type PendingUpgrade struct {
+	Command  []string // nil: what the current generation runs
+	Rollback bool
 }
 
 // UpgradeRecord is an upgrade that has its result.
@@ -54,6 +62,7 @@ type GenerationSnapshot struct {
 	Progress  time.Time // when its timers are due; zero: not armed
 	LeaveBy   time.Time `json:"Relief"`
 	Instances []InstanceSnapshot
+	Upgrade   *UpgradeRecord `json:",omitzero"` // to bring it into service, as long as that has no result
 }
 
 // InstanceSnapshot is an instance as it travels.
@@ -111,7 +120,7 @@ func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string)
 		State: m.condition(), Generation: m.generation, Instance: m.instance,
 		Steered: m.policy.Steered, NoUpgrade: words(m.policy.NoUpgrade),
 		Notifying: slices.Sorted(maps.Keys(m.notifying)), Status: m.status,
-		Restarts: m.restarts, Crashes: m.crashes,
+		Restarts: m.restarts, Crashes: m.crashes, Unserved: !m.served, GoesOver: m.goesOver(), Pending: m.pending.snapshot(),
 	}
 	for _, a := range m.history {
 		s.History = append(s.History, a.record(words))
@@ -123,6 +132,13 @@ func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string)
 		s.Generations = append(s.Generations, g.snapshot(due, words))
 	}
 	return s
+}
+
+func (w *pendingUpgrade) snapshot() *PendingUpgrade {
+	if w == nil {
+		return nil
+	}
+	return &PendingUpgrade{w.command, w.rollback}
 }
 
 func (a upgradeRecord) record(words func(Reason) string) UpgradeRecord {
@@ -149,6 +165,10 @@ func (g *generation) snapshot(due func(Timer) time.Time, words func(Reason) stri
 	for _, i := range g.instances {
 		s.Instances = append(s.Instances, i.snapshot(due))
 	}
+	if g.upgrade != nil {
+		r := g.upgrade.record(words)
+		s.Upgrade = &r
+	}
 	return s
 }
 
@@ -157,71 +177,4 @@ func (i *instance) snapshot(due func(Timer) time.Time) InstanceSnapshot {
 	s.Deadline, s.Watchdog = due(i.timer), due(i.watchdog)
 	s.Code, s.Signal, s.ExitKnown = i.exit.Code, int(i.exit.Signal), !i.exit.Unknown
 	return s
-}
-
-// Restore gives the machine of a state, and what is to be done first: to arm the timers
-// with what is left of their time, and to look at those that empty.
-func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
-	p.NoUpgrade = said(s.NoUpgrade)
-	m := NewMachine(p)
-	m.at, m.generation, m.instance, m.status, m.served, m.toldFirst = at, s.Generation, s.Instance, s.Status, true, true
-	m.restarts, m.crashes = s.Restarts, s.Crashes
-	for _, r := range s.History {
-		m.history = append(m.history, upgradeRecord{UpgradeRecord: r, why: said(r.Why)})
-	}
-	for _, executable := range s.Notifying {
-		m.notifying[executable] = true
-	}
-	for _, saved := range s.Generations {
-		m.generations = append(m.generations, m.restoreGeneration(saved))
-	}
-	if m.current = m.find(s.Current); m.current == nil {
-		return nil, nil, fmt.Errorf("the state has no generation %d, the one that it names as current", s.Current)
-	}
-	for _, g := range m.generations {
-		if g.Before != nil && m.find(g.Before.Generation) == nil && !slices.Contains(m.retired, g.Before.Generation) {
-			m.retired = append(m.retired, g.Before.Generation)
-		}
-	}
-	return m, m.actions, nil
-}
-
-func (m *Machine) restoreGeneration(s GenerationSnapshot) *generation {
-	g := &generation{GenerationSnapshot: s, toldReady: true, failure: said(s.Failure), ending: said(s.Ending)}
-	g.Instances = nil
-	for _, saved := range s.Instances {
-		m.restoreInstance(g, saved)
-	}
-	g.progress = m.rearm(Timer{generation: g.Number}, s.Progress)
-	g.leaveBy = m.rearm(Timer{leaving: g.Number}, s.LeaveBy)
-	if g.Stage == StageEmptying {
-		g.emptying = g.Since
-		m.observe(g)
-	}
-	if g.Stage == StageSettling || g.Stage == StageEmptying {
-		m.announce(g)
-	}
-	return g
-}
-
-func (m *Machine) restoreInstance(g *generation, s InstanceSnapshot) {
-	i := &instance{
-		InstanceSnapshot: s, generation: g, deadline: s.Deadline, signDue: s.Watchdog,
-		exit: Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
-	}
-	m.instances[i.ID] = i
-	g.instances = append(g.instances, i)
-	i.timer = m.rearm(Timer{Instance: i.ID}, s.Deadline)
-	i.watchdog = m.rearm(Timer{watchdog: i.ID}, s.Watchdog)
-	if i.Ended && i.Phase == PhaseDraining && !i.Searched {
-		m.tellRest(i)
-	}
-}
-
-// rearm lets a timer that is overdue expire at once.
-func (m *Machine) rearm(t Timer, due time.Time) Timer {
-	if due.IsZero() {
-		return Timer{}
-	}
-	return m.arm(t, max(due.Sub(m.at), time.Nanosecond))
 }

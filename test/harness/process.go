@@ -148,6 +148,13 @@ func (p *Process) CheckNothingLeft() {
 	}
 }
 
+// Groups are the process groups that the grace process has started.
+func (p *Process) Groups() []processgroup.Group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.groups)
+}
+
 // Entries are those of grace's lines and all others so far.
 func (p *Process) Entries() []Entry {
 	entries, _ := p.state()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,7 +30,7 @@ func TestReexecLosesNothing(t *testing.T) {
 					arguments = []string{"--settle", "50ms", "--", harness.AppBinary(), "-addr", addr}
 				}
 				d := harness.StartForReexec(t, way, arguments...)
-				fresh := surroundings(t, d.AwaitMessage("instance ready").PID)
+				fresh := harness.Surroundings(t, d.AwaitMessage("instance ready").PID)
 				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
 					for range reexecsEach {
 						d.Reexec()
@@ -46,7 +45,7 @@ func TestReexecLosesNothing(t *testing.T) {
 						d.Reexec()
 					}
 				})
-				if later := surroundings(t, d.AwaitNth("instance ready", 4).PID); later != fresh {
+				if later := harness.Surroundings(t, d.AwaitNth("instance ready", 4).PID); later != fresh {
 					t.Errorf("an app was started with\n%s\nand after reexecs with\n%s", fresh, later)
 				}
 				d.CheckFollowed()
@@ -54,48 +53,6 @@ func TestReexecLosesNothing(t *testing.T) {
 			})
 		}
 	}
-}
-
-// surroundings are what an app is born with: its descriptors and its variables, without what is every instance's own.
-func surroundings(t *testing.T, pid int) string {
-	t.Helper()
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := []string{"GRACE_GENERATION=", "LISTEN_PID=", "NOTIFY_SOCKET=", "SERVER_STARTER_GENERATION="}
-	variables := slices.DeleteFunc(strings.Split(string(env), "\x00"), func(v string) bool {
-		return slices.ContainsFunc(own, func(name string) bool { return strings.HasPrefix(v, name) })
-	})
-	slices.Sort(variables)
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if strings.HasPrefix(line, "SigIgn") { // what is blocked differs among the threads of a Go program
-			variables = append(variables, line)
-		}
-	}
-	return strings.Join(variables, "\n") + strings.Join(inherited(t, pid), "\n")
-}
-
-// inherited are the descriptors that are no epoll set, event or connection of the app's own.
-func inherited(t *testing.T, pid int) []string {
-	t.Helper()
-	var list []string
-	for fd := range 32 {
-		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
-		if err != nil || strings.HasPrefix(link, "anon_inode:") {
-			continue
-		}
-		kind, _, _ := strings.Cut(link, "[")
-		if kind == "socket:" && fd > 3 {
-			continue
-		}
-		list = append(list, fmt.Sprint(fd, " ", kind))
-	}
-	return list
 }
 
 func TestBrokenSuccessorCostsNothing(t *testing.T) {

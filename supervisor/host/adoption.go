@@ -1,0 +1,341 @@
+package host
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/handoff/steering"
+	"github.com/gracerun/grace/supervisor/machine"
+	"golang.org/x/sys/unix"
+)
+
+// Save describes the apps of a snapshot for who is to go on with them after this grace process was killed. It is the loop's. There
+// are no values of the environment in it, and no sockets of the steering.
+func (a *Host) Save(m machine.Snapshot) HostState {
+	s := HostState{Uncapturable: a.uncapturable.Load(), Runtime: a.Runtime.Path, Launches: map[int]LaunchSpecState{}}
+	for _, l := range a.Held {
+		s.Listeners = append(s.Listeners, l.State())
+	}
+	for _, g := range m.Generations {
+		if g.Stage == machine.StagePreparing {
+			continue
+		}
+		if p, ok := a.Launches[g.Number]; ok && p.Launch != nil {
+			launch := p.Launch.State()
+			launch.Env = nil
+			s.Launches[g.Number] = launch
+		}
+		for _, i := range g.Instances {
+			if app, ok := a.Running[i.ID]; ok && i.PID != 0 {
+				s.Apps = append(s.Apps, app.save())
+			}
+		}
+	}
+	return s
+}
+
+// save leaves out what ends with grace.
+func (a *InstanceProcess) save() InstanceProcessState {
+	s := InstanceProcessState{
+		Start: a.start, Main: a.main().State(), Calls: -1, Predecessors: socket.SocketPlanState{Predecessor: -1},
+		Notify: childproc.NotifyState{Path: a.notify.Path(), FD: -1}, Captured: a.calls != nil,
+	}
+	for _, p := range a.processes {
+		s.Mains = append(s.Mains, p.PID)
+	}
+	for _, p := range a.processes[:len(a.processes)-1] {
+		s.Launchers = append(s.Launchers, p.State())
+	}
+	select {
+	case <-a.reader.ready:
+		s.Said = true
+	default:
+	}
+	return s
+}
+
+// Lives reports whether any process of the state does.
+func (s HostState) Lives() bool {
+	for _, p := range s.processes() {
+		if fd, err := p.Open(); err != nil || fd >= 0 {
+			_ = socket.CloseFD(fd)
+			return true
+		}
+	}
+	return false
+}
+
+func (s HostState) processes() (all []*childproc.ProcessState) {
+	for i := range s.Apps {
+		all = append(all, s.Apps[i].processes()...)
+	}
+	return all
+}
+
+func (s *InstanceProcessState) processes() []*childproc.ProcessState {
+	all := []*childproc.ProcessState{&s.Main}
+	for i := range s.Launchers {
+		all = append(all, &s.Launchers[i])
+	}
+	return all
+}
+
+// Recover finds what a state is about, and was written by a grace process that was killed. What nobody has any more it leaves out
+// of the state, or makes anew. Instances that were being started it ends, and leaves it to the machine to start them anew, where
+// nothing is known of them, or where they have lost what they need. The caller owns the descriptors.
+func (s *HostState) Recover(o Options, m *machine.Snapshot) (socket.Descriptors, error) {
+	files := socket.Descriptors{}
+	err := s.recoverProcesses(files)
+	if err == nil {
+		err = s.recoverSockets(files)
+	}
+	if err == nil {
+		err = s.endStarts(m, files)
+	}
+	if err == nil {
+		err = s.recoverEnvironment(o)
+	}
+	if err == nil {
+		err = s.recoverNotify(files) // last, as it takes the place of what was there
+	}
+	if err != nil {
+		closeAll(files)
+		return nil, err
+	}
+	s.recoverPrograms(files)
+	return files, nil
+}
+
+// recoverProcesses leaves -1 for the pidfd of one that has ended.
+func (s *HostState) recoverProcesses(files socket.Descriptors) error {
+	for number, p := range s.processes() {
+		fd, err := p.Open()
+		if err != nil {
+			return err
+		}
+		p.PIDFD = -1
+		if fd >= 0 {
+			p.PIDFD = processFiles + number
+			files[p.PIDFD] = fd
+		}
+	}
+	return nil
+}
+
+// endStarts ends the instances of which the state says that they start, and that can come to nothing: a captured one that has no
+// socket yet gets none any more. A process that is not in the state yet has only the path of its NOTIFY_SOCKET to be known by.
+func (s *HostState) endStarts(m *machine.Snapshot, files socket.Descriptors) error {
+	unknown, ended := false, []int{}
+	for _, g := range m.Generations {
+		for n := range g.Instances {
+			i := &g.Instances[n]
+			if i.Phase != machine.PhaseStarting {
+				continue
+			}
+			if app := s.app(i.ID); app != nil && app.Captured && !s.listens(app) {
+				i.PID, i.Processes = 0, 0
+				ended = append(ended, s.dismiss(i.ID, files)...)
+			}
+			unknown = unknown || i.PID == 0
+		}
+	}
+	if unknown {
+		pids, err := childproc.HaveVariable("NOTIFY_SOCKET", s.isUnknown)
+		if err != nil {
+			return err
+		}
+		ended = append(ended, pids...)
+	}
+	return childproc.End(ended)
+}
+
+// listens asks the system too: what the app has done last may not be in the state.
+func (s *HostState) listens(app *InstanceProcessState) bool {
+	m := steering.InstanceKey{Generation: app.Generation, Instance: app.Slot}
+	return s.Steering != nil && s.Steering.Listens(m) || childproc.Listens(treesOf(app.processes()))
+}
+
+func (s *HostState) app(instance int) *InstanceProcessState {
+	i := slices.IndexFunc(s.Apps, func(a InstanceProcessState) bool { return a.Instance == instance })
+	if i < 0 {
+		return nil
+	}
+	return &s.Apps[i]
+}
+
+// dismiss takes an instance out of the state, and gives those of its processes that live.
+func (s *HostState) dismiss(instance int, files socket.Descriptors) (pids []int) {
+	app := s.app(instance)
+	for _, p := range append(slices.Clone(app.Launchers), app.Main) {
+		if fd, ok := files[p.PIDFD]; ok {
+			pids = append(pids, p.PID)
+			delete(files, p.PIDFD)
+			unix.Close(fd)
+		}
+	}
+	s.Apps = slices.DeleteFunc(s.Apps, func(a InstanceProcessState) bool { return a.Instance == instance })
+	return pids
+}
+
+func (s *HostState) isUnknown(notify string) bool {
+	known := func(a InstanceProcessState) bool { return a.Notify.Path == notify }
+	return s.Runtime != "" && strings.HasPrefix(notify, s.Runtime+"/") && !slices.ContainsFunc(s.Apps, known)
+}
+
+// What is not known by a descriptor's number of its own in the grace process that was killed gets one from here on.
+const (
+	processFiles = 1 << 24
+	notifyFiles  = 2 << 24
+	programFiles = 3 << 24
+)
+
+func (s *HostState) recoverSockets(files socket.Descriptors) error {
+	var wanted []uint64
+	for _, l := range s.Listeners {
+		wanted = append(wanted, l.Inode)
+	}
+	if s.Steering != nil {
+		wanted = append(wanted, s.Steering.Inodes()...)
+	}
+	found, err := childproc.DuplicateSockets(wanted, treesOf(s.processes()))
+	if err != nil {
+		closeAll(found)
+		return err
+	}
+	if s.Steering != nil {
+		s.Steering.Keep(found, files)
+	}
+	for i := range s.Listeners {
+		if err := recoverListener(&s.Listeners[i], found, files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func recoverListener(l *socket.ListenerState, found map[uint64]int, files socket.Descriptors) error {
+	if fd, ok := found[l.Inode]; ok {
+		files[l.FD] = fd
+		return nil
+	}
+	again, err := socket.BindAgain(*l)
+	if err != nil {
+		return err
+	}
+	there := l.FD
+	*l = again.State()
+	files[there], l.FD = l.FD, there
+	return nil
+}
+
+// treesOf are those of the processes that live, and all below them.
+func treesOf(processes []*childproc.ProcessState) (pids []int) {
+	for _, p := range processes {
+		if p.PIDFD < 0 {
+			continue
+		}
+		tree, err := childproc.Tree(p.PID)
+		if err != nil {
+			tree = []int{p.PID}
+		}
+		pids = append(pids, tree...)
+	}
+	return pids
+}
+
+func (s *HostState) recoverNotify(files socket.Descriptors) error {
+	for i := range s.Apps {
+		app := &s.Apps[i]
+		uid, gid := senders(s.Launches[app.Generation].Identity)
+		fd, err := childproc.RestoreNotify(app.Notify.Path, uid, gid)
+		if err != nil {
+			return err
+		}
+		app.Notify.FD = notifyFiles + i
+		files[app.Notify.FD] = fd
+	}
+	return nil
+}
+
+// recoverPrograms finds the executables where they were, or as what a process runs. Without them a restart goes by the path.
+func (s *HostState) recoverPrograms(files socket.Descriptors) {
+	s.Programs = map[int]int{}
+	for generation, launch := range s.Launches {
+		paths := []string{launch.Real}
+		for _, pid := range s.mains(generation) {
+			paths = append(paths, fmt.Sprintf("/proc/%d/exe", pid))
+		}
+		for _, path := range paths {
+			p, file, err := openProgram(path)
+			if err != nil || !launch.File.Same(file) {
+				p.Close()
+				continue
+			}
+			if p != 0 {
+				s.Programs[generation] = programFiles + generation
+				files[programFiles+generation] = int(p)
+			}
+			break
+		}
+	}
+}
+
+// mains are the processes that a generation's instances were started as, and that live.
+func (s *HostState) mains(generation int) (pids []int) {
+	for _, app := range s.Apps {
+		for _, p := range append(slices.Clone(app.Launchers), app.Main) {
+			if app.Generation == generation && p.PIDFD >= 0 {
+				pids = append(pids, p.PID)
+			}
+		}
+	}
+	return pids
+}
+
+// recoverEnvironment reads what the apps were started with, or resolves it anew.
+func (s *HostState) recoverEnvironment(o Options) error {
+	for generation, launch := range s.Launches {
+		env, err := s.environment(generation)
+		fromFile := 0
+		if err != nil {
+			anew, failed := surroundings(o)
+			if failed != nil {
+				return errors.Join(err, failed)
+			}
+			env, fromFile = anew.Env, anew.fromFile
+		}
+		launch.Env, launch.FromFile = env, fromFile
+		s.Launches[generation] = launch
+	}
+	return nil
+}
+
+// environment leaves aside a process that has written over it, as programs do that show a title.
+func (s *HostState) environment(generation int) ([]string, error) {
+	var failed error
+	for _, pid := range s.mains(generation) {
+		env, err := childproc.Environment(pid)
+		if err != nil {
+			failed = cmp.Or(failed, err)
+			continue
+		}
+		ours := func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET="+s.Runtime+"/") }
+		if slices.ContainsFunc(env, ours) {
+			return handoff.CleanEnv(env), nil
+		}
+		failed = cmp.Or(failed, fmt.Errorf("process %d has written over its environment", pid))
+	}
+	return nil, cmp.Or(failed, errors.New("no process of the generation is left"))
+}
+
+func closeAll[K comparable](fds map[K]int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

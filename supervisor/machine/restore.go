@@ -1,0 +1,183 @@
+package machine
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Restore gives the machine of a state, and what is to be done first: to arm the timers
+// with what is left of their time, to look at those that empty, and to order once more what has no answer.
+func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
+	if err := s.check(); err != nil {
+		return nil, nil, err
+	}
+	p.NoUpgrade = said(s.NoUpgrade)
+	m := NewMachine(p)
+	m.at, m.generation, m.instance, m.status = at, s.Generation, s.Instance, s.Status
+	m.served, m.toldFirst = !s.Unserved, !s.Unserved
+	m.restarts, m.crashes = s.Restarts, s.Crashes
+	for _, r := range s.History {
+		m.history = append(m.history, upgradeRecord{UpgradeRecord: r, why: said(r.Why)})
+	}
+	for _, executable := range s.Notifying {
+		m.notifying[executable] = true
+	}
+	for _, saved := range s.Generations {
+		m.restoreGeneration(saved)
+	}
+	m.current = m.find(s.Current)
+	for _, g := range m.generations {
+		if g.Before != nil && m.find(g.Before.Generation) == nil && !slices.Contains(m.retired, g.Before.Generation) {
+			m.retired = append(m.retired, g.Before.Generation)
+		}
+	}
+	m.goOn(s)
+	return m, m.actions, nil
+}
+
+func (m *Machine) restoreGeneration(s GenerationSnapshot) {
+	g := &generation{GenerationSnapshot: s, toldReady: s.Upgrade == nil, failure: said(s.Failure), ending: said(s.Ending)}
+	g.Instances, g.Upgrade = nil, nil
+	if s.Upgrade != nil {
+		g.upgrade = &upgradeRecord{UpgradeRecord: *s.Upgrade, why: said(s.Upgrade.Why)}
+	}
+	m.generations = append(m.generations, g)
+	for _, saved := range s.Instances {
+		m.restoreInstance(g, saved)
+	}
+	g.progress = m.rearm(Timer{generation: g.Number}, s.Progress)
+	g.leaveBy = m.rearm(Timer{leaving: g.Number}, s.LeaveBy)
+	if g.Stage == StageEmptying {
+		g.emptying = g.Since
+		m.observe(g)
+	}
+	if g.Stage == StageSettling || g.Stage == StageEmptying {
+		m.announce(g)
+	}
+}
+
+func (m *Machine) restoreInstance(g *generation, s InstanceSnapshot) {
+	i := &instance{
+		InstanceSnapshot: s, generation: g, deadline: s.Deadline, signDue: s.Watchdog,
+		exit: Exit{Code: s.Code, Signal: syscall.Signal(s.Signal), Unknown: !s.ExitKnown},
+	}
+	m.instances[i.ID] = i
+	g.instances = append(g.instances, i)
+	i.timer = m.rearm(Timer{Instance: i.ID}, s.Deadline)
+	i.watchdog = m.rearm(Timer{watchdog: i.ID}, s.Watchdog)
+	if i.Ended && i.Phase == PhaseDraining && !i.Searched {
+		m.tellRest(i)
+	}
+}
+
+// rearm lets a timer that is overdue expire at once.
+func (m *Machine) rearm(t Timer, due time.Time) Timer {
+	if due.IsZero() {
+		return Timer{}
+	}
+	return m.arm(t, max(due.Sub(m.at), time.Nanosecond))
+}
+
+// goOn takes up what was under way when the machine was not calm: a grace process that was killed has answered nobody.
+func (m *Machine) goOn(s Snapshot) {
+	if s.Pending != nil {
+		m.pending = &pendingUpgrade{command: s.Pending.Command, rollback: s.Pending.Rollback}
+	}
+	for _, g := range slices.Clone(m.generations) {
+		m.goOnStarting(g)
+		m.goOnStopping(g)
+	}
+	if m.current == nil && m.candidate == nil && m.pending == nil {
+		m.pending = &pendingUpgrade{}
+	}
+	switch {
+	case m.current == nil, m.mode != running:
+	case s.GoesOver:
+		m.steer(m.current.Number, steerPatience)
+	case m.settling() == nil:
+		m.conclude(m.current, OutcomeUpgraded, nil)
+	}
+}
+
+// goOnStarting has what was ordered and not done by then begin anew.
+func (m *Machine) goOnStarting(g *generation) {
+	switch g.Stage {
+	case StagePreparing:
+		m.prepareAnew(g)
+		return
+	case StageCandidate:
+		m.candidate = g
+	case StageCurrent, StageSettling, StageEmptying, StageClosing, StageDraining, StageEnded:
+	}
+	for _, i := range slices.Clone(g.instances) {
+		switch {
+		case i.Phase == PhaseBackoff || i.PID != 0:
+		case i.Phase == PhaseStarting:
+			m.startInstance(i)
+		default:
+			m.exit(i)
+		}
+	}
+	if g.Stage == StageCandidate && g.ready() {
+		m.promote(g)
+	}
+}
+
+// prepareAnew asks again for a generation of which nothing was begun but a look at its files.
+func (m *Machine) prepareAnew(g *generation) {
+	if m.pending == nil {
+		m.pending = &pendingUpgrade{command: g.Launch.Command}
+		if g.upgrade != nil {
+			m.pending.rollback = g.upgrade.Rollback
+		}
+	}
+	m.generations = slices.DeleteFunc(m.generations, func(other *generation) bool { return other == g })
+}
+
+// goOnStopping tells once more what may not have been told.
+func (m *Machine) goOnStopping(g *generation) {
+	if g.Stage == StageClosing {
+		m.close(g)
+	}
+	for _, i := range g.instances {
+		if i.Phase == PhaseKilling {
+			m.force(i)
+		}
+	}
+	if g.leaving() && g.upgrade != nil {
+		m.conclude(g, OutcomeUndone, g.failure) // one that fails before it serves is concluded at once
+	}
+	m.endIfEmpty(g)
+}
+
+// check refuses what no machine has been in.
+func (s Snapshot) check() error {
+	current := func(g GenerationSnapshot) bool { return g.Number == s.Current }
+	if s.Current != 0 && !slices.ContainsFunc(s.Generations, current) {
+		return fmt.Errorf("the state has no generation %d, the one that it names as current", s.Current)
+	}
+	generations, instances, candidates := map[int]bool{}, map[int]bool{}, 0
+	for _, g := range s.Generations {
+		switch {
+		case g.Number < 1 || g.Number > s.Generation || generations[g.Number]:
+			return fmt.Errorf("the state has a generation %d that cannot be", g.Number)
+		case (g.Stage == StageCurrent) != current(g) || g.Stage == StageEnded:
+			return fmt.Errorf("the state has generation %d as %s, but generation %d as the current one", g.Number, g.Stage, s.Current)
+		case g.Stage <= StageCandidate:
+			candidates++
+		}
+		generations[g.Number] = true
+		for _, i := range g.Instances {
+			if i.ID < 1 || i.ID > s.Instance || instances[i.ID] || i.Phase == PhaseExited || i.PID < 0 || i.Slot < 0 {
+				return fmt.Errorf("the state has an instance %d that cannot be", i.ID)
+			}
+			instances[i.ID] = true
+		}
+	}
+	if candidates > 1 {
+		return fmt.Errorf("the state has %d generations that start at the same time", candidates)
+	}
+	return nil
+}

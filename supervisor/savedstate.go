@@ -1,0 +1,182 @@
+package supervisor
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+// savedState is what a grace process leaves in its runtime directory for who is to go on with the app after it was killed. It has
+// no value of the app's environment.
+type savedState struct {
+	handoverState
+	Name    string   // of the control socket
+	Command []string // as it was given to grace
+	Dir     string   // where that was
+	Boot    string   // whatever the numbers of processes in it mean something in
+}
+
+func (d *savedState) encode() ([]byte, error) {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode grace's state: %w", err)
+	}
+	return text, nil
+}
+
+// readSaved refuses what this grace process does not understand.
+func readSaved(text []byte) (*savedState, error) {
+	if err := checkVersion(text); err != nil {
+		return nil, err
+	}
+	d := &savedState{}
+	if err := json.Unmarshal(text, d); err != nil {
+		return nil, fmt.Errorf("the state of the old grace process is invalid: %w", err)
+	}
+	if d.Boot == "" || d.PID == 0 {
+		return nil, errors.New("the state of the old grace process is incomplete")
+	}
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// lives reports whether something of the app may be left.
+func (d *savedState) lives() bool { return d.Boot == boot() && d.Host.Lives() }
+
+// isOf reports whether the state is of a grace process that was started as this one is.
+func (d *savedState) isOf(o Options) bool {
+	if d.Name != o.Name {
+		return false
+	}
+	return !o.unnamed || d.Dir == o.Dir && slices.Equal(d.Command, o.Command)
+}
+
+// boot names the system, from its boot on, and the PID namespace.
+func boot() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it only the namespace tells
+	namespace, _ := os.Readlink("/proc/self/ns/pid")
+	return string(bytes.TrimSpace(id)) + " " + namespace
+}
+
+// stateWriter keeps the saved state current. It writes beside the loop, and what has changed meanwhile only once.
+type stateWriter struct {
+	service *service
+	stale   chan struct{} // has one while something has changed
+	stop    chan struct{}
+	stopped chan struct{}
+	wanted  chan chan struct{} // who waits for the state to be written
+	told    string             // why it cannot be written
+}
+
+func openStateWriter(s *service) *stateWriter {
+	w := &stateWriter{service: s, stale: make(chan struct{}, 1), wanted: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
+	if s.runtime.Path == "" {
+		close(w.stopped)
+		return w
+	}
+	s.loop.changed, s.apps.Changed, s.apps.Saved = w.note, w.note, w.await
+	w.note()
+	go w.run()
+	return w
+}
+
+// note says that the state has changed. Any goroutine may call it.
+func (w *stateWriter) note() {
+	select {
+	case w.stale <- struct{}{}:
+	default: // it will be seen when the state is written next
+	}
+}
+
+// await returns when the state of now was written, or cannot be. It may be called by any goroutine but the loop's.
+func (w *stateWriter) await() {
+	written := make(chan struct{})
+	select {
+	case w.wanted <- written:
+	case <-w.stopped:
+		return
+	}
+	select {
+	case <-written:
+	case <-w.stopped:
+	}
+}
+
+func (w *stateWriter) run() {
+	defer close(w.stopped)
+	for {
+		var waiting chan struct{}
+		select {
+		case <-w.stop:
+			return
+		case <-w.stale:
+		case waiting = <-w.wanted:
+		}
+		err := w.write()
+		if waiting != nil {
+			close(waiting)
+		}
+		if err != nil && err.Error() != w.told {
+			w.told = err.Error()
+			w.service.loop.post(machine.Noticed{Text: "cannot save the state: if this grace process is killed, the next one cannot adopt the app", Why: err.Error()})
+		}
+	}
+}
+
+func (w *stateWriter) write() error {
+	s, answer := w.service, make(chan *savedState, 1)
+	select {
+	case s.loop.stateRequests <- answer:
+	case <-s.loop.done:
+		return nil
+	case <-w.stop:
+		return nil
+	}
+	d := <-answer
+	if s.steering != nil {
+		state, err := s.steering.Copy()
+		if err != nil {
+			return err
+		}
+		d.Host.Steering = &state
+	}
+	text, err := d.encode()
+	if err != nil {
+		return err
+	}
+	return s.runtime.WriteState(text)
+}
+
+// close returns when nothing is written any more.
+func (w *stateWriter) close() {
+	if w == nil {
+		return
+	}
+	select {
+	case <-w.stop:
+	default:
+		close(w.stop)
+	}
+	<-w.stopped
+}
+
+// save is the state of this moment, but for the sockets of the steering. It is the loop's.
+func (s *service) save() *savedState {
+	m := s.loop.snapshot()
+	d := &savedState{
+		handoverState: handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m, Host: s.apps.Save(m)},
+		Name:          s.options.Name, Command: s.options.Command, Dir: s.options.Dir, Boot: s.boot,
+	}
+	if s.metrics != nil {
+		state := s.metrics.State()
+		d.Host.Metrics = &state
+	}
+	return d
+}

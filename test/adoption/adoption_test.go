@@ -1,0 +1,55 @@
+package adoption
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/test/harness"
+)
+
+// kinds are the ways in which an app gets its sockets.
+var kinds = map[string]func(addr string) []string{
+	"held": func(addr string) []string {
+		return []string{"--listen", "web=" + addr, "--", harness.AppBinary()}
+	},
+	"captured": func(addr string) []string {
+		return []string{"--settle", "50ms", "--empty", "0s", "--", harness.AppBinary(), "-addr", addr}
+	},
+	"steered": func(addr string) []string {
+		return []string{"--settle", "50ms", "--empty", "0s", "--listen", "web=" + addr + "?steer=true", "--", harness.AppBinary()}
+	},
+}
+
+func TestKilledGraceIsFollowed(t *testing.T) {
+	for kind, arguments := range kinds {
+		for _, instances := range []int{1, 4} {
+			t.Run(fmt.Sprintf("%s, %d", kind, instances), func(t *testing.T) {
+				addr, pidFile := freeport.Address(t), t.TempDir()+"/pid"
+				d := harness.StartToKill(t, append([]string{"--instances", fmt.Sprint(instances), "--pid-file", pidFile}, arguments(addr)...)...)
+				d.AwaitReady(1)
+				fresh := harness.Surroundings(t, d.AwaitMessage("instance ready").PID)
+				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+					for generation := 2; generation <= 4; generation++ {
+						d.Kill()
+						d.Again()
+						if got := strings.TrimSpace(harness.Read(t, pidFile)); got != fmt.Sprint(d.PID()) {
+							t.Errorf("the pid file says %s, not %d", got, d.PID())
+						}
+						d.AwaitStatus("serving, generation " + fmt.Sprint(generation-1))
+						d.Command("upgrade")
+						d.AwaitGeneration("upgraded", generation)
+						d.AwaitGeneration("generation ended", generation-1)
+					}
+				})
+				last := d.Await("an instance", func(e harness.Entry) bool { return e.Message == "instance ready" && e.Generation == 4 }).PID
+				if later := harness.Surroundings(t, last); later != fresh {
+					t.Errorf("an app was started with\n%s\nand by a grace process that has adopted one with\n%s", fresh, later)
+				}
+				d.End()
+			})
+		}
+	}
+}
