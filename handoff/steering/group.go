@@ -20,6 +20,7 @@ type group struct {
 	stale      groupSet             // where it is itself while the kernel has another program than it should
 	Begun      []sockdiag.Handshake // of those that had not been established when the generation was replaced, as far as they go on
 	Counted    bool                 // Begun was read
+	was        []int                // the numbers that the program of a predecessor leads to that was killed
 }
 
 // newGroup is that of the first socket to listen at an address.

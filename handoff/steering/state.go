@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,6 +97,7 @@ func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
 		if state.Watch >= 0 {
 			continue // its sockets are in the set
 		}
+		_ = g.reorder() // where that is not possible the numbers are likely to be right, or the next restart of all sets them right
 		for _, member := range g.Members {
 			if err := s.watch(member); err != nil {
 				return fmt.Errorf("%s: %w", g, err)
@@ -181,14 +183,29 @@ func (s SteeringState) lists() (all []*memberList) {
 // killed, by inode. It adds them to the descriptors.
 func (s *SteeringState) Keep(found map[uint64]int, fds socket.Descriptors) {
 	s.Watch, s.Left = -1, nil
-	for _, l := range s.lists() {
-		l.Members = slices.DeleteFunc(l.Members, func(member *memberSocket) bool {
-			fd, ok := found[member.Inode]
-			if ok {
-				fds[member.FD] = fd
+	for _, g := range s.Groups {
+		g.was = g.chosen()
+		for _, member := range g.lost(found) {
+			if number := slices.Index(g.Members, member); len(g.Members) > 1 {
+				g.Members[number] = g.Members[len(g.Members)-1]
+				g.Members = g.Members[:len(g.Members)-1]
+			} else {
+				g.Members = nil
 			}
-			return !ok
-		})
+		}
+	}
+	for _, l := range s.lists() {
+		l.Members = slices.DeleteFunc(l.Members, func(member *memberSocket) bool { return found[member.Inode] == 0 })
+		for _, member := range l.Members {
+			fds[member.FD] = found[member.Inode]
+		}
 	}
 	s.Groups = slices.DeleteFunc(s.Groups, func(g *group) bool { return len(g.Members) == 0 })
+}
+
+// lost are the members that were not found, in the order in which a process that ends closes what it has.
+func (l *memberList) lost(found map[uint64]int) []*memberSocket {
+	lost := slices.DeleteFunc(slices.Clone(l.Members), func(s *memberSocket) bool { return found[s.Inode] != 0 })
+	slices.SortFunc(lost, func(a, b *memberSocket) int { return cmp.Compare(a.FD, b.FD) })
+	return lost
 }

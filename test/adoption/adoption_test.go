@@ -3,6 +3,7 @@ package adoption
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
@@ -21,6 +22,49 @@ var kinds = map[string]func(addr string) []string{
 	"steered": func(addr string) []string {
 		return []string{"--settle", "50ms", "--empty", "0s", "--listen", "web=" + addr + "?steer=true", "--", harness.AppBinary()}
 	},
+}
+
+// app puts flags behind those that the app has.
+func app(arguments []string, flags ...string) []string { return append(arguments, flags...) }
+
+// At each of these points of an upgrade grace is killed, and then the upgrade ends as failed or as done: one generation serves.
+var points = map[string]struct {
+	flags []string // of the app
+	until func(d *harness.KilledGrace)
+}{
+	"before anything": {nil, func(d *harness.KilledGrace) { d.AwaitMessage("upgrade begins") }},
+	"it starts":       {[]string{"-delay", "300ms"}, func(d *harness.KilledGrace) { d.AwaitGeneration("instance started", 2) }},
+	"it is ready":     {nil, func(d *harness.KilledGrace) { d.AwaitGeneration("generation ready", 2) }},
+	"the other one is told to stop": {nil, func(d *harness.KilledGrace) {
+		d.Await("generation 1 drains", func(e harness.Entry) bool {
+			return e.Generation == 1 && (e.Message == "generation draining" || e.Message == "generation told to stop")
+		})
+	}},
+	"the other one has ended": {nil, func(d *harness.KilledGrace) { d.AwaitGeneration("instance ended", 1) }},
+}
+
+func TestKilledDuringAnUpgrade(t *testing.T) {
+	for kind, arguments := range kinds {
+		for point, p := range points {
+			t.Run(kind+", "+point, func(t *testing.T) {
+				addr := freeport.Address(t)
+				d := harness.StartToKill(t, app(arguments(addr), p.flags...)...)
+				d.AwaitReady(1)
+				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
+					d.Signal(syscall.SIGHUP)
+					p.until(d)
+					d.Kill()
+					d.Again()
+					serves := d.AwaitOneGeneration()
+					d.Command("upgrade")
+					if now := d.AwaitOneGeneration(); now <= serves {
+						t.Errorf("generation %d serves after an upgrade of %d", now, serves)
+					}
+				})
+				d.End()
+			})
+		}
+	}
 }
 
 func TestKilledGraceIsFollowed(t *testing.T) {

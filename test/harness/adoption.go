@@ -84,3 +84,18 @@ func (d *KilledGrace) AwaitStatus(text string) {
 	d.T.Helper()
 	Until(d.T, "grace status says "+text, func() bool { return strings.Contains(d.Command("status"), text) })
 }
+
+// AwaitOneGeneration waits until one generation serves and no other one is left, and returns its number.
+func (d *KilledGrace) AwaitOneGeneration() (number int) {
+	d.T.Helper()
+	Until(d.T, "one generation serves, and no other is left", func() bool {
+		c, _ := Client(d.T, d.Name)
+		status, err := c.Status(d.T.Context())
+		if err != nil || status.State != "serving" || len(status.Generations) != 1 {
+			return false
+		}
+		number = status.Current
+		return true
+	})
+	return number
+}
