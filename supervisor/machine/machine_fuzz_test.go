@@ -555,7 +555,9 @@ var exits = []Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SI
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 23 {
+	switch what % 24 {
+	case 23:
+		w.kill()
 	case 0:
 		w.chanceUpgrade(n)
 	case 1, 2:
@@ -867,6 +869,14 @@ func FuzzMachine(f *testing.F) {
 	f.Add(uint16(0x104), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 20, 0, 20, 1, 21, 0, 7, 0, 7, 0, 22, 0})
 	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 20, 0, 20, 1, 9, 2, 16, 0, 21, 0, 7, 0, 7, 0, 22, 0, 14, 0})
 	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 17, 0, 16, 0, 21, 0, 7, 0, 7, 0, 17, 0})
+	// Grace is killed at every point of an upgrade, held and steered.
+	for _, script := range [][]byte{{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 7, 0, 7, 0}, {1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 16, 0, 7, 0, 7, 0}} {
+		for n := 0; n <= len(script); n += 2 {
+			f.Add(uint16(0), slices.Insert(slices.Clone(script), n, 23, 0))
+			f.Add(uint16(0x80), slices.Insert(slices.Clone(script), n, 23, 0))
+			f.Add(uint16(0x184), slices.Insert(slices.Clone(script), n, 23, 0))
+		}
+	}
 	f.Fuzz(func(t *testing.T, policy uint16, script []byte) {
 		w := newWorld(t, fuzzPolicy(policy))
 		w.slow = true

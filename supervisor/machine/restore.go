@@ -25,7 +25,9 @@ func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 		m.notifying[executable] = true
 	}
 	for _, saved := range s.Generations {
-		m.restoreGeneration(saved)
+		if !saved.abandoned() {
+			m.restoreGeneration(saved)
+		}
 	}
 	m.current = m.find(s.Current)
 	for _, g := range m.generations {
@@ -34,7 +36,13 @@ func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 		}
 	}
 	m.goOn(s)
+	m.settle()
 	return m, m.actions, nil
+}
+
+// abandoned is one that was given up while its files were looked at: nothing of it is left.
+func (g GenerationSnapshot) abandoned() bool {
+	return g.Stage > StageCandidate && len(g.Instances) == 0 && g.Launch.Executable == ""
 }
 
 func (m *Machine) restoreGeneration(s GenerationSnapshot) {
@@ -138,8 +146,11 @@ func (m *Machine) prepareAnew(g *generation) {
 
 // goOnStopping tells once more what may not have been told.
 func (m *Machine) goOnStopping(g *generation) {
-	if g.Stage == StageClosing {
+	switch {
+	case g.Stage == StageClosing:
 		m.close(g)
+	case g.Stage == StageCurrent && len(g.instances) == 0: // grace was about to end
+		g.enter(StageDraining, m.at)
 	}
 	for _, i := range g.instances {
 		if i.Phase == PhaseKilling {

@@ -42,6 +42,43 @@ func (w *world) travel() {
 	}
 }
 
+// kill has another grace process go on with what this one has left, whatever it is about. Nothing that was ordered is answered any
+// more, nobody who waits is, and what was being started is ended.
+func (w *world) kill() {
+	w.t.Helper()
+	due := func(t Timer) time.Time {
+		if w.armed[t.Number] != t || t.Number == 0 {
+			return time.Time{}
+		}
+		return w.due[t.Number]
+	}
+	text, err := json.Marshal(w.m.Snapshot(due, plain))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var s Snapshot
+	if err := json.Unmarshal(text, &s); err != nil {
+		w.t.Fatal(err)
+	}
+	for i := range w.starting {
+		delete(w.instances, i)
+	}
+	w.armed, w.stale, w.due = map[int]Timer{}, nil, map[int]time.Time{}
+	w.preparing, w.starting, w.observed, w.asked = map[int]Prepare{}, map[int]bool{}, map[int]bool{}, map[int]bool{}
+	w.announced, w.departing, w.holding, w.keeping = map[int]bool{}, map[int]bool{}, map[int]bool{}, map[int]bool{}
+	w.cutovers, w.closed, w.leaving = nil, false, false
+	m, actions, err := Restore(w.m.policy, s, w.at)
+	if err != nil {
+		w.t.Fatalf("%v: %s", err, text)
+	}
+	w.m = m
+	w.takeAll(actions)
+	w.checkGenerations()
+	if m.current == nil && m.candidate == nil && m.pending == nil {
+		w.t.Fatalf("nothing serves, and nothing is to: %s", text)
+	}
+}
+
 func TestMachineTravels(t *testing.T) {
 	for name, reach := range map[string]func(t *testing.T) *world{
 		"it serves": serving,

@@ -2,6 +2,7 @@ package adoption
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,5 +96,98 @@ func TestKilledGraceIsFollowed(t *testing.T) {
 				d.End()
 			})
 		}
+	}
+}
+
+// Paths are adopted as addresses are: clients of a unix socket go on, and an upgrade takes the path over.
+func TestUnixPathsAreAdopted(t *testing.T) {
+	for kind, arguments := range map[string]func(path string) []string{
+		"held": func(path string) []string {
+			return []string{"--listen", "web=unix://" + path, "--", harness.AppBinary()}
+		},
+		"captured": func(path string) []string {
+			return []string{"--settle", "50ms", "--empty", "0s", "--capture-unix", path, "--", harness.AppBinary(), "-network", "unix", "-addr", path, "-remove"}
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := dir + "/s"
+			d := harness.StartToKill(t, arguments(path)...)
+			d.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: harness.FewClients}, func() {
+				for generation := 2; generation <= 3; generation++ {
+					d.Kill()
+					d.Again()
+					d.AwaitStatus("serving, generation " + fmt.Sprint(generation-1))
+					d.Command("upgrade")
+					d.AwaitGeneration("generation ended", generation-1)
+				}
+			})
+			d.End()
+			if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
+				t.Errorf("%v is left, %v", left, err)
+			}
+		})
+	}
+}
+
+// What is due, or late, when grace is killed the next grace process does.
+func TestRestartsAreAdopted(t *testing.T) {
+	addr, broken := freeport.Address(t), t.TempDir()+"/broken"
+	d := harness.StartToKill(t, "--listen", "web="+addr, "--", harness.AppBinary(), "-fail", broken)
+	d.AwaitReady(1)
+	harness.Touch(t, broken)
+	d.Crash(1)
+	d.AwaitTimes("restarting", 3, func(e harness.Entry) bool { return e.Message == "restarting" })
+	d.Kill()
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	d.Again()
+	d.AwaitMessage("instance ready")
+	d.AwaitStatus("serving, generation 1")
+	d.End()
+}
+
+// An app that ends while no grace process runs is started again.
+func TestEndsBetweenTwoGraceProcessesAreSeen(t *testing.T) {
+	for kind, arguments := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			addr := freeport.Address(t)
+			d := harness.StartToKill(t, append([]string{"--instances", "2"}, arguments(addr)...)...)
+			d.AwaitReady(1)
+			crashed := d.AwaitMessage("instance ready").PID
+			d.AwaitStatus("serving, generation 1")
+			d.Kill()
+			if err := syscall.Kill(crashed, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			d.Again()
+			if e := d.AwaitMessage("instance ended"); e.PID != crashed {
+				t.Errorf("process %d is said to have ended, not %d", e.PID, crashed)
+			}
+			d.AwaitMessage("instance ready")
+			d.Command("upgrade")
+			d.End()
+		})
+	}
+}
+
+// A first start that was not over is gone on with, or begun anew.
+func TestKilledDuringTheFirstStart(t *testing.T) {
+	for kind, arguments := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			addr := freeport.Address(t)
+			d := harness.StartToKill(t, app(arguments(addr), "-delay", "200ms")...)
+			d.AwaitMessage("instance started")
+			d.Kill()
+			d.Again()
+			d.AwaitStatus("serving")
+			harness.Get(t, addr, "/")
+			d.End()
+		})
 	}
 }
