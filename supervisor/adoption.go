@@ -35,7 +35,7 @@ func (s *service) findAbandoned() (found *abandoned, err error) {
 		a, err := s.lookAt(dir)
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("cannot adopt the app of the grace process that was killed (%s): %w", dir.Path, err))
+			errs = append(errs, fmt.Errorf("cannot adopt the app of the grace process that was killed, whose state is in %s: %w (end the processes of the app and remove the directory, or start grace with --adopt never)", dir.Path, err))
 		case a != nil && found == nil:
 			found = a
 		case a != nil:
@@ -54,7 +54,7 @@ func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 	text, err := dir.ReadState()
 	var state *savedState
 	if err == nil {
-		state, err = readSaved(text)
+		state, err = readSavedIn(dir, text)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && !state.lives():
@@ -70,12 +70,20 @@ func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 		return nil, errors.Join(err, dir.Leave())
 	}
 	if text, err = dir.ReadState(); err == nil { // it may have been written meanwhile
-		state, err = readSaved(text)
+		state, err = readSavedIn(dir, text)
 	}
 	if err != nil {
 		return nil, errors.Join(err, dir.Leave())
 	}
 	return &abandoned{dir, state}, nil
+}
+
+func readSavedIn(dir host.RuntimeDir, text []byte) (*savedState, error) {
+	state, err := readSaved(text)
+	if err == nil && state.Host.Runtime != dir.Path {
+		err = fmt.Errorf("the state is that of another runtime directory, %s", state.Host.Runtime)
+	}
+	return state, err
 }
 
 // mentions reports whether a state that cannot be read may be of this name.

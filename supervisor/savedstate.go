@@ -41,14 +41,25 @@ func readSaved(text []byte) (*savedState, error) {
 	if d.Boot == "" || d.PID == 0 {
 		return nil, errors.New("the state of the old grace process is incomplete")
 	}
-	if err := d.check(); err != nil {
+	if err := errors.Join(d.check(), d.Host.Check(), d.checkProcesses()); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-// lives reports whether something of the app may be left.
-func (d *savedState) lives() bool { return d.Boot == boot() && d.Host.Lives() }
+// checkProcesses compares what the two halves of a state say of the processes.
+func (d *savedState) checkProcesses() error {
+	instances := d.Machine.Instances()
+	for _, a := range d.Host.Apps {
+		if i, ok := instances[a.Instance]; !ok || i.PID != a.Main.PID || i.Slot != a.Slot {
+			return fmt.Errorf("the state has two processes for instance %d", a.Instance)
+		}
+	}
+	return nil
+}
+
+// lives reports whether something of the app is left.
+func (d *savedState) lives() bool { return d.Boot == boot() && d.Host.Lives(d.Machine) }
 
 // isOf reports whether the state is of a grace process that was started as this one is.
 func (d *savedState) isOf(o Options) bool {

@@ -105,9 +105,14 @@ func (g *group) attach(chosen []int, targets map[uint16][]int) error {
 	if g.away {
 		return nil // none is led to, and the selected generation's may have been let go
 	}
+	return g.attachBy(g.Members[chosen[0]].FD, chosen, targets)
+}
+
+// attachBy attaches by any socket of the group.
+func (g *group) attachBy(fd int, chosen []int, targets map[uint16][]int) error {
 	filter := selector(chosen, targets)
 	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
-	err := unix.SetsockoptSockFprog(g.Members[chosen[0]].FD, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
 	if err != nil {
 		return fmt.Errorf("cannot steer %s: %w%s", g.Key.At, err, attachHint(err, len(chosen)))
 	}

@@ -110,11 +110,16 @@ func openPort(like netip.Addr, port uint16) (*boundPort, error) {
 
 // close has the sockets and the program as they were.
 func (p *orderProbe) close() error {
-	errs := []error{unix.Close(p.from.fd), p.group.attach(p.group.was, nil)}
+	errs := []error{unix.Close(p.from.fd), p.attach(nil)}
 	for _, s := range p.filtered {
 		errs = append(errs, unix.SetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
 	}
 	return errors.Join(errs...)
+}
+
+// attach leaves to the program what it does with all connections but the probe's: its numbers may be too high by now.
+func (p *orderProbe) attach(targets map[uint16][]int) error {
+	return p.group.attachBy(p.group.Members[0].FD, p.group.was, targets)
 }
 
 // dropFrom keeps what comes from a port from a socket.
@@ -133,7 +138,7 @@ const orderTries = 10
 
 // at gives the socket with this number, nil if none of the group counts the connection.
 func (p *orderProbe) at(number int) (*memberSocket, error) {
-	if err := p.group.attach(p.group.was, map[uint16][]int{p.from.port: {number}}); err != nil {
+	if err := p.attach(map[uint16][]int{p.from.port: {number}}); err != nil {
 		return nil, err
 	}
 	candidates := p.group.Members

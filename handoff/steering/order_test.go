@@ -51,7 +51,7 @@ func TestOrderIsFoundAfterAKill(t *testing.T) {
 				for generation := 1; generation <= 7; generation++ {
 					apps = append(apps, serve(t, s, InstanceKey{generation, 0}, at))
 				}
-				if _, err := s.Cutover(3); err != nil {
+				if _, err := s.Cutover(1 + int(seed)%len(apps)); err != nil {
 					t.Fatal(err)
 				}
 				ending := rand.New(rand.NewPCG(seed, 0)).Perm(len(apps))[:3]

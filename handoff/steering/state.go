@@ -153,6 +153,28 @@ func (s *Steering) state() SteeringState {
 	}
 }
 
+// Check refuses a state that is not complete, as a file can have been changed.
+func (s SteeringState) Check() error {
+	if slices.Contains(s.Groups, nil) || slices.Contains(s.Bound, nil) || slices.Contains(s.Paths, nil) {
+		return errors.New("the state of the steering is incomplete")
+	}
+	inodes := map[uint64]bool{}
+	for _, l := range s.lists() {
+		for _, member := range l.Members {
+			if member == nil || member.FD < 0 || inodes[member.Inode] {
+				return errors.New("the state of the steering has a socket that cannot be")
+			}
+			inodes[member.Inode] = true
+		}
+	}
+	for _, g := range s.Paths {
+		if slices.Contains(g.Hidden, nil) {
+			return errors.New("the state of the steering is incomplete")
+		}
+	}
+	return nil
+}
+
 // Inodes are those of all sockets in the state.
 func (s SteeringState) Inodes() (inodes []uint64) {
 	for _, l := range s.lists() {

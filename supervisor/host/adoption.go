@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -60,12 +61,43 @@ func (a *InstanceProcess) save() InstanceProcessState {
 	return s
 }
 
-// Lives reports whether any process of the state does.
-func (s HostState) Lives() bool {
+// Check refuses what no grace process has written: the file can have been changed.
+func (s HostState) Check() error {
 	for _, p := range s.processes() {
-		if fd, err := p.Open(); err != nil || fd >= 0 {
-			_ = socket.CloseFD(fd)
+		if p.PID <= 1 || p.PID == os.Getpid() {
+			return fmt.Errorf("the state has process %d as one of the app's", p.PID)
+		}
+	}
+	for _, app := range s.Apps {
+		name, inside := strings.CutPrefix(app.Notify.Path, s.Runtime+"/")
+		if inside = inside && s.Runtime != "" && !strings.Contains(name, "/"); !inside && !strings.HasPrefix(app.Notify.Path, "@") {
+			return fmt.Errorf("the state has a NOTIFY_SOCKET outside of the runtime directory: %q", app.Notify.Path)
+		}
+	}
+	for _, l := range s.Listeners {
+		if l.FD < 0 || l.Inode == 0 {
+			return fmt.Errorf("the state has a listener without a socket: %q", l.Bound)
+		}
+	}
+	if s.Steering == nil {
+		return nil
+	}
+	return s.Steering.Check()
+}
+
+// Lives reports whether any process of the state lives, or of an instance that was just being started.
+func (s HostState) Lives(m machine.Snapshot) bool {
+	for _, p := range s.processes() {
+		fd, err := p.Open()
+		_ = socket.CloseFD(fd) // it is only looked at
+		if err != nil || fd >= 0 && childproc.Living(p.PID) {
 			return true
+		}
+	}
+	for _, i := range m.Instances() {
+		if i.Phase == machine.PhaseStarting && i.PID == 0 {
+			pids, err := childproc.HaveVariable("NOTIFY_SOCKET", s.isUnknown)
+			return err != nil || len(pids) > 0
 		}
 	}
 	return false

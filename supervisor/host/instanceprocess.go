@@ -95,7 +95,7 @@ func (a *Host) Start(s machine.Start) {
 	a.Running[s.Instance] = app
 	launch, turn := a.Launches[s.Generation].Launch, a.sequence.rest()
 	go func() {
-		<-turn // it may take up what another one has left
+		<-turn         // it may take up what another one has left
 		a.awaitSaved() // who adopts the app has to know that the instance was being started
 		if err := a.bring(app, launch); err != nil {
 			a.Post(machine.StartFailed{Instance: s.Instance, Exit: failedExit(launch.Path, err)})

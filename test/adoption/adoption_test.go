@@ -135,7 +135,7 @@ func TestUnixPathsAreAdopted(t *testing.T) {
 // What is due, or late, when grace is killed the next grace process does.
 func TestRestartsAreAdopted(t *testing.T) {
 	addr, broken := freeport.Address(t), t.TempDir()+"/broken"
-	d := harness.StartToKill(t, "--listen", "web="+addr, "--", harness.AppBinary(), "-fail", broken)
+	d := harness.StartToKill(t, "--instances", "2", "--listen", "web="+addr, "--", harness.AppBinary(), "-fail", broken)
 	d.AwaitReady(1)
 	harness.Touch(t, broken)
 	d.Crash(1)

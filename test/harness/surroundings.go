@@ -15,7 +15,7 @@ func Surroundings(t *testing.T, pid int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := []string{"GRACE_GENERATION=", "LISTEN_PID=", "NOTIFY_SOCKET=", "SERVER_STARTER_GENERATION="}
+	own := []string{"GRACE_GENERATION=", "GRACE_INSTANCE=", "LISTEN_PID=", "NOTIFY_SOCKET=", "SERVER_STARTER_GENERATION="}
 	variables := slices.DeleteFunc(strings.Split(string(env), "\x00"), func(v string) bool {
 		return slices.ContainsFunc(own, func(name string) bool { return strings.HasPrefix(v, name) })
 	})
