@@ -135,10 +135,18 @@ func instancesOf(s control.Status) *table {
 	t := newTable("INSTANCE", "GENERATION", "PID", "PHASE", "FOR", "REQUESTS", "MEMORY", "CPU", "SAYS")
 	for _, g := range s.Generations {
 		for _, i := range g.Instances {
-			t.add(strconv.Itoa(i.ID), strconv.Itoa(g.Number), positive(i.PID), i.Phase, since(i.Since), number(i.Requests), memory(i.Memory), cpu(i.CPU), i.Says)
+			t.add(strconv.Itoa(i.ID), strconv.Itoa(g.Number), positive(i.PID), i.Phase, since(i.Since), number(i.Requests), memory(i.Memory), cpu(i.CPU), says(i))
 		}
 	}
 	return t
+}
+
+// says adds to what an instance says of itself what it cannot do any more.
+func says(i control.Instance) string {
+	if !i.Uncaptured {
+		return i.Says
+	}
+	return strings.TrimPrefix(i.Says+"; cannot bind or listen until the next upgrade, as the grace process before this one was killed", "; ")
 }
 
 func remnantsOf(s control.Status) *table {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 )
@@ -96,53 +97,73 @@ func (s *service) adopt(left *abandoned) (int, error) {
 	d := left.state
 	files, err := d.Host.Recover(s.options.Options, &d.Machine)
 	if err == nil {
-		err = s.adoptAll(left, files)
+		err = s.take(left, files)
 	}
 	if err != nil {
 		return machine.StatusFailure, errors.Join(fmt.Errorf("cannot adopt the app of the grace process that was killed: %w", err), s.socket.Close())
 	}
-	status, err := s.serve(func() {
-		s.greetAdopted(d)
-	})
+	status, err := s.serve(func() { s.greetAdopted(d) })
 	if s.listenerWatch == nil || s.left() { // the app lives, and its sockets stay
 		return status, err
 	}
 	return status, errors.Join(err, s.close())
 }
 
-func (s *service) adoptAll(left *abandoned, files map[int]int) (err error) {
+func (s *service) take(left *abandoned, files socket.Descriptors) error {
 	d := left.state
 	metrics := d.Host.Metrics
-	d.Host.Metrics = nil
+	d.Host.Metrics = nil // nobody has it any more
+	s.uncapturing = d.Host.Uncapturing()
 	if err := s.inheritAll(&d.handoverState, false, files); err != nil {
 		return err
 	}
-	if metrics != nil && s.options.Metrics != nil {
-		s.options.Metrics.Addr = metrics.Bound
-	}
-	if s.metrics, err = bindMetrics(s.options); err != nil {
-		return err
-	}
 	s.runtime.Lock = left.dir.Lock
-	begin := s.loop.begin
-	s.loop.begin = func() []machine.Action {
-		actions := begin()
-		if r, ok := actions[0].(machine.Report); ok {
-			r.Fact = machine.Adopted
-			actions[0] = r
-		}
-		return actions
-	}
-	s.pidFile, err = writePIDFile(s.options.PIDFile)
-	return err
+	s.bindMetricsAgain(metrics)
+	s.loop.begin = s.beginAdopted(d, s.loop.begin)
+	return nil
 }
 
+// bindMetricsAgain binds the port that the kernel chose for the grace process before. Where that is not possible the app is not left
+// alone for it.
+func (s *service) bindMetricsAgain(before *socket.ListenerState) {
+	if before != nil && s.options.Metrics != nil && strings.HasSuffix(s.options.Metrics.Addr, ":0") {
+		again := *s.options.Metrics
+		again.Addr = before.Bound
+		s.options.Metrics = &again
+	}
+	var err error
+	if s.metrics, err = bindMetrics(s.options); err != nil {
+		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot serve metrics")
+	}
+}
+
+// beginAdopted says what was found before anything is done.
+func (s *service) beginAdopted(d *savedState, begin func() []machine.Action) func() []machine.Action {
+	return func() []machine.Action {
+		actions := begin()
+		why := machine.Said(fmt.Sprintf("grace %s, pid %d, was killed", d.Grace, d.PID))
+		actions[0] = machine.Report{Fact: machine.Adopted, Generation: d.Machine.Current, PID: os.Getpid(), Why: why} // in place of TakenOver
+		return actions
+	}
+}
+
+// greetAdopted tells the world. What only this grace process has is no reason to leave the app alone where it cannot be had.
 func (s *service) greetAdopted(d *savedState) {
+	var err error
+	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {
+		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot write the pid file")
+	}
+	for _, n := range d.Host.Notes() {
+		s.options.Log.Warn().Str("why", n.Why).Msg(n.Text)
+	}
+	if len(s.uncapturing) > 0 {
+		s.options.Log.Warn().Ints("instances", s.uncapturing).
+			Str("why", "the capture of these instances has ended with the grace process that was killed: bind and listen fail with ENOSYS in them (run grace upgrade to replace them)").
+			Msg("the app cannot open further sockets")
+	}
 	if d.Machine.Current != 0 {
 		s.notifier.resume(d.Machine.Current)
 		return
 	}
 	s.notifier.begin()
 }
-
-var _ = os.Getpid

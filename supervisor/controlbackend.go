@@ -27,6 +27,9 @@ type controlBackend struct {
 	started time.Time
 
 	farewell control.Farewell // as grace was told, or can
+
+	// uncapturing are the instances whose capture has ended with a grace process that was killed.
+	uncapturing []int
 }
 
 // Ask implements [control.Backend].
@@ -105,6 +108,7 @@ func (d *controlBackend) count(g *control.Generation) (pids []int) {
 	whole := true
 	for n := range g.Instances {
 		i := &g.Instances[n]
+		i.Uncaptured = slices.Contains(d.uncapturing, i.ID)
 		if i.PID == 0 {
 			continue
 		}

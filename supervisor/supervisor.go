@@ -86,6 +86,7 @@ type service struct {
 	socket         *control.Socket
 	runtime        host.RuntimeDir
 	boot           string
+	uncapturing    []int // instances whose capture has ended with the grace process before this one
 
 	loop          *loop
 	apps          *host.Host
@@ -173,7 +174,7 @@ func (s *service) serve(greet func()) (int, error) {
 
 // openServers makes those who ask, or look, while the loop runs.
 func (s *service) openServers() (err error) {
-	backend := &controlBackend{loop: s.loop, apps: s.apps, name: s.options.Name, version: s.options.Version, started: time.Now(), farewell: s.farewell}
+	backend := &controlBackend{loop: s.loop, apps: s.apps, name: s.options.Name, version: s.options.Version, started: time.Now(), farewell: s.farewell, uncapturing: s.uncapturing}
 	if s.endpoint, err = openControlEndpoint(s.socket, backend); err != nil {
 		return err
 	}

@@ -155,6 +155,8 @@ type Instance struct {
 	Rest     []Remnant `json:"rest,omitempty"`     // what its main process has left behind at its end
 	Memory   int64     `json:"memory,omitempty"`   // bytes, resident, of the whole tree
 	CPU      float64   `json:"cpu,omitempty"`      // seconds, of the whole tree
+	// Uncaptured says that the capture has ended with a grace process that was killed: bind and listen of the instance fail.
+	Uncaptured bool `json:"uncaptured,omitempty"`
 }
 
 // Remnant is a process that was left behind.

@@ -94,13 +94,19 @@ func (s HostState) Lives(m machine.Snapshot) bool {
 			return true
 		}
 	}
+	pids, err := s.unknown(m)
+	return err != nil || len(pids) > 0
+}
+
+// unknown are the processes of instances of which the state says only that they are being started: they have the path of a
+// NOTIFY_SOCKET to be known by.
+func (s HostState) unknown(m machine.Snapshot) ([]int, error) {
 	for _, i := range m.Instances() {
 		if i.Phase == machine.PhaseStarting && i.PID == 0 {
-			pids, err := childproc.HaveVariable("NOTIFY_SOCKET", s.isUnknown)
-			return err != nil || len(pids) > 0
+			return childproc.HaveVariable("NOTIFY_SOCKET", s.isUnknown)
 		}
 	}
-	return false
+	return nil, nil
 }
 
 func (s HostState) processes() (all []*childproc.ProcessState) {
@@ -118,23 +124,44 @@ func (s *InstanceProcessState) processes() []*childproc.ProcessState {
 	return all
 }
 
+// Uncapturing are the instances that were captured by a grace process that was killed, and are no more: the kernel answers their
+// calls with ENOSYS (seccomp_do_user_notification in kernel/seccomp.c).
+func (s HostState) Uncapturing() (instances []int) {
+	for _, a := range s.Apps {
+		if a.Captured && a.Calls < 0 {
+			instances = append(instances, a.Instance)
+		}
+	}
+	return instances
+}
+
+func (s *HostState) note(text, why string) {
+	s.notes = append(s.notes, machine.Noticed{Text: text, Why: why})
+}
+
+// Notes are what Recover has found that an operator may want to know.
+func (s HostState) Notes() []machine.Noticed { return s.notes }
+
 // Recover finds what a state is about, and was written by a grace process that was killed. What nobody has any more it leaves out
 // of the state, or makes anew. Instances that were being started it ends, and leaves it to the machine to start them anew, where
 // nothing is known of them, or where they have lost what they need. The caller owns the descriptors.
 func (s *HostState) Recover(o Options, m *machine.Snapshot) (socket.Descriptors, error) {
 	files := socket.Descriptors{}
-	err := s.recoverProcesses(files)
+	unknown, err := s.unknown(*m)
 	if err == nil {
-		err = s.recoverSockets(files)
+		err = s.recoverProcesses(files)
 	}
 	if err == nil {
-		err = s.endStarts(m, files)
+		err = s.recoverSockets(files, unknown)
 	}
 	if err == nil {
 		err = s.recoverEnvironment(o)
 	}
+	if err == nil { // nothing in the system was changed before
+		err = childproc.End(append(unknown, s.endStarts(m, files)...))
+	}
 	if err == nil {
-		err = s.recoverNotify(files) // last, as it takes the place of what was there
+		err = s.recoverNotify(files)
 	}
 	if err != nil {
 		closeAll(files)
@@ -160,31 +187,19 @@ func (s *HostState) recoverProcesses(files socket.Descriptors) error {
 	return nil
 }
 
-// endStarts ends the instances of which the state says that they start, and that can come to nothing: a captured one that has no
-// socket yet gets none any more. A process that is not in the state yet has only the path of its NOTIFY_SOCKET to be known by.
-func (s *HostState) endStarts(m *machine.Snapshot, files socket.Descriptors) error {
-	unknown, ended := false, []int{}
+// endStarts takes the instances out of the state that were being started, and that can come to nothing: a captured one that has no
+// socket yet gets none any more. It gives their processes.
+func (s *HostState) endStarts(m *machine.Snapshot, files socket.Descriptors) (pids []int) {
 	for _, g := range m.Generations {
 		for n := range g.Instances {
 			i := &g.Instances[n]
-			if i.Phase != machine.PhaseStarting {
-				continue
-			}
-			if app := s.app(i.ID); app != nil && app.Captured && !s.listens(app) {
+			if app := s.app(i.ID); app != nil && i.Phase == machine.PhaseStarting && app.Captured && !s.listens(app) {
 				i.PID, i.Processes = 0, 0
-				ended = append(ended, s.dismiss(i.ID, files)...)
+				pids = append(pids, s.dismiss(i.ID, files)...)
 			}
-			unknown = unknown || i.PID == 0
 		}
 	}
-	if unknown {
-		pids, err := childproc.HaveVariable("NOTIFY_SOCKET", s.isUnknown)
-		if err != nil {
-			return err
-		}
-		ended = append(ended, pids...)
-	}
-	return childproc.End(ended)
+	return pids
 }
 
 // listens asks the system too: what the app has done last may not be in the state.
@@ -227,7 +242,7 @@ const (
 	programFiles = 3 << 24
 )
 
-func (s *HostState) recoverSockets(files socket.Descriptors) error {
+func (s *HostState) recoverSockets(files socket.Descriptors, more []int) error {
 	var wanted []uint64
 	for _, l := range s.Listeners {
 		wanted = append(wanted, l.Inode)
@@ -235,7 +250,7 @@ func (s *HostState) recoverSockets(files socket.Descriptors) error {
 	if s.Steering != nil {
 		wanted = append(wanted, s.Steering.Inodes()...)
 	}
-	found, err := childproc.DuplicateSockets(wanted, treesOf(s.processes()))
+	found, err := childproc.DuplicateSockets(wanted, append(treesOf(s.processes()), more...))
 	if err != nil {
 		closeAll(found)
 		return err
@@ -258,7 +273,7 @@ func recoverListener(l *socket.ListenerState, found map[uint64]int, files socket
 	}
 	again, err := socket.BindAgain(*l)
 	if err != nil {
-		return err
+		return fmt.Errorf("no process of the app has the listener on %s any more: %w", l.Bound, err)
 	}
 	there := l.FD
 	*l = again.State()
@@ -341,6 +356,7 @@ func (s *HostState) recoverEnvironment(o Options) error {
 				return errors.Join(err, failed)
 			}
 			env, fromFile = anew.Env, anew.fromFile
+			s.note(fmt.Sprintf("restarts of generation %d get the environment and the --env-file of now", generation), err.Error())
 		}
 		launch.Env, launch.FromFile = env, fromFile
 		s.Launches[generation] = launch

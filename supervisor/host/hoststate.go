@@ -30,6 +30,7 @@ type HostState struct {
 	Hangup         bool             // HUP is heeded
 	Signals        []int            // that came too late for the old grace process
 	HTTP           []netip.AddrPort `json:",omitempty"` // where it was seen to be spoken
+	notes          []machine.Noticed
 }
 
 type ControlState struct {
