@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/gracerun/grace/handoff/socket"
@@ -161,9 +162,29 @@ func (s *service) greetAdopted(d *savedState) {
 			Str("why", "the capture of these instances has ended with the grace process that was killed: bind and listen fail with ENOSYS in them (run grace upgrade to replace them)").
 			Msg("the app cannot open further sockets")
 	}
+	s.heedChanges(d)
 	if d.Machine.Current != 0 {
 		s.notifier.resume(d.Machine.Current)
 		return
 	}
 	s.notifier.begin()
+}
+
+// heedChanges is for a command line that is another one than that of the grace process which was killed.
+func (s *service) heedChanges(d *savedState) {
+	if !slices.Equal(d.Command, s.options.Command) {
+		go s.loop.post(machine.UpgradeRequested{Command: s.options.Command})
+	}
+	var before, now []string
+	for _, l := range d.Host.Listeners {
+		before = append(before, l.Address.Written)
+	}
+	for _, a := range s.options.Listen {
+		now = append(now, a.Written)
+	}
+	if !slices.Equal(before, now) {
+		s.options.Log.Warn().Strs("held", before).
+			Str("why", "an adopted app keeps its listeners until it is stopped (stop grace and start it again to change them)").
+			Msg("--listen has changed, which has no effect yet")
+	}
 }
