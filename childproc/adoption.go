@@ -175,12 +175,12 @@ const endedWithin = 5 * time.Second
 func End(pids []int) error {
 	var errs []error
 	for _, pid := range pids {
-		errs = append(errs, end(pid))
+		errs = append(errs, endOne(pid))
 	}
 	return errors.Join(errs...)
 }
 
-func end(pid int) error {
+func endOne(pid int) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err == unix.ESRCH {
 		return nil

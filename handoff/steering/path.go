@@ -19,6 +19,7 @@ type pathGroup struct {
 	At string
 	memberList
 	Hidden []*memberSocket // those that do not listen yet, and have no descriptor here
+	gone   []*memberSocket // those that have ended together with a predecessor that was killed
 }
 
 // pathName is what a unix socket has beside what all have. Its file is the socket's.

@@ -124,6 +124,11 @@ func (s *Steering) takeGroup(g *group, fds socket.Descriptors) error {
 }
 
 func (s *Steering) takePath(g *pathGroup, fds socket.Descriptors) error {
+	for _, member := range g.gone {
+		if member.leads() {
+			_ = unix.Unlink(member.File) // what stays is removed by whoever wants the name
+		}
+	}
 	s.paths = append(s.paths, g)
 	for _, member := range slices.Concat(g.Members, g.Hidden) {
 		member.group = g
@@ -191,6 +196,17 @@ func (s SteeringState) Listens(m InstanceKey) bool {
 	return slices.ContainsFunc(s.lists(), func(l *memberList) bool { return slices.ContainsFunc(l.Members, listens) })
 }
 
+// Vacate leaves the sockets of an instance that was ended to the next one in its place, as Steering.Vacate does.
+func (s SteeringState) Vacate(m InstanceKey) {
+	for _, l := range s.lists() {
+		for _, member := range l.Members {
+			if member.InstanceKey == m {
+				member.State = vacant
+			}
+		}
+	}
+}
+
 func (s SteeringState) lists() (all []*memberList) {
 	for _, g := range s.Groups {
 		all = append(all, &g.memberList)
@@ -215,6 +231,9 @@ func (s *SteeringState) Keep(found map[uint64]int, fds socket.Descriptors) {
 				g.Members = nil
 			}
 		}
+	}
+	for _, g := range s.Paths {
+		g.gone = g.lost(found)
 	}
 	for _, l := range s.lists() {
 		l.Members = slices.DeleteFunc(l.Members, func(member *memberSocket) bool { return found[member.Inode] == 0 })

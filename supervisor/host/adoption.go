@@ -193,9 +193,15 @@ func (s *HostState) endStarts(m *machine.Snapshot, files socket.Descriptors) (pi
 	for _, g := range m.Generations {
 		for n := range g.Instances {
 			i := &g.Instances[n]
-			if app := s.app(i.ID); app != nil && i.Phase == machine.PhaseStarting && app.Captured && !s.listens(app) {
+			if i.Phase != machine.PhaseStarting {
+				continue
+			}
+			if app := s.app(i.ID); app != nil && app.Captured && !s.listens(app) {
 				i.PID, i.Processes = 0, 0
 				pids = append(pids, s.dismiss(i.ID, files)...)
+			}
+			if i.PID == 0 && s.Steering != nil {
+				s.Steering.Vacate(steering.InstanceKey{Generation: g.Number, Instance: i.Slot})
 			}
 		}
 	}
