@@ -19,7 +19,7 @@ import (
 // Save describes the apps of a snapshot for who is to go on with them after this grace process was killed. It is the loop's. There
 // are no values of the environment in it, and no sockets of the steering.
 func (a *Host) Save(m machine.Snapshot) HostState {
-	s := HostState{Uncapturable: a.uncapturable.Load(), Runtime: a.Runtime.Path, Launches: map[int]LaunchSpecState{}}
+	s := HostState{Uncapturable: a.uncapturable.Load(), Runtime: a.Runtime.Path, HTTP: a.Farewells.spoken(), Launches: map[int]LaunchSpecState{}}
 	for _, l := range a.Held {
 		s.Listeners = append(s.Listeners, l.State())
 	}
