@@ -2,10 +2,13 @@ package adoption
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
@@ -192,3 +195,32 @@ func TestKilledDuringTheFirstStart(t *testing.T) {
 		})
 	}
 }
+
+// Whenever grace is killed, in the middle of upgrades, starts and drains, no request fails, and one generation serves in the end.
+func TestKilledAtAnyMoment(t *testing.T) {
+	for kind, arguments := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			addr, seed := freeport.Address(t), uint64(time.Now().UnixNano())
+			if given, err := strconv.ParseUint(os.Getenv("GRACE_TEST_SEED"), 10, 64); err == nil {
+				seed = given
+			}
+			t.Logf("GRACE_TEST_SEED=%d", seed)
+			random := rand.New(rand.NewPCG(seed, 0))
+			d := harness.StartToKill(t, append([]string{"--instances", "2"}, arguments(addr)...)...)
+			d.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
+				for range kills {
+					d.Signal(syscall.SIGHUP)
+					time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond)
+					d.Kill()
+					time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+					d.Again()
+				}
+				d.AwaitOneGeneration()
+			})
+			d.End()
+		})
+	}
+}
+
+const kills = 6
