@@ -10,6 +10,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
+	"github.com/gracerun/grace/handoff/farewell"
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -157,7 +158,10 @@ func (s *HostState) Recover(o Options, m *machine.Snapshot) (socket.Descriptors,
 	if err == nil {
 		err = s.recoverEnvironment(o)
 	}
-	if err == nil { // nothing in the system was changed before
+	if err == nil && len(m.Generations) > 1 { // nothing in the system was changed before
+		err = farewell.ReleaseAbandoned(treesOf(s.processes()))
+	}
+	if err == nil {
 		err = childproc.End(append(unknown, s.endStarts(m, files)...))
 	}
 	if err == nil {
