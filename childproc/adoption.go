@@ -32,6 +32,17 @@ func birthOf(pid, pidfd int) (b Birth) {
 	return b
 }
 
+// OwnBirth is that of this process.
+func OwnBirth() Birth {
+	pid := os.Getpid()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return birthOf(pid, -1)
+	}
+	defer unix.Close(pidfd)
+	return birthOf(pid, pidfd)
+}
+
 // Open gives a pidfd of the process, which another grace process has described, and -1 if it has ended. Its number may be
 // another process's by now.
 func (s ProcessState) Open() (pidfd int, err error) {
@@ -149,6 +160,17 @@ func RestoreNotify(path string, uid, gid int) (fd int, err error) {
 		}
 	}
 	return bindNotify(path, uid, gid)
+}
+
+// NotifyIsRead reports whether any process has the socket at the path, in whatever namespaces that is: otherwise the kernel refuses the
+// connection.
+func NotifyIsRead(path string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // nothing is known
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) != unix.ECONNREFUSED
 }
 
 // HaveVariable lists the processes that were started with a variable of this name and a wanted value.

@@ -51,7 +51,8 @@ func (s *service) findAbandoned() (found *abandoned, err error) {
 	return found, err
 }
 
-// lookAt gives nil for what is another one's. It locks nothing that another grace process may be about to adopt.
+// lookAt gives nil for what is another one's. It locks nothing that another grace process may be about to adopt. A directory without a
+// state is left alone: it may be that of a grace process of another version, which locks none.
 func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 	text, err := dir.ReadState()
 	var state *savedState
@@ -59,8 +60,10 @@ func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 		state, err = readSavedIn(dir, text)
 	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && !state.lives():
-		if dir.Take() {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err == nil && !state.lives():
+		if state.over() && dir.Take() {
 			_ = dir.Remove() // what cannot be removed stays
 		}
 		return nil, nil
@@ -73,6 +76,9 @@ func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 	}
 	if text, err = dir.ReadState(); err == nil { // it may have been written meanwhile
 		state, err = readSavedIn(dir, text)
+	}
+	if err == nil && state.supervised() {
+		err = fmt.Errorf("grace process %d still runs (end it first)", state.PID)
 	}
 	if err != nil {
 		return nil, errors.Join(err, dir.Leave())

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -15,10 +18,11 @@ import (
 // no value of the app's environment.
 type savedState struct {
 	handoverState
-	Name    string   // of the control socket
-	Command []string // as it was given to grace
-	Dir     string   // where that was
-	Boot    string   // whatever the numbers of processes in it mean something in
+	Name    string          // of the control socket
+	Command []string        // as it was given to grace
+	Dir     string          // where that was
+	Boot    string          // whatever the numbers of processes in it mean something in
+	Birth   childproc.Birth // of the grace process that has written it
 }
 
 func (d *savedState) encode() ([]byte, error) {
@@ -58,8 +62,26 @@ func (d *savedState) checkProcesses() error {
 	return nil
 }
 
-// lives reports whether something of the app is left.
+// lives reports whether something of the app is left that this process can see.
 func (d *savedState) lives() bool { return d.Boot == boot() && d.Host.Lives(d.Machine) }
+
+// over reports whether nobody needs the state any more: the grace process that has written it and its app have ended. In a PID namespace
+// that this process is not in it sees none of them, but they have all ended with the first one there.
+func (d *savedState) over() bool {
+	if d.Boot == boot() {
+		return !d.supervised() && !d.Host.Lives(d.Machine)
+	}
+	here, _, _ := strings.Cut(boot(), " ")
+	there, _, _ := strings.Cut(d.Boot, " ")
+	return here != there || d.PID == 1
+}
+
+// supervised reports whether the grace process that has written the state lives.
+func (d *savedState) supervised() bool {
+	fd, err := childproc.ProcessState{PID: d.PID, Birth: d.Birth}.Open()
+	_ = socket.CloseFD(fd) // it is only looked at
+	return err != nil || fd >= 0 && childproc.Living(d.PID)
+}
 
 // isOf reports whether the state is of a grace process that was started as this one is.
 func (d *savedState) isOf(o Options) bool {
@@ -183,7 +205,7 @@ func (s *service) save() *savedState {
 	m := s.loop.snapshot()
 	d := &savedState{
 		handoverState: handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m, Host: s.apps.Save(m)},
-		Name:          s.options.Name, Command: s.options.Command, Dir: s.options.Dir, Boot: s.boot,
+		Name:          s.options.Name, Command: s.options.Command, Dir: s.options.Dir, Boot: s.boot, Birth: s.birth,
 	}
 	if s.metrics != nil {
 		state := s.metrics.State()

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,7 +146,8 @@ func sleeper(t *testing.T) *childproc.Process {
 }
 
 func TestWhatIsFoundOfAKilledGrace(t *testing.T) {
-	living := sleeper(t)
+	living, ended := sleeper(t), func(d *savedState) { d.Host.Apps[0].Main.Birth.Started-- }
+	here, _, _ := strings.Cut(boot(), " ")
 	for name, c := range map[string]struct {
 		change func(path string, d *savedState)
 		mode   AdoptMode
@@ -153,13 +155,22 @@ func TestWhatIsFoundOfAKilledGrace(t *testing.T) {
 		found  bool
 		left   bool // the directory is there afterwards
 	}{
-		"its app lives":              {func(string, *savedState) {}, AdoptAuto, "", true, true},
-		"nothing is to be adopted":   {func(string, *savedState) {}, AdoptNever, "", false, true},
-		"before the last boot":       {func(_ string, d *savedState) { d.Boot = "another" }, AdoptAuto, "", false, false},
-		"its number is another's":    {func(_ string, d *savedState) { d.Host.Apps[0].Main.Birth.Started-- }, AdoptAuto, "", false, false},
-		"another name":               {func(_ string, d *savedState) { d.Name = "other" }, AdoptAuto, "", false, true},
-		"required, and another name": {func(_ string, d *savedState) { d.Name = "other" }, AdoptRequire, "--adopt require", false, true},
-		"newer":                      {func(_ string, d *savedState) { d.Version = 99 }, AdoptAuto, "use a newer grace", false, true},
+		"its app lives":            {func(string, *savedState) {}, AdoptAuto, "", true, true},
+		"nothing is to be adopted": {func(string, *savedState) {}, AdoptNever, "", false, true},
+		"before the last boot":     {func(_ string, d *savedState) { d.Boot = "another" }, AdoptAuto, "", false, false},
+		"its number is another's":  {func(_ string, d *savedState) { ended(d) }, AdoptAuto, "", false, false},
+		"its grace process lives": {func(_ string, d *savedState) {
+			d.PID, d.Birth = os.Getpid(), childproc.OwnBirth()
+		}, AdoptAuto, fmt.Sprintf("grace process %d still runs", os.Getpid()), false, true},
+		"its grace process lives, and no app does": {func(_ string, d *savedState) {
+			ended(d)
+			d.PID, d.Birth = os.Getpid(), childproc.OwnBirth()
+		}, AdoptAuto, "", false, true},
+		"in another PID namespace":    {func(_ string, d *savedState) { d.Boot = here + " pid:[1]" }, AdoptAuto, "", false, true},
+		"in a container that is over": {func(_ string, d *savedState) { d.Boot, d.PID = here+" pid:[1]", 1 }, AdoptAuto, "", false, false},
+		"another name":                {func(_ string, d *savedState) { d.Name = "other" }, AdoptAuto, "", false, true},
+		"required, and another name":  {func(_ string, d *savedState) { d.Name = "other" }, AdoptRequire, "--adopt require", false, true},
+		"newer":                       {func(_ string, d *savedState) { d.Version = 99 }, AdoptAuto, "use a newer grace", false, true},
 		"of another directory": {func(_ string, d *savedState) {
 			d.Host.Runtime, d.Host.Apps[0].Notify.Path = "/run/other", "/run/other/notify-X"
 		}, AdoptAuto, "another runtime directory", false, true},
@@ -191,5 +202,20 @@ func TestWhatIsFoundOfAKilledGrace(t *testing.T) {
 				t.Fatal("the app was ended")
 			}
 		})
+	}
+}
+
+// A grace process of another version may lock nothing and write no state.
+func TestDirectoryWithoutAStateIsLeftAlone(t *testing.T) {
+	path := stateIn(t, anySaved(t, 4711))
+	if err := os.Remove(path + "/state"); err != nil {
+		t.Fatal(err)
+	}
+	s := &service{options: Options{Name: "web"}}
+	if found, err := s.findAbandoned(); found != nil || err != nil {
+		t.Errorf("found %v, %v", found, err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error("the directory is removed")
 	}
 }

@@ -86,6 +86,7 @@ type service struct {
 	socket         *control.Socket
 	runtime        host.RuntimeDir
 	boot           string
+	birth          childproc.Birth
 	uncapturing    []int // instances whose capture has ended with the grace process before this one
 
 	loop          *loop
@@ -141,6 +142,7 @@ func (s *service) assemble() {
 	s.loop.performer = performer{s.loop, s.loop.timers, s.loop.callers, s.apps}
 	s.handover = &handover{service: s}
 	s.loop.successor, s.loop.save, s.boot = s.handover, s.save, boot()
+	s.birth = childproc.OwnBirth()
 }
 
 // serve returns when the app has ended or another grace process has taken over. Before it

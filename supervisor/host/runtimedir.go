@@ -145,7 +145,7 @@ func (d *RuntimeDir) Take() (taken bool) {
 func (d *RuntimeDir) Leave() error { return d.unlock() }
 
 // Remove removes the directory of a grace process that was killed, of whose apps none is left, if it holds nothing but what that
-// has made.
+// has made, and nobody reads its sockets.
 func (d *RuntimeDir) Remove() error { return errors.Join(d.empty(), d.unlock()) }
 
 // empty removes the directory, if it holds nothing but sockets for apps, and the state.
@@ -160,6 +160,11 @@ func (d RuntimeDir) empty() error {
 	}
 	if slices.ContainsFunc(entries, foreign) {
 		return errors.New("other files are in it")
+	}
+	for _, e := range entries {
+		if path := filepath.Join(d.Path, e.Name()); e.Type() == fs.ModeSocket && childproc.NotifyIsRead(path) {
+			return fmt.Errorf("a process reads %s", path)
+		}
 	}
 	return os.RemoveAll(d.Path)
 }

@@ -1,9 +1,11 @@
 package host
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/gracerun/grace/childproc"
@@ -89,17 +91,15 @@ func TestRuntimeDirectoriesOfKilledGracesAreRemoved(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, why, err := d.openNotify(nil); why != nil || err != nil {
-			t.Fatal(why, err)
-		}
-		if err := d.unlock(); err != nil {
+		if err := errors.Join(syscall.Close(boundIn(t, d.Path, "notify-A")), d.unlock()); err != nil {
 			t.Fatal(err)
 		}
 		return d.Path
 	}
 	plain, foreign, older := dead(), dead(), filepath.Join(parent, "grace-1234")
 	link, target := filepath.Join(parent, runtimePrefix+"link"), filepath.Join(parent, "target")
-	others, changeable := dead(), dead()
+	others, changeable, read := dead(), dead(), dead()
+	defer syscall.Close(boundIn(t, read, "notify-B"))
 	for _, err := range []error{
 		os.WriteFile(filepath.Join(foreign, "notes"), nil, 0o600), os.Mkdir(older, 0o700),
 		os.Mkdir(target, 0o700), os.Symlink(target, link), os.Chmod(changeable, 0o777),
@@ -108,7 +108,7 @@ func TestRuntimeDirectoriesOfKilledGracesAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stay := []string{alive.Path, foreign, older, link, target, changeable}
+	stay := []string{alive.Path, foreign, older, link, target, changeable, read}
 	if os.Geteuid() == 0 {
 		if err := os.Chown(others, 1, 1); err != nil {
 			t.Fatal(err)
@@ -145,6 +145,19 @@ func TestRuntimeDirectoryMadeAgainIsLocked(t *testing.T) {
 	if err := d.own(); err != nil {
 		t.Errorf("the directory of a living grace is removed: %v", err)
 	}
+}
+
+// boundIn is a socket as grace makes one for an app.
+func boundIn(t *testing.T, dir, name string) (fd int) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = syscall.Bind(fd, &syscall.SockaddrUnix{Name: filepath.Join(dir, name)})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
 }
 
 func sweepRuntimeDirs(parent string) {
