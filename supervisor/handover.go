@@ -83,6 +83,7 @@ func (h *handover) handOver(m machine.Snapshot, p *parting) machine.Event {
 	if s.hooks.Open.Load() > 0 || !s.apps.Suspended() {
 		return machine.ReexecDelayed{}
 	}
+	s.apps.Farewells.Learn()
 	s.reaper.Suspend()
 	began := time.Now()
 	d, err := h.describe(m)

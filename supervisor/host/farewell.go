@@ -85,17 +85,21 @@ func (f *Farewells) Load() (*farewell.Announcer, error) {
 	return f.announcer.Load(), f.failed
 }
 
-// spoken is where HTTP/1 was seen.
+// spoken is where HTTP/1 was seen, as far as it was looked. It waits for no look: one that is under way may wait for the
+// Reaper, which the caller may have suspended.
 func (f *Farewells) spoken() []netip.AddrPort {
-	a := f.announcer.Load()
-	if a == nil {
-		return f.heard
+	if a := f.announcer.Load(); a != nil {
+		return a.Spoken()
 	}
+	return f.heard
+}
+
+// Learn looks where HTTP/1 is spoken. It waits for looks that are under way.
+func (f *Farewells) Learn() {
 	f.started.Range(func(_, leaving any) bool {
 		leaving.(*farewell.Farewell).Learn()
 		return true
 	})
-	return a.Spoken()
 }
 
 // Loaded tells whether the kernel is ready. Any goroutine may call it.
