@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/gracerun/grace/test/harness"
+	"github.com/gracerun/grace/internal/terminal"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,7 +13,7 @@ import (
 func TestWatchOnATerminal(t *testing.T) {
 	inPlace(t)
 	serve(t, "web", &fake{status: someStatus()})
-	master, terminal := harness.OpenTerminal(t)
+	master, terminal := terminal.Open(t)
 	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 60, Row: 5}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/internal/requirement"
-	"golang.org/x/sys/unix"
 )
 
 // CheckGone looks for what lives of a process group. The dead wait for a moment until grace, or init after it, reaps them.
@@ -75,29 +74,6 @@ func Need(t *testing.T, program string) {
 	t.Helper()
 	_, err := exec.LookPath(program)
 	requirement.Check(t, program, err)
-}
-
-// OpenTerminal makes a pair of which the test closes what is left.
-func OpenTerminal(t *testing.T) (master, terminal *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { terminal.Close() })
-	return master, terminal
 }
 
 // Until asks again until it is so.

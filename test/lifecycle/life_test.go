@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/terminal"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -365,7 +366,7 @@ func TestAppHasNoOtherDescriptors(t *testing.T) {
 // The terminal that grace was started in is closed: it stops, as a shell's child
 // does, and does not take the HUP for an upgrade.
 func TestClosedTerminalStopsGrace(t *testing.T) {
-	master, terminal := harness.OpenTerminal(t)
+	master, terminal := terminal.Open(t)
 	s := harness.StartWith(t, func(c *exec.Cmd) {
 		c.Stdin = terminal
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/internal/terminal"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -17,7 +18,7 @@ func TestStoppedByTheTerminal(t *testing.T) {
 	for call, signal := range map[string]string{"read line </dev/tty": "SIGTTIN", "stty tostop </dev/tty": "SIGTTOU"} {
 		t.Run(signal, func(t *testing.T) {
 			t.Parallel()
-			_, terminal := harness.OpenTerminal(t)
+			_, terminal := terminal.Open(t)
 			s := harness.StartWith(t, func(c *exec.Cmd) {
 				c.Stdin = terminal
 				c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/internal/terminal"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/test/harness"
 	"golang.org/x/sys/unix"
@@ -141,7 +142,7 @@ func TestContainerGivesNoPortThatTheAppMayNotBind(t *testing.T) {
 func TestAppOfAnotherUserHasNoTerminal(t *testing.T) {
 	harness.NeedRoot(t)
 	for said, user := range map[string][]string{"it has a terminal": nil, "it has none": {"--user", "54321"}} {
-		_, terminal := harness.OpenTerminal(t)
+		_, terminal := terminal.Open(t)
 		s := harness.StartWith(t, func(c *exec.Cmd) {
 			c.Stdin = terminal
 			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
