@@ -162,10 +162,10 @@ func (s *service) serve(greet func()) (int, error) {
 	s.notifier.attend(s.loop)
 	greet()
 	status := s.loop.run()
-	s.serving.asking.Wait()
-	if s.left() {
+	if s.left() { // who asks for the serving line waits for the steering, which the next grace process has
 		return 0, s.handover.leave()
 	}
+	s.serving.asking.Wait()
 	s.saved.close()
 	s.notifier.close()
 	err := errors.Join(s.apps.Close(), s.apps.Farewells.Close(), s.closeServers(), host.CloseSteering(s.steering))
