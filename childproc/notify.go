@@ -219,6 +219,19 @@ func (s *NotifySocket) Renew(uid, gid int) error {
 	return s.add(fd)
 }
 
+// Lend shows the socket that is bound at the path, while it is open for sure.
+func (s *NotifySocket) Lend(do func(inode uint64, fd int)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.sockets) == 0 {
+		return
+	}
+	var stat unix.Stat_t
+	if fd := s.sockets[len(s.sockets)-1]; unix.Fstat(fd, &stat) == nil {
+		do(stat.Ino, fd)
+	}
+}
+
 // Path is the value for NOTIFY_SOCKET.
 func (s *NotifySocket) Path() string { return s.path }
 

@@ -102,7 +102,7 @@ func mentions(text []byte, name string) bool {
 // adopt goes on with what a grace process has left that was killed. Where it cannot, it leaves the app alone.
 func (s *service) adopt(left *abandoned) (int, error) {
 	d := left.state
-	files, err := d.Host.Recover(s.options.Options, &d.Machine)
+	files, err := d.Host.Recover(s.options.Options, &d.Machine, s.kept)
 	if err == nil {
 		err = s.take(left, files)
 	}

@@ -159,6 +159,7 @@ func (h *handover) takeBack(d *handoverState) {
 func (h *handover) describe(m machine.Snapshot) (*handoverState, error) {
 	s := h.service
 	d := &handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m}
+	d.Stored = s.store.names()
 	d.Host = host.HostState{
 		Runtime: s.runtime.Path, RuntimeLock: s.runtime.Lock, Hangup: s.signals.catches(syscall.SIGHUP),
 		NotOurChildren: s.notOurChildren,
@@ -263,6 +264,7 @@ func (s *service) succeed(before *reexec.Predecessor) (int, error) {
 	if err := before.Accept(); err != nil || before.Trial() {
 		return 0, err
 	}
+	s.openStore(d.Stored)
 	s.settleIn(d, before.Same())
 	status, err := s.serve(func() {
 		s.notifier.resume(d.Machine.Current)

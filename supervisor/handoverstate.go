@@ -22,6 +22,7 @@ type handoverState struct {
 	PID     int
 	Machine machine.Snapshot
 	Host    host.HostState
+	Stored  []string `json:",omitempty"` // with the service manager
 }
 
 func (d *handoverState) snapshot() (reexec.Snapshot, error) {

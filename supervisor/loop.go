@@ -24,8 +24,8 @@ type loop struct {
 	// nothing, and are served while grace is handed over too.
 	statusRequests chan chan<- control.Status
 	// stateRequests has the one who saves the state.
-	stateRequests chan chan<- *savedState
-	save          func() *savedState
+	stateRequests chan stateRequest
+	save          func(*host.Storing) *savedState
 	changed       func()        // is told when the state may have changed
 	done          chan struct{} // closed when nobody takes events any more
 	timers        *timers
@@ -42,6 +42,12 @@ type loop struct {
 	leaving   bool
 	status    int
 	over      bool
+}
+
+// stateRequest is from the one who saves the state.
+type stateRequest struct {
+	storing *host.Storing
+	answer  chan<- *savedState
 }
 
 // successor is the way to another grace process that takes over.
@@ -61,7 +67,7 @@ type audience interface {
 }
 
 func newLoop(p machine.Policy, output string, a ...audience) *loop {
-	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), statusRequests: make(chan chan<- control.Status), stateRequests: make(chan chan<- *savedState), changed: func() {}, done: make(chan struct{}), callers: newCallers(output)}
+	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), statusRequests: make(chan chan<- control.Status), stateRequests: make(chan stateRequest), changed: func() {}, done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
 	l.begin = func() []machine.Action { return l.machine.Begin(time.Now()) }
 	l.audience = append(a, l.callers)
@@ -104,8 +110,8 @@ func (l *loop) next(end <-chan struct{}) bool {
 		l.take(ev)
 	case answer := <-l.statusRequests:
 		answer <- statusMessage(l.snapshot())
-	case answer := <-l.stateRequests:
-		answer <- l.save()
+	case request := <-l.stateRequests:
+		request.answer <- l.save(request.storing)
 	case <-l.pulse:
 		l.beat()
 	case <-end:

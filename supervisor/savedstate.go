@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -105,11 +106,12 @@ type stateWriter struct {
 	stop    chan struct{}
 	stopped chan struct{}
 	wanted  chan chan struct{} // who waits for the state to be written
-	told    string             // why it cannot be written
+	store   *fdStore
+	told    string // why it cannot be written
 }
 
 func openStateWriter(s *service) *stateWriter {
-	w := &stateWriter{service: s, stale: make(chan struct{}, 1), wanted: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
+	w := &stateWriter{service: s, store: s.store, stale: make(chan struct{}, 1), wanted: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
 	if s.runtime.Path == "" {
 		close(w.stopped)
 		return w
@@ -164,9 +166,9 @@ func (w *stateWriter) run() {
 }
 
 func (w *stateWriter) write() error {
-	s, answer := w.service, make(chan *savedState, 1)
+	s, answer, storing := w.service, make(chan *savedState, 1), w.store.storing()
 	select {
-	case s.loop.stateRequests <- answer:
+	case s.loop.stateRequests <- stateRequest{storing, answer}:
 	case <-s.loop.done:
 		return nil
 	case <-w.stop:
@@ -174,17 +176,18 @@ func (w *stateWriter) write() error {
 	}
 	d := <-answer
 	if s.steering != nil {
-		state, err := s.steering.Copy()
+		state, err := s.steering.Copy(storing.AddSocket)
 		if err != nil {
 			return err
 		}
 		d.Host.Steering = &state
 	}
+	stored := w.store.update(storing) // first: what the state tells of is there
 	text, err := d.encode()
 	if err != nil {
 		return err
 	}
-	return s.runtime.WriteState(text)
+	return errors.Join(s.runtime.WriteState(text), stored)
 }
 
 // close returns when nothing is written any more.
@@ -198,13 +201,14 @@ func (w *stateWriter) close() {
 		close(w.stop)
 	}
 	<-w.stopped
+	_ = w.store.close() // where the service manager cannot be reached there is nothing to tidy up
 }
 
 // save is the state of this moment, but for the sockets of the steering. It is the loop's.
-func (s *service) save() *savedState {
+func (s *service) save(storing *host.Storing) *savedState {
 	m := s.loop.snapshot()
 	d := &savedState{
-		handoverState: handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m, Host: s.apps.Save(m)},
+		handoverState: handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m, Host: s.apps.Save(m, storing)},
 		Name:          s.options.Name, Command: s.options.Command, Dir: s.options.Dir, Boot: s.boot, Birth: s.birth,
 	}
 	if s.metrics != nil {

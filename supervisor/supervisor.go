@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -52,6 +53,7 @@ func Run(o Options) (int, error) {
 	if s.socket, err = openControl(&s.options); err != nil {
 		return machine.StatusFailure, err
 	}
+	s.findKept()
 	left, err := s.findAbandoned()
 	if left != nil {
 		return s.adopt(left)
@@ -85,6 +87,8 @@ type service struct {
 	pidFile        pidFile
 	socket         *control.Socket
 	runtime        host.RuntimeDir
+	store          *fdStore
+	kept           host.Kept
 	boot           string
 	birth          childproc.Birth
 	uncapturing    []int // instances whose capture has ended with the grace process before this one
@@ -110,7 +114,7 @@ func (s *service) open() (err error) {
 	if s.reaper, err = childproc.NewReaper(); err != nil {
 		return err
 	}
-	if s.listeners, err = bindAll(s.options); err != nil {
+	if s.listeners, err = s.bindAll(); err != nil {
 		return err
 	}
 	if s.metrics, err = bindMetrics(s.options); err != nil {
@@ -218,15 +222,44 @@ func closeInheritedOnExec() {
 	}
 }
 
-func bindAll(o Options) ([]*socket.Listener, error) {
-	var bound []*socket.Listener
-	for _, address := range o.Listen {
-		l, err := bind(address, o)
-		if err != nil {
-			closeListeners(bound)
+// findKept looks for what the service manager has kept. Grace does without it where it has to.
+func (s *service) findKept() {
+	var err error
+	if s.kept, err = host.FindKept(); err != nil {
+		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot use the descriptors that the service manager has kept")
+	}
+	s.openStore(slices.Collect(maps.Keys(s.kept)))
+}
+
+func (s *service) openStore(stored []string) {
+	var err error
+	if s.store, err = openFDStore(stored); err != nil {
+		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot keep descriptors with the service manager")
+	}
+}
+
+// bindAll takes the listeners that were kept, and removes all else that was: its addresses may be wanted.
+func (s *service) bindAll() ([]*socket.Listener, error) {
+	bound := make([]*socket.Listener, len(s.options.Listen))
+	var err error
+	for i, address := range s.options.Listen {
+		if bound[i], err = s.kept.TakeListener(address); err != nil {
+			s.options.Log.Warn().Str("address", address.Addr).Str("why", err.Error()).Msg("binding the address anew")
+		}
+	}
+	rest := slices.Collect(maps.Keys(s.kept))
+	s.kept.Close()
+	if err := s.store.empty(rest); err != nil {
+		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot remove what the service manager has kept")
+	}
+	for i, address := range s.options.Listen {
+		if bound[i] != nil {
+			continue
+		}
+		if bound[i], err = bind(address, s.options); err != nil {
+			closeListeners(slices.DeleteFunc(bound, func(l *socket.Listener) bool { return l == nil }))
 			return nil, err
 		}
-		bound = append(bound, l)
 	}
 	return bound, nil
 }

@@ -343,6 +343,27 @@ func TestSuccessorTakesOver(t *testing.T) {
 	}
 }
 
+// A process that is killed answers nothing that it has received, and the kernel gives that to nobody else.
+func TestCallsOfAKilledListenerAreLetGo(t *testing.T) {
+	a := startRole(t, "fork", "127.0.0.1:0")
+	fd, err := unix.FcntlInt(uintptr(a.listener.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	must(t, err)
+	a.next(t, capture.Bind) // and no answer
+	last := a.listener.Last()
+	if last == 0 {
+		t.Fatal("the number of the call is not known")
+	}
+	a.step(t, "socket")
+	next, err := capture.NewListener(fd)
+	must(t, err)
+	defer next.Close()
+	must(t, next.LetGo(last))
+	if _, _, errno := a.step(t, "bind"); errno != 0 {
+		t.Errorf("bind: %v", errno)
+	}
+	must(t, next.LetGo(last)) // where none waits nothing happens
+}
+
 func TestSuspendedListenerAnswersWhatItHasReceived(t *testing.T) {
 	a := startRole(t, "socket", "127.0.0.1:0")
 	bind := a.next(t, capture.Bind)

@@ -24,6 +24,7 @@ type Listener struct {
 	mu      sync.Mutex // guards fd, too: that is closed when closed has been set
 	closed  bool
 	waiting map[uint64]struct{} // ids of the calls that were not answered yet
+	last    uint64              // the id of the call that was received last
 }
 
 // NewListener takes over the descriptor of a seccomp filter's notifications, also if there is an error.
@@ -152,7 +153,7 @@ func (l *Listener) take() (notification, error) {
 		}
 		n, err := l.sizes.receive(l.fd)
 		if err == nil {
-			l.waiting[n.id] = struct{}{}
+			l.waiting[n.id], l.last = struct{}{}, n.id
 		}
 		if err != unix.EINTR && err != unix.ENOENT {
 			return n, err
@@ -205,6 +206,41 @@ func (l *Listener) use(do func(fd int) error) error {
 // of it to [NewListener], and may call Next once this Listener is suspended and has answered all that it received: of two
 // readers one would block for what the other has taken.
 func (l *Listener) FD() int { return l.fd }
+
+// Lend shows the descriptor, while it is open for sure.
+func (l *Listener) Lend(do func(fd int)) {
+	_ = l.use(func(fd int) error { // a closed one is not shown
+		do(fd)
+		return nil
+	})
+}
+
+// Last is the number of the call that was received last, 0 before the first.
+func (l *Listener) Last() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
+// lostCalls is far more than come between two times that the state is saved.
+const lostCalls = 4096
+
+// LetGo lets the calls go on that a process which was killed has received after this one, and never answered: nobody gets them again,
+// and the thread of the app would wait for ever. The kernel numbers the calls one after the other (seccomp_next_notify_id).
+func (l *Listener) LetGo(last uint64) error {
+	if last == 0 {
+		return nil
+	}
+	return l.use(func(fd int) error {
+		for id := last; id < last+lostCalls; id++ {
+			err := l.sizes.send(fd, response{id: id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
+			if err != nil && err != unix.ENOENT && err != unix.EINPROGRESS { // there is none, or it is still to be received
+				return err
+			}
+		}
+		return nil
+	})
+}
 
 // Suspend ends Next with os.ErrDeadlineExceeded. Calls that come from now on wait, for Resume or for a successor.
 func (l *Listener) Suspend() error { return l.file.SetReadDeadline(time.Unix(1, 0)) }

@@ -120,3 +120,28 @@ func (l *Listener) guardPath() {
 	l.path = FileOf(&stat)
 	l.spare = keepSpare(l.bound)
 }
+
+// Passed are the descriptors that grace's service manager has passed to this process, with their names (sd_listen_fds_with_names(3)).
+func Passed() (map[int]string, error) {
+	sockets, err := inherited.FromSystemd(os.Getenv)
+	passed := make(map[int]string, len(sockets))
+	for _, s := range sockets {
+		passed[s.FD] = s.Name
+	}
+	return passed, err
+}
+
+// HoldKept makes a Listener of a socket that a grace process before has bound for the same address, and that its service manager has
+// kept since. It owns the descriptor, also if there is an error.
+func HoldKept(a Address, fd int) (*Listener, error) {
+	s := inherited.Socket{FD: fd}
+	if err := checkHeld(&s); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot go on with the socket that the service manager has kept: descriptor %d %w", fd, err), unix.Close(fd))
+	}
+	l := &Listener{address: a, fd: fd, bound: s.Addr()}
+	l.inode.Store(s.Inode)
+	if err := errors.Join(a.setSocketOptions(fd), l.Revive()); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return l, nil
+}

@@ -60,6 +60,9 @@ func (l *Listener) Network() string { return l.address.Network }
 // Bound is the address the socket really has: IP:port with the port the kernel chose for :0, a path, or @name.
 func (l *Listener) Bound() string { return l.bound }
 
+// Passed tells whether grace's service manager has made the socket.
+func (l *Listener) Passed() bool { return l.passed }
+
 // Stream tells whether connections are accepted from the socket.
 func (l *Listener) Stream() bool { return l.address.Stream() }
 

@@ -106,7 +106,7 @@ func takePassedAgain(s ListenerState) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(sockets, func(passed inherited.Socket) bool { return passed.Inode == s.Inode })
+	i := slices.IndexFunc(sockets, func(passed inherited.Socket) bool { return passed.Inspect() && passed.Inode == s.Inode })
 	if i < 0 {
 		return nil, fmt.Errorf("cannot take %s again: the service manager has not passed the socket", s.Bound)
 	}

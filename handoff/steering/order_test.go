@@ -14,7 +14,7 @@ import (
 // an order that nobody knows.
 func killed(t *testing.T, s *Steering, ending []int, apps []*appSocket) (SteeringState, socket.Descriptors) {
 	t.Helper()
-	state, err := s.Copy()
+	state, err := s.Copy(func(uint64, int) {})
 	apptest.Must(t, err)
 	for _, n := range ending {
 		apptest.Must(t, unix.Close(apps[n].fd))

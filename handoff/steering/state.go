@@ -136,9 +136,10 @@ func (s *Steering) takePath(g *pathGroup, fds socket.Descriptors) error {
 	return g.takeOver(fds)
 }
 
-// Copy describes the Steering as it is now, for who is to go on after this process was killed.
-func (s *Steering) Copy() (SteeringState, error) {
-	text, err := s.encode()
+// Copy describes the Steering as it is now, for who is to go on after this process was killed. It shows each of its sockets, while that
+// is open for sure.
+func (s *Steering) Copy(show func(inode uint64, fd int)) (SteeringState, error) {
+	text, err := s.encode(show)
 	if err != nil {
 		return SteeringState{}, err
 	}
@@ -146,10 +147,16 @@ func (s *Steering) Copy() (SteeringState, error) {
 	return state, json.Unmarshal(text, &state)
 }
 
-func (s *Steering) encode() ([]byte, error) {
+func (s *Steering) encode(show func(inode uint64, fd int)) ([]byte, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return json.Marshal(s.state())
+	state := s.state()
+	for _, l := range state.lists() {
+		for _, member := range l.Members {
+			show(member.Inode, member.FD)
+		}
+	}
+	return json.Marshal(state)
 }
 
 func (s *Steering) state() SteeringState {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -18,11 +19,12 @@ import (
 )
 
 // Save describes the apps of a snapshot for who is to go on with them after this grace process was killed. It is the loop's. There
-// are no values of the environment in it, and no sockets of the steering.
-func (a *Host) Save(m machine.Snapshot) HostState {
+// are no values of the environment in it, and no sockets of the steering. It adds to storing, if that is not nil, what a service manager can keep.
+func (a *Host) Save(m machine.Snapshot, storing *Storing) HostState {
 	s := HostState{Uncapturable: a.uncapturable.Load(), Runtime: a.Runtime.Path, HTTP: a.Farewells.spoken(), Launches: map[int]LaunchSpecState{}}
 	for _, l := range a.Held {
 		s.Listeners = append(s.Listeners, l.State())
+		storing.addListener(l)
 	}
 	for _, g := range m.Generations {
 		if g.Stage == machine.StagePreparing {
@@ -36,6 +38,7 @@ func (a *Host) Save(m machine.Snapshot) HostState {
 		for _, i := range g.Instances {
 			if app, ok := a.Running[i.ID]; ok && i.PID != 0 {
 				s.Apps = append(s.Apps, app.save())
+				storing.addInstance(app)
 			}
 		}
 	}
@@ -47,6 +50,9 @@ func (a *InstanceProcess) save() InstanceProcessState {
 	s := InstanceProcessState{
 		Start: a.start, Main: a.main().State(), Calls: -1, Predecessors: socket.SocketPlanState{Predecessor: -1},
 		Notify: childproc.NotifyState{Path: a.notify.Path(), FD: -1}, Captured: a.calls != nil,
+	}
+	if a.calls != nil {
+		s.LastCall = a.calls.Last()
 	}
 	for _, p := range a.processes {
 		s.Mains = append(s.Mains, p.PID)
@@ -144,16 +150,17 @@ func (s *HostState) note(text, why string) {
 func (s HostState) Notes() []machine.Noticed { return s.notes }
 
 // Recover finds what a state is about, and was written by a grace process that was killed. What nobody has any more it leaves out
-// of the state, or makes anew. Instances that were being started it ends, and leaves it to the machine to start them anew, where
+// of the state, or makes anew. It prefers what was kept. Instances that were being started it ends, and leaves it to the machine to start them anew, where
 // nothing is known of them, or where they have lost what they need. The caller owns the descriptors.
-func (s *HostState) Recover(o Options, m *machine.Snapshot) (socket.Descriptors, error) {
+func (s *HostState) Recover(o Options, m *machine.Snapshot, kept Kept) (socket.Descriptors, error) {
 	files := socket.Descriptors{}
+	defer kept.Close()
 	unknown, err := s.unknown(*m)
 	if err == nil {
-		err = s.recoverProcesses(files)
+		err = s.recoverProcesses(files, kept)
 	}
 	if err == nil {
-		err = s.recoverSockets(files, unknown)
+		err = s.recoverSockets(files, kept, unknown)
 	}
 	if err == nil {
 		err = s.recoverEnvironment(o)
@@ -165,20 +172,53 @@ func (s *HostState) Recover(o Options, m *machine.Snapshot) (socket.Descriptors,
 		err = childproc.End(append(unknown, s.endStarts(m, files)...))
 	}
 	if err == nil {
-		err = s.recoverNotify(files)
+		err = s.recoverNotify(files, kept)
 	}
 	if err != nil {
 		closeAll(files)
 		return nil, err
 	}
+	s.recoverCalls(files, kept)
+	s.recoverEnded(files, kept)
 	s.recoverPrograms(files)
 	return files, nil
 }
 
-// recoverProcesses leaves -1 for the pidfd of one that has ended.
-func (s *HostState) recoverProcesses(files socket.Descriptors) error {
+// recoverEnded comes last: the number of a process that has ended may be another's. How it has ended its pidfd tells.
+func (s *HostState) recoverEnded(files socket.Descriptors, kept Kept) {
 	for number, p := range s.processes() {
-		fd, err := p.Open()
+		if fd, ok := kept.take(processName(*p)); ok && p.PIDFD < 0 {
+			p.PIDFD = processFiles + number
+			files[p.PIDFD] = fd
+		} else if ok {
+			unix.Close(fd)
+		}
+	}
+}
+
+// open prefers the pidfd that was kept, as the process may be hidden from grace.
+func (k Kept) open(p *childproc.ProcessState) (pidfd int, err error) {
+	fd, ok := k[processName(*p)]
+	if !ok {
+		return p.Open()
+	}
+	if ended, err := readable(fd); ended || err != nil {
+		return -1, err
+	}
+	delete(k, processName(*p))
+	return fd, nil
+}
+
+func readable(pidfd int) (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return n > 0, err
+}
+
+// recoverProcesses leaves -1 for the pidfd of one that has ended.
+func (s *HostState) recoverProcesses(files socket.Descriptors, kept Kept) error {
+	for number, p := range s.processes() {
+		fd, err := kept.open(p)
 		if err != nil {
 			return err
 		}
@@ -250,9 +290,11 @@ const (
 	processFiles = 1 << 24
 	notifyFiles  = 2 << 24
 	programFiles = 3 << 24
+	callsFiles   = 4 << 24
+	formerFiles  = 5 << 24
 )
 
-func (s *HostState) recoverSockets(files socket.Descriptors, more []int) error {
+func (s *HostState) recoverSockets(files socket.Descriptors, kept Kept, more []int) error {
 	var wanted []uint64
 	for _, l := range s.Listeners {
 		wanted = append(wanted, l.Inode)
@@ -260,7 +302,10 @@ func (s *HostState) recoverSockets(files socket.Descriptors, more []int) error {
 	if s.Steering != nil {
 		wanted = append(wanted, s.Steering.Inodes()...)
 	}
-	found, err := childproc.DuplicateSockets(wanted, append(treesOf(s.processes()), more...))
+	found := kept.sockets(wanted)
+	wanted = slices.DeleteFunc(wanted, func(inode uint64) bool { return found[inode] != 0 })
+	duplicates, err := childproc.DuplicateSockets(wanted, append(treesOf(s.processes()), more...))
+	maps.Copy(found, duplicates)
 	if err != nil {
 		closeAll(found)
 		return err
@@ -306,18 +351,40 @@ func treesOf(processes []*childproc.ProcessState) (pids []int) {
 	return pids
 }
 
-func (s *HostState) recoverNotify(files socket.Descriptors) error {
+func (s *HostState) recoverNotify(files socket.Descriptors, kept Kept) error {
 	for i := range s.Apps {
 		app := &s.Apps[i]
+		app.Notify.FD, app.Notify.Former = notifyFiles+i, nil
+		before, ok := kept.takeNotify(app.Instance)
+		if ok && childproc.NotifyIsRead(app.Notify.Path) {
+			files[app.Notify.FD] = before
+			continue
+		}
+		if ok { // its path was removed
+			app.Notify.Former = []int{formerFiles + i}
+			files[formerFiles+i] = before
+		}
 		uid, gid := senders(s.Launches[app.Generation].Identity)
 		fd, err := childproc.RestoreNotify(app.Notify.Path, uid, gid)
 		if err != nil {
 			return err
 		}
-		app.Notify.FD = notifyFiles + i
 		files[app.Notify.FD] = fd
 	}
 	return nil
+}
+
+// recoverCalls comes last: from then on what the app asks can be answered.
+func (s *HostState) recoverCalls(files socket.Descriptors, kept Kept) {
+	for i := range s.Apps {
+		app := &s.Apps[i]
+		if fd, ok := kept.take(callsName(app.Instance)); ok && app.Captured {
+			app.Calls = callsFiles + i
+			files[app.Calls] = fd
+		} else if ok {
+			unix.Close(fd)
+		}
+	}
 }
 
 // recoverPrograms finds the executables where they were, or as what a process runs. Without them a restart goes by the path.

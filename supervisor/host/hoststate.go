@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -67,6 +68,7 @@ type InstanceProcessState struct {
 	Notify       childproc.NotifyState
 	Calls        int            // -1 if it is not captured
 	Captured     bool           `json:",omitzero"` // it was, by a grace process that may have been killed
+	LastCall     uint64         `json:",omitzero"` // that this grace process has received
 	Fresh        map[uint64]int // sockets of grace's own in place of the app's, by inode
 	Predecessors socket.SocketPlanState
 	Mains        []int
@@ -201,6 +203,9 @@ func (a *Host) takeOverCalls(app *InstanceProcess, s InstanceProcessState, files
 	}
 	if app.calls, err = capture.NewListener(fd); err != nil {
 		return err
+	}
+	if err := app.calls.LetGo(s.LastCall); err != nil {
+		return fmt.Errorf("cannot let the calls of instance %d go on: %w", s.Instance, err)
 	}
 	app.captureHandler = newCaptureHandler(a, app)
 	for inode, there := range s.Fresh {

@@ -231,6 +231,14 @@ func serveHTTP(ln net.Listener) error {
 		fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
 	})
 	hang := make(chan struct{})
+	mux.HandleFunc("GET /listen", func(w http.ResponseWriter, r *http.Request) { // at a further address
+		l, err := net.Listen("tcp", r.URL.Query().Get("at"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		go http.Serve(l, mux)
+	})
 	mux.HandleFunc("GET /hang", func(http.ResponseWriter, *http.Request) { close(hang) })
 	if *watchdog {
 		go giveSigns(hang)
