@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/gracerun/grace/supervisor"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -45,9 +47,36 @@ func find(args []string) (control.Found, error) {
 	}
 	found, err := control.Find(name)
 	if err != nil {
-		return found, tell(statusNoGrace, "%v", err)
+		return found, tell(statusNoGrace, "%v%s", err, abandoned(name))
 	}
 	return found, nil
+}
+
+// abandoned tells of the app of a grace process that was killed.
+func abandoned(name string) (text string) {
+	if strings.Contains(name, "/") {
+		return ""
+	}
+	for _, a := range supervisor.FindAbandonedApps() {
+		if name == "" || a.Name == name {
+			text += fmt.Sprintf("\nthe app of %q still runs, without a supervisor: grace process %d was killed\n  %s\nthis command adopts it:\n  cd %s && %s", a.Name, a.Grace, strings.Join(a.Generations, "\n  "), shellQuoted(a.Dir), shellQuoted(a.Command...))
+		}
+	}
+	return text
+}
+
+// plain are the characters that a shell leaves alone.
+const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_"
+
+// shellQuoted is what a shell takes for these words.
+func shellQuoted(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		if quoted[i] = w; w == "" || strings.Trim(w, plain) != "" {
+			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
 }
 
 // completeNames offers the names of the running grace processes.

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -193,4 +196,42 @@ func (s *service) heedChanges(d *savedState) {
 			Str("why", "an adopted app keeps its listeners until it is stopped (stop grace and start it again to change them)").
 			Msg("--listen has changed, which has no effect yet")
 	}
+}
+
+// AbandonedApp is the app of a grace process that was killed and has no successor.
+type AbandonedApp struct {
+	Name        string
+	Grace       int      // the pid
+	Generations []string // what runs of each
+	Dir         string   // where grace was started
+	Command     []string // and how
+}
+
+// FindAbandonedApps lists those that this process may know of, for root those of all users. It changes nothing.
+func FindAbandonedApps() (all []AbandonedApp) {
+	for _, dir := range host.EveryRuntimeDir() {
+		text, err := dir.ReadState()
+		if err != nil {
+			continue
+		}
+		if d, err := readSavedIn(dir, text); err == nil && !d.supervised() && d.lives() {
+			all = append(all, AbandonedApp{Name: d.Name, Grace: d.PID, Generations: d.generations(), Dir: d.InvokedIn, Command: d.Invocation})
+		}
+	}
+	return all
+}
+
+func (d *savedState) generations() (texts []string) {
+	for _, g := range d.Machine.Generations {
+		var pids []string
+		for _, i := range g.Instances {
+			if i.PID != 0 && childproc.Living(i.PID) {
+				pids = append(pids, strconv.Itoa(i.PID))
+			}
+		}
+		if len(pids) > 0 {
+			texts = append(texts, fmt.Sprintf("generation %d (pid %s), %s since %s", g.Number, strings.Join(pids, ", "), g.Stage, g.Since.Format(time.DateTime)))
+		}
+	}
+	return texts
 }

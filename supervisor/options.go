@@ -16,11 +16,14 @@ type Options struct {
 	host.Options
 	PIDFile string
 	Adopt   AdoptMode
-	Metrics *socket.Address // where metrics and health are asked for; nil: nowhere
-	Name    string          // of the control socket; "" is the working directory's
-	unnamed bool            // nobody has said another name than the working directory's
-	Version string          // of grace
-	Log     zerolog.Logger
+	// Invocation is grace's own command line, and InvokedIn the directory: who is told that grace was killed is told them.
+	Invocation []string
+	InvokedIn  string
+	Metrics    *socket.Address // where metrics and health are asked for; nil: nowhere
+	Name       string          // of the control socket; "" is the working directory's
+	unnamed    bool            // nobody has said another name than the working directory's
+	Version    string          // of grace
+	Log        zerolog.Logger
 }
 
 // Validate says what cannot work before anything is touched.

@@ -24,6 +24,9 @@ type savedState struct {
 	Dir     string          // where that was
 	Boot    string          // whatever the numbers of processes in it mean something in
 	Birth   childproc.Birth // of the grace process that has written it
+	// Invocation is how grace was started, InvokedIn where.
+	Invocation []string
+	InvokedIn  string
 }
 
 func (d *savedState) encode() ([]byte, error) {
@@ -210,6 +213,7 @@ func (s *service) save(storing *host.Storing) *savedState {
 	d := &savedState{
 		handoverState: handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m, Host: s.apps.Save(m, storing)},
 		Name:          s.options.Name, Command: s.options.Command, Dir: s.options.Dir, Boot: s.boot, Birth: s.birth,
+		Invocation: s.options.Invocation, InvokedIn: s.options.InvokedIn,
 	}
 	if s.metrics != nil {
 		state := s.metrics.State()

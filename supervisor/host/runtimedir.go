@@ -105,12 +105,32 @@ func (d RuntimeDir) ReadState() ([]byte, error) {
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	switch {
-	case !info.Mode().IsRegular(), !ok, int(owner.Uid) != os.Geteuid(), info.Mode().Perm()&0o077 != 0:
+	case !info.Mode().IsRegular(), !ok, !mine(owner.Uid), info.Mode().Perm()&0o077 != 0:
 		return nil, errors.New("it is not a file that belongs to grace's user alone")
 	case info.Size() > longestState:
 		return nil, fmt.Errorf("it has %d bytes", info.Size())
 	}
 	return io.ReadAll(io.LimitReader(f, longestState))
+}
+
+// mine reports whether root, or this process's user, has a file. Root may look at everybody's.
+func mine(uid uint32) bool { return int(uid) == os.Geteuid() || os.Geteuid() == 0 }
+
+// EveryRuntimeDir lists those that this process may look into, root those of all users. They are only to be looked at.
+func EveryRuntimeDir() (all []RuntimeDir) {
+	parents := runtimeParents(false)
+	for _, pattern := range []string{"/run/grace/*", "/run/user/*"} {
+		found, _ := filepath.Glob(pattern) // the patterns are well formed
+		parents = append(parents, found...)
+	}
+	slices.Sort(parents)
+	for _, parent := range slices.Compact(parents) {
+		paths, _ := filepath.Glob(filepath.Join(parent, runtimePrefix+"*"))
+		for _, path := range paths {
+			all = append(all, RuntimeDir{Path: path})
+		}
+	}
+	return all
 }
 
 // RuntimeDirs are all of this user, those of living grace processes too. None is locked by this process.

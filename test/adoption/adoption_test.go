@@ -1,9 +1,11 @@
 package adoption
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -224,3 +226,28 @@ func TestKilledAtAnyMoment(t *testing.T) {
 }
 
 const kills = 6
+
+// Whoever asks for a grace process that was killed learns of its app, and of the command that adopts it.
+func TestCommandsTellOfAnAbandonedApp(t *testing.T) {
+	d := harness.StartToKill(t, "--instances", "2", "--listen", "web=127.0.0.1:0", "--", harness.AppBinary(), "-fail", "it's not there")
+	d.AwaitReady(1)
+	d.AwaitStatus("serving")
+	pids := []int{d.AwaitMessage("instance started").PID, d.AwaitTimes("instance started", 2, func(e harness.Entry) bool { return e.Message == "instance started" }).PID}
+	d.Kill()
+	var adopting string
+	for _, command := range []string{"upgrade", "rollback", "status"} {
+		out, err := exec.Command(harness.GraceBinary(), command, d.Name).CombinedOutput()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 4 {
+			t.Errorf("grace %s: %v", command, err)
+		}
+		for _, part := range []string{fmt.Sprintf("no grace process is named %q", d.Name), fmt.Sprintf("grace process %d was killed", d.PID()), "generation 1 (pid ", "), current since ", strconv.Itoa(pids[0]), strconv.Itoa(pids[1])} {
+			if !strings.Contains(string(out), part) {
+				t.Errorf("grace %s says nothing of %q:\n%s", command, part, out)
+			}
+		}
+		_, adopting, _ = strings.Cut(string(out), "this command adopts it:\n")
+	}
+	d.AgainBy("/bin/sh", "-c", strings.Replace(adopting, " && ", " && exec ", 1))
+	d.AwaitStatus("serving, generation 1")
+	d.End()
+}

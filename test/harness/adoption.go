@@ -58,6 +58,14 @@ func (d *KilledGrace) StartAgain(more ...string) {
 	d.Grace = Start(d.T, append(append([]string{}, more...), d.arguments...)...)
 }
 
+// AgainBy starts grace by another command, and returns when it has adopted the app.
+func (d *KilledGrace) AgainBy(command ...string) {
+	d.T.Helper()
+	d.before = append(d.before, d.Grace)
+	d.Grace = StartCommand(d.T, exec.Command(command[0], command[1:]...))
+	d.AwaitMessage("app adopted")
+}
+
 // End stops the last grace process, and sees that none leaves anything.
 func (d *KilledGrace) End() {
 	d.T.Helper()
