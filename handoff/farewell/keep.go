@@ -234,8 +234,7 @@ func (f *Farewell) letInput(held time.Duration) {
 		}
 		if c.held != nil && !c.held.over && held > atMost {
 			c.held.over = true
-			_ = f.announcer.held.Delete(c.cookie)
-			c.held.openWindow(repairOff)
+			_ = f.announcer.held.Delete(c.cookie) // its window is opened by what its client sends
 		}
 	}
 }

@@ -148,7 +148,7 @@ type windows struct{ sentUpdate, sent, largest, received, receivedUpdate uint32 
 func (h *hold) describe(info *unix.TCPInfo) (e endpoint, err error) {
 	var segment int
 	var stat unix.Stat_t
-	for _, look := range []func() error{
+	err = inTurn(
 		func() (err error) { e.sent, err = queueSequence(h.fd, sendQueue); return },
 		func() (err error) { e.received, err = queueSequence(h.fd, receiveQueue); return },
 		func() (err error) { segment, err = unix.GetsockoptInt(h.fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG); return },
@@ -161,10 +161,9 @@ func (h *hold) describe(info *unix.TCPInfo) (e endpoint, err error) {
 		func() (err error) { e.local, err = unix.Getsockname(h.fd); return },
 		func() (err error) { e.remote, err = unix.Getpeername(h.fd); return },
 		func() error { return unix.Fstat(h.fd, &stat) },
-	} {
-		if err := look(); err != nil {
-			return e, err
-		}
+	)
+	if err != nil {
+		return e, err
 	}
 	e.sent-- // the end has a number
 	e.windows.sent = *h.window
@@ -208,7 +207,8 @@ func optionsOf(info *unix.TCPInfo, segment int) []option {
 	return options
 }
 
-// goOn takes a connection in repair mode to a new socket. The old one is disconnected without a word to the client.
+// goOn takes a connection in repair mode to a new socket. The old one is disconnected without a word to the client. What comes
+// while neither has the connection is answered by a reset: the new one is made ready before.
 func (h *hold) goOn(info *unix.TCPInfo) (int, error) {
 	e, err := h.describe(info)
 	if err != nil {
@@ -218,37 +218,45 @@ func (h *hold) goOn(info *unix.TCPInfo) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	unspecified := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(h.fd), uintptr(unsafe.Pointer(&unspecified)), unsafe.Sizeof(unspecified))
-	if errno != 0 {
-		return -1, errors.Join(os.NewSyscallError("connect", errno), unix.Close(moved))
-	}
-	if err := e.restore(moved); err != nil {
+	err = inTurn(
+		func() error { return setTCP(moved, unix.TCP_REPAIR, repairOn) },
+		func() error { return setSequence(moved, receiveQueue, e.received) },
+		func() error { return setSequence(moved, sendQueue, e.sent) },
+		func() error { return os.NewSyscallError("bind", unix.Bind(moved, e.local)) },
+		func() error { return disconnect(h.fd) },
+		func() error { return os.NewSyscallError("connect", unix.Connect(moved, e.remote)) },
+		func() error { return e.restoreOptions(moved) },
+		func() error { return setTCP(moved, unix.TCP_TIMESTAMP, e.timestamp) },
+		func() error { return e.windows.set(moved) },
+		func() error { return setTCP(moved, unix.TCP_REPAIR, repairOffQuietly) },
+		func() error { return e.shareAddress(moved) },
+	)
+	if err != nil {
 		return -1, errors.Join(err, unix.Close(moved))
 	}
 	return moved, nil
 }
 
-func (e endpoint) restore(fd int) error {
-	for _, step := range []func() error{
-		func() error { return setTCP(fd, unix.TCP_REPAIR, repairOn) },
-		func() error { return setSequence(fd, receiveQueue, e.received) },
-		func() error { return setSequence(fd, sendQueue, e.sent) },
-		func() error { return os.NewSyscallError("bind", unix.Bind(fd, e.local)) },
-		func() error { return os.NewSyscallError("connect", unix.Connect(fd, e.remote)) },
-		func() error {
-			return setRaw(fd, unix.TCP_REPAIR_OPTIONS, unsafe.Slice((*byte)(unsafe.Pointer(&e.options[0])), len(e.options)*int(unsafe.Sizeof(option{}))))
-		},
-		func() error { return setTCP(fd, unix.TCP_TIMESTAMP, e.timestamp) },
-		func() error { return e.windows.set(fd) },
-		func() error { return setTCP(fd, unix.TCP_REPAIR, repairOffQuietly) },
-		func() error { return e.shareAddress(fd) },
-	} {
+func inTurn(steps ...func() error) error {
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func disconnect(fd int) error {
+	unspecified := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), unsafe.Sizeof(unspecified))
+	if errno != 0 {
+		return os.NewSyscallError("connect", errno)
+	}
+	return nil
+}
+
+func (e endpoint) restoreOptions(fd int) error {
+	return setRaw(fd, unix.TCP_REPAIR_OPTIONS, unsafe.Slice((*byte)(unsafe.Pointer(&e.options[0])), len(e.options)*int(unsafe.Sizeof(option{}))))
 }
 
 func setSequence(fd, queue int, at uint32) error {
