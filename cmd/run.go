@@ -182,8 +182,8 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 		Capture: host.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: host.NoNewPrivs(f.noNewPrivs),
 		Keep: f.keep,
 	}
-	o.Invocation = os.Args
-	o.InvokedIn, _ = os.Getwd() // what has gone cannot be told
+	o.Invocation = slices.Clone(os.Args) // a reexec writes to os.Args (tableflip)
+	o.InvokedIn, _ = os.Getwd()          // what has gone cannot be told
 	var err error
 	for _, written := range f.listen {
 		address, failed := socket.ParseAddress(written)
