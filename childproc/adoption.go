@@ -152,6 +152,18 @@ func Environment(pid int) ([]string, error) {
 	return strings.FieldsFunc(string(text), func(r rune) bool { return r == 0 }), nil
 }
 
+// Parent is the process that looks after another one, or 0. The error is os.ErrNotExist if there is no process pid.
+func Parent(pid int) (int, error) {
+	stat, err := readStat(pid)
+	return stat.parent, err
+}
+
+// Arguments are those of the command line, as far as the process has not written over it.
+func Arguments(pid int) []string {
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline") // who has ended has none
+	return strings.Split(strings.TrimRight(string(text), "\x00"), "\x00")
+}
+
 // RestoreNotify binds a socket at the path of one whose grace process was killed, for uid and gid as OpenNotify does.
 func RestoreNotify(path string, uid, gid int) (fd int, err error) {
 	if path[0] != '@' {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/gracerun/grace/childproc/capture"
@@ -90,6 +91,33 @@ func (r *Reaper) Adopt(pid int) (*Process, error) {
 	return r.process(ProcessState{PID: pid, PIDFD: pidfd, Tag: tag}), nil
 }
 
+// Follow takes a process to be watched that grace has not started. Its process group counts as its own only where nothing is in
+// that but the process and what it has started.
+func (r *Reaper) Follow(pid int) (*Process, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot follow process %d: %w", pid, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.own[pid], r.notOurChildren = struct{}{}, true
+	return r.process(ProcessState{PID: pid, PIDFD: pidfd, Alone: !keepsGroup(pid)}), nil
+}
+
+func keepsGroup(pid int) bool {
+	group, err := unix.Getpgid(pid)
+	if err != nil || group != pid {
+		return false
+	}
+	members, err := Group(pid)
+	if err != nil {
+		return false
+	}
+	tree, err := Tree(pid)
+	apart := func(member int) bool { return !slices.Contains(tree, member) }
+	return err == nil && !slices.ContainsFunc(members, apart)
+}
+
 // abandon ends a child that cannot be supervised.
 func (p *Process) abandon() error {
 	if err := unix.Kill(p.PID, unix.SIGKILL); err != nil {
@@ -145,6 +173,9 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 // An adopted process leads a group only if it made one. Of a process that another parent has reaped the group goes on
 // under the number, which no new process gets as long as it does (alloc_pid and free_pid in kernel/pid.c).
 func (p *Process) leadsGroup() bool {
+	if p.Alone {
+		return false
+	}
 	if p.send(0) == unix.ESRCH {
 		return p.Group && unix.Kill(p.PID, 0) == unix.ESRCH
 	}

@@ -21,6 +21,7 @@ type ProcessState struct {
 	Group      bool   // it leads a process group, though its number may be gone
 	Tag        uint64 `json:"Mark"`
 	Birth      Birth  `json:",omitzero"`
+	Alone      bool   `json:",omitzero"` // grace has not started it, and others are in its process group
 }
 
 // NotifyState is what a successor has to know of a NotifySocket, whose descriptors stay its own.

@@ -60,7 +60,7 @@ type runFlags struct {
 	farewell                                string
 	keep                                    time.Duration
 	capture, noNewPrivs, name, metrics      string
-	adopt                                   string
+	adopt, takeover, takeoverSignal         string
 	captureUnix                             []string
 	on                                      []string
 }
@@ -107,6 +107,9 @@ func (f *runFlags) addSockets(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.dialect, "dialect", nil, "how the app learns of its sockets: systemd, server-starter, einhorn, nginx, php-fpm, tableflip, stdin, none (default systemd,server-starter)")
 	flags.StringVar(&f.capture, "capture", "auto", "capture the TCP listeners that the app opens itself: auto (with --listen only where this does not need no-new-privs), on, off")
 	flags.StringArrayVar(&f.captureUnix, "capture-unix", nil, "capture the unix socket that the app binds at this `PATH`, too; repeatable")
+	flags.StringVar(&f.takeover, "takeover", "", "replace the server that has the addresses of --listen or of the app, without a lost connection: it becomes generation 0, and is told to stop when the app serves; `force` also replaces one that another supervisor would start again")
+	flags.Lookup("takeover").NoOptDefVal = string(host.TakeoverSafe)
+	flags.StringVar(&f.takeoverSignal, "takeover-signal", "", "signal that tells the replaced server to stop (default: QUIT, USR1 or WINCH for a program known to finish its requests on it, otherwise --stop-signal)")
 	flags.BoolVar(&f.evict, "evict", false, "end the process that holds an address which grace or the app needs (for development)")
 }
 
@@ -180,7 +183,7 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o.Options = host.Options{
 		Command: command, Evict: f.evict, Check: f.check, EnvFile: f.envFile, Dir: f.dir, User: f.user, Group: f.group,
 		Capture: host.CaptureMode(f.capture), CaptureUnix: f.captureUnix, NoNewPrivs: host.NoNewPrivs(f.noNewPrivs),
-		Keep: f.keep,
+		Keep: f.keep, Takeover: host.TakeoverMode(f.takeover),
 	}
 	o.Invocation = slices.Clone(os.Args) // a reexec writes to os.Args (tableflip)
 	o.InvokedIn, _ = os.Getwd()          // what has gone cannot be told
@@ -196,6 +199,9 @@ func (f *runFlags) options(command []string) (supervisor.Options, error) {
 	o.Readiness, err = also(err, f.readiness, f.ready)
 	o.Umask, err = also(err, parseUmask, f.umask)
 	o.Policy, err = also(err, f.policy, f.stopSignal)
+	if f.takeoverSignal != "" {
+		o.TakeoverSignal, err = also(err, parseSignal, f.takeoverSignal)
+	}
 	if err == nil {
 		err = o.Validate()
 	}

@@ -13,7 +13,7 @@ type logSink struct{ log zerolog.Logger }
 func (j *logSink) hear(_ time.Time, l line) {
 	e := j.log.WithLevel(l.level)
 	if l.Generation != 0 {
-		e = e.Int("generation", l.Generation)
+		e = e.Int("generation", shown(l.Generation))
 	}
 	if l.Instance != 0 {
 		e = e.Int("instance", l.Instance)
@@ -39,7 +39,7 @@ type hookRunner struct{ hooks *host.Hooks }
 func (h hookRunner) hear(_ time.Time, l line) {
 	h.hooks.Run(host.HookFacts{
 		Event: string(l.event), Text: l.text, Why: l.why,
-		Generation: l.Generation, Instance: l.Instance, PID: l.PID, Took: l.Took, Within: l.Within,
+		Generation: shown(l.Generation), Instance: l.Instance, PID: l.PID, Took: l.Took, Within: l.Within,
 	})
 }
 

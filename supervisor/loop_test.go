@@ -58,6 +58,10 @@ func (f *fakeHost) Prepare(p machine.Prepare) {
 }
 func (f *fakeHost) Abandon(machine.Abandon) {}
 
+func (f *fakeHost) Follow(machine.Follow) {}
+
+func (f *fakeHost) Leave(machine.Leave) {}
+
 func (f *fakeHost) Start(s machine.Start) {
 	f.begun[s.Instance] = time.Now()
 	f.answer(time.Nanosecond, machine.Started{Instance: s.Instance, PID: s.Instance})

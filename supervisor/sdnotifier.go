@@ -149,7 +149,7 @@ func reloading() string {
 // ended or failed.
 func (m *sdNotifier) remember(l line) {
 	_, known := m.lines[l.Generation]
-	name := fmt.Sprintf("generation %d", l.Generation)
+	name := fmt.Sprintf("generation %d", shown(l.Generation))
 	what := strings.TrimPrefix(l.text, "generation ")
 	switch {
 	case l.Generation == 0:

@@ -9,7 +9,7 @@ import (
 
 func statusMessage(s machine.Snapshot) control.Status {
 	status := control.Status{
-		Version: control.Protocol, State: s.State, Current: s.Current, Restarts: s.Restarts, Crashes: s.Crashes,
+		Version: control.Protocol, State: s.State, Current: shown(s.Current), Restarts: s.Restarts, Crashes: s.Crashes,
 		Generations: []control.Generation{}, Upgrades: []control.UpgradeRecord{},
 	}
 	for _, g := range s.Generations {
@@ -17,7 +17,7 @@ func statusMessage(s machine.Snapshot) control.Status {
 	}
 	for _, a := range s.History {
 		status.Upgrades = append(status.Upgrades, control.UpgradeRecord{
-			Generation: a.Generation, From: a.From, Began: a.Began, Took: a.Took.Seconds(),
+			Generation: a.Generation, From: shown(a.From), Began: a.Began, Took: a.Took.Seconds(),
 			Outcome: control.Outcome(a.Outcome), Why: a.Why, Command: a.Command, Rollback: a.Rollback, Unchanged: a.Unchanged,
 		})
 	}
@@ -26,7 +26,7 @@ func statusMessage(s machine.Snapshot) control.Status {
 
 func generationMessage(g machine.GenerationSnapshot) control.Generation {
 	status := control.Generation{
-		Number: g.Number, Phase: g.Stage.String(), Since: g.Since, Born: g.Born,
+		Number: shown(g.Number), Phase: g.Stage.String(), Since: g.Since, Born: g.Born,
 		Command: g.Launch.Command, Executable: g.Launch.Executable, Dir: g.Launch.Dir,
 		Instances: []control.Instance{}, Until: untilOf(g),
 	}

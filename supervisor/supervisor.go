@@ -65,6 +65,7 @@ func Run(o Options) (int, error) {
 		return host.StatusOf(err), errors.Join(err, s.close())
 	}
 	s.assemble()
+	s.beginTakeover()
 	status, err := s.serve(s.announce)
 	if s.left() {
 		return status, err
@@ -101,6 +102,7 @@ type service struct {
 	exporter      *exporter
 	listenerWatch *listenerWatch
 	handover      *handover
+	takeover      *host.Takeover
 	saved         *stateWriter
 	serving       *servingLine
 }
@@ -114,6 +116,11 @@ func (s *service) open() (err error) {
 	if s.reaper, err = childproc.NewReaper(); err != nil {
 		return err
 	}
+	if s.steering, err = host.OpenSteering(s.options.Options, host.Live(s.unowned)); err != nil {
+		return err
+	}
+	s.runtime = host.OpenRuntimeDir(s.first.Identity)
+	s.openTakeover()
 	if s.listeners, err = s.bindAll(); err != nil {
 		return err
 	}
@@ -123,9 +130,7 @@ func (s *service) open() (err error) {
 	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {
 		return err
 	}
-	s.runtime = host.OpenRuntimeDir(s.first.Identity)
-	s.steering, err = host.OpenSteering(s.options.Options, host.Live(s.unowned))
-	return err
+	return nil
 }
 
 // assemble makes the parts that work with what was opened.
@@ -138,7 +143,7 @@ func (s *service) assemble() {
 	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s})
 	s.apps = &host.Host{
 		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
-		Steering: s.steering, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
+		Steering: s.steering, Takeover: s.takeover, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
 		Launches: map[int]*host.Preparation{}, Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
 		Farewells: host.NewFarewells(),
 		Looks:     make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
@@ -256,7 +261,7 @@ func (s *service) bindAll() ([]*socket.Listener, error) {
 		if bound[i] != nil {
 			continue
 		}
-		if bound[i], err = bind(address, s.options); err != nil {
+		if bound[i], err = s.bind(address); err != nil {
 			closeListeners(slices.DeleteFunc(bound, func(l *socket.Listener) bool { return l == nil }))
 			return nil, err
 		}
@@ -264,11 +269,15 @@ func (s *service) bindAll() ([]*socket.Listener, error) {
 	return bound, nil
 }
 
-func bind(address socket.Address, o Options) (*socket.Listener, error) {
+func (s *service) bind(address socket.Address) (*socket.Listener, error) {
+	o := s.options
 	l, err := socket.Bind(address)
 	inUse := (*socket.InUseError)(nil)
 	if !errors.As(err, &inUse) {
 		return l, err
+	}
+	if s.takeover != nil {
+		return s.takeover.Bind(inUse)
 	}
 	if !o.Evict {
 		return nil, fmt.Errorf("%w (%s)", err, host.InUseRemedy)

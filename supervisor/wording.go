@@ -124,6 +124,8 @@ var wordings = map[machine.Fact]struct {
 	machine.ReexecDone:             {info, "", "another grace process takes over"},
 	machine.TakenOver:              {info, "", "taken over"},
 	machine.Adopted:                {warn, "", "app adopted"},
+	machine.ServerFound:            {info, "", "taking over from a running process"},
+	machine.ServerLeft:             {warn, "", "the processes that were to be replaced continue to serve without grace"},
 	machine.TroubleNoticed:         {warn, "", "%s"},
 }
 
@@ -140,13 +142,16 @@ func textOf(r machine.Report) string {
 		return fmt.Sprintf(text, r.Said)
 	case machine.UpgradeFailed:
 		if r.Serving != 0 {
-			return fmt.Sprintf("%s, generation %d still serves", text, r.Serving)
+			return fmt.Sprintf("%s, generation %d still serves", text, shown(r.Serving))
 		}
 	case machine.UpgradeUndone:
-		return fmt.Sprintf("%s, generation %d serves again", text, r.Serving)
+		return fmt.Sprintf("%s, generation %d serves again", text, shown(r.Serving))
 	}
 	return text
 }
+
+// shown is the number of a generation as people read it.
+func shown(generation int) int { return max(generation, 0) }
 
 func clients(n *int) string {
 	if n == nil {
@@ -288,7 +293,7 @@ func generationReason(why machine.Reason) string {
 	case machine.TooManyDrain:
 		return counted(why.Generations, "old generation") + " still draining (--max-draining)"
 	case machine.RunsTheSame:
-		return fmt.Sprintf("the new generation runs the same executable in the same directory as generation %d: %s in %s", why.Generation, why.Executable, why.Dir)
+		return fmt.Sprintf("the new generation runs the same executable in the same directory as generation %d: %s in %s", shown(why.Generation), why.Executable, why.Dir)
 	case machine.RestartPolicy:
 		return "--restart " + string(why.Restart)
 	}
@@ -312,7 +317,7 @@ func suspectText(s machine.ShutDownBy) string {
 	case s.Generation == 0:
 		return "an app"
 	case s.Ended:
-		return fmt.Sprintf("generation %d, which has just ended,", s.Generation)
+		return fmt.Sprintf("generation %d, which has just ended,", shown(s.Generation))
 	}
-	return fmt.Sprintf("generation %d, which is draining,", s.Generation)
+	return fmt.Sprintf("generation %d, which is draining,", shown(s.Generation))
 }

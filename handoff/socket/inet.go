@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -19,10 +20,28 @@ import (
 const lookupTimeout = 5 * time.Second
 
 func bindInet(a Address) (*Listener, error) {
-	return bindFirst(a, nil, unshared)
+	return bindFirst(a, nil, sharing{})
 }
 
-func unshared(int, netip.AddrPort) error { return nil }
+// sharing says how a socket is to be bound beside others.
+type sharing struct {
+	prepare func(fd int, host netip.AddrPort) error // comes before the bind; nil: nothing is to be done
+	known   func(inode uint64) bool                 // of those that may listen at a reserved address; nil: none may
+}
+
+// BindBeside reserves an address, of an Address with Steer, at which sockets of the owner listen that are known.
+func BindBeside(a Address, owner int, known func(inode uint64) bool) (*Listener, error) {
+	own := func(fd int, host netip.AddrPort) error {
+		if owner == unix.Geteuid() {
+			return nil
+		}
+		if err := unix.Fchown(fd, owner, -1); err != nil {
+			return fmt.Errorf("cannot bind %s: %w: the sockets there belong to uid %d (run grace as the same user, or as root)", host, err, owner)
+		}
+		return nil
+	}
+	return bindFirst(a, nil, sharing{own, known})
+}
 
 // BindShared makes a listening TCP socket for an Address with Steer, which others have too: at known, or, where that is the
 // zero value, as Bind chooses it. It calls share before the bind, with the descriptor and what it is about to be bound to,
@@ -30,14 +49,14 @@ func unshared(int, netip.AddrPort) error { return nil }
 func BindShared(a Address, known netip.AddrPort, share func(fd int, host netip.AddrPort) error) (*Listener, error) {
 	a.Steer = false // it does more than to reserve the address
 	if known.IsValid() {
-		return bindFirst(a, []netip.AddrPort{known}, share)
+		return bindFirst(a, []netip.AddrPort{known}, sharing{prepare: share})
 	}
-	return bindFirst(a, nil, share)
+	return bindFirst(a, nil, sharing{prepare: share})
 }
 
 // bindFirst goes on to the next host only where the machine lacks the family of one. The hosts are the Address's own if
 // none are given.
-func bindFirst(a Address, hosts []netip.AddrPort, share func(int, netip.AddrPort) error) (*Listener, error) {
+func bindFirst(a Address, hosts []netip.AddrPort, share sharing) (*Listener, error) {
 	var err error
 	if len(hosts) == 0 {
 		hosts, err = a.hosts()
@@ -118,7 +137,7 @@ func lookUp(host string, v4, v6 bool) ([]netip.Addr, error) {
 	return []netip.Addr{ips[max(first, 0)].Unmap()}, nil
 }
 
-func bindHost(a Address, host netip.AddrPort, share func(int, netip.AddrPort) error) (*Listener, error) {
+func bindHost(a Address, host netip.AddrPort, share sharing) (*Listener, error) {
 	l, err := newListener(a, inetaddr.Family(host.Addr()))
 	if err != nil {
 		return nil, err
@@ -129,7 +148,14 @@ func bindHost(a Address, host netip.AddrPort, share func(int, netip.AddrPort) er
 	return l, nil
 }
 
-func (l *Listener) openInet(host netip.AddrPort, share func(int, netip.AddrPort) error) error {
+func (s sharing) before(fd int, host netip.AddrPort) error {
+	if s.prepare == nil {
+		return nil
+	}
+	return s.prepare(fd, host)
+}
+
+func (l *Listener) openInet(host netip.AddrPort, share sharing) error {
 	sockaddr, err := inetaddr.Sockaddr(host)
 	if err != nil {
 		return fmt.Errorf("cannot bind %s: %w", l.address.Addr, err)
@@ -137,7 +163,7 @@ func (l *Listener) openInet(host netip.AddrPort, share func(int, netip.AddrPort)
 	if err := l.setInetOptions(host.Addr()); err != nil {
 		return fmt.Errorf("cannot set up a socket for %s: %w", l.address.Addr, err)
 	}
-	if err := share(l.fd, host); err == unix.EADDRINUSE {
+	if err := share.before(l.fd, host); err == unix.EADDRINUSE {
 		return explainInet(l.address, host, err)
 	} else if err != nil {
 		return err
@@ -152,7 +178,7 @@ func (l *Listener) openInet(host netip.AddrPort, share func(int, netip.AddrPort)
 	bound := inetaddr.Of(name)
 	l.bound = bound.String()
 	if l.address.Steer {
-		return l.aloneAt(bound)
+		return l.aloneAt(bound, share.known)
 	}
 	if !l.Stream() {
 		return nil
@@ -166,8 +192,11 @@ func (l *Listener) openInet(host netip.AddrPort, share func(int, netip.AddrPort)
 
 // aloneAt fails if another socket listens at the address: with SO_REUSEPORT the bind succeeds beside it, as beside the
 // sockets of apps that a killed grace has left.
-func (l *Listener) aloneAt(at netip.AddrPort) error {
+func (l *Listener) aloneAt(at netip.AddrPort, known func(inode uint64) bool) error {
 	sockets, err := sockdiag.InetHolding(l.address.Network, at, l.address.v6Only())
+	if known != nil {
+		maps.DeleteFunc(sockets, func(inode uint64, _ int) bool { return known(inode) })
+	}
 	if err != nil || len(sockets) == 0 {
 		return nil // a kernel that cannot tell has none
 	}

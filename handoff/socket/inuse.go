@@ -2,6 +2,7 @@ package socket
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -41,6 +42,17 @@ func (e *InUseError) Error() string {
 		text += "; grace itself has it: use --listen fd://NAME for a socket that the service manager has passed"
 	}
 	return text
+}
+
+// Inodes are the sockets at the address.
+func (e *InUseError) Inodes() []uint64 { return slices.Collect(maps.Keys(e.inodes)) }
+
+// Owner is the user of the sockets at the address.
+func (e *InUseError) Owner() int {
+	for _, uid := range e.inodes {
+		return uid
+	}
+	return unix.Geteuid()
 }
 
 // Unwrap gives the kernel's error.

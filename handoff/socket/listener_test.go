@@ -133,19 +133,19 @@ func TestWithoutTheFamilyTheNextHostIsBound(t *testing.T) {
 	// An address of the documentation prefix fails as every IPv6 address does where IPv6 is off.
 	missing, present := netip.MustParseAddrPort("[2001:db8::1]:0"), netip.MustParseAddrPort("127.0.0.1:0")
 	a := Address{Name: "x", Network: "tcp", Addr: ":0"}
-	l, err := bindFirst(a, []netip.AddrPort{missing, present}, unshared)
+	l, err := bindFirst(a, []netip.AddrPort{missing, present}, sharing{})
 	apptest.Must(t, err)
 	defer l.Close()
 	if !strings.HasPrefix(l.Bound(), "127.0.0.1:") {
 		t.Errorf("bound %s", l.Bound())
 	}
-	if l, err := bindFirst(a, []netip.AddrPort{missing}, unshared); !errors.Is(err, unix.EADDRNOTAVAIL) ||
+	if l, err := bindFirst(a, []netip.AddrPort{missing}, sharing{}); !errors.Is(err, unix.EADDRNOTAVAIL) ||
 		!strings.Contains(err.Error(), "does not have the address 2001:db8::1") {
 		t.Errorf("bound %v, %v", l, err)
 	}
 	// Another reason is not covered up by the next host.
 	taken := hold(t, "127.0.0.1:0")
-	if l, err := bindFirst(a, []netip.AddrPort{netip.MustParseAddrPort(taken.Bound()), present}, unshared); !errors.Is(err, unix.EADDRINUSE) {
+	if l, err := bindFirst(a, []netip.AddrPort{netip.MustParseAddrPort(taken.Bound()), present}, sharing{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("bound %v, %v", l, err)
 	}
 }

@@ -76,7 +76,7 @@ func BindAgain(s ListenerState) (*Listener, error) {
 		return nil, fmt.Errorf("cannot bind %s again: %w", s.Bound, err)
 	}
 	if !a.Steer {
-		return bindHost(a, at, unshared)
+		return bindHost(a, at, sharing{})
 	}
 	l, err := newListener(a, inetaddr.Family(at.Addr()))
 	if err != nil {

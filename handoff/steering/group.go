@@ -105,7 +105,11 @@ func (g *group) attach(chosen []int, targets map[uint16][]int) error {
 	if g.away {
 		return nil // none is led to, and the selected generation's may have been let go
 	}
-	return g.attachBy(g.Members[chosen[0]].FD, chosen, targets)
+	by := slices.IndexFunc(g.Members, func(s *memberSocket) bool { return !s.Multipath })
+	if by < 0 && len(g.Members) == 1 {
+		return nil // it gets all, whatever program there is
+	}
+	return g.attachBy(g.Members[max(by, 0)].FD, chosen, targets)
 }
 
 // attachBy attaches by any socket of the group.

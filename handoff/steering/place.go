@@ -29,10 +29,11 @@ type place interface {
 // memberSocket is one socket of a place. It owns its descriptor. A successor of this process gets the exported fields.
 type memberSocket struct {
 	ownership
-	FD    int // -1 as long as a unix socket does not listen
-	Inode uint64
-	UID   int  `json:",omitzero"` // of TCP, as Asked
-	Asked bool `json:",omitzero"` // by the app itself for SO_REUSEPORT
+	FD        int // -1 as long as a unix socket does not listen
+	Inode     uint64
+	UID       int  `json:",omitzero"` // of TCP, as Asked
+	Asked     bool `json:",omitzero"` // by the app itself for SO_REUSEPORT
+	Multipath bool `json:",omitzero"` // MPTCP, by which no program can be attached
 	pathName
 }
 

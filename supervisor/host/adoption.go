@@ -425,6 +425,9 @@ func (s *HostState) mains(generation int) (pids []int) {
 // recoverEnvironment reads what the apps were started with, or resolves it anew.
 func (s *HostState) recoverEnvironment(o Options) error {
 	for generation, launch := range s.Launches {
+		if generation == machine.Foreign {
+			continue // nothing of it is started again
+		}
 		env, err := s.environment(generation)
 		fromFile := 0
 		if err != nil {

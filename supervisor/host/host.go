@@ -22,6 +22,7 @@ type Host struct {
 	Held      []*socket.Listener              // all that the app is to get
 	Listeners []*socket.Listener              // those of them that all instances share
 	Steering  *steering.Steering              // nil if nothing is captured
+	Takeover  *Takeover                       // nil if grace takes nothing over
 	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
 	// uncapturable is set when the system has refused to capture.
 	uncapturable atomic.Bool
@@ -43,7 +44,7 @@ type Host struct {
 func (a *Host) Tell(t machine.Tell) {
 	app := a.Running[t.Instance]
 	a.ReportError(fmt.Sprintf("cannot signal instance %d", t.Instance), app.main().Signal(t.Signal))
-	if t.Signal == a.Options.Policy.StopSignal {
+	if app.start.Generation == machine.Foreign || t.Signal == a.Options.Policy.StopSignal {
 		a.bypass(app, t.Signal)
 	}
 }

@@ -274,6 +274,9 @@ func (a *Host) watch(app *InstanceProcess, p *childproc.Process) {
 	instance, pid := app.start.Instance, p.PID
 	exit, err := p.Wait()
 	if err != nil {
+		if app.ctx.Err() != nil {
+			return // it is not followed any more
+		}
 		a.loseSight(app, p, err.Error())
 		return
 	}

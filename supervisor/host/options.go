@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gracerun/grace/childproc/capture"
@@ -25,17 +26,21 @@ type Options struct {
 	CaptureUnix []string
 	NoNewPrivs  NoNewPrivs
 	Evict       bool // end whoever has an address, for development
-	Dialects    socket.Dialects
-	Keep        time.Duration // how long silent connections of a replaced generation are kept
-	Readiness   Readiness
-	Check       string // a shell command to pass before each upgrade
-	EnvFile     string
-	Dir         string // as written; "" is where grace was started
-	unnamed     bool   // Dir is the real name, as nobody has said another one
-	User        string // name or number; "" is grace's own
-	Group       string
-	Umask       int // -1 is grace's own
-	Hooks       []Hook
+	Takeover    TakeoverMode
+	// TakeoverSignal is what the processes get that are taken over from; 0 is the one on which their program finishes its
+	// requests, as far as that is known, and else that of the policy.
+	TakeoverSignal syscall.Signal
+	Dialects       socket.Dialects
+	Keep           time.Duration // how long silent connections of a replaced generation are kept
+	Readiness      Readiness
+	Check          string // a shell command to pass before each upgrade
+	EnvFile        string
+	Dir            string // as written; "" is where grace was started
+	unnamed        bool   // Dir is the real name, as nobody has said another one
+	User           string // name or number; "" is grace's own
+	Group          string
+	Umask          int // -1 is grace's own
+	Hooks          []Hook
 }
 
 // Readiness is how an instance is known to serve.
@@ -115,6 +120,9 @@ func (o Options) Settled() (Options, error) {
 	}
 	o.unnamed = !filepath.IsAbs(o.Dir) && dir != os.Getenv("PWD")
 	o.Dir = within(dir, o.Dir)
+	if o.Takeover != TakeoverNone {
+		o.Listen = steerAll(o.Listen)
+	}
 	o.Policy = o.policy()
 	return o, nil
 }
@@ -167,7 +175,7 @@ func (o Options) Validate() error {
 	case p.Restart != machine.RestartOnFailure && p.Restart != machine.RestartAlways && p.Restart != machine.RestartNever:
 		return fmt.Errorf("--restart %q: use on-failure, always or never", p.Restart)
 	}
-	return o.validateProbe()
+	return errors.Join(o.validateTakeover(), o.validateProbe())
 }
 
 // validateProbe: a shared socket answers for the old generation too.

@@ -20,6 +20,9 @@ const EvictGrace = 5 * time.Second
 // evict ends who has an address, with --evict, so that it can be bound after all. Its error says who that is, and what
 // can be done.
 func (a *Host) evict(inUse *socket.InUseError) error {
+	if a.Takeover.wanted() && a.Takeover.has(inUse) {
+		return nil
+	}
 	kin, err := childproc.Tree(os.Getpid())
 	if err != nil {
 		return errors.Join(inUse, err)
@@ -30,6 +33,8 @@ func (a *Host) evict(inUse *socket.InUseError) error {
 		return fmt.Errorf("%w (grace holds this address for the app, by --listen: make the app take that socket, see --dialect, or leave --listen out)", inUse)
 	case slices.ContainsFunc(inUse.Holders, ours):
 		return fmt.Errorf("%w (this is a process of the app, which --evict does not end, and grace neither holds nor captures its socket: use --capture on, or hold the address with --listen)", inUse)
+	case a.Takeover.wanted():
+		return a.takeOver(inUse)
 	case !a.Options.Evict:
 		return fmt.Errorf("%w (%s)", inUse, InUseRemedy)
 	}
@@ -37,7 +42,7 @@ func (a *Host) evict(inUse *socket.InUseError) error {
 	return socket.Evict(inUse, EvictGrace)
 }
 
-const InUseRemedy = "stop that process, choose another address, or use --evict to end it"
+const InUseRemedy = "stop that process, choose another address, replace it with --takeover, or use --evict to end it"
 
 // withEviction tries a bind again when who had the address has gone.
 func (a *Host) withEviction(bind func() error) error {

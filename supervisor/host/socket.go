@@ -8,6 +8,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/handoff/steering"
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 // socket is one that an instance has to wait on before it is ready.
@@ -70,7 +71,10 @@ func (v *readinessCheck) unopened(opened []awaitedSocket) []string {
 	if v.apps.Steering == nil || v.apps.Options.capturesBeside() && v.opensNoMore() {
 		return nil
 	}
-	before := v.app.start.Predecessor
+	before := v.predecessor()
+	if before == machine.Foreign && v.opensNoMore() { // a server that grace has not started may be about more than the app
+		return nil
+	}
 	if before == 0 {
 		before = v.app.start.Generation
 	}
@@ -79,6 +83,14 @@ func (v *readinessCheck) unopened(opened []awaitedSocket) []string {
 		known[s.place] = true
 	}
 	return slices.DeleteFunc(v.apps.Steering.Places(before), func(place string) bool { return known[place] })
+}
+
+// predecessor is known to a captured app only once it has bound an address that others have.
+func (v *readinessCheck) predecessor() int {
+	if v.app.start.Predecessor == 0 && len(v.apps.Steering.Places(machine.Foreign)) > 0 {
+		return machine.Foreign
+	}
+	return v.app.start.Predecessor
 }
 
 // elsewhere is for the report of an instance that listens where those that came

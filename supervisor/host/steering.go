@@ -228,6 +228,7 @@ func (a *Host) vacate(app *InstanceProcess) {
 
 // confirm says that the instance serves: what it has taken up is its own.
 func (a *Host) confirm(app *InstanceProcess) {
+	a.Takeover.end()
 	if a.Steering != nil {
 		a.Steering.Ready(app.member())
 	}

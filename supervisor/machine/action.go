@@ -13,6 +13,8 @@ type Performer interface {
 	Prepare(Prepare)
 	Abandon(Abandon)
 	Start(Start)
+	Follow(Follow)
+	Leave(Leave)
 	Dismiss(Dismiss)
 	Tell(Tell)
 	TellGroup(TellGroup)
@@ -153,6 +155,8 @@ type (
 func (a Prepare) Perform(p Performer)   { p.Prepare(a) }
 func (a Abandon) Perform(p Performer)   { p.Abandon(a) }
 func (a Start) Perform(p Performer)     { p.Start(a) }
+func (a Follow) Perform(p Performer)    { p.Follow(a) }
+func (a Leave) Perform(p Performer)     { p.Leave(a) }
 func (a Dismiss) Perform(p Performer)   { p.Dismiss(a) }
 func (a Tell) Perform(p Performer)      { p.Tell(a) }
 func (a TellGroup) Perform(p Performer) { p.TellGroup(a) }

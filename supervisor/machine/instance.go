@@ -91,10 +91,10 @@ func (m *Machine) drainInstance(i *instance, within time.Duration) {
 func (m *Machine) tellToStop(i *instance) {
 	i.Told = true
 	if m.policy.StopGroup {
-		m.do(TellGroup{i.ID, m.policy.StopSignal})
+		m.do(TellGroup{i.ID, m.stopSignal(i.generation)})
 		return
 	}
-	m.do(Tell{i.ID, m.policy.StopSignal})
+	m.do(Tell{i.ID, m.stopSignal(i.generation)})
 }
 
 // meet gives an instance that ends by itself the time of a drain, and does
@@ -212,7 +212,7 @@ func (ev Exited) meet(m *Machine, i *instance) {
 	switch i.Phase {
 	case PhaseStarting, PhaseReady:
 		m.enter(i, PhaseDraining, m.drainTime(i.generation))
-		m.do(TellRest{Instance: i.ID, Signal: m.policy.StopSignal, Crashed: true})
+		m.do(TellRest{Instance: i.ID, Signal: m.stopSignal(i.generation), Crashed: true})
 	case PhaseDraining: // what it has left behind has what is left of the time
 		m.tellRest(i)
 	case PhaseKilling:
@@ -226,11 +226,12 @@ func (ev Exited) meet(m *Machine, i *instance) {
 // number says that the app has heeded it.
 func (m *Machine) noteEnding(i *instance) {
 	g, e := i.generation, i.exit
+	stop := m.stopSignal(g)
 	switch {
 	case g.ending != nil, !i.Told, e.Unknown:
-	case e.Signal == m.policy.StopSignal && g.InFlight > 0:
+	case e.Signal == stop && g.InFlight > 0:
 		g.ending = StoppedInFlight{g.InFlight}
-	case e.Signal != m.policy.StopSignal && e.Status() != 0 && e.Status() != 128+int(m.policy.StopSignal):
+	case e.Signal != stop && e.Status() != 0 && e.Status() != 128+int(stop):
 		g.ending = EndedOtherwise{i.ID, e}
 	}
 }
@@ -284,7 +285,7 @@ func (m *Machine) restart(i *instance) {
 }
 
 func (m *Machine) wantsRestart(i *instance) bool {
-	return m.mode < stopping && m.policy.Restart.wants(i.Fault || i.exit.Failed())
+	return m.mode < stopping && !i.generation.foreign() && m.policy.Restart.wants(i.Fault || i.exit.Failed())
 }
 
 // fill has another instance take the place of one that has ended. A start that failed by

@@ -9,7 +9,7 @@ type Leftover struct {
 
 // tellRest tells what a main process has left behind to stop: a shell that was told ends, and tells nobody.
 func (m *Machine) tellRest(i *instance) {
-	m.do(TellRest{Instance: i.ID, Signal: m.policy.StopSignal, Told: i.Told && m.policy.StopGroup})
+	m.do(TellRest{Instance: i.ID, Signal: m.stopSignal(i.generation), Told: i.Told && m.policy.StopGroup})
 }
 
 func (ev Left) meet(m *Machine, i *instance) {

@@ -75,6 +75,7 @@ func (m *Machine) Step(at time.Time, ev Event) []Action {
 
 // settle does what may have become possible: the upgrade that waited, the end.
 func (m *Machine) settle() {
+	m.giveUpTakeover()
 	if m.mode == running && m.pending != nil && m.candidate == nil && (m.reexec == nil || !m.reexec.begun) {
 		m.tryUpgrade()
 	}

@@ -150,6 +150,7 @@ func (m *Machine) beginEnd() {
 	m.mode = stopping
 	m.part()
 	m.tellUndone()
+	m.leaveForeign()
 	m.forget()
 	m.disarm(&m.delay)
 	m.disarm(&m.cutover)

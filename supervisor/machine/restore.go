@@ -172,7 +172,7 @@ func (s Snapshot) check() error {
 	generations, instances, candidates := map[int]bool{}, map[int]bool{}, 0
 	for _, g := range s.Generations {
 		switch {
-		case g.Number < 1 || g.Number > s.Generation || generations[g.Number]:
+		case g.Number < 1 && g.Number != Foreign || g.Number > s.Generation || generations[g.Number]:
 			return fmt.Errorf("the state has a generation %d that cannot be", g.Number)
 		case (g.Stage == StageCurrent) != current(g) || g.Stage == StageEnded:
 			return fmt.Errorf("the state has generation %d as %s, but generation %d as the current one", g.Number, g.Stage, s.Current)

@@ -45,24 +45,25 @@ type UpgradeRecord struct {
 
 // GenerationSnapshot is a generation as it travels.
 type GenerationSnapshot struct {
-	Number    int
-	Stage     Stage
-	Since     time.Time // of the stage
-	Born      time.Time
-	Launch    LaunchSpec  `json:"Recipe"`
-	Before    *LaunchSpec // what served when it came to serve
-	Ran       bool        // the app was executed
-	Touched   bool        // an instance was seen waiting on a held socket
-	Forced    bool        // its drain needed KILL
-	Opened    bool        // it has sockets of its own
-	Failure   string
-	Ending    string `json:",omitempty"`
-	Status    int    // of the instance that ended last while it served
-	InFlight  int
-	Progress  time.Time // when its timers are due; zero: not armed
-	LeaveBy   time.Time `json:"Relief"`
-	Instances []InstanceSnapshot
-	Upgrade   *UpgradeRecord `json:",omitzero"` // to bring it into service, as long as that has no result
+	Number     int
+	Stage      Stage
+	Since      time.Time // of the stage
+	Born       time.Time
+	Launch     LaunchSpec  `json:"Recipe"`
+	Before     *LaunchSpec // what served when it came to serve
+	Ran        bool        // the app was executed
+	Touched    bool        // an instance was seen waiting on a held socket
+	Forced     bool        // its drain needed KILL
+	Opened     bool        // it has sockets of its own
+	Failure    string
+	Ending     string `json:",omitempty"`
+	Status     int    // of the instance that ended last while it served
+	InFlight   int
+	Progress   time.Time // when its timers are due; zero: not armed
+	LeaveBy    time.Time `json:"Relief"`
+	Instances  []InstanceSnapshot
+	StopSignal int            `json:",omitzero"` // in place of --stop-signal
+	Upgrade    *UpgradeRecord `json:",omitzero"` // to bring it into service, as long as that has no result
 }
 
 // InstanceSnapshot is an instance as it travels.

@@ -68,7 +68,7 @@ func (ev Prepared) step(m *Machine) {
 	}
 	g.Launch = ev.Launch
 	g.Launch.Generation = g.Number
-	if before := m.find(g.upgrade.From); before != nil {
+	if before := m.find(g.upgrade.From); before != nil && !before.foreign() {
 		g.upgrade.Unchanged = g.Launch.RunsLike(before.Launch)
 	}
 	g.enter(StageCandidate, m.at)
@@ -142,7 +142,7 @@ func (m *Machine) promote(g *generation) {
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
 	m.disarm(&g.progress)
-	if old != nil {
+	if old != nil && !old.foreign() { // nobody can roll back to what grace has not started
 		before := old.Launch
 		g.Before = &before
 	}

@@ -1,0 +1,130 @@
+package host
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gracerun/grace/childproc"
+)
+
+// takeable gives the reason why a server cannot be replaced for good.
+func (s server) takeable(force bool) error {
+	if s.PID == 1 {
+		return fmt.Errorf("%s has the socket, for a systemd socket unit (systemctl list-sockets): use --listen fd://NAME in the service of that unit instead", s.Holder)
+	}
+	if differs("net", s.PID) {
+		return fmt.Errorf("%s is in another network namespace: start grace in that one (nsenter --net --target %d)", s.Holder, s.PID)
+	}
+	if force {
+		return nil
+	}
+	if who := s.supervisor(); who != "" {
+		return fmt.Errorf("%s: %s (--takeover=force takes over nevertheless)", s.Holder, who)
+	}
+	return nil
+}
+
+// differs is false where it cannot be seen.
+func differs(namespace string, pid int) bool {
+	own, err := os.Readlink("/proc/self/ns/" + namespace)
+	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, namespace))
+	return err == nil && err2 == nil && own != theirs
+}
+
+// supervisor says who would start the server again, and what to do about it. It is empty where nobody is seen who does.
+func (s server) supervisor() string {
+	if who := containerOf(s.PID); who != "" {
+		return who
+	}
+	if who := supervisorAbove(s.PID); who != "" {
+		return who
+	}
+	return unitOf(s.PID)
+}
+
+// restarters are programs that start again what ends. Their names are those of the processes, or of scripts in their command lines.
+var restarters = []struct {
+	name  *regexp.Regexp
+	about string
+}{
+	{regexp.MustCompile(`^PM2 |(^|/)pm2($| )`), "pm2 will start it again: use --takeover=force, and run `pm2 delete NAME` when generation 0 has ended"},
+	{regexp.MustCompile(`(^|/)supervisord($| )`), "supervisord will start it again: use --takeover=force, and run `supervisorctl stop NAME` when generation 0 has ended"},
+	{regexp.MustCompile(`^(runsv|s6-supervise|supervise) `), "%s will start it again: run `sv once NAME` (runit), `s6-svc -o NAME` (s6) or `svc -o NAME` (daemontools)"},
+	{regexp.MustCompile(`(^|/)grace run `), "another grace process runs it: use `grace upgrade` there, or `grace release`"},
+	{regexp.MustCompile(`^docker-proxy |/docker-proxy `), "Docker publishes a container's port by it: stop the container"},
+	{regexp.MustCompile(`(^|/)(nodemon|forever|circusd|god|monit|dockerd|containerd-shim\S*)($| )`), "%s will start it again: keep that from it"},
+}
+
+// supervisorAbove begins with the server itself: some supervisors have the sockets too.
+func supervisorAbove(pid int) string {
+	for above := pid; above > 1; {
+		if about := restarter(strings.Join(childproc.Arguments(above), " ")+" ", above); about != "" {
+			return about
+		}
+		parent, err := childproc.Parent(above)
+		if err != nil {
+			return ""
+		}
+		above = parent
+	}
+	return ""
+}
+
+func restarter(line string, pid int) string {
+	for _, r := range restarters {
+		if r.name.MatchString(line) {
+			name := fmt.Sprintf("%s (pid %d)", filepath.Base(strings.Fields(line)[0]), pid)
+			return strings.Replace(r.about, "%s", name, 1)
+		}
+	}
+	return ""
+}
+
+// containers are in the names of the control groups that container engines make.
+var containers = regexp.MustCompile(`(docker|libpod|crio|containerd|kubepods|lxc)[-./:_]`)
+
+// containerOf asks for the PID namespace too: grace may be in a container itself.
+func containerOf(pid int) string {
+	group := controlGroup(pid)
+	if !differs("pid", pid) || !containers.MatchString(group) {
+		return ""
+	}
+	return fmt.Sprintf("it runs in a container (control group %s), whose engine would end or restart the container: stop the container", group)
+}
+
+// controlGroup is the path in the unified hierarchy, or that of systemd.
+func controlGroup(pid int) string {
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	for line := range bytes.Lines(text) {
+		fields := strings.SplitN(strings.TrimSpace(string(line)), ":", 3)
+		if len(fields) == 3 && (fields[1] == "" || fields[1] == "name=systemd") {
+			return fields[2]
+		}
+	}
+	return ""
+}
+
+// unitOf: a service that does not start again what ends by its stop signal is none to fear.
+func unitOf(pid int) string {
+	unit := path.Base(controlGroup(pid))
+	if !strings.HasSuffix(unit, ".service") || strings.HasPrefix(unit, "user@") || sameUnit(pid) {
+		return ""
+	}
+	restarts, err := exec.Command("systemctl", "show", "--property=Restart", "--value", unit).Output()
+	if err == nil && !slices.Contains([]string{"always", "on-success"}, strings.TrimSpace(string(restarts))) {
+		return ""
+	}
+	dropIn := "/run/systemd/system/" + unit + ".d"
+	return fmt.Sprintf("systemd unit %[1]s will start it again: run systemctl disable %[1]s && mkdir -p %[2]s && printf '[Service]\\nRestart=no\\n' >%[2]s/no-restart.conf && systemctl daemon-reload first", unit, dropIn)
+}
+
+// sameUnit is for who starts grace in the unit of the server, as from a terminal in a container.
+func sameUnit(pid int) bool { return controlGroup(pid) == controlGroup(os.Getpid()) }

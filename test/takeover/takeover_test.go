@@ -1,0 +1,233 @@
+package takeover
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/test/harness"
+)
+
+// oldServer is one that runs before grace comes.
+type oldServer struct {
+	*harness.Process
+	addr string
+}
+
+// startOld has words in the command replaced: ADDR, HOST, PORT and FILES, a folder with the file, if any, of test/testdata.
+func startOld(t *testing.T, command, file string, change func(*exec.Cmd)) oldServer {
+	t.Helper()
+	addr, dir := freeport.Address(t), harness.WorldFolder(t)
+	host, port, _ := strings.Cut(addr, ":")
+	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "OPTIONS", "")
+	if file != "" {
+		harness.Write(t, dir, filepath.Base(file), replace.Replace(harness.Read(t, harness.Testdata(t, file))), 0o644)
+	}
+	words := strings.Fields(replace.Replace(command))
+	_, err := exec.LookPath(words[0])
+	requirement.Check(t, filepath.Base(words[0]), err)
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Setpgid: true}
+	if change != nil {
+		change(cmd)
+	}
+	old := oldServer{harness.StartProcess(t, cmd), addr}
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // what is left of it where the test has failed
+	harness.AwaitListener(t, "tcp", addr)
+	return old
+}
+
+// ways are how the app gets the addresses.
+var ways = map[string]func(addr string) []string{
+	"held":     func(addr string) []string { return []string{"--listen", "web=" + addr, "--", harness.AppBinary()} },
+	"captured": func(addr string) []string { return []string{"--", harness.AppBinary(), "-addr", addr} },
+}
+
+func start(t *testing.T, way string, addr string, flags ...string) *harness.Grace {
+	t.Helper()
+	return harness.Start(t, append(append([]string{"--takeover", "--settle", "50ms"}, flags...), ways[way](addr)...)...)
+}
+
+// clientsOf are those whom the server does not cut by itself when it is told to stop: all where it asks them to leave.
+var (
+	passing = map[load.Kind]int{load.NewConnection: 4, load.Slow: 2}
+	brief   = map[load.Kind]int{load.NewConnection: 4}
+)
+
+var servers = map[string]struct {
+	command func() string
+	file    string
+	flags   []string
+	clients map[load.Kind]int
+}{
+	"Go, with package drain":           {func() string { return harness.AppBinary() + " -addr ADDR" }, "", []string{"--empty", "0s"}, harness.EveryKind},
+	"Go":                               {func() string { return harness.PlainBinary() + " ADDR" }, "", nil, passing},
+	"one that shuts its listener down": {func() string { return harness.AppBinary() + " -addr ADDR -plain -shutdown-listener" }, "", nil, passing},
+	"python, which dies of TERM":       {func() string { return "/usr/bin/python3 -m http.server PORT --bind HOST" }, "", nil, brief},
+	"gunicorn":                         {func() string { return "gunicorn --chdir FILES --bind ADDR --workers 2 wsgi:app" }, "servers/wsgi.py", nil, passing},
+}
+
+func TestTakenOverServersLoseNothing(t *testing.T) {
+	for name, server := range servers {
+		for way := range ways {
+			t.Run(name+", "+way, func(t *testing.T) {
+				t.Parallel()
+				old := startOld(t, server.command(), server.file, nil)
+				harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: server.clients}, func() {
+					s := start(t, way, old.addr, server.flags...)
+					s.AwaitReady(1)
+					if e := s.AwaitMessage("taking over"); e.PID != old.PID() {
+						t.Errorf("process %d was found, not %d", e.PID, old.PID())
+					}
+					if e := s.AwaitGeneration("generation ended", 0); e.Why != "drained" {
+						t.Errorf("the server has ended: %s", e.Why)
+					}
+					harness.CheckEnded(t, old.PID())
+					s.Upgrade(2)
+					s.AwaitGeneration("generation ended", 1)
+					t.Cleanup(s.Stop)
+				})
+			})
+		}
+	}
+}
+
+// Where the app does not serve, the server goes on as if nothing had been, and grace ends with a failure.
+func TestServersServeOnWhereTheAppFails(t *testing.T) {
+	for way := range ways {
+		for name, flags := range map[string][]string{"at once": {"-fail", "/dev/null"}, "while it starts": {"-delay", "10m"}} {
+			t.Run(way+", "+name, func(t *testing.T) {
+				t.Parallel()
+				old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+				harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
+					s := harness.Start(t, append(append([]string{"--takeover", "--ready-timeout", "1s"}, ways[way](old.addr)...), flags...)...)
+					s.AwaitMessage("first generation failed")
+					if status := s.Wait(); status == 0 {
+						t.Error("grace has ended well")
+					}
+				})
+				old.servesAlone()
+			})
+		}
+	}
+}
+
+// servesAlone wants the socket to be as it was, so that no other program can listen beside the server.
+func (o oldServer) servesAlone() {
+	o.T.Helper()
+	if !childproc.Living(o.PID()) {
+		o.T.Error("the server has ended")
+	}
+	harness.Get(o.T, o.addr, "/")
+	second := exec.Command(harness.AppBinary(), "-addr", o.addr)
+	if err := second.Run(); err == nil {
+		o.T.Error("another server can bind the address")
+	}
+	o.Signal(syscall.SIGTERM)
+	o.Wait()
+}
+
+// The way back: an app that fails within --settle has the server serve again.
+func TestServersServeAgain(t *testing.T) {
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+			s := harness.Start(t, append([]string{"--takeover", "--settle", "10m", "--empty", "0s"}, ways[way](old.addr)...)...)
+			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
+				s.AwaitReady(1)
+				s.AwaitGeneration("generation replaced", 0)
+			})
+			// Who waits in the queue of the app in the very moment would be reset.
+			if err := syscall.Kill(s.AwaitGeneration("instance started", 1).PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if e := s.AwaitMessage("upgrade undone"); !strings.Contains(e.Message, "generation 0 serves again") {
+				t.Errorf("grace says %q", e.Message)
+			}
+			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
+				if status := s.Wait(); status == 0 {
+					t.Error("grace has ended well")
+				}
+			})
+			old.servesAlone()
+		})
+	}
+}
+
+// A stop before the app serves leaves the server alone.
+func TestStopBeforeTheAppServes(t *testing.T) {
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
+				s := harness.Start(t, append(append([]string{"--takeover", "--ready", "notify"}, ways[way](old.addr)...), "-notify", "10m")...)
+				s.AwaitMessage("taking over")
+				s.Stop()
+			})
+			old.servesAlone()
+		})
+	}
+}
+
+func TestNothingToTakeOver(t *testing.T) {
+	for way := range ways {
+		addr := freeport.Address(t)
+		s := start(t, way, addr)
+		s.AwaitReady(1)
+		harness.Get(t, addr, "/")
+		s.Stop()
+	}
+}
+
+// A server of another user keeps its sockets' owner, which those of the app get.
+func TestServersOfOtherUsersAreTakenOver(t *testing.T) {
+	harness.NeedRoot(t)
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", func(c *exec.Cmd) {
+				c.SysProcAttr.Credential = &syscall.Credential{Uid: harness.Nobody, Gid: harness.Nobody}
+			})
+			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
+				s := start(t, way, old.addr, "--empty", "0s")
+				s.AwaitReady(1)
+				s.AwaitGeneration("generation ended", 0)
+				s.Upgrade(2)
+				s.AwaitGeneration("generation ended", 1)
+				t.Cleanup(s.Stop)
+			})
+		})
+	}
+}
+
+func TestTakeoverIsRefused(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Run("without the rights", func(t *testing.T) {
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+			s := harness.StartWith(t, harness.AsNobody, append([]string{"--takeover"}, ways["held"](old.addr)...)...)
+			if s.Wait() == 0 || !strings.Contains(s.Output(), "cannot take over "+old.addr+": cannot see which process has it: the socket belongs to root") {
+				t.Error("grace does not refuse it")
+			}
+			old.servesAlone()
+		})
+	}
+	t.Run("from another grace process", func(t *testing.T) {
+		addr := freeport.Address(t)
+		first := harness.Start(t, ways["captured"](addr)...)
+		first.AwaitReady(1)
+		s := harness.Start(t, append([]string{"--takeover"}, ways["held"](addr)...)...)
+		if s.Wait() == 0 || !strings.Contains(s.Output(), "another grace process runs it") {
+			t.Error("grace does not refuse it")
+		}
+		first.Stop()
+	})
+}
