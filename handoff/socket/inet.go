@@ -29,6 +29,26 @@ type sharing struct {
 	known   func(inode uint64) bool                 // of those that may listen at a reserved address; nil: none may
 }
 
+// Occupied tells who listens at an address, or nil for nobody.
+func Occupied(a Address) (*InUseError, error) {
+	hosts, err := a.hosts()
+	if err != nil {
+		return nil, fmt.Errorf("cannot look up %s: %w", a.Addr, err)
+	}
+	for _, host := range hosts {
+		sockets, err := sockdiag.InetHolding(a.Network, host, a.v6Only())
+		if err != nil {
+			return nil, err
+		}
+		if len(sockets) > 0 {
+			inUse := (*InUseError)(nil)
+			errors.As(InUse(a, sockets, nil), &inUse)
+			return inUse, nil
+		}
+	}
+	return nil, nil
+}
+
 // BindBeside reserves an address, of an Address with Steer, at which sockets of the owner listen that are known.
 func BindBeside(a Address, owner int, known func(inode uint64) bool) (*Listener, error) {
 	own := func(fd int, host netip.AddrPort) error {

@@ -254,9 +254,17 @@ func (s server) sockets() ([]int, error) {
 	found, err := childproc.DuplicateSockets(slices.Collect(maps.Keys(listening)), tree)
 	if err != nil {
 		closeAll(found)
-		return nil, fmt.Errorf("cannot duplicate the sockets of process %d: %w (start grace as root, or as user %s with CAP_SYS_PTRACE)", s.PID, err, s.User)
+		return nil, s.mayNot(err)
 	}
 	return slices.Collect(maps.Values(found)), nil
+}
+
+// mayNot is nil for nil.
+func (s server) mayNot(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("cannot duplicate the sockets of process %d: %w (start grace as root, or as user %s with CAP_SYS_PTRACE)", s.PID, err, s.User)
 }
 
 func (s server) executable() string {

@@ -66,4 +66,6 @@
 //     empty or, where it does not empty, to drain, unless it asks for more time.
 //  14. What clients send is held back only after they were asked to leave, and only while another generation
 //     serves. Each hold is followed by a keep, unless the generation ends before that.
+//  15. What grace has not started (Foreign) is told to stop only after the first generation has come to serve in its place.
+//     If that does not, it is left alone, and grace ends. It is never started again.
 package machine

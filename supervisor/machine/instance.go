@@ -83,7 +83,12 @@ func (m *Machine) drainInstance(i *instance, within time.Duration) {
 		if i.PID != 0 {
 			m.tellToStop(i)
 		}
-	case PhaseDraining, PhaseKilling, PhaseExited:
+	case PhaseDraining:
+		if i.generation.foreign() && i.Ended && !i.Searched {
+			m.enter(i, PhaseDraining, within)
+			m.tellRest(i)
+		}
+	case PhaseKilling, PhaseExited:
 	}
 	m.disarm(&i.watchdog)
 }
@@ -211,6 +216,10 @@ func (ev Exited) meet(m *Machine, i *instance) {
 	m.noteEnding(i)
 	switch i.Phase {
 	case PhaseStarting, PhaseReady:
+		if i.generation.foreign() && i.generation.Stage == StageCurrent { // its workers may serve, and are told once they are replaced
+			m.enter(i, PhaseDraining, 0)
+			break
+		}
 		m.enter(i, PhaseDraining, m.drainTime(i.generation))
 		m.do(TellRest{Instance: i.ID, Signal: m.stopSignal(i.generation), Crashed: true})
 	case PhaseDraining: // what it has left behind has what is left of the time

@@ -43,6 +43,7 @@ type world struct {
 	slow      bool  // cutovers wait for answerSteer
 	closed    bool  // nobody gets any more
 	pids      int
+	foreign   map[int]bool // pids of what grace has not started
 	happening Event
 	seen      []Action
 	finished  bool
@@ -59,7 +60,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: NewMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]Prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]Timer{}, due: map[int]time.Time{}, told: map[int]bool{}, began: map[int]time.Time{}, extended: map[int]bool{}, asked: map[int]bool{},
-		announced: map[int]bool{}, departing: map[int]bool{}, holding: map[int]bool{}, keeping: map[int]bool{},
+		foreign: map[int]bool{}, announced: map[int]bool{}, departing: map[int]bool{}, holding: map[int]bool{}, keeping: map[int]bool{},
 		prepared: map[int]bool{}, observed: map[int]bool{}, lookedAt: map[int][]int{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.Begin(w.at))
@@ -207,7 +208,7 @@ func (w *world) endsAnswering(generation int, ev Event) bool {
 	case TimerExpired:
 		return ev.Timer.leaving == generation
 	case Exited: // one that is killed for a fault is started again whatever its status
-		return w.undone(generation) || !w.m.policy.Restart.wants(ev.Exit.Failed())
+		return generation == Foreign || w.undone(generation) || !w.m.policy.Restart.wants(ev.Exit.Failed())
 	case StartFailed:
 		return w.undone(generation) || !w.m.policy.Restart.wants(true)
 	}
@@ -340,6 +341,12 @@ func (w *world) take(a Action) {
 	case Start:
 		w.need(!w.instances[a.Instance], a)
 		w.starting[a.Instance], w.instances[a.Instance] = true, true
+	case Follow:
+		w.need(w.foreign[a.PID] && !w.instances[a.Instance], a)
+		w.processes[a.PID], w.instances[a.Instance] = &process{pid: a.PID, instance: a.Instance}, true
+		w.steered, w.ordered = Foreign, Foreign
+	case Leave:
+		w.leaveForeign()
 	case Dismiss:
 		w.need(w.instances[a.Instance], a)
 	case Tell:
@@ -432,6 +439,24 @@ func (w *world) checkFinish() {
 		w.t.Fatalf("finished with processes %v, starting %v, preparing %v, instances %v, timers %v, requests %v, executables %v",
 			w.processes, w.starting, w.preparing, w.instances, w.armed, w.asked, w.prepared)
 	}
+}
+
+// leaveForeign is invariant 15.
+func (w *world) leaveForeign() {
+	for pid, p := range w.processes {
+		if w.foreign[pid] {
+			w.need(!p.killed && w.m.instances[p.instance] == nil, Leave{})
+			delete(w.processes, pid)
+			delete(w.instances, p.instance)
+		}
+	}
+}
+
+// find has a server there that grace has not started.
+func (w *world) find() {
+	w.pids++
+	w.foreign[w.pids] = true
+	w.happen(Found{Servers: []Server{{Slot: w.pids, PID: w.pids}}, Launch: LaunchSpec{Command: []string{"old"}}, Signal: syscall.SIGQUIT})
 }
 
 // plausible: who is told that a generation serves can rely on it.
@@ -758,6 +783,10 @@ func (w *world) chanceTrouble(n int) {
 		if n%32 == 7 {
 			w.happen(KillRequested{})
 		}
+	case 8:
+		if w.m.policy.Steered {
+			w.find()
+		}
 	}
 }
 
@@ -869,6 +898,10 @@ func FuzzMachine(f *testing.F) {
 	f.Add(uint16(0x104), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 20, 0, 20, 1, 21, 0, 7, 0, 7, 0, 22, 0})
 	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 20, 0, 20, 1, 9, 2, 16, 0, 21, 0, 7, 0, 7, 0, 22, 0, 14, 0})
 	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 17, 0, 16, 0, 21, 0, 7, 0, 7, 0, 17, 0})
+	// A server that grace has not started is replaced, the way back, and one whose successor fails.
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 18, 8, 5, 0, 19, 0, 9, 2, 16, 0, 7, 0, 7, 0})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 18, 8, 5, 0, 19, 0, 7, 1, 7, 1, 19, 0})
+	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 18, 8, 7, 1, 7, 1})
 	// Grace is killed at every point of an upgrade, held and steered.
 	for _, script := range [][]byte{{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 7, 0, 7, 0}, {1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 16, 0, 7, 0, 7, 0}} {
 		for n := 0; n <= len(script); n += 2 {

@@ -92,6 +92,8 @@ func (m *Machine) leaveForeign() {
 		return
 	}
 	for _, i := range g.instances {
+		m.disarm(&i.timer)
+		m.disarm(&i.watchdog)
 		delete(m.instances, i.ID)
 	}
 	m.disarm(&g.progress)

@@ -1,0 +1,68 @@
+package host
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
+	"golang.org/x/sys/unix"
+)
+
+// ServerFound is a server that has an address, as a takeover would find it.
+type ServerFound struct {
+	PID           int
+	User, Command string
+	Processes     int
+	Listens       []string // TCP addresses
+	Signal        string   // on which it is told to stop
+	Refusal       string   // why it cannot be taken over; empty if it can
+}
+
+// FindServers looks who has an address. It changes nothing.
+func FindServers(a socket.Address) ([]ServerFound, error) {
+	if !a.Stream() || a.Unix() {
+		return nil, errors.New("only TCP listeners can be taken over")
+	}
+	inUse, err := socket.Occupied(a)
+	if err != nil || inUse == nil {
+		return nil, err
+	}
+	if len(inUse.Holders) == 0 {
+		return nil, errors.New("cannot see which process has it: " + inUse.Unseen)
+	}
+	servers, err := findServers(inUse.Holders)
+	if err != nil {
+		return nil, err
+	}
+	var found []ServerFound
+	for _, s := range servers {
+		found = append(found, s.describe())
+	}
+	return found, nil
+}
+
+func (s server) describe() ServerFound {
+	f := ServerFound{PID: s.PID, User: s.User, Command: s.Command}
+	f.Signal = strings.TrimPrefix(unix.SignalName((&Takeover{}).signal(s)), "SIG")
+	if f.Signal == "" {
+		f.Signal = "--stop-signal"
+	}
+	refusal := s.takeable(false)
+	tree, err := childproc.Tree(s.PID)
+	f.Processes = len(tree)
+	listening, err2 := sockdiag.Listening(tree)
+	for _, at := range listening {
+		f.Listens = append(f.Listens, at.String())
+	}
+	slices.Sort(f.Listens)
+	duplicates, err3 := childproc.DuplicateSockets(slices.Collect(maps.Keys(listening)), tree)
+	closeAll(duplicates)
+	if err := errors.Join(refusal, err, err2, s.mayNot(err3)); err != nil {
+		f.Refusal = err.Error()
+	}
+	return f
+}
