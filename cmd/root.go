@@ -48,7 +48,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		newRun(), newUpgrade(), newRollback(), newStatus(), newStop(), newList(), newReexec(), newTakeover(),
+		newRun(), newUpgrade(), newRollback(), newStatus(), newStop(), newList(), newReexec(), newTakeover(), newRelease(),
 		newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand(), demo.PlainCommand(), newMan())
 	root.InitDefaultCompletionCmd()
 	return root

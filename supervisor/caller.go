@@ -68,13 +68,13 @@ func (c *callers) close() {
 func reportMessage(l line, at time.Time) *control.Report {
 	return &control.Report{
 		Time: at, Level: l.level.String(), Text: l.text, Fact: string(l.event),
-		Generation: l.Generation, Instance: l.Instance, PID: l.PID,
+		Generation: shown(l.Generation), Instance: l.Instance, PID: l.PID,
 		Took: l.Took.Seconds(), Within: l.Within.Seconds(), Why: l.why,
 	}
 }
 
 func resultMessage(r machine.Result, output string) *control.Result {
-	m := &control.Result{Outcome: control.Outcome(r.Outcome), Generation: r.Generation, Serving: r.Serving, Took: r.Took.Seconds(), Why: reasonText(r.Why), Unchanged: r.Unchanged}
+	m := &control.Result{Outcome: control.Outcome(r.Outcome), Generation: shown(r.Generation), Serving: shown(r.Serving), Took: r.Took.Seconds(), Why: reasonText(r.Why), Unchanged: r.Unchanged}
 	if r.Ran && r.Outcome != machine.OutcomeUpgraded {
 		m.Output = output
 	}

@@ -57,6 +57,8 @@ func eventFor(r control.Request) (func(request int) machine.Event, error) {
 		return func(request int) machine.Event { return machine.UpgradeRequested{Request: request, Rollback: true} }, nil
 	case control.Reexec:
 		return func(request int) machine.Event { return machine.ReexecRequested{Request: request} }, nil
+	case control.Release:
+		return func(request int) machine.Event { return machine.ReleaseRequested{Request: request} }, nil
 	case control.Stop:
 		if r.Now {
 			return func(request int) machine.Event { return machine.KillRequested{Request: request} }, nil
@@ -138,7 +140,11 @@ func (d *controlBackend) listeners(generations []control.Generation, pids map[in
 		return all
 	}
 	for _, g := range generations {
-		all = append(all, d.steered(g.Number, pids[g.Number])...)
+		number := g.Number
+		if number == 0 {
+			number = machine.Foreign
+		}
+		all = append(all, d.steered(number, pids[g.Number])...)
 	}
 	return all
 }
@@ -177,7 +183,7 @@ func (d *controlBackend) steered(generation int, pids []int) []control.Listener 
 	}
 	var all []control.Listener
 	for i, queue := range queues {
-		listed := control.Listener{Network: "tcp", Address: queue.Bound.String(), Kind: "captured", Generation: generation, Queue: &queue.Length}
+		listed := control.Listener{Network: "tcp", Address: queue.Bound.String(), Kind: "captured", Generation: shown(generation), Queue: &queue.Length}
 		if queue.Path != "" {
 			listed.Network, listed.Address = "unix", queue.Path
 		} else if err == nil {

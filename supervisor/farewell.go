@@ -45,7 +45,7 @@ func farewellMessage(as control.Farewell, farewells *host.Farewells) *control.Fa
 	for _, generation := range slices.Sorted(maps.Keys(counts)) {
 		c := counts[generation]
 		as.Generations = append(as.Generations, control.Closing{
-			Generation: generation, Left: c.Left, Open: c.Open(), Busy: c.Busy, Silent: c.Silent, Held: c.Held, Kept: c.Kept, Untold: c.Untold,
+			Generation: shown(generation), Left: c.Left, Open: c.Open(), Busy: c.Busy, Silent: c.Silent, Held: c.Held, Kept: c.Kept, Untold: c.Untold,
 		})
 	}
 	return &as

@@ -62,6 +62,8 @@ func (f *fakeHost) Follow(machine.Follow) {}
 
 func (f *fakeHost) Leave(machine.Leave) {}
 
+func (f *fakeHost) Detach(machine.Detach) {}
+
 func (f *fakeHost) Start(s machine.Start) {
 	f.begun[s.Instance] = time.Now()
 	f.answer(time.Nanosecond, machine.Started{Instance: s.Instance, PID: s.Instance})

@@ -136,6 +136,7 @@ func (s *service) open() (err error) {
 // assemble makes the parts that work with what was opened.
 func (s *service) assemble() {
 	s.allowFarewell()
+	s.options.Policy.NoRelease = os.Getpid() == 1 || os.Getenv("NOTIFY_SOCKET") != ""
 	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
 	s.loop = newLoop(s.options.Policy, describeOutput(), &logSink{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.reaper, s.loop.post)

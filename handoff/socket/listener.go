@@ -80,6 +80,16 @@ func (l *Listener) Close() error {
 	return errors.Join(l.unlink(), unix.Close(fd))
 }
 
+// Leave closes the descriptor, as Close does, but leaves the unix path to the apps that have the socket.
+func (l *Listener) Leave() error {
+	l.path = File{}
+	var err error
+	if l.spare != "" && l.fd >= 0 {
+		err = unix.Unlink(l.spare)
+	}
+	return errors.Join(err, l.Close())
+}
+
 // ErrReplaced says that an address has a listener again, but that the instances which run hold the dead one.
 var ErrReplaced = errors.New("an app has shut down the socket, and grace has opened a new one; " +
 	"only instances started from now on get it")

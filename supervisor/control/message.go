@@ -33,6 +33,7 @@ const (
 	Rollback Operation = "rollback"
 	Stop     Operation = "stop"
 	Reexec   Operation = "reexec"
+	Release  Operation = "release"
 )
 
 // Request asks for one operation.
@@ -75,6 +76,7 @@ const (
 	Superseded Outcome = "superseded" // a later request took its place
 	Refused    Outcome = "refused"    // nothing was begun
 	Stopped    Outcome = "stopped"    // the app has ended, and grace ends
+	Released   Outcome = "released"   // the app runs on, and grace ends
 	Reexeced   Outcome = "reexeced"   // another grace process has taken over
 )
 

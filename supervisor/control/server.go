@@ -84,6 +84,7 @@ var operations = map[string]func(*json.Decoder, *Request) error{
 	path(Rollback): readNothing,
 	path(Stop):     readStop,
 	path(Reexec):   readNothing,
+	path(Release):  readNothing,
 }
 
 const statusPath = "/v1/status"

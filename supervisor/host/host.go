@@ -86,6 +86,13 @@ func (a *Host) Reap(r machine.Reap) {
 	})
 }
 
+// Detach has what belongs to the app stay as it is when grace ends.
+func (a *Host) Detach(machine.Detach) {
+	for _, l := range a.Held {
+		a.ReportError("cannot leave a socket to the app", l.Leave())
+	}
+}
+
 // Rest gives a channel that is closed when all has been done that the loop has asked for. It is the loop's, or of who has it
 // stand still.
 func (a *Host) Rest() <-chan struct{} { return a.sequence.rest() }

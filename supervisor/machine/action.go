@@ -15,6 +15,7 @@ type Performer interface {
 	Start(Start)
 	Follow(Follow)
 	Leave(Leave)
+	Detach(Detach)
 	Dismiss(Dismiss)
 	Tell(Tell)
 	TellGroup(TellGroup)
@@ -156,6 +157,7 @@ func (a Prepare) Perform(p Performer)   { p.Prepare(a) }
 func (a Abandon) Perform(p Performer)   { p.Abandon(a) }
 func (a Start) Perform(p Performer)     { p.Start(a) }
 func (a Follow) Perform(p Performer)    { p.Follow(a) }
+func (a Detach) Perform(p Performer)    { p.Detach(a) }
 func (a Leave) Perform(p Performer)     { p.Leave(a) }
 func (a Dismiss) Perform(p Performer)   { p.Dismiss(a) }
 func (a Tell) Perform(p Performer)      { p.Tell(a) }

@@ -62,6 +62,8 @@ const (
 	ReexecDone                  // another grace process takes over
 	TakenOver                   // this one has
 	Adopted                     // the app of one that was killed
+	AppReleased                 // it runs on without grace
+	ReleaseRefused              // it does not
 	ServerFound                 // a process serves that grace has not started, and that is to be replaced
 	ServerLeft                  // it serves on, without grace
 	TroubleNoticed              // somebody outside says what, and why

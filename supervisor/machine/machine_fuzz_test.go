@@ -347,6 +347,11 @@ func (w *world) take(a Action) {
 		w.steered, w.ordered = Foreign, Foreign
 	case Leave:
 		w.leaveForeign()
+	case Detach:
+		w.need(len(w.m.generations) == 1 && len(w.starting)+len(w.preparing)+len(w.keeping) == 0, a)
+		clear(w.processes)
+		clear(w.instances)
+		clear(w.prepared)
 	case Dismiss:
 		w.need(w.instances[a.Instance], a)
 	case Tell:
@@ -787,6 +792,8 @@ func (w *world) chanceTrouble(n int) {
 		if w.m.policy.Steered {
 			w.find()
 		}
+	case 9:
+		w.happen(ReleaseRequested{w.ask()})
 	}
 }
 

@@ -45,6 +45,8 @@ type Policy struct {
 	Farewell time.Duration
 	// NoUpgrade is why HUP is refused; nil if it is not.
 	NoUpgrade Reason
+	// NoRelease says that the app would end with grace whatever that does.
+	NoRelease bool
 	// Held says that grace holds sockets for the app.
 	Held bool
 }

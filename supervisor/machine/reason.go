@@ -72,6 +72,7 @@ const (
 	NoSockets                // that grace could give to another generation
 	LaterRequest             // it asks for something else
 	OtherUpgrade             // it is under way
+	BelongsToManager         // who would end the app with grace
 	NotCalm                  // an upgrade or a start is under way
 	ConnectionsKept          // grace has connections that the app has closed
 	SentStopping             // STOPPING=1

@@ -16,6 +16,7 @@ const (
 	OutcomeSuperseded Outcome = "superseded" // a later request took its place
 	OutcomeRefused    Outcome = "refused"    // nothing was begun
 	OutcomeStopped    Outcome = "stopped"    // the app has ended, and grace ends
+	OutcomeReleased   Outcome = "released"   // the app runs on, and grace ends
 	OutcomeReexeced   Outcome = "reexeced"   // another grace has taken over
 )
 

@@ -1,12 +1,17 @@
 package takeover
 
 import (
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/cmd/load"
@@ -21,13 +26,24 @@ type oldServer struct {
 	addr string
 }
 
-// startOld has words in the command replaced: ADDR, HOST, PORT and FILES, a folder with the file, if any, of test/testdata.
-func startOld(t *testing.T, command, file string, change func(*exec.Cmd)) oldServer {
+// backend is what a proxy that is taken over leads to.
+var backend = sync.OnceValue(func() string {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			time.Sleep(300 * time.Millisecond)
+		}
+		io.WriteString(w, "hello\n")
+	}))
+	return server.Listener.Addr().String() // it ends with the tests
+})
+
+// startOld has words in the command and the files replaced: ADDR, HOST, PORT and FILES, a folder with the files of test/testdata.
+func startOld(t *testing.T, command, options string, files []string, change func(*exec.Cmd)) oldServer {
 	t.Helper()
 	addr, dir := freeport.Address(t), harness.WorldFolder(t)
 	host, port, _ := strings.Cut(addr, ":")
-	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "OPTIONS", "")
-	if file != "" {
+	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "OPTIONS", options, "BACKEND", backend())
+	for _, file := range files {
 		harness.Write(t, dir, filepath.Base(file), replace.Replace(harness.Read(t, harness.Testdata(t, file))), 0o644)
 	}
 	words := strings.Fields(replace.Replace(command))
@@ -55,7 +71,7 @@ func start(t *testing.T, way string, addr string, flags ...string) *harness.Grac
 	return harness.Start(t, append(append([]string{"--takeover", "--settle", "50ms"}, flags...), ways[way](addr)...)...)
 }
 
-// clientsOf are those whom the server does not cut by itself when it is told to stop: all where it asks them to leave.
+// Clients that do not keep their connections, which the servers do not ask to leave.
 var (
 	passing = map[load.Kind]int{load.NewConnection: 4, load.Slow: 2}
 	brief   = map[load.Kind]int{load.NewConnection: 4}
@@ -63,23 +79,41 @@ var (
 
 var servers = map[string]struct {
 	command func() string
-	file    string
+	files   []string
+	options string
 	flags   []string
 	clients map[load.Kind]int
 }{
-	"Go, with package drain":           {func() string { return harness.AppBinary() + " -addr ADDR" }, "", []string{"--empty", "0s"}, harness.EveryKind},
-	"Go":                               {func() string { return harness.PlainBinary() + " ADDR" }, "", nil, passing},
-	"one that shuts its listener down": {func() string { return harness.AppBinary() + " -addr ADDR -plain -shutdown-listener" }, "", nil, passing},
-	"python, which dies of TERM":       {func() string { return "/usr/bin/python3 -m http.server PORT --bind HOST" }, "", nil, brief},
-	"gunicorn":                         {func() string { return "gunicorn --chdir FILES --bind ADDR --workers 2 wsgi:app" }, "servers/wsgi.py", nil, passing},
+	"Go, with package drain": {
+		command: func() string { return harness.AppBinary() + " -addr ADDR" }, flags: []string{"--empty", "0s"}, clients: harness.EveryKind,
+	},
+	"Go": {command: func() string { return harness.PlainBinary() + " ADDR" }, clients: passing},
+	"one that shuts its listener down": {
+		command: func() string { return harness.AppBinary() + " -addr ADDR -plain -shutdown-listener" }, clients: passing,
+	},
+	"python, which dies of TERM": {command: constant("/usr/bin/python3 -m http.server PORT --bind HOST"), clients: brief},
+	"gunicorn": {
+		command: constant("gunicorn --chdir FILES --bind ADDR --workers 2 wsgi:app"), files: []string{"servers/wsgi.py"}, clients: passing,
+	},
+	"nginx": {
+		command: constant("nginx -p FILES -e stderr -c nginx.conf"), files: []string{"servers/nginx.conf"}, clients: passing,
+	},
+	"nginx, reuseport": {
+		command: constant("nginx -p FILES -e stderr -c nginx.conf"), files: []string{"servers/nginx.conf"}, options: "reuseport", clients: passing,
+	},
+	"a cluster of Node": {
+		command: constant("node FILES/cluster.js PORT"), files: []string{"programs/cluster.js", "programs/http.js"}, clients: passing,
+	},
 }
+
+func constant(command string) func() string { return func() string { return command } }
 
 func TestTakenOverServersLoseNothing(t *testing.T) {
 	for name, server := range servers {
 		for way := range ways {
 			t.Run(name+", "+way, func(t *testing.T) {
 				t.Parallel()
-				old := startOld(t, server.command(), server.file, nil)
+				old := startOld(t, server.command(), server.options, server.files, nil)
 				harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: server.clients}, func() {
 					s := start(t, way, old.addr, server.flags...)
 					s.AwaitReady(1)
@@ -105,7 +139,7 @@ func TestServersServeOnWhereTheAppFails(t *testing.T) {
 		for name, flags := range map[string][]string{"at once": {"-fail", "/dev/null"}, "while it starts": {"-delay", "10m"}} {
 			t.Run(way+", "+name, func(t *testing.T) {
 				t.Parallel()
-				old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+				old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil, nil)
 				harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
 					s := harness.Start(t, append(append([]string{"--takeover", "--ready-timeout", "1s"}, ways[way](old.addr)...), flags...)...)
 					s.AwaitMessage("first generation failed")
@@ -139,7 +173,7 @@ func TestServersServeAgain(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil, nil)
 			s := harness.Start(t, append([]string{"--takeover", "--settle", "10m", "--empty", "0s"}, ways[way](old.addr)...)...)
 			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
 				s.AwaitReady(1)
@@ -167,7 +201,7 @@ func TestStopBeforeTheAppServes(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil, nil)
 			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
 				s := harness.Start(t, append(append([]string{"--takeover", "--ready", "notify"}, ways[way](old.addr)...), "-notify", "10m")...)
 				s.AwaitMessage("taking over")
@@ -194,7 +228,7 @@ func TestServersOfOtherUsersAreTakenOver(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", func(c *exec.Cmd) {
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil, func(c *exec.Cmd) {
 				c.SysProcAttr.Credential = &syscall.Credential{Uid: harness.Nobody, Gid: harness.Nobody}
 			})
 			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.EveryKind}, func() {
@@ -212,7 +246,7 @@ func TestServersOfOtherUsersAreTakenOver(t *testing.T) {
 func TestTakeoverIsRefused(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Run("without the rights", func(t *testing.T) {
-			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil)
+			old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil, nil)
 			s := harness.StartWith(t, harness.AsNobody, append([]string{"--takeover"}, ways["held"](old.addr)...)...)
 			if s.Wait() == 0 || !strings.Contains(s.Output(), "cannot take over "+old.addr+": cannot see which process has it: the socket belongs to root") {
 				t.Error("grace does not refuse it")
