@@ -2,6 +2,8 @@ package host
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,12 +13,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 )
 
 // takeable gives the reason why a server cannot be replaced for good.
-func (s server) takeable(force bool) error {
+func (s server) takeable(force bool, restartOf unitRestart) error {
 	if s.PID == 1 {
 		return fmt.Errorf("%s has the socket, for a systemd socket unit (systemctl list-sockets): use --listen fd://NAME in the service of that unit instead", s.Holder)
 	}
@@ -26,7 +29,7 @@ func (s server) takeable(force bool) error {
 	if force {
 		return nil
 	}
-	if who := s.supervisor(); who != "" {
+	if who := s.supervisor(restartOf); who != "" {
 		return fmt.Errorf("%s: %s (--takeover=force takes over nevertheless)", s.Holder, who)
 	}
 	return nil
@@ -40,14 +43,14 @@ func differs(namespace string, pid int) bool {
 }
 
 // supervisor says who would start the server again, and what to do about it. It is empty where nobody is seen who does.
-func (s server) supervisor() string {
+func (s server) supervisor(restartOf unitRestart) string {
 	if who := containerOf(s.PID); who != "" {
 		return who
 	}
 	if who := supervisorAbove(s.PID); who != "" {
 		return who
 	}
-	return unitOf(s.PID)
+	return unitOf(s.PID, restartOf)
 }
 
 // restarters are programs that start again what ends. Their names are those of the processes, or of scripts in their command lines.
@@ -100,26 +103,60 @@ func containerOf(pid int) string {
 	return fmt.Sprintf("it runs in a container (control group %s), whose engine would end or restart the container: stop the container", group)
 }
 
-// controlGroup is the path in the unified hierarchy, or that of systemd.
-func controlGroup(pid int) string {
+// controlGroup is the path in the unified hierarchy, or that of systemd: one of them may be unused.
+func controlGroup(pid int) (group string) {
 	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	for line := range bytes.Lines(text) {
 		fields := strings.SplitN(strings.TrimSpace(string(line)), ":", 3)
-		if len(fields) == 3 && (fields[1] == "" || fields[1] == "name=systemd") {
-			return fields[2]
+		if len(fields) == 3 && (fields[1] == "" || fields[1] == "name=systemd") && len(fields[2]) > len(group) {
+			group = fields[2]
 		}
 	}
-	return ""
+	return group
+}
+
+// unitRestart asks systemd for the Restart= of a unit.
+type unitRestart func(unit string) (string, error)
+
+// showRestart is the command for it.
+func showRestart(unit string) []string {
+	return []string{"systemctl", "show", "--property=Restart", "--value", "--", unit}
+}
+
+// restartByCommand is for a process that does not reap what it has not started itself.
+func restartByCommand(unit string) (string, error) {
+	words := showRestart(unit)
+	output, err := exec.Command(words[0], words[1:]...).Output()
+	return string(output), err
+}
+
+// restartPatience is for a systemd that does not answer.
+const restartPatience = 5 * time.Second
+
+// restartOf has the reaper start the command, which would take the end of another child for that of an orphan.
+func (t *Takeover) restartOf(unit string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), restartPatience)
+	defer cancel()
+	l := &LaunchSpec{Env: os.Environ(), umask: -1}
+	l.Dir = "/"
+	spec := l.shell(`exec "$@"`)
+	spec.Args = append(spec.Args, "sh")
+	spec.Args = append(spec.Args, showRestart(unit)...)
+	output, exit, err := t.reaper.Output(ctx, spec, checkOutput)
+	if err == nil && exit.Status() != 0 {
+		err = errors.New("systemctl has failed")
+	}
+	return string(output), err
 }
 
 // unitOf: a service that does not start again what ends by its stop signal is none to fear.
-func unitOf(pid int) string {
+func unitOf(pid int, restartOf unitRestart) string {
 	unit := path.Base(controlGroup(pid))
 	if !strings.HasSuffix(unit, ".service") || strings.HasPrefix(unit, "user@") || sameUnit(pid) {
 		return ""
 	}
-	restarts, err := exec.Command("systemctl", "show", "--property=Restart", "--value", unit).Output()
-	if err == nil && !slices.Contains([]string{"always", "on-success"}, strings.TrimSpace(string(restarts))) {
+	restart, err := restartOf(unit)
+	if err == nil && !slices.Contains([]string{"always", "on-success"}, strings.TrimSpace(restart)) {
 		return ""
 	}
 	dropIn := "/run/systemd/system/" + unit + ".d"

@@ -51,7 +51,7 @@ func (s server) describe() ServerFound {
 	if f.Signal == "" {
 		f.Signal = "--stop-signal"
 	}
-	refusal := s.takeable(false)
+	refusal := s.takeable(false, restartByCommand)
 	tree, err := childproc.Tree(s.PID)
 	f.Processes = len(tree)
 	listening, err2 := sockdiag.Listening(tree)

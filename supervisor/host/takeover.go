@@ -140,7 +140,7 @@ func (t *Takeover) takeFrom(inUse *socket.InUseError) (*machine.Found, error) {
 
 func (t *Takeover) check(servers []server) error {
 	for _, s := range servers {
-		if err := s.takeable(t.options.Takeover == TakeoverForce); err != nil {
+		if err := s.takeable(t.options.Takeover == TakeoverForce, t.restartOf); err != nil {
 			return err
 		}
 	}
