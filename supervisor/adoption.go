@@ -129,6 +129,7 @@ func (s *service) take(left *abandoned, files socket.Descriptors) error {
 	}
 	s.runtime.Lock = left.dir.Lock
 	s.bindMetricsAgain(metrics)
+	s.resumeTakeover(d.Machine)
 	s.loop.begin = s.beginAdopted(d, s.loop.begin)
 	return nil
 }

@@ -16,6 +16,25 @@ func (s *service) openTakeover() {
 	s.takeover = host.NewTakeover(s.options.Options, s.reaper, s.steering, s.runtime)
 }
 
+// resumeTakeover goes on where the grace process before was killed: what the app has not come to bind may be found again.
+func (s *service) resumeTakeover(m machine.Snapshot) {
+	if !m.Unserved || s.steering == nil {
+		return
+	}
+	s.openTakeover()
+	if s.takeover == nil {
+		return
+	}
+	for _, g := range m.Generations {
+		for _, i := range g.Instances {
+			if g.Number == machine.Foreign {
+				s.takeover.Skip(i.Slot)
+			}
+		}
+	}
+	s.apps.Takeover = s.takeover
+}
+
 // beginTakeover has the first generation replace who was found at the addresses that grace holds.
 func (s *service) beginTakeover() {
 	if s.takeover == nil {

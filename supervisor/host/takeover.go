@@ -86,6 +86,9 @@ func (t *Takeover) end() {
 // Found are the servers that Bind has found.
 func (t *Takeover) Found() []machine.Found { return t.found }
 
+// Skip leaves out a slot that is taken. It is called before the loop runs.
+func (t *Takeover) Skip(slot int) { t.slots = max(t.slots, slot+1) }
+
 // Bind reserves an address beside who has it.
 func (t *Takeover) Bind(inUse *socket.InUseError) (*socket.Listener, error) {
 	found, err := t.take(inUse)

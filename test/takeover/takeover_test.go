@@ -15,6 +15,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/handoff/farewell"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
@@ -209,6 +210,72 @@ func TestStopBeforeTheAppServes(t *testing.T) {
 			})
 			old.servesAlone()
 		})
+	}
+}
+
+// Where clients can be asked to leave, no busy one loses a request with a server that cuts idle connections at its end.
+func TestKeptConnectionsLeave(t *testing.T) {
+	requirement.Check(t, "bpf", opens())
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			old := startOld(t, harness.PlainBinary()+" ADDR", "", nil, nil)
+			clients := map[load.Kind]int{load.NewConnection: 2, load.KeepAliveGet: 12, load.KeepAlivePost: 8, load.Slow: 2}
+			harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: clients}, func() {
+				s := start(t, way, old.addr)
+				s.AwaitReady(1)
+				if e := s.AwaitGeneration("generation ended", 0); e.Why != "drained" {
+					t.Errorf("the server has ended: %s", e.Why)
+				}
+				t.Cleanup(s.Stop)
+			})
+		})
+	}
+}
+
+func opens() error {
+	a, err := farewell.Open()
+	if err != nil {
+		return err
+	}
+	return a.Close()
+}
+
+// points are moments of a takeover at which grace is killed.
+var points = map[string]func(d *harness.KilledGrace){
+	"it was found":      func(d *harness.KilledGrace) { d.AwaitMessage("taking over") },
+	"the app is ready":  func(d *harness.KilledGrace) { d.AwaitReady(1) },
+	"it can come back":  func(d *harness.KilledGrace) { d.AwaitGeneration("generation replaced", 0) },
+	"it is told to end": func(d *harness.KilledGrace) { d.AwaitGeneration("upgraded", 1) },
+}
+
+// Grace is killed in the middle of a takeover, and the next one completes it; or the app has failed, as it could not bind while no
+// grace process was there, and the server goes on.
+func TestKilledDuringATakeover(t *testing.T) {
+	for way := range ways {
+		for point, await := range points {
+			t.Run(way+", "+point, func(t *testing.T) {
+				t.Parallel()
+				old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil, nil)
+				harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: harness.FewClients}, func() {
+					d := harness.StartToKill(t, append([]string{"--takeover", "--settle", "200ms", "--empty", "0s"}, ways[way](old.addr)...)...)
+					await(d)
+					d.Kill()
+					d.StartAgain()
+					e := d.Await("the takeover is complete, or has failed", func(e harness.Entry) bool {
+						return e.Message == "first generation failed" || e.Message == "generation ended" && e.Generation == 0
+					})
+					if e.Message == "first generation failed" {
+						d.Wait()
+						harness.Get(t, old.addr, "/")
+						return
+					}
+					harness.CheckEnded(t, old.PID())
+					d.AwaitOneGeneration()
+					t.Cleanup(d.End)
+				})
+			})
+		}
 	}
 }
 
