@@ -116,16 +116,46 @@ func controlGroup(pid int) (group string) {
 }
 
 // unitRestart asks systemd for the Restart= of a unit.
-type unitRestart func(unit string) (string, error)
+type unitRestart func(u unit) (string, error)
 
-// showRestart is the command for it.
-func showRestart(unit string) []string {
-	return []string{"systemctl", "show", "--property=Restart", "--value", "--", unit}
+// unit is a service of the system's systemd, or of a user's.
+type unit struct{ name, user string }
+
+var userUnit = regexp.MustCompile(`/user@([0-9]+)\.service/`)
+
+// unitIn gives an empty name where the control group is not that of a service.
+func unitIn(group string) unit {
+	name := path.Base(group)
+	if !strings.HasSuffix(name, ".service") || strings.HasPrefix(name, "user@") {
+		return unit{}
+	}
+	if user := userUnit.FindStringSubmatch(group); user != nil {
+		return unit{name, user[1]}
+	}
+	return unit{name: name}
+}
+
+// showRestart is the command that prints it.
+func (u unit) showRestart() []string {
+	words := []string{"systemctl"}
+	if u.user != "" {
+		words = append(words, "--user", "--machine="+u.user+"@")
+	}
+	return append(words, "show", "--property=Restart", "--value", "--", u.name)
+}
+
+// remedy has the unit not started again. A drop-in of the running system is gone at its next boot.
+func (u unit) remedy() string {
+	systemctl, dropIn := "systemctl", "/run/systemd/system/"+u.name+".d"
+	if u.user != "" {
+		systemctl, dropIn = "systemctl --user", "/run/user/"+u.user+"/systemd/user/"+u.name+".d"
+	}
+	return fmt.Sprintf("%[1]s disable %[2]s && mkdir -p %[3]s && printf '[Service]\\nRestart=no\\n' >%[3]s/no-restart.conf && %[1]s daemon-reload", systemctl, u.name, dropIn)
 }
 
 // restartByCommand is for a process that does not reap what it has not started itself.
-func restartByCommand(unit string) (string, error) {
-	words := showRestart(unit)
+func restartByCommand(u unit) (string, error) {
+	words := u.showRestart()
 	output, err := exec.Command(words[0], words[1:]...).Output()
 	return string(output), err
 }
@@ -134,14 +164,14 @@ func restartByCommand(unit string) (string, error) {
 const restartPatience = 5 * time.Second
 
 // restartOf has the reaper start the command, which would take the end of another child for that of an orphan.
-func (t *Takeover) restartOf(unit string) (string, error) {
+func (t *Takeover) restartOf(u unit) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), restartPatience)
 	defer cancel()
 	l := &LaunchSpec{Env: os.Environ(), umask: -1}
 	l.Dir = "/"
 	spec := l.shell(`exec "$@"`)
 	spec.Args = append(spec.Args, "sh")
-	spec.Args = append(spec.Args, showRestart(unit)...)
+	spec.Args = append(spec.Args, u.showRestart()...)
 	output, exit, err := t.reaper.Output(ctx, spec, checkOutput)
 	if err == nil && exit.Status() != 0 {
 		err = errors.New("systemctl has failed")
@@ -149,18 +179,17 @@ func (t *Takeover) restartOf(unit string) (string, error) {
 	return string(output), err
 }
 
-// unitOf: a service that does not start again what ends by its stop signal is none to fear.
+// unitOf: a service that does not start again what ends by its stop signal is none to fear. One that cannot be asked about is.
 func unitOf(pid int, restartOf unitRestart) string {
-	unit := path.Base(controlGroup(pid))
-	if !strings.HasSuffix(unit, ".service") || strings.HasPrefix(unit, "user@") || sameUnit(pid) {
+	u := unitIn(controlGroup(pid))
+	if u.name == "" || sameUnit(pid) {
 		return ""
 	}
-	restart, err := restartOf(unit)
+	restart, err := restartOf(u)
 	if err == nil && !slices.Contains([]string{"always", "on-success"}, strings.TrimSpace(restart)) {
 		return ""
 	}
-	dropIn := "/run/systemd/system/" + unit + ".d"
-	return fmt.Sprintf("systemd unit %[1]s will start it again: run systemctl disable %[1]s && mkdir -p %[2]s && printf '[Service]\\nRestart=no\\n' >%[2]s/no-restart.conf && systemctl daemon-reload first", unit, dropIn)
+	return fmt.Sprintf("systemd unit %s will start it again: run %s first", u.name, u.remedy())
 }
 
 // sameUnit is for who starts grace in the unit of the server, as from a terminal in a container.
