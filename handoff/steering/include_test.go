@@ -1,7 +1,6 @@
 package steering
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -170,6 +169,6 @@ func TestIncludeFailsWithoutATrace(t *testing.T) {
 	wantAnswers(t, o.at, "old")
 	if ln, err := net.Listen("tcp", o.at.String()); err == nil {
 		ln.Close()
-		t.Error(fmt.Sprint("another program can bind the address beside the server"))
+		t.Error("another program can bind the address beside the server")
 	}
 }
