@@ -83,3 +83,50 @@ func living(apps []*appSocket) (all []*appSocket) {
 	}
 	return all
 }
+
+// A socket that has come to listen after the state was copied is steered as the others are.
+func TestSocketThatTheStateDoesNotKnowIsAdded(t *testing.T) {
+	for _, grouped := range []bool{true, false} {
+		t.Run(fmt.Sprint(grouped), func(t *testing.T) {
+			s, at := newSteering(t), reservePort(t, "127.0.0.1")
+			var apps []*appSocket
+			if grouped {
+				apps = append(apps, serve(t, s, InstanceKey{1, 0}, at))
+			}
+			state, err := s.Copy(func(uint64, int) {})
+			apptest.Must(t, err)
+			late := serve(t, s, InstanceKey{2, 0}, at)
+			apptest.Must(t, s.Close())
+			found, fds := map[uint64]int{}, socket.Descriptors{}
+			for _, a := range apps {
+				found[a.inode] = a.duplicate()
+			}
+			state.Keep(found, fds)
+			const there = 1000
+			fds[there] = late.duplicate()
+			for _, want := range []bool{true, false} { // once
+				if added, err := state.Add(InstanceKey{2, 0}, fds[there], there); added != want || err != nil {
+					t.Fatalf("added: %v, %v", added, err)
+				}
+			}
+			next, err := TakeOverSteering(state, fds, nil)
+			apptest.Must(t, err)
+			defer next.Close()
+			if _, err := next.Cutover(2); err != nil {
+				t.Fatal(err)
+			}
+			if got := connected(t, at, 0, append(apps, late)...); got != late {
+				t.Error("generation 2 is selected, and another one got the connection")
+			}
+			if !grouped {
+				return
+			}
+			if _, err := next.Cutover(1); err != nil {
+				t.Fatal(err)
+			}
+			if got := connected(t, at, 0, append(apps, late)...); got != apps[0] {
+				t.Error("generation 1 is selected, and another one got the connection")
+			}
+		})
+	}
+}

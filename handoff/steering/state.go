@@ -251,6 +251,50 @@ func (s *SteeringState) Keep(found map[uint64]int, fds socket.Descriptors) {
 	s.Groups = slices.DeleteFunc(s.Groups, func(g *group) bool { return len(g.Members) == 0 })
 }
 
+// Add adds a socket of which a predecessor that was killed had not told yet: an app has it, and it listens. There is its number
+// among the descriptors. What can be no socket of the steering is left out, and reported by false.
+func (s *SteeringState) Add(m InstanceKey, fd, there int) (added bool, err error) {
+	shared, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	if err != nil || shared == 0 {
+		return false, err
+	}
+	at, err := keyOf(fd)
+	if err != nil {
+		return false, err
+	}
+	inode, uid, err := identity(fd)
+	if err != nil || slices.Contains(s.Inodes(), inode) {
+		return false, err
+	}
+	b := s.binding(inode)
+	if b == nil { // who has asked for SO_REUSEPORT is not known: an app may
+		b = &binding{InstanceKey: m, Key: at, Inode: inode, UID: uid, Asked: true, Reuse: reuses(fd)}
+		s.Bound = append(s.Bound, b)
+	}
+	g := s.group(at)
+	g.Members = append(g.Members, &memberSocket{ownership: makeFor(m), FD: there, Inode: inode, UID: uid, Asked: b.Asked})
+	if len(g.Members) == 1 {
+		g.Selected = m.Generation
+	}
+	return true, nil
+}
+
+func (s *SteeringState) binding(inode uint64) *binding {
+	i := slices.IndexFunc(s.Bound, func(b *binding) bool { return b.Inode == inode })
+	if i < 0 {
+		return nil
+	}
+	return s.Bound[i]
+}
+
+func (s *SteeringState) group(at groupKey) *group {
+	i := slices.IndexFunc(s.Groups, func(g *group) bool { return g.Key == at })
+	if i < 0 {
+		i, s.Groups = len(s.Groups), append(s.Groups, &group{Key: at})
+	}
+	return s.Groups[i]
+}
+
 // lost are the members that were not found, in the order in which a process that ends closes what it has.
 func (l *memberList) lost(found map[uint64]int) []*memberSocket {
 	lost := slices.DeleteFunc(slices.Clone(l.Members), func(s *memberSocket) bool { return found[s.Inode] != 0 })

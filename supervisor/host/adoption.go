@@ -12,6 +12,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff"
 	"github.com/gracerun/grace/handoff/farewell"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -49,7 +50,7 @@ func (a *Host) Save(m machine.Snapshot, storing *Storing) HostState {
 func (a *InstanceProcess) save() InstanceProcessState {
 	s := InstanceProcessState{
 		Start: a.start, Main: a.main().State(), Calls: -1, Predecessors: socket.SocketPlanState{Predecessor: -1},
-		Notify: childproc.NotifyState{Path: a.notify.Path(), FD: -1}, Captured: a.calls != nil,
+		Notify: childproc.NotifyState{Path: a.notify.Path(), FD: -1}, Captured: a.calls != nil || a.uncaptured,
 	}
 	if a.calls != nil {
 		s.LastCall = a.calls.Last()
@@ -292,6 +293,7 @@ const (
 	programFiles = 3 << 24
 	callsFiles   = 4 << 24
 	formerFiles  = 5 << 24
+	newFiles     = 6 << 24
 )
 
 func (s *HostState) recoverSockets(files socket.Descriptors, kept Kept, more []int) error {
@@ -312,6 +314,7 @@ func (s *HostState) recoverSockets(files socket.Descriptors, kept Kept, more []i
 	}
 	if s.Steering != nil {
 		s.Steering.Keep(found, files)
+		s.recoverNewSockets(files, kept)
 	}
 	for i := range s.Listeners {
 		if err := recoverListener(&s.Listeners[i], found, files); err != nil {
@@ -319,6 +322,37 @@ func (s *HostState) recoverSockets(files socket.Descriptors, kept Kept, more []i
 		}
 	}
 	return nil
+}
+
+// recoverNewSockets finds what captured apps have opened in the last moments of the grace process, of which the state does not tell. What
+// cannot be had stays uncaptured.
+func (s *HostState) recoverNewSockets(files socket.Descriptors, kept Kept) {
+	for i := range s.Apps {
+		app := &s.Apps[i]
+		if !app.Captured {
+			continue
+		}
+		tree := treesOf(app.processes())
+		listening, _ := sockdiag.Listening(tree)
+		fresh := slices.DeleteFunc(slices.Collect(maps.Keys(listening)), s.knows)
+		found := kept.sockets(fresh)
+		fresh = slices.DeleteFunc(fresh, func(inode uint64) bool { return found[inode] != 0 })
+		duplicates, _ := childproc.DuplicateSockets(fresh, tree)
+		maps.Copy(found, duplicates)
+		for _, fd := range found {
+			there := newFiles + fd
+			if added, err := s.Steering.Add(steering.InstanceKey{Generation: app.Generation, Instance: app.Slot}, fd, there); added && err == nil {
+				files[there] = fd
+			} else {
+				unix.Close(fd)
+			}
+		}
+	}
+}
+
+func (s *HostState) knows(inode uint64) bool {
+	held := func(l socket.ListenerState) bool { return l.Inode == inode }
+	return slices.ContainsFunc(s.Listeners, held) || slices.Contains(s.Steering.Inodes(), inode)
 }
 
 func recoverListener(l *socket.ListenerState, found map[uint64]int, files socket.Descriptors) error {
