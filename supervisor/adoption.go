@@ -123,7 +123,6 @@ func (s *service) take(left *abandoned, files socket.Descriptors) error {
 	d := left.state
 	metrics := d.Host.Metrics
 	d.Host.Metrics = nil // nobody has it any more
-	s.uncapturing = d.Host.Uncapturing()
 	if err := s.inheritAll(&d.handoverState, false, files); err != nil {
 		return err
 	}

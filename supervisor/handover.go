@@ -289,7 +289,7 @@ func (s *service) inherit(d *handoverState, before *reexec.Predecessor) error {
 
 func (s *service) inheritAll(d *handoverState, same bool, files socket.Descriptors) (err error) {
 	left := d.Host
-	s.notOurChildren = !same || left.NotOurChildren
+	s.notOurChildren, s.uncapturing = !same || left.NotOurChildren, left.Uncapturing()
 	if s.reaper, err = childproc.NewReaper(); err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ type InstanceProcessState struct {
 // state describes an app that is suspended.
 func (a *InstanceProcess) state() (InstanceProcessState, error) {
 	s := InstanceProcessState{
-		Start: a.start, NotOurChild: a.reader.notOurChild,
+		Start: a.start, NotOurChild: a.reader.notOurChild, Captured: a.uncaptured,
 		Main: a.main().State(), Calls: -1, Predecessors: a.plan.State(),
 		Mains: a.reader.mains, Told: a.reader.told, Said: a.reader.said,
 	}
@@ -195,6 +195,7 @@ func (a *Host) takeOverApp(s InstanceProcessState, before int, notOurs bool, fil
 
 func (a *Host) takeOverCalls(app *InstanceProcess, s InstanceProcessState, files socket.Descriptors) error {
 	if s.Calls < 0 {
+		app.uncaptured = s.Captured
 		return nil
 	}
 	fd, err := files.Take(s.Calls)

@@ -31,6 +31,7 @@ type InstanceProcess struct {
 	processes      []*childproc.Process // not reaped: the main one last, before it those that were it before
 	notify         *childproc.NotifySocket
 	calls          *capture.Listener // of a captured app
+	uncaptured     bool              // its capture has ended with a grace process that was killed
 	sockets        []*socket.Listener
 	owned          []*socket.Listener // those of them that are this instance's own
 	captureHandler *captureHandler

@@ -2,6 +2,7 @@ package adoption
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -211,7 +212,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			d := harness.StartToKill(t, append([]string{"--instances", "2"}, arguments(addr)...)...)
 			d.AwaitReady(1)
 			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
-				for range kills {
+				for range *kills {
 					d.Signal(syscall.SIGHUP)
 					time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond)
 					d.Kill()
@@ -225,7 +226,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
-const kills = 6
+var kills = flag.Int("adoption.kills", 6, "how often TestKilledAtAnyMoment kills each grace process")
 
 // Whoever asks for a grace process that was killed learns of its app, and of the command that adopts it.
 func TestCommandsTellOfAnAbandonedApp(t *testing.T) {
@@ -249,5 +250,27 @@ func TestCommandsTellOfAnAbandonedApp(t *testing.T) {
 	}
 	d.AgainBy("/bin/sh", "-c", strings.Replace(adopting, " && ", " && exec ", 1))
 	d.AwaitStatus("serving, generation 1")
+	d.End()
+}
+
+// What an app has lost it has lost for good: also the next grace process but one says so, and one that has taken over by a reexec.
+func TestLostCaptureIsRemembered(t *testing.T) {
+	d := harness.StartToKill(t, "--settle", "50ms", "--", harness.AppBinary(), "-addr", freeport.Address(t))
+	d.AwaitReady(1)
+	d.AwaitStatus("serving, generation 1")
+	lost := func() bool { return strings.Contains(d.Command("status", "--json"), `"uncaptured"`) }
+	for range 2 {
+		d.Kill()
+		d.Again()
+		if !lost() {
+			t.Error("the status does not say that the app cannot bind any more")
+		}
+	}
+	d.Command("reexec")
+	if !lost() {
+		t.Error("after a reexec the status does not say that the app cannot bind any more")
+	}
+	d.Command("upgrade")
+	harness.Until(t, "the status says so no more", func() bool { return !lost() })
 	d.End()
 }
