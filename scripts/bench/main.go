@@ -26,9 +26,10 @@ var parts = []struct {
 	{"capture", bench.capture},
 	{"many", bench.many},
 	{"middleware", bench.middleware},
+	{"adopt", bench.adopt},
 }
 
-const usage = `usage: go run ./scripts/bench [start] [latency] [idle] [drain] [capture] [many] [middleware]
+const usage = `usage: go run ./scripts/bench [start] [latency] [idle] [drain] [capture] [many] [middleware] [adopt]
        go run ./scripts/bench farewell [--servers go,node] [--upgrades 50] [...]
 
 Measures grace beside the same thing without it, in turns. Linux; all take about seven minutes.
@@ -40,6 +41,7 @@ Measures grace beside the same thing without it, in turns. Linux; all take about
   capture  an app that binds by itself, with grace's part in it and without: single calls, requests, start
   many     an app with a thousand addresses: its binds, with grace's part in them and without; status
   middleware  what drain's middleware costs a request
+  adopt    from the start of grace until it has adopted the app of one that was killed
   farewell requests that fail when servers that know nothing of grace are replaced, with --farewell, without it and without
            grace: five minutes for each server, and only when it is asked for. farewell --help has the flags
 

@@ -44,6 +44,10 @@ func (b bench) beginCommand(flags []string, command ...string) *supervised {
 
 // await passes over the lines before the one that it waits for.
 func (s *supervised) await(message string, generation int) gracelog.Entry {
+	return s.awaitEntry(message, func(e gracelog.Entry) bool { return e.Generation == generation })
+}
+
+func (s *supervised) awaitEntry(message string, fits func(gracelog.Entry) bool) gracelog.Entry {
 	deadline := time.After(patience)
 	for {
 		select {
@@ -54,11 +58,11 @@ func (s *supervised) await(message string, generation int) gracelog.Entry {
 			if e.Message == "instance started" {
 				s.pids = append(s.pids, e.PID)
 			}
-			if e.Message == message && e.Generation == generation {
+			if e.Message == message && fits(e) {
 				return e
 			}
 		case <-deadline:
-			check(fmt.Errorf("grace did not say %q of generation %d", message, generation))
+			check(fmt.Errorf("grace did not say %q", message))
 		}
 	}
 }
