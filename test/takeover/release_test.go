@@ -9,6 +9,7 @@ import (
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -26,6 +27,7 @@ func TestReleasedAppsServeOn(t *testing.T) {
 	for way := range ways {
 		for _, instances := range []string{"1", "3"} {
 			t.Run(way+", "+instances, func(t *testing.T) {
+				requirement.Check(t, "ptrace", mayTake())
 				t.Parallel()
 				addr, name := freeport.Address(t), strings.ReplaceAll(strings.ReplaceAll(t.Name(), "/", "-"), ",", "")
 				s := harness.Start(t, append([]string{"--name", name, "--instances", instances, "--settle", "50ms", "--empty", "0s"}, ways[way](addr)...)...)

@@ -41,6 +41,7 @@ var backend = sync.OnceValue(func() string {
 // startOld has words in the command and the files replaced: ADDR, HOST, PORT and FILES, a folder with the files of test/testdata.
 func startOld(t *testing.T, command, options string, files []string, change func(*exec.Cmd)) oldServer {
 	t.Helper()
+	requirement.Check(t, "ptrace", mayTake())
 	addr, dir := freeport.Address(t), harness.WorldFolder(t)
 	host, port, _ := strings.Cut(addr, ":")
 	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "OPTIONS", options, "BACKEND", backend())
@@ -277,6 +278,26 @@ func TestKilledDuringATakeover(t *testing.T) {
 			})
 		}
 	}
+}
+
+// All listeners of the server are taken over when the app binds the first one, and the app is ready when it has all.
+func TestServersOfSeveralPortsAreTakenOver(t *testing.T) {
+	second := freeport.Address(t)
+	_, port, _ := strings.Cut(second, ":")
+	program := harness.Testdata(t, "programs/several.js")
+	old := startOld(t, "node "+program+" PORT "+port, "", nil, nil)
+	harness.AwaitListener(t, "tcp", second)
+	_, first, _ := strings.Cut(old.addr, ":")
+	harness.UnderLoad(t, load.Config{Addr: old.addr, Clients: brief}, func() {
+		harness.UnderLoad(t, load.Config{Addr: second, Clients: brief}, func() {
+			s := harness.Start(t, "--takeover", "--settle", "50ms", "--ready-delay", "1m", "--", "node", program, first, port)
+			s.AwaitReady(1)
+			if e := s.AwaitGeneration("generation ended", 0); e.Why != "drained" {
+				t.Errorf("the server has ended: %s", e.Why)
+			}
+			t.Cleanup(s.Stop)
+		})
+	})
 }
 
 func TestNothingToTakeOver(t *testing.T) {
