@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"scripts/bench":     {"cmd/load", "childproc/shim", "internal/gracelog"},
 	"scripts/bench/app": {"handoff", "drain"},
 	"test":              {},
-	"test/harness":      {"cmd", "childproc", "internal", "supervisor/control"},
+	"test/harness":      {"cmd/load", "childproc", "internal", "supervisor/control"},
 }
 
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.

@@ -3,14 +3,12 @@ package harness
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
-
-	// For go test's cache: what the binary is built from it does not know otherwise, and would give results of another one.
-	_ "github.com/gracerun/grace/cmd"
 )
 
 // programs is the folder that the programs are built in.
@@ -73,10 +71,24 @@ func Build(arguments ...string) error { return buildIn("", arguments...) }
 // BuildOfGrace is Build in the folder of grace's module, with the dependencies that grace is released with.
 func BuildOfGrace(arguments ...string) error {
 	root, err := moduleRoot()
+	if err == nil {
+		err = lookAtSources(root)
+	}
 	if err != nil {
 		return err
 	}
 	return buildIn(root, arguments...)
+}
+
+// lookAtSources has go test's cache know what the program is built from: it remembers the files of the module that a test has looked
+// at, and would give the results of an earlier program otherwise.
+func lookAtSources(root string) error {
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".go" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
 }
 
 func buildIn(dir string, arguments ...string) error {
