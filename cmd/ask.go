@@ -59,24 +59,10 @@ func abandoned(name string) (text string) {
 	}
 	for _, a := range supervisor.FindAbandonedApps() {
 		if name == "" || a.Name == name {
-			text += fmt.Sprintf("\nthe app of %q still runs, without a supervisor: grace process %d was killed\n  %s\nthis command adopts it:\n  cd %s && %s", a.Name, a.Grace, strings.Join(a.Generations, "\n  "), shellQuoted(a.Dir), shellQuoted(a.Command...))
+			text += fmt.Sprintf("\nthe app of %q still runs, without a supervisor: grace process %d was killed\n  %s\nthis command adopts it:\n  cd %s && %s", a.Name, a.Grace, strings.Join(a.Generations, "\n  "), supervisor.ShellQuoted(a.Dir), supervisor.ShellQuoted(a.Command...))
 		}
 	}
 	return text
-}
-
-// plain are the characters that a shell leaves alone.
-const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_"
-
-// shellQuoted is what a shell takes for these words.
-func shellQuoted(words ...string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		if quoted[i] = w; w == "" || strings.Trim(w, plain) != "" {
-			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(quoted, " ")
 }
 
 // completeNames offers the names of the running grace processes.

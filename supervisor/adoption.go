@@ -110,7 +110,7 @@ func (s *service) adopt(left *abandoned) (int, error) {
 		err = s.take(left, files)
 	}
 	if err != nil {
-		return machine.StatusFailure, errors.Join(fmt.Errorf("cannot adopt the app of the grace process that was killed: %w", err), s.socket.Close())
+		return machine.StatusFailure, errors.Join(fmt.Errorf("cannot adopt the app of the grace process that was killed: %w", d.denied(err, s.options.Invocation)), s.socket.Close())
 	}
 	status, err := s.serve(func() { s.greetAdopted(d) })
 	if s.listenerWatch == nil || s.left() { // the app lives, and its sockets stay
@@ -234,4 +234,47 @@ func (d *savedState) generations() (texts []string) {
 		}
 	}
 	return texts
+}
+
+// plain are the characters that a shell leaves alone.
+const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_"
+
+// ShellQuoted is what a shell takes for these words.
+func ShellQuoted(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		if quoted[i] = w; w == "" || strings.Trim(w, plain) != "" {
+			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+// denied says, where the app may not be looked into, what was found, and the two commands that end it.
+func (d *savedState) denied(err error, invocation []string) error {
+	if !errors.Is(err, childproc.ErrCannotLook) {
+		return err
+	}
+	var pids []string
+	for _, i := range d.Machine.Instances() {
+		if i.PID != 0 {
+			pids = append(pids, strconv.Itoa(i.PID))
+		}
+	}
+	slices.Sort(pids)
+	return fmt.Errorf("%w; the app runs on: %s; adopt it by \"sudo %s\", or end it by \"kill %s\" and start grace again%s",
+		err, strings.Join(d.generations(), ", "), ShellQuoted(invocation...), strings.Join(pids, " "), restricted())
+}
+
+// ptraceScope is another file in tests.
+var ptraceScope = "/proc/sys/kernel/yama/ptrace_scope"
+
+// restricted names the setting by which a system keeps processes of one user from each other (Documentation/admin-guide/LSM/Yama.rst).
+func restricted() string {
+	text, _ := os.ReadFile(ptraceScope) // there is none without Yama
+	scope := strings.TrimSpace(string(text))
+	if scope == "" || scope == "0" {
+		return ""
+	}
+	return fmt.Sprintf(" (kernel.yama.ptrace_scope is %s here, so that an ordinary user may not do it)", scope)
 }

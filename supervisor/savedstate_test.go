@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -217,5 +218,31 @@ func TestDirectoryWithoutAStateIsLeftAlone(t *testing.T) {
 	}
 	if _, err := os.Lstat(path); err != nil {
 		t.Error("the directory is removed")
+	}
+}
+
+func TestRefusalNamesWhatEndsIt(t *testing.T) {
+	living := sleeper(t)
+	d := anySaved(t, living.PID)
+	other, scopeFile := errors.New("no room"), ptraceScope
+	t.Cleanup(func() { ptraceScope = scopeFile })
+	if err := d.denied(other, nil); err != other {
+		t.Errorf("another error becomes %v", err)
+	}
+	blind := fmt.Errorf("%w: process %d: permission denied", childproc.ErrCannotLook, living.PID)
+	for scope, want := range map[string]bool{"1\n": true, "0\n": false, "": false} {
+		ptraceScope = filepath.Join(t.TempDir(), "ptrace_scope")
+		if err := os.WriteFile(ptraceScope, []byte(scope), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text := d.denied(blind, []string{"grace", "run", "--name", "the web"}).Error()
+		for _, part := range []string{blind.Error(), fmt.Sprintf("generation 1 (pid %d)", living.PID), `"sudo grace run --name 'the web'"`, fmt.Sprintf(`"kill %d"`, living.PID)} {
+			if !strings.Contains(text, part) {
+				t.Errorf("it says nothing of %q: %s", part, text)
+			}
+		}
+		if strings.Contains(text, "kernel.yama.ptrace_scope is 1 here") != want {
+			t.Errorf("with a ptrace_scope of %q it says %s", scope, text)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
+	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -272,5 +273,32 @@ func TestLostCaptureIsRemembered(t *testing.T) {
 	}
 	d.Command("upgrade")
 	harness.Until(t, "the status says so no more", func() bool { return !lost() })
+	d.End()
+}
+
+// A grace process that may not look into the app touches nothing, says what it has found, and which commands end that.
+func TestAppOfAnotherUserIsLeftAlone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		requirement.Check(t, "root", errors.New("only root can start an app of another user"))
+	}
+	addr := freeport.Address(t)
+	d := harness.StartToKill(t, "--user", "nobody", "--listen", "web="+addr, "--", harness.AppBinary())
+	d.AwaitReady(1)
+	pid := d.AwaitMessage("instance started").PID
+	d.AwaitStatus("serving, generation 1")
+	d.Kill()
+	out, err := exec.Command("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", harness.GraceBinary(), "run",
+		"--name", d.Name, "--user", "nobody", "--listen", "web="+addr, "--", harness.AppBinary()).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("it ended with %v", err)
+	}
+	for _, part := range []string{fmt.Sprintf("process %d: permission denied", pid), fmt.Sprintf("generation 1 (pid %d)", pid), "sudo " + harness.GraceBinary() + " run --name " + d.Name, fmt.Sprintf("kill %d", pid)} {
+		if !strings.Contains(string(out), part) {
+			t.Errorf("it says nothing of %q:\n%s", part, out)
+		}
+	}
+	harness.Get(t, addr, "/")
+	d.Again()
+	d.AwaitStatus("serving, generation 1")
 	d.End()
 }
