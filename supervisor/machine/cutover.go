@@ -157,7 +157,7 @@ func (m *Machine) endSettling(g *generation) {
 func (m *Machine) empty(g *generation) {
 	m.disarm(&g.leaveBy)
 	g.enter(StageEmptying, m.at)
-	g.emptying = m.at
+	g.Emptying = m.at
 	m.announce(g)
 	g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.emptyTime())
 	m.observe(g)

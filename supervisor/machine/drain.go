@@ -39,7 +39,7 @@ func (m *Machine) drainTime(g *generation) time.Duration {
 	if !g.emptied() {
 		return m.policy.DrainTimeout
 	}
-	left := g.emptying.Add(m.policy.DrainTimeout).Sub(m.at)
+	left := g.Emptying.Add(m.policy.DrainTimeout).Sub(m.at)
 	return max(left, m.policy.KillAfter())
 }
 

@@ -51,7 +51,6 @@ type generation struct {
 	ending    Reason         // why its end is no drain, as far as is known
 	progress  Timer
 	leaveBy   Timer       // ends StageSettling, StageEmptying or StageClosing
-	emptying  time.Time   // when it began to, if it did
 	announced bool        // its clients are to be asked to leave
 	asked     bool        // they were
 	holding   bool        // what they send is to be held back
@@ -65,7 +64,7 @@ func (g *generation) enter(stage Stage, at time.Time) time.Duration {
 }
 
 // emptied reports whether it was waited for that nothing went on in it.
-func (g *generation) emptied() bool { return !g.emptying.IsZero() }
+func (g *generation) emptied() bool { return !g.Emptying.IsZero() }
 
 func (g *generation) ready() bool {
 	waits := func(i *instance) bool { return i.Phase != PhaseReady }

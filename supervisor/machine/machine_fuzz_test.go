@@ -882,6 +882,8 @@ func fuzzPolicy(bits uint16) Policy {
 func FuzzMachine(f *testing.F) {
 	// A whole upgrade, with readiness said once more by the old generation.
 	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 5, 0, 7, 0, 7, 0})
+	// Grace is killed while the clients of a generation leave that has emptied before.
+	f.Add(uint16(386), []byte("y0\x030\x050C000y0&000C000X0\x170"))
 	// A crash and a restart that gets ready.
 	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0})
 	// A crash, its backoff, and an upgrade meanwhile.

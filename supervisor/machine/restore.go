@@ -58,7 +58,7 @@ func (m *Machine) restoreGeneration(s GenerationSnapshot) {
 	g.progress = m.rearm(Timer{generation: g.Number}, s.Progress)
 	g.leaveBy = m.rearm(Timer{leaving: g.Number}, s.LeaveBy)
 	if g.Stage == StageEmptying {
-		g.emptying = g.Since
+		g.Emptying = g.Since // which is not in the state of an older grace
 		m.observe(g)
 	}
 	if g.Stage == StageSettling || g.Stage == StageEmptying {

@@ -64,6 +64,7 @@ type GenerationSnapshot struct {
 	Instances  []InstanceSnapshot
 	StopSignal int            `json:",omitzero"` // in place of --stop-signal
 	Upgrade    *UpgradeRecord `json:",omitzero"` // to bring it into service, as long as that has no result
+	Emptying   time.Time      `json:",omitzero"` // when it began to, if it did
 }
 
 // InstanceSnapshot is an instance as it travels.
