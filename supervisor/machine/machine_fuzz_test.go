@@ -344,7 +344,9 @@ func (w *world) take(a Action) {
 	case Follow:
 		w.need(w.foreign[a.PID] && !w.instances[a.Instance], a)
 		w.processes[a.PID], w.instances[a.Instance] = &process{pid: a.PID, instance: a.Instance}, true
-		w.steered, w.ordered = Foreign, Foreign
+		if !w.m.served { // who is found late gets none
+			w.steered, w.ordered = Foreign, Foreign
+		}
 	case Leave:
 		w.leaveForeign()
 	case Detach:
@@ -545,7 +547,13 @@ func (w *world) answerSteer(why string) {
 	w.happen(Steered{generation, why})
 }
 
+// move is what an app says at its NOTIFY_SOCKET, and a server that grace has not started has none.
 func (w *world) move(instance int) {
+	for pid, p := range w.processes {
+		if p.instance == instance && w.foreign[pid] {
+			return
+		}
+	}
 	w.pids++
 	w.processes[w.pids] = &process{pid: w.pids, instance: instance}
 	w.happen(Moved{Instance: instance, PID: w.pids})

@@ -28,18 +28,22 @@ type (
 	Leave struct{}
 )
 
-// step has the first generation replace who serves, as any other generation would be replaced.
+// step has the first generation replace who serves, as any other generation would be replaced. Who is found when others are
+// about to end already ends with them.
 func (ev Found) step(m *Machine) {
-	if m.served || m.candidate == nil || m.mode != running {
+	g := m.find(Foreign)
+	if g == nil && (m.served || m.candidate == nil || m.mode != running) {
 		m.do(Leave{})
 		return
 	}
-	g := m.find(Foreign)
 	if g == nil {
 		g = m.include(ev)
 	}
 	for _, server := range ev.Servers {
-		m.followForeign(g, server)
+		i := m.followForeign(g, server)
+		if g.Stage == StageDraining {
+			m.drainInstance(i, m.drainTime(g))
+		}
 	}
 }
 
@@ -56,11 +60,12 @@ func (m *Machine) include(ev Found) *generation {
 	return g
 }
 
-func (m *Machine) followForeign(g *generation, s Server) {
+func (m *Machine) followForeign(g *generation, s Server) *instance {
 	i := m.newInstance(g, s.Slot, 0)
 	i.Phase, i.PID, i.Processes = PhaseReady, s.PID, 1
 	m.do(Follow{i.ID, s.Slot, s.PID})
 	m.say(Report{Fact: ServerFound, Generation: Foreign, Instance: i.ID, PID: s.PID})
+	return i
 }
 
 func (g *generation) foreign() bool { return g.Number == Foreign }
