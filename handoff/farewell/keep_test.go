@@ -475,6 +475,31 @@ func TestWhatTheAppShutsDownIsKept(t *testing.T) {
 	}
 }
 
+// Who starts the server anew soon after must not find its address in use.
+func TestAddressOfAHeldConnectionCanBeBound(t *testing.T) {
+	p := part(t)
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	for _, c := range p.f.known {
+		if c.held == nil {
+			continue
+		}
+		if c.held.window == nil {
+			t.Error("the app can send its end")
+		}
+		mustReuse(t, c.held.fd)
+		c.held.openWindow(repairOff)
+		mustReuse(t, c.held.fd)
+	}
+}
+
+func mustReuse(t *testing.T, fd int) {
+	t.Helper()
+	if reuse, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR); err != nil || reuse != 1 {
+		t.Errorf("SO_REUSEADDR is %d, %v", reuse, err)
+	}
+}
+
 // An app that says something before the end is heard.
 func TestWhatTheAppSaysBeforeItShutsDown(t *testing.T) {
 	p := part(t)

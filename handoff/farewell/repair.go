@@ -50,9 +50,14 @@ func (h *hold) openWindow(off int) {
 	})
 }
 
-// swapWindow returns what was before.
+// swapWindow returns what was before. The end of repair mode takes SO_REUSEADDR away (do_tcp_setsockopt in net/ipv4/tcp.c), without
+// which nobody could bind the address for a minute after the connection.
 func swapWindow(fd, off int, change func(*windows)) (before windows, err error) {
-	if err := setTCP(fd, unix.TCP_REPAIR, repairOn); err != nil {
+	reuse, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	if err == nil {
+		err = setTCP(fd, unix.TCP_REPAIR, repairOn)
+	}
+	if err != nil {
 		return before, err
 	}
 	before, err = windowsOf(fd)
@@ -61,7 +66,7 @@ func swapWindow(fd, off int, change func(*windows)) (before windows, err error) 
 		change(&after)
 		err = after.set(fd)
 	}
-	return before, errors.Join(err, setTCP(fd, unix.TCP_REPAIR, off))
+	return before, errors.Join(err, setTCP(fd, unix.TCP_REPAIR, off), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse))
 }
 
 // shut tells whether the app has shut the connection down, and the client does not know.
@@ -266,8 +271,8 @@ func setSequence(fd, queue int, at uint32) error {
 	return setTCP(fd, unix.TCP_QUEUE_SEQ, int(int32(at)))
 }
 
-// shareAddress lets the next generation bind the address of the connection. The end of repair mode forbids it (tcp_repair_set in
-// net/ipv4/tcp.c); a listener that is accepted from gives it to its connections.
+// shareAddress lets the next generation bind the address of the connection. The end of repair mode forbids it; a listener gives it to
+// the connections that it accepts.
 func (e endpoint) shareAddress(fd int) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil {
