@@ -16,6 +16,7 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -269,16 +270,17 @@ func TestRuntimeDirectoryOfAKilledGraceIsRemoved(t *testing.T) {
 				app := killed.AwaitMessage("instance started").PID
 				killed.Signal(syscall.SIGKILL)
 				killed.Wait()
+				if got := harness.Get(t, killed.Address("web"), "/"); got == "" {
+					t.Error("the app of the killed grace does not answer")
+				}
+				if err := syscall.Kill(app, syscall.SIGKILL); err != nil { // otherwise it would be adopted
+					t.Error(err)
+				}
+				harness.Until(t, "the app has ended", func() bool { return !childproc.Living(app) })
 				alive := start()
 				kept := runtimeDir(alive, 1)
 				if _, err := os.Stat(left); err == nil {
 					t.Error("the directory of the killed grace is left")
-				}
-				if got := harness.Get(t, killed.Address("web"), "/"); got == "" {
-					t.Error("the app of the killed grace does not answer")
-				}
-				if err := syscall.Kill(app, syscall.SIGKILL); err != nil {
-					t.Error(err)
 				}
 				alive.Signal(syscall.SIGUSR2)
 				d := &harness.ReexecGrace{Grace: alive}
