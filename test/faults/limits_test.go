@@ -13,10 +13,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
-	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/test/harness"
 )
 
