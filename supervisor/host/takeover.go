@@ -286,6 +286,7 @@ func (a *Host) takeOver(inUse *socket.InUseError) error {
 	found, err := a.Takeover.take(inUse)
 	if err == nil && found != nil {
 		a.Post(*found)
+		a.awaitSaved() // who adopts the app that is let bind has to know whom it replaces
 	}
 	return err
 }
