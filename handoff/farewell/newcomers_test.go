@@ -50,17 +50,23 @@ func (r *road) mustAccept(t *testing.T) {
 	mustRead(t, app, get)
 }
 
+// mustDrop wants a request to be dropped, and nobody to wait to be accepted.
+func (r *road) mustDrop(t *testing.T, f *Farewell) {
+	t.Helper()
+	client := r.knock(t)
+	apptest.Eventually(t, "the request is dropped", func() bool { return info(t, client).Total_retrans > 0 })
+	if n := queued(f.paused[0].fd); n != 0 {
+		t.Errorf("%d wait to be accepted", n)
+	}
+}
+
 func TestNobodyIsAcceptedWhileAListenerIsPaused(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
 			r := newRoad(t, host)
 			f := r.sharing(t, true)
 			apptest.Must(t, f.pauseListeners(apptest.Patience))
-			client := r.knock(t)
-			apptest.Eventually(t, "the request is dropped", func() bool { return info(t, client).Total_retrans > 0 })
-			if n := queued(f.paused[0].fd); n != 0 {
-				t.Errorf("%d wait to be accepted", n)
-			}
+			r.mustDrop(t, f)
 			apptest.Must(t, f.Release())
 			r.mustAccept(t)
 		})
@@ -102,11 +108,7 @@ func TestListenerIsPausedAsLongAsAnyGenerationNeedsIt(t *testing.T) {
 	apptest.Must(t, first.pauseListeners(apptest.Patience))
 	apptest.Must(t, second.pauseListeners(apptest.Patience))
 	apptest.Must(t, first.Release())
-	client := r.knock(t)
-	apptest.Eventually(t, "the request is dropped", func() bool { return info(t, client).Total_retrans > 0 })
-	if n := queued(second.paused[0].fd); n != 0 {
-		t.Errorf("%d wait to be accepted", n)
-	}
+	r.mustDrop(t, second)
 	apptest.Must(t, second.Release())
 	r.mustAccept(t)
 }

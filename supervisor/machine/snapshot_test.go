@@ -8,13 +8,9 @@ import (
 	"time"
 )
 
-// travel takes the machine to another grace process, if it is calm. Timers of the old one are
-// armed no more, and its observations do not come.
-func (w *world) travel() {
+// saved is the state as another grace process reads it.
+func (w *world) saved() (s Snapshot, text []byte) {
 	w.t.Helper()
-	if w.finished || !w.m.Calm() {
-		return
-	}
 	due := func(t Timer) time.Time {
 		if w.armed[t.Number] != t || t.Number == 0 {
 			return time.Time{}
@@ -25,10 +21,20 @@ func (w *world) travel() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var s Snapshot
 	if err := json.Unmarshal(text, &s); err != nil {
 		w.t.Fatal(err)
 	}
+	return s, text
+}
+
+// travel takes the machine to another grace process, if it is calm. Timers of the old one are
+// armed no more, and its observations do not come.
+func (w *world) travel() {
+	w.t.Helper()
+	if w.finished || !w.m.Calm() {
+		return
+	}
+	s, _ := w.saved()
 	m, actions, err := Restore(w.m.policy, s, w.at)
 	if err != nil {
 		w.t.Fatal(err)
@@ -46,20 +52,7 @@ func (w *world) travel() {
 // more, nobody who waits is, and what was being started is ended.
 func (w *world) kill() {
 	w.t.Helper()
-	due := func(t Timer) time.Time {
-		if w.armed[t.Number] != t || t.Number == 0 {
-			return time.Time{}
-		}
-		return w.due[t.Number]
-	}
-	text, err := json.Marshal(w.m.Snapshot(due, plain))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var s Snapshot
-	if err := json.Unmarshal(text, &s); err != nil {
-		w.t.Fatal(err)
-	}
+	s, text := w.saved()
 	for i := range w.starting {
 		delete(w.instances, i)
 	}

@@ -146,9 +146,9 @@ func TestSilentClientsAreAnsweredByTheSuccessor(t *testing.T) {
 	}
 }
 
-func TestStopWaitsForNoSilentClient(t *testing.T) {
-	needFarewell(t)
-	s := harness.Start(t, "--keep", "1h", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+// keepSilent has the first generation end while one of its clients is silent.
+func keepSilent(t *testing.T, s *harness.Grace) (silent *client) {
+	t.Helper()
 	at := s.Address("web")
 	s.AwaitReady(1)
 	silent, busy := dial(t, at), dial(t, at)
@@ -157,6 +157,13 @@ func TestStopWaitsForNoSilentClient(t *testing.T) {
 	busy.askUntilTold(t)
 	s.AwaitReady(2)
 	s.AwaitGeneration("instance ended", 1)
+	return silent
+}
+
+func TestStopWaitsForNoSilentClient(t *testing.T) {
+	needFarewell(t)
+	s := harness.Start(t, "--keep", "1h", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
+	keepSilent(t, s)
 	s.Stop()
 	if e := s.AwaitGeneration(ended, 1); !strings.HasSuffix(e.Why, "closed by grace without a last request: 1") {
 		t.Errorf("why: %s", e.Why)

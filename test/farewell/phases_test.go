@@ -176,14 +176,7 @@ func TestReexecWaitsForNoSilentClient(t *testing.T) {
 	for _, way := range harness.ReexecWays {
 		t.Run(way, func(t *testing.T) {
 			s := harness.StartForReexec(t, way, "--keep", "1h", "--drain-timeout", "8s", "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3")
-			at := s.Address("web")
-			s.AwaitReady(1)
-			silent, busy := dial(t, at), dial(t, at)
-			silent.ask(t)
-			s.SignalCurrent(syscall.SIGHUP)
-			busy.askUntilTold(t)
-			s.AwaitReady(2)
-			s.AwaitGeneration("instance ended", 1)
+			silent := keepSilent(t, s.Grace)
 			s.Reexec()
 			if e := s.AwaitGeneration(ended, 1); !strings.HasSuffix(e.Why, "closed by grace without a last request: 1") {
 				t.Errorf("why: %s", e.Why)
