@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -211,8 +210,8 @@ func killWith(pid int, variable string) error {
 		return ignoreGone(os.NewSyscallError("pidfd_open", err))
 	}
 	defer unix.Close(pidfd)
-	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	if err != nil || !strings.Contains("\x00"+string(env), "\x00"+variable+"=") {
+	env, err := Environment(pid)
+	if err != nil || !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, variable+"=") }) {
 		return ignoreGone(err)
 	}
 	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
