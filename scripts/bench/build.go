@@ -10,7 +10,7 @@ import (
 
 // build makes the programs that are measured in a folder that the caller removes.
 func build(dir string) bench {
-	b := bench{filepath.Join(dir, "grace"), filepath.Join(dir, "app")}
+	b := bench{filepath.Join(dir, "grace"), filepath.Join(dir, "app"), new(summary)}
 	for path, source := range map[string]string{b.grace: module, b.app: module + "/scripts/bench/app"} {
 		compile := exec.Command("go", "build", "-o", path, source)
 		compile.Env = append(os.Environ(), "CGO_ENABLED=0") // as grace is released

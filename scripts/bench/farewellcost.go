@@ -25,7 +25,7 @@ type contender struct {
 func (b bench) cost(r farewellRun) {
 	all := []*contender{{name: "--farewell 0s", bench: b, farewell: "0s"}, {name: "--farewell 1s", bench: b, farewell: "1s"}}
 	if r.against != "" {
-		all = append(all, &contender{name: "--farewell 1s, " + r.against, bench: bench{must(filepath.Abs(r.against)), b.app}, farewell: "1s"})
+		all = append(all, &contender{name: "--farewell 1s, " + r.against, bench: bench{must(filepath.Abs(r.against)), b.app, b.figures}, farewell: "1s"})
 	}
 	folder := must(os.MkdirTemp("", "grace-bench-"))
 	defer os.RemoveAll(folder)

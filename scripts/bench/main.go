@@ -13,7 +13,10 @@ import (
 )
 
 // bench knows the programs that are measured.
-type bench struct{ grace, app string }
+type bench struct {
+	grace, app string
+	figures    *summary
+}
 
 var parts = []struct {
 	name string
@@ -21,31 +24,39 @@ var parts = []struct {
 }{
 	{"start", bench.start},
 	{"latency", bench.latency},
+	{"grace", bench.self},
 	{"idle", bench.idle},
 	{"drain", bench.drain},
 	{"capture", bench.capture},
 	{"many", bench.many},
 	{"middleware", bench.middleware},
 	{"adopt", bench.adopt},
+	{"cpu", bench.cpu}, // the last one, when the sockets that the others leave in TIME_WAIT are gone
 }
 
-const usage = `usage: go run ./scripts/bench [start] [latency] [idle] [drain] [capture] [many] [middleware] [adopt]
+const usage = `usage: go run ./scripts/bench [start] [latency] [grace] [idle] [drain] [capture] [many] [middleware] [adopt] [cpu]
        go run ./scripts/bench farewell [--servers go,node] [--upgrades 50] [...]
+       go run ./scripts/bench surge [--servers puma,java] [--instances 4] [--rounds 5]
 
-Measures grace beside the same thing without it, in turns. Linux; all take about seven minutes.
+Measures grace beside the same thing without it, in turns. Linux; all take about ten minutes.
 
-  start    from SIGHUP to the first response of the new process, beside a bare start; the shim alone
-  latency  requests while upgrades go on, beside requests without any
+  start    from SIGHUP to the first response of the new process, beside a bare start, the ideal overlap of old and new, and
+           tableflip; the start of a program as grace starts it
+  latency  requests while upgrades go on, beside requests without any, and beside bare starts of the app at the same rate
+  grace    the start of grace itself beside a bare start of the app; its memory, and its wake-ups while it has nothing to do
   idle     wake-ups and memory of grace while its app is idle and while it serves 20,000 connections
   drain    the end of a replaced app with 12, 1,000 and 10,000 open connections
   capture  an app that binds by itself, with grace's part in it and without: single calls, requests, start
   many     an app with a thousand addresses: its binds, with grace's part in them and without; status
   middleware  what drain's middleware costs a request
-  adopt    from the start of grace until it has adopted the app of one that was killed
+  adopt    from the start of grace until it has adopted the app of one that was killed, beside the start of the program alone
+  cpu      CPU time of grace for an upgrade, with few sockets in TIME_WAIT and with 20,000
   farewell requests that fail when servers that know nothing of grace are replaced, with --farewell, without it and without
            grace: five minutes for each server, and only when it is asked for. farewell --help has the flags
+  surge    memory of servers with four instances during an upgrade of all at once, and with --max-surge 1; only when it is asked for
 
-The figures depend on the machine and on what else it does: nothing fails for being slow. What
+The figures depend on the machine and on what else it does: nothing fails for being slow. The last table has those with
+an aim. What
 they were, and how to read them, is in docs/measurements.md.
 `
 
@@ -57,21 +68,18 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 4 && args[0] == "clients" {
+	switch {
+	case len(args) == 4 && args[0] == "clients":
 		return hold(args[1], args[2], args[3])
+	case len(args) == 2 && args[0] == "traffic":
+		return sendTraffic(args[1])
 	}
 	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
 		fmt.Print(usage)
 		return nil
 	}
-	measure := func(b bench) { b.measure(args) }
-	if len(args) > 0 && args[0] == "farewell" {
-		r, servers, err := farewellFlags(args[1:])
-		if err != nil {
-			return err
-		}
-		measure = func(b bench) { b.farewell(r, servers) }
-	} else if err := checkParts(args); err != nil {
+	measure, err := chooseParts(args)
+	if err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "grace-bench-")
@@ -80,6 +88,19 @@ func run(args []string) error {
 	}
 	defer os.RemoveAll(dir)
 	return attempt(func() { measure(build(dir)) })
+}
+
+// chooseParts knows those with flags of their own.
+func chooseParts(args []string) (measure func(bench), err error) {
+	switch {
+	case len(args) > 0 && args[0] == "farewell":
+		r, servers, err := farewellFlags(args[1:])
+		return func(b bench) { b.farewell(r, servers) }, err
+	case len(args) > 0 && args[0] == "surge":
+		r, servers, err := surgeFlags(args[1:])
+		return func(b bench) { b.surge(r, servers) }, err
+	}
+	return func(b bench) { b.measure(args) }, checkParts(args)
 }
 
 // failure is what ends a measurement: nothing goes on after it.
@@ -113,8 +134,8 @@ func attempt(do func()) (err error) {
 
 // measure runs the parts, or all where none is named.
 func (b bench) measure(names []string) {
-	begun := time.Now()
 	fmt.Println(machine())
+	defer b.end(time.Now())
 	for _, part := range parts {
 		if len(names) > 0 && !slices.Contains(names, part.name) {
 			continue
@@ -123,6 +144,11 @@ func (b bench) measure(names []string) {
 			check(fmt.Errorf("%s: %w", part.name, err))
 		}
 	}
+}
+
+// end also shows what was measured before a part has failed.
+func (b bench) end(begun time.Time) {
+	b.figures.print()
 	fmt.Printf("\n%s, load %s at the end\n", time.Since(begun).Round(time.Second), loadAverage())
 }
 

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	"github.com/gracerun/grace/internal/gracelog"
@@ -88,14 +86,4 @@ func (b bench) status(s *supervised, f *statusFigures) {
 	}
 	f.took.addTime(time.Since(begun))
 	f.cpu.addTime(cpuOf(s.Cmd.Process.Pid) - before)
-}
-
-// cpuOf is what the threads of a process that live have used, to the nanosecond.
-func cpuOf(pid int) (sum time.Duration) {
-	for _, thread := range must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))) {
-		var used time.Duration
-		must(fmt.Sscan(string(must(os.ReadFile(thread))), &used))
-		sum += used
-	}
-	return sum
 }

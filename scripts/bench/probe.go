@@ -23,14 +23,14 @@ func newProbe(address string) *probe {
 // take the processor from the start that is measured.
 const between = 500 * time.Microsecond
 
-// awaitOther asks until another process than old answers, and returns when that was.
-func (p *probe) awaitOther(old int) time.Time {
+// awaitOther asks until another process than old answers, and returns which one that was and when.
+func (p *probe) awaitOther(old int) (pid int, at time.Time) {
 	pause := unix.NsecToTimespec(int64(between))
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		pid, err := p.ask()
 		switch {
 		case err == nil && pid != old:
-			return time.Now()
+			return pid, time.Now()
 		case err != nil && (old != 0 || !errors.Is(err, unix.ECONNREFUSED)):
 			check(err)
 		}

@@ -5,6 +5,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // wakeups returns how often the threads of processes were switched to, each thread's number by its id.
@@ -26,6 +29,15 @@ func since(before, now map[string]int) (sum int) {
 		sum += n - before[thread]
 	}
 	return sum
+}
+
+// cpuOf is what all threads of a process have used, to the nanosecond, with those that have ended: the clock that
+// clock_getcpuclockid(3) gives for a pid. /proc/PID/stat counts in hundredths of a second.
+func cpuOf(pid int) time.Duration {
+	const processScheduled = 2 // CPUCLOCK_SCHED in the kernel's posix-timers_types.h
+	var used unix.Timespec
+	check(unix.ClockGettime(int32(^pid<<3|processScheduled), &used))
+	return time.Duration(used.Nano())
 }
 
 // memory is in MB.

@@ -2,136 +2,147 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"os"
-	"os/exec"
-	"syscall"
+	"math/rand/v2"
+	"slices"
 	"time"
-
-	"github.com/gracerun/grace/childproc/shim"
 )
 
+// replacement is a running server and one way to replace it.
+type replacement interface {
+	// serves is the address that gets the load.
+	serves() string
+	// replace returns how long it took from the decision to the first response of the new process. It returns when the old one
+	// has ended.
+	replace() time.Duration
+	stop()
+}
+
+// entry is one of those that are compared.
+type entry struct {
+	name  string
+	aim   float64 // at most so many times the ideal overlap; 0 for none
+	begin func() replacement
+}
+
+// competitor is an entry that runs.
+type competitor struct {
+	entry
+	replacement
+}
+
+// contest is how the competitors are compared: each round has all of them, in an order of its own, so that none always
+// follows the same other one.
+type contest struct {
+	title   string
+	rounds  int
+	pause   time.Duration // before each turn
+	repeats int           // replacements in one turn, without a pause
+	loaded  bool          // by a few clients
+	summed  bool          // in the table of aims
+}
+
+// shortLinger is longer than the pause of the clients, and keeps the turns short.
+const shortLinger = "100ms"
+
+// unsettled has nothing to do with the first response: it ends the old generation of a captured app at once, as with the others.
+var unsettled = []string{"--settle", "0s"}
+
+const spaced = 100 * time.Millisecond
+
+var quickContests = []contest{
+	{"quick to start, spaced, a few clients", 40, spaced, 1, true, true},
+	{"quick to start, spaced, no clients", 20, spaced, 1, false, false},
+	{"quick to start, back to back, a few clients", 5, spaced, 8, true, false},
+}
+
+var slowContests = []contest{
+	{"400 ms to start, spaced, a few clients", 5, spaced, 1, true, false},
+}
+
 func (b bench) start() {
-	b.firstResponse()
+	b.contest(quickContests, "-linger", shortLinger)
+	b.contest(slowContests, "-linger", shortLinger, "-delay", "400ms")
 	b.shim()
 }
 
-// firstResponse compares upgrades with bare starts of the same app.
-func (b bench) firstResponse() {
-	t := newTable("Time to the first response of the new process, in ms: median (min..max)",
-		"app\tmeasured\ttime\t\tadded by grace")
-	defer t.end()
-	for _, kind := range []struct {
-		name   string
-		delay  time.Duration
-		rounds int
-	}{
-		{"quick to start", 0, 60},
-		{"400 ms to start", 400 * time.Millisecond, 12},
-	} {
-		m := b.compareStarts(kind.delay, kind.rounds)
-		t.line("%s\tbare start\t%v\t", kind.name, m.bare)
-		t.line("\tupgrade, readiness seen\t%v\t%v", m.seen.answered, m.seen.answered.minus(m.bare))
-		t.line("\t  until grace knows\t%v\t%v", m.seen.known, m.seen.known.minus(m.bare))
-		t.line("\tupgrade, app says READY=1\t%v\t%v", m.told.answered, m.told.answered.minus(m.bare))
-		t.line("\t  until grace knows\t%v\t%v", m.told.known, m.told.known.minus(m.bare))
+// contest compares the ways to replace one app.
+func (b bench) contest(contests []contest, app ...string) {
+	var all []competitor
+	defer func() { stopAll(all) }()
+	for _, e := range b.entries(app) {
+		all = append(all, competitor{e, e.begin()})
+	}
+	for _, c := range contests {
+		c.print(c.measure(all), all, b.figures)
 	}
 }
 
-// starts is what one app's starts take.
-type starts struct {
-	bare       series
-	seen, told upgrades
-}
-
-// upgrades is what upgrades take, from SIGHUP until the new process first answered, and until grace knew it to be ready.
-type upgrades struct{ answered, known series }
-
-func (b bench) compareStarts(delay time.Duration, rounds int) (m starts) {
-	app := []string{"-delay", delay.String()}
-	seen := b.supervise(nil, append(app, "-silent")...)
-	defer seen.stop()
-	told := b.supervise(nil, app...)
-	defer told.stop()
-	for range rounds {
-		m.bare.addTime(b.bareStart(app))
-		m.seen.measure(seen)
-		m.told.measure(told)
+func stopAll(all []competitor) {
+	var err error
+	for _, c := range all {
+		err = errors.Join(err, attempt(c.stop))
 	}
-	return m
-}
-
-// measure upgrades once, and returns when the old generation has ended.
-func (u *upgrades) measure(s *supervised) {
-	p, old := newProbe(s.address), s.pids[0]
-	begun := s.hangUp()
-	answered := p.awaitOther(old)
-	u.answered.addTime(answered.Sub(begun))
-	u.known.addTime(s.awaitReady().Read.Sub(begun))
-	s.awaitEnd()
-}
-
-func (b bench) bareStart(app []string) time.Duration {
-	address := freeAddress()
-	p, begun := newProbe(address), time.Now()
-	pid := must(syscall.ForkExec(b.app, append([]string{b.app, "-addr", address}, app...), &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2},
-	}))
-	var answered time.Time
-	err := attempt(func() { answered = p.awaitOther(0) })
-	check(errors.Join(err, syscall.Kill(pid, syscall.SIGTERM), reap(pid)))
-	return answered.Sub(begun)
-}
-
-func freeAddress() string {
-	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
-func reap(pid int) error {
-	var status syscall.WaitStatus
-	_, err := syscall.Wait4(pid, &status, 0, nil)
-	if err == nil && status.ExitStatus() != 0 {
-		return fmt.Errorf("process %d ended with %#x", pid, status)
-	}
-	return err
-}
-
-const shimRounds = 200
-
-// shim compares the start of a program through grace's shim with its bare start.
-func (b bench) shim() {
-	path := must(exec.LookPath("true"))
-	start := shim.Spec{Path: path, Umask: -1, Report: 3, Capture: -1}
-	var bare, through series
-	for range shimRounds {
-		bare.addTime(runOnce(path, "true"))
-		through.addTime(runOnce(b.grace, start.Argv([]string{"true"})...))
-	}
-	t := newTable("Running `true` to its end, in ms: median (min..max)", "how\ttime\t\tadded")
-	defer t.end()
-	t.line("fork and exec\t%v\t", bare)
-	t.line("through the shim\t%v\t%v", through, through.minus(bare))
-}
-
-// runOnce fails if the shim reports an error to descriptor 3.
-func runOnce(path string, argv ...string) time.Duration {
-	r, w, err := os.Pipe()
 	check(err)
-	defer r.Close()
-	begun := time.Now()
-	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2, w.Fd()},
-	})
-	w.Close()
-	check(err)
-	check(reap(pid))
-	took := time.Since(begun)
-	if report, _ := io.ReadAll(r); len(report) > 0 && string(report) != shim.Executing {
-		check(fmt.Errorf("%s: %s", path, report))
+}
+
+// entries has the ideal overlap first: others are compared with it, and the bare start gets the load on its address.
+func (b bench) entries(app []string) []entry {
+	var best *ideal
+	silent := append([]string{"-silent"}, app...)
+	notify := []string{"--ready", "notify"}
+	return []entry{
+		{"ideal overlap, played by the bench", 0, func() replacement { best = b.startIdeal(app); return best }},
+		{"bare start, nothing replaced", 0, func() replacement { return &bareStart{b, app, best.serves()} }},
+		{"tableflip", 0, func() replacement { return b.startFlipped(app) }},
+		{"grace, held, --ready auto", 1.15, func() replacement { return &upgraded{b.supervise(nil, silent...)} }},
+		{"grace, held, --ready notify", 1.05, func() replacement { return &upgraded{b.supervise(notify, app...)} }},
+		{"grace, captured, --ready auto", 1.3, func() replacement { return &upgraded{b.superviseCaptured(unsettled, silent...)} }},
+		{"grace, captured, --ready notify", 1.3, func() replacement {
+			return &upgraded{b.superviseCaptured(slices.Concat(unsettled, notify), app...)}
+		}},
 	}
-	return took
+}
+
+// result is what was measured of one competitor.
+type result struct {
+	took             series
+	requests, failed int
+}
+
+func (c contest) measure(all []competitor) []result {
+	results := make([]result, len(all))
+	for range c.rounds {
+		for _, n := range rand.Perm(len(all)) {
+			c.turn(all[n], &results[n])
+		}
+	}
+	return results
+}
+
+func (c contest) turn(of competitor, r *result) {
+	if c.loaded {
+		clients := startTraffic(of.serves())
+		defer func() {
+			requests, failed := clients.stop()
+			r.requests += requests
+			r.failed += failed
+		}()
+	}
+	time.Sleep(c.pause)
+	for range c.repeats {
+		r.took.addTime(of.replace())
+	}
+}
+
+func (c contest) print(results []result, all []competitor, figures *summary) {
+	t := newTable("From the decision to the first response of the new process, in ms: median (min..max). "+c.title,
+		"\ttime\t\tratio to the ideal\t\tat most\trequests\tfailed")
+	defer t.end()
+	for n, r := range results {
+		of, ratio := all[n], r.took.over(results[0].took)
+		t.line("%s\t%v\t%v\t%s\t%d\t%d", of.name, r.took, ratio, orNone(of.aim), r.requests, r.failed)
+		if c.summed && of.aim > 0 {
+			figures.add("first response, "+of.name+", beside the ideal overlap", of.aim, ratio.median(), "x")
+		}
+	}
 }

@@ -33,6 +33,18 @@ func (b bench) supervise(flags []string, app ...string) *supervised {
 	return s
 }
 
+// superviseCaptured returns when the app serves a socket that it has bound itself.
+func (b bench) superviseCaptured(flags []string, app ...string) *supervised {
+	address := freeAddress()
+	s := b.begin(flags, append([]string{"-addr", address}, app...)...)
+	s.address = address
+	if err := attempt(func() { s.awaitReady() }); err != nil {
+		s.stop()
+		check(err)
+	}
+	return s
+}
+
 func (b bench) begin(flags []string, app ...string) *supervised {
 	return b.beginCommand(flags, append([]string{b.app}, app...)...)
 }
