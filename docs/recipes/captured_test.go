@@ -36,6 +36,13 @@ func TestPagesWithSteer(t *testing.T) {
 	}
 }
 
+// TestPagesOneInstanceAtATime runs those under which several instances are replaced one by one.
+func TestPagesOneInstanceAtATime(t *testing.T) {
+	for _, name := range slices.Sorted(maps.Keys(recipes)) {
+		testOwnSockets(t, name, readPage(t, name, nil), "rolling")
+	}
+}
+
 func testOwnSockets(t *testing.T, name string, page page, command string) {
 	if _, ok := page.commands[command]; !ok {
 		return
@@ -43,15 +50,18 @@ func testOwnSockets(t *testing.T, name string, page page, command string) {
 	t.Run(name, func(t *testing.T) {
 		requirement.Check(t, name, recipes[name].missing())
 		t.Parallel()
-		recipes[name].testOwnSockets(t, name, command)
+		server := recipes[name].testOwnSockets(t, name, command)
+		if command == "rolling" {
+			checkRolling(t, server, rollingInstances)
+		}
 	})
 }
 
-func (r recipe) testOwnSockets(t *testing.T, name, command string) {
+func (r recipe) testOwnSockets(t *testing.T, name, command string) *harness.Grace {
 	front, back := port(freeport.Address(t)), port(freeport.Address(t))
 	p := readPage(t, name, map[string]string{"8080": front, "6379": front, "9000": back})
 	dir := p.write(t)
-	build(t, dir)
+	r.build(t, dir)
 	link(t, dir, append(r.needs, harness.GraceBinary()))
 	harness.ServeBackend(t, "127.0.0.1:"+back)
 
@@ -72,6 +82,34 @@ func (r recipe) testOwnSockets(t *testing.T, name, command string) {
 	}
 	server.Stop()
 	checkNoListener(t, front)
+	return server
+}
+
+// rollingInstances is what the pages' commands say.
+const rollingInstances = 4
+
+// checkRolling fails if fewer instances were ready than there are to be, from when they were, or if more than one was there beside them.
+func checkRolling(t *testing.T, g *harness.Grace, instances int) {
+	t.Helper()
+	running, ready, all := 0, map[int]bool{}, false
+	for _, e := range g.Entries() {
+		switch e.Message {
+		case "instance started":
+			running++
+		case "instance ready":
+			ready[e.Instance] = true
+		case "instance ended":
+			running--
+			delete(ready, e.Instance)
+		case "stopping":
+			return
+		}
+		all = all || len(ready) == instances
+		if running > instances+1 || all && len(ready) < instances {
+			t.Fatalf("%d instances run, and %d of them are ready, when %v", running, len(ready), e)
+		}
+	}
+	t.Error("grace did not say that it stops")
 }
 
 // loadCaptured sends load of which nothing may fail.
@@ -84,6 +122,11 @@ func (r recipe) loadCaptured(t *testing.T, addr string) (finish func() error) {
 	if r.alone {
 		clients = r.clients
 	}
+	return loadHTTP(t, addr, clients)
+}
+
+func loadHTTP(t *testing.T, addr string, clients map[load.Kind]int) (finish func() error) {
+	t.Helper()
 	l, err := load.Start(t.Context(), load.Config{Addr: addr, Clients: clients, ThinkMax: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,8 @@ import (
 )
 
 // page is what a test takes from a page: its fenced blocks. "file=NAME" in a block's info string makes it a file; "run" makes it
-// the command that is tested, "beside" one that has to run too, "captured" the command without --listen, and "steered" one with ?steer=true.
+// the command that is tested, "beside" one that has to run too, "captured" the command without --listen, "steered" one with ?steer=true,
+// "rolling" one under which four instances are replaced one by one, and "stop-first" that of an app that cannot run twice, each of whose versions has a directory below the one where it runs.
 type page struct {
 	files    map[string]string
 	commands map[string]string
@@ -59,14 +60,22 @@ func (p page) add(info []string, text string) {
 // write puts the files into a directory that every user can read: some servers leave root behind.
 func (p page) write(t *testing.T) (dir string) {
 	t.Helper()
-	dir = t.TempDir()
+	dir = p.writeTo(t, t.TempDir())
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func (p page) writeTo(t *testing.T, dir string) string {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for file, text := range p.files {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
 	}
 	return dir
 }

@@ -34,7 +34,10 @@ type recipe struct {
 
 	lingers bool                                    // it reads on after it has closed a connection
 	alone   bool                                    // the page has only a command without --listen
+	apart   bool                                    // the page has only a command that a test of its own runs
 	another func(addr string) (finish func() error) // its load, if that is not HTTP
+	count   func(addr, name string) (int, error)    // adds one to a number that an app that cannot run twice stores
+	module  string                                  // the directory of the module with the Go packages that its program needs
 }
 
 // all are the clients of a server that can do everything.
@@ -45,18 +48,22 @@ var fresh = map[load.Kind]int{load.NewConnection: 4, load.Slow: 2}
 
 var recipes = map[string]recipe{
 	"asyncio":   {needs: []string{"python"}, clients: fresh, alone: true},
+	"bbolt":     {clients: map[load.Kind]int{load.NewConnection: 2, load.Slow: 2}, count: countByHTTP, apart: true, module: "../examples"},
 	"c":         {needs: []string{"gcc"}, clients: map[load.Kind]int{load.Echo: 4}, alone: true, breaks: "app"},
+	"canary":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, apart: true},
 	"go":        {clients: all, breaks: "app"},
 	"gunicorn":  {needs: []string{"gunicorn"}, clients: fresh, breaks: "app.py"},
 	"haproxy":   {needs: []string{"haproxy"}, clients: all, breaks: "haproxy.cfg"},
 	"java":      {needs: []string{"java"}, probe: "java --list-modules | grep jdk.compiler", clients: fresh, alone: true},
+	"lock":      {needs: []string{"flock", "python"}, clients: map[load.Kind]int{load.NewConnection: 2}, count: countByHTTP, apart: true},
 	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf", lingers: true},
 	"node":      {needs: []string{"node"}, clients: all, breaks: "server.js"},
 	"php-fpm":   {needs: []string{"php-fpm", "nginx"}, clients: all, breaks: "php-fpm.conf"},
 	"puma":      {needs: []string{"puma"}, clients: fresh, alone: true, breaks: "config.ru"},
 	"python":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, alone: true},
-	"redis":     {needs: []string{"redis-server"}, another: loadRedis, alone: true},
+	"redis":     {needs: []string{"redis-server", "redis-cli"}, another: loadRedis, count: countInRedis, alone: true},
 	"rust":      {needs: []string{"rustc"}, clients: map[load.Kind]int{load.Echo: 4}, alone: true, breaks: "app"},
+	"sqlite":    {needs: []string{"python"}, probe: "python3 -c 'import sqlite3'", clients: map[load.Kind]int{load.NewConnection: 2}, count: countByHTTP, apart: true},
 	"starlet":   {needs: []string{"plackup"}, probe: "perl -MStarlet -e 1", clients: all, breaks: "app.psgi"},
 	"tableflip": {clients: all, breaks: "app"},
 	"uvicorn":   {needs: []string{"uvicorn"}, clients: all, breaks: "app.py"},
@@ -69,7 +76,7 @@ const (
 
 func TestPages(t *testing.T) {
 	for name, recipe := range recipes {
-		if recipe.alone {
+		if recipe.alone || recipe.apart {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -84,7 +91,7 @@ func (r recipe) test(t *testing.T, name string) {
 	front, back := port(freeport.Address(t)), port(freeport.Address(t))
 	p := readPage(t, name, map[string]string{"8080": front, "9000": back})
 	dir := p.write(t)
-	build(t, dir)
+	r.build(t, dir)
 	link(t, dir, append(r.needs, harness.GraceBinary()))
 	held := front
 	if command, ok := p.commands["beside"]; ok {
@@ -230,7 +237,7 @@ var compilers = map[string][]string{
 }
 
 // build makes the page's program, if it has one to be compiled.
-func build(t *testing.T, dir string) {
+func (r recipe) build(t *testing.T, dir string) {
 	t.Helper()
 	for source, compiler := range compilers {
 		if _, err := os.Stat(filepath.Join(dir, source)); err != nil {
@@ -238,7 +245,9 @@ func build(t *testing.T, dir string) {
 		}
 		words := slices.Clone(compiler)
 		words[len(words)-1] = filepath.Join(dir, "app")
-		if out, err := exec.Command(words[0], append(words[1:], filepath.Join(dir, source))...).CombinedOutput(); err != nil {
+		compile := exec.Command(words[0], append(words[1:], filepath.Join(dir, source))...)
+		compile.Dir = r.module
+		if out, err := compile.CombinedOutput(); err != nil {
 			t.Fatalf("cannot build the page's program: %v\n%s", err, out)
 		}
 	}
