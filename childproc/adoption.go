@@ -32,6 +32,24 @@ func birthOf(pid, pidfd int) (b Birth) {
 	return b
 }
 
+// Describe gives the state of a process that another grace process has started, but for the path.
+func Describe(pid int) (ProcessState, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return ProcessState{}, fmt.Errorf("cannot open process %d: %w", pid, err)
+	}
+	defer unix.Close(pidfd)
+	tag, err := tagOf(pid)
+	if err != nil {
+		return ProcessState{}, err
+	}
+	group, err := unix.Getpgid(pid)
+	if err != nil {
+		return ProcessState{}, fmt.Errorf("cannot learn the process group of process %d: %w", pid, err)
+	}
+	return ProcessState{PID: pid, PIDFD: -1, Group: group == pid, Tag: tag, Birth: birthOf(pid, pidfd)}, nil
+}
+
 // OwnBirth is that of this process.
 func OwnBirth() Birth {
 	pid := os.Getpid()
@@ -44,7 +62,7 @@ func OwnBirth() Birth {
 }
 
 // Open gives a pidfd of the process, which another grace process has described, and -1 if it has ended. Its number may be
-// another process's by now.
+// another process's by now. The error is ErrCannotLook where /proc hides whether it is the same.
 func (s ProcessState) Open() (pidfd int, err error) {
 	pidfd, err = unix.PidfdOpen(s.PID, 0)
 	if err == unix.ESRCH {
@@ -53,10 +71,15 @@ func (s ProcessState) Open() (pidfd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("cannot open process %d: %w", s.PID, err)
 	}
-	if birthOf(s.PID, pidfd) != s.Birth {
-		return -1, unix.Close(pidfd)
+	birth := birthOf(s.PID, pidfd)
+	switch {
+	case birth == s.Birth:
+		return pidfd, nil
+	case birth.Started == 0 && birth.Inode == s.Birth.Inode && unix.PidfdSendSignal(pidfd, 0, nil, 0) != unix.ESRCH:
+		why := fmt.Errorf("%w: process %d is hidden (/proc is mounted with hidepid): start grace as the user of the app, or as root", ErrCannotLook, s.PID)
+		return -1, errors.Join(why, unix.Close(pidfd))
 	}
-	return pidfd, nil
+	return -1, unix.Close(pidfd)
 }
 
 // DuplicateSockets takes duplicates of the sockets with these inodes from whichever of the processes has them. Some may be
@@ -172,6 +195,14 @@ func RestoreNotify(path string, uid, gid int) (fd int, err error) {
 		}
 	}
 	return bindNotify(path, uid, gid)
+}
+
+// NotifyIsThere reports whether an app can send to the path: whether it leads to a socket that some process has.
+func NotifyIsThere(path string) bool {
+	if _, err := os.Lstat(path); path[0] != '@' && errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	return NotifyIsRead(path)
 }
 
 // NotifyIsRead reports whether any process has the socket at the path, in whatever namespaces that is: otherwise the kernel refuses the

@@ -12,7 +12,7 @@ import (
 )
 
 func TestProcessIsFoundAgainByItsBirth(t *testing.T) {
-	p := must(newReaper(t).Start(shell("sleep 1000")))
+	p := must(newReaper(t).Start(shell("exec sleep 1000")))
 	state := p.State()
 	fd := must(state.Open())
 	if fd < 0 {
@@ -52,7 +52,7 @@ func end(t *testing.T, p *Process) {
 
 // A process of which only the number is known has ended, and nobody who has the number by now is touched.
 func TestProcessThatEndedUnseen(t *testing.T) {
-	living := must(newReaper(t).Start(shell("sleep 1000")))
+	living := must(newReaper(t).Start(shell("exec sleep 1000")))
 	p := must(newReaper(t).TakeOver(ProcessState{PID: living.PID, PIDFD: -1, Group: true}, nil))
 	for _, err := range []error{p.Signal(syscall.SIGKILL), p.SignalGroup(syscall.SIGKILL)} {
 		if err != nil {
@@ -79,7 +79,7 @@ func TestSocketsAreDuplicatedByInode(t *testing.T) {
 	defer l.Close()
 	file := must(l.(*net.TCPListener).File())
 	defer file.Close()
-	spec := shell("sleep 1000")
+	spec := shell("exec sleep 1000")
 	spec.Files = []int{int(file.Fd())}
 	p := must(newReaper(t).Start(spec))
 	defer end(t, p)

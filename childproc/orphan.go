@@ -15,8 +15,8 @@ func (r *Reaper) orphansOf(tag uint64) ([]int, error) {
 		return r.searchAll(tag)
 	}
 	roots := func() ([]int, error) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
+		r.children.Lock()
+		defer r.children.Unlock()
 		return r.orphanedChildren()
 	}
 	return orphans(roots, func(pid int) (bool, error) {
@@ -25,11 +25,35 @@ func (r *Reaper) orphansOf(tag uint64) ([]int, error) {
 	})
 }
 
-// orphanedChildren lists the children that grace has not started. It takes the lock, with which no child is reaped:
-// of a list that loses some while it is read the kernel leaves out others (get_children_pid in fs/proc/array.c).
+// orphanedChildren lists the children that grace has not started. Its caller holds r.children.
 func (r *Reaper) orphanedChildren() ([]int, error) {
 	pids, err := children()
-	return slices.DeleteFunc(pids, func(pid int) bool { _, own := r.own[pid]; return own }), err
+	r.mu.Lock() // after the list: who was listed while it was forked is known by now
+	defer r.mu.Unlock()
+	return r.withoutOwn(pids), err
+}
+
+// suspendedOrphans is orphanedChildren between Suspend and Resume.
+func (r *Reaper) suspendedOrphans() ([]int, error) {
+	pids, err := children()
+	return r.withoutOwn(pids), err
+}
+
+func (r *Reaper) withoutOwn(pids []int) []int {
+	return slices.DeleteFunc(pids, func(pid int) bool { return r.own[pid] != nil })
+}
+
+// nothingLeft reports whether an ended process is known to have left nothing behind, at the price of one file. Whoever has lost his
+// parent by its end is a child of grace by then (forget_original_parent before do_notify_pidfd in exit_notify, kernel/exit.c), and
+// whoever else it has started is below one. So no child may be another than those that grace has forked itself: an adopted one can be
+// of this start. false means that one has to look.
+func (r *Reaper) nothingLeft(p *Process) bool {
+	if !p.forked || !p.ended() || r.follows() {
+		return false
+	}
+	r.children.Lock()
+	defer r.children.Unlock()
+	return r.noneButOwn(func(its *Process) bool { return its.forked })
 }
 
 // enoughLooks are taken where something has been found, and something else ends all the time.

@@ -38,9 +38,32 @@ func inProc(dir int, path string) error {
 	return unix.Fstatat(dir, path, &unix.Stat_t{}, 0)
 }
 
+// readProc reads a file of /proc by three calls: os.ReadFile asks for the size too, and offers the file to Go's poller.
+func readProc(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	text := make([]byte, 0, 2048)
+	for {
+		n, err := unix.Read(fd, text[len(text):cap(text)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return text, nil
+		}
+		text = slices.Grow(text[:len(text)+n], 512)
+	}
+}
+
 // readStat gives os.ErrNotExist for a process that is not there.
 func readStat(pid int) (procStat, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	text, err := readProc("/proc/" + strconv.Itoa(pid) + "/stat")
 	if gone(err) {
 		return procStat{}, os.ErrNotExist
 	}

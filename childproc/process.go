@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/gracerun/grace/childproc/capture"
@@ -22,32 +23,20 @@ type Process struct {
 	reaper *Reaper
 	end    *os.File // the pidfd, known to Go's poller: no thread is held until the process has ended
 
-	report  int // read end of the shim's report; -1 once read
-	failed  *StartError
-	silent  bool // the report has ended without a word: the shim has died
-	capture int  // where the shim sends its listener; -1 without capture, and once it has come
+	forked bool // by this grace process
+
+	conn   int        // to the shim; -1 once it has become the app, or ended
+	list   *shim.List // that the shim has
+	next   *shim.List // that it gets once its listener has come; nil without capture
+	failed *StartError
+	silent bool // the connection has ended without a word: the shim has died
 }
 
-// connect makes the shim's connections to grace, and gives the ends that the shim gets.
-func (p *Process) connect(spec Spec) ([]int, error) {
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, err
-	}
-	p.report = pipe[0]
-	if err := unix.SetNonblock(p.report, true); err != nil || !spec.Capture {
-		return pipe[1:], err
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return pipe[1:], err
-	}
-	p.capture = pair[0]
-	return []int{pipe[1], pair[1]}, nil
-}
-
-func (r *Reaper) process(s ProcessState) *Process {
-	return (&Process{ProcessState: s, reaper: r, report: -1, capture: -1}).hold()
+// take makes one that grace has not forked its own. The caller holds r.mu.
+func (r *Reaper) take(s ProcessState) *Process {
+	p := (&Process{ProcessState: s, reaper: r, conn: -1}).hold()
+	r.own[s.PID] = p
+	return p
 }
 
 // hold has Go's poller wait for the end of the process.
@@ -65,12 +54,10 @@ func (p *Process) hold() *Process {
 }
 
 func (p *Process) disconnect() {
-	for _, fd := range []*int{&p.report, &p.capture} {
-		if *fd >= 0 {
-			unix.Close(*fd)
-		}
-		*fd = -1
+	if p.conn >= 0 {
+		unix.Close(p.conn)
 	}
+	p.conn = -1
 }
 
 // Adopt takes a running descendant as a process to be watched: the main process
@@ -87,8 +74,7 @@ func (r *Reaper) Adopt(pid int) (*Process, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.own[pid] = struct{}{}
-	return r.process(ProcessState{PID: pid, PIDFD: pidfd, Tag: tag}), nil
+	return r.take(ProcessState{PID: pid, PIDFD: pidfd, Tag: tag}), nil
 }
 
 // Follow takes a process to be watched that grace has not started. Its process group counts as its own only where nothing is in
@@ -100,8 +86,8 @@ func (r *Reaper) Follow(pid int) (*Process, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.own[pid], r.notOurChildren = struct{}{}, true
-	return r.process(ProcessState{PID: pid, PIDFD: pidfd, Alone: !keepsGroup(pid)}), nil
+	r.notOurChildren = true
+	return r.take(ProcessState{PID: pid, PIDFD: pidfd, Alone: !keepsGroup(pid)}), nil
 }
 
 func keepsGroup(pid int) bool {
@@ -129,7 +115,7 @@ func (p *Process) abandon() error {
 
 // Release stops following an adopted process and leaves it alone.
 func (p *Process) Release() {
-	p.reaper.forget(p.PID)
+	p.reaper.forget(p)
 	p.close()
 }
 
@@ -140,8 +126,8 @@ func (p *Process) close() {
 	}
 }
 
-// send gives ESRCH for a process that has been reaped.
-func (p *Process) send(sig syscall.Signal) error {
+// signal gives ESRCH for a process that has been reaped.
+func (p *Process) signal(sig syscall.Signal) error {
 	if p.PIDFD < 0 {
 		return unix.ESRCH
 	}
@@ -150,7 +136,7 @@ func (p *Process) send(sig syscall.Signal) error {
 
 // Signal sends sig to the process alone. A process that has ended already is no error.
 func (p *Process) Signal(sig syscall.Signal) error {
-	err := p.send(sig)
+	err := p.signal(sig)
 	if err == nil || err == unix.ESRCH {
 		return nil
 	}
@@ -176,7 +162,7 @@ func (p *Process) leadsGroup() bool {
 	if p.Alone {
 		return false
 	}
-	if p.send(0) == unix.ESRCH {
+	if p.signal(0) == unix.ESRCH {
 		return p.Group && unix.Kill(p.PID, 0) == unix.ESRCH
 	}
 	pgid, err := unix.Getpgid(p.PID)
@@ -187,22 +173,39 @@ func (p *Process) leadsGroup() bool {
 // was started with Capture. The caller closes the listener. The error is a *StartError where the shim has failed, which
 // Wait will tell too.
 func (p *Process) Captured() (*capture.Listener, error) {
-	conn := p.capture
-	if conn < 0 {
+	if p.next == nil {
 		return nil, fmt.Errorf("cannot capture process %d: it was started without capture", p.PID)
 	}
-	p.capture = -1
-	err := unix.SetNonblock(conn, true) // for os.NewFile, which asks for it
-	file := os.NewFile(uintptr(conn), "connection to the shim")
-	defer file.Close()
-	if err = errors.Join(err, waitReadable(file, nil)); err != nil {
+	sent, err := p.awaitListener()
+	if err != nil {
 		return nil, fmt.Errorf("cannot capture process %d: %w", p.PID, err)
 	}
-	listener, err := capture.Receive(conn)
-	if err == io.EOF {
+	if !sent {
 		return nil, p.notCaptured()
 	}
-	return listener, err
+	listener, err := capture.Receive(p.conn)
+	if err != nil {
+		return nil, err
+	}
+	p.send(p.next)
+	return listener, nil
+}
+
+// awaitListener reports whether the shim has sent its listener. All else that it sends, and the end, is left to be read.
+func (p *Process) awaitListener() (bool, error) {
+	// A duplicate for Go's poller, as closing a file closes its descriptor.
+	fd, err := unix.FcntlInt(uintptr(p.conn), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	file := os.NewFile(uintptr(fd), "connection to the shim")
+	defer file.Close()
+	if err := waitReadable(file, nil); err != nil {
+		return false, err
+	}
+	var text [shim.ReportSize]byte
+	n, _, err := unix.Recvfrom(p.conn, text[:], unix.MSG_PEEK)
+	return string(text[:max(n, 0)]) == listenerFollows, err
 }
 
 func (p *Process) notCaptured() error {
@@ -235,33 +238,42 @@ func (p *Process) Wait() (Exit, error) {
 }
 
 // statusThrown is how a Go program ends that the system gives no thread or no memory (newosproc in the runtime's
-// os_linux.go; with cgo, or GOTRACEBACK=crash, it aborts). That befalls the shim where its fork has taken the last place.
+// os_linux.go; with cgo, or GOTRACEBACK=crash, it aborts). That befalls a shim that is a copy of grace where its fork has taken the
+// last place.
 const statusThrown = 2
 
 // readReport ends with the exec, which closes the other end, or with what the shim has to say.
 func (p *Process) readReport() (*StartError, error) {
-	if p.report < 0 {
+	if p.conn < 0 {
 		return p.failed, nil
 	}
-	pipe := os.NewFile(uintptr(p.report), "report of the shim")
-	if unpolled(pipe) {
-		_ = unix.SetNonblock(p.report, false) // fcntl(2) cannot fail here; a thread reads it
+	file := os.NewFile(uintptr(p.conn), "connection to the shim")
+	if unpolled(file) {
+		_ = unix.SetNonblock(p.conn, false) // fcntl(2) cannot fail here; a thread reads it
 	}
-	p.report = -1
-	defer pipe.Close()
-	text, err := io.ReadAll(pipe)
+	p.conn = -1
+	defer file.Close()
+	text, err := io.ReadAll(file)
+	if errors.Is(err, unix.ECONNRESET) {
+		err = nil // it has ended, and has not read its list
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read whether process %d was started: %w", p.PID, err)
 	}
-	p.silent = len(text) == 0
-	if p.silent || string(text) == shim.Executing {
-		return nil, nil
+	return p.takeReport(string(text))
+}
+
+func (p *Process) takeReport(text string) (*StartError, error) {
+	text, executing := strings.CutPrefix(text, executes)
+	p.silent = text == "" && !executing
+	if text == "" || p.failed != nil {
+		return p.failed, nil
 	}
-	failed, ok := shim.ParseFailure(string(text))
+	call, errno, ok := shim.ParseReport([]byte(text))
 	if !ok {
 		return nil, fmt.Errorf("cannot read whether process %d was started: %q", p.PID, text)
 	}
-	p.failed = &StartError{Step: failed.Step, Path: p.Path, Errno: failed.Errno}
+	p.failed = &StartError{Step: p.list.Step(call), Path: p.Path, Errno: errno}
 	return p.failed, nil
 }
 
@@ -273,6 +285,12 @@ func (p *Process) waitEnd() error {
 		return fmt.Errorf("cannot wait for process %d: %w", p.PID, err)
 	}
 	return nil
+}
+
+// ended asks the kernel, and so tells the truth also while Wait has not returned.
+func (p *Process) ended() bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.PIDFD), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
 }
 
 func (p *Process) peek() (Exit, error) {

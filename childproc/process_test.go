@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/childproc/shim"
 	"golang.org/x/sys/unix"
 )
 
@@ -319,7 +320,7 @@ func TestOutputKeepsTheEndAndHasADeadline(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, exit, err := f.Output(ctx, shell("sleep 1000"), 8); !errors.Is(err, context.Canceled) || exit.Signal != syscall.SIGKILL {
+	if _, exit, err := f.Output(ctx, shell("exec sleep 1000"), 8); !errors.Is(err, context.Canceled) || exit.Signal != syscall.SIGKILL {
 		t.Errorf("%v, %v", exit, err)
 	}
 }
@@ -441,12 +442,11 @@ func TestAppThatNobodyCapturesIsNotRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unix.Read(p.capture, make([]byte, 1)); err != nil { // drops the descriptor that comes along
-		t.Fatal(err)
+	if sent, err := p.awaitListener(); err != nil || !sent {
+		t.Fatalf("the shim has sent %v, %v", sent, err)
 	}
-	unix.Close(p.capture)
-	p.capture = -1
-	if exit := finish(t, p); exit.Err == nil || exit.Err.Step != "listener" || exit.Status() != 1 {
+	p.disconnect()
+	if exit := finish(t, p); exit.Code != shim.StatusFailed {
 		t.Errorf("got %v", exit)
 	}
 }

@@ -49,6 +49,9 @@ func CloseRest(rest []Leftover) {
 }
 
 func (p *Process) rest() ([]int, error) {
+	if p.reaper.nothingLeft(p) {
+		return nil, nil
+	}
 	var pids []int
 	if p.leadsGroup() {
 		members, err := Group(p.PID)
@@ -161,6 +164,20 @@ func (l Leftover) Sockets() ([]uint64, error) {
 		return nil, fmt.Errorf("cannot look into process %d: %w", l.PID, err)
 	}
 	return inodes, nil
+}
+
+// ReadsOutputOf reports whether stdin of the process is a pipe that stdout or stderr of one of the others leads into, as it is of a log
+// writer: it reads until they have ended. It is false where that cannot be seen.
+func (l Leftover) ReadsOutputOf(others []Leftover) bool {
+	input, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/0", l.PID))
+	if err != nil || !strings.HasPrefix(input, "pipe:") {
+		return false
+	}
+	return slices.ContainsFunc(others, func(o Leftover) bool {
+		stdout, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/1", o.PID))
+		stderr, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", o.PID))
+		return o.PID != l.PID && (stdout == input || stderr == input)
+	})
 }
 
 // longestCommand is as much as tells programs apart.

@@ -282,3 +282,49 @@ func TestReaperTreeHasOrphans(t *testing.T) {
 		})
 	}
 }
+
+// A process that has left nothing behind is known to have by one file; whenever something may be left, one has to look.
+func TestNothingLeft(t *testing.T) {
+	for name, script := range leavers {
+		t.Run(name, func(t *testing.T) {
+			f := newReaper(t)
+			p, pid := startLeaver(t, f, script)
+			if f.nothingLeft(p) {
+				t.Error("what was left is overlooked")
+			}
+			adopted, err := f.Adopt(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.nothingLeft(p) {
+				t.Error("what was left is overlooked when it was adopted")
+			}
+			err = adopted.Signal(unix.SIGKILL)
+			_, waited := adopted.Wait()
+			if err := errors.Join(err, waited, adopted.Reap()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("nothing", func(t *testing.T) {
+		f := newReaper(t)
+		living := startLiving(t, f, "sleep 1000 & ")
+		ended, err := f.Start(shell("exit 0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ended.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "what other tests have left is reaped, and nothing is left of a process beside one that lives", func() bool {
+			_, err := f.ReapOrphans()
+			return err == nil && f.nothingLeft(ended)
+		})
+		if f.nothingLeft(living) {
+			t.Error("nothing is left of a process that lives, and that has a child")
+		}
+		if err := ended.Reap(); err != nil {
+			t.Error(err)
+		}
+	})
+}

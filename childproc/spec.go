@@ -6,7 +6,7 @@ import (
 
 // Spec is what one process is started with. Start reads it and keeps nothing.
 type Spec struct {
-	Path string // the executable, as execve takes it
+	Path string // the executable, as execve takes it; /proc/self is not grace there, and not the app yet
 	// Program, unless it is 0, is a descriptor of the executable, O_PATH is enough: it is executed whatever Path leads to.
 	// It stays the caller's. A script cannot be executed so: its interpreter opens it by a path.
 	Program int
@@ -14,7 +14,7 @@ type Spec struct {
 	Dir     string   // working directory; grace's own if empty
 	Env     []string // the whole environment
 
-	// PIDVars name variables that the shim sets to the process's own pid.
+	// PIDVars name variables that are set to the process's own pid.
 	PIDVars []string
 
 	// Stdin is a descriptor for fd 0, or -1 for /dev/null. Stdout and Stderr are descriptors for fd 1 and 2. Files[i]

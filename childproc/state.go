@@ -62,19 +62,24 @@ func (r *Reaper) TakeOver(s ProcessState, fds map[int]int) (*Process, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.own[s.PID] = struct{}{}
 	if stat, err := readStat(s.PID); pidfd < 0 || err != nil || stat.parent != os.Getpid() {
 		r.notOurChildren = true
 	}
 	s.PIDFD = pidfd
-	return r.process(s), nil
+	return r.take(s), nil
 }
 
 // Suspend holds Start and ReapOrphans up until Resume: the end of a child that somebody else waits for is not theirs.
-func (r *Reaper) Suspend() { r.mu.Lock() }
+func (r *Reaper) Suspend() {
+	r.children.Lock()
+	r.mu.Lock()
+}
 
 // Resume goes on after Suspend.
-func (r *Reaper) Resume() { r.mu.Unlock() }
+func (r *Reaper) Resume() {
+	r.mu.Unlock()
+	r.children.Unlock()
+}
 
 // reapedWithin is how long the parent of a process that is not grace's child is given to learn of its end.
 const reapedWithin = 2 * time.Second

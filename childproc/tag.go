@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"math"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +51,7 @@ func underTag(tag uint64, fork func() error) error {
 
 // tagOf gives 0 for a process that has none, or has ended.
 func tagOf(pid int) (uint64, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
+	text, err := readProc("/proc/" + strconv.Itoa(pid) + "/limits")
 	if err != nil {
 		return 0, ignoreGone(err)
 	}

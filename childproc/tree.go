@@ -2,7 +2,6 @@ package childproc
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -109,7 +108,7 @@ func listedChildren(pid int) ([]int, error) {
 }
 
 func listedChildrenOf(pid, thread int) (pids []int, err error) {
-	list, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(thread) + "/children")
+	list, err := readProc("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(thread) + "/children")
 	for field := range strings.FieldsSeq(string(list)) {
 		if child, err := strconv.Atoi(field); err == nil {
 			pids = append(pids, child)

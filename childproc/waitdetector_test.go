@@ -237,6 +237,7 @@ func TestLookAtNobody(t *testing.T) {
 func init() {
 	roles["look"] = look
 	roles["look hidden"] = lookHidden
+	roles["open hidden"] = openHidden
 	roles["look exhausted"] = lookExhausted
 	roles["look at a zombie"] = lookAtZombie
 }
@@ -251,7 +252,9 @@ func look() {
 }
 
 // lookHidden looks as nobody, where /proc hides what is not its own.
-func lookHidden() {
+func lookHidden() { hidden(look) }
+
+func hidden(do func()) {
 	if err := unix.Mount("proc", "/proc", "proc", 0, "hidepid=2"); err != nil {
 		fmt.Println("no hidepid:", err)
 		return
@@ -259,7 +262,36 @@ func lookHidden() {
 	if err := errors.Join(syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
 		panic(err)
 	}
-	look()
+	do()
+}
+
+// openHidden opens a process that lives, and the same as if it had another birth, when the state has the number of its pidfd.
+func openHidden() {
+	hidden(func() {
+		pid := must(strconv.Atoi(os.Getenv("PID")))
+		state := ProcessState{PID: pid, Birth: Birth{Started: 1, Inode: must(strconv.ParseUint(os.Getenv("INODE"), 10, 64))}}
+		fd, err := state.Open()
+		fmt.Println(fd, errors.Is(err, ErrCannotLook))
+		state.Birth.Inode++
+		fd, err = state.Open()
+		fmt.Println(fd, err != nil)
+	})
+}
+
+// Where nothing can be known of a process, an adoption says so, and does not take it for one that has ended.
+func TestHiddenProcessesAreNotTakenForEnded(t *testing.T) {
+	p, _ := startWaiter(t, roleCommand("waiter"), "accept")
+	pidfd := must(unix.PidfdOpen(p.pid(), 0))
+	defer unix.Close(pidfd)
+	cmd := roleCommand("open hidden", fmt.Sprint("PID=", p.pid()), fmt.Sprint("INODE=", birthOf(p.pid(), pidfd).Inode))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.Output()
+	if strings.HasPrefix(string(out), "no hidepid") {
+		requirement.Check(t, "hidepid", errors.New(string(out)))
+	}
+	if want := "-1 true\n-1 false\n"; err != nil || string(out) != want {
+		t.Errorf("%q, %v, want %q", out, err, want)
+	}
 }
 
 func lookExhausted() {

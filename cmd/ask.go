@@ -173,6 +173,8 @@ func conclude(r control.Result, done string) error {
 	case control.Upgraded:
 		fmt.Printf("%s: generation %d serves after %s%s\n", done, r.Generation, seconds(r.Took), sameness(r))
 		return nil
+	case control.Reexeced:
+		return tell(statusFailed, "another grace process has taken over meanwhile; generation %d still gets only a share of the new connections (see grace status)", r.Generation)
 	case control.Superseded:
 		return tell(statusSuperseded, "superseded%s", because(r.Why))
 	case control.Undone:

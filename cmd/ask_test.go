@@ -163,6 +163,16 @@ func TestResults(t *testing.T) {
 		"not reexeced": {
 			[]string{"reexec", "web"}, &fake{lines: result(control.Result{Outcome: control.Failed, Why: "no such file"})}, []control.Request{{Do: control.Reexec}},
 			said{1, "", progress + "grace: failed: no such file\n  the old grace process keeps running\n"}},
+		"signalled": {
+			[]string{"signal", "web", "SIGUSR2"}, &fake{lines: result(control.Result{Outcome: control.Signalled, Generation: 5})}, []control.Request{{Do: control.Signal, Signal: syscall.SIGUSR2}},
+			said{0, "USR2 sent to generation 5\n", ""}},
+		"signalled by number": {
+			[]string{"signal", "40"}, &fake{lines: result(control.Result{Outcome: control.Signalled, Generation: 5})}, []control.Request{{Do: control.Signal, Signal: 40}},
+			said{0, "40 sent to generation 5\n", ""}},
+		"not signalled": {
+			[]string{"signal", "HUP"}, &fake{lines: result(control.Result{Outcome: control.Refused, Why: "nobody is there"})}, []control.Request{{Do: control.Signal, Signal: syscall.SIGHUP}},
+			said{1, "", "grace: signal refused: nobody is there\n"}},
+		"no such signal": {[]string{"signal", "NOPE"}, &fake{}, nil, said{2, "", "grace: \"NOPE\": no such signal (write HUP, USR2 ...)\n"}},
 		"stop refused": {
 			[]string{"stop", "--now"}, &fake{lines: result(control.Result{Outcome: control.Refused, Why: "no"})}, []control.Request{{Do: control.Stop, Now: true}},
 			said{1, "", progress + "grace: stop refused: no\n"}},

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -19,12 +20,22 @@ var thresholds = map[string]zerolog.Level{
 	"error": zerolog.ErrorLevel,
 }
 
+// checkLog says what is wrong with the flags of the log.
+func checkLog(format, level string) error {
+	if _, known := thresholds[level]; !known {
+		return fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
+	}
+	if !slices.Contains([]string{"auto", "json", "text"}, format) {
+		return fmt.Errorf("--log-format %q: use auto, json or text", format)
+	}
+	return nil
+}
+
 // newLog writes JSON, or text if stderr is a terminal. The caller closes the returned
 // writer after the last line.
 func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
-	threshold, known := thresholds[level]
-	if !known {
-		return zerolog.Logger{}, nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
+	if err := checkLog(format, level); err != nil {
+		return zerolog.Logger{}, nil, err
 	}
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 	// Without Notify, a write to a closed stderr ends a Go program by SIGPIPE. The signal
@@ -33,13 +44,10 @@ func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
 	writer := newDroppingWriter(os.Stderr)
 	var out io.Writer = writer
 	terminal := term.IsTerminal(int(os.Stderr.Fd()))
-	switch {
-	case format == "text" || format == "auto" && terminal:
+	if format == "text" || format == "auto" && terminal {
 		out = zerolog.ConsoleWriter{Out: writer, TimeFormat: "15:04:05.000", NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
-	case format != "json" && format != "auto":
-		return zerolog.Logger{}, nil, fmt.Errorf("--log-format %q: use auto, json or text", format)
 	}
-	return zerolog.New(out).Level(threshold).With().Timestamp().Logger(), writer, nil
+	return zerolog.New(out).Level(thresholds[level]).With().Timestamp().Logger(), writer, nil
 }
 
 const (

@@ -54,6 +54,9 @@ func manual(c *cobra.Command) string {
 	if c.Runnable() {
 		fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(c.UseLine()))
 	}
+	if len(c.Aliases) > 0 {
+		fmt.Fprintf(&b, ".br\n.B %s\n", roff(c.Parent().CommandPath()+" "+strings.Join(c.Aliases, ", ")))
+	}
 	addVerbatim(&b, "DESCRIPTION", c.Long)
 	addOptions(&b, c.LocalFlags())
 	addVerbatim(&b, "EXAMPLES", c.Example)

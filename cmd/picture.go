@@ -63,9 +63,17 @@ func since(t time.Time) string {
 func generationsOf(s control.Status) *table {
 	t := newTable("GENERATION", "PHASE", "FOR", "CONNECTIONS", "WAITS FOR", "DIRECTORY", "EXECUTABLE", "COMMAND")
 	for _, g := range s.Generations {
-		t.add(strconv.Itoa(g.Number), g.Phase, since(g.Since), number(g.Connections), waitsFor(g, closingOf(s, g.Number)), g.Dir, g.Executable, commandLine(g.Command))
+		t.add(numbered(g), g.Phase, since(g.Since), number(g.Connections), waitsFor(g, closingOf(s, g.Number)), g.Dir, g.Executable, commandLine(g.Command))
 	}
 	return t
+}
+
+// numbered tells a batch from the rest of its generation.
+func numbered(g control.Generation) string {
+	if g.Batch {
+		return fmt.Sprintf("%d (part)", g.Number)
+	}
+	return strconv.Itoa(g.Number)
 }
 
 // waitsFor says what a generation that was replaced waits for, and how long it may.
@@ -74,6 +82,13 @@ func waitsFor(g control.Generation, c control.Closing) string {
 	switch g.Phase {
 	case "settling":
 		text = "--settle"
+	case "sharing":
+		text = percent(g.Share) + " of the new connections"
+		if g.Until == nil {
+			text += ", until grace promote"
+		}
+	case "warm":
+		text = "--keep-warm"
 	case "emptying":
 		text = "connections to be idle"
 	case "closing":
@@ -88,6 +103,11 @@ func waitsFor(g control.Generation, c control.Closing) string {
 		text += fmt.Sprintf(", %s left", tenths(left))
 	}
 	return text
+}
+
+// percent is short for round numbers.
+func percent(part float64) string {
+	return strconv.FormatFloat(100*part, 'f', -1, 64) + " %"
 }
 
 func remaining(until *time.Time) time.Duration {

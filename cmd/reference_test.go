@@ -66,6 +66,9 @@ func page(c *cobra.Command) string {
 	if c.Runnable() {
 		addText(&b, "", c.UseLine())
 	}
+	if len(c.Aliases) > 0 {
+		fmt.Fprintf(&b, "\nOther name: `grace %s`.\n", strings.Join(c.Aliases, "`, `grace "))
+	}
 	addText(&b, "", c.Long)
 	addText(&b, "## Examples\n\n", c.Example)
 	addFlags(&b, c.LocalFlags())

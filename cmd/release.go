@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/host"
 	"github.com/spf13/cobra"
 )
 
@@ -11,6 +12,10 @@ const releaseLong = `release ends grace and leaves the app running, with its soc
 then on nobody supervises the app: it is not restarted, and cannot be upgraded. An app
 whose sockets were captured can call neither bind nor listen any more (both fail with
 ENOSYS); what it has open is not affected.
+
+Under a service manager, grace releases the app only if --release-status is set: the
+status has to keep the manager from starting grace again, and the manager must not end
+the app with grace. The unit files of grace are set up for it.
 
 To come back without a restart, see grace run --takeover.
 ` + whichGrace + `
@@ -51,6 +56,7 @@ func (p *waitOptions) release(args []string) error {
 		return p.explain(ctx, request, err)
 	}
 	defer process.Close()
+	service := host.ServiceOf(process.PID)
 	result, err := p.ask(ctx, found, request)
 	if err != nil {
 		return p.explain(ctx, request, err)
@@ -65,5 +71,8 @@ func (p *waitOptions) release(args []string) error {
 		return p.explain(ctx, request, err)
 	}
 	fmt.Println(clean(found.Name + " has ended, and its app continues to run"))
+	if service != "" {
+		fmt.Println(clean(fmt.Sprintf("the unit %s starts another app when it is started again (systemctl disable %s)", service, service)))
+	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"github.com/gracerun/grace/cmd/demo"
 	"github.com/spf13/cobra"
@@ -48,8 +47,8 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		newRun(), newUpgrade(), newRollback(), newStatus(), newStop(), newList(), newReexec(), newTakeover(), newRelease(),
-		newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand(), demo.PlainCommand(), newMan())
+		newRun(), newUpgrade(), newRestart(), newRollback(), newPromote(), newScale(), newStatus(), newStop(), newList(), newReexec(), newTakeover(), newRelease(), newUnit(), newCheck(), newSignal(), newLogs(),
+		newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand(), demo.PlainCommand(), newMan(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root
 }
@@ -62,10 +61,3 @@ the same sockets, waits until the new version serves, and then stops the old one
   grace status                          show its state
   grace doctor                          check what works on this machine
   grace demo                            show upgrades under load`
-
-func version() string {
-	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" {
-		return build.Main.Version
-	}
-	return "(devel)"
-}

@@ -33,6 +33,16 @@ func TestBadInput(t *testing.T) {
 		"probe of a shared port": {flags: []string{"--ready=cmd:true", "--listen=127.0.0.1:0"}, says: "the old generation may answer"},
 		"signal":                 {flags: []string{"--stop-signal=NOPE"}, says: `--stop-signal "NOPE": no such signal`},
 		"signal 0":               {flags: []string{"--stop-signal=0"}, says: `--stop-signal "0": no such signal`},
+		"signals without =":      {flags: []string{"--signal=USR1"}, says: `--signal "USR1": write RECEIVED=SENT with two signals`},
+		"unknown in signals":     {flags: []string{"--signal=USR1=NOPE"}, says: `--signal "USR1=NOPE": write RECEIVED=SENT`},
+		"TERM for the app":       {flags: []string{"--signal=TERM=USR1"}, says: `--signal TERM=USR1: grace needs TERM itself, or cannot receive it`},
+		"KILL for grace":         {flags: []string{"--signal=KILL=USR1"}, says: `--signal KILL=USR1: grace needs KILL itself`},
+		"KILL for the app":       {flags: []string{"--signal=HUP=KILL"}, says: `--signal HUP=KILL: no app can handle KILL`},
+		"a signal twice":         {flags: []string{"--signal=HUP=USR1", "--signal=1=USR2"}, says: `--signal "1=USR2": HUP is mapped twice`},
+		"watched, not there":     {flags: []string{"--watch=/no/such/file"}, says: "--watch: lstat /no/such/file: no such file"},
+		"ignored, no pattern":    {flags: []string{"--watch-ignore=["}, says: `--watch-ignore: "[" is not a pattern`},
+		"restart limit of none":  {flags: []string{"--restart-limit=0/1m"}, says: `--restart-limit "0/1m": write a number of restarts and a time, as in 5/1m`},
+		"restart limit, no time": {flags: []string{"--restart-limit=5"}, says: `--restart-limit "5": write`},
 		"signal 65":              {flags: []string{"--stop-signal=65"}, says: `--stop-signal "65": no such signal`},
 		"umask in words":         {flags: []string{"--umask=u=rw"}, says: `--umask "u=rw": not an octal number`},
 		"umask too long":         {flags: []string{"--umask=1000"}, says: `--umask "1000": not an octal number`},
@@ -116,6 +126,10 @@ func TestOptions(t *testing.T) {
 		"default restart":     {nil, func(o supervisor.Options) (any, any) { return o.Policy.Restart, machine.RestartOnFailure }},
 		"listen": {[]string{"--listen=8080", "--listen=web=127.0.0.1:80"}, func(o supervisor.Options) (any, any) {
 			return []string{o.Listen[0].Addr, o.Listen[1].Name}, []string{":8080", "web"}
+		}},
+		"instances of all CPUs": {[]string{"--instances=auto"}, func(o supervisor.Options) (any, any) { return o.Policy.Instances, host.CPUs() }},
+		"restart limit": {[]string{"--restart-limit=5/1m"}, func(o supervisor.Options) (any, any) {
+			return o.Policy.RestartLimit, machine.RestartLimit{Restarts: 5, Within: time.Minute}
 		}},
 		"signal name":      {[]string{"--stop-signal=quit"}, func(o supervisor.Options) (any, any) { return o.Policy.StopSignal, syscall.SIGQUIT }},
 		"signal full name": {[]string{"--stop-signal=SIGUSR1"}, func(o supervisor.Options) (any, any) { return o.Policy.StopSignal, syscall.SIGUSR1 }},

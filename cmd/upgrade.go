@@ -5,6 +5,7 @@ import (
 
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const upgradeLong = `upgrade starts a new generation, as HUP does, and waits for the result. Meanwhile it shows
@@ -22,12 +23,15 @@ Exit status:
 
 const upgradeExample = `  grace upgrade
   grace upgrade web -- ./app-v2 --port 8080
+  grace upgrade web --canary 5%:1m,25%:5m
   grace upgrade web --timeout 2m || journalctl -u web -n 50`
 
 func newUpgrade() *cobra.Command {
 	var p waitOptions
+	var canary, maxSurge string
 	c := &cobra.Command{
 		Use:               "upgrade [NAME] [flags] [-- command [argument...]]",
+		Aliases:           []string{"reload"},
 		Short:             "Start a new generation and wait until it serves",
 		Long:              upgradeLong,
 		Example:           upgradeExample,
@@ -38,11 +42,18 @@ func newUpgrade() *cobra.Command {
 			if dash := c.ArgsLenAtDash(); dash >= 0 {
 				name, command = args[:dash], args[dash:]
 			}
-			return p.replace(name, control.Request{Do: control.Upgrade, Command: command}, "upgraded")
+			return p.replace(name, control.Request{Do: control.Upgrade, Command: command, Canary: canary, MaxSurge: maxSurge}, "upgraded")
 		},
 	}
 	p.add(c.Flags())
+	addStrategy(c.Flags(), &canary, &maxSurge, "", "as grace run was told")
 	return c
+}
+
+// addStrategy adds the flags that say how a new generation takes the place of the old one.
+func addStrategy(flags *pflag.FlagSet, canary, maxSurge *string, surge, otherwise string) {
+	flags.StringVar(canary, "canary", "", "give the new generation only a share of the new connections at first, as `SHARE%[:TIME],...`: 5%:1m,25%:5m; a step without a time lasts until grace promote (default: "+otherwise+")")
+	flags.StringVar(maxSurge, "max-surge", surge, "how many instances may run beside the old ones during an upgrade, as a number or a percentage: with 1 they are replaced one by one, with 0 an old one ends before a new one starts, while clients wait")
 }
 
 func nameAndCommand(c *cobra.Command, args []string) error {
@@ -60,6 +71,11 @@ func nameAndCommand(c *cobra.Command, args []string) error {
 
 // replace asks for another generation and ends as that ends.
 func (p *waitOptions) replace(args []string, r control.Request, done string) error {
+	return p.answer(args, r, func(result control.Result) error { return conclude(result, done) })
+}
+
+// answer asks for one operation, and ends as tell has it.
+func (p *waitOptions) answer(args []string, r control.Request, tell func(control.Result) error) error {
 	found, err := find(args)
 	if err != nil {
 		return err
@@ -73,5 +89,5 @@ func (p *waitOptions) replace(args []string, r control.Request, done string) err
 	if result == nil {
 		return nil
 	}
-	return conclude(*result, done)
+	return tell(*result)
 }

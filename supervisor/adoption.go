@@ -35,10 +35,12 @@ type abandoned struct {
 // findAbandoned looks for the app that this grace process is to go on with, and removes what nobody needs any more. It gives nil if there
 // is none. The name is this process's by now, so nobody else is about to adopt the same.
 func (s *service) findAbandoned() (found *abandoned, err error) {
+	kept, invalid := s.keptState()
 	var errs []error
 	for _, dir := range host.RuntimeDirs() {
 		a, err := s.lookAt(dir)
 		switch {
+		case err != nil && kept.isIn(dir): // the state that was kept does instead
 		case err != nil:
 			errs = append(errs, fmt.Errorf("cannot adopt the app of the grace process that was killed, whose state is in %s: %w (end the processes of the app and remove the directory, or start grace with --adopt never)", dir.Path, err))
 		case a != nil && found == nil:
@@ -47,11 +49,61 @@ func (s *service) findAbandoned() (found *abandoned, err error) {
 			_ = a.dir.Leave()
 		}
 	}
-	err = errors.Join(errs...)
+	if err = errors.Join(errs...); err == nil {
+		found, err = s.newest(found, kept)
+	}
+	if found == nil && err == nil && invalid != nil {
+		err = fmt.Errorf("cannot adopt the app of the grace process that was killed, whose state the service manager has kept: %w (end the processes of the app, or start grace with --adopt never)", invalid)
+	}
 	if found == nil && err == nil && s.options.Adopt == AdoptRequire {
 		err = fmt.Errorf("cannot adopt an app (--adopt require): no grace process called %q was killed whose app still runs", s.options.Name)
 	}
 	return found, err
+}
+
+// keptState is the newest of those that the service manager has kept, and nil where it has none of this grace process's.
+func (s *service) keptState() (newest *savedState, invalid error) {
+	if s.options.Adopt == AdoptNever {
+		return nil, nil
+	}
+	for _, text := range s.kept.TakeStates() {
+		d, failed := readSaved(text)
+		if failed != nil {
+			invalid = errors.Join(invalid, failed)
+			continue
+		}
+		if d.isOf(s.options) && d.lives() && (newest == nil || d.Written > newest.Written) {
+			newest = d
+		}
+	}
+	if newest != nil {
+		return newest, nil
+	}
+	return nil, invalid
+}
+
+// isIn reports whether a state is of a directory; nil is of none.
+func (d *savedState) isIn(dir host.RuntimeDir) bool { return d != nil && d.Host.Runtime == dir.Path }
+
+// newest chooses between the state in a directory and the one that the service manager has kept. Either can be missing, and the directory too.
+func (s *service) newest(found *abandoned, kept *savedState) (*abandoned, error) {
+	switch {
+	case kept == nil, found != nil && found.state.Written >= kept.Written:
+		return found, nil
+	case found != nil && kept.isIn(found.dir):
+		found.state = kept
+		return found, nil
+	case found != nil:
+		_ = found.dir.Leave()
+	}
+	if kept.supervised() {
+		return nil, fmt.Errorf("cannot adopt the app of the grace process that was killed: grace process %d still runs (end it first)", kept.PID)
+	}
+	dir := host.RuntimeDir{Path: kept.Host.Runtime}
+	if err := dir.Recreate(kept.Host.Launches[kept.Machine.Current].Identity); err != nil {
+		return nil, fmt.Errorf("cannot adopt the app of the grace process that was killed: %w", err)
+	}
+	return &abandoned{dir, kept}, nil
 }
 
 // lookAt gives nil for what is another one's. It locks nothing that another grace process may be about to adopt. A directory without a
@@ -256,7 +308,7 @@ func (d *savedState) denied(err error, invocation []string) error {
 		return err
 	}
 	var pids []string
-	for _, i := range d.Machine.Instances() {
+	for _, i := range d.Machine.AllInstances() {
 		if i.PID != 0 {
 			pids = append(pids, strconv.Itoa(i.PID))
 		}

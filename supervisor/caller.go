@@ -74,8 +74,8 @@ func reportMessage(l line, at time.Time) *control.Report {
 }
 
 func resultMessage(r machine.Result, output string) *control.Result {
-	m := &control.Result{Outcome: control.Outcome(r.Outcome), Generation: shown(r.Generation), Serving: shown(r.Serving), Took: r.Took.Seconds(), Why: reasonText(r.Why), Unchanged: r.Unchanged}
-	if r.Ran && r.Outcome != machine.OutcomeUpgraded {
+	m := &control.Result{Outcome: control.Outcome(r.Outcome), Generation: shown(r.Generation), Serving: shown(r.Serving), Took: r.Took.Seconds(), Why: reasonText(r.Why), Unchanged: r.Unchanged, Instances: r.Instances, Share: shareOf(r.Share)}
+	if r.Ran && r.Outcome != machine.OutcomeUpgraded && r.Outcome != machine.OutcomePromoted {
 		m.Output = output
 	}
 	return m

@@ -52,13 +52,23 @@ func (d *controlBackend) Ask(ctx context.Context, r control.Request) (<-chan con
 func eventFor(r control.Request) (func(request int) machine.Event, error) {
 	switch r.Do {
 	case control.Upgrade:
-		return func(request int) machine.Event { return machine.UpgradeRequested{Request: request, Command: r.Command} }, nil
+		return upgradeFor(r)
+	case control.Scale:
+		return func(request int) machine.Event {
+			return machine.ScaleRequested{Request: request, Instances: r.Instances}
+		}, nil
+	case control.Promote:
+		return func(request int) machine.Event { return machine.PromoteRequested{Request: request, Fully: r.Fully} }, nil
 	case control.Rollback:
 		return func(request int) machine.Event { return machine.UpgradeRequested{Request: request, Rollback: true} }, nil
 	case control.Reexec:
 		return func(request int) machine.Event { return machine.ReexecRequested{Request: request} }, nil
 	case control.Release:
 		return func(request int) machine.Event { return machine.ReleaseRequested{Request: request} }, nil
+	case control.Signal:
+		return func(request int) machine.Event {
+			return machine.SignalReceived{Signal: r.Signal, Request: request}
+		}, nil
 	case control.Stop:
 		if r.Now {
 			return func(request int) machine.Event { return machine.KillRequested{Request: request} }, nil
@@ -66,6 +76,23 @@ func eventFor(r control.Request) (func(request int) machine.Event, error) {
 		return func(request int) machine.Event { return machine.StopRequested{Request: request} }, nil
 	}
 	return nil, errors.New("this version of grace does not know that request")
+}
+
+func upgradeFor(r control.Request) (func(request int) machine.Event, error) {
+	ev := machine.UpgradeRequested{Command: r.Command}
+	var errs []error
+	if r.Canary != "" {
+		steps, err := machine.ParseCanary(r.Canary)
+		ev.Canary, errs = steps, append(errs, err)
+	}
+	if r.MaxSurge != "" {
+		surge, err := machine.ParseSurge(r.MaxSurge)
+		ev.MaxSurge, errs = &surge, append(errs, err)
+	}
+	return func(request int) machine.Event {
+		ev.Request = request
+		return ev
+	}, errors.Join(errs...)
 }
 
 // Snapshot is what the machine knows.
@@ -97,7 +124,7 @@ func (d *controlBackend) Status(ctx context.Context) (control.Status, error) {
 	pids := map[int][]int{}
 	for i := range s.Generations {
 		g := &s.Generations[i]
-		pids[g.Number] = d.count(g)
+		pids[g.Number] = append(pids[g.Number], d.count(g)...)
 	}
 	s.Listeners = d.listeners(s.Generations, pids)
 	s.Farewell = farewellMessage(d.farewell, d.apps.Farewells)

@@ -25,8 +25,8 @@ func openControl(o *Options) (*control.Socket, error) {
 	return s, nil
 }
 
-// keepInterval is between two looks at whether clients can find the control socket: its
-// directory goes at a logout, or with a cleaner of /tmp.
+// keepInterval is between two tries to make a control socket where there is no place for one, and between two looks where the
+// kernel does not tell that it has gone.
 const keepInterval = 5 * time.Second
 
 // controlEndpoint is where the backend is asked. It belongs to the one who opened it, but for the
@@ -62,24 +62,32 @@ func (c *controlEndpoint) serve(s *control.Socket) error {
 	return nil
 }
 
-// attend sees that the socket can be found, until rest.
+// attend sees that the socket can be found, until rest: its directory goes at a logout, or with a cleaner of /tmp.
 func (c *controlEndpoint) attend(interval time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	c.cancel, c.ended = cancel, ended
 	go func() {
 		defer close(ended)
-		ticks := time.NewTicker(interval)
-		defer ticks.Stop()
-		for {
-			select {
-			case <-ticks.C:
+		for ctx.Err() == nil {
+			if c.awaitGone(ctx, interval) {
 				c.look()
-			case <-ctx.Done():
-				return
 			}
 		}
 	}()
+}
+
+// awaitGone returns false if ctx ends before.
+func (c *controlEndpoint) awaitGone(ctx context.Context, interval time.Duration) bool {
+	if c.socket != nil && c.told == "" && c.socket.AwaitGone(ctx) == nil {
+		return true
+	}
+	select {
+	case <-time.After(interval):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (c *controlEndpoint) look() {

@@ -59,6 +59,7 @@ func (e *exporter) hear(_ time.Time, l line) {
 	if ends, ok := l.Why.(machine.ConnectionEnds); ok {
 		e.countEnds(ends)
 	}
+	e.countInstances(l.Fact)
 	switch l.event {
 	case eventUpgraded, eventFailed, eventUndone, eventRefused, eventSuperseded:
 		e.counters.Upgrade(control.Outcome(l.event), l.Took)
@@ -70,6 +71,21 @@ func (e *exporter) hear(_ time.Time, l line) {
 		e.counters.Restart()
 	case eventKilled:
 		e.counters.Kill()
+	}
+}
+
+func (e *exporter) countInstances(f machine.Fact) {
+	switch f {
+	case machine.InstanceReplaced:
+		e.counters.Replacement("replaced")
+	case machine.ReplacementFailed:
+		e.counters.Replacement("failed")
+	case machine.Scaled:
+		e.counters.Scaling("scaled")
+	case machine.ScalingFailed:
+		e.counters.Scaling("failed")
+	case machine.ScalingRefused:
+		e.counters.Scaling("refused")
 	}
 }
 

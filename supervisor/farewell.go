@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gracerun/grace/handoff/farewell"
@@ -11,14 +12,21 @@ import (
 	"github.com/gracerun/grace/supervisor/host"
 )
 
-// allowFarewell finds out in a moment whether grace has the rights.
+// examineFarewell begins to find out whether grace has the rights, which takes the kernel half a millisecond.
+func (s *service) examineFarewell() {
+	s.mayFarewell = sync.OnceValue(farewell.Supported)
+	if s.options.Policy.Farewell > 0 {
+		go s.mayFarewell()
+	}
+}
+
 func (s *service) allowFarewell() {
 	if s.options.Policy.Farewell == 0 {
 		s.farewell.State = farewellOff
 		return
 	}
 	s.farewell = control.Farewell{State: farewellOn, Within: s.options.Policy.Farewell.Seconds(), Keep: s.options.Keep.Seconds()}
-	if err := farewell.Supported(); err != nil {
+	if err := s.mayFarewell(); err != nil {
 		s.farewell = control.Farewell{State: farewellUnavailable, Why: err.Error()}
 		s.options.Policy.Farewell = 0
 		s.options.Log.Info().Str("why", err.Error()).Msg("clients are not asked to close kept-alive connections before the app does")
@@ -45,7 +53,7 @@ func farewellMessage(as control.Farewell, farewells *host.Farewells) *control.Fa
 	for _, generation := range slices.Sorted(maps.Keys(counts)) {
 		c := counts[generation]
 		as.Generations = append(as.Generations, control.Closing{
-			Generation: shown(generation), Left: c.Left, Open: c.Open(), Busy: c.Busy, Silent: c.Silent, Held: c.Held, Kept: c.Kept, Untold: c.Untold,
+			Generation: farewells.Named(generation), Left: c.Left, Open: c.Open(), Busy: c.Busy, Silent: c.Silent, Held: c.Held, Kept: c.Kept, Untold: c.Untold,
 		})
 	}
 	return &as

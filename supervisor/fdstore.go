@@ -22,6 +22,7 @@ type fdStore struct {
 	most    int
 	stored  map[string]bool
 	full    bool // something found no room
+	memory  *host.StateMemory
 	known   atomic.Pointer[[]string]
 }
 
@@ -48,6 +49,9 @@ func openFDStore(stored []string) (*fdStore, error) {
 	if err := unix.SetsockoptTimeval(s.socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return nil, errors.Join(err, unix.Close(s.socket))
 	}
+	if s.memory, err = host.NewStateMemory(); err != nil {
+		return nil, errors.Join(err, unix.Close(s.socket))
+	}
 	return s, nil
 }
 
@@ -57,6 +61,15 @@ func (s *fdStore) storing() *host.Storing {
 		return nil
 	}
 	return &host.Storing{Has: s.has, Wanted: map[string]bool{}, Fresh: map[string]int{}}
+}
+
+// keepState writes the state to memory that the service manager has. It reports false where that has none.
+func (s *fdStore) keepState(number uint64, text []byte) (kept bool, err error) {
+	if s == nil {
+		return false, nil
+	}
+	err = s.memory.Write(number, text)
+	return err == nil && s.stored[s.memory.Name()], err
 }
 
 // has reports whether a descriptor is there by its name, or has no room.
@@ -82,20 +95,14 @@ func (s *fdStore) publish() {
 	s.known.Store(&names)
 }
 
-// update takes out what is not wanted any more, and stores what is fresh, which it closes. The service manager reads what a process has
-// sent before it learns of the end of the process (manager_dispatch_notify_message in systemd's src/core/manager.c): nobody has to wait for an answer.
-func (s *fdStore) update(w *host.Storing) error {
+// keep stores what is fresh, which it closes. The service manager reads what a process has sent before it learns of the end of the process
+// (manager_dispatch_notify_message in systemd's src/core/manager.c): nobody has to wait for an answer.
+func (s *fdStore) keep(w *host.Storing) error {
 	if s == nil {
 		return nil
 	}
 	var errs []error
 	defer s.publish()
-	for name := range s.stored {
-		if !w.Wanted[name] {
-			errs = append(errs, s.send("FDSTOREREMOVE=1\nFDNAME="+name))
-			delete(s.stored, name)
-		}
-	}
 	for name, fd := range w.Fresh {
 		// without FDPOLL=0 it drops sockets that were shut down, and processes that have ended: how they have, the pidfd tells
 		err := s.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, fd)
@@ -107,6 +114,32 @@ func (s *fdStore) update(w *host.Storing) error {
 	if s.full {
 		s.full = false
 		errs = append(errs, fmt.Errorf("the service manager keeps %d descriptors at most (raise FileDescriptorStoreMax= in the unit)", s.most))
+	}
+	return errors.Join(errs...)
+}
+
+// spare has those stay that the apps had bound themselves.
+func (s *fdStore) spare(w *host.Storing) {
+	if s == nil {
+		return
+	}
+	for name := range s.stored {
+		w.Wanted[name] = w.Wanted[name] || host.IsSteered(name)
+	}
+}
+
+// clear takes out what is not wanted any more. It comes after the state that does not tell of it.
+func (s *fdStore) clear(w *host.Storing) error {
+	if s == nil {
+		return nil
+	}
+	var errs []error
+	defer s.publish()
+	for name := range s.stored {
+		if !w.Wanted[name] {
+			errs = append(errs, s.send("FDSTOREREMOVE=1\nFDNAME="+name))
+			delete(s.stored, name)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -175,5 +208,5 @@ func (s *fdStore) close() error {
 	for name := range s.stored {
 		w.Wanted[name] = host.OutlivesStop(name)
 	}
-	return errors.Join(s.update(w), unix.Close(s.socket))
+	return errors.Join(s.clear(w), unix.Close(s.socket), s.memory.Close())
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -113,7 +114,8 @@ func TestStoreKeepsWhatIsWanted(t *testing.T) {
 		{[]string{"b", "c"}, "b c", ""},
 		{nil, "", ""},
 	} {
-		err := s.update(storingOf(t, s, step.wanted...))
+		w := storingOf(t, s, step.wanted...)
+		err := errors.Join(s.keep(w), s.clear(w))
 		if got := f.names(); got != step.kept || strings.Join(slices.Sorted(slices.Values(s.names())), " ") != step.kept {
 			t.Errorf("of %q it keeps %q, and is said to keep %q", step.wanted, got, s.names())
 		}
@@ -130,7 +132,7 @@ func TestWithoutAStoreNothingIsKept(t *testing.T) {
 	for _, most := range []string{"", "0", "x"} {
 		newFakeStore(t, most)
 		s, err := openFDStore(nil)
-		if s != nil || err != nil || s.storing() != nil || s.update(s.storing()) != nil || s.close() != nil {
+		if s != nil || err != nil || s.storing() != nil || s.keep(s.storing()) != nil || s.clear(s.storing()) != nil || s.close() != nil {
 			t.Errorf("with FDSTORE=%q: %v, %v", most, s, err)
 		}
 	}

@@ -214,6 +214,7 @@ func (h *handover) give(d *handoverState, p *parting) (pid int, err error) {
 func (h *handover) leave() error {
 	s := h.service
 	s.reaper.Resume()      // somebody may be at it
+	s.apps.EndReaping()    // zombies stay children of who replaces this process in place, and he does not know of them
 	_ = s.endpoint.leave() // nothing depends on it any more
 	if s.exporter != nil {
 		_ = s.exporter.close()
@@ -360,7 +361,7 @@ func (s *service) inheritApps(d *handoverState, same bool, files socket.Descript
 func (s *service) settleIn(d *handoverState, same bool) {
 	var errs []error
 	if d.Host.Hangup && same { // it was ignored while nobody could heed it
-		s.signals.catch(syscall.SIGHUP)
+		s.signals.catchHangUp()
 	}
 	var err error
 	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {

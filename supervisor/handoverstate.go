@@ -66,7 +66,7 @@ func (d handoverState) check() error {
 		apps[a.Instance] = true
 	}
 	for _, g := range d.Machine.Generations {
-		if _, ok := d.Host.Launches[g.Number]; !ok && g.Stage != machine.StagePreparing {
+		if _, ok := d.Host.Launches[g.Named()]; !ok && g.Stage != machine.StagePreparing {
 			return fmt.Errorf("the state does not say how generation %d is started", g.Number)
 		}
 		for _, i := range g.Instances {

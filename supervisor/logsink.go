@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor/host"
+	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/rs/zerolog"
 )
 
@@ -27,6 +28,12 @@ func (j *logSink) hear(_ time.Time, l line) {
 	if l.Within != 0 {
 		e = e.Float64("within_ms", milliseconds(l.Within))
 	}
+	if l.Share != 0 {
+		e = e.Float64("share", shareOf(l.Share))
+	}
+	if l.Instances != 0 {
+		e = e.Int("instances", l.Instances)
+	}
 	if l.why != "" {
 		e = e.Str("why", l.why)
 	}
@@ -39,9 +46,12 @@ type hookRunner struct{ hooks *host.Hooks }
 func (h hookRunner) hear(_ time.Time, l line) {
 	h.hooks.Run(host.HookFacts{
 		Event: string(l.event), Text: l.text, Why: l.why,
-		Generation: shown(l.Generation), Instance: l.Instance, PID: l.PID, Took: l.Took, Within: l.Within,
+		Generation: shown(l.Generation), Instance: l.Instance, PID: l.PID, Took: l.Took, Within: l.Within, Share: shareOf(l.Share), Instances: l.Instances,
 	})
 }
+
+// shareOf is a part of 1.
+func shareOf(s machine.Share) float64 { return float64(s) / float64(machine.Whole) }
 
 // milliseconds has one digit after the point.
 func milliseconds(d time.Duration) float64 {

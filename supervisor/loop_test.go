@@ -62,6 +62,12 @@ func (f *fakeHost) Follow(machine.Follow) {}
 
 func (f *fakeHost) Leave(machine.Leave) {}
 
+func (f *fakeHost) Branch(machine.Branch) {}
+
+func (f *fakeHost) Regroup(machine.Regroup) {}
+
+func (f *fakeHost) Examine(machine.Examine) {}
+
 func (f *fakeHost) Detach(machine.Detach) {}
 
 func (f *fakeHost) Start(s machine.Start) {

@@ -19,6 +19,8 @@ type Options struct {
 	// Invocation is grace's own command line, and InvokedIn the directory: who is told that grace was killed is told them.
 	Invocation []string
 	InvokedIn  string
+	Signals    SignalMap // what the app gets in place of some that grace receives
+	FileWatch  FileWatch
 	Metrics    *socket.Address // where metrics and health are asked for; nil: nowhere
 	Name       string          // of the control socket; "" is the working directory's
 	unnamed    bool            // nobody has said another name than the working directory's
@@ -28,7 +30,7 @@ type Options struct {
 
 // Validate says what cannot work before anything is touched.
 func (o Options) Validate() error {
-	return errors.Join(o.Options.Validate(), o.validateName(), o.validateMetrics(), o.validateAdopt())
+	return errors.Join(o.Options.Validate(), o.validateName(), o.validateMetrics(), o.validateAdopt(), o.Signals.validate(), o.validateFileWatch())
 }
 
 func (o Options) validateName() error {

@@ -13,6 +13,7 @@ import (
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
+	"golang.org/x/sys/unix"
 )
 
 // savedState is what a grace process leaves in its runtime directory for who is to go on with the app after it was killed. It has
@@ -24,6 +25,7 @@ type savedState struct {
 	Dir     string          // where that was
 	Boot    string          // whatever the numbers of processes in it mean something in
 	Birth   childproc.Birth // of the grace process that has written it
+	Written uint64          `json:",omitzero"` // in ns since the boot
 	// Invocation is how grace was started, InvokedIn where.
 	Invocation []string
 	InvokedIn  string
@@ -57,7 +59,7 @@ func readSaved(text []byte) (*savedState, error) {
 
 // checkProcesses compares what the two halves of a state say of the processes.
 func (d *savedState) checkProcesses() error {
-	instances := d.Machine.Instances()
+	instances := d.Machine.AllInstances()
 	for _, a := range d.Host.Apps {
 		if i, ok := instances[a.Instance]; !ok || i.PID != a.Main.PID || i.Slot != a.Slot {
 			return fmt.Errorf("the state has two processes for instance %d", a.Instance)
@@ -110,11 +112,12 @@ type stateWriter struct {
 	stopped chan struct{}
 	wanted  chan chan struct{} // who waits for the state to be written
 	store   *fdStore
+	file    *host.StateFile
 	told    string // why it cannot be written
 }
 
 func openStateWriter(s *service) *stateWriter {
-	w := &stateWriter{service: s, store: s.store, stale: make(chan struct{}, 1), wanted: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
+	w := &stateWriter{service: s, store: s.store, file: host.NewStateFile(s.runtime), stale: make(chan struct{}, 1), wanted: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
 	if s.runtime.Path == "" {
 		close(w.stopped)
 		return w
@@ -150,16 +153,18 @@ func (w *stateWriter) await() {
 func (w *stateWriter) run() {
 	defer close(w.stopped)
 	for {
-		var waiting chan struct{}
+		var waiting []chan struct{}
 		select {
 		case <-w.stop:
 			return
 		case <-w.stale:
-		case waiting = <-w.wanted:
+		case first := <-w.wanted:
+			waiting = append(waiting, first)
 		}
+		waiting = w.others(waiting)
 		err := w.write()
-		if waiting != nil {
-			close(waiting)
+		for _, one := range waiting {
+			close(one)
 		}
 		if err != nil && err.Error() != w.told {
 			w.told = err.Error()
@@ -168,8 +173,24 @@ func (w *stateWriter) run() {
 	}
 }
 
+// others adds those who want the state to be written by now, and leaves out what was noted.
+func (w *stateWriter) others(waiting []chan struct{}) []chan struct{} {
+	for {
+		select {
+		case <-w.stale:
+		case one := <-w.wanted:
+			waiting = append(waiting, one)
+		default:
+			return waiting
+		}
+	}
+}
+
 func (w *stateWriter) write() error {
 	s, answer, storing := w.service, make(chan *savedState, 1), w.store.storing()
+	if storing != nil {
+		storing.AddMemory(w.store.memory)
+	}
 	select {
 	case s.loop.stateRequests <- stateRequest{storing, answer}:
 	case <-s.loop.done:
@@ -179,31 +200,60 @@ func (w *stateWriter) write() error {
 	}
 	d := <-answer
 	if s.steering != nil {
-		state, err := s.steering.Copy(storing.AddSocket)
+		state, err := s.steering.Copy(storing.AddSteered)
 		if err != nil {
 			return err
 		}
 		d.Host.Steering = &state
 	}
-	stored := w.store.update(storing) // first: what the state tells of is there
+	stored := w.store.keep(storing) // first: what the state tells of is there
+	d.Written = sinceBoot()
 	text, err := d.encode()
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.runtime.WriteState(text), stored)
+	kept, err := w.store.keepState(d.Written, text)
+	if failed := w.file.Write(d.Written, text); !kept { // one of the two is enough
+		err = errors.Join(err, failed)
+	}
+	if d.Machine.State == "stopping" { // the next grace process has use for what the apps give up now
+		w.store.spare(storing)
+	}
+	return errors.Join(err, stored, w.store.clear(storing))
 }
 
-// close returns when nothing is written any more.
-func (w *stateWriter) close() {
-	if w == nil {
-		return
-	}
+// sinceBoot orders the states that all grace processes write of an app.
+func sinceBoot() uint64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // it cannot fail with a clock that there is
+	return uint64(now.Nano())
+}
+
+// end returns when nothing is written any more.
+func (w *stateWriter) end() {
 	select {
 	case <-w.stop:
 	default:
 		close(w.stop)
 	}
 	<-w.stopped
+}
+
+// giveUp leaves nothing to a next grace process: the app has all.
+func (w *stateWriter) giveUp() {
+	w.end()
+	if err := w.store.empty(w.store.names()); err != nil {
+		w.service.options.Log.Warn().Str("why", err.Error()).Msg("cannot remove what the service manager has kept")
+	}
+}
+
+// close returns when nothing is written any more, and leaves the held listeners to the next grace process.
+func (w *stateWriter) close() {
+	if w == nil {
+		return
+	}
+	w.end()
+	_ = w.file.Close()  // it is of no use any more
 	_ = w.store.close() // where the service manager cannot be reached there is nothing to tidy up
 }
 

@@ -2,12 +2,15 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
 	"sync"
 	"syscall"
 
+	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
@@ -26,13 +29,35 @@ func realtime() []os.Signal {
 	return signals
 }
 
+// SignalMap says which signals the app gets for some that grace receives. grace gives up its own use of them.
+type SignalMap map[syscall.Signal]syscall.Signal
+
+// mappable are the signals that may be mapped. TERM is not: service managers and containers stop grace with it.
+var mappable = append(slices.Clone(forwarded), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU)
+
+func (m SignalMap) validate() error {
+	for _, received := range slices.Sorted(maps.Keys(m)) {
+		sent := m[received]
+		switch {
+		case !slices.Contains(mappable, os.Signal(received)):
+			return fmt.Errorf("--signal %s=%s: grace needs %[1]s itself, or cannot receive it: map HUP, INT, QUIT, USR1, USR2, ALRM, WINCH, TTIN, TTOU or 35 to 64",
+				control.SignalName(received), control.SignalName(sent))
+		case sent == syscall.SIGKILL || sent == syscall.SIGSTOP:
+			return fmt.Errorf("--signal %s=%s: no app can handle %[2]s", control.SignalName(received), control.SignalName(sent))
+		}
+	}
+	return nil
+}
+
 // signals turns the process's signals into events.
 type signals struct {
+	toApp    SignalMap
 	incoming []chan os.Signal
 	caught   []os.Signal
 	terminal bool // there was one at the start
 	post     func(machine.Event) bool
 	reap     func() (int, error)
+	catching chan struct{} // closed when all are caught
 	heeding  sync.WaitGroup
 	late     chan syscall.Signal // what nobody took
 }
@@ -42,19 +67,31 @@ const mostLate = 64
 
 // catchSignals comes before anybody can learn grace's pid. What is caught waits
 // for listen.
-func catchSignals() *signals {
-	s := &signals{terminal: hasTerminal(), late: make(chan syscall.Signal, mostLate)}
-	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGCHLD} {
+func catchSignals(toApp SignalMap) *signals {
+	s := &signals{toApp: toApp, terminal: hasTerminal(), late: make(chan syscall.Signal, mostLate), catching: make(chan struct{})}
+	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCHLD} {
 		s.catch(sig)
 	}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup means it
 		s.catch(syscall.SIGHUP)
 	}
-	s.catch(forwarded...)
 	if !s.terminal {
 		s.catch(syscall.SIGWINCH)
 	}
+	go s.catchOthers()
 	return s
+}
+
+// catchOthers is for those that nobody sends to stop or to upgrade a program. Go's runtime takes 20 µs for each, and the start does not
+// wait for that.
+func (s *signals) catchOthers() {
+	defer close(s.catching)
+	s.catch(forwarded...)
+	for _, sig := range slices.Sorted(maps.Keys(s.toApp)) {
+		if !slices.Contains(s.caught, os.Signal(sig)) {
+			s.catch(sig)
+		}
+	}
 }
 
 // catch has a channel of its own, because os/signal drops what a full one cannot
@@ -66,10 +103,17 @@ func (s *signals) catch(which ...os.Signal) {
 	s.incoming = append(s.incoming, c)
 }
 
+// catchHangUp is for what was ignored at the start.
+func (s *signals) catchHangUp() {
+	<-s.catching
+	s.catch(syscall.SIGHUP)
+}
+
 // listen begins to hand events on. It ends with the process: a second QUIT that
 // finds nobody any more would end grace by a dump of its stacks.
 func (s *signals) listen(post func(machine.Event) bool, reap func() (int, error)) {
 	s.post, s.reap = post, reap
+	<-s.catching
 	for _, c := range s.incoming {
 		s.heeding.Go(func() {
 			for sig := range c {
@@ -120,6 +164,9 @@ func (s *signals) heed(sig syscall.Signal) {
 }
 
 func (s *signals) meaning(sig syscall.Signal) machine.Event {
+	if sent, mapped := s.toApp[sig]; mapped {
+		return machine.SignalReceived{Signal: sent}
+	}
 	switch sig {
 	case syscall.SIGHUP:
 		return s.hangUp()
@@ -129,6 +176,10 @@ func (s *signals) meaning(sig syscall.Signal) machine.Event {
 		return machine.KillRequested{}
 	case syscall.SIGUSR2:
 		return machine.ReexecRequested{}
+	case syscall.SIGTTIN:
+		return machine.ScaleRequested{By: 1}
+	case syscall.SIGTTOU:
+		return machine.ScaleRequested{By: -1}
 	}
 	return machine.SignalReceived{Signal: sig}
 }

@@ -10,7 +10,7 @@ import (
 func statusMessage(s machine.Snapshot) control.Status {
 	status := control.Status{
 		Version: control.Protocol, State: s.State, Current: shown(s.Current), Restarts: s.Restarts, Crashes: s.Crashes,
-		Generations: []control.Generation{}, Upgrades: []control.UpgradeRecord{},
+		Instances: s.Instances, Generations: []control.Generation{}, Upgrades: []control.UpgradeRecord{},
 	}
 	for _, g := range s.Generations {
 		status.Generations = append(status.Generations, generationMessage(g))
@@ -26,7 +26,7 @@ func statusMessage(s machine.Snapshot) control.Status {
 
 func generationMessage(g machine.GenerationSnapshot) control.Generation {
 	status := control.Generation{
-		Number: shown(g.Number), Phase: g.Stage.String(), Since: g.Since, Born: g.Born,
+		Number: shown(g.Named()), Batch: g.Of != 0, Share: shareOf(g.Share), Phase: g.Stage.String(), Since: g.Since, Born: g.Born,
 		Command: g.Launch.Command, Executable: g.Launch.Executable, Dir: g.Launch.Dir,
 		Instances: []control.Instance{}, Until: untilOf(g),
 	}

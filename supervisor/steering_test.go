@@ -47,7 +47,7 @@ func TestLoopGoesOnWhileTheSteeringIsBusy(t *testing.T) {
 	f.attach(l)
 	real := &host.Host{
 		Steering: busy, Post: l.post, Launches: map[int]*host.Preparation{}, Reaper: new(childproc.Reaper),
-		Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{}, Farewells: host.NewFarewells(),
+		Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{}, Farewells: host.NewFarewells(), Ending: make(chan struct{}),
 	}
 	real.Options.Policy = p
 	l.performer = &steeringHost{l.performer.(fakePerformer), real}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/control"
+	"github.com/gracerun/grace/supervisor/filewatch"
 	"github.com/gracerun/grace/supervisor/host"
 	"github.com/gracerun/grace/supervisor/machine"
 	"github.com/gracerun/grace/supervisor/reexec"
@@ -33,20 +35,19 @@ func Run(o Options) (int, error) {
 	if err := o.Validate(); err != nil {
 		return machine.StatusFailure, err
 	}
-	s := &service{signals: catchSignals()}
+	s := &service{signals: catchSignals(o.Signals)}
 	transport, before, err := reexec.Find()
 	if err != nil {
 		return machine.StatusFailure, err
 	}
 	s.transport = transport
-	if before == nil || !before.Trial() {
-		reserveThreads()
-	}
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), mostProcs))
 	closeInheritedOnExec()
 	s.options = o
 	if s.options.Options, err = o.Settled(); err != nil {
 		return machine.StatusFailure, err
 	}
+	s.examineFarewell()
 	if before != nil {
 		return s.succeed(before)
 	}
@@ -80,6 +81,7 @@ type service struct {
 	notOurChildren bool // apps may have parents that are no grace
 	signals        *signals
 	farewell       control.Farewell // as grace was told, or can
+	mayFarewell    func() error     // why it cannot
 	first          *host.LaunchSpec // whose environment the hooks have
 	reaper         *childproc.Reaper
 	listeners      []*socket.Listener
@@ -101,6 +103,7 @@ type service struct {
 	endpoint      *controlEndpoint
 	exporter      *exporter
 	listenerWatch *listenerWatch
+	fileWatch     *filewatch.Watch
 	handover      *handover
 	takeover      *host.Takeover
 	saved         *stateWriter
@@ -136,18 +139,20 @@ func (s *service) open() (err error) {
 // assemble makes the parts that work with what was opened.
 func (s *service) assemble() {
 	s.allowFarewell()
-	s.options.Policy.NoRelease = os.Getpid() == 1 || os.Getenv("NOTIFY_SOCKET") != ""
+	managed := os.Getenv("NOTIFY_SOCKET") != "" && s.options.Policy.ReleaseStatus == 0
+	s.options.Policy.NoRelease = os.Getpid() == 1 || managed
 	s.options.Policy.Steered = s.steering != nil // the process before this one may have steered more
+	s.options.Policy.Shared = len(sharedOf(s.listeners)) > 0
 	s.loop = newLoop(s.options.Policy, describeOutput(), &logSink{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.reaper, s.loop.post)
 	s.serving = &servingLine{service: s}
-	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s})
+	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s}, &threadReserve{})
 	s.apps = &host.Host{
 		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Takeover: s.takeover, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
 		Launches: map[int]*host.Preparation{}, Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
-		Farewells: host.NewFarewells(),
-		Looks:     make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
+		Farewells: host.NewFarewells(), Ending: make(chan struct{}),
+		Looks: make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
 	}
 	s.loop.performer = performer{s.loop, s.loop.timers, s.loop.callers, s.apps}
 	s.handover = &handover{service: s}
@@ -176,6 +181,9 @@ func (s *service) serve(greet func()) (int, error) {
 		return 0, s.handover.leave()
 	}
 	s.serving.asking.Wait()
+	if s.apps.Detached {
+		s.saved.giveUp()
+	}
 	s.saved.close()
 	s.notifier.close()
 	err := errors.Join(s.apps.Close(), s.apps.Farewells.Close(), s.closeServers(), host.CloseSteering(s.steering))
@@ -193,11 +201,15 @@ func (s *service) openServers() (err error) {
 	if s.exporter, err = openExporter(s.metrics, s.loop, backend, s.options.Log); err != nil {
 		return err
 	}
+	s.fileWatch = s.openFileWatch()
 	s.listenerWatch, err = openListenerWatch(s.listeners, s.loop.post)
 	return err
 }
 
 func (s *service) closeServers() error {
+	if s.fileWatch != nil {
+		_ = s.fileWatch.Close() // nothing depends on it any more
+	}
 	return errors.Join(s.endpoint.close(), s.exporter.close(), s.listenerWatch.close())
 }
 
@@ -254,9 +266,13 @@ func (s *service) bindAll() ([]*socket.Listener, error) {
 		}
 	}
 	rest := slices.Collect(maps.Keys(s.kept))
+	steered := s.kept.TakeSteered()
 	s.kept.Close()
 	if err := s.store.empty(rest); err != nil {
 		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot remove what the service manager has kept")
+	}
+	if err := host.Reserve(s.steering, s.options.Options, steered); err != nil {
+		s.options.Log.Warn().Str("why", err.Error()).Msg("cannot go on with the sockets of the app that was stopped")
 	}
 	for i, address := range s.options.Listen {
 		if bound[i] != nil {

@@ -8,13 +8,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
 // What runs Go code takes a thread, and what waits in a system call takes one more. Where the limit of processes is reached
 // (RLIMIT_NPROC, pids.max) Go cannot make one, and ends the program (newosproc in the runtime's os_linux.go). An app that
-// has reached the limit is to be replaced, so grace has its threads from the beginning: the runtime keeps those that are idle.
+// has reached the limit is to be replaced, so grace makes its threads in time: the runtime keeps those that are idle.
 const (
 	// mostProcs bounds the threads that run Go code. A supervisor has no use for more.
 	mostProcs = 4
@@ -23,10 +25,14 @@ const (
 	spareThreads = 24
 )
 
-// reserveThreads makes the threads that grace may need, as far as that leaves room for the app.
-func reserveThreads() {
-	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), mostProcs))
-	makeThreads(min(spareThreads, processRoom()/4))
+// threadReserve makes the threads that grace may need, as far as that leaves room for the app. They come once an app runs, which
+// would have to wait for them.
+type threadReserve struct{ making sync.Once }
+
+func (r *threadReserve) hear(_ time.Time, l line) {
+	if l.Fact == machine.InstanceStarted || l.Fact == machine.Adopted || l.Fact == machine.TakenOver {
+		r.making.Do(func() { go makeThreads(min(spareThreads, processRoom()/4)) })
+	}
 }
 
 // makeThreads has so many goroutines wait, each with a thread of its own, which is idle when they have ended.

@@ -39,6 +39,9 @@ const (
 	eventKilled     event = "killed"     // an instance did not end in time
 	eventDraining   event = "draining"   // a generation finishes its connections
 	eventDrained    event = "drained"    // a generation that served has ended
+	eventSharing    event = "sharing"    // a new generation gets a share of the new connections
+	eventScaled     event = "scaled"     // there are as many instances as was asked for
+	eventReplaced   event = "replaced"   // a fresh instance has taken the place of another one
 	eventStopping   event = "stopping"   // grace was told to stop, or the app has ended
 )
 
@@ -47,7 +50,7 @@ func EventNames() []string {
 	var names []string
 	for _, e := range []event{
 		eventServing, eventUpgrading, eventUpgraded, eventFailed, eventUndone, eventRefused, eventSuperseded,
-		eventCrashed, eventRestarting, eventKilled, eventDraining, eventDrained, eventStopping,
+		eventCrashed, eventRestarting, eventKilled, eventDraining, eventDrained, eventSharing, eventScaled, eventReplaced, eventStopping,
 	} {
 		names = append(names, string(e))
 	}
@@ -87,7 +90,25 @@ var wordings = map[machine.Fact]struct {
 	machine.FirstReady:             {info, eventServing, "generation ready"},
 	machine.FirstFailed:            {fault, eventFailed, "first generation failed"},
 	machine.GenerationReady:        {info, "", "generation ready"},
+	machine.GenerationSharing:      {info, eventSharing, "generation gets a share of the new connections"},
 	machine.GenerationReplaced:     {info, "", "generation replaced"},
+	machine.GenerationWarm:         {info, "", "generation kept warm: grace rollback goes back to it at once"},
+	machine.InstancesEmptying:      {info, "", "instances draining"},
+	machine.InstancesDraining:      {info, "", "instances draining"},
+	machine.InstancesToldToStop:    {info, "", "instances told to stop"},
+	machine.InstancesDrained:       {info, "", "instances ended"},
+	machine.InstancesKilled:        {warn, eventKilled, "instances ended"},
+	machine.ServingPaused:          {info, "", "no instance serves: clients wait for the next one"},
+	machine.ServingResumed:         {info, "", "instances serve again"},
+	machine.ScalingBegun:           {info, "", "scaling to %s"},
+	machine.Scaled:                 {info, eventScaled, "scaled to %s"},
+	machine.ScalingFailed:          {fault, "", "scaling failed, the instances that served still serve"},
+	machine.ScalingWaiting:         {info, "", "scaling waits"},
+	machine.ScalingRefused:         {warn, "", "scaling refused"},
+	machine.InstanceUnfit:          {warn, "", "replacing an instance"},
+	machine.InstanceReplaced:       {info, eventReplaced, "instance replaced"},
+	machine.ReplacementFailed:      {fault, "", "cannot replace the instance, it still serves"},
+	machine.PromotionRefused:       {warn, "", "promotion refused"},
 	machine.SteeringFailed:         {fault, "", "cannot send new connections to the generation"},
 	machine.ClientsAsked:           {info, "", "asked %s to close kept-alive connections"},
 	machine.KeptConnectionsEnded:   {info, "", "kept-alive connections have ended"},
@@ -103,6 +124,7 @@ var wordings = map[machine.Fact]struct {
 	machine.UpgradeBegun:           {info, eventUpgrading, "upgrade begins"},
 	machine.UpgradeDone:            {info, eventUpgraded, "upgraded"},
 	machine.UpgradeFailed:          {fault, eventFailed, "upgrade failed"},
+	machine.RolledBack:             {info, eventUndone, "rolled back"},
 	machine.UpgradeUndone:          {fault, eventUndone, "upgrade undone"},
 	machine.UpgradeWaiting:         {info, "", "upgrade waits"},
 	machine.UpgradeRefused:         {warn, eventRefused, "upgrade refused"},
@@ -113,6 +135,7 @@ var wordings = map[machine.Fact]struct {
 	machine.StopRepeated:           {warn, "", "stopping at once"},
 	machine.ServingBeforeDrain:     {info, "", "still serving until --drain-delay is over"},
 	machine.AppEnded:               {info, eventStopping, "the app has ended"},
+	machine.RestartsExhausted:      {fault, eventStopping, "the app was restarted too often, stopping"},
 	machine.ListenerRevived:        {warn, "", "listener %s revived"},
 	machine.ListenerDead:           {fault, "", "cannot revive listener %s"},
 	machine.ListenerShutDown:       {warn, "", "the app has shut down its listener"},
@@ -128,6 +151,7 @@ var wordings = map[machine.Fact]struct {
 	machine.ReleaseRefused:         {warn, "", "release refused"},
 	machine.ServerFound:            {info, "", "taking over from a running process"},
 	machine.ServerLeft:             {warn, "", "the processes that were to be replaced continue to serve without grace"},
+	machine.ChangeNoticed:          {info, "", "files changed"},
 	machine.TroubleNoticed:         {warn, "", "%s"},
 }
 
@@ -142,11 +166,15 @@ func textOf(r machine.Report) string {
 		return fmt.Sprintf(text, r.Listener)
 	case machine.TroubleNoticed:
 		return fmt.Sprintf(text, r.Said)
+	case machine.ScalingBegun, machine.Scaled:
+		return fmt.Sprintf(text, counted(r.Instances, "instance"))
+	case machine.GenerationSharing:
+		return fmt.Sprintf("generation gets %s of the new connections", r.Share)
 	case machine.UpgradeFailed:
 		if r.Serving != 0 {
 			return fmt.Sprintf("%s, generation %d still serves", text, shown(r.Serving))
 		}
-	case machine.UpgradeUndone:
+	case machine.UpgradeUndone, machine.RolledBack:
 		return fmt.Sprintf("%s, generation %d serves again", text, shown(r.Serving))
 	}
 	return text
@@ -189,15 +217,22 @@ var causeTexts = map[machine.Cause]string{
 	machine.NoSockets:          "grace neither holds nor captures the app's sockets, so a second generation could not bind them (give --listen, or remove --capture off)",
 	machine.LaterRequest:       "a later request asks for something else",
 	machine.OtherUpgrade:       "another upgrade is in progress",
-	machine.BelongsToManager:   "the service manager, or the container, ends the app together with grace (start grace outside of them to release the app)",
+	machine.BelongsToManager:   "the service manager, or the container, ends the app together with grace (start grace outside of them to release the app, or set --release-status and the unit accordingly)",
 	machine.NotCalm:            "an upgrade or a start is in progress",
 	machine.ConnectionsKept:    "grace keeps connections of an earlier generation open, until --keep is over or their last requests are answered",
 	machine.SentStopping:       "the app sent STOPPING=1",
 	machine.SuccessorMayFail:   "the generation serves again if its successor fails within --settle",
 	machine.GenerationReturned: "the generation serves again",
+	machine.OthersReturn:       "the old instances that had ended start again",
+	machine.NothingLeft:        "no instance of the generation was left when grace was started again",
+	machine.InstanceGone:       "the instance that had the place has ended",
+	machine.NothingShares:      "no generation gets only a share of the new connections",
+	machine.AskedBack:          "a rollback was requested",
+	machine.NeedsOwnSockets:    "a share of the new connections needs sockets of each generation's own (write ?steer=true behind the address of --listen, or leave --listen out so that grace captures the app's sockets)",
+	machine.OneInstanceOnly:    "--capture-unix allows one instance: a path leads to one process",
 	machine.ConnectionsWait:    "connections that arrived before the generation was replaced are waiting",
-	machine.StopsWhenIdle:      "the generation gets the stop signal once its connections are idle, at the latest after three quarters of --drain-timeout",
-	machine.StopsWhenAccepted:  "the generation gets the stop signal once it has accepted the connections that wait in the queues of its own sockets",
+	machine.StopsWhenIdle:      "the stop signal comes once the connections are idle, at the latest after three quarters of --drain-timeout",
+	machine.StopsWhenAccepted:  "the stop signal comes once the connections in the queues of its own sockets are accepted",
 	machine.StartsWhenAwaited:  "no instance of the generation is ready: one is restarted only if connections wait at its addresses",
 	machine.SocketIsNew:        "the listener is a new socket, which only a new generation gets",
 	machine.SocketsUnused:      "grace has not seen the app use the --listen sockets (leave --listen out if the app binds its own sockets, choose a --dialect that it knows, or start it without a wrapper that closes descriptors, such as sudo or npm)",
@@ -205,6 +240,7 @@ var causeTexts = map[machine.Cause]string{
 	machine.NoAnswer:           "the kernel has not answered in time",
 	machine.HasDrained:         "drained",
 	machine.HasFailed:          "failed",
+	machine.NothingRuns:        "no process of the app is running that serves or starts (see grace status)",
 }
 
 const capturesRemedy = "run grace doctor to see which right is missing, or have grace hold the sockets with --listen"
@@ -220,7 +256,7 @@ func reasonText(why machine.Reason) string {
 		return reasonText(why.First) + "; " + reasonText(why.Second)
 	case machine.Exit, machine.InstanceExited, machine.NotReadyInTime, machine.LeftBehind, machine.RequestsInFlight, machine.EndedOtherwise:
 		return instanceReason(why)
-	case machine.InFlightWhenCounted, machine.StoppedInFlight, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.NotSteered, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy:
+	case machine.InFlightWhenCounted, machine.StoppedInFlight, machine.KilledInFlight, machine.StopsWhenIdleOr, machine.NotSteered, machine.TooManyDrain, machine.RunsTheSame, machine.RestartPolicy, machine.CheckFailed, machine.InstancesBeyond, machine.OlderThan, machine.TooManyRestarts:
 		return generationReason(why)
 	case machine.ConnectionEnds:
 		return connectionEnds(why)
@@ -290,15 +326,23 @@ func generationReason(why machine.Reason) string {
 	case machine.KilledInFlight:
 		return "killed, with " + counted(why.Connections, "connection") + " in flight when last counted"
 	case machine.StopsWhenIdleOr:
-		return fmt.Sprintf("the generation gets the stop signal once its connections are idle, or, after %s (--empty), once it has accepted the connections that wait in its queue", why.After)
+		return fmt.Sprintf("the stop signal comes once the connections are idle, or, after %s (--empty), once the connections in its queue are accepted", why.After)
 	case machine.NotSteered:
 		return fmt.Sprintf("cannot send new connections to generation %d: %s", why.Generation, reasonText(why.Why))
 	case machine.TooManyDrain:
 		return counted(why.Generations, "old generation") + " still draining (--max-draining)"
 	case machine.RunsTheSame:
 		return fmt.Sprintf("the new generation runs the same executable in the same directory as generation %d: %s in %s", shown(why.Generation), why.Executable, why.Dir)
+	case machine.CheckFailed:
+		return "--canary-check failed: " + reasonText(why.Why)
+	case machine.InstancesBeyond:
+		return fmt.Sprintf("%d instances cannot be: use a number from 1 to %d", why.To, why.Most)
+	case machine.OlderThan:
+		return fmt.Sprintf("the instance has served for %s (--max-age)", why.Age)
 	case machine.RestartPolicy:
 		return "--restart " + string(why.Restart)
+	case machine.TooManyRestarts:
+		return fmt.Sprintf("%s within %s (--restart-limit)", counted(why.Limit.Restarts, "restart"), why.Limit.Within)
 	}
 	return ""
 }

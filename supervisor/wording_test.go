@@ -17,8 +17,8 @@ import (
 
 func TestEveryFactHasWords(t *testing.T) {
 	for _, fact := range machine.Facts() {
-		l := worded(machine.Report{Fact: fact, Serving: 1, Listener: "web", Said: "something"})
-		if l.text == "" || strings.Contains(l.text, "%") {
+		l := worded(machine.Report{Fact: fact, Serving: 1, Listener: "web", Said: "something", Share: 2500})
+		if l.text == "" || strings.Contains(strings.ReplaceAll(l.text, "25 %", ""), "%") {
 			t.Errorf("fact %d is put as %q", fact, l.text)
 		}
 		if l.event != "" && !slices.Contains(EventNames(), string(l.event)) {
@@ -32,7 +32,7 @@ func TestEveryFactHasWords(t *testing.T) {
 
 // TestEventNamesStay: hooks, metrics and clients of the control socket are written for them.
 func TestEventNamesStay(t *testing.T) {
-	want := strings.Fields("serving upgrading upgraded failed undone refused superseded crashed restarting killed draining drained stopping")
+	want := strings.Fields("serving upgrading upgraded failed undone refused superseded crashed restarting killed draining drained sharing scaled replaced stopping")
 	if got := EventNames(); !slices.Equal(got, want) {
 		t.Errorf("the events are %q", got)
 	}
@@ -50,7 +50,8 @@ func TestEveryEventHappens(t *testing.T) {
 var reasons = map[machine.Reason]string{
 	machine.Said("hello"): "hello",
 	machine.Both{First: machine.HasFailed, Second: machine.Said("hello")}: "failed; hello",
-	machine.GraceStopping:                                           "grace is stopping",
+	machine.GraceStopping: "grace is stopping",
+	machine.TooManyRestarts{Limit: machine.RestartLimit{Restarts: 5, Within: time.Minute}}: "5 restarts within 1m0s (--restart-limit)",
 	machine.Exit{Code: 3}:                                           "exit status 3",
 	machine.Exit{Signal: 9}:                                         "signal: killed",
 	machine.Exit{Unknown: true}:                                     "exit status unknown",
@@ -63,7 +64,10 @@ var reasons = map[machine.Reason]string{
 	machine.EndedOtherwise{Instance: 2, Exit: machine.Exit{Code: 1}}:        "instance 2 ended: exit status 1",
 	machine.StoppedInFlight{Connections: 3}:                                 "stopped, with 3 connections in flight when last counted",
 	machine.KilledInFlight{Connections: 3}:                                  "killed, with 3 connections in flight when last counted",
-	machine.StopsWhenIdleOr{After: time.Minute}:                             "the generation gets the stop signal once its connections are idle, or, after 1m0s (--empty), once it has accepted the connections that wait in its queue",
+	machine.StopsWhenIdleOr{After: time.Minute}:                             "the stop signal comes once the connections are idle, or, after 1m0s (--empty), once the connections in its queue are accepted",
+	machine.CheckFailed{Why: machine.Said("exit status 1: slow")}:           "--canary-check failed: exit status 1: slow",
+	machine.InstancesBeyond{To: 0, Most: 1000}:                              "0 instances cannot be: use a number from 1 to 1000",
+	machine.OlderThan{Age: time.Hour}:                                       "the instance has served for 1h0m0s (--max-age)",
 	machine.TooManyDrain{Generations: 2}:                                    "2 old generations still draining (--max-draining)",
 	machine.NotSteered{Generation: 2, Why: machine.NoAnswer}:                "cannot send new connections to generation 2: the kernel has not answered in time",
 	machine.RunsTheSame{Generation: 2, Executable: "/bin/app", Dir: "/srv"}: "the new generation runs the same executable in the same directory as generation 2: /bin/app in /srv",

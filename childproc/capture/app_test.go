@@ -207,9 +207,18 @@ type app struct {
 	reaped   bool
 }
 
+// itself is this program, which others may not reach by its path.
+var itself = sync.OnceValue(func() int {
+	fd, err := childproc.OpenExecutable("/proc/self/exe")
+	if err != nil {
+		panic(err)
+	}
+	return fd
+})
+
 func spec(role string, args ...string) childproc.Spec {
 	return childproc.Spec{
-		Path: "/proc/self/exe", Args: append([]string{"app"}, args...),
+		Path: "/proc/self/exe", Program: itself(), Args: append([]string{"app"}, args...),
 		Env:   append(ordinaryEnv(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0"),
 		Stdin: -1, Stdout: 1, Stderr: 2, Umask: -1,
 		Capture: true, NoNewPrivs: capture.NeedsNoNewPrivs(),

@@ -445,7 +445,7 @@ func TestShimThatIsKilledGivesNoListener(t *testing.T) {
 
 func TestShimOfAnAppThatIsNotThere(t *testing.T) {
 	s := spec("status")
-	s.Path = "/no/such/program"
+	s.Path, s.Program = "/no/such/program", 0
 	a := launch(t, s)
 	l, err := a.Captured()
 	must(t, err)

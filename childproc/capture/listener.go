@@ -49,29 +49,21 @@ func (l *Listener) open() error {
 	return err
 }
 
-// Receive takes the listener from a shim, and lets the shim go on to become the
-// app. conn stays the caller's. The error is io.EOF if the shim had none to send.
+// Receive takes the listener that a shim has sent. conn stays the caller's, and the shim waits for more from it.
 func Receive(conn int) (*Listener, error) {
 	fd, err := receiveDescriptor(conn)
 	if err != nil {
 		return nil, err
 	}
-	l, err := NewListener(fd)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Sendto(conn, []byte{0}, unix.MSG_NOSIGNAL, nil); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot acknowledge the app's seccomp listener: %w", err), l.Close())
-	}
-	return l, nil
+	return NewListener(fd)
 }
 
 func receiveDescriptor(conn int) (int, error) {
 	var text [1]byte
 	control := make([]byte, unix.CmsgSpace(4))
 	n, used, err := receiveMessage(conn, text[:], control)
-	if err == unix.ECONNRESET || err == nil && n == 0 {
-		return -1, io.EOF
+	if err == nil && n == 0 {
+		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
 		return -1, fmt.Errorf("cannot receive the app's seccomp listener: %w", err)

@@ -3,6 +3,8 @@ package capture_test
 import (
 	"os"
 	"testing"
+
+	"github.com/gracerun/grace/internal/noexec"
 )
 
 // roles are the programs this test binary can be when it starts itself.
@@ -11,9 +13,19 @@ var roles = map[string]func(args []string){}
 const roleVariable = "GRACE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
+	noexec.Main()
 	if role, ok := roles[os.Getenv(roleVariable)]; ok {
 		role(os.Args[1:])
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// Where no file in memory is executed, the shim is a copy of this program.
+func TestWithoutStub(t *testing.T) {
+	needRoot(t)
+	if noexec.Denied() {
+		t.Skip("this is the other run")
+	}
+	noexec.TestAgain(t)
 }

@@ -61,7 +61,7 @@ func compile(t *testing.T, text string) string {
 
 func program(path string, args ...string) childproc.Spec {
 	s := spec("")
-	s.Path, s.Args = path, append([]string{path}, args...)
+	s.Path, s.Program, s.Args = path, 0, append([]string{path}, args...)
 	return s
 }
 

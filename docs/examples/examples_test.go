@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	_ "go.etcd.io/bbolt" // the program of a recipe is built with this module's version of it
+
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/docs/examples/internal/supervised"
 	"github.com/gracerun/grace/internal/freeport"

@@ -96,18 +96,34 @@ func (f *Farewell) holdSilent() error {
 
 const (
 	settleWithin = 100 * time.Millisecond // so that who is held waits for one retransmission and no second
+	settleFirst  = 200 * time.Microsecond // until the first look; most has settled by then
 	settleLooks  = 5 * time.Millisecond
 	// standstill is longer than most answers take. Long polls are not waited for, which any server reads at once.
 	standstill = 250 * time.Millisecond
 )
 
+// settling is how long the next pause between two looks is.
+type settling time.Duration
+
+// pause keeps to less than a millisecond, of which Go's poller counts whole ones (netpoll in the runtime's netpoll_epoll.go).
+func (s *settling) pause() {
+	d := time.Duration(*s)
+	*s = min(2**s, settling(settleLooks))
+	if d >= time.Millisecond {
+		time.Sleep(d)
+		return
+	}
+	wait := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&wait, nil) // a signal makes it shorter
+}
+
 // awaitAnswers waits until all requests are answered that are open now, and not for those that are left when no answer has
 // come for a time.
 func (f *Farewell) awaitAnswers(atMost, standstill time.Duration) {
-	begin := time.Now()
+	begin, s := time.Now(), settling(settleFirst)
 	open, moved := f.open(), begin
 	for len(open) > 0 && time.Since(begin) < atMost && time.Since(moved) < standstill {
-		time.Sleep(settleLooks)
+		s.pause()
 		if left := f.unanswered(open); len(left) < len(open) {
 			open, moved = left, time.Now()
 		}

@@ -72,24 +72,38 @@ func (f *Farewell) Result() Result {
 // countAgain is for who watches: counting thousands takes longer than looking.
 const countAgain = 200 * time.Millisecond
 
-// takeOver looks every few milliseconds, and less often where a look takes long.
+// takeOverLooks is how soon who has sent a request on a connection that the app has closed gets an answer.
+const takeOverLooks = 5 * time.Millisecond
+
+// takeOver looks every few milliseconds, and less often where a look takes long, or nobody waits for it.
 func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 	now := time.Now()
 	f.pace = pace{begun: now, moved: now}
 	defer f.recount()
-	for {
+	for pause := takeOverLooks; ; {
 		begin := time.Now()
 		left, err := f.takeClosed(k, stopping.Err() != nil)
 		if err != nil || left == 0 || k.Patient.Err() != nil && !f.holds() {
 			return err
 		}
-		timer := time.NewTimer(max(5*time.Millisecond, 2*time.Since(begin)))
-		select {
-		case <-timer.C:
-		case <-stopping.Done():
-			timer.Stop()
+		pause = rarer(pause)
+		if f.urgent() {
+			pause = takeOverLooks
+		}
+		sleep(stopping, max(pause, 2*time.Since(begin)))
+	}
+}
+
+// urgent reports whether a connection is held, or a listener paused. All others have only to be counted when they end.
+func (f *Farewell) urgent() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.known {
+		if c.held != nil {
+			return true
 		}
 	}
+	return len(f.paused) > 0
 }
 
 // holds reports whether the input of a connection is held back, or the app has closed one that is to be kept.

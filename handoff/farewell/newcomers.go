@@ -105,8 +105,9 @@ func (f *Farewell) awaitAccepted(atMost time.Duration) {
 	f.mu.Lock()
 	paused := f.paused
 	f.mu.Unlock()
+	s := settling(settleFirst)
 	for begin := time.Now(); len(paused) > 0 && time.Since(begin) < atMost; {
-		time.Sleep(settleLooks)
+		s.pause()
 		for len(paused) > 0 && queued(paused[0].fd) == 0 {
 			paused = paused[1:]
 		}
@@ -115,8 +116,8 @@ func (f *Farewell) awaitAccepted(atMost time.Duration) {
 
 // awaitFirst waits until the clients that have just connected have sent their request, or may not be about to.
 func (f *Farewell) awaitFirst() {
-	for f.someFresh() {
-		time.Sleep(settleLooks)
+	for s := settling(settleFirst); f.someFresh(); {
+		s.pause()
 	}
 }
 

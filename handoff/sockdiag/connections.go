@@ -39,7 +39,7 @@ func Connections[L Listener](pids []int, listeners []L) (int, error) {
 	}
 	counted := make(map[uint64]bool)
 	err = eachConnection(listeners, func(_ int, inode uint64) {
-		if open[inode] {
+		if _, ok := open[inode]; ok {
 			counted[inode] = true
 		}
 	})
@@ -54,7 +54,7 @@ func ConnectionsEach[L Listener](pids []int, listeners []L) ([]int, error) {
 	}
 	counts := make([]int, len(listeners))
 	err = eachConnection(listeners, func(i int, inode uint64) {
-		if open[inode] {
+		if _, ok := open[inode]; ok {
 			counts[i]++
 		}
 	})
@@ -70,17 +70,21 @@ func UnixConnections(pids []int, names map[string]bool) (int, error) {
 	}
 	count := 0
 	err = eachUnixSocket(func(s unixSocket) {
-		if names[s.name] && !s.listening && open[s.inode] {
+		if _, ok := open[s.inode]; ok && names[s.name] && !s.listening {
 			count++
 		}
 	})
 	return count, err
 }
 
-func openSockets(pids []int) (map[uint64]bool, error) {
-	open := make(map[uint64]bool)
+// openSockets are those of the processes, by inode.
+func openSockets(pids []int) (map[uint64]descriptor, error) {
+	open := make(map[uint64]descriptor)
 	for _, pid := range pids {
-		err := eachOpenSocket(pid, func(inode uint64) { open[inode] = true })
+		err := eachDescriptor(pid, func(fd int, inode uint64) bool {
+			open[inode] = descriptor{pid, fd}
+			return true
+		})
 		if err != nil && !ended(pid) {
 			return nil, fmt.Errorf("cannot count the connections of pid %d: %w", pid, err)
 		}

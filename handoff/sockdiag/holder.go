@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/user"
@@ -116,10 +117,17 @@ func parseUnixSocket(line string) (unixSocket, bool) {
 	return unixSocket{name: line, inode: inode, listening: flags&unixAcceptsConnections != 0, kind: int(kind)}, true
 }
 
-// UnixHolding finds the sockets bound to a path or @name that take connections or datagrams. The uids by inode are -1:
-// the kernel's table has none.
+// UnixHolding finds the sockets at a path or @name that take connections or datagrams. The uids by inode are -1:
+// the kernel's table has none. A path leads to the socket of the file that is there, whatever name that was bound by: a relative one, or
+// one that another file has by now. Where the kernel does not tell of files, or there is none, the name decides.
 func UnixHolding(name string) (map[uint64]int, error) {
 	found := make(map[uint64]int)
+	if at, err := unixAtFile(name); err == nil && len(at) > 0 {
+		for _, inode := range at {
+			found[inode] = -1
+		}
+		return found, nil
+	}
 	err := eachUnixSocket(func(s unixSocket) {
 		if s.name == name && (s.listening || s.kind == unix.SOCK_DGRAM) {
 			found[s.inode] = -1
@@ -162,44 +170,54 @@ func processes() ([]int, error) {
 // HoldsAny tells whether the process has one of the sockets, by inode, open. One that cannot be looked into has none.
 func HoldsAny(pid int, sockets map[uint64]int) bool {
 	held := false
-	_ = eachOpenSocket(pid, func(inode uint64) {
-		_, ok := sockets[inode]
-		held = held || ok
+	_ = eachDescriptor(pid, func(_ int, inode uint64) bool {
+		_, held = sockets[inode]
+		return !held
 	})
 	return held
 }
 
-// eachOpenSocket calls visit with the inode of every socket that the process has open.
-func eachOpenSocket(pid int, visit func(inode uint64)) error {
-	return eachDescriptor(pid, func(_ int, inode uint64) { visit(inode) })
-}
+// descriptorsAtOnce is how many a process is asked for at a time: each takes the kernel an entry of its cache.
+const descriptorsAtOnce = 256
 
-// eachDescriptor calls visit with every descriptor of the process that is a socket, and the socket's inode.
-func eachDescriptor(pid int, visit func(fd int, inode uint64)) error {
+// eachDescriptor calls visit with every descriptor of the process that is a socket, and the socket's inode, until it
+// returns false.
+func eachDescriptor(pid int, visit func(fd int, inode uint64) bool) error {
 	folder, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return err
 	}
 	defer folder.Close()
-	names, err := folder.Readdirnames(-1)
-	if err != nil {
-		return err
+	for {
+		names, err := folder.Readdirnames(descriptorsAtOnce)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if more, err := eachSocket(int(folder.Fd()), names, visit); err != nil || !more {
+			return err
+		}
 	}
+}
+
+func eachSocket(folder int, names []string, visit func(fd int, inode uint64) bool) (more bool, err error) {
 	var link [64]byte
 	for _, name := range names {
-		n, err := unix.Readlinkat(int(folder.Fd()), name, link[:])
+		n, err := unix.Readlinkat(folder, name, link[:])
 		if errors.Is(err, os.ErrPermission) {
-			return err // root without CAP_SYS_PTRACE may list what it may not look at
+			return false, err // root without CAP_SYS_PTRACE may list what it may not look at
 		}
 		if err != nil {
 			continue // closed meanwhile
 		}
 		inode, ok := socketInode(link[:n])
-		if fd, err := strconv.Atoi(name); ok && err == nil {
-			visit(fd, inode)
+		if fd, err := strconv.Atoi(name); ok && err == nil && !visit(fd, inode) {
+			return false, nil
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // socketInode reads "socket:[123]".

@@ -21,6 +21,7 @@ const (
 	diagRequestSize = 56 // struct inet_diag_req_v2
 	diagMessageSize = 72 // struct inet_diag_msg
 	diagReplySize   = 32 << 10
+	diagOneSize     = 4 << 10 // a reply about one socket takes less than a kilobyte
 )
 
 // diagTimeout is for a kernel that does not answer: a dump is made inside recv, and takes milliseconds.
@@ -50,14 +51,11 @@ func (q inetQuery) each(visit func(inetSocket)) error {
 }
 
 func (q inetQuery) eachMessage(visit func([]byte)) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	fd, err := openDiag()
 	if err != nil {
 		return fmt.Errorf("cannot query the kernel for sockets: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &diagTimeout); err != nil {
-		return fmt.Errorf("cannot query the kernel for sockets: %w", err)
-	}
 	if err := unix.Sendto(fd, q.marshal(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("cannot query the kernel for sockets: %w", err)
 	}
@@ -65,6 +63,19 @@ func (q inetQuery) eachMessage(visit func([]byte)) error {
 		return fmt.Errorf("cannot read the kernel's list of sockets: %w", err)
 	}
 	return nil
+}
+
+// openDiag makes a socket for questions, which the caller closes.
+func openDiag() (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &diagTimeout); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // marshal makes the request: a netlink header, struct inet_diag_req_v2, and a filter program on the source ports,
@@ -129,17 +140,21 @@ func sourcePortProgram(ports []portRange) []byte {
 func readDump(fd int, visit func([]byte)) error {
 	buffer := make([]byte, diagReplySize)
 	for {
-		n, _, err := unix.Recvfrom(fd, buffer, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if done, err := readMessages(buffer[:n], visit); done || err != nil {
+		if done, err := readReply(fd, buffer, visit); done || err != nil {
 			return err
 		}
 	}
+}
+
+func readReply(fd int, buffer []byte, visit func([]byte)) (done bool, err error) {
+	n, _, err := unix.Recvfrom(fd, buffer, 0)
+	for err == unix.EINTR {
+		n, _, err = unix.Recvfrom(fd, buffer, 0)
+	}
+	if err != nil {
+		return false, err
+	}
+	return readMessages(buffer[:n], visit)
 }
 
 func readMessages(b []byte, visit func([]byte)) (done bool, err error) {

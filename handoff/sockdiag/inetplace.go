@@ -51,17 +51,26 @@ func placeOf(at netip.AddrPort) inetPlace {
 	return p
 }
 
+func placesOf(addresses []netip.AddrPort) map[inetPlace]bool {
+	places := make(map[inetPlace]bool)
+	for _, at := range addresses {
+		places[placeOf(at)] = true
+	}
+	return places
+}
+
+// anyAddress is where a socket listens that takes connections to all addresses of the family.
+func (p inetPlace) anyAddress() inetPlace { return inetPlace{family: p.family, port: p.port} }
+
 // eachAt asks for all of the addresses at once, and calls visit with each socket at one of them, and the place that was
 // asked for.
 func (q inetQuery) eachAt(addresses []netip.AddrPort, visit func(at inetPlace, s inetSocket, message []byte)) error {
-	asked := make(map[inetPlace]bool)
-	for _, at := range addresses {
-		asked[placeOf(at)] = true
-	}
+	asked := placesOf(addresses)
 	for _, query := range q.at(addresses) {
 		err := query.eachMessage(func(message []byte) {
 			s := parseInetSocket(message)
-			for _, at := range []inetPlace{{query.family, s.local, s.port}, {query.family, netip.Addr{}, s.port}} {
+			at := inetPlace{query.family, s.local, s.port}
+			for _, at := range []inetPlace{at, at.anyAddress()} {
 				if asked[at] {
 					visit(at, s, message)
 				}

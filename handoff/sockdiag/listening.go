@@ -17,7 +17,7 @@ func Listening(pids []int) (map[uint64]netip.AddrPort, error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		q := inetQuery{family: family, protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN, ports: []portRange{{0, 1<<16 - 1}}}
 		err := q.each(func(s inetSocket) {
-			if s.inode != 0 && open[s.inode] {
+			if _, ok := open[s.inode]; ok && s.inode != 0 {
 				found[s.inode] = netip.AddrPortFrom(s.local, s.port)
 			}
 		})

@@ -51,49 +51,23 @@ type Traffic struct {
 // record in the kernel and are not looked at: there Connections is all that can be known.
 //
 // Look needs the right to look into the processes: their user's, or root's. It takes about 60 ms for 10,000
-// connections, as Connections does, nearly all of it for the list of what the processes have open.
+// connections, as Connections does, nearly all of it for the list of what the processes have open. Processes with up to 100 sockets
+// are cheap where this process may also duplicate them (pidfd_getfd): then the kernel need not list all connections of the machine.
 func Look(pids []int, addresses []netip.AddrPort, idle time.Duration) (Traffic, error) {
-	if len(addresses) == 0 {
-		return Traffic{}, nil
-	}
-	found := make(map[uint64]activity)
-	err := eachAccepted(addresses, 1<<(diagInfo-1), func(_ inetPlace, inode uint64, message []byte) {
-		found[inode] = parseExchange(message).activity(idle)
-	})
+	o, err := Observe(pids, addresses)
 	if err != nil {
 		return Traffic{}, err
 	}
-	// The processes come last: what one accepts meanwhile was in a queue before.
-	open, err := openSockets(pids)
-	if err != nil {
-		return Traffic{}, err
-	}
-	var t Traffic
-	for inode, a := range found {
-		if open[inode] {
-			t.add(a)
-		}
-	}
-	return t, nil
+	return o.Traffic(idle), nil
 }
 
 // OpenAt counts the TCP connections that the processes have accepted at each of the addresses, as Connections does.
 func OpenAt(pids []int, addresses []netip.AddrPort) ([]int, error) {
-	open, err := openSockets(pids)
+	o, err := Observe(pids, addresses)
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[inetPlace]int)
-	err = eachAccepted(addresses, 0, func(at inetPlace, inode uint64, _ []byte) {
-		if open[inode] {
-			found[at]++
-		}
-	})
-	counts := make([]int, len(addresses))
-	for i, at := range addresses {
-		counts[i] = found[placeOf(at)]
-	}
-	return counts, err
+	return o.openAt(addresses), nil
 }
 
 // eachAccepted calls visit with each TCP connection to the addresses that somebody has accepted.

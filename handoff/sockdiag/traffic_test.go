@@ -95,8 +95,14 @@ func look(t *testing.T, idle time.Duration, l *heldListener, apps ...*apptest.Ap
 	for _, a := range apps {
 		pids = append(pids, a.PID)
 	}
-	traffic, err := Look(pids, []netip.AddrPort{netip.MustParseAddrPort(l.Bound())}, idle)
+	addresses := []netip.AddrPort{netip.MustParseAddrPort(l.Bound())}
+	traffic, err := Look(pids, addresses, idle)
 	apptest.Must(t, err)
+	all, err := observeAll(pids, addresses)
+	apptest.Must(t, err)
+	if got := all.Traffic(idle).Open; got != traffic.Open {
+		t.Errorf("%d connections in the kernel's list, %d asked for one by one", got, traffic.Open)
+	}
 	return traffic
 }
 

@@ -31,6 +31,9 @@ type sharing struct {
 
 // Occupied tells who listens at an address, or nil for nobody.
 func Occupied(a Address) (*InUseError, error) {
+	if a.Unix() {
+		return occupiedPath(a)
+	}
 	hosts, err := a.hosts()
 	if err != nil {
 		return nil, fmt.Errorf("cannot look up %s: %w", a.Addr, err)

@@ -75,12 +75,29 @@ func InUse(a Address, sockets map[uint64]int, err error) error {
 	return e
 }
 
+// hidesProcesses tells whether /proc is mounted with hidepid=; of several mounts the last one counts.
+func hidesProcesses() (hides bool) {
+	text, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 4 && fields[4] == "/proc" {
+			_, value, found := strings.Cut(fields[len(fields)-1], "hidepid=")
+			value, _, _ = strings.Cut(value, ",")
+			hides = found && value != "0" && value != "off"
+		}
+	}
+	return hides
+}
+
 func unreadable(sockets map[uint64]int) string {
 	var owners []string
 	for _, uid := range sockets {
 		owners = append(owners, sockdiag.UserName(uid))
 	}
 	slices.Sort(owners)
+	if hidesProcesses() {
+		return fmt.Sprintf("the socket belongs to %s, and /proc hides the processes of other users from grace (uid %d), as it is mounted with hidepid: "+
+			"start grace as the same user or as root, or in the group of the mount's gid=", strings.Join(slices.Compact(owners), " and "), unix.Geteuid())
+	}
 	return fmt.Sprintf("the socket belongs to %s, whose processes grace (uid %d) may not inspect, or to a process in another container",
 		strings.Join(slices.Compact(owners), " and "), unix.Geteuid())
 }

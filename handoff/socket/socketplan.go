@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -130,6 +131,9 @@ const place = `\$?\{fd(:[^{}]*)?\}`
 
 // expand puts the sockets' numbers into a command.
 func expand(command []string, sockets []heldSocket) ([]string, error) {
+	if !slices.ContainsFunc(command, func(word string) bool { return strings.Contains(word, "{fd") }) {
+		return slices.Clone(command), nil // a fork does not wait for the expression
+	}
 	// Compiled here: apps import this package too, and would pay for a global at their start.
 	places := regexp.MustCompile(place)
 	expanded := make([]string, len(command))

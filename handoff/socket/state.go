@@ -68,6 +68,9 @@ func BindAgain(s ListenerState) (*Listener, error) {
 		return takePassedAgain(s)
 	}
 	a.Addr = s.Bound
+	if a.Unix() && a.Steer {
+		return ReservePath(a)
+	}
 	if a.Unix() {
 		return bindUnix(a)
 	}

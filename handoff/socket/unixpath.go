@@ -79,6 +79,28 @@ func (l *Listener) claimPath(uid, gid int) error {
 	return nil
 }
 
+// SetPathMode gives the file at a path, if that is the file id, the mode and the owner that the address asks for.
+func SetPathMode(a Address, at string, id File) error {
+	uid, gid, err := a.owner()
+	if err == nil {
+		err = SetMode(at, id, uid, gid, a.Mode)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot set mode and owner of %s: %w", at, err)
+	}
+	return nil
+}
+
+// ReservePath is what a Listener of an address with Steer is for a path: it has no file, which Steering.Own makes.
+func ReservePath(a Address) (*Listener, error) {
+	l, err := newListener(a, unix.AF_UNIX)
+	if err != nil {
+		return nil, err
+	}
+	l.bound = a.Addr
+	return l, nil
+}
+
 // unlink removes the names of the path that are grace's, unless another socket, or none, has them by now.
 func (l *Listener) unlink() error {
 	names := []string{l.spare}
@@ -163,6 +185,16 @@ func ClearPath(a Address) error {
 		return fmt.Errorf("cannot remove the unused socket %s: %w", a.Addr, err)
 	}
 	return nil
+}
+
+func occupiedPath(a Address) (*InUseError, error) {
+	sockets, err := sockdiag.UnixHolding(a.Addr)
+	if err != nil || len(sockets) == 0 {
+		return nil, err
+	}
+	inUse := (*InUseError)(nil)
+	errors.As(InUse(a, sockets, nil), &inUse)
+	return inUse, nil
 }
 
 // knock connects to the path. Only ECONNREFUSED means that nobody is there: a full queue is EAGAIN, a datagram socket

@@ -20,7 +20,7 @@ type group struct {
 	stale      groupSet             // where it is itself while the kernel has another program than it should
 	Begun      []sockdiag.Handshake // of those that had not been established when the generation was replaced, as far as they go on
 	Counted    bool                 // Begun was read
-	was        []int                // the numbers that the program of a predecessor leads to that was killed
+	was        choice               // what the program of a predecessor leads to that was killed
 }
 
 // newGroup is that of the first socket to listen at an address.
@@ -39,9 +39,19 @@ func (g *group) socket(m InstanceKey, inode uint64) SteeredSocket {
 // touch has the group get another program.
 func (g *group) touch() { g.stale[g] = true }
 
-func (g *group) choose(generation int) {
+// readied lets an instance have its part.
+func (g *group) readied(m InstanceKey) {
+	for _, s := range g.Members {
+		if s.Unready && slices.Contains(s.listeners(), m) {
+			s.Unready = false
+			g.touch()
+		}
+	}
+}
+
+func (g *group) choose(to Split) {
 	g.touch()
-	if g.selects(generation) {
+	if g.steer(to) {
 		g.Begun, g.Counted = nil, false
 	}
 }
@@ -70,14 +80,14 @@ func (g *group) apply(probes map[uint16]InstanceKey) error {
 		}
 		return nil
 	}
-	chosen, targets := g.chosen(), g.targets(probes)
-	wanted := slices.Concat(append(slices.Collect(maps.Values(targets)), chosen)...)
+	to, targets := g.choice(), g.targets(probes)
+	wanted := slices.Concat(append(slices.Collect(maps.Values(targets)), to.selected, to.beside)...)
 	for _, number := range wanted {
 		if err := admit(g.Members[number].FD); err != nil {
 			return fmt.Errorf("cannot steer %s: %w", g.Key.At, err)
 		}
 	}
-	if err := g.attach(chosen, targets); err != nil {
+	if err := g.attach(to, targets); err != nil {
 		return err
 	}
 	for number, s := range g.Members {
@@ -101,7 +111,7 @@ func (g *group) targets(probes map[uint16]InstanceKey) map[uint16][]int {
 }
 
 // attach tells the kernel the numbers. From then on the next SYN goes where the program says.
-func (g *group) attach(chosen []int, targets map[uint16][]int) error {
+func (g *group) attach(to choice, targets map[uint16][]int) error {
 	if g.away {
 		return nil // none is led to, and the selected generation's may have been let go
 	}
@@ -109,16 +119,16 @@ func (g *group) attach(chosen []int, targets map[uint16][]int) error {
 	if by < 0 && len(g.Members) == 1 {
 		return nil // it gets all, whatever program there is
 	}
-	return g.attachBy(g.Members[max(by, 0)].FD, chosen, targets)
+	return g.attachBy(g.Members[max(by, 0)].FD, to, targets)
 }
 
 // attachBy attaches by any socket of the group.
-func (g *group) attachBy(fd int, chosen []int, targets map[uint16][]int) error {
-	filter := selector(chosen, targets)
+func (g *group) attachBy(fd int, to choice, targets map[uint16][]int) error {
+	filter := selector(to, targets)
 	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
 	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
 	if err != nil {
-		return fmt.Errorf("cannot steer %s: %w%s", g.Key.At, err, attachHint(err, len(chosen)))
+		return fmt.Errorf("cannot steer %s: %w%s", g.Key.At, err, attachHint(err, len(to.selected)+len(to.beside)))
 	}
 	return nil
 }
@@ -141,37 +151,36 @@ func (g *group) hasRetired() bool {
 	return slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.State == retired })
 }
 
-// removable finds a retired socket that can be closed without a connection going astray, -1 if there is none, and the
-// numbers that have to be attached before. Between the close and the next attach the old program goes on; a number of
+// removable finds a retired socket that can be closed without a connection going astray, -1 if there is none, and what
+// has to be attached before. Between the close and the next attach the old program goes on; a number of
 // the last socket is out of its range then, for which the kernel takes any socket of the group, dead ones too.
-func (g *group) removable() (number int, before []int) {
-	chosen, last := g.chosen(), len(g.Members)-1
+func (g *group) removable() (number int, before choice) {
+	to, last := g.choice(), len(g.Members)-1
 	if !slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.State != retired }) {
-		return last, chosen
+		return last, to
 	}
-	unused := func(number int) bool { return g.Members[number].State == retired && !slices.Contains(chosen, number) }
 	for number := last; number >= 0; number-- {
-		if unused(number) {
-			return g.safely(number, chosen, last)
+		if g.Members[number].State == retired && !to.has(number) {
+			return g.safely(number, to, last)
 		}
 	}
-	return -1, nil
+	return -1, choice{}
 }
 
 // safely tells how: as it is, if the last socket gets nothing or all others are as good; or with the last one left out
-// for the moment, if there are others. Who waits in a queue that nobody accepts from is not left there for that: a
-// connection that begins in this moment, and may be turned away, is made a second later.
-func (g *group) safely(number int, chosen []int, last int) (int, []int) {
-	others := slices.DeleteFunc(slices.Clone(chosen), func(n int) bool { return n == last })
+// for the moment, if there are others of its generation. Who waits in a queue that nobody accepts from is not left there
+// for that: a connection that begins in this moment, and may be turned away, is made a second later.
+func (g *group) safely(number int, to choice, last int) (int, choice) {
+	others := to.without(last)
 	switch {
-	case len(others) == len(chosen), len(chosen) == last:
-		return number, chosen
-	case len(others) > 0:
+	case !to.has(last), len(to.beside) == 0 && len(to.selected) == last:
+		return number, to
+	case len(others.selected) > 0 && len(others.beside) > 0 == (len(to.beside) > 0):
 		return number, others
 	case g.Members[number].awaited():
-		return number, chosen
+		return number, to
 	}
-	return -1, nil
+	return -1, choice{}
 }
 
 func (g *group) waiting(s *memberSocket, _ *queueLengths) (int, error) {

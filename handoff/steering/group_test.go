@@ -8,21 +8,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shapes calls visit with every group of up to five sockets: of two generations, in every state.
+// shapes calls visit with every group of up to five sockets: of two generations in every state, and of a third one that
+// serves. The first has all, or the second has a share.
 func shapes(visit func(*group)) {
-	kinds := []memberSocket{
-		{ownership: ownership{share: share{InstanceKey{1, 0}, serving}}}, {ownership: ownership{share: share{InstanceKey{1, 0}, vacant}}}, {ownership: ownership{share: share{InstanceKey{1, 0}, retired}}},
-		{ownership: ownership{share: share{InstanceKey{2, 0}, serving}}}, {ownership: ownership{share: share{InstanceKey{2, 0}, vacant}}}, {ownership: ownership{share: share{InstanceKey{2, 0}, retired}}},
+	kinds := []memberSocket{{ownership: makeFor(InstanceKey{3, 0})}}
+	for generation := range 2 {
+		for _, state := range []socketState{serving, vacant, retired} {
+			kinds = append(kinds, memberSocket{ownership: ownership{share: share{InstanceKey{generation + 1, 0}, state}}})
+		}
 	}
-	for total, size := 6, 1; size <= 5; total, size = total*6, size+1 {
+	for total, size := len(kinds), 1; size <= 5; total, size = total*len(kinds), size+1 {
 		for shape := range total {
-			g := &group{memberList: memberList{Selected: 1}, stale: groupSet{}}
-			for range size {
-				kind := kinds[shape%6]
-				g.Members, shape = append(g.Members, &kind), shape/6
-			}
-			if len(g.numbers(func(s *memberSocket) bool { return s.Generation == 1 })) > 0 {
-				visit(g)
+			for _, beside := range []int{0, 2} {
+				g := &group{memberList: memberList{Selected: 1, Beside: beside, Share: 500}, stale: groupSet{}}
+				for rest := shape; len(g.Members) < size; rest /= len(kinds) {
+					kind := kinds[rest%len(kinds)]
+					g.Members = append(g.Members, &kind)
+				}
+				if len(g.numbers(func(s *memberSocket) bool { return s.Generation == 1 })) > 0 {
+					visit(g)
+				}
 			}
 		}
 	}
@@ -45,34 +50,45 @@ func afterRemoval(members []*memberSocket, number int, program []int) []*memberS
 }
 
 func TestNoRemovalLetsAConnectionGoAstray(t *testing.T) {
-	removed := 0
+	removed := map[bool]int{}
 	shapes(func(g *group) {
 		number, before := g.removable()
 		if number < 0 {
 			return
 		}
-		removed++
+		to := g.choice()
+		removed[len(to.beside) > 0]++
 		if g.Members[number].State != retired {
 			t.Fatalf("%v: %d has not retired", states(g), number)
 		}
-		allRetired := !slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.State != retired })
-		var good []*memberSocket
-		for _, n := range g.chosen() {
-			good = append(good, g.Members[n])
+		if len(before.beside) > 0 != (len(to.beside) > 0) {
+			t.Fatalf("%v: there is another split while %d is removed", states(g), number)
 		}
-		for _, n := range before {
-			if !slices.Contains(good, g.Members[n]) {
-				t.Fatalf("%v: %d is chosen before %d is removed", states(g), n, number)
-			}
-		}
-		for _, s := range afterRemoval(g.Members, number, before) {
-			if !slices.Contains(good, s) && !allRetired {
-				t.Fatalf("%v: %+v can get a connection when %d is removed", states(g), *s, number)
-			}
-		}
+		checkRemoval(t, g, number, before.selected, to.selected)
+		checkRemoval(t, g, number, before.beside, to.beside)
 	})
-	if removed < 1000 {
-		t.Errorf("%d removals", removed)
+	if removed[false] < 1000 || removed[true] < 1000 {
+		t.Errorf("%v removals", removed)
+	}
+}
+
+// checkRemoval is for the sockets of one generation.
+func checkRemoval(t *testing.T, g *group, number int, before, chosen []int) {
+	t.Helper()
+	allRetired := !slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.State != retired })
+	var good []*memberSocket
+	for _, n := range chosen {
+		good = append(good, g.Members[n])
+	}
+	for _, n := range before {
+		if !slices.Contains(good, g.Members[n]) {
+			t.Fatalf("%v: %d is chosen before %d is removed", states(g), n, number)
+		}
+	}
+	for _, s := range afterRemoval(g.Members, number, before) {
+		if !slices.Contains(good, s) && !allRetired {
+			t.Fatalf("%v: %+v can get a connection when %d is removed", states(g), *s, number)
+		}
 	}
 }
 

@@ -15,10 +15,13 @@ import (
 // after a cutover.
 const handshakeTime = 3500 * time.Millisecond
 
-// pending counts the handshakes that may belong to a generation which is selected no more: those that were going on at
-// the first call after the cutover. The groups are those that it has been replaced in.
+// pending counts the handshakes that may belong to a generation which gets no connections any more: those that were going on at
+// the first call after the cutover. The groups are those that it has been replaced in. Those without any are not asked for again: the kernel goes
+// through all of its sockets, those in TIME_WAIT too.
 func pending(groups []*group) (map[*group]int, error) {
-	recent := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return time.Since(g.Replaced) > handshakeTime })
+	recent := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool {
+		return time.Since(g.Replaced) > handshakeTime || g.Counted && len(g.Begun) == 0
+	})
 	var addresses []netip.AddrPort
 	for _, g := range recent {
 		addresses = append(addresses, g.Key.At)
@@ -49,7 +52,7 @@ type queueLengths struct {
 }
 
 func (s *Steering) queueLengths(generation int) *queueLengths {
-	replaced := slices.DeleteFunc(s.sorted(), func(g *group) bool { return g.Selected == generation && !g.away })
+	replaced := slices.DeleteFunc(s.sorted(), func(g *group) bool { return g.gets(generation) && !g.away })
 	return &queueLengths{
 		unix:       sync.OnceValues(sockdiag.QueuedUnix),
 		handshakes: sync.OnceValues(func() (map[*group]int, error) { return pending(replaced) }),

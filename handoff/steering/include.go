@@ -12,7 +12,8 @@ import (
 // Outsider is a listening socket of a process that grace has not started.
 type Outsider struct {
 	InstanceKey
-	FD int // a duplicate, which the Steering owns
+	FD   int    // a duplicate, which the Steering owns
+	Path string // of a unix socket: where its file is, as it was declared
 }
 
 // Include makes members of sockets that listen already: they get the new connections until another generation is selected, and all
@@ -32,6 +33,13 @@ func (s *Steering) Include(outsiders []Outsider) error {
 func (s *Steering) includeAll(outsiders []Outsider) (added []*memberSocket, err error) {
 	fresh := map[*group]bool{}
 	for _, o := range outsiders {
+		if o.Path != "" {
+			member, failed := s.includePath(o)
+			if err = errors.Join(err, failed); member != nil {
+				added = append(added, member)
+			}
+			continue
+		}
 		g, member, failed := s.include(o)
 		if failed != nil {
 			err = errors.Join(err, failed, unix.Close(o.FD))
@@ -96,8 +104,9 @@ func isMultipath(fd int) bool {
 // began to listen is in no group of the kernel's before another one listens beside it (reuseport_add_sock in
 // net/core/sock_reuseport.c): that one drops what comes, which is tried again, until the program is there.
 func (g *group) begin() error {
+	g.was = choice{}
 	for number := range g.Members {
-		g.was = append(g.was, number)
+		g.was.selected = append(g.was.selected, number)
 	}
 	if err := g.attachBy(g.Members[0].FD, g.was, nil); err != nil {
 		opener, err := g.open()
@@ -166,7 +175,7 @@ func number(b bool) int {
 func (s *Steering) Has(inode uint64) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.byInode[inode] != nil
+	return s.byInode[inode] != nil || s.findPath(inode) != nil
 }
 
 // GiveBack leaves the sockets of a generation that were included to their processes as they were before. Where others are at their
@@ -183,6 +192,11 @@ func (s *Steering) giveBack(which func(*memberSocket) bool) error {
 	for _, g := range s.sorted() {
 		if slices.ContainsFunc(g.Members, which) {
 			errs = append(errs, s.giveGroupBack(g, which))
+		}
+	}
+	for _, g := range s.paths {
+		if slices.ContainsFunc(g.Members, which) {
+			errs = append(errs, g.giveBack(which))
 		}
 	}
 	return errors.Join(errs...)

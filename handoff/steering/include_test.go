@@ -111,25 +111,25 @@ func TestIncludedSocketsAreSteered(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := newSteering(t)
 			first := newOutsider(t, test.multipath, test.sockets > 1, "127.0.0.1:0").serve("old")
-			outsiders := []Outsider{{InstanceKey{-1, 0}, first.duplicate()}}
+			outsiders := []Outsider{{InstanceKey: InstanceKey{-1, 0}, FD: first.duplicate()}}
 			for i := 1; i < test.sockets; i++ {
 				other := newOutsider(t, test.multipath, true, first.at.String()).serve("old")
-				outsiders = append(outsiders, Outsider{InstanceKey{-1, i}, other.duplicate()})
+				outsiders = append(outsiders, Outsider{InstanceKey: InstanceKey{-1, i}, FD: other.duplicate()})
 			}
 			apptest.Must(t, s.Include(outsiders))
 			wantAnswers(t, first.at, "old")
-			apptest.Must(t, s.Include([]Outsider{{InstanceKey{-1, 0}, first.duplicate()}})) // it is one already
+			apptest.Must(t, s.Include([]Outsider{{InstanceKey: InstanceKey{-1, 0}, FD: first.duplicate()}})) // it is one already
 			ln := s.listenBeside(t, InstanceKey{1, 0}, first.at)
 			go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "new") }))
 			wantAnswers(t, first.at, "old")
 			for range 2 {
-				_, err := s.Cutover(1)
+				_, err := s.Steer(Split{Generation: 1})
 				apptest.Must(t, err)
 				wantAnswers(t, first.at, "new")
 				if n, err := s.Queued(-1); n != 0 || err != nil {
 					t.Errorf("%d wait, %v", n, err)
 				}
-				_, err = s.Cutover(-1)
+				_, err = s.Steer(Split{Generation: -1})
 				apptest.Must(t, err)
 				wantAnswers(t, first.at, "old")
 			}
@@ -160,7 +160,7 @@ func TestIncludeFailsWithoutATrace(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	apptest.Must(t, err)
 	defer unix.Close(pair[1])
-	if err := s.Include([]Outsider{{InstanceKey{-1, 0}, o.duplicate()}, {InstanceKey{-1, 0}, pair[0]}}); err == nil {
+	if err := s.Include([]Outsider{{InstanceKey: InstanceKey{-1, 0}, FD: o.duplicate()}, {InstanceKey: InstanceKey{-1, 0}, FD: pair[0]}}); err == nil {
 		t.Fatal("a socket that is none was included")
 	}
 	if places := s.Places(-1); len(places) > 0 {

@@ -110,7 +110,7 @@ func TestUpgradeAnswersWhoWaitsForACrashedApp(t *testing.T) {
 		q.waiting(t, 5)
 		next := q.serve(second)
 		q.waiting(t, 5)
-		kept, err := q.s.Cutover(2)
+		kept, err := q.s.Steer(Split{Generation: 2})
 		if len(kept) > 0 || err != nil {
 			t.Error(kept, err)
 		}
@@ -161,7 +161,7 @@ func TestEachInstanceTakesUpTheQueueInItsPlace(t *testing.T) {
 		for _, m := range members(2) {
 			next = append(next, q.serve(m))
 		}
-		_, err := q.s.Cutover(2)
+		_, err := q.s.Steer(Split{Generation: 2})
 		apptest.Must(t, err)
 		for _, m := range members(1) {
 			apptest.Must(t, q.s.Retire(m))
@@ -206,7 +206,7 @@ func TestOneQueueForAllWhoStart(t *testing.T) {
 					q.waiting(t, 3)
 					q.crash(t, fails, started[fails])
 					if fails == first {
-						_, err := q.s.Cutover(2)
+						_, err := q.s.Steer(Split{Generation: 2})
 						apptest.Must(t, err)
 					} else {
 						q.s.Ready(first)
@@ -241,10 +241,10 @@ func TestUndoneUpgradeGivesBackWhoWaits(t *testing.T) {
 		lives, crashed := q.serve(InstanceKey{1, 1}), q.serve(first)
 		q.crash(t, first, crashed)
 		next := q.serve(second)
-		_, err := q.s.Cutover(2)
+		_, err := q.s.Steer(Split{Generation: 2})
 		apptest.Must(t, err)
 		q.waiting(t, 4)
-		_, err = q.s.Cutover(1)
+		_, err = q.s.Steer(Split{Generation: 1})
 		apptest.Must(t, err)
 		q.crash(t, second, next)
 		again := q.serve(first)
@@ -284,7 +284,7 @@ func TestAwaitedTellsWhoIsWaitedFor(t *testing.T) {
 		check("the app lives", false)
 		q.crash(t, first, a)
 		check("it has crashed", true)
-		_, err := q.s.Cutover(2)
+		_, err := q.s.Steer(Split{Generation: 2})
 		apptest.Must(t, err)
 		check("it was replaced", true)
 		again := q.serve(first)

@@ -59,7 +59,7 @@ func (s *Steering) joinMade(l *socket.Listener, b *binding) (err error) {
 		return fmt.Errorf("cannot keep a socket for %s: %w", l.Address().Addr, err)
 	}
 	s.made[l.Name()] = b.Key.At
-	return s.join(b.Key, &memberSocket{ownership: makeFor(b.InstanceKey), FD: duplicate, Inode: b.Inode, UID: b.UID})
+	return s.join(b.Key, &memberSocket{ownership: s.startsWith(b.InstanceKey), FD: duplicate, Inode: b.Inode, UID: b.UID})
 }
 
 // Take gives a vacant socket (see Vacate) to an instance that binds the same address: that of the same InstanceKey, which it
@@ -79,7 +79,11 @@ func (s *Steering) Take(m InstanceKey, fd int, at netip.AddrPort) (int, error) {
 	defer s.mutex.Unlock()
 	member, left, err := handOver(m, there(), func(member *memberSocket) (int, error) { return member.duplicateLike(fd) })
 	if member != nil {
-		s.bind(&binding{InstanceKey: m, Key: wanted, Inode: member.Inode, UID: member.UID, Asked: member.Asked, Reuse: reuses(member.FD)})
+		b := &binding{InstanceKey: m, Key: wanted, Inode: member.Inode, UID: member.UID, Asked: member.Asked, Reuse: reuses(member.FD)}
+		if before := s.bound[b.Inode]; before != nil {
+			b.Also = before.without(m)
+		}
+		s.bind(b)
 	}
 	return left, err
 }
@@ -164,6 +168,9 @@ func (s *memberSocket) duplicateLike(fd int) (int, error) {
 // Own gives an instance its socket of an address that l reserves: listening, and a member of its group. Where one is
 // vacant, it is that one with what waits in its queue, as for Take. The caller closes it when the instance was started.
 func (s *Steering) Own(m InstanceKey, l *socket.Listener) (*socket.Listener, error) {
+	if l.Network() == "unix" {
+		return s.ownPath(m, l)
+	}
 	fd, err := s.vacant(m, l)
 	if err == nil && fd < 0 {
 		a := l.Address()

@@ -18,7 +18,7 @@ func TestNewcomersDoNotStrayToAnOldGeneration(t *testing.T) {
 			var old []*appSocket
 			for generation := range 4 {
 				old = append(old, serve(t, s, InstanceKey{generation, 0}, at))
-				_, err := s.Cutover(generation)
+				_, err := s.Steer(Split{Generation: generation})
 				apptest.Must(t, err)
 			}
 			checkNewcomers(t, s, old[:3], old[3])
@@ -58,7 +58,7 @@ func TestAppsKeepTheirFilters(t *testing.T) {
 	old, next := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
 	apptest.Must(t, unix.SetsockoptSockFprog(old.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all[0]}))
 	for _, generation := range []int{2, 1, 2} {
-		_, err := s.Cutover(generation)
+		_, err := s.Steer(Split{Generation: generation})
 		apptest.Must(t, err)
 		filter, err := filterOf(old.fd)
 		if !slices.Equal(filter, all[:]) || err != nil {

@@ -51,7 +51,7 @@ func TestOrderIsFoundAfterAKill(t *testing.T) {
 				for generation := 1; generation <= 7; generation++ {
 					apps = append(apps, serve(t, s, InstanceKey{generation, 0}, at))
 				}
-				if _, err := s.Cutover(1 + int(seed)%len(apps)); err != nil {
+				if _, err := s.Steer(Split{Generation: 1 + int(seed)%len(apps)}); err != nil {
 					t.Fatal(err)
 				}
 				ending := rand.New(rand.NewPCG(seed, 0)).Perm(len(apps))[:3]
@@ -63,7 +63,7 @@ func TestOrderIsFoundAfterAKill(t *testing.T) {
 					if a.fd < 0 {
 						continue
 					}
-					if kept, err := next.Cutover(n + 1); err != nil || len(kept) > 0 {
+					if kept, err := next.Steer(Split{Generation: n + 1}); err != nil || len(kept) > 0 {
 						t.Fatalf("%v, %v", kept, err)
 					}
 					if got := connected(t, at, 0, living(apps)...); got != a {
@@ -112,7 +112,7 @@ func TestSocketThatTheStateDoesNotKnowIsAdded(t *testing.T) {
 			next, err := TakeOverSteering(state, fds, nil)
 			apptest.Must(t, err)
 			defer next.Close()
-			if _, err := next.Cutover(2); err != nil {
+			if _, err := next.Steer(Split{Generation: 2}); err != nil {
 				t.Fatal(err)
 			}
 			if got := connected(t, at, 0, append(apps, late)...); got != late {
@@ -121,7 +121,7 @@ func TestSocketThatTheStateDoesNotKnowIsAdded(t *testing.T) {
 			if !grouped {
 				return
 			}
-			if _, err := next.Cutover(1); err != nil {
+			if _, err := next.Steer(Split{Generation: 1}); err != nil {
 				t.Fatal(err)
 			}
 			if got := connected(t, at, 0, append(apps, late)...); got != apps[0] {

@@ -64,7 +64,7 @@ func TestEachInstanceHasItsOwnSocket(t *testing.T) {
 		if connected(t, at, 0, one, two) != one {
 			t.Errorf("%s: a connection before the cutover did not come to the first generation", host)
 		}
-		_, err := s.Cutover(2)
+		_, err := s.Steer(Split{Generation: 2})
 		apptest.Must(t, err)
 		if connected(t, at, 0, one, two) != two {
 			t.Errorf("%s: a connection after the cutover did not come to the second generation", host)

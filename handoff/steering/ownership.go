@@ -2,15 +2,19 @@ package steering
 
 import "slices"
 
-// ownership says whose a steered socket is, and whose it was.
+// ownership says whose a steered socket is, and whose it was. A successor of this process gets it.
 type ownership struct {
 	share
-	from *InstanceKey // who has left it to the InstanceKey; nil if it was made for that
-	// orphan is set from the end of an instance until another one that has the socket is ready. Till then, if nothing of
+	From *InstanceKey `json:",omitzero"` // who has left it to the InstanceKey; nil if it was made for that
+	// Orphan is set from the end of an instance until another one that has the socket is ready. Till then, if nothing of
 	// the selected generation lives, all who start there have it: the restart of what has crashed, and a candidate. So
 	// clients wait in one queue, whoever of them fails.
-	orphan bool
-	also   []share // who has it beside the InstanceKey: each of them has promised or serving for a state
+	Orphan bool    `json:",omitzero"`
+	Also   []share `json:",omitzero"` // who has it beside the InstanceKey: each of them has promised or serving for a state
+	Served bool    `json:",omitzero"` // before its instance was moved to a generation that gets nothing, see Regroup
+	// Unready is set until an instance that listens on it is ready. Till then others of the generation get its connections: who
+	// starts may take long to answer, or end before that.
+	Unready bool `json:",omitzero"`
 }
 
 // share is what an instance has of a socket, or had last. Who has only bound it serves nobody, though another one listens on
@@ -31,7 +35,7 @@ const (
 
 func makeFor(m InstanceKey) ownership { return ownership{share: share{InstanceKey: m}} }
 
-func (o *ownership) shares() []share { return append([]share{o.share}, o.also...) }
+func (o *ownership) shares() []share { return append([]share{o.share}, o.Also...) }
 
 // members are those that have the socket, or had it last.
 func (o *ownership) members() (all []InstanceKey) {
@@ -77,30 +81,41 @@ func of(generation int, members []InstanceKey) []InstanceKey {
 
 // concerns tells whether the socket is the generation's, or was.
 func (o *ownership) concerns(generation int) bool {
-	return len(of(generation, o.members())) > 0 || o.from != nil && o.from.Generation == generation
+	return len(of(generation, o.members())) > 0 || o.From != nil && o.From.Generation == generation
 }
 
-// attracts ranks a socket for the clients of the selected generation, 0 for none of its. What an instance of another one
-// answers too comes behind, as that may be a candidate which fails. Where none listens, clients wait for who is to come.
-func (o *ownership) attracts(selected int) int {
+// attractsLive is from which rank on somebody of the generation lives.
+const attractsLive = 2
+
+// attracts ranks a socket for the clients of a generation that is to get some, 0 for none of its. What an instance of
+// another one answers too comes last, as that may be a candidate which fails, and what an instance answers that is not ready
+// yet before it. Where none listens, clients wait for who is
+// to come.
+func (o *ownership) attracts(generation int) int {
 	switch {
 	case o.State == retired:
 		return 0
-	case o.servesOnly(selected):
-		return 3
-	case o.serves(selected):
-		return 2
-	case o.concerns(selected):
+	case o.servesOnly(generation) && !o.Unready:
+		return attractsLive + 2
+	case o.servesOnly(generation):
+		return attractsLive + 1
+	case o.serves(generation):
+		return attractsLive
+	case o.concerns(generation):
 		return 1
 	}
 	return 0
 }
 
+// outsiders is the generation of servers that grace has not started. Lower numbers are given by a Regroup, or for one.
+const outsiders = -1
+
 // standsIn ranks a socket for them where the selected generation has none: one that lives, and that has served before,
 // is better than another.
 func (o *ownership) standsIn(selected int) int {
+	served := func(m InstanceKey) bool { return o.Served || outsiders <= m.Generation && m.Generation < selected }
 	switch {
-	case slices.ContainsFunc(o.listeners(), func(m InstanceKey) bool { return m.Generation < selected }):
+	case slices.ContainsFunc(o.listeners(), served):
 		return 3
 	case len(o.listeners()) > 0:
 		return 2
@@ -115,8 +130,8 @@ func (o *ownership) standsIn(selected int) int {
 // later one has failed.
 func (o *ownership) suits(m InstanceKey, selected int) int {
 	before := o.InstanceKey
-	if o.from != nil && o.State != vacant {
-		before = *o.from
+	if o.From != nil && o.State != vacant {
+		before = *o.From
 	}
 	switch {
 	case before == m:
@@ -132,35 +147,44 @@ func (o *ownership) suits(m InstanceKey, selected int) int {
 // promise gives the socket to an instance that it suits. Who has left it before the selected generation had it gets it back
 // no more.
 func (o *ownership) promise(m InstanceKey, selected int) {
-	if before := o.InstanceKey; before != m && (o.from == nil || o.from.Generation != selected) {
-		o.from = &before
+	if before := o.InstanceKey; before != m && (o.From == nil || o.From.Generation != selected) {
+		o.From = &before
 	}
 	if o.State != vacant {
-		o.also = append(o.also, o.share)
+		o.Also = append(o.Also, o.share)
 	}
 	o.share = share{m, promised}
 }
 
-// hold says that an instance listens on the socket.
+// hold says that an instance listens on the socket. It can be one of several that had it before it was shut down.
 func (o *ownership) hold(m InstanceKey) {
-	if i := o.among(m); i >= 0 {
-		o.also[i].State = serving
-	} else {
+	switch i := o.among(m); {
+	case i >= 0:
+		o.Also[i].State = serving
+	case o.InstanceKey != m && (o.State == serving || o.State == promised):
+		o.Also = append(o.Also, share{m, serving})
+	default:
 		o.share = share{m, serving}
 	}
 }
 
 // among gives the number of an instance among those who have the socket beside its owner, or -1.
 func (o *ownership) among(m InstanceKey) int {
-	return slices.IndexFunc(o.also, func(s share) bool { return s.InstanceKey == m })
+	return slices.IndexFunc(o.Also, func(s share) bool { return s.InstanceKey == m })
 }
 
 // settle makes one of those who have the socket its owner.
 func (o *ownership) settle(m InstanceKey) {
 	if i := o.among(m); i >= 0 {
-		o.also[i], o.share = o.share, o.also[i]
+		o.Also[i], o.share = o.share, o.Also[i]
 	}
-	o.orphan = false
+	o.Orphan = false
+}
+
+func (o *ownership) settleAll(members []InstanceKey) {
+	for _, m := range members {
+		o.settle(m)
+	}
 }
 
 // release gives up what an instance has left, and what others have too stays theirs. What the selected generation has
@@ -168,18 +192,18 @@ func (o *ownership) settle(m InstanceKey) {
 // has another one already.
 func (o *ownership) release(m InstanceKey, state socketState, selected int, others []*ownership) {
 	if i := o.among(m); i >= 0 {
-		o.also = slices.Delete(o.also, i, i+1)
+		o.Also = slices.Delete(o.Also, i, i+1)
 		return
 	}
-	if last := len(o.also) - 1; last >= 0 {
-		o.share, o.also = o.also[last], o.also[:last]
+	if last := len(o.Also) - 1; last >= 0 {
+		o.share, o.Also = o.Also[last], o.Also[:last]
 		return
 	}
 	o.State = state
-	if o.from == nil || o.from.Generation != selected || *o.from == m {
+	if o.From == nil || o.From.Generation != selected || *o.From == m {
 		return
 	}
-	o.InstanceKey, o.from, o.State, o.orphan = *o.from, nil, vacant, true
+	o.InstanceKey, o.From, o.State, o.Orphan = *o.From, nil, vacant, true
 	again := func(other *ownership) bool { return other != o && other.keptBy(o.InstanceKey) }
 	if slices.ContainsFunc(others, again) {
 		o.State = retired
@@ -189,17 +213,17 @@ func (o *ownership) release(m InstanceKey, state socketState, selected int, othe
 // leave is release for an instance that has ended.
 func (o *ownership) leave(m InstanceKey, state socketState, selected int, others []*ownership) {
 	o.release(m, state, selected, others)
-	o.orphan = o.orphan || o.State == vacant || m.Generation == selected && !o.serves(selected)
+	o.Orphan = o.Orphan || o.State == vacant || m.Generation == selected && !o.serves(selected)
 }
 
 // vacancy gives the number of the socket that suits the instance best, -1 if none does. Of those that somebody lives on
 // none does, unless they are orphans, and nothing of the selected generation lives or it was the instance's own.
 func vacancy(owners []*ownership, m InstanceKey, selected int) int {
-	lives := slices.ContainsFunc(owners, func(o *ownership) bool { return !o.orphan && o.serves(selected) })
+	lives := slices.ContainsFunc(owners, func(o *ownership) bool { return !o.Orphan && o.serves(selected) })
 	best, most := -1, 0
 	for i, o := range owners {
 		rank := o.suits(m, selected)
-		free := o.State == vacant || o.orphan && o.State != retired && !o.heldBy(m) && (!lives || rank == 3)
+		free := o.State == vacant || o.Orphan && o.State != retired && !o.heldBy(m) && (!lives || rank == 3)
 		if free && rank > most {
 			best, most = i, rank
 		}

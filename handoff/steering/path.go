@@ -19,6 +19,8 @@ type pathGroup struct {
 	At string
 	memberList
 	Hidden []*memberSocket // those that do not listen yet, and have no descriptor here
+	Kept   bool            `json:",omitzero"` // the path, by this process or its predecessor
+	keeper *socket.PathKeeper
 	gone   []*memberSocket // those that have ended together with a predecessor that was killed
 }
 
@@ -30,6 +32,7 @@ type pathName struct {
 	Device    uint64 `json:",omitzero"` // of the file, as FileInode
 	FileInode uint64 `json:",omitzero"`
 	Seen      int64  `json:",omitzero"` // ns since 1970: when the file at the path was last changed before this one was bound
+	Free      bool   `json:",omitzero"` // nothing keeps its process from removing the path: it is not captured
 }
 
 // hiddenNames is how many are tried, and latecomers how long a connection can be on its way to a socket that has just
@@ -90,10 +93,15 @@ func (s *memberSocket) bindHidden(fd int, umask uint32, used func(string) bool) 
 	if err := socket.SetMode(s.File, s.file(), int(stat.Uid), int(stat.Gid), mode); err != nil {
 		return fmt.Errorf("cannot set mode and owner of %s: %w", s.File, err)
 	}
-	if unix.Lstat(s.group.At, &stat) == nil {
+	if unix.Lstat(s.group.At, &stat) == nil && !s.group.outside() {
 		s.Seen = stat.Ctim.Nano()
 	}
 	return nil
+}
+
+// outside tells whether the path is that of a process which has not bound it for the app: what comes after it gets its mode and owner.
+func (g *pathGroup) outside() bool {
+	return slices.ContainsFunc(g.Members, func(s *memberSocket) bool { return s.Free && s.File == g.At })
 }
 
 func (s *memberSocket) bindFree(fd int, used func(string) bool) (err error) {
@@ -130,11 +138,17 @@ func (g *pathGroup) socket(m InstanceKey, inode uint64) SteeredSocket {
 
 func (g *pathGroup) touch() {} // each apply looks at all paths
 
-func (g *pathGroup) choose(generation int) { g.selects(generation) }
+// choose leads the path to one generation: the selected one if that listens.
+func (g *pathGroup) choose(to Split) {
+	if !g.has(to.Generation) {
+		to.Generation = to.Beside
+	}
+	g.steer(Split{Generation: to.Generation})
+}
 
 // leader is the socket that is to have the path, the newest of the chosen ones, or nil where all have retired.
 func (g *pathGroup) leader() *memberSocket {
-	chosen := g.chosen()
+	chosen := g.choice().selected
 	switch {
 	case len(chosen) == 0:
 		return nil
@@ -163,7 +177,7 @@ func (g *pathGroup) unhide(inode uint64) {
 func (g *pathGroup) retireDead() {
 	for _, s := range g.Members {
 		if s.shut() {
-			s.State, s.from, s.also = retired, nil, nil
+			s.State, s.From, s.Also = retired, nil, nil
 		}
 	}
 }
@@ -191,6 +205,9 @@ func (g *pathGroup) lead() error {
 // turnAway removes the path, unless another file has taken its place.
 func (g *pathGroup) turnAway() error {
 	g.away, g.Replaced = true, time.Now()
+	if err := g.unkeep(); err != nil {
+		return err
+	}
 	for _, s := range g.Members {
 		if s.File != g.At || !s.leads() {
 			continue
@@ -203,7 +220,15 @@ func (g *pathGroup) turnAway() error {
 	return nil
 }
 
+// swap leaves the path unkept for a moment: what is kept cannot be renamed.
 func (g *pathGroup) swap(next *memberSocket) error {
+	if err := g.unkeep(); err != nil {
+		return err
+	}
+	return g.swapUnkept(next)
+}
+
+func (g *pathGroup) swapUnkept(next *memberSocket) error {
 	var stat unix.Stat_t
 	if unix.Lstat(g.At, &stat) == unix.ENOENT {
 		if err := unix.Rename(next.File, g.At); err != nil {
@@ -254,7 +279,32 @@ func (g *pathGroup) sweep() error {
 		errs = append(errs, s.end())
 	}
 	g.Members = kept
-	return errors.Join(errs...)
+	return errors.Join(errors.Join(errs...), g.keep())
+}
+
+// keep keeps the path as long as a process lives that may remove it when it ends, and does not have it.
+func (g *pathGroup) keep() error {
+	leader := g.leader()
+	threatens := func(s *memberSocket) bool { return s.Free && s != leader && s.State != retired }
+	if g.away || leader == nil || !slices.ContainsFunc(g.Members, threatens) {
+		return g.unkeep()
+	}
+	if g.keeper == nil {
+		g.keeper, g.Kept = socket.KeepPath(g.At, g.Kept), true
+	}
+	return nil
+}
+
+func (g *pathGroup) unkeep() error {
+	if !g.Kept {
+		return nil
+	}
+	if g.keeper == nil {
+		g.keeper = socket.KeepPath(g.At, true)
+	}
+	err := g.keeper.Close()
+	g.keeper, g.Kept = nil, false
+	return err
 }
 
 func (g *pathGroup) waiting(s *memberSocket, q *queueLengths) (int, error) {

@@ -78,13 +78,13 @@ func TestPathsCutOverAndBack(t *testing.T) {
 		generation int
 		want       *appSocket
 	}{{2, second}, {1, first}, {3, third}, {2, second}} {
-		kept, err := s.Cutover(step.generation)
+		kept, err := s.Steer(Split{Generation: step.generation})
 		if len(kept) > 0 || err != nil {
 			t.Fatal(kept, err)
 		}
 		checkPath(t, at, step.want)
 	}
-	if kept, err := s.Cutover(4); !slices.Equal(kept, []string{at}) || err != nil {
+	if kept, err := s.Steer(Split{Generation: 4}); !slices.Equal(kept, []string{at}) || err != nil {
 		t.Error(kept, err)
 	}
 	checkPath(t, at, second)
@@ -158,7 +158,7 @@ func TestPathsByAnotherName(t *testing.T) {
 	s.Declare(dir + "/run/socket")
 	for generation := 1; generation <= 3; generation++ {
 		a := servePath(t, s, InstanceKey{generation, 0}, dir+"/var/../var/socket")
-		_, err := s.Cutover(generation)
+		_, err := s.Steer(Split{Generation: generation})
 		apptest.Must(t, err)
 		checkPath(t, dir+"/run/socket", a)
 	}
@@ -230,7 +230,7 @@ func TestThePathKeepsTheModeThatTheAppHasSet(t *testing.T) {
 				awaitTick(t, at)
 				apptest.Must(t, os.Chmod(at, test.set))
 			}
-			_, err := s.Cutover(2)
+			_, err := s.Steer(Split{Generation: 2})
 			apptest.Must(t, err)
 			info, err := os.Lstat(at)
 			apptest.Must(t, err)
@@ -306,7 +306,7 @@ func TestConnectionsAtPathsAreCounted(t *testing.T) {
 	apptest.Must(t, err)
 	defer conn.Close()
 	servePath(t, s, InstanceKey{2, 0}, at)
-	_, err = s.Cutover(2)
+	_, err = s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	checkQueued(t, s, 1, 2) // the second is one that may be on its way
 	fd := first.accept()
@@ -333,12 +333,12 @@ func TestPathsLeadToNobodyElse(t *testing.T) {
 	servePath(t, s, InstanceKey{2, 0}, at)
 	apptest.Must(t, os.Remove(at))
 	apptest.Must(t, os.WriteFile(at, nil, 0o600))
-	if _, err := s.Cutover(2); err == nil || !strings.Contains(err.Error(), "another file has taken its place") {
+	if _, err := s.Steer(Split{Generation: 2}); err == nil || !strings.Contains(err.Error(), "another file has taken its place") {
 		t.Error(err)
 	}
 	apptest.Must(t, os.Remove(at))
 	third := servePath(t, s, InstanceKey{3, 0}, at)
-	_, err := s.Cutover(3)
+	_, err := s.Steer(Split{Generation: 3})
 	apptest.Must(t, err)
 	checkPath(t, at, third)
 }
@@ -369,7 +369,7 @@ func TestWhatNeverListensLeavesNothing(t *testing.T) {
 func TestPathsGoOnInASuccessor(t *testing.T) {
 	s, at := newPathSteering(t)
 	first, second := servePath(t, s, InstanceKey{1, 0}, at), servePath(t, s, InstanceKey{2, 0}, at)
-	_, err := s.Cutover(2)
+	_, err := s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	third := newAppSocket(t, unix.AF_UNIX)
 	bound, err := s.BindPath(InstanceKey{3, 0}, third.fd, at, 0o22)
@@ -397,7 +397,7 @@ func TestPathsGoOnInASuccessor(t *testing.T) {
 	checkPath(t, at, second)
 	apptest.Must(t, next.Listen(InstanceKey{3, 0}, third.duplicate(), 9))
 	for generation, want := range map[int]*appSocket{1: first, 2: second, 3: third} {
-		_, err := next.Cutover(generation)
+		_, err := next.Steer(Split{Generation: generation})
 		apptest.Must(t, err)
 		checkPath(t, at, want)
 	}

@@ -14,8 +14,10 @@ type place interface {
 	// socket is one of the place's that the instance listens on.
 	socket(m InstanceKey, inode uint64) SteeredSocket
 	list() *memberList
-	// choose makes the generation the selected one, from the next apply on.
-	choose(generation int)
+	// choose has new connections go where the split says, from the next apply on.
+	choose(to Split)
+	// rename gives instances other names, by which the next apply goes.
+	rename(n names)
 	// touch has the next apply do as the place is by then.
 	touch()
 	// turnAway keeps new connections from all sockets of the place.
@@ -41,7 +43,10 @@ type memberSocket struct {
 type memberList struct {
 	Members  []*memberSocket
 	Selected int       // generation
-	Replaced time.Time // when another generation was selected, or none
+	Beside   int       `json:",omitzero"` // see Split, as Share and ByClient; a path has none
+	Share    int       `json:",omitzero"` // of Beside, more than 0
+	ByClient bool      `json:",omitzero"`
+	Replaced time.Time // when a generation got connections no more
 	away     bool      // none gets connections any more
 }
 
@@ -64,21 +69,50 @@ func (l *memberList) owners() []*ownership {
 	return owners
 }
 
-// chosen are the numbers of the selected generation's sockets, at least one where there are any. Those without an app are
-// chosen only where there is nothing else: clients wait in their queues then, and are not refused. Where nothing is left
-// of the selected generation, another is better than none, until that listens again.
-func (l *memberList) chosen() []int {
-	most := 0
-	for _, s := range l.Members {
-		most = max(most, s.attracts(l.Selected))
-	}
-	if most > 0 || len(l.Members) == 0 {
-		return l.numbers(func(s *memberSocket) bool { return s.attracts(l.Selected) == most })
+// serves tells whether a generation lives that new connections are for.
+func (l *memberList) serves() bool { return l.has(l.Selected) || l.Beside != 0 && l.has(l.Beside) }
+
+// losesTo tells whether another generation would lose connections to a more specific address of this one.
+func (l *memberList) losesTo(generation int) bool {
+	return l.Selected != generation && (l.has(l.Selected) || l.Beside != 0 && l.Beside != generation && l.has(l.Beside))
+}
+
+// choice is who gets new connections: the selected generation's sockets, and those of the one beside it, at least one where
+// there are any. Those without an app are chosen only where there is nothing else: clients wait in their queues then, and
+// are not refused. Where nothing is left of either generation, another is better than none, until one of them listens again.
+func (l *memberList) choice() choice {
+	selected, rank := l.attracted(l.Selected)
+	beside, besideRank := l.attractedBeside()
+	switch {
+	case min(rank, besideRank) >= attractsLive:
+		return choice{selected: selected, beside: beside, split: l.split()}
+	case besideRank > rank:
+		return choice{selected: beside}
+	case rank > 0 || len(l.Members) == 0:
+		return choice{selected: selected}
 	}
 	next := l.Members[standIn(l.owners(), l.Selected)]
-	return l.numbers(func(s *memberSocket) bool {
+	return choice{selected: l.numbers(func(s *memberSocket) bool {
 		return s.Generation == next.Generation && s.standsIn(l.Selected) == next.standsIn(l.Selected)
-	})
+	})}
+}
+
+// attracted are the numbers of the sockets that attract the generation's clients most, and how much.
+func (l *memberList) attracted(generation int) (numbers []int, most int) {
+	for _, s := range l.Members {
+		most = max(most, s.attracts(generation))
+	}
+	if most == 0 {
+		return nil, 0
+	}
+	return l.numbers(func(s *memberSocket) bool { return s.attracts(generation) == most }), most
+}
+
+func (l *memberList) attractedBeside() (numbers []int, most int) {
+	if l.Beside == 0 {
+		return nil, 0
+	}
+	return l.attracted(l.Beside)
 }
 
 func (l *memberList) numbers(which func(*memberSocket) bool) []int {
@@ -120,21 +154,13 @@ func (l *memberList) add(s *memberSocket) {
 	l.Members = append(l.Members, s)
 }
 
-// selects tells whether the generation was not the selected one before.
-func (l *memberList) selects(generation int) bool {
-	if l.Selected == generation {
-		return false
-	}
-	l.Selected, l.Replaced = generation, time.Now()
-	return true
-}
-
-// settle makes the generation the owner of what it has.
-func (l *memberList) settle(generation int) {
+// settle makes who gets connections the owner of what it has, and of what both have the selected generation.
+func (l *memberList) settle() {
 	for _, s := range l.Members {
-		for _, m := range of(generation, s.members()) {
-			s.settle(m)
+		if l.Beside != 0 {
+			s.settleAll(of(l.Beside, s.members()))
 		}
+		s.settleAll(of(l.Selected, s.members()))
 	}
 }
 
@@ -154,8 +180,7 @@ func (l *memberList) leave(m InstanceKey, state socketState) {
 	}
 }
 
-// takeOver gives the sockets of a predecessor their descriptors here. It leaves out who else has a socket: while that
-// matters an upgrade is under way, and no successor begins. After an error those that have none are not in the list.
+// takeOver gives the sockets of a predecessor their descriptors here. After an error those that have none are not in the list.
 func (l *memberList) takeOver(fds socket.Descriptors) error {
 	for i, s := range l.Members {
 		fd, err := fds.Take(s.FD)
@@ -163,7 +188,7 @@ func (l *memberList) takeOver(fds socket.Descriptors) error {
 			l.Members = l.Members[:i]
 			return err
 		}
-		s.FD, s.orphan = fd, s.State == vacant
+		s.FD, s.Orphan = fd, s.Orphan || s.State == vacant
 	}
 	return nil
 }

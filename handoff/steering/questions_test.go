@@ -36,7 +36,7 @@ func TestQuestionsDoNotGrowWithListeners(t *testing.T) {
 			serve(t, s, InstanceKey{1, 0}, at)
 			addresses, listeners = append(addresses, at), append(listeners, hold(t, "127.0.0.1:0"))
 		}
-		_, err := s.Cutover(2) // those of generation 1 are asked about: they may get what has begun
+		_, err := s.Steer(Split{Generation: 2}) // those of generation 1 are asked about: they may get what has begun
 		apptest.Must(t, err)
 		for name, ask := range asks {
 			bytes := allocated[name]

@@ -50,12 +50,13 @@ type aSocket struct {
 type world struct {
 	*testing.T
 	*rand.Rand
-	s        *Steering
-	places   []netip.AddrPort
-	apps     []*anApp
-	selected int
-	newest   int
-	deeds    []string
+	s      *Steering
+	places []netip.AddrPort
+	apps   []*anApp
+	to     Split
+	newest int
+	moved  int // instances
+	deeds  []string
 }
 
 func (w *world) did(format string, args ...any) {
@@ -128,14 +129,14 @@ func (w *world) eachOf(s *aSocket, visit func(*aSocket)) {
 	}
 }
 
-// shutdown ends a listener for all who have it.
+// shutdown ends a listener for all who have it. Who waits for connections there gets an error, and listens again or not.
 func (w *world) shutdown(a *anApp, s *aSocket) {
 	if !s.listening || s.shut {
 		return
 	}
 	w.did("%v shuts down %v", a.InstanceKey, s.at.Port())
 	apptest.Must(w.T, unix.Shutdown(s.fds[0], unix.SHUT_RDWR))
-	w.eachOf(s, func(other *aSocket) { other.shut = true })
+	w.eachOf(s, func(other *aSocket) { other.shut, other.listening = true, false })
 }
 
 // drop closes one descriptor of a socket.
@@ -178,26 +179,56 @@ func (w *world) exit(a *anApp) {
 	w.apps = slices.DeleteFunc(w.apps, func(o *anApp) bool { return o == a })
 	w.did("%v ends", a.InstanceKey)
 	apptest.Must(w.T, w.s.Vacate(a.InstanceKey))
-	if a.Generation != w.selected {
+	if !w.to.gets(a.Generation) {
 		apptest.Must(w.T, w.s.Retire(a.InstanceKey))
 	}
 }
 
-// upgrade selects another generation, where that listens.
+// upgrade selects another generation, where that listens, or gives it a share.
 func (w *world) upgrade(generation int) {
-	w.did("cutover to %d", generation)
-	w.selected = generation
-	_, err := w.s.Cutover(generation)
+	to := Split{Generation: generation}
+	if w.IntN(2) == 0 && generation != w.to.Generation {
+		to = Split{Generation: w.to.Generation, Beside: generation, Share: 1 + w.IntN(whole), ByClient: w.IntN(2) == 0}
+		if w.IntN(4) == 0 {
+			to.Share = whole
+		}
+	}
+	w.did("steers to %+v", to)
+	w.to = to
+	_, err := w.s.Steer(to)
 	apptest.Must(w.T, err)
 }
 
+// regroup gives an instance a name that nobody has, or two of them each the other's.
+func (w *world) regroup() {
+	a, b := w.apps[w.IntN(len(w.apps))], w.apps[w.IntN(len(w.apps))]
+	moves := []Move{{a.InstanceKey, b.InstanceKey}, {b.InstanceKey, a.InstanceKey}}
+	if a == b {
+		w.moved++
+		moves = []Move{{a.InstanceKey, InstanceKey{-1 - w.moved, a.Instance}}}
+	}
+	w.did("regroups %v", moves)
+	apptest.Must(w.T, w.s.Regroup(moves))
+	a.InstanceKey = moves[0].To
+	if a != b {
+		b.InstanceKey = moves[1].To
+	}
+}
+
 func (w *world) act() {
+	if len(w.apps) > 0 && w.IntN(20) == 0 {
+		w.regroup()
+		return
+	}
 	generation := max(1, w.newest-w.IntN(3))
 	if w.IntN(8) == 0 {
 		w.newest++
 		generation = w.newest
 	}
 	a := w.app(InstanceKey{generation, w.IntN(3)})
+	if w.IntN(4) == 0 {
+		a = w.apps[w.IntN(len(w.apps))]
+	}
 	at := w.places[w.IntN(len(w.places))]
 	var s *aSocket
 	if len(a.sockets) > 0 {
@@ -231,7 +262,7 @@ func (w *world) check() {
 	w.Helper()
 	apptest.Must(w.T, w.s.endProbe(1)) // sees who has left
 	for at, g := range w.s.groups {
-		if len(g.Members) == 0 || len(g.chosen()) == 0 {
+		if len(g.Members) == 0 || len(g.choice().selected) == 0 {
 			w.Fatalf("nobody is chosen at %v after %q", at, w.deeds)
 		}
 	}
@@ -240,10 +271,17 @@ func (w *world) check() {
 	}
 }
 
-// checkPlace connects: the connection comes to the selected generation if anything of it listens.
+// checkPlace connects: the connection comes to the generations that get some, if anything of them listens.
 func (w *world) checkPlace(at netip.AddrPort) {
-	listening := w.listening(at)
-	if len(listening) == 0 {
+	if !w.steered(at) {
+		return
+	}
+	selected, known := w.listening(w.to.Generation, at)
+	listening, alsoKnown := w.listening(w.to.Beside, at)
+	if w.to.Share < whole || len(listening) == 0 {
+		listening = append(listening, selected...)
+	}
+	if !known || !alsoKnown || len(listening) == 0 {
 		return
 	}
 	conn, err := net.DialTimeout("tcp", at.String(), apptest.Patience)
@@ -252,40 +290,40 @@ func (w *world) checkPlace(at netip.AddrPort) {
 	}
 	defer conn.Close()
 	if !w.accepts(listening, conn) {
-		w.Fatalf("a connection did not come to generation %d at %v after %q", w.selected, at.Port(), w.deeds)
+		w.Fatalf("a connection did not come where %+v says at %v after %q", w.to, at.Port(), w.deeds)
 	}
 }
 
-// listening are the selected generation's sockets there; if there are any that no other generation listens on, only those.
-// While some may wait in one that it has closed, which is not known yet or which another app has, there are none.
-func (w *world) listening(at netip.AddrPort) (all []*aSocket) {
+// listening are a generation's sockets there; if there are any that no other generation listens on, only those. While some
+// may wait in one that it has closed, which is not known yet or which another app has, they are not known.
+func (w *world) listening(generation int, at netip.AddrPort) (all []*aSocket, known bool) {
 	var alone []*aSocket
 	for _, a := range w.apps {
-		if a.Generation != w.selected || !w.cutOver(at) {
+		if a.Generation != generation {
 			continue
 		}
 		if w.closed(a) {
-			return nil
+			return nil, false
 		}
 		for _, s := range a.sockets {
 			if s.at != at || !s.listening || s.shut {
 				continue
 			}
-			if all = append(all, s); !w.shared(s) {
+			if all = append(all, s); !w.shared(generation, s) {
 				alone = append(alone, s)
 			}
 		}
 	}
 	if len(alone) > 0 {
-		return alone
+		return alone, true
 	}
-	return all
+	return all, true
 }
 
 // shared tells whether an instance of another generation listens on the socket, too.
-func (w *world) shared(s *aSocket) bool {
+func (w *world) shared(generation int, s *aSocket) bool {
 	return slices.ContainsFunc(w.apps, func(a *anApp) bool {
-		return a.Generation != w.selected && slices.ContainsFunc(a.sockets, func(o *aSocket) bool {
+		return a.Generation != generation && slices.ContainsFunc(a.sockets, func(o *aSocket) bool {
 			return o.inode == s.inode && o.listening
 		})
 	})
@@ -299,10 +337,10 @@ func (w *world) closed(a *anApp) bool {
 	})
 }
 
-// cutOver tells whether the place has followed the selected generation: one where that had nothing stays with another.
-func (w *world) cutOver(at netip.AddrPort) bool {
+// steered tells whether the place has followed the split: one where neither had anything stays with another.
+func (w *world) steered(at netip.AddrPort) bool {
 	g := w.s.groups[groupKey{At: at}]
-	return g == nil || g.Selected == w.selected
+	return g != nil && g.split() == w.to
 }
 
 // accepts takes what waits in the sockets until it is the connection.
@@ -324,7 +362,7 @@ func (w *world) accepts(sockets []*aSocket, conn net.Conn) bool {
 // Whatever apps do with their sockets, in whatever order: no group is without a socket, nothing panics, and connections
 // come to the selected generation.
 func TestWhateverAppsDo(t *testing.T) {
-	w := &world{T: t, Rand: randomly(t), selected: 1, newest: 1}
+	w := &world{T: t, Rand: randomly(t), to: Split{Generation: 1}, newest: 1}
 	for range 10 {
 		w.places = []netip.AddrPort{reservePort(t, "127.0.0.1"), apptest.FreePort(t, "127.0.0.1")}
 		w.s = newSteering(t)

@@ -35,6 +35,15 @@ func (a *appSocket) capture(s *Steering, m InstanceKey, at netip.AddrPort) {
 	apptest.Must(a.t, s.Listen(m, a.duplicate(), 64))
 }
 
+// leaveVacant has the first instance listen there, and crash.
+func leaveVacant(t *testing.T, s *Steering, at netip.AddrPort) {
+	t.Helper()
+	crashed := reusing(t)
+	crashed.capture(s, first, at)
+	crashed.close()
+	apptest.Must(t, s.Vacate(first))
+}
+
 // captureBind takes what has been left.
 func (a *appSocket) captureBind(s *Steering, m InstanceKey, at netip.AddrPort) {
 	a.t.Helper()
@@ -117,7 +126,7 @@ func TestAnotherBindToAPathChangesNothing(t *testing.T) {
 			t.Errorf("another bind of generation %d: %v, %v", generation, beside, err)
 		}
 		apptest.Must(t, s.Listen(m, a.duplicate(), 64))
-		_, err = s.Cutover(generation)
+		_, err = s.Steer(Split{Generation: generation})
 		apptest.Must(t, err)
 		checkPath(t, at, a)
 	}
@@ -133,7 +142,7 @@ func TestRebindAtAPathTakesUpWhoWaits(t *testing.T) {
 				a = capturePath(t, s, InstanceKey{generation + 1, 0}, at)
 			}
 			m := InstanceKey{generations, 0}
-			_, err := s.Cutover(generations)
+			_, err := s.Steer(Split{Generation: generations})
 			apptest.Must(t, err)
 			dial := func() {
 				conn, err := net.Dial("unix", at)
@@ -193,7 +202,7 @@ func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
 	for generation, a := range []*appSocket{old, current, candidate} {
 		a.capture(s, InstanceKey{generation + 1, 0}, at)
 	}
-	_, err := s.Cutover(2)
+	_, err := s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	apptest.Must(t, unix.Shutdown(current.fd, unix.SHUT_RDWR))
 	s.Sockets(2) // sees it
@@ -212,7 +221,7 @@ func TestClientsComeBackToTheGenerationThatBindsAgain(t *testing.T) {
 func TestClientsOfAClosedSocketGoToWhoServes(t *testing.T) {
 	eachQueue(t, func(t *testing.T, q queueOf) {
 		old, current := q.serve(first), q.serve(second)
-		_, err := q.s.Cutover(2)
+		_, err := q.s.Steer(Split{Generation: 2})
 		apptest.Must(t, err)
 		current.close()
 		apptest.Must(t, q.s.Forget(current.inode))

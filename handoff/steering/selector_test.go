@@ -3,10 +3,13 @@ package steering
 import (
 	"encoding/binary"
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gracerun/grace/internal/binomial"
 )
 
 // run is the part of the kernel's interpreter that selectors use. The packet begins with the IP header.
@@ -27,10 +30,10 @@ func run(t *testing.T, program []unix.SockFilter, packet []byte, random uint32) 
 		case unix.BPF_LD | unix.BPF_H | unix.BPF_IND:
 			a = uint32(binary.BigEndian.Uint16(packet[at(i.K+x):]))
 		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			if i.K != filterRandom {
-				t.Fatalf("a load from %#x", i.K)
-			}
 			a = random
+			if i.K != filterRandom {
+				a = binary.BigEndian.Uint32(packet[at(i.K):])
+			}
 		case unix.BPF_LDX | unix.BPF_W | unix.BPF_IMM:
 			x = i.K
 		case unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH:
@@ -39,10 +42,22 @@ func run(t *testing.T, program []unix.SockFilter, packet []byte, random uint32) 
 			a >>= i.K
 		case unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K:
 			a %= i.K
+		case unix.BPF_ALU | unix.BPF_MUL | unix.BPF_K:
+			a *= i.K
+		case unix.BPF_ALU | unix.BPF_XOR | unix.BPF_X:
+			a ^= x
+		case unix.BPF_MISC | unix.BPF_TAX:
+			x = a
 		case unix.BPF_JMP | unix.BPF_JA:
 			pc += int(i.K)
 		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
 			if a == i.K {
+				pc += int(i.Jt)
+			} else {
+				pc += int(i.Jf)
+			}
+		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
+			if a >= i.K {
 				pc += int(i.Jt)
 			} else {
 				pc += int(i.Jf)
@@ -94,7 +109,7 @@ func TestSelector(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			program := selector(test.selected, test.probes)
+			program := selector(choice{selected: test.selected}, test.probes)
 			got := make(map[int]int)
 			for random := range uint32(3 * len(many)) {
 				index := run(t, program, test.packet, random)
@@ -118,3 +133,99 @@ func TestSelector(t *testing.T) {
 		})
 	}
 }
+
+// However many sockets there are, a share is that of the number below which it lies, and probes come first.
+func TestSelectorOfAShare(t *testing.T) {
+	many := make([]int, 300)
+	for i := range many {
+		many[i] = 1000 + i
+	}
+	for _, share := range []int{1, 500, 9999, 10000} {
+		to := choice{selected: []int{1, 2}, beside: many, split: Split{Share: share}}
+		program := selector(to, map[uint16][]int{7: {3}})
+		for random := range uint32(whole) {
+			if got := run(t, program, packetFrom(4, 5, 1), random); got >= 1000 != (int(random) < share) {
+				t.Fatalf("share %d, drawn %d: socket %d", share, random, got)
+			}
+			if got := run(t, program, packetFrom(6, 0, 7), random); got != 3 {
+				t.Fatalf("a probe came to %d", got)
+			}
+		}
+	}
+}
+
+func packetOf(client netip.Addr) []byte {
+	if client.Is4() {
+		packet := packetFrom(4, 5, 1)
+		copy(packet[ipv4Source:], client.AsSlice())
+		return packet
+	}
+	packet := packetFrom(6, 0, 1)
+	copy(packet[ipv6Source:], client.AsSlice())
+	return packet
+}
+
+// besides are the clients that come to the generation beside the selected one.
+func besides(t *testing.T, to Split, clients []netip.Addr) map[netip.Addr]bool {
+	t.Helper()
+	to.ByClient = true
+	program, found := selector(choice{selected: []int{1}, beside: []int{2}, split: to}, nil), map[netip.Addr]bool{}
+	for _, client := range clients {
+		if run(t, program, packetOf(client), 0) == 2 {
+			found[client] = true
+		}
+	}
+	return found
+}
+
+// Clients that have addresses side by side are as many as the share says, a share that grows keeps those that it had, and
+// another generation begins with other ones.
+func TestSelectorByClient(t *testing.T) {
+	for name, client := range map[string]func(n int) netip.Addr{
+		"neighbours": func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}) },
+		"networks":   func(n int) netip.Addr { return netip.AddrFrom4([4]byte{byte(n >> 8), byte(n), 0, 1}) },
+		"IPv6": func(n int) netip.Addr {
+			return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 0, byte(n >> 8), byte(n)})
+		},
+		"IPv6 sites": func(n int) netip.Addr { return netip.AddrFrom16([16]byte{0x20, 1, byte(n >> 8), byte(n)}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var clients []netip.Addr
+			for n := range 1 << 14 {
+				clients = append(clients, client(n))
+			}
+			before := map[netip.Addr]bool{}
+			for _, share := range []int{100, 500, 2500, 5000, 9999} {
+				found := besides(t, Split{Beside: 2, Share: share}, clients)
+				low, high := likely(len(clients), float64(share)/whole)
+				if len(found) < low || len(found) > high {
+					t.Errorf("a share of %d has %d of %d clients", share, len(found), len(clients))
+				}
+				for client := range before {
+					if !found[client] {
+						t.Fatalf("%v has lost its generation at a share of %d", client, share)
+					}
+				}
+				before = found
+			}
+			first, second := besides(t, Split{Beside: 2, Share: 1000}, clients), besides(t, Split{Beside: 3, Share: 1000}, clients)
+			maps.DeleteFunc(first, func(client netip.Addr, _ bool) bool { return !second[client] })
+			if low, high := likely(len(clients), 0.01); len(first) < low || len(first) > high {
+				t.Errorf("%d clients are among the first of two generations", len(first))
+			}
+		})
+	}
+	t.Run("one network of IPv6", func(t *testing.T) {
+		client := netip.MustParseAddr("2001:db8:0:7::1")
+		for share := range whole {
+			one := besides(t, Split{Beside: 2, Share: share}, []netip.Addr{client})
+			other := besides(t, Split{Beside: 2, Share: share}, []netip.Addr{netip.MustParseAddr("2001:db8:0:7:1:2:3:4")})
+			if len(one) != len(other) {
+				t.Fatalf("two addresses of a client go apart at a share of %d", share)
+			}
+		}
+	})
+}
+
+// likely is how many of n come by chance. A test that asks it a hundred times fails less than once in 10^9 runs.
+func likely(n int, p float64) (low, high int) { return binomial.Bounds(n, p, 1e-12) }

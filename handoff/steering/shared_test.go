@@ -33,14 +33,14 @@ func TestWhoHasOnlyBoundServesNobody(t *testing.T) {
 		if sockets := q.s.Sockets(2); len(sockets) > 0 {
 			t.Errorf("generation 2 listens on %v", sockets)
 		}
-		if kept, err := q.s.Cutover(2); len(kept) != 1 || err != nil {
+		if kept, err := q.s.Steer(Split{Generation: 2}); len(kept) != 1 || err != nil {
 			t.Errorf("kept %v, %v", kept, err)
 		}
 		apptest.Must(t, q.s.Listen(second, candidate.duplicate(), 64))
 		if sockets := q.s.Sockets(1); len(sockets) != 1 {
 			t.Errorf("generation 1 listens on %v", sockets)
 		}
-		if kept, err := q.s.Cutover(2); len(kept) > 0 || err != nil {
+		if kept, err := q.s.Steer(Split{Generation: 2}); len(kept) > 0 || err != nil {
 			t.Errorf("kept %v, %v", kept, err)
 		}
 	})
@@ -64,10 +64,7 @@ func TestClientsAreLedToWhatNobodyShares(t *testing.T) {
 // A socket that several have is in the way of none who has closed it, also after it was shut down and listens again.
 func TestWhoHasClosedASharedSocketBindsAgain(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
-	crashed := reusing(t)
-	crashed.capture(s, first, at)
-	crashed.close()
-	apptest.Must(t, s.Vacate(first))
+	leaveVacant(t, s, at)
 	keeps, leaves, again := reusing(t), reusing(t), reusing(t)
 	keeps.capture(s, InstanceKey{2, 0}, at)
 	leaves.captureBind(s, InstanceKey{2, 1}, at)
@@ -78,6 +75,32 @@ func TestWhoHasClosedASharedSocketBindsAgain(t *testing.T) {
 	apptest.Must(t, unix.Shutdown(keeps.fd, unix.SHUT_RDWR))
 	apptest.Must(t, s.Listen(InstanceKey{2, 0}, keeps.duplicate(), 64))
 	again.capture(s, InstanceKey{2, 1}, at)
+}
+
+// Whoever of several had a socket that was shut down may listen on it again, also when another of them has ended; and all that
+// do are known.
+func TestSharedSocketListensAgainForAll(t *testing.T) {
+	s, at := newSteering(t), reservePort(t, "127.0.0.1")
+	leaveVacant(t, s, at)
+	members := []InstanceKey{{2, 0}, {2, 1}, {3, 0}}
+	var sharing []*appSocket
+	for _, m := range members {
+		a := reusing(t)
+		a.capture(s, m, at)
+		sharing = append(sharing, a)
+	}
+	apptest.Must(t, unix.Shutdown(sharing[0].fd, unix.SHUT_RDWR))
+	sharing[2].close()
+	apptest.Must(t, s.Retire(members[2]))
+	for i, m := range members[:2] {
+		if sharing[i].inode != sharing[2].inode {
+			t.Fatal("they do not share a socket")
+		}
+		apptest.Must(t, s.Listen(m, sharing[i].duplicate(), 64))
+	}
+	if sockets := s.Sockets(2); len(sockets) != 2 {
+		t.Errorf("generation 2 listens on %v", sockets)
+	}
 }
 
 func eachBound(t *testing.T, do func(*testing.T, queueOf)) {

@@ -25,6 +25,7 @@ type SteeringState struct {
 	Made   map[string]netip.AddrPort
 	Left   []SteeredSocket
 	Paths  []*pathGroup
+	Ready  []InstanceKey // see Steering.Ready; null is of a version that knew nothing of it: all are
 }
 
 // FDs are the descriptors that the successor needs.
@@ -86,6 +87,9 @@ func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
 		s.epoll = watch
 	}
 	s.left = state.Left
+	for _, m := range state.readied() {
+		s.ready[m] = true
+	}
 	maps.Copy(s.made, state.Made)
 	for _, b := range state.Bound {
 		s.bind(b)
@@ -105,6 +109,9 @@ func (s *Steering) takeOver(state SteeringState, fds socket.Descriptors) error {
 		}
 	}
 	for _, g := range state.Paths {
+		if state.Watch < 0 {
+			g.locate()
+		}
 		if err := s.takePath(g, fds); err != nil {
 			return fmt.Errorf("%s: %w", g, err)
 		}
@@ -162,7 +169,24 @@ func (s *Steering) encode(show func(inode uint64, fd int)) ([]byte, error) {
 func (s *Steering) state() SteeringState {
 	return SteeringState{
 		Watch: s.epoll, Groups: s.sorted(), Bound: slices.Collect(maps.Values(s.bound)), Made: s.made, Left: s.left, Paths: s.paths,
+		Ready: slices.AppendSeq([]InstanceKey{}, maps.Keys(s.ready)),
 	}
+}
+
+func (s SteeringState) readied() []InstanceKey {
+	if s.Ready != nil {
+		return s.Ready
+	}
+	var all []InstanceKey
+	for _, b := range s.Bound {
+		all = append(all, b.holders()...)
+	}
+	for _, l := range s.lists() {
+		for _, member := range l.Members {
+			all = append(all, member.listeners()...)
+		}
+	}
+	return all
 }
 
 // Check refuses a state that is not complete, as a file can have been changed.
@@ -204,13 +228,12 @@ func (s SteeringState) Listens(m InstanceKey) bool {
 }
 
 // Vacate leaves the sockets of an instance that was ended to the next one in its place, as Steering.Vacate does.
-func (s SteeringState) Vacate(m InstanceKey) {
+func (s *SteeringState) Vacate(m InstanceKey) {
+	if s.Ready != nil {
+		s.Ready = slices.DeleteFunc(s.Ready, func(other InstanceKey) bool { return other == m })
+	}
 	for _, l := range s.lists() {
-		for _, member := range l.Members {
-			if member.InstanceKey == m {
-				member.State = vacant
-			}
-		}
+		l.leave(m, vacant)
 	}
 }
 
@@ -229,7 +252,7 @@ func (s SteeringState) lists() (all []*memberList) {
 func (s *SteeringState) Keep(found map[uint64]int, fds socket.Descriptors) {
 	s.Watch, s.Left = -1, nil
 	for _, g := range s.Groups {
-		g.was = g.chosen()
+		g.was = g.choice()
 		for _, member := range g.lost(found) {
 			if number := slices.Index(g.Members, member); len(g.Members) > 1 {
 				g.Members[number] = g.Members[len(g.Members)-1]
@@ -277,6 +300,33 @@ func (s *SteeringState) Add(m InstanceKey, fd, there int) (added bool, err error
 		g.Selected = m.Generation
 	}
 	return true, nil
+}
+
+// Reserve has clients wait at the addresses of sockets that a process before has left, for whoever binds there first: it gets such a
+// socket, with who waits in it. One is enough for each address. The generation after that of the InstanceKey is selected there. Retire of the InstanceKey gives up those that nobody has taken. It owns the descriptors.
+func (s *Steering) Reserve(m InstanceKey, fds []int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	state, open := SteeringState{Watch: -1}, socket.Descriptors{}
+	for _, fd := range fds {
+		if at, err := keyOf(fd); err != nil || !listens(fd) || slices.ContainsFunc(state.Groups, func(g *group) bool { return g.Key == at }) {
+			unix.Close(fd)
+		} else if added, err := state.Add(m, fd, fd); added && err == nil {
+			open[fd] = fd
+		} else {
+			unix.Close(fd)
+		}
+	}
+	state.Bound = nil
+	state.Vacate(m)
+	for _, g := range state.Groups {
+		g.Selected = m.Generation + 1
+	}
+	err := s.takeOver(state, open)
+	for _, fd := range open {
+		unix.Close(fd)
+	}
+	return errors.Join(err, s.refresh())
 }
 
 func (s *SteeringState) binding(inode uint64) *binding {

@@ -100,7 +100,7 @@ func (s *successor) obey(order string) string {
 	fmt.Sscanf(order[strings.IndexByte(order, ' ')+1:], "%d %d", &generation, &instance)
 	switch word, _, _ := strings.Cut(order, " "); word {
 	case "cutover":
-		kept, err := s.steering.Cutover(generation)
+		kept, err := s.steering.Steer(Split{Generation: generation})
 		return fmt.Sprint(kept, err)
 	case "retire":
 		return fmt.Sprint(s.steering.Retire(InstanceKey{generation, instance}))
@@ -282,7 +282,7 @@ func TestSteeringGoesOnWithoutASuccessor(t *testing.T) {
 	apptest.Must(t, unix.Kill(a.PID, unix.SIGKILL))
 	a.Wait()
 	s.Resume()
-	if _, err := s.Cutover(2); err != nil {
+	if _, err := s.Steer(Split{Generation: 2}); err != nil {
 		t.Fatal(err)
 	}
 	if connected(t, at, 0, new) != new {

@@ -27,7 +27,7 @@ func TestSteeredConnectionsHaveTheOptionsOfTheirListener(t *testing.T) {
 			s, l := newSteering(t), reserve(t, "127.0.0.1:0?steer=true&"+options)
 			own(t, s, first, l)
 			successor := own(t, s, second, l)
-			_, err := s.Cutover(2)
+			_, err := s.Steer(Split{Generation: 2})
 			apptest.Must(t, err)
 			return successor.fd, l.Bound()
 		},

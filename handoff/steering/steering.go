@@ -3,6 +3,7 @@ package steering
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -72,6 +73,7 @@ type Steering struct {
 	closed bool
 	away   bool // see TurnAway
 	index
+	ready  map[InstanceKey]bool // see Ready
 	probes map[uint16]InstanceKey
 	made   map[string]netip.AddrPort // by the name of an address
 	left   []SteeredSocket
@@ -88,6 +90,28 @@ type binding struct {
 	Asked bool // by the app itself for SO_REUSEPORT
 	Reuse bool // and for SO_REUSEADDR
 	Shut  bool // it has listened, and was shut down
+	// Also are the other instances that have the socket, which Take gave to several. Some may have closed it.
+	Also []InstanceKey `json:",omitempty"`
+}
+
+// holders are the instances that may have the socket.
+func (b *binding) holders() []InstanceKey { return append([]InstanceKey{b.InstanceKey}, b.Also...) }
+
+func (b *binding) without(m InstanceKey) []InstanceKey {
+	return slices.DeleteFunc(b.holders(), func(other InstanceKey) bool { return other == m })
+}
+
+// has makes an instance the one that has the socket, before the others.
+func (b *binding) has(m InstanceKey) { b.InstanceKey, b.Also = m, b.without(m) }
+
+// left returns false where nobody has the socket any more.
+func (b *binding) left(m InstanceKey) bool {
+	others := b.without(m)
+	if len(others) == 0 {
+		return false
+	}
+	b.InstanceKey, b.Also = others[0], others[1:]
+	return true
 }
 
 // NewSteering makes one without addresses. It asks live whether any process of the instance still has the socket with
@@ -99,6 +123,7 @@ func NewSteering(live func(m InstanceKey, inode uint64) bool) (*Steering, error)
 	s := &Steering{
 		live: live, epoll: -1, wake: -1,
 		index:  newIndex(),
+		ready:  make(map[InstanceKey]bool),
 		probes: make(map[uint16]InstanceKey),
 		made:   make(map[string]netip.AddrPort),
 		given:  make(map[int][]netip.AddrPort),
@@ -228,7 +253,7 @@ func (s *Steering) rivals(b *binding) []rival {
 	for g := range s.atPort[b.Key.At.Port()] {
 		for _, member := range g.Members {
 			for _, m := range member.listeners() {
-				add(m, g.Key, member.Asked, rival{member.Inode, len(member.also) > 0})
+				add(m, g.Key, member.Asked, rival{member.Inode, len(member.Also) > 0})
 			}
 		}
 	}
@@ -237,7 +262,7 @@ func (s *Steering) rivals(b *binding) []rival {
 
 func (s *Steering) shared(inode uint64) bool {
 	_, member := s.find(inode)
-	return member != nil && len(member.also) > 0
+	return member != nil && len(member.Also) > 0
 }
 
 // share sets what lets the socket share its address with the others of its group.
@@ -270,11 +295,11 @@ func (s *Steering) share(b *binding, fd int) (Decision, error) {
 // robbed finds the group, of a less specific address, whose new connections the kernel would give to the socket as soon as it
 // listens. Where sockets listen at the same address already, the group's program decides.
 func (s *Steering) robbed(b *binding) *group {
-	if g := s.groups[b.Key]; g != nil && g.has(g.Selected) {
+	if g := s.groups[b.Key]; g != nil && g.serves() {
 		return nil
 	}
 	for _, g := range s.atPort[b.Key.At.Port()].sorted() {
-		if g.Selected != b.Generation && b.Key.takesFrom(g.Key) && g.has(g.Selected) {
+		if b.Key.takesFrom(g.Key) && g.losesTo(b.Generation) {
 			return g
 		}
 	}
@@ -346,8 +371,9 @@ func (s *Steering) listen(m InstanceKey, fd, backlog int) error {
 		return errors.Join(fmt.Errorf("cannot listen on %s: %w", at.At, err), unix.Close(fd))
 	}
 	// The binding stays: a socket that is shut down may listen once more. Others who have bound it may have closed it.
-	b.InstanceKey, b.Shut = m, false
-	return s.join(at, &memberSocket{ownership: makeFor(m), FD: fd, Inode: inode, UID: uid, Asked: b.Asked})
+	b.has(m)
+	b.Shut = false
+	return s.join(at, &memberSocket{ownership: s.startsWith(m), FD: fd, Inode: inode, UID: uid, Asked: b.Asked})
 }
 
 // Awaits reports whether the socket with this inode was prepared by Bind and has not come to Listen.
@@ -362,9 +388,14 @@ func (s *Steering) listenAgain(g *group, known *memberSocket, m InstanceKey, bac
 	if err := unix.Listen(known.FD, backlog); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", g.Key.At, err)
 	}
-	known.hold(m)
-	g.touch()
+	s.holds(g, known, m)
 	return s.refresh()
+}
+
+func (s *Steering) holds(g *group, known *memberSocket, m InstanceKey) {
+	known.hold(m)
+	known.Unready = !slices.ContainsFunc(known.listeners(), func(m InstanceKey) bool { return s.ready[m] })
+	g.touch()
 }
 
 // join attaches the program after listen and never before: a program gives a socket that does not listen a group of
@@ -498,24 +529,6 @@ func (s *Steering) sweepOne(g *group) (bool, error) {
 	return true, errors.Join(s.end(g, number), s.refresh())
 }
 
-// Cutover makes the generation the selected one everywhere: when it returns, each new connection goes to it, in one
-// step per address. It is also the way back. An address where the generation has no live socket stays with the one it
-// has, and is returned. After an error some addresses may have been cut over: cut over to one generation again.
-func (s *Steering) Cutover(generation int) (kept []string, err error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	for _, p := range s.places() {
-		switch {
-		case p.list().has(generation):
-			p.list().settle(generation)
-			p.choose(generation)
-		case len(p.list().Members) > 0:
-			kept = append(kept, p.String())
-		}
-	}
-	return kept, s.apply()
-}
-
 // TurnAway keeps new connections from all sockets, for good. At an address those that begin from now on wait, and are
 // refused when the last of its sockets is closed; a path is removed. What is in the queues, and what has begun, stays:
 // Queued tells when it has been accepted.
@@ -577,13 +590,30 @@ func (s *Steering) Vacate(m InstanceKey) error {
 	return s.dismiss(m, vacant)
 }
 
-// Ready says that the instance serves. If its generation is the selected one, its sockets are given to no other instance
-// while it lives; if not, the Cutover to it has this effect.
-func (s *Steering) Ready(m InstanceKey) {
+// startsWith is for a socket that an instance begins to listen on.
+func (s *Steering) startsWith(m InstanceKey) ownership {
+	o := makeFor(m)
+	o.Unready = !s.ready[m]
+	return o
+}
+
+// Ready says that the instance serves: it gets its part of what its generation gets, which others of it had till then. If
+// that are new connections, its sockets are given to no other instance while it lives; if not, the Steer to it has this
+// effect.
+func (s *Steering) Ready(m InstanceKey) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
+	s.ready[m] = true
+	for _, g := range s.sorted() {
+		g.readied(m)
+	}
+	s.settle(m)
+	return s.apply()
+}
+
+func (s *Steering) settle(m InstanceKey) {
 	for _, p := range s.places() {
-		if p.list().Selected != m.Generation {
+		if !p.list().gets(m.Generation) {
 			continue
 		}
 		for _, o := range p.list().owners() {
@@ -601,6 +631,39 @@ func (s *Steering) Retire(m InstanceKey) error {
 	return s.dismiss(m, retired)
 }
 
+// RetireAll is Retire for each instance of a generation.
+func (s *Steering) RetireAll(generation int) error {
+	var errs []error
+	for _, m := range s.instances(generation) {
+		errs = append(errs, s.Retire(m))
+	}
+	return errors.Join(errs...)
+}
+
+// instances are those of the generation that have bound anything, or had.
+func (s *Steering) instances(generation int) []InstanceKey {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	found := map[InstanceKey]bool{}
+	add := func(members ...InstanceKey) {
+		for _, m := range of(generation, members) {
+			found[m] = true
+		}
+	}
+	for _, b := range s.bound {
+		add(b.holders()...)
+	}
+	for _, member := range s.pathSockets() {
+		add(member.members()...)
+	}
+	for _, p := range s.places() {
+		for _, o := range p.list().owners() {
+			add(o.members()...)
+		}
+	}
+	return slices.Collect(maps.Keys(found))
+}
+
 // Forget says that nobody has these sockets any more, or is about to take them over: their app has closed them.
 func (s *Steering) Forget(inodes ...uint64) error {
 	if len(inodes) == 0 {
@@ -615,8 +678,9 @@ func (s *Steering) Forget(inodes ...uint64) error {
 func (s *Steering) dismiss(m InstanceKey, state socketState) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
+	delete(s.ready, m)
 	for inode, b := range s.bound {
-		if b.InstanceKey == m {
+		if !b.left(m) {
 			s.unbind(inode)
 		}
 	}
@@ -812,6 +876,11 @@ func (s *Steering) Close() error {
 	for _, p := range s.places() {
 		for _, member := range p.list().Members {
 			errs = append(errs, socket.CloseFD(member.FD))
+		}
+	}
+	for _, g := range s.paths {
+		if g.keeper != nil {
+			errs = append(errs, g.unkeep())
 		}
 	}
 	s.index = newIndex()

@@ -193,7 +193,7 @@ func TestSteeringCutsOverAndBack(t *testing.T) {
 			}
 			for range 100 {
 				to := rand.IntN(len(sockets))
-				if kept, err := s.Cutover(to); len(kept) > 0 || err != nil {
+				if kept, err := s.Steer(Split{Generation: to}); len(kept) > 0 || err != nil {
 					t.Fatal(kept, err)
 				}
 				if got := connected(t, at, 0, sockets[to]); got == nil {
@@ -208,7 +208,7 @@ func TestSteeringTellsFamiliesApart(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "0.0.0.0")
 	v4 := serve(t, s, InstanceKey{1, 0}, at)
 	v6 := serve(t, s, InstanceKey{2, 0}, netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()))
-	kept, err := s.Cutover(2)
+	kept, err := s.Steer(Split{Generation: 2})
 	if !slices.Equal(kept, []string{at.String()}) || err != nil {
 		t.Errorf("kept %v, %v", kept, err)
 	}
@@ -228,7 +228,7 @@ func TestSteeringSpreadsOverInstances(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old := serve(t, s, InstanceKey{1, 0}, at)
 	sockets := []*appSocket{serve(t, s, InstanceKey{2, 0}, at), serve(t, s, InstanceKey{2, 1}, at), serve(t, s, InstanceKey{2, 2}, at)}
-	_, err := s.Cutover(2)
+	_, err := s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	got := make(map[*appSocket]int)
 	for range 300 {
@@ -449,14 +449,14 @@ func TestSteeringKnowsASocketThatBindsAgain(t *testing.T) {
 func TestRetiredSocketsEndForAllWhoHaveThem(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, next := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
-	_, err := s.Cutover(2)
+	_, err := s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	apptest.Must(t, s.Retire(InstanceKey{1, 0}))
 	if got := connected(t, at, 0, old, next); got != next {
 		t.Error("a process that was left over has kept its place in the group")
 	}
 	later := serve(t, s, InstanceKey{3, 0}, at)
-	_, err = s.Cutover(3)
+	_, err = s.Steer(Split{Generation: 3})
 	apptest.Must(t, err)
 	if got := connected(t, at, 0, old, next, later); got != later {
 		t.Error("the numbers are wrong")
@@ -601,7 +601,7 @@ func (p *population) act(action int) {
 		p.join(InstanceKey{p.generation, rand.IntN(1000)})
 	case action < 6 && len(others) > 0:
 		p.selected = p.alive[others[rand.IntN(len(others))]].Generation
-		_, err := p.s.Cutover(p.selected)
+		_, err := p.s.Steer(Split{Generation: p.selected})
 		apptest.Must(p.t, err)
 	case action < 8 && len(others) > 0:
 		p.retire(others[rand.IntN(len(others))])
@@ -676,7 +676,7 @@ func TestRetiredSocketsGetNothing(t *testing.T) {
 	stop := loadOn(t, at)
 	for generation := 2; generation < 60; generation++ {
 		next := startServers(t, s, generation, at)
-		_, err := s.Cutover(generation)
+		_, err := s.Steer(Split{Generation: generation})
 		apptest.Must(t, err)
 		current.stop(t, s)
 		current = next
@@ -794,7 +794,7 @@ func TestCutoverLosesNoConnection(t *testing.T) {
 	generations := []*servers{startServers(t, s, 0, at), startServers(t, s, 1, at)}
 	stop := loadOn(t, at)
 	for turn := 1; turn <= 1000; turn++ {
-		_, err := s.Cutover(turn % 2)
+		_, err := s.Steer(Split{Generation: turn % 2})
 		apptest.Must(t, err)
 		// A connection that begins after the cutover has returned belongs to the new generation.
 		if got, err := askOnce(at); got != turn%2 || err != nil {
@@ -814,7 +814,7 @@ func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
 	old, next := startServers(t, s, 0, at), startServers(t, s, 1, at)
 	stop := loadOn(t, at)
 	for range 30 {
-		_, err := s.Cutover(1)
+		_, err := s.Steer(Split{Generation: 1})
 		apptest.Must(t, err)
 		apptest.Eventually(t, "the queue is empty", func() bool {
 			queued, err := s.Queued(0)
@@ -832,7 +832,7 @@ func TestNothingComesAfterTheQueueIsEmpty(t *testing.T) {
 		}
 		old.ending.Store(false)
 		old.accepting.Go(func() { old.accept(old.sockets[0].fd) })
-		_, err = s.Cutover(0)
+		_, err = s.Steer(Split{Generation: 0})
 		apptest.Must(t, err)
 	}
 	stop()
@@ -849,7 +849,7 @@ func TestQueuedCountsHandshakesThatBeganBefore(t *testing.T) {
 	}
 	conn := connect(t, at, 0)
 	defer conn.Close()
-	_, err := s.Cutover(2)
+	_, err := s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	checkQueued(t, s, 1, 1)
 	later := connect(t, at, 0)
@@ -981,7 +981,7 @@ func TestRebindTakesUpWhoWaits(t *testing.T) {
 				before = serve(t, s, InstanceKey{generation + 1, 0}, at)
 			}
 			m := InstanceKey{generations, 0}
-			_, err := s.Cutover(m.Generation)
+			_, err := s.Steer(Split{Generation: m.Generation})
 			apptest.Must(t, err)
 			closeBeforeClient(t, s, before, m, at)
 			next := askingSocket(t, at, false)
@@ -1006,7 +1006,7 @@ func TestWhoWaitsInAClosedSocketIsSentAway(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old := serve(t, s, InstanceKey{1, 0}, at)
 	closed := serve(t, s, InstanceKey{2, 0}, at)
-	_, err := s.Cutover(2)
+	_, err := s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	conn := closeBeforeClient(t, s, closed, InstanceKey{2, 0}, at)
 	next := serve(t, s, InstanceKey{2, 0}, at)
@@ -1119,7 +1119,7 @@ func TestMake(t *testing.T) {
 			if connected(t, at[0], 0, sockets[0]) == nil {
 				t.Error("the first generation got nothing")
 			}
-			_, err = s.Cutover(1)
+			_, err = s.Steer(Split{Generation: 1})
 			apptest.Must(t, err)
 			if connected(t, at[0], 0, sockets[1]) == nil {
 				t.Error("the second generation got nothing")
@@ -1166,7 +1166,7 @@ func TestMakeRefuses(t *testing.T) {
 func TestSteeringTellsWhoLeft(t *testing.T) {
 	s, at := newSteering(t), reservePort(t, "127.0.0.1")
 	old, current, last := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at), serve(t, s, InstanceKey{3, 0}, at)
-	_, err := s.Cutover(2)
+	_, err := s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	for _, a := range []*appSocket{old, current} {
 		go func() { _ = unix.Shutdown(a.fd, unix.SHUT_RD) }()
@@ -1178,7 +1178,7 @@ func TestSteeringTellsWhoLeft(t *testing.T) {
 		t.Error("nobody was selected in the place of what left")
 	}
 	apptest.Must(t, s.Listen(InstanceKey{2, 0}, current.duplicate(), 9))
-	_, err = s.Cutover(2)
+	_, err = s.Steer(Split{Generation: 2})
 	apptest.Must(t, err)
 	if connected(t, at, 0, current) == nil {
 		t.Error("a socket that listens again is no member")

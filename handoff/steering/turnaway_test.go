@@ -31,7 +31,7 @@ func TestTurnedAwayClientsAreRefusedWhenTheSocketsClose(t *testing.T) {
 		t.Run(host, func(t *testing.T) {
 			s, at := newSteering(t), reservePort(t, host)
 			old, current := serve(t, s, InstanceKey{1, 0}, at), serve(t, s, InstanceKey{2, 0}, at)
-			_, err := s.Cutover(2)
+			_, err := s.Steer(Split{Generation: 2})
 			apptest.Must(t, err)
 			waiting := connect(t, at, 0)
 			defer waiting.Close()

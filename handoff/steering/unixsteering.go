@@ -114,7 +114,7 @@ func (s *Steering) pathRivals(m InstanceKey, path string, inode uint64) []uint64
 	var rivals []uint64
 	for _, member := range s.pathSockets() {
 		bound := member.file() != socket.File{}
-		if member.heldBy(m) && len(member.also) == 0 && member.Inode != inode && bound && member.State == serving && sameFile(member.group.At, path) {
+		if member.heldBy(m) && len(member.Also) == 0 && member.Inode != inode && bound && member.State == serving && sameFile(member.group.At, path) {
 			rivals = append(rivals, member.Inode)
 		}
 	}

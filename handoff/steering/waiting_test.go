@@ -98,7 +98,7 @@ func (r *rollout) promote() {
 		}
 	}
 	r.did("cutover to %d", r.candidate)
-	if kept, err := r.q.s.Cutover(r.candidate); len(kept) > 0 || err != nil {
+	if kept, err := r.q.s.Steer(Split{Generation: r.candidate}); len(kept) > 0 || err != nil {
 		r.Fatalf("kept %v, %v after %q", kept, err, r.deeds)
 	}
 	for slot := range r.instances {
@@ -194,7 +194,7 @@ func TestFailedUpgradeAfterAnotherLeavesWhoWaits(t *testing.T) {
 		third := InstanceKey{3, 0}
 		q.crash(t, first, q.serve(first))
 		current := q.serve(second)
-		_, err := q.s.Cutover(2)
+		_, err := q.s.Steer(Split{Generation: 2})
 		apptest.Must(t, err)
 		apptest.Must(t, q.s.Retire(first))
 		q.crash(t, second, current)

@@ -32,7 +32,7 @@ func Dial(addr string) (*Conn, error) {
 	return &Conn{conn, bufio.NewReader(conn)}, nil
 }
 
-// Do sends a command and returns the string that it is answered by.
+// Do sends a command and returns the string or the number that it is answered by.
 func (c *Conn) Do(words ...string) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return "", err
@@ -55,7 +55,7 @@ func (c *Conn) reply() (string, error) {
 	}
 	kind, rest := line[0], strings.TrimSpace(line[1:])
 	switch kind {
-	case '+':
+	case '+', ':':
 		return rest, nil
 	case '$':
 		return c.bulk(rest)

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -80,8 +81,22 @@ func (c *Client) Ask(ctx context.Context, r Request) (*Answer, error) {
 	if r.Command != nil {
 		said["command"] = r.Command
 	}
+	for key, value := range map[string]string{"canary": r.Canary, "max_surge": r.MaxSurge} {
+		if value != "" {
+			said[key] = value
+		}
+	}
+	if r.Instances != 0 {
+		said["instances"] = r.Instances
+	}
+	if r.Fully {
+		said["fully"] = true
+	}
 	if r.Now {
 		said["now"] = true
+	}
+	if r.Signal != 0 {
+		said["signal"] = strconv.Itoa(int(r.Signal))
 	}
 	text, err := json.Marshal(said)
 	if err != nil {

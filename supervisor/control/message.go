@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 )
 
@@ -34,6 +35,9 @@ const (
 	Stop     Operation = "stop"
 	Reexec   Operation = "reexec"
 	Release  Operation = "release"
+	Signal   Operation = "signal"
+	Scale    Operation = "scale"
+	Promote  Operation = "promote"
 )
 
 // Request asks for one operation.
@@ -41,8 +45,18 @@ type Request struct {
 	Do Operation
 	// Command is what an upgrade is to run from now on; nil: the same again.
 	Command []string
+	// Canary is what share of the new connections an upgraded generation gets at first, as in 5%:1m,25%:5m; "": as grace was told.
+	Canary string
+	// MaxSurge is how many instances an upgrade may start beside the old ones, as in 1, 25% or 0; "": as grace was told.
+	MaxSurge string
+	// Instances is how many there are to be after a scale.
+	Instances int
+	// Fully promotes a generation at once, and not to its next share.
+	Fully bool
 	// Now makes a stop an immediate one.
 	Now bool
+	// Signal is what the app is to get.
+	Signal syscall.Signal
 }
 
 // Line is one line of an answer: a report, or, as the last one, the result.
@@ -78,6 +92,9 @@ const (
 	Stopped    Outcome = "stopped"    // the app has ended, and grace ends
 	Released   Outcome = "released"   // the app runs on, and grace ends
 	Reexeced   Outcome = "reexeced"   // another grace process has taken over
+	Signalled  Outcome = "signalled"  // the current generation was sent a signal
+	Scaled     Outcome = "scaled"     // as many instances serve as was asked for
+	Promoted   Outcome = "promoted"   // the generation has a larger share of the new connections
 )
 
 // Result ends an answer.
@@ -90,6 +107,10 @@ type Result struct {
 	Output     string  `json:"output,omitempty"` // where the candidate's output went
 	// Unchanged: the generation runs the same file, in the same directory, with the same arguments as the one before.
 	Unchanged bool `json:"unchanged,omitempty"`
+	// Instances is how many there are to be, after a scale.
+	Instances int `json:"instances,omitempty"`
+	// Share is the generation's part of the new connections, from 0 to 1, after a promotion.
+	Share float64 `json:"share,omitempty"`
 }
 
 // Status describes a grace process at one moment. It has no value of the environment.
@@ -99,8 +120,9 @@ type Status struct {
 	Name        string          `json:"name"`
 	PID         int             `json:"pid"`
 	Started     time.Time       `json:"started"`
-	State       string          `json:"state"`   // starting, serving, upgrading, stopping
-	Current     int             `json:"current"` // generation; 0: none
+	State       string          `json:"state"`     // starting, serving, upgrading, stopping
+	Current     int             `json:"current"`   // generation; 0: none
+	Instances   int             `json:"instances"` // that there are to be
 	Generations []Generation    `json:"generations"`
 	Listeners   []Listener      `json:"listeners"`
 	Upgrades    []UpgradeRecord `json:"upgrades"` // the newest last, at most 10
@@ -134,7 +156,9 @@ type Closing struct {
 // Generation is the instances that were started from one command.
 type Generation struct {
 	Number      int        `json:"number"`
-	Phase       string     `json:"phase"`           // preparing, candidate, current, settling, emptying, closing, draining
+	Batch       bool       `json:"batch,omitempty"` // only some instances, which come or go apart from the rest
+	Share       float64    `json:"share,omitempty"` // of the new connections, from 0 to 1, while it is sharing
+	Phase       string     `json:"phase"`           // preparing, candidate, sharing, current, settling, warm, emptying, closing, draining
 	Since       time.Time  `json:"since"`           // of the phase
 	Until       *time.Time `json:"until,omitempty"` // the phase ends then at the latest; absent: it has no end
 	Born        time.Time  `json:"born"`

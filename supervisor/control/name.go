@@ -45,8 +45,8 @@ func (e *TakenError) Error() string {
 	return fmt.Sprintf("cannot use the name %q: %s has it, at %s (choose another --name, or stop that process)", e.Name, who, e.Path)
 }
 
-// defaultName is that of the working directory, as far as it makes a name.
-func defaultName() string {
+// DefaultName is that of the working directory, as far as it makes a name.
+func DefaultName() string {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "grace"

@@ -13,6 +13,7 @@ const lookInterval = 50 * time.Millisecond
 
 // Process is the grace process behind a control socket, whose end can be waited for.
 type Process struct {
+	PID   int // 0: of another pid namespace
 	path  string
 	pidfd int // -1: of another pid namespace
 }
@@ -26,6 +27,7 @@ func Watch(ctx context.Context, path string) (*Process, error) {
 	defer conn.Close()
 	p := &Process{path: path, pidfd: -1}
 	if _, pid, err := credentials(conn.(*net.UnixConn)); err == nil && pid > 0 {
+		p.PID = pid
 		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 			p.pidfd = fd
 		}

@@ -18,7 +18,7 @@ func TestReference(t *testing.T) {
 	for path := range operations {
 		wanted = append(wanted, "POST "+path)
 	}
-	for _, o := range []Outcome{Upgraded, Failed, Undone, Superseded, Refused, Stopped, Reexeced} {
+	for _, o := range []Outcome{Upgraded, Failed, Undone, Superseded, Refused, Stopped, Reexeced, Signalled} {
 		wanted = append(wanted, "`"+string(o)+"`")
 	}
 	for _, message := range []any{Line{}, Status{}} {

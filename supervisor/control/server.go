@@ -82,9 +82,12 @@ func (s *Server) Close() error {
 var operations = map[string]func(*json.Decoder, *Request) error{
 	path(Upgrade):  readUpgrade,
 	path(Rollback): readNothing,
+	path(Scale):    readScale,
+	path(Promote):  readPromote,
 	path(Stop):     readStop,
 	path(Reexec):   readNothing,
 	path(Release):  readNothing,
+	path(Signal):   readSignal,
 }
 
 const statusPath = "/v1/status"
@@ -110,7 +113,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.operate(w, r, read)
 		return
 	}
-	s.fail(w, http.StatusNotFound, "no such path (there are GET /v1/status and POST /v1/upgrade, /v1/rollback, /v1/stop, /v1/reexec)")
+	s.fail(w, http.StatusNotFound, "no such path (there are GET /v1/status and POST /v1/upgrade, /v1/rollback, /v1/scale, /v1/promote, /v1/stop, /v1/reexec, /v1/release, /v1/signal)")
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
@@ -260,9 +263,13 @@ func statusOf(err error) int {
 
 func readUpgrade(d *json.Decoder, r *Request) error {
 	var body struct {
-		Command *[]string `json:"command"`
+		Command  *[]string `json:"command"`
+		Canary   string    `json:"canary"`
+		MaxSurge string    `json:"max_surge"`
 	}
-	if err := d.Decode(&body); err != nil || body.Command == nil {
+	err := d.Decode(&body)
+	r.Canary, r.MaxSurge = body.Canary, body.MaxSurge
+	if err != nil || body.Command == nil {
 		return err
 	}
 	r.Command = *body.Command
@@ -277,12 +284,49 @@ func readUpgrade(d *json.Decoder, r *Request) error {
 	return nil
 }
 
+func readScale(d *json.Decoder, r *Request) error {
+	var body struct {
+		Instances int `json:"instances"`
+	}
+	err := d.Decode(&body)
+	r.Instances = body.Instances
+	if err == nil && r.Instances < 1 {
+		err = errors.New("instances has to be 1 at least")
+	}
+	return err
+}
+
+func readPromote(d *json.Decoder, r *Request) error {
+	var body struct {
+		Fully bool `json:"fully"`
+	}
+	err := d.Decode(&body)
+	r.Fully = body.Fully
+	return err
+}
+
 func readStop(d *json.Decoder, r *Request) error {
 	var body struct {
 		Now bool `json:"now"`
 	}
 	err := d.Decode(&body)
 	r.Now = body.Now
+	return err
+}
+
+func readSignal(d *json.Decoder, r *Request) error {
+	var body struct {
+		Signal string `json:"signal"`
+	}
+	err := d.Decode(&body)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	sig, known := ParseSignal(body.Signal)
+	if !known {
+		return fmt.Errorf("signal is %q: no such signal (write TERM, QUIT, USR1 ...)", body.Signal)
+	}
+	r.Signal = sig
 	return err
 }
 

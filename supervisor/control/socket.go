@@ -56,7 +56,7 @@ func openIn(dir, name string) (*Socket, error) {
 	if name != "" {
 		return openNamed(dir, name)
 	}
-	name = defaultName()
+	name = DefaultName()
 	s, err := openNamed(dir, name)
 	for n := 2; n <= maxDefaultNames; n++ {
 		if taken := (*TakenError)(nil); !errors.As(err, &taken) {
@@ -256,17 +256,23 @@ func (s *Socket) Listener() (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil // which does not unlink its path: it was not made by a path
 }
 
-// Leave closes the descriptors, and leaves the path and the name to a successor.
+// Leave closes the descriptors, and leaves the path and the name to a successor. A second Leave or Close does nothing more.
 func (s *Socket) Leave() error {
-	var err error
-	if s.listener >= 0 {
-		err = unix.Close(s.listener)
+	var errs []error
+	for _, fd := range []*int{&s.listener, &s.lock} {
+		if *fd >= 0 {
+			errs = append(errs, unix.Close(*fd))
+		}
+		*fd = -1
 	}
-	return errors.Join(err, unix.Close(s.lock))
+	return errors.Join(errs...)
 }
 
 // Close removes the path and gives the name free. It leaves alone what somebody else has made there since.
 func (s *Socket) Close() error {
+	if s.lock < 0 {
+		return nil // it was left
+	}
 	if s.listener >= 0 && !s.InPlace() {
 		return s.Leave()
 	}

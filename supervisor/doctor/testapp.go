@@ -41,8 +41,13 @@ func (e *examination) start(how string, change func(*childproc.Spec)) (*testApp,
 		return nil, errors.Join(fmt.Errorf("cannot create a pipe: %w", err), stdin.Close())
 	}
 	defer theirStdout.Close()
+	program, err := childproc.OpenExecutable("/proc/self/exe")
+	if err != nil {
+		return nil, errors.Join(err, stdin.Close(), stdout.Close())
+	}
+	defer unix.Close(program)
 	spec := childproc.Spec{
-		Path: "/proc/self/exe", Args: append(slices.Clone(e.options.TestApp), how), Env: handoff.CleanEnv(os.Environ()),
+		Path: "/proc/self/exe", Program: program, Args: append(slices.Clone(e.options.TestApp), how), Env: handoff.CleanEnv(os.Environ()),
 		Stdin: int(theirStdin.Fd()), Stdout: int(theirStdout.Fd()), Stderr: 2,
 		Umask: -1, Identity: e.identity,
 	}

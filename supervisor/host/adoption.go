@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -22,7 +23,7 @@ import (
 // Save describes the apps of a snapshot for who is to go on with them after this grace process was killed. It is the loop's. There
 // are no values of the environment in it, and no sockets of the steering. It adds to storing, if that is not nil, what a service manager can keep.
 func (a *Host) Save(m machine.Snapshot, storing *Storing) HostState {
-	s := HostState{Uncapturable: a.uncapturable.Load(), Runtime: a.Runtime.Path, HTTP: a.Farewells.spoken(), Launches: map[int]LaunchSpecState{}}
+	s := HostState{Uncapturable: a.uncapturable.Load(), Runtime: a.Runtime.Path, HTTP: a.Farewells.spoken(), Launches: map[int]LaunchSpecState{}, Batches: map[int]int{}}
 	for _, l := range a.Held {
 		s.Listeners = append(s.Listeners, l.State())
 		storing.addListener(l)
@@ -31,15 +32,21 @@ func (a *Host) Save(m machine.Snapshot, storing *Storing) HostState {
 		if g.Stage == machine.StagePreparing {
 			continue
 		}
-		if p, ok := a.Launches[g.Number]; ok && p.Launch != nil {
+		if g.Of != 0 {
+			s.Batches[g.Number] = g.Of
+		} else if p, ok := a.Launches[g.Number]; ok && p.launch() != nil {
 			launch := p.Launch.State()
 			launch.Env = nil
 			s.Launches[g.Number] = launch
 		}
 		for _, i := range g.Instances {
-			if app, ok := a.Running[i.ID]; ok && i.PID != 0 {
+			app, ok := a.Running[i.ID]
+			switch {
+			case ok && i.PID != 0:
 				s.Apps = append(s.Apps, app.save())
 				storing.addInstance(app)
+			case ok && i.Phase == machine.PhaseStarting:
+				s.Starts = append(s.Starts, StartState{app.moved(), a.captures()})
 			}
 		}
 	}
@@ -48,10 +55,7 @@ func (a *Host) Save(m machine.Snapshot, storing *Storing) HostState {
 
 // save leaves out what ends with grace.
 func (a *InstanceProcess) save() InstanceProcessState {
-	s := InstanceProcessState{
-		Start: a.start, Main: a.main().State(), Calls: -1, Predecessors: socket.SocketPlanState{Predecessor: -1},
-		Notify: childproc.NotifyState{Path: a.notify.Path(), FD: -1}, Captured: a.calls != nil || a.uncaptured,
-	}
+	s := savedInstance(StartState{a.moved(), a.calls != nil || a.uncaptured}, a.main().State(), a.notify.Path())
 	if a.calls != nil {
 		s.LastCall = a.calls.Last()
 	}
@@ -67,6 +71,14 @@ func (a *InstanceProcess) save() InstanceProcessState {
 	default:
 	}
 	return s
+}
+
+// savedInstance has none of the descriptors that end with grace.
+func savedInstance(start StartState, main childproc.ProcessState, notify string) InstanceProcessState {
+	return InstanceProcessState{
+		Start: start.Start, Captured: start.Captured, Main: main, Calls: -1,
+		Predecessors: socket.SocketPlanState{Predecessor: -1}, Notify: childproc.NotifyState{Path: notify, FD: -1},
+	}
 }
 
 // Check refuses what no grace process has written: the file can have been changed.
@@ -109,12 +121,68 @@ func (s HostState) Lives(m machine.Snapshot) bool {
 // unknown are the processes of instances of which the state says only that they are being started: they have the path of a
 // NOTIFY_SOCKET to be known by.
 func (s HostState) unknown(m machine.Snapshot) ([]int, error) {
-	for _, i := range m.Instances() {
+	for _, i := range m.AllInstances() {
 		if i.Phase == machine.PhaseStarting && i.PID == 0 {
 			return childproc.HaveVariable("NOTIFY_SOCKET", s.isUnknown)
 		}
 	}
 	return nil, nil
+}
+
+// recognize takes the instances into the state that were started in the last moments of the grace process, and gives the processes
+// that are of none. On a held socket an instance may have clients from its first moment on.
+func (s *HostState) recognize(m *machine.Snapshot, unknown []int) (others []int) {
+	recognized := map[int]bool{}
+	for _, pid := range unknown {
+		app, ok := s.started(pid)
+		if !ok || s.app(app.Instance) != nil || !m.Started(app.Instance, pid) {
+			continue
+		}
+		s.Apps = append(s.Apps, app)
+		for _, member := range treeOf(pid) {
+			recognized[member] = true
+		}
+	}
+	return slices.DeleteFunc(unknown, func(pid int) bool { return recognized[pid] })
+}
+
+// started describes the instance of which this is the main process. Its children have its environment too, but it leads the group. Another
+// user's process may have such an environment as well, but cannot know how a NOTIFY_SOCKET is called.
+func (s *HostState) started(pid int) (app InstanceProcessState, ok bool) {
+	process, err := childproc.Describe(pid)
+	if err != nil || !process.Group {
+		return app, false
+	}
+	env, err := childproc.Environment(pid)
+	if err != nil {
+		return app, false
+	}
+	notify := variable(env, "NOTIFY_SOCKET")
+	if info, err := os.Lstat(notify); err != nil || info.Mode().Type() != os.ModeSocket || filepath.Dir(notify) != s.Runtime || !s.isUnknown(notify) {
+		return app, false
+	}
+	i := slices.IndexFunc(s.Starts, func(start StartState) bool { return isSubset(instanceVariables(start.Start), env) })
+	if i < 0 {
+		return app, false
+	}
+	process.Path = s.Launches[s.Starts[i].Generation].Path
+	app = savedInstance(s.Starts[i], process, notify)
+	app.Mains = []int{pid}
+	return app, true
+}
+
+func isSubset(some, all []string) bool {
+	return !slices.ContainsFunc(some, func(v string) bool { return !slices.Contains(all, v) })
+}
+
+// variable is empty where there is none.
+func variable(env []string, name string) string {
+	for _, v := range env {
+		if value, ok := strings.CutPrefix(v, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 func (s HostState) processes() (all []*childproc.ProcessState) {
@@ -152,12 +220,13 @@ func (s HostState) Notes() []machine.Noticed { return s.notes }
 
 // Recover finds what a state is about, and was written by a grace process that was killed. What nobody has any more it leaves out
 // of the state, or makes anew. It prefers what was kept. Instances that were being started it ends, and leaves it to the machine to start them anew, where
-// nothing is known of them, or where they have lost what they need. The caller owns the descriptors.
+// they have lost what they need. The caller owns the descriptors.
 func (s *HostState) Recover(o Options, m *machine.Snapshot, kept Kept) (socket.Descriptors, error) {
 	files := socket.Descriptors{}
 	defer kept.Close()
 	unknown, err := s.unknown(*m)
 	if err == nil {
+		unknown = s.recognize(m, unknown)
 		err = s.recoverProcesses(files, kept)
 	}
 	if err == nil {
@@ -376,13 +445,17 @@ func treesOf(processes []*childproc.ProcessState) (pids []int) {
 		if p.PIDFD < 0 {
 			continue
 		}
-		tree, err := childproc.Tree(p.PID)
-		if err != nil {
-			tree = []int{p.PID}
-		}
-		pids = append(pids, tree...)
+		pids = append(pids, treeOf(p.PID)...)
 	}
 	return pids
+}
+
+func treeOf(pid int) []int {
+	tree, err := childproc.Tree(pid)
+	if err != nil {
+		return []int{pid}
+	}
+	return tree
 }
 
 func (s *HostState) recoverNotify(files socket.Descriptors, kept Kept) error {
@@ -390,7 +463,7 @@ func (s *HostState) recoverNotify(files socket.Descriptors, kept Kept) error {
 		app := &s.Apps[i]
 		app.Notify.FD, app.Notify.Former = notifyFiles+i, nil
 		before, ok := kept.takeNotify(app.Instance)
-		if ok && childproc.NotifyIsRead(app.Notify.Path) {
+		if ok && childproc.NotifyIsThere(app.Notify.Path) {
 			files[app.Notify.FD] = before
 			continue
 		}

@@ -25,7 +25,6 @@ type captureHandler struct {
 	apps   *Host
 	app    *InstanceProcess
 	calls  *capture.Listener
-	member steering.InstanceKey
 	fresh  map[uint64]int // grace's own sockets that took the place of the app's, by inode, until they listen
 	told   map[string]bool
 	asked  *capture.Call // the last one
@@ -36,8 +35,7 @@ type captureHandler struct {
 func newCaptureHandler(a *Host, app *InstanceProcess) *captureHandler {
 	return &captureHandler{
 		apps: a, app: app, calls: app.calls,
-		member: app.member(),
-		fresh:  map[uint64]int{}, told: map[string]bool{}, bound: make(chan struct{}, 1),
+		fresh: map[uint64]int{}, told: map[string]bool{}, bound: make(chan struct{}, 1),
 	}
 }
 
@@ -129,15 +127,15 @@ func (c *captureHandler) bind(call capture.Call) error {
 		return c.pass(call, err)
 	}
 	defer unix.Close(fd)
-	if c.apps.Steering.Left(c.member, fd, at) {
-		take := func() (int, error) { return c.apps.Steering.Take(c.member, fd, at) }
+	if c.apps.Steering.Left(c.app.member(), fd, at) {
+		take := func() (int, error) { return c.apps.Steering.Take(c.app.member(), fd, at) }
 		if succeeded, err := c.succeed(call, take); succeeded || err != nil {
 			return err
 		}
 	}
 	decision := steering.NotSteered
 	err = c.apps.withEviction(func() (err error) {
-		decision, err = c.apps.Steering.Bind(c.member, fd, at)
+		decision, err = c.apps.Steering.Bind(c.app.member(), fd, at)
 		return err
 	})
 	switch {
@@ -216,7 +214,7 @@ func (c *captureHandler) replace(call capture.Call, at netip.AddrPort) error {
 	}
 	fd := -1
 	err := c.apps.withEviction(func() (err error) {
-		fd, err = c.apps.Steering.Fresh(c.member, at)
+		fd, err = c.apps.Steering.Fresh(c.app.member(), at)
 		return err
 	})
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
@@ -278,7 +276,7 @@ func (c *captureHandler) listen(call capture.Call) error {
 	if err != nil {
 		return c.pass(call, err)
 	}
-	err = c.apps.Steering.Listen(c.member, fd, call.Backlog())
+	err = c.apps.Steering.Listen(c.app.member(), fd, call.Backlog())
 	if err == nil {
 		c.apps.Post(machine.Opened{Instance: c.app.start.Instance})
 	}

@@ -44,7 +44,7 @@ func TestWhateverCapturedAppsDo(t *testing.T) {
 			fd := sockets[max(0, len(sockets)-1-random.IntN(2))] // a late one, with which something was done already
 			c.do(orders[random.IntN(len(orders))], fd)
 			if random.IntN(10) == 0 {
-				if _, err := s.Cutover(generation); err != nil {
+				if _, err := s.Steer(steering.Split{Generation: generation}); err != nil {
 					t.Error(err)
 				}
 			}

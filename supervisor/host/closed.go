@@ -67,8 +67,8 @@ func (c *captureHandler) forgetClosed(ended <-chan struct{}) {
 
 func (c *captureHandler) sockets() []uint64 {
 	var inodes []uint64
-	for _, s := range c.apps.Steering.Sockets(c.member.Generation) {
-		if s.InstanceKey == c.member {
+	for _, s := range c.apps.Steering.Sockets(c.app.member().Generation) {
+		if s.InstanceKey == c.app.member() {
 			inodes = append(inodes, s.Inode)
 		}
 	}

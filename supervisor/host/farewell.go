@@ -30,6 +30,7 @@ type Farewells struct {
 	why       atomic.Pointer[string] // failed, for any goroutine
 
 	started sync.Map         // generation to *farewell.Farewell, for any goroutine
+	batches sync.Map         // to the generation that each is of
 	steps   sync.WaitGroup   // of all that leave
 	heard   []netip.AddrPort // where the grace process before this one has seen HTTP/1
 }
@@ -111,6 +112,14 @@ func (f *Farewells) Failure() string {
 		return *why
 	}
 	return ""
+}
+
+// Named is the number that people know a generation by.
+func (f *Farewells) Named(generation int) int {
+	if of, ok := f.batches.Load(generation); ok {
+		return of.(int)
+	}
+	return max(generation, 0)
 }
 
 // Counts are those of the generations whose clients leave, as the steps have looked last: a flood of questions must not
@@ -317,6 +326,7 @@ func (a *Host) Hasten(machine.Hasten) {
 func (a *Host) retireFarewell(generation int) {
 	l := a.Farewells.leaving[generation]
 	if l == nil {
+		a.Farewells.batches.Delete(generation)
 		return
 	}
 	delete(a.Farewells.leaving, generation)
@@ -333,6 +343,7 @@ func (a *Host) release(l *leaving, generation int) {
 			a.ReportError(cannot, l.farewell.Release())
 			a.Farewells.started.CompareAndDelete(generation, l.farewell)
 		}
+		a.Farewells.batches.Delete(generation)
 		closeRoots(*l.roots.Load())
 	}, a.Notice(cannot)))
 }

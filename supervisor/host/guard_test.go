@@ -86,8 +86,12 @@ func startCaptured(t *testing.T, a *Host, m steering.InstanceKey) *capturedApp {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &capturedApp{t, &InstanceProcess{start: machine.Start{Generation: m.Generation, Slot: m.Instance}, ctx: ctx, cancel: cancel}, in, bufio.NewReader(out)}
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	err = a.launch(c.InstanceProcess, childproc.Spec{
-		Path: "/proc/self/exe", Args: []string{"app"}, Env: append(childEnv(), roleVariable+"=sockets"),
+		Path: executable, Args: []string{"app"}, Env: append(childEnv(), roleVariable+"=sockets"),
 		Stdin: int(theirIn.Fd()), Stdout: int(theirOut.Fd()), Stderr: 2, Umask: -1, Capture: true, NoNewPrivs: capture.NeedsNoNewPrivs(),
 	})
 	theirIn.Close()

@@ -63,6 +63,8 @@ type HookFacts struct {
 	Event, Text, Why          string
 	Generation, Instance, PID int
 	Took, Within              time.Duration
+	Share                     float64 // of the new connections, from 0 to 1
+	Instances                 int
 }
 
 // Run does not wait: who floods the hooks loses some.
@@ -81,11 +83,18 @@ func (h *Hooks) Run(f HookFacts) {
 	}
 }
 
+func part(of float64) string {
+	if of == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(of, 'f', -1, 64)
+}
+
 func (h *Hooks) environment(f HookFacts) []string {
 	facts := map[string]string{
 		"EVENT": f.Event, "NAME": h.Name, "TEXT": f.Text, "WHY": f.Why,
 		"GENERATION": number(f.Generation), "INSTANCE": number(f.Instance), "PID": number(f.PID),
-		"TOOK": seconds(f.Took), "WITHIN": seconds(f.Within),
+		"TOOK": seconds(f.Took), "WITHIN": seconds(f.Within), "SHARE": part(f.Share), "INSTANCES": number(f.Instances),
 	}
 	var env []string
 	for _, name := range slices.Sorted(maps.Keys(facts)) {

@@ -1,11 +1,13 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff/sockdiag"
@@ -31,26 +33,36 @@ type Host struct {
 	Post         func(machine.Event)
 	Changed      func() // is told when the steering has changed, by any goroutine; nil: nobody wants to know
 	// Saved returns when the state as it is now was written down; nil: it is not. It is not for the loop.
-	Saved    func()
-	Launches map[int]*Preparation
-	Running  map[int]*InstanceProcess
-	Programs map[int]Program // of generations that have ended, for a rollback
-	Looks    Semaphore       // into /proc and at sockets, at once
-	LookUps  Semaphore       // of a command and its files
-	reaping  sync.WaitGroup
-	sequence sequence
+	Saved     func()
+	Launches  map[int]*Preparation
+	Running   map[int]*InstanceProcess
+	Programs  map[int]Program // of generations that have ended, for a rollback
+	Ending    chan struct{}   // EndReaping closes it
+	Detached  bool            // the apps have all that grace had for them
+	Looks     Semaphore       // into /proc and at sockets, at once
+	LookUps   Semaphore       // of a command and its files
+	napping   atomic.Int32    // goroutines between two looks that may hold a thread
+	reaping   sync.WaitGroup
+	sequence  sequence
+	examining context.CancelFunc // ends the runs of --canary-check
+	watching  sync.Once
+	// runtimeLoss gives what is closed when something may have gone from the runtime directory.
+	runtimeLoss chan (<-chan struct{})
 }
 
 func (a *Host) Tell(t machine.Tell) {
 	app := a.Running[t.Instance]
+	app.leave()
 	a.ReportError(fmt.Sprintf("cannot signal instance %d", t.Instance), app.main().Signal(t.Signal))
-	if app.start.Generation == machine.Foreign || t.Signal == a.Options.Policy.StopSignal {
+	if app.generation == machine.Foreign || t.Signal == a.Options.Policy.StopSignal {
 		a.bypass(app, t.Signal)
 	}
 }
 
 func (a *Host) TellGroup(t machine.TellGroup) {
-	a.ReportError(fmt.Sprintf("cannot signal the process group of instance %d", t.Instance), a.Running[t.Instance].main().SignalGroup(t.Signal))
+	app := a.Running[t.Instance]
+	app.leave()
+	a.ReportError(fmt.Sprintf("cannot signal the process group of instance %d", t.Instance), app.main().SignalGroup(t.Signal))
 }
 
 func (a *Host) Dismiss(d machine.Dismiss) { a.Running[d.Instance].dismiss() }
@@ -82,12 +94,34 @@ func (a *Host) Reap(r machine.Reap) {
 		for _, done := range tasks {
 			<-done
 		}
+		a.awaitReaping()
 		a.ReportError(fmt.Sprintf("cannot reap process %d", p.PID), p.Reap())
 	})
 }
 
+// reapAfter is how long an ended process stays a zombie. Reaping it sooner spins in the kernel, under a lock that forks and looks
+// into /proc want too, until its last thread has removed its entries there (release_task in kernel/exit.c, d_invalidate and
+// shrink_dcache_parent in fs/dcache.c).
+const reapAfter = 50 * time.Millisecond
+
+func (a *Host) awaitReaping() {
+	timer := time.NewTimer(reapAfter)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.Ending:
+	}
+}
+
+// EndReaping reaps at once what has ended. It is to be called once, when the loop has ended.
+func (a *Host) EndReaping() {
+	close(a.Ending)
+	a.reaping.Wait()
+}
+
 // Detach has what belongs to the app stay as it is when grace ends.
 func (a *Host) Detach(machine.Detach) {
+	a.Detached = true
 	for _, l := range a.Held {
 		a.ReportError("cannot leave a socket to the app", l.Leave())
 	}
@@ -99,7 +133,7 @@ func (a *Host) Rest() <-chan struct{} { return a.sequence.rest() }
 
 // Close reaps what has ended: PID 1 gets the zombies that grace leaves, and in many containers it does not reap.
 func (a *Host) Close() error {
-	a.reaping.Wait()
+	a.EndReaping()
 	<-a.sequence.rest()
 	_, err := a.Reaper.ReapOrphans()
 	return err
@@ -120,7 +154,7 @@ func (a *Host) Release(r machine.Release) {
 // it is left, or the one that has filled it.
 func (a *Host) holder(s machine.Start) *InstanceProcess {
 	for _, app := range a.Running {
-		if app.start.Generation == s.Generation && app.start.Slot == s.Slot {
+		if app.generation == s.Generation && app.start.Slot == s.Slot {
 			return app
 		}
 	}

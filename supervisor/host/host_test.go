@@ -4,6 +4,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -37,12 +39,13 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	launcher, main := sleeper(t, reaper), sleeper(t, reaper)
-	a := &Host{Reaper: reaper, Running: map[int]*InstanceProcess{1: {ctx: t.Context(), processes: []*childproc.Process{launcher, main}}}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
+	a := &Host{Reaper: reaper, Ending: make(chan struct{}), Running: map[int]*InstanceProcess{1: {ctx: t.Context(), processes: []*childproc.Process{launcher, main}}}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
 	if err := main.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	endedBy(t, main, syscall.SIGKILL)
 	a.Reap(machine.Reap{Instance: 1, PID: main.PID})
+	a.EndReaping()
 	other := sleeper(t, reaper) // its pidfd has the number that the main process's had
 	a.TellRest(machine.TellRest{Instance: 1, Signal: syscall.SIGTERM})
 	endedBy(t, launcher, syscall.SIGTERM)
@@ -57,6 +60,22 @@ func TestLauncherThatOutlivesTheMainProcess(t *testing.T) {
 	}
 }
 
+// Who reaps at once spins in the kernel; but the end of grace does not wait.
+func TestReapingIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, begun := &Host{Ending: make(chan struct{})}, time.Now()
+		a.awaitReaping()
+		if waited := time.Since(begun); waited != reapAfter {
+			t.Errorf("reaped after %s", waited)
+		}
+		close(a.Ending)
+		a.awaitReaping()
+		if waited := time.Since(begun); waited != reapAfter {
+			t.Errorf("the end waits for %s", waited-reapAfter)
+		}
+	})
+}
+
 // What waits for a look at what was left behind is reaped before grace ends: the PID 1 of many containers does not reap.
 func TestAllIsReapedAtTheEnd(t *testing.T) {
 	reaper, err := childproc.NewReaper()
@@ -65,7 +84,7 @@ func TestAllIsReapedAtTheEnd(t *testing.T) {
 	}
 	main, looked := sleeper(t, reaper), make(chan struct{})
 	one := &InstanceProcess{processes: []*childproc.Process{main}}
-	a := &Host{Reaper: reaper, Running: map[int]*InstanceProcess{1: one}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
+	a := &Host{Reaper: reaper, Ending: make(chan struct{}), Running: map[int]*InstanceProcess{1: one}, Post: func(ev machine.Event) { t.Errorf("%+v", ev) }}
 	one.task(func() {
 		<-looked
 		endedBy(t, main, syscall.SIGKILL)

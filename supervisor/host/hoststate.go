@@ -23,8 +23,10 @@ type HostState struct {
 	Metrics        *socket.ListenerState
 	Steering       *steering.SteeringState
 	Launches       map[int]LaunchSpecState // by generation
+	Batches        map[int]int             `json:",omitempty"` // of which generation each is
 	Programs       map[int]int             // descriptors of executables, by generation, of ended ones too
 	Apps           []InstanceProcessState
+	Starts         []StartState `json:",omitempty"` // of which no process is known yet
 	Runtime        string
 	RuntimeLock    int // 0 if it has none
 	Control        *ControlState
@@ -59,6 +61,12 @@ func (s LaunchSpecState) Launch() *LaunchSpec {
 	return &LaunchSpec{LaunchSpec: ran, Env: s.Env, fromFile: s.FromFile, Identity: s.Identity, umask: s.Umask}
 }
 
+// StartState is an instance that is being started.
+type StartState struct {
+	machine.Start
+	Captured bool
+}
+
 // InstanceProcessState is one instance with its processes.
 type InstanceProcessState struct {
 	machine.Start
@@ -78,7 +86,7 @@ type InstanceProcessState struct {
 // state describes an app that is suspended.
 func (a *InstanceProcess) state() (InstanceProcessState, error) {
 	s := InstanceProcessState{
-		Start: a.start, NotOurChild: a.reader.notOurChild, Captured: a.uncaptured,
+		Start: a.moved(), NotOurChild: a.reader.notOurChild, Captured: a.uncaptured,
 		Main: a.main().State(), Calls: -1, Predecessors: a.plan.State(),
 		Mains: a.reader.mains, Told: a.reader.told, Said: a.reader.said,
 	}
@@ -133,7 +141,12 @@ func (s HostState) Files() []int {
 func (a *Host) Describe(s *HostState) error {
 	s.Uncapturable, s.Programs, s.Launches = a.uncapturable.Load(), a.allPrograms(), map[int]LaunchSpecState{}
 	s.HTTP = a.Farewells.spoken()
+	s.Batches = map[int]int{}
 	for generation, p := range a.Launches {
+		if p.of != 0 {
+			s.Batches[generation] = p.of
+			continue
+		}
 		s.Launches[generation] = p.Launch.State()
 	}
 	for _, app := range a.Running {
@@ -153,6 +166,9 @@ func (a *Host) TakeOver(s HostState, before int, notOurs bool, files socket.Desc
 	for generation, state := range s.Launches {
 		a.Launches[generation] = NewPreparation(state.Launch())
 	}
+	for batch, of := range s.Batches {
+		a.Branch(machine.Branch{Generation: batch, Of: of})
+	}
 	if err := a.takeOverPrograms(s.Programs, files); err != nil {
 		return err
 	}
@@ -166,7 +182,8 @@ func (a *Host) TakeOver(s HostState, before int, notOurs bool, files socket.Desc
 
 func (a *Host) takeOverApp(s InstanceProcessState, before int, notOurs bool, files socket.Descriptors) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	app := &InstanceProcess{start: s.Start, ctx: ctx, cancel: cancel}
+	app := &InstanceProcess{start: s.Start, generation: s.Generation, ctx: ctx, cancel: cancel}
+	app.serving, app.leave = context.WithCancel(ctx)
 	if before, ok := a.Launches[s.Predecessor]; ok {
 		app.predecessor = before.ctx
 	}
@@ -220,11 +237,11 @@ func (a *Host) takeOverCalls(app *InstanceProcess, s InstanceProcessState, files
 // CarryOn begins to follow the apps that were taken over. Of an end that the machine knows
 // already it is told once more.
 func (a *Host) CarryOn(s machine.Snapshot) {
-	instances := s.Instances()
+	instances := s.AllInstances()
 	for id, app := range a.Running {
 		i := instances[id]
 		waiting, dismiss := context.WithCancel(app.ctx)
-		app.launch, app.waiting, app.dismiss = a.Launches[app.start.Generation].Launch, waiting, dismiss
+		app.launch, app.waiting, app.dismiss = a.Launches[app.generation].Launch, waiting, dismiss
 		app.attend()
 		a.lookAfter(app)
 		a.ReportError("cannot tell the app of its predecessor", app.tellOfPredecessor())
@@ -232,7 +249,12 @@ func (a *Host) CarryOn(s machine.Snapshot) {
 			a.follows(app, p)
 		}
 		if i.Phase == machine.PhaseStarting {
-			a.await(app, waiting, a.Launches[app.start.Generation].Launch, i.Since)
+			a.await(app, waiting, a.Launches[app.generation].Launch, i.Since)
+		} else {
+			dismiss()
+		}
+		if i.Phase <= machine.PhaseReady && app.generation != machine.Foreign {
+			a.watchFitness(app)
 		}
 	}
 }

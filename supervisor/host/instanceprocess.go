@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,15 +20,21 @@ import (
 
 // InstanceProcess is what belongs to one instance.
 type InstanceProcess struct {
-	start   machine.Start
-	ctx     context.Context // ends with the instance
-	cancel  context.CancelFunc
-	launch  *LaunchSpec
-	waiting context.Context    // ends with the wait for its readiness
-	dismiss context.CancelFunc // ends that wait
+	start      machine.Start
+	generation int // that it belongs to now
+	key        atomic.Pointer[steering.InstanceKey]
+	ctx        context.Context // ends with the instance
+	cancel     context.CancelFunc
+	launch     *LaunchSpec
+	waiting    context.Context    // ends with the wait for its readiness
+	dismiss    context.CancelFunc // ends that wait
+	serving    context.Context    // ends when it is to get no new connections any more, for good
+	leave      context.CancelFunc // ends that
 	// predecessor ends when the generation that this one replaces has; nil if
 	// there is none.
 	predecessor    context.Context
+	before         []int                // the main processes of that generation, as far as they served at the start
+	began          time.Time            // zero: it was started by another grace process
 	processes      []*childproc.Process // not reaped: the main one last, before it those that were it before
 	notify         *childproc.NotifySocket
 	calls          *capture.Listener // of a captured app
@@ -38,6 +45,7 @@ type InstanceProcess struct {
 	reader         *notifyReader
 	attending      sync.WaitGroup // those who listen to the app
 	suspended      bool
+	saved          <-chan struct{}   // closed when who adopts the app would know as much of it as its start needs; nil: adopted itself
 	tasks          []<-chan struct{} // closed when nobody looks for what its processes have left behind
 	plan           *socket.SocketPlan
 }
@@ -79,25 +87,46 @@ func (a *InstanceProcess) task(do func()) {
 	}()
 }
 
+// member is what the steering knows it by. It changes in the order in which the steering does.
 func (a *InstanceProcess) member() steering.InstanceKey {
+	if moved := a.key.Load(); moved != nil {
+		return *moved
+	}
 	return steering.InstanceKey{Generation: a.start.Generation, Instance: a.start.Slot}
+}
+
+// settle has the steering know the instance by the generation that it belongs to.
+func (a *InstanceProcess) settle() {
+	a.key.Store(&steering.InstanceKey{Generation: a.generation, Instance: a.start.Slot})
+}
+
+// moved is its start as one of the generation that it belongs to now.
+func (a *InstanceProcess) moved() machine.Start {
+	s := a.start
+	s.Generation = a.generation
+	return s
 }
 
 func (a *Host) Start(s machine.Start) {
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting, dismiss := context.WithCancel(ctx)
-	app := &InstanceProcess{start: s, ctx: ctx, launch: a.Launches[s.Generation].Launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
+	app := &InstanceProcess{start: s, generation: s.Generation, ctx: ctx, launch: a.Launches[s.Generation].Launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
+	app.serving, app.leave = context.WithCancel(ctx)
+	if a.Launches[s.Generation].leaves {
+		app.leave() // it is only to answer who waits
+	}
 	if before, ok := a.Launches[s.Predecessor]; ok {
 		app.predecessor = before.ctx
 	}
 	if last := a.holder(s); last != nil {
 		a.vacate(last) // now, as what is left of it may stay for longer
 	}
+	app.before, app.began = a.replaces(s), time.Now()
 	a.Running[s.Instance] = app
 	launch, turn := a.Launches[s.Generation].Launch, a.sequence.rest()
 	go func() {
-		<-turn         // it may take up what another one has left
-		a.awaitSaved() // who adopts the app has to know that the instance was being started
+		app.saved = a.saving() // who adopts the app has to know that the instance was being started
+		<-turn                 // it may take up what another one has left
 		if err := a.bring(app, launch); err != nil {
 			a.Post(machine.StartFailed{Instance: s.Instance, Exit: failedExit(launch.Path, err)})
 			return
@@ -105,9 +134,11 @@ func (a *Host) Start(s machine.Start) {
 		p := app.main() // once started is posted, the processes are the loop's
 		app.reader = newNotifyReader(a, s.Instance, app.notify, p.PID)
 		a.Post(machine.Started{Instance: s.Instance, PID: p.PID})
+		app.saved = a.saving() // and which process it is: others it would end
 		a.follows(app, p)
 		app.hear()
 		a.lookAfter(app)
+		a.watchFitness(app)
 		a.await(app, waiting, launch, time.Now())
 	}()
 }
@@ -151,11 +182,12 @@ func (a *Host) bring(app *InstanceProcess, l *LaunchSpec) (err error) {
 
 func (a *Host) bringUnguarded(app *InstanceProcess, l *LaunchSpec) error {
 	spec := l.spec()
-	spec.Path, spec.Program = a.locate(app.start.Generation, l)
+	spec.Path, spec.Program = a.locate(app.start.Of, l)
 	spec.Args, spec.Env = l.filled(app.start)
 	if err := a.equip(app, &spec); err != nil {
 		return err
 	}
+	<-app.saved
 	err := a.launch(app, spec)
 	a.ReportError("cannot close descriptors of the app", errors.Join(app.plan.Started(), app.disown()))
 	if err == nil {
@@ -178,18 +210,22 @@ func (a *Host) equip(app *InstanceProcess, spec *childproc.Spec) error {
 	app.plan, err = a.Options.Dialects.Plan(socket.PlanRequest{
 		Listeners:  app.sockets,
 		Command:    spec.Args,
-		Generation: app.start.Generation,
+		Generation: app.start.Of,
 		Parent:     os.Getpid(),
 	})
 	if err != nil {
 		return err
 	}
 	spec.Args, spec.Stdin, spec.Files, spec.PIDVars = app.plan.Command, app.plan.Stdin, app.plan.Files, app.plan.PIDVars
-	spec.Capture = a.Steering != nil && a.Options.captures() && !a.uncapturable.Load()
+	spec.Capture = a.captures()
 	spec.CaptureUnlink = len(a.Options.CaptureUnix) > 0
 	spec.NoNewPrivs = a.Options.NoNewPrivs.wanted(spec.Capture)
 	spec.Env = append(append(spec.Env, app.plan.Env...), a.variables(app)...)
 	return nil
+}
+
+func (a *Host) captures() bool {
+	return a.Steering != nil && a.Options.captures() && !a.uncapturable.Load()
 }
 
 // own collects the instance's sockets: those that all share, and its own of the
@@ -226,16 +262,16 @@ func (a *InstanceProcess) disown() error {
 }
 
 func (a *Host) variables(app *InstanceProcess) []string {
-	env := []string{
-		"NOTIFY_SOCKET=" + app.notify.Path(),
-		"GRACE_GENERATION=" + strconv.Itoa(app.start.Generation),
-		"GRACE_INSTANCE=" + strconv.Itoa(app.start.Slot),
-		"GRACE_KILL_AFTER=" + a.Options.Policy.KillAfter().String(),
-	}
+	env := append([]string{"NOTIFY_SOCKET=" + app.notify.Path()}, instanceVariables(app.start)...)
+	env = append(env, "GRACE_KILL_AFTER="+a.Options.Policy.KillAfter().String())
 	if d := a.Options.Policy.Watchdog; d > 0 {
 		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(d.Microseconds(), 10))
 	}
 	return env
+}
+
+func instanceVariables(s machine.Start) []string {
+	return []string{"GRACE_GENERATION=" + strconv.Itoa(s.Of), "GRACE_INSTANCE=" + strconv.Itoa(s.Slot)}
 }
 
 // tellOfPredecessor lets the app know, if its dialect has a way, when it is alone.
@@ -285,13 +321,21 @@ func (a *Host) watch(app *InstanceProcess, p *childproc.Process) {
 		a.Post(machine.Noticed{Text: "cannot read the app's last messages from NOTIFY_SOCKET", Why: err.Error()})
 	}
 	if app.waiting.Err() == nil {
-		if why := joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
+		if why := a.whyEnded(app, pid); why != "" {
 			a.Post(machine.Obstructed{Instance: instance, Why: why})
 		}
 	}
 	a.Post(machine.Exited{Instance: instance, PID: pid, Exit: exitOf(exit)})
 	a.awaitRest(app, p)
 	a.Post(machine.Emptied{Instance: instance, PID: pid})
+}
+
+// whyEnded is what may have kept an instance from being ready that has ended, as far as it can be seen.
+func (a *Host) whyEnded(app *InstanceProcess, pid int) string {
+	if why := joined(app.launch.occupied(app.start, pid), a.rivals(app)); why != "" {
+		return why
+	}
+	return a.lockedOutBy(app)
 }
 
 // awaitRest returns when nothing is left of a process, or nothing can be known of that for another reason than a shortage.

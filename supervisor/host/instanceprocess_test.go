@@ -28,7 +28,7 @@ func TestVariablesOfAnInstance(t *testing.T) {
 func checkVariables(t *testing.T, p machine.Policy, socket *childproc.NotifySocket, killAfter string) {
 	t.Helper()
 	a := &Host{Options: Options{Policy: p}}
-	got := a.variables(&InstanceProcess{start: machine.Start{Generation: 4, Slot: 2}, notify: socket})
+	got := a.variables(&InstanceProcess{start: machine.Start{Of: 4, Slot: 2}, notify: socket})
 	want := []string{
 		"NOTIFY_SOCKET=" + socket.Path(), "GRACE_GENERATION=4", "GRACE_INSTANCE=2", "GRACE_KILL_AFTER=" + killAfter,
 		"WATCHDOG_USEC=1000000",

@@ -40,7 +40,9 @@ func (v *readinessCheck) obstacle() (why string, alive bool) {
 	if pid, by := childproc.Stopped(pids); pid != 0 {
 		return stopped(pid, by), true
 	}
-	why = v.dispossessed(pids)
+	if why = v.dispossessed(pids); why == "" {
+		why = v.locks.obstacle(v, pids)
+	}
 	return why, childproc.Living(main)
 }
 

@@ -33,7 +33,11 @@ type Options struct {
 	Dialects       socket.Dialects
 	Keep           time.Duration // how long silent connections of a replaced generation are kept
 	Readiness      Readiness
+	Liveness       Liveness
 	Check          string // a shell command to pass before each upgrade
+	CanaryByClient bool   // a client's address decides which generation it comes to; else chance
+	CanaryCheck    string // a shell command that has to succeed as long as a generation shares
+	MaxMemory      int64  // bytes that an instance may use until a fresh one takes its place; 0: any number
 	EnvFile        string
 	Dir            string // as written; "" is where grace was started
 	unnamed        bool   // Dir is the real name, as nobody has said another one
@@ -132,28 +136,30 @@ func (o Options) policy() machine.Policy {
 	p := o.Policy
 	p.Held = len(o.Listen) > 0
 	p.Shared = slices.ContainsFunc(o.Listen, shared)
+	p.Examined = o.CanaryCheck != ""
+	if len(o.CaptureUnix) > 0 {
+		p.OneInstance = machine.OneInstanceOnly
+	}
 	if !p.Held && o.Capture == CaptureOff {
 		p.NoUpgrade = machine.NoSockets
 	}
 	return p
 }
 
-func (o Options) steers() bool { return o.captures() || slices.ContainsFunc(o.Listen, steered) }
+func (o Options) steers() bool {
+	return o.captures() || o.Takeover != TakeoverNone || slices.ContainsFunc(o.Listen, steered)
+}
 
 func steered(a socket.Address) bool { return a.Steer }
 
 func shared(a socket.Address) bool { return !a.Steer }
 
-// mostInstances is beyond any machine's use, and below what would keep grace busy
-// with starting alone.
-const mostInstances = 1000
-
 // Validate says what cannot work before anything is touched.
 func (o Options) Validate() error {
 	p := o.Policy
 	switch {
-	case p.Instances < 1 || p.Instances > mostInstances:
-		return fmt.Errorf("--instances must be from 1 to %d", mostInstances)
+	case p.Instances < 1 || p.Instances > machine.MostInstances:
+		return fmt.Errorf("--instances must be from 1 to %d", machine.MostInstances)
 	case p.MaxDraining < 1:
 		return errors.New("--max-draining must be at least 1")
 	case p.ReadyTimeout <= 0 || p.DrainTimeout <= 0:
@@ -175,7 +181,7 @@ func (o Options) Validate() error {
 	case p.Restart != machine.RestartOnFailure && p.Restart != machine.RestartAlways && p.Restart != machine.RestartNever:
 		return fmt.Errorf("--restart %q: use on-failure, always or never", p.Restart)
 	}
-	return errors.Join(o.validateTakeover(), o.validateProbe())
+	return errors.Join(o.validateTakeover(), o.validateProbe(), o.validateStrategy(), o.Liveness.validate(o, slices.ContainsFunc(o.Listen, shared)))
 }
 
 // validateProbe: a shared socket answers for the old generation too.
@@ -186,6 +192,24 @@ func (o Options) validateProbe() error {
 	}
 	if r.Mode == ReadyCommand && r.Probe == "" {
 		return errors.New("--ready cmd: has no command")
+	}
+	return nil
+}
+
+// validateStrategy: where generations share a socket the kernel gives each who accepts the clients that it asks for.
+func (o Options) validateStrategy() error {
+	p := o.Policy
+	own := len(o.Listen) > 0 && !slices.ContainsFunc(o.Listen, shared) || len(o.Listen) == 0 && o.Capture != CaptureOff
+	const remedy = "needs sockets of each generation's own: write ?steer=true behind the addresses of --listen, or leave --listen out"
+	switch {
+	case p.KeepWarm < 0 || p.MaxAge < 0:
+		return errors.New("--keep-warm and --max-age cannot be negative")
+	case len(p.Canary) > 0 && !own:
+		return errors.New("--canary " + remedy)
+	case p.KeepWarm > 0 && !own:
+		return errors.New("--keep-warm " + remedy)
+	case len(p.Canary) > 0 && p.MaxSurge.Limited:
+		return errors.New("--canary cannot go with --max-surge below 100%: the share of the clients would need as large a share of the instances")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gracerun/grace/childproc"
@@ -53,37 +54,83 @@ func (s server) supervisor(restartOf unitRestart) string {
 	return unitOf(s.PID, restartOf)
 }
 
-// restarters are programs that start again what ends. Their names are those of the processes, or of scripts in their command lines.
-var restarters = []struct {
-	name  *regexp.Regexp
-	about string
-}{
-	{regexp.MustCompile(`^PM2 |(^|/)pm2($| )`), "pm2 will start it again: use --takeover=force, and run `pm2 delete NAME` when generation 0 has ended"},
-	{regexp.MustCompile(`(^|/)supervisord($| )`), "supervisord will start it again: use --takeover=force, and run `supervisorctl stop NAME` when generation 0 has ended"},
-	{regexp.MustCompile(`^(runsv|s6-supervise|supervise) `), "%s will start it again: run `sv once NAME` (runit), `s6-svc -o NAME` (s6) or `svc -o NAME` (daemontools)"},
-	{regexp.MustCompile(`(^|/)grace run `), "another grace process runs it: use `grace upgrade` there, or `grace release`"},
-	{regexp.MustCompile(`^docker-proxy |/docker-proxy `), "Docker publishes a container's port by it: stop the container"},
-	{regexp.MustCompile(`(^|/)(nodemon|forever|circusd|god|monit|dockerd|containerd-shim\S*)($| )`), "%s will start it again: keep that from it"},
+// pattern is compiled when it is used for the first time: a start that takes nothing over needs none.
+func pattern(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
 }
 
-// supervisorAbove begins with the server itself: some supervisors have the sockets too.
+// restarters are programs that start again what ends. Their names are those of the processes, or of scripts in their command lines.
+var restarters = []struct {
+	name  func() *regexp.Regexp
+	about string
+}{
+	{pattern(`^PM2 |(^|/)pm2(-runtime)?($| )`), "pm2 will start it again: use --takeover=force, and run `pm2 delete NAME` when generation 0 has ended"},
+	{pattern(`(^|/)supervisord($| )`), "supervisord will start it again: use --takeover=force, and run `supervisorctl stop NAME` when generation 0 has ended"},
+	{pattern(`^(runsv|s6-supervise|supervise) `), "%s will start it again: run `sv once NAME` (runit), `s6-svc -o NAME` (s6) or `svc -o NAME` (daemontools)"},
+	{pattern(`(^|/)grace run `), "another grace process runs it: use `grace upgrade` there, or `grace release`"},
+	{pattern(`^docker-proxy |/docker-proxy `), "Docker publishes a container's port by it: stop the container"},
+	{pattern(`(^|/)(nodemon|forever|circusd|god|monit|dockerd|containerd-shim\S*)($| )`), "%s will start it again: keep that from it"},
+}
+
+// supervisorAbove begins with the server itself: some supervisors have the sockets too. In a container process 1 may be one.
 func supervisorAbove(pid int) string {
-	for above := pid; above > 1; {
+	known := programOf(pid)
+	for above := pid; above > 0; {
 		if about := restarter(strings.Join(childproc.Arguments(above), " ")+" ", above); about != "" {
-			return about
+			return known.in(about)
 		}
 		parent, err := childproc.Parent(above)
 		if err != nil {
 			return ""
+		}
+		if parent > 1 && known.about != "" && programOf(parent).about == "" {
+			return known.in(known.about) // whatever the command line of the supervisor is
 		}
 		above = parent
 	}
 	return ""
 }
 
+// supervised is what a supervisor has told a program in its environment. Who started that may have handed it on.
+type supervised struct{ about, name string }
+
+func (s supervised) in(about string) string {
+	if s.name == "" {
+		return about
+	}
+	return strings.Replace(about, " NAME`", " "+s.name+"`", 1)
+}
+
+// programOf is empty for a program that was told nothing. supervisord sets SUPERVISOR_ENABLED (supervisor/process.py), pm2 sets pm_id
+// (lib/God.js).
+func programOf(pid int) (s supervised) {
+	env, _ := childproc.Environment(pid) // of another user it is not known
+	told := map[string]string{}
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		told[name] = value
+	}
+	switch {
+	case told["SUPERVISOR_ENABLED"] != "":
+		s.about, s.name = restarter("supervisord ", 0), told["SUPERVISOR_PROCESS_NAME"]
+		if group := told["SUPERVISOR_GROUP_NAME"]; group != "" && group != s.name {
+			s.name = group + ":" + s.name
+		}
+	case told["pm_id"] != "" && told["PM2_HOME"] != "":
+		s.about, s.name = restarter("pm2 ", 0), told["pm_id"]
+	}
+	if !shellWord().MatchString(s.name) {
+		s.name = ""
+	}
+	return s
+}
+
+// shellWord is what can be shown in a command: others choose the name.
+var shellWord = pattern(`^[A-Za-z0-9_.:-]*$`)
+
 func restarter(line string, pid int) string {
 	for _, r := range restarters {
-		if r.name.MatchString(line) {
+		if r.name().MatchString(line) {
 			name := fmt.Sprintf("%s (pid %d)", filepath.Base(strings.Fields(line)[0]), pid)
 			return strings.Replace(r.about, "%s", name, 1)
 		}
@@ -92,12 +139,12 @@ func restarter(line string, pid int) string {
 }
 
 // containers are in the names of the control groups that container engines make.
-var containers = regexp.MustCompile(`(docker|libpod|crio|containerd|kubepods|lxc)[-./:_]`)
+var containers = pattern(`(docker|libpod|crio|containerd|kubepods|lxc)[-./:_]`)
 
 // containerOf asks for the PID namespace too: grace may be in a container itself.
 func containerOf(pid int) string {
 	group := controlGroup(pid)
-	if !differs("pid", pid) || !containers.MatchString(group) {
+	if !differs("pid", pid) || !containers().MatchString(group) {
 		return ""
 	}
 	return fmt.Sprintf("it runs in a container (control group %s), whose engine would end or restart the container: stop the container", group)
@@ -121,7 +168,10 @@ type unitRestart func(u unit) (string, error)
 // unit is a service of the system's systemd, or of a user's.
 type unit struct{ name, user string }
 
-var userUnit = regexp.MustCompile(`/user@([0-9]+)\.service/`)
+// ServiceOf is the systemd service of a process, and empty where it is in none.
+func ServiceOf(pid int) string { return unitIn(controlGroup(pid)).name }
+
+var userUnit = pattern(`/user@([0-9]+)\.service/`)
 
 // unitIn gives an empty name where the control group is not that of a service.
 func unitIn(group string) unit {
@@ -129,7 +179,7 @@ func unitIn(group string) unit {
 	if !strings.HasSuffix(name, ".service") || strings.HasPrefix(name, "user@") {
 		return unit{}
 	}
-	if user := userUnit.FindStringSubmatch(group); user != nil {
+	if user := userUnit().FindStringSubmatch(group); user != nil {
 		return unit{name, user[1]}
 	}
 	return unit{name: name}

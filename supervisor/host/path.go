@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/gracerun/grace/childproc/capture"
+	"github.com/gracerun/grace/handoff/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +28,7 @@ func (c *captureHandler) bindPath(call capture.Call, path string) error {
 		return c.pass(call, err)
 	}
 	defer unix.Close(fd)
-	take := func() (int, error) { return c.apps.Steering.TakePath(c.member, fd, path) }
+	take := func() (int, error) { return c.apps.Steering.TakePath(c.app.member(), fd, path) }
 	if succeeded, err := c.succeed(call, take); succeeded || err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func (c *captureHandler) bindPath(call capture.Call, path string) error {
 	}
 	bound := false
 	err = c.apps.withEviction(func() (err error) {
-		bound, err = c.apps.Steering.BindPath(c.member, fd, path, umask)
+		bound, err = c.apps.Steering.BindPath(c.app.member(), fd, path, umask)
 		return err
 	})
 	switch {
@@ -57,8 +58,27 @@ func (c *captureHandler) bindPath(call capture.Call, path string) error {
 // and when they end.
 func (c *captureHandler) unlink(call capture.Call) error {
 	path, err := call.Path()
-	if err == nil && path != "" && c.apps.Steering.Keeps(path) {
+	if err != nil || path == "" {
+		return call.Continue()
+	}
+	if err := c.takeOverPath(path); err != nil {
+		c.tellInUse(err)
+		return call.Return(syscall.EBUSY)
+	}
+	if c.apps.Steering.Keeps(path) {
 		return call.Return(0)
 	}
 	return call.Continue()
+}
+
+// takeOverPath comes before the app binds: it is about to remove the path of the server that it is to replace.
+func (c *captureHandler) takeOverPath(path string) error {
+	if !c.apps.Takeover.wanted() || !c.apps.Steering.Declared(path) || c.apps.Steering.Keeps(path) {
+		return nil
+	}
+	inUse, err := socket.Occupied(socket.Address{Network: "unix", Addr: path})
+	if err != nil || inUse == nil {
+		return nil // nobody has it, as far as can be seen
+	}
+	return c.apps.evict(inUse)
 }

@@ -1,7 +1,7 @@
 package host
 
 import (
-	"regexp"
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,16 +10,19 @@ import (
 )
 
 // placeholders are {generation} and {instance}. With a $ in front they are a shell's variables, and not ours.
-var placeholders = regexp.MustCompile(`\$?\{(generation|instance)\}`)
+var placeholders = pattern(`\$?\{(generation|instance)\}`)
 
 // filled are the command and the environment as one instance gets them: in the command and in the values of the
 // environment file the placeholders have its numbers.
 func (l *LaunchSpec) filled(s machine.Start) (args, env []string) {
 	fill := func(text string) string {
-		return placeholders.ReplaceAllStringFunc(text, func(placeholder string) string {
+		if !strings.Contains(text, "{") {
+			return text
+		}
+		return placeholders().ReplaceAllStringFunc(text, func(placeholder string) string {
 			switch placeholder {
 			case "{generation}":
-				return strconv.Itoa(s.Generation)
+				return strconv.Itoa(cmp.Or(s.Of, s.Generation)) // a batch has a number of its own
 			case "{instance}":
 				return strconv.Itoa(s.Slot)
 			}

@@ -11,14 +11,31 @@ import (
 
 // Preparation is a generation's launch, or the way to it.
 type Preparation struct {
-	Launch *LaunchSpec
-	ctx    context.Context // ends with the generation
-	cancel context.CancelFunc
+	Launch   *LaunchSpec
+	resolved chan struct{}   // closed when there is a launch
+	ctx      context.Context // ends with the generation
+	cancel   context.CancelFunc
+	leaves   bool // nothing new comes to it, for good
+	of       int  // the generation that it is a batch of, whose launch it has too; 0: none
 }
 
 func NewPreparation(l *LaunchSpec) *Preparation {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Preparation{Launch: l, ctx: ctx, cancel: cancel}
+	p := &Preparation{Launch: l, resolved: make(chan struct{})}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if l != nil {
+		close(p.resolved)
+	}
+	return p
+}
+
+// launch is nil while there is none: a generation that is given up before may get one yet.
+func (p *Preparation) launch() *LaunchSpec {
+	select {
+	case <-p.resolved:
+		return p.Launch
+	default:
+		return nil
+	}
 }
 
 func (a *Host) Prepare(order machine.Prepare) {
@@ -39,6 +56,7 @@ func (a *Host) Prepare(order machine.Prepare) {
 			a.Post(machine.Noticed{Text: "the working directory was not changed", Why: l.stays})
 		}
 		p.Launch = l
+		close(p.resolved)
 		a.Post(machine.Prepared{Generation: order.Generation, Launch: l.LaunchSpec})
 	}()
 }
@@ -49,8 +67,8 @@ func (a *Host) Abandon(w machine.Abandon) { a.Launches[w.Generation].cancel() }
 func (a *Host) Retire(r machine.Retire) {
 	p := a.Launches[r.Generation]
 	p.cancel()
-	if p.Launch != nil {
-		a.Programs[r.Generation] = p.Launch.Program
+	if l := p.launch(); l != nil && p.of == 0 {
+		a.Programs[r.Generation] = l.Program
 	}
 	delete(a.Launches, r.Generation)
 	a.retireFarewell(r.Generation)

@@ -26,6 +26,20 @@ const (
 // pidPlace is what a probe's command has instead of the candidate's pid.
 const pidPlace = "{pid}"
 
+// prober asks one instance, until ctx ends.
+type prober struct {
+	apps   *Host
+	app    *InstanceProcess
+	ctx    context.Context
+	launch *LaunchSpec
+}
+
+// pid is the main process as it is now: a daemon's is another one than was
+// started.
+func (v *prober) pid() int { return int(v.app.reader.main.Load()) }
+
+func (v *prober) pause(d time.Duration) error { return pause(v.ctx, d) }
+
 // probed asks again and again until the answer is a good one.
 func (v *readinessCheck) probed() bool {
 	for attempt := 0; ; attempt++ {
@@ -45,7 +59,7 @@ func (v *readinessCheck) probe(attempt int) string {
 	ctx, cancel := context.WithTimeout(v.ctx, probeTimeout)
 	defer cancel()
 	if v.apps.Options.Readiness.Mode == ReadyCommand {
-		return v.probeCommand(ctx)
+		return v.run(ctx, v.apps.Options.Readiness.Probe)
 	}
 	if v.apps.Options.Readiness.Mode == ReadyTCP {
 		return v.probeAll(ctx, min(1+attempt, mostProbes))
@@ -85,9 +99,8 @@ func reachable(addr string) string {
 	return addr
 }
 
-func (v *readinessCheck) probeCommand(ctx context.Context) string {
-	pid := strconv.Itoa(v.pid())
-	spec := v.launch.shell(strings.ReplaceAll(v.apps.Options.Readiness.Probe, pidPlace, pid))
+func (v *prober) run(ctx context.Context, command string) string {
+	spec := v.launch.shell(strings.ReplaceAll(command, pidPlace, strconv.Itoa(v.pid())))
 	output, exit, err := v.apps.Reaper.Output(ctx, spec, checkOutput)
 	if err != nil {
 		return "the probe did not end: " + err.Error()
@@ -130,7 +143,7 @@ func (v *readinessCheck) reach(ctx context.Context, addr string, connections int
 	return nil, why
 }
 
-func (v *readinessCheck) dial(ctx context.Context, addr string) (net.Conn, error) {
+func (v *prober) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if v.apps.Steering == nil {
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
@@ -162,7 +175,7 @@ func (v *readinessCheck) notAccepted(ctx context.Context, conn net.Conn) string 
 	return "the probe's connection was not accepted"
 }
 
-func (v *readinessCheck) notOwner(inode uint64) string {
+func (v *prober) notOwner(inode uint64) string {
 	pids, err := v.apps.Reaper.Tree(v.pid())
 	if err != nil {
 		return "the instance has ended"

@@ -127,7 +127,7 @@ func (a *Host) Discard(d machine.Discard) {
 
 // kept duplicates the executable of a generation that may have ended, for another one.
 func (a *Host) kept(generation int) (Program, error) {
-	if p, ok := a.Launches[generation]; ok && p.Launch != nil {
+	if p, ok := a.Launches[generation]; ok && p.launch() != nil {
 		return p.Launch.Program.duplicate()
 	}
 	return a.Programs[generation].duplicate()
@@ -142,7 +142,7 @@ func (a *Host) allPrograms() map[int]int {
 		}
 	}
 	for generation, p := range a.Launches {
-		if p.Launch.Program != 0 {
+		if p.of == 0 && p.launch() != nil && p.Launch.Program != 0 {
 			all[generation] = int(p.Launch.Program)
 		}
 	}

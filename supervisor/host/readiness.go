@@ -10,6 +10,7 @@ import (
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/supervisor/machine"
+	"golang.org/x/sys/unix"
 )
 
 // heeds reports whether the app's own word counts.
@@ -17,18 +18,17 @@ func (r Readiness) heeds() bool { return r.Mode == ReadyAuto || r.Mode == ReadyN
 
 // readinessCheck waits for one instance to be ready. It belongs to one goroutine.
 type readinessCheck struct {
-	apps     *Host
-	app      *InstanceProcess
-	ctx      context.Context
-	launch   *LaunchSpec
+	prober
 	instance int
 	begun    time.Time
+	looks    int
 	told     string // the last reason that was posted
 	closed   *closedSockets
+	locks    lockLook
 }
 
 func newReadinessCheck(a *Host, app *InstanceProcess, ctx context.Context, l *LaunchSpec, begun time.Time) *readinessCheck {
-	return &readinessCheck{apps: a, app: app, ctx: ctx, launch: l, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a)}
+	return &readinessCheck{prober: prober{a, app, ctx, l}, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a)}
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
@@ -42,9 +42,18 @@ func (v *readinessCheck) awaitReady() {
 	go Guard(watch.watchObstacles, v.apps.Notice("cannot see what keeps the app from serving"))()
 	if v.served() {
 		v.apps.confirm(v.app)
-		v.apps.awaitSaved() // who adopts the app has to know its sockets
+		v.awaitSaved()
 		v.apps.Post(machine.Readied{Instance: v.instance})
 	}
+}
+
+// awaitSaved: who adopts the app has to know the process of the instance, and the sockets that it has made itself.
+func (v *readinessCheck) awaitSaved() {
+	if v.app.saved == nil || v.apps.Steering != nil && len(v.apps.Steering.Sockets(v.app.member().Generation)) > 0 {
+		v.apps.awaitSaved()
+		return
+	}
+	<-v.app.saved
 }
 
 // giveUp leaves the instance to its time to get ready.
@@ -71,10 +80,6 @@ func (v *readinessCheck) served() bool {
 	}
 	return v.probed()
 }
-
-// pid is the main process as it is now: a daemon's is another one than was
-// started.
-func (v *readinessCheck) pid() int { return int(v.app.reader.main.Load()) }
 
 func (v *readinessCheck) say(why string) {
 	if why != v.told {
@@ -165,16 +170,21 @@ func (v *readinessCheck) awaitTouch() {
 // false if it never was.
 func (v *readinessCheck) look(enough func(unseen []string, err error) bool) bool {
 	var sockets []awaitedSocket
+	var promised []uint64
 	var detector *childproc.WaitDetector
 	for {
-		if now := v.sockets(); detector == nil || !slices.Equal(now, sockets) {
-			sockets, detector = now, childproc.NewWaitDetector(inodes(now))
+		now, left := v.sockets(), v.promised()
+		if detector == nil || !slices.Equal(now, sockets) || !slices.Equal(left, promised) {
+			sockets, promised, detector = now, left, childproc.NewWaitDetector(append(inodes(now), left...))
 		}
-		seen, err := v.lookOnce(detector, len(sockets))
+		seen, err := v.lookOnce(detector, len(sockets)+len(promised))
+		if v.accepts(promised, seen) {
+			continue // which makes it one of the sockets
+		}
 		if enough(append(v.unopened(sockets), unseen(sockets, seen)...), err) {
 			return true
 		}
-		if v.pause(pauseAfter(time.Since(v.begun), len(sockets))) != nil {
+		if v.nap(pauseAfter(time.Since(v.begun), len(sockets))) != nil {
 			return false
 		}
 	}
@@ -183,7 +193,7 @@ func (v *readinessCheck) look(enough func(unseen []string, err error) bool) bool
 func (v *readinessCheck) lookOnce(detector *childproc.WaitDetector, sockets int) ([]bool, error) {
 	v.apps.Looks.enter()
 	defer v.apps.Looks.Release()
-	pids, err := v.apps.Reaper.Tree(v.pid())
+	pids, err := v.processes()
 	if errors.Is(err, os.ErrNotExist) {
 		return make([]bool, sockets), nil // it ends; the machine is told
 	}
@@ -197,26 +207,45 @@ func (v *readinessCheck) lookOnce(detector *childproc.WaitDetector, sockets int)
 	return seen, err
 }
 
+// wholeLook is the look, of so many, that goes through all processes of an instance while looks come fast: which those are takes more
+// to learn than whether one of them waits, and what is ready so soon is mostly one.
+const wholeLook = 3
+
+func (v *readinessCheck) processes() ([]int, error) {
+	v.looks++
+	if v.looks%wholeLook != 0 && time.Since(v.begun) < nappingFor {
+		return []int{v.pid()}, nil
+	}
+	return v.apps.Reaper.Tree(v.pid())
+}
+
 // lookPause is for each socket of a look, which takes 5 to 10 µs for one: the app that
 // still opens its thousand sockets needs the CPU, and grace to answer it.
 const lookPause = 50 * time.Microsecond
+
+// nappingFor is how long after the start looks come more often than once in a millisecond. A quick app is ready by then.
+const nappingFor = 20 * time.Millisecond
+
+// nap is a pause that keeps to less than a millisecond: Go's timers wait in the poller, which counts whole ones (netpoll in the
+// runtime's netpoll_epoll.go). It holds a thread meanwhile, so few do it at once, and it ends with ctx only when it is over.
+func (v *readinessCheck) nap(d time.Duration) error {
+	if d >= time.Millisecond || time.Since(v.begun) > nappingFor {
+		return v.pause(d)
+	}
+	defer v.apps.napping.Add(-1)
+	if v.apps.napping.Add(1) > MostLooks {
+		return v.pause(d)
+	}
+	wait := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&wait, nil) // a signal makes it shorter
+	return v.ctx.Err()
+}
 
 // pauseAfter makes a look late by one percent of the start at most, unless it looks for
 // many sockets: there is no event to wait for, and looking costs.
 func pauseAfter(elapsed time.Duration, sockets int) time.Duration {
 	share := min(max(elapsed/100, 500*time.Microsecond), 25*time.Millisecond)
 	return max(share, time.Duration(sockets)*lookPause)
-}
-
-func (v *readinessCheck) pause(d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-v.ctx.Done():
-		return v.ctx.Err()
-	}
 }
 
 // lived waits for the delay, which the app's word cuts short; a nil word never

@@ -153,7 +153,7 @@ func sortRest(p *childproc.Process, t machine.TellRest, listening []uint64) (res
 	for _, r := range processes {
 		told, finishing := t.Told && r.Group, false
 		if !told {
-			finishing, err = finishes(r, listening)
+			finishing, err = finishes(r, processes, listening)
 		}
 		if err != nil {
 			childproc.CloseRest(processes)
@@ -169,8 +169,12 @@ func sortRest(p *childproc.Process, t machine.TellRest, listening []uint64) (res
 }
 
 // finishes reports whether a process has closed the listeners, as one does that was told to stop, and has connections
-// still. One that cannot be looked into for another reason than a shortage does not.
-func finishes(r childproc.Leftover, listening []uint64) (bool, error) {
+// still, or writes the log of the others: a program that cannot write its log any more may be ended by that (SIGPIPE), with all its
+// clients. One that cannot be looked into for another reason than a shortage does not.
+func finishes(r childproc.Leftover, all []childproc.Leftover, listening []uint64) (bool, error) {
+	if r.ReadsOutputOf(all) {
+		return true, nil
+	}
 	has, err := r.Sockets()
 	if childproc.Shortage(err) {
 		return false, err
@@ -190,7 +194,7 @@ func (a *Host) listening(app *InstanceProcess) []uint64 {
 	if a.Steering == nil {
 		return inodes
 	}
-	for _, s := range a.Steering.Sockets(app.start.Generation) {
+	for _, s := range a.Steering.Sockets(app.generation) {
 		inodes = append(inodes, s.Inode)
 	}
 	return inodes

@@ -76,7 +76,7 @@ func (a *Host) rivals(app *InstanceProcess) string {
 		delete(listening, l.Inode())
 	}
 	if a.Steering != nil {
-		for _, s := range append(a.Steering.Sockets(app.start.Predecessor), a.Steering.Sockets(app.start.Generation)...) {
+		for _, s := range append(a.Steering.Sockets(app.start.Predecessor), a.Steering.Sockets(app.member().Generation)...) {
 			delete(listening, s.Inode)
 		}
 	}

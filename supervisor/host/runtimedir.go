@@ -3,7 +3,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"syscall"
 
 	"github.com/gracerun/grace/childproc"
-	"golang.org/x/sys/unix"
 )
 
 // RuntimeDir is where one grace process keeps its sockets; the empty one stands for the
@@ -79,40 +77,6 @@ const stateName = "state"
 // longestState is far beyond what a thousand instances need.
 const longestState = 16 << 20
 
-// WriteState puts the whole state in place at once: who reads it finds this one or the one before.
-func (d RuntimeDir) WriteState(text []byte) error {
-	if err := d.own(); err != nil {
-		return err
-	}
-	path := filepath.Join(d.Path, stateName)
-	if err := os.WriteFile(path+"-new", text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+"-new", path)
-}
-
-// ReadState gives os.ErrNotExist where there is none.
-func (d RuntimeDir) ReadState() ([]byte, error) {
-	fd, err := unix.Open(filepath.Join(d.Path, stateName), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), stateName)
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	switch {
-	case !info.Mode().IsRegular(), !ok, !mine(owner.Uid), info.Mode().Perm()&0o077 != 0:
-		return nil, errors.New("it is not a file that belongs to grace's user alone")
-	case info.Size() > longestState:
-		return nil, fmt.Errorf("it has %d bytes", info.Size())
-	}
-	return io.ReadAll(io.LimitReader(f, longestState))
-}
-
 // mine reports whether root, or this process's user, has a file. Root may look at everybody's.
 func mine(uid uint32) bool { return int(uid) == os.Geteuid() || os.Geteuid() == 0 }
 
@@ -159,6 +123,19 @@ func (d *RuntimeDir) Take() (taken bool) {
 	var err error
 	d.Lock, err = lockDir(d.Path)
 	return err == nil
+}
+
+// Recreate makes the directory again, at its path, where a service manager has removed it together with the grace process that was killed,
+// and locks it. It fails where somebody else has it locked, and where no grace process has such directories.
+func (d *RuntimeDir) Recreate(identity *childproc.Identity) (err error) {
+	if !strings.HasPrefix(filepath.Base(d.Path), runtimePrefix) || !slices.Contains(runtimeParents(false), filepath.Dir(d.Path)) {
+		return fmt.Errorf("%s is not where this grace process has its runtime directory", d.Path)
+	}
+	if err := d.restore(identity); err != nil {
+		return fmt.Errorf("cannot make the runtime directory %s again: %w", d.Path, err)
+	}
+	d.Lock, err = lockDir(d.Path)
+	return err
 }
 
 // Leave leaves the directory as it is to the next grace process.

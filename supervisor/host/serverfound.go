@@ -17,15 +17,15 @@ type ServerFound struct {
 	PID           int
 	User, Command string
 	Processes     int
-	Listens       []string // TCP addresses
+	Listens       []string // TCP addresses, and the path that was asked for
 	Signal        string   // on which it is told to stop
 	Refusal       string   // why it cannot be taken over; empty if it can
 }
 
 // FindServers looks who has an address. It changes nothing.
 func FindServers(a socket.Address) ([]ServerFound, error) {
-	if !a.Stream() || a.Unix() {
-		return nil, errors.New("only TCP listeners can be taken over")
+	if !takeable(a) {
+		return nil, errors.New("only TCP listeners and unix stream sockets with a path can be taken over")
 	}
 	inUse, err := socket.Occupied(a)
 	if err != nil || inUse == nil {
@@ -40,7 +40,11 @@ func FindServers(a socket.Address) ([]ServerFound, error) {
 	}
 	var found []ServerFound
 	for _, s := range servers {
-		found = append(found, s.describe())
+		f := s.describe()
+		if a.Unix() {
+			f.Listens = append(f.Listens, a.Addr)
+		}
+		found = append(found, f)
 	}
 	return found, nil
 }

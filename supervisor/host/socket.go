@@ -32,12 +32,34 @@ func (v *readinessCheck) sockets() []awaitedSocket {
 	if v.apps.Steering == nil {
 		return all
 	}
-	for _, s := range v.apps.Steering.Sockets(v.app.start.Generation) {
+	for _, s := range v.apps.Steering.Sockets(v.app.member().Generation) {
 		if s.Instance == v.app.start.Slot {
 			all = append(all, steeredSocket(s))
 		}
 	}
 	return all
+}
+
+// promised are sockets of instances before it that were given to it, and that it may have taken without a listen.
+func (v *readinessCheck) promised() []uint64 {
+	if v.apps.Steering == nil {
+		return nil
+	}
+	return v.apps.Steering.Promised(v.app.member())
+}
+
+// accepts tells the steering on which of the promised sockets, which were looked for last, the instance was seen waiting.
+func (v *readinessCheck) accepts(promised []uint64, seen []bool) (any bool) {
+	for i, inode := range promised {
+		if at := len(seen) - len(promised) + i; at < 0 || !seen[at] {
+			continue
+		}
+		any = true
+		v.apps.ReportError("cannot steer a socket that the app has taken over", v.apps.Steering.Accept(v.app.member(), inode))
+		v.apps.Post(machine.Opened{Instance: v.instance})
+		v.apps.noteChange()
+	}
+	return any
 }
 
 func steeredSocket(s steering.SteeredSocket) awaitedSocket {
@@ -66,9 +88,9 @@ func inodes(sockets []awaitedSocket) []uint64 {
 }
 
 // unopened are the addresses where those that came before have listened, and the
-// instance does not yet.
+// instance does not yet. Who listens somewhere, and says itself that it is ready, has no more to open.
 func (v *readinessCheck) unopened(opened []awaitedSocket) []string {
-	if v.apps.Steering == nil || v.apps.Options.capturesBeside() && v.opensNoMore() {
+	if v.apps.Steering == nil || v.apps.Options.capturesBeside() && v.opensNoMore() || len(opened) > 0 && v.hasSaidSo() {
 		return nil
 	}
 	before := v.predecessor()
@@ -76,7 +98,7 @@ func (v *readinessCheck) unopened(opened []awaitedSocket) []string {
 		return nil
 	}
 	if before == 0 {
-		before = v.app.start.Generation
+		before = v.app.start.Of // a batch opens what the rest has open
 	}
 	known := map[string]bool{}
 	for _, s := range opened {
@@ -113,7 +135,7 @@ func (v *readinessCheck) elsewhere() string {
 	if len(names) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", but one waits on %s, where generation %d has no socket: an upgrade cannot give up an address; listen on both, or restart grace", listing(names), before)
+	return fmt.Sprintf(", but one waits on %s, where generation %d has no socket: only a version that sends READY=1 to NOTIFY_SOCKET can give up an address; let it do so, or listen on both, or restart grace", listing(names), before)
 }
 
 // forgetClosed gives up what the instance, or who comes before it, has opened and closed

@@ -10,6 +10,7 @@ import (
 	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/handoff/steering"
 	"github.com/gracerun/grace/supervisor/machine"
+	"golang.org/x/sys/unix"
 )
 
 // inOrder does what changes or waits for the steering. Its lock is held for long where an app binds while grace looks for
@@ -23,15 +24,18 @@ func (a *Host) inOrder(cannot string, work func() error) <-chan struct{} {
 
 // Steer posts steered always: an upgrade, or a stop, waits for it.
 func (a *Host) Steer(s machine.Steer) {
+	if s.Beside == 0 {
+		a.endExamining()
+	}
 	var others []int // generation 0 is none
 	for other := range a.Launches {
-		if other != s.Generation {
+		if other != s.Generation && other != s.Beside {
 			others = append(others, other)
 		}
 	}
 	a.sequence.do(func() {
 		why := ""
-		Guard(func() { why = a.cutOver(s.Generation) }, func(panicked string) { why = panicked })()
+		Guard(func() { why = a.cutOver(s) }, func(panicked string) { why = panicked })()
 		a.noteChange()
 		a.Post(machine.Steered{Generation: s.Generation, Why: why})
 	})
@@ -52,15 +56,26 @@ func (a *Host) awaitSaved() {
 	}
 }
 
+// saving gives a channel that is closed when awaitSaved would return.
+func (a *Host) saving() <-chan struct{} {
+	saved := make(chan struct{})
+	go func() {
+		defer close(saved)
+		a.awaitSaved()
+	}()
+	return saved
+}
+
 // cutOver gives the reason why new connections do not go to the generation.
-func (a *Host) cutOver(generation int) string {
-	if generation == 0 {
+func (a *Host) cutOver(to machine.Steer) string {
+	if to.Generation == 0 {
 		a.ReportError("cannot turn new connections away", a.Steering.TurnAway())
 		return ""
 	}
-	kept, err := a.Steering.Cutover(generation)
+	kept, err := a.Steering.Steer(steering.Split{Generation: to.Generation, Beside: to.Beside, Share: int(to.Share), ByClient: a.Options.CanaryByClient})
+	a.ReportError("cannot prevent that a generation which ends removes a path", a.Steering.Unkept())
 	for _, address := range kept {
-		a.Post(machine.Noticed{Text: "new connections to an address still go to the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", generation, address)})
+		a.Post(machine.Noticed{Text: "new connections to an address still go to the old generation", Why: fmt.Sprintf("nothing of generation %d listens on %s", to.Generation, address)})
 	}
 	if err != nil {
 		return err.Error()
@@ -95,27 +110,47 @@ const (
 	observePause = 250 * time.Millisecond
 )
 
+// emptying is a generation that gets no new connections and is watched until nothing goes on in it.
+type emptying struct {
+	*Host
+	machine.Observe
+	patience time.Time // until when connections that are not idle are waited for
+	seen     *sockdiag.Observation
+}
+
 // Observe posts quieted once nothing goes on in the generation any more, and until then awaited
 // as often as connections are seen that nobody is there to accept. It begins when the cutovers before it have been: until
 // then new connections come.
 func (a *Host) Observe(o machine.Observe) {
-	ctx, patience, begin := a.Launches[o.Generation].ctx, time.Now().Add(o.Idle), a.sequence.rest()
+	a.Launches[o.Generation].leaves = true
+	for _, app := range a.Running {
+		if app.generation == o.Generation {
+			app.leave()
+		}
+	}
+	ctx, begin := a.Launches[o.Generation].ctx, a.sequence.rest()
+	e := &emptying{a, o, time.Now().Add(o.Idle), &sockdiag.Observation{}}
 	go Guard(func() {
 		<-begin
-		for !a.accepted(o.Generation) || time.Now().Before(patience) && !a.quiet(o.Generation, o.PIDs) {
+		for !e.over() {
 			if a.awaited(o.Generation) {
 				a.Post(machine.Awaited{Generation: o.Generation})
 			}
-			timer := time.NewTimer(observePause)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
+			if pause(ctx, observePause) != nil {
 				return
 			}
 		}
 		a.Post(machine.Quieted{Generation: o.Generation, PIDs: o.PIDs})
 	}, a.Notice("cannot see whether connections are idle"))()
+}
+
+// over reports whether the generation has done what it had to do. One busy connection is enough to say no.
+func (e *emptying) over() bool {
+	patient := time.Now().Before(e.patience)
+	if patient && e.seen.StillBusy(quietFor) {
+		return false
+	}
+	return e.accepted(e.Generation) && (!patient || e.quiet())
 }
 
 // accepted reports whether nothing waits in the generation's queues. It comes before
@@ -132,29 +167,28 @@ func (a *Host) awaited(generation int) bool {
 
 // quiet takes two looks. One can miss a process that is just being born, with the
 // connection that its parent has accepted for it.
-func (a *Host) quiet(generation int, pids []int) bool {
-	return inTwoLooks(func() bool { return a.idle(generation, pids) })
-}
+func (e *emptying) quiet() bool { return inTwoLooks(e.idle) }
 
 // idle looks at the connections. Of one at a path nobody can tell.
-func (a *Host) idle(generation int, pids []int) bool {
-	trees, err := a.livingTrees(pids)
+func (e *emptying) idle() bool {
+	trees, err := e.livingTrees(e.PIDs)
 	if err != nil {
 		return false
 	}
-	addresses := a.Steering.Addresses(generation)
-	if accepted, err := a.Steering.Accepted(generation, trees); err != nil || accepted > 0 {
+	addresses := e.Steering.Addresses(e.Generation)
+	if accepted, err := e.Steering.Accepted(e.Generation, trees); err != nil || accepted > 0 {
 		return false
 	}
-	traffic, err := sockdiag.Look(trees, addresses, quietFor)
-	if err != nil || traffic.Busy > 0 || traffic.Unclear == 0 {
-		return err == nil && traffic.Busy == 0
+	seen, err := sockdiag.Observe(trees, addresses)
+	if err != nil {
+		return false
 	}
-	if a.Farewells.idle(generation) {
-		return true
+	e.seen = seen
+	traffic := seen.Traffic(quietFor)
+	if traffic.Busy > 0 || traffic.Unclear == 0 {
+		return traffic.Busy == 0
 	}
-	traffic, err = sockdiag.Look(trees, addresses, unclearFor)
-	return err == nil && traffic.Busy == 0
+	return e.Farewells.idle(e.Generation) || seen.Traffic(unclearFor).Busy == 0
 }
 
 // treesOf lists what can be listed, and gives the first error of what cannot.
@@ -193,7 +227,38 @@ func OpenSteering(o Options, live func(steering.InstanceKey, uint64) bool) (*ste
 	for _, path := range o.CaptureUnix {
 		s.Declare(within(o.Dir, path))
 	}
+	for _, a := range o.Listen {
+		if o.Takeover != TakeoverNone && takeablePath(a) {
+			s.Declare(a.Addr)
+		}
+	}
 	return s, nil
+}
+
+// reserved is no instance, but stands for those of a grace process that was stopped. What is taken over has places from 0 on.
+var reserved = steering.InstanceKey{Generation: machine.Foreign, Instance: -1}
+
+// Reserve has the addresses of an app that was stopped wait for the one that is started now. Where grace binds addresses itself, or takes them
+// over, these would be in the way.
+func Reserve(s *steering.Steering, o Options, fds []int) error {
+	var fit []int
+	for _, fd := range fds {
+		if s == nil || len(o.Listen) > 0 || o.Takeover != "" || !shareable(fd) {
+			unix.Close(fd)
+			continue
+		}
+		fit = append(fit, fd)
+	}
+	if len(fit) == 0 {
+		return nil
+	}
+	return s.Reserve(reserved, fit)
+}
+
+// shareable: the kernel lets only sockets of one user share an address, and only root can change whose they are.
+func shareable(fd int) bool {
+	var stat unix.Stat_t
+	return unix.Fstat(fd, &stat) == nil && (os.Geteuid() == 0 || int(stat.Uid) == os.Geteuid())
 }
 
 func CloseSteering(s *steering.Steering) error {
@@ -230,7 +295,8 @@ func (a *Host) vacate(app *InstanceProcess) {
 func (a *Host) confirm(app *InstanceProcess) {
 	a.Takeover.end()
 	if a.Steering != nil {
-		a.Steering.Ready(app.member())
+		a.ReportError("cannot send new connections to an instance", a.Steering.Ready(app.member()))
+		a.ReportError("cannot give up the sockets of the app that was stopped", a.Steering.Retire(reserved))
 	}
 }
 
@@ -238,10 +304,5 @@ func (a *Host) retireSockets(generation int) {
 	if a.Steering == nil {
 		return
 	}
-	a.inOrder(fmt.Sprintf("cannot give up the sockets of generation %d", generation), func() (err error) {
-		for slot := range a.Options.Policy.Instances {
-			err = errors.Join(err, a.Steering.Retire(steering.InstanceKey{Generation: generation, Instance: slot}))
-		}
-		return err
-	})
+	a.inOrder(fmt.Sprintf("cannot give up the sockets of generation %d", generation), func() error { return a.Steering.RetireAll(generation) })
 }

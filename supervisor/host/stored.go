@@ -34,8 +34,8 @@ func (s *Storing) add(name string, fd int) {
 	}
 }
 
-// AddSocket may be called by who has the socket open.
-func (s *Storing) AddSocket(inode uint64, fd int) { s.add(socketName(inode), fd) }
+// AddSteered may be called by who has the socket open.
+func (s *Storing) AddSteered(inode uint64, fd int) { s.add(steeredName(inode), fd) }
 
 func (s *Storing) addListener(l *socket.Listener) {
 	switch {
@@ -51,9 +51,21 @@ func (s *Storing) addListener(l *socket.Listener) {
 func outlivesStop(a socket.Address) bool { return !a.Steer && !a.Unix() }
 
 // OutlivesStop tells of a name whether it is that of a listener which a grace process can take from one that was stopped.
-func OutlivesStop(name string) bool {
+func OutlivesStop(name string) bool { return isHeld(name) || IsSteered(name) }
+
+func isHeld(name string) bool {
 	return strings.HasPrefix(name, storedPrefix+"socket-") && strings.Count(name, "-") == 3
 }
+
+// IsSteered tells of a name whether it is that of a socket of the app's own, or of a path's.
+func IsSteered(name string) bool { return strings.HasPrefix(name, steeredPrefix) }
+
+const steeredPrefix = storedPrefix + "steered-"
+
+func steeredName(inode uint64) string { return fmt.Sprintf("%s%d", steeredPrefix, inode) }
+
+// AddMemory adds what the state itself is written to.
+func (s *Storing) AddMemory(m *StateMemory) { s.add(m.Name(), m.fd) }
 
 func (s *Storing) addProcess(p childproc.ProcessState) { s.add(processName(p), p.PIDFD) }
 
@@ -121,6 +133,32 @@ func (k Kept) take(name string) (fd int, ok bool) {
 	return fd, ok
 }
 
+// TakeSteered gives the sockets that the app of a grace process before had at its stop, and maybe at others before. The caller owns them.
+func (k Kept) TakeSteered() (fds []int) {
+	for name, fd := range k {
+		if IsSteered(name) {
+			fds = append(fds, fd)
+			delete(k, name)
+		}
+	}
+	return fds
+}
+
+// TakeStates gives the states that were kept, of each memory the newest one that is whole.
+func (k Kept) TakeStates() (texts [][]byte) {
+	for name, fd := range k {
+		if !strings.HasPrefix(name, memoryPrefix) {
+			continue
+		}
+		if text := readStateHalves(fd); text != nil {
+			texts = append(texts, text)
+		}
+		unix.Close(fd)
+		delete(k, name)
+	}
+	return texts
+}
+
 // takeNotify finds the socket that was bound last at the path of an instance.
 func (k Kept) takeNotify(instance int) (fd int, ok bool) {
 	prefix, last := fmt.Sprintf("%snotify-%d-", storedPrefix, instance), ""
@@ -141,7 +179,7 @@ func (k Kept) sockets(wanted []uint64) map[uint64]int {
 	found := map[uint64]int{}
 	for name, fd := range k {
 		var stat unix.Stat_t
-		if strings.HasPrefix(name, storedPrefix+"socket-") && unix.Fstat(fd, &stat) == nil && is[stat.Ino] && found[stat.Ino] == 0 {
+		if (strings.HasPrefix(name, storedPrefix+"socket-") || IsSteered(name)) && unix.Fstat(fd, &stat) == nil && is[stat.Ino] && found[stat.Ino] == 0 {
 			found[stat.Ino] = fd
 			delete(k, name)
 		}
@@ -155,7 +193,7 @@ func (k Kept) TakeListener(a socket.Address) (*socket.Listener, error) {
 		return nil, nil
 	}
 	for name, fd := range k {
-		if OutlivesStop(name) && strings.HasSuffix(name, "-"+written(a)) {
+		if isHeld(name) && strings.HasSuffix(name, "-"+written(a)) {
 			delete(k, name)
 			return socket.HoldKept(a, fd)
 		}

@@ -39,8 +39,11 @@ func steerAll(addresses []socket.Address) []socket.Address {
 	return all
 }
 
+func takeablePath(a socket.Address) bool { return a.Network == "unix" && a.Addr[0] == '/' }
+
+func takeable(a socket.Address) bool { return a.Stream() && !a.Unix() || takeablePath(a) }
+
 func (o Options) validateTakeover() error {
-	tcp := func(a socket.Address) bool { return a.Stream() && !a.Unix() }
 	switch {
 	case o.Takeover == TakeoverNone:
 		return nil
@@ -48,8 +51,8 @@ func (o Options) validateTakeover() error {
 		return fmt.Errorf("--takeover=%s: use --takeover, or --takeover=force", o.Takeover)
 	case o.Evict:
 		return errors.New("--takeover cannot go with --evict")
-	case slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return !tcp(a) }):
-		return errors.New("--takeover takes over TCP listeners only: leave --listen for other sockets out, or stop the server that has them")
+	case slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return !takeable(a) }):
+		return errors.New("--takeover takes over TCP listeners and unix stream sockets with a path only: leave --listen for other sockets out, or stop the server that has them")
 	case len(o.Listen) == 0 && o.Capture == CaptureOff:
 		return errors.New("--takeover needs --listen, or an app whose sockets are captured (remove --capture off)")
 	}
@@ -91,12 +94,19 @@ func (t *Takeover) Skip(slot int) { t.slots = max(t.slots, slot+1) }
 
 // Bind reserves an address beside who has it.
 func (t *Takeover) Bind(inUse *socket.InUseError) (*socket.Listener, error) {
+	if inUse.Address.Unix() && t.options.Policy.Instances > 1 {
+		return nil, fmt.Errorf("cannot take over %s: a path leads to one process: use --instances 1", inUse.Address.Addr)
+	}
 	found, err := t.take(inUse)
 	if err != nil {
 		return nil, err
 	}
 	if found != nil {
 		t.found = append(t.found, *found)
+	}
+	if a := inUse.Address; a.Unix() {
+		a.Steer = true
+		return socket.ReservePath(a)
 	}
 	return socket.BindBeside(inUse.Address, inUse.Owner(), t.steering.Has)
 }
@@ -169,13 +179,14 @@ func (t *Takeover) include(servers []server) (*machine.Found, error) {
 	var outsiders []steering.Outsider
 	var found machine.Found
 	for i, s := range servers {
-		sockets, err := s.sockets()
+		sockets, err := s.sockets(t.steering.Paths())
 		if err != nil {
 			closeOutsiders(outsiders)
 			return nil, err
 		}
-		for _, fd := range sockets {
-			outsiders = append(outsiders, steering.Outsider{InstanceKey: steering.InstanceKey{Generation: machine.Foreign, Instance: t.slots + i}, FD: fd})
+		for _, o := range sockets {
+			o.InstanceKey = steering.InstanceKey{Generation: machine.Foreign, Instance: t.slots + i}
+			outsiders = append(outsiders, o)
 		}
 		found.Servers = append(found.Servers, machine.Server{Slot: t.slots + i, PID: s.PID})
 	}
@@ -244,8 +255,8 @@ func findServers(holders []sockdiag.Holder) ([]server, error) {
 	return servers, nil
 }
 
-// sockets are duplicates of all that the server listens on.
-func (s server) sockets() ([]int, error) {
+// sockets are duplicates of all that the server listens on: at TCP addresses, and at these paths.
+func (s server) sockets(paths []string) (all []steering.Outsider, err error) {
 	tree, err := childproc.Tree(s.PID)
 	if err != nil {
 		return nil, err
@@ -259,7 +270,43 @@ func (s server) sockets() ([]int, error) {
 		closeAll(found)
 		return nil, s.mayNot(err)
 	}
-	return slices.Collect(maps.Values(found)), nil
+	for _, fd := range found {
+		all = append(all, steering.Outsider{FD: fd})
+	}
+	for _, path := range paths {
+		fd, err := s.socketAt(path, tree)
+		if err != nil {
+			closeOutsiders(all)
+			return nil, err
+		}
+		if fd >= 0 {
+			all = append(all, steering.Outsider{FD: fd, Path: path})
+		}
+	}
+	return all, nil
+}
+
+// socketAt is a duplicate of what the server listens on at a path, or -1.
+func (s server) socketAt(path string, tree []int) (int, error) {
+	at, err := sockdiag.UnixHolding(path)
+	if err != nil {
+		return -1, err
+	}
+	maps.DeleteFunc(at, func(inode uint64, uid int) bool {
+		holds := func(pid int) bool { return sockdiag.HoldsAny(pid, map[uint64]int{inode: uid}) }
+		return !slices.ContainsFunc(tree, holds)
+	})
+	found, err := childproc.DuplicateSockets(slices.Collect(maps.Keys(at)), tree)
+	if err != nil {
+		closeAll(found)
+		return -1, s.mayNot(err)
+	}
+	for inode, fd := range found {
+		delete(found, inode)
+		closeAll(found)
+		return fd, nil
+	}
+	return -1, nil
 }
 
 // mayNot is nil for nil.
@@ -300,11 +347,12 @@ func (a *Host) Follow(f machine.Follow) {
 	found, _ := a.Takeover.servers.Load(f.PID)
 	s := found.(*server)
 	app := &InstanceProcess{
-		start: machine.Start{Generation: machine.Foreign, Instance: f.Instance, Slot: f.Slot}, ctx: ctx, cancel: cancel,
+		start: machine.Start{Generation: machine.Foreign, Instance: f.Instance, Slot: f.Slot}, generation: machine.Foreign, ctx: ctx, cancel: cancel,
 		launch: a.Launches[machine.Foreign].Launch, processes: []*childproc.Process{s.process}, notify: s.notify, plan: &socket.SocketPlan{Stdin: -1},
 	}
 	app.waiting, app.dismiss = context.WithCancel(ctx)
 	app.dismiss()
+	app.serving, app.leave = context.WithCancel(ctx)
 	a.Running[f.Instance] = app
 	app.reader = newNotifyReader(a, f.Instance, app.notify, f.PID)
 	a.follows(app, app.main())
@@ -316,7 +364,7 @@ func (a *Host) Follow(f machine.Follow) {
 func (a *Host) Leave(machine.Leave) {
 	a.Takeover.end()
 	for instance, app := range a.Running {
-		if app.start.Generation == machine.Foreign {
+		if app.generation == machine.Foreign {
 			app.cancel()
 			delete(a.Running, instance)
 			a.inOrder("cannot close what belonged to an instance", app.close)

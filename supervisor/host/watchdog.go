@@ -6,37 +6,53 @@ import (
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-// heardInterval is between two looks at whether an app can be heard: the directory of its NOTIFY_SOCKET goes at a logout, or with
-// a cleaner of /tmp.
-const heardInterval = 5 * time.Second
+// mostHeardInterval is at most between two tries to make a NOTIFY_SOCKET again.
+const mostHeardInterval = 5 * time.Second
 
-// lookAfter sees until the end of an instance that it can be heard, and that the watchdog does not take it for hanging
-// where it cannot.
-func (a *Host) lookAfter(app *InstanceProcess) {
-	interval := heardInterval
+// heardInterval leaves the watchdog time: it is not to take an instance for hanging that cannot be heard.
+func (a *Host) heardInterval() time.Duration {
 	if watchdog := a.Options.Policy.Watchdog; watchdog > 0 {
-		interval = min(interval, watchdog/4)
+		return min(mostHeardInterval, watchdog/4)
 	}
-	go Guard(func() { a.keepHeard(app, interval) }, a.Notice("cannot see any more whether the app has its NOTIFY_SOCKET"))()
+	return mostHeardInterval
+}
+
+// lookAfter sees until the end of an instance that it can be heard: the directory of its NOTIFY_SOCKET goes at a logout, or with a
+// cleaner of /tmp.
+func (a *Host) lookAfter(app *InstanceProcess) {
+	a.watching.Do(a.watchRuntime)
+	go Guard(func() { a.keepHeard(app) }, a.Notice("cannot see any more whether the app has its NOTIFY_SOCKET"))()
+}
+
+// noteLoss gives what is closed when a NOTIFY_SOCKET may have gone.
+func (a *Host) noteLoss() <-chan struct{} {
+	select {
+	case lost := <-a.runtimeLoss:
+		return lost
+	case <-a.Ending:
+		return nil
+	}
 }
 
 // keepHeard makes the instance's NOTIFY_SOCKET anew where it was removed, with the runtime directory. What the app has
 // sent meanwhile went nowhere, and is missed by the watchdog for no fault of the app's.
-func (a *Host) keepHeard(app *InstanceProcess, interval time.Duration) {
-	ticks := time.NewTicker(interval)
-	defer ticks.Stop()
+func (a *Host) keepHeard(app *InstanceProcess) {
 	for told := ""; ; {
+		lost, retry := a.noteLoss(), (<-chan time.Time)(nil)
+		if !app.notify.There() {
+			told = a.renewNotify(app, told)
+			if a.Options.Policy.Watchdog > 0 {
+				a.Post(machine.Pinged{Instance: app.start.Instance})
+			}
+		}
+		if told != "" {
+			lost, retry = nil, time.After(a.heardInterval())
+		}
 		select {
-		case <-ticks.C:
+		case <-lost:
+		case <-retry:
 		case <-app.ctx.Done():
 			return
-		}
-		if app.notify.There() {
-			continue
-		}
-		told = a.renewNotify(app, told)
-		if a.Options.Policy.Watchdog > 0 {
-			a.Post(machine.Pinged{Instance: app.start.Instance})
 		}
 	}
 }

@@ -19,7 +19,10 @@ type listened struct {
 	posted chan machine.Event
 }
 
-func keepHeard(t *testing.T) listened {
+// quickWatchdog makes four tries in its time.
+const quickWatchdog = 8 * time.Millisecond
+
+func keepHeard(t *testing.T, watchdog time.Duration) listened {
 	t.Helper()
 	d := privateRuntimeDir(t)
 	socket, why, err := d.openNotify(nil)
@@ -28,21 +31,23 @@ func keepHeard(t *testing.T) listened {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := listened{&InstanceProcess{start: machine.Start{Instance: 3}, ctx: ctx, notify: socket, launch: &LaunchSpec{}}, d, make(chan machine.Event)}
-	a := &Host{Runtime: d, Post: func(ev machine.Event) {
+	a := &Host{Runtime: d, Ending: make(chan struct{}), Post: func(ev machine.Event) {
 		select {
 		case l.posted <- ev:
 		case <-ctx.Done():
 		}
 	}}
-	a.Options.Policy.Watchdog = time.Minute
+	a.Options.Policy.Watchdog = watchdog
+	a.watchRuntime()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		a.keepHeard(l.app, 2*time.Millisecond)
+		a.keepHeard(l.app)
 	}()
 	t.Cleanup(func() {
 		cancel()
 		<-ended
+		close(a.Ending)
 		socket.Close()
 		d.Close()
 	})
@@ -65,6 +70,10 @@ func (l listened) tells(t *testing.T, text string) {
 	if told, ok := l.next(t).(machine.Noticed); !ok || told.Text != text || !strings.HasPrefix(told.Why, l.app.notify.Path()+" was removed") {
 		t.Errorf("it tells %+v", told)
 	}
+}
+
+func (l listened) pings(t *testing.T) {
+	t.Helper()
 	if ev := l.next(t); ev != (machine.Pinged{Instance: 3}) {
 		t.Errorf("then it posts %+v", ev)
 	}
@@ -72,39 +81,53 @@ func (l listened) tells(t *testing.T, text string) {
 
 // A running app is heard again after its NOTIFY_SOCKET was removed.
 func TestNotifySocketIsMadeAnew(t *testing.T) {
-	l := keepHeard(t)
-	for range 3 {
-		// at once: what is removed piece by piece may be filled again meanwhile
-		if err := os.Rename(l.dir.Path, filepath.Join(t.TempDir(), "removed")); err != nil {
-			t.Fatal(err)
-		}
-		l.tells(t, "the app's NOTIFY_SOCKET was created again")
-		conn, err := net.Dial("unixgram", l.app.notify.Path())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, err := conn.Write([]byte("WATCHDOG=1")); err != nil {
-			t.Fatal(err)
-		}
-		if m, err := l.app.notify.Receive(func(int) bool { return true }); err != nil || !m.Watchdog {
-			t.Errorf("%+v, %v", m, err)
-		}
+	for _, watchdog := range []time.Duration{0, quickWatchdog} {
+		t.Run(watchdog.String(), func(t *testing.T) {
+			l := keepHeard(t, watchdog)
+			for range 3 {
+				// at once: what is removed piece by piece may be filled again meanwhile
+				if err := os.Rename(l.dir.Path, filepath.Join(t.TempDir(), "removed")); err != nil {
+					t.Fatal(err)
+				}
+				l.isHeardAgain(t, watchdog > 0)
+			}
+			if err := os.Remove(l.app.notify.Path()); err != nil {
+				t.Fatal(err)
+			}
+			l.isHeardAgain(t, watchdog > 0)
+		})
+	}
+}
+
+func (l listened) isHeardAgain(t *testing.T, pings bool) {
+	t.Helper()
+	l.tells(t, "the app's NOTIFY_SOCKET was created again")
+	if pings {
+		l.pings(t)
+	}
+	conn, err := net.Dial("unixgram", l.app.notify.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("WATCHDOG=1")); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := l.app.notify.Receive(func(int) bool { return true }); err != nil || !m.Watchdog {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 
 // An app that cannot be heard, as its NOTIFY_SOCKET was removed and has no place any more, is no hanging one.
 func TestWatchdogSparesWhoCannotBeHeard(t *testing.T) {
-	l := keepHeard(t)
+	l := keepHeard(t, quickWatchdog)
 	parent := filepath.Dir(l.dir.Path)
 	if err := os.Rename(parent, parent+".away"); err != nil {
 		t.Fatal(err)
 	}
 	l.tells(t, "cannot create the app's NOTIFY_SOCKET again: the app's messages are lost and its watchdog is suspended until an upgrade")
 	for range 3 {
-		if ev := l.next(t); ev != (machine.Pinged{Instance: 3}) {
-			t.Errorf("then it posts %+v", ev)
-		}
+		l.pings(t)
 	}
 	if err := os.Rename(parent+".away", parent); err != nil {
 		t.Fatal(err)

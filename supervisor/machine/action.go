@@ -22,6 +22,8 @@ type Performer interface {
 	TellRest(TellRest)
 	Kill(Kill)
 	Reap(Reap)
+	Branch(Branch)
+	Regroup(Regroup)
 	Release(Release)
 	Retire(Retire)
 	Discard(Discard)
@@ -29,6 +31,7 @@ type Performer interface {
 	Steer(Steer)
 	LetGo(LetGo)
 	Observe(Observe)
+	Examine(Examine)
 	Announce(Announce)
 	Hold(Hold)
 	Keep(Keep)
@@ -58,6 +61,7 @@ type (
 	// first is followed by one exited and one emptied.
 	Start struct {
 		Generation int
+		Of         int // the number that people know the generation by
 		Instance   int
 		Slot       int
 		// MustNotify says that the app's own READY=1 is needed too.
@@ -104,10 +108,21 @@ type (
 		Generation int
 		PIDs       []int
 	}
-	// Steer sends new connections to a generation or, with 0, keeps them from all sockets that generations have of their
-	// own, for good: they wait, and are refused once the sockets close. It is answered by steered, in the order of such
-	// actions. What is ordered after it about sockets (letGo, observe, retire) is done after it too.
-	Steer struct{ Generation int }
+	// Steer sends new connections to a generation, and a share of them to another one beside it; or, with 0, keeps them from
+	// all sockets that generations have of their own, for good: they wait, and are refused once the sockets close. It is
+	// answered by steered, in the order of such actions. What is ordered after it about sockets (letGo, observe, retire) is
+	// done after it too.
+	Steer struct {
+		Generation int
+		Beside     int   // 0: none
+		Share      Share // of it
+	}
+	// Examine has the check run, again and again, that a generation has to pass as long as it shares. It is answered by
+	// rejected where that fails, and ends with the order to send all new connections to one generation.
+	Examine struct {
+		Generation int
+		Beside     int // the generation that has the rest of the clients
+	}
 	// LetGo leaves a generation's sockets to its app alone: who comes is refused as soon
 	// as that has closed them.
 	LetGo struct{ Generation int }
@@ -148,6 +163,8 @@ type (
 		// Connections and Requests are in flight; nil where that is not known.
 		Connections, Requests *int
 		Took, Within          time.Duration
+		Share                 Share
+		Instances             int    // that there are to be
 		Said                  string // of TroubleNoticed, what
 		Why                   Reason // nil for none
 	}
@@ -165,6 +182,8 @@ func (a TellGroup) Perform(p Performer) { p.TellGroup(a) }
 func (a TellRest) Perform(p Performer)  { p.TellRest(a) }
 func (a Kill) Perform(p Performer)      { p.Kill(a) }
 func (a Reap) Perform(p Performer)      { p.Reap(a) }
+func (a Branch) Perform(p Performer)    { p.Branch(a) }
+func (a Regroup) Perform(p Performer)   { p.Regroup(a) }
 func (a Release) Perform(p Performer)   { p.Release(a) }
 func (a Retire) Perform(p Performer)    { p.Retire(a) }
 func (a Discard) Perform(p Performer)   { p.Discard(a) }
@@ -172,6 +191,7 @@ func (a Count) Perform(p Performer)     { p.Count(a) }
 func (a Steer) Perform(p Performer)     { p.Steer(a) }
 func (a LetGo) Perform(p Performer)     { p.LetGo(a) }
 func (a Observe) Perform(p Performer)   { p.Observe(a) }
+func (a Examine) Perform(p Performer)   { p.Examine(a) }
 func (a Announce) Perform(p Performer)  { p.Announce(a) }
 func (a Hold) Perform(p Performer)      { p.Hold(a) }
 func (a Keep) Perform(p Performer)      { p.Keep(a) }

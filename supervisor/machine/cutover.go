@@ -16,14 +16,23 @@ func (m *Machine) cutOver(before *generation) {
 		before.enter(StageSettling, m.at)
 		m.hold(before)
 	}
-	m.steer(m.current.Number, steerPatience)
+	m.steerAnew()
 }
 
-func (m *Machine) steer(generation int, patience time.Duration) {
+// steerAnew sends new connections to the current generation, and their share to one beside it.
+func (m *Machine) steerAnew() {
+	to := Steer{Generation: m.current.Number}
+	if g := m.sharing(); g != nil {
+		to.Beside, to.Share = g.Number, g.Share
+	}
+	m.steer(to, steerPatience)
+}
+
+func (m *Machine) steer(to Steer, patience time.Duration) {
 	m.cutovers++
 	m.disarm(&m.cutover)
 	m.cutover = m.arm(Timer{cutover: true}, patience)
-	m.do(Steer{generation})
+	m.do(to)
 }
 
 // goesOver reports whether new connections are on their way to another generation.
@@ -47,6 +56,9 @@ func (m *Machine) endCutover(why Reason) {
 	case m.mode == stopping:
 		m.finishAll()
 		return
+	case m.sharing() != nil:
+		m.endSharingCutover(m.sharing(), why)
+		return
 	case why != nil && before != nil && before.serves():
 		m.giveBack(m.current, before, NotSteered{m.current.Number, why})
 		return
@@ -54,6 +66,12 @@ func (m *Machine) endCutover(why Reason) {
 		m.say(Report{Fact: SteeringFailed, Generation: m.current.Number, Why: why})
 	}
 	m.replace(before)
+}
+
+func (m *Machine) endSharingCutover(g *generation, why Reason) {
+	if why != nil {
+		m.fail(g, NotSteered{g.Number, why}, StatusFailure)
+	}
 }
 
 // replace goes on with an upgrade once new connections go to the current generation.
@@ -77,11 +95,13 @@ func (m *Machine) relieve(g *generation) {
 	switch {
 	case !m.emptiesFirst(g):
 		m.close(g)
-	case m.policy.Shared || m.policy.Settle == 0 || !g.serves():
+	case m.policy.Shared || !g.serves():
 		m.empty(g)
+	case m.policy.Settle == 0:
+		m.settled(g)
 	default:
 		m.announce(g)
-		m.say(Report{Fact: GenerationReplaced, Generation: g.Number, Within: m.policy.Settle, Why: SuccessorMayFail})
+		m.say(Report{Fact: GenerationReplaced, Generation: g.Named(), Within: m.policy.Settle, Why: SuccessorMayFail})
 		g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.Settle)
 	}
 }
@@ -96,12 +116,14 @@ func (m *Machine) hold(g *generation) {
 
 // startHeld starts what is held, but for what has crashed so often that it is to wait still.
 func (m *Machine) startHeld(g *generation, why Reason) {
-	for _, i := range g.backoffs() {
-		if i.timer == (Timer{}) {
-			m.tellRestart(i, 0, why)
-			m.startInstance(i)
-		}
+	for _, i := range g.held() {
+		m.startAtOnce(i, why)
 	}
+}
+
+func (m *Machine) startAtOnce(i *instance, why Reason) {
+	m.tellRestart(i, 0, why)
+	m.startInstance(i)
 }
 
 // settling is the generation that can take over again, or nil.
@@ -127,15 +149,23 @@ func (m *Machine) giveBack(g, before *generation, why Reason) {
 	before.enter(StageCurrent, m.at)
 	m.current = before
 	m.recall(before)
-	g.failure = why
-	m.undone = &undone{g, Report{Fact: UpgradeUndone, Generation: g.Number, Serving: before.Number, Took: m.at.Sub(g.Since), Why: why}}
-	m.steer(before.Number, steerPatience)
+	m.undo(g, before, why)
 	m.startHeld(before, GenerationReturned)
-	if m.emptiesFirst(g) {
-		m.empty(g)
-		return
+}
+
+// undo sends all new connections to the generation that is to serve on.
+func (m *Machine) undo(g, serving *generation, why Reason) {
+	g.failure = why
+	m.undone = &undone{g, Report{Fact: undoneFact(why), Generation: g.Named(), Serving: serving.Number, Took: m.at.Sub(g.Since), Why: why}}
+	m.steerAnew()
+	m.leave(g)
+}
+
+func undoneFact(why Reason) Fact {
+	if why == AskedBack {
+		return RolledBack
 	}
-	m.close(g)
+	return UpgradeUndone
 }
 
 // tellUndone comes when the generation before serves again.
@@ -144,6 +174,7 @@ func (m *Machine) tellUndone() {
 		m.undone = nil
 		m.say(u.report)
 		m.conclude(u.generation, OutcomeUndone, u.report.Why)
+		m.answerBack()
 	}
 }
 
@@ -159,10 +190,18 @@ func (m *Machine) empty(g *generation) {
 	g.enter(StageEmptying, m.at)
 	g.Emptying = m.at
 	m.announce(g)
-	g.leaveBy = m.arm(Timer{leaving: g.Number}, m.policy.emptyTime())
+	g.leaveBy = m.arm(Timer{leaving: g.Number}, m.emptyTime())
 	m.observe(g)
-	m.say(Report{Fact: GenerationEmptying, Generation: g.Number, Within: m.policy.DrainTimeout, Why: m.emptiesUntil(g)})
+	m.say(Report{Fact: g.fact(GenerationEmptying), Generation: g.Named(), Within: m.policy.DrainTimeout, Why: m.emptiesUntil(g)})
 	g.progress = m.arm(Timer{generation: g.Number}, firstProgress)
+}
+
+// emptyTime is short where all clients wait for what comes next.
+func (m *Machine) emptyTime() time.Duration {
+	if m.gap.IsZero() {
+		return m.policy.emptyTime()
+	}
+	return min(m.policy.emptyTime(), whileAllWait)
 }
 
 // emptiesUntil is what a generation that empties is told to stop for.
@@ -203,7 +242,11 @@ func (m *Machine) emptyToStop(g *generation) {
 // observe: what waits in a queue is waited for also when --empty is over, as an app
 // that closes its listener resets it.
 func (m *Machine) observe(g *generation) {
-	idle := max(0, m.policy.Empty-m.at.Sub(g.Since))
+	idle := m.policy.Empty
+	if !m.gap.IsZero() {
+		idle = min(idle, whileAllWait)
+	}
+	idle = max(0, idle-m.at.Sub(g.Since))
 	if m.policy.Shared {
 		idle = 0
 	}
@@ -234,10 +277,18 @@ func (ev Awaited) step(m *Machine) {
 
 func (m *Machine) expireRelief(g *generation) {
 	switch g.Stage {
+	case StageSharing:
+		m.advance(g)
 	case StageSettling:
-		m.endSettling(g)
+		m.settled(g)
+		m.conclude(m.current, OutcomeUpgraded, nil)
+	case StageWarm:
+		m.empty(g)
 	case StageEmptying:
-		m.say(Report{Fact: EmptyTimedOut, Generation: g.Number, Took: m.at.Sub(g.Since), Why: InFlightWhenCounted{g.InFlight}})
+		if m.revive(g) {
+			return
+		}
+		m.say(Report{Fact: EmptyTimedOut, Generation: g.Named(), Took: m.at.Sub(g.Since), Why: InFlightWhenCounted{g.InFlight}})
 		if g.InFlight > 0 {
 			g.ending = StoppedInFlight{g.InFlight}
 		}
@@ -259,7 +310,7 @@ func (m *Machine) loseReplaced(i *instance) {
 	switch {
 	case !m.answers(g):
 		m.drainGeneration(g)
-	case settled && !g.serves():
+	case g.Stage < StageEmptying && !g.serves():
 		m.empty(g)
 	}
 	if settled && g.Stage != StageSettling && !m.goesOver() {

@@ -15,7 +15,7 @@ func stageOf(w *world, generation int) Stage {
 
 func TestSteeredGenerationIsToldToStopWhenItIsQuiet(t *testing.T) {
 	w := replaced(t)
-	if stageOf(w, 1) != StageSettling || w.steered != 2 {
+	if stageOf(w, 1) != StageSettling || w.steered.Generation != 2 {
 		t.Fatalf("generation 1 is %s, connections go to %d", stageOf(w, 1), w.steered)
 	}
 	w.expireRelief(1)
@@ -91,7 +91,7 @@ func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := replaced(t)
 			die(w)
-			if w.m.current.Number != 1 || stageOf(w, 1) != StageCurrent || w.steered != 1 || stageOf(w, 2) != StageEnded {
+			if w.m.current.Number != 1 || stageOf(w, 1) != StageCurrent || w.steered.Generation != 1 || stageOf(w, 2) != StageEnded {
 				t.Fatalf("generation 1 is %s, 2 is %s, connections go to %d", stageOf(w, 1), stageOf(w, 2), w.steered)
 			}
 			undone := w.said(UpgradeUndone)
@@ -99,7 +99,7 @@ func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 				t.Errorf("reports: %+v", undone)
 			}
 			w.upgrade(t)
-			if w.steered != 3 {
+			if w.steered.Generation != 3 {
 				t.Errorf("connections go to %d after the next upgrade", w.steered)
 			}
 		})
@@ -137,7 +137,7 @@ func TestGenerationThatStopsByItselfCannotTakeOver(t *testing.T) {
 	w := replaced(t)
 	w.happen(Withdrawn{1})
 	w.endInstance(2, Exit{Code: 3})
-	if w.m.current.Number != 2 || w.steered != 2 || len(w.said(InstanceRestarting)) != 1 {
+	if w.m.current.Number != 2 || w.steered.Generation != 2 || len(w.said(InstanceRestarting)) != 1 {
 		t.Errorf("generation %d is current, connections go to %d", w.m.current.Number, w.steered)
 	}
 }
@@ -203,7 +203,7 @@ func TestWhoWaitsForACrashedGenerationIsAnsweredByIt(t *testing.T) {
 		t.Fatalf("instance 2 is %s", i.Phase)
 	}
 	w.endInstance(i.ID, Exit{})
-	if stageOf(w, 1) != StageEnded || w.m.current.Number != 2 || w.steered != 2 {
+	if stageOf(w, 1) != StageEnded || w.m.current.Number != 2 || w.steered.Generation != 2 {
 		t.Errorf("generation 1 is %s, %d is current", stageOf(w, 1), w.m.current.Number)
 	}
 }
@@ -266,7 +266,7 @@ func TestGenerationThatIsNotToBeRestartedEndsWithItsInstance(t *testing.T) {
 func TestNextUpgradeEndsTheSettling(t *testing.T) {
 	w := replaced(t)
 	w.upgrade(t)
-	if stageOf(w, 1) != StageEmptying || stageOf(w, 2) != StageSettling || w.steered != 3 {
+	if stageOf(w, 1) != StageEmptying || stageOf(w, 2) != StageSettling || w.steered.Generation != 3 {
 		t.Errorf("generation 1 is %s, 2 is %s, connections go to %d", stageOf(w, 1), stageOf(w, 2), w.steered)
 	}
 }
@@ -514,7 +514,7 @@ func TestCandidateThatDiesBeforeConnectionsHaveGoneOver(t *testing.T) {
 		if r := w.answered(1); r == nil || r.Outcome != OutcomeUndone || r.Serving != 1 {
 			t.Errorf("%+v", r)
 		}
-		if w.steered != 1 || stageOf(w, 1) != StageCurrent || !w.m.Calm() {
+		if w.steered.Generation != 1 || stageOf(w, 1) != StageCurrent || !w.m.Calm() {
 			t.Errorf("connections go to %d, generation 1 is %s", w.steered, stageOf(w, 1))
 		}
 	}
@@ -577,7 +577,7 @@ func TestUpgradeIsUndoneIfConnectionsCannotBeSentToIt(t *testing.T) {
 				t.Fatalf("generation %d is current, reports %+v", w.m.current.Number, undone)
 			}
 			w.quiet(2)
-			if w.steered != 1 || stageOf(w, 2) != StageDraining {
+			if w.steered.Generation != 1 || stageOf(w, 2) != StageDraining {
 				t.Errorf("connections go to %d, generation 2 is %s", w.steered, stageOf(w, 2))
 			}
 		})

@@ -7,6 +7,7 @@ type Timer struct {
 	Number     int
 	Instance   int  // the instance whose phase it ends, or
 	watchdog   int  // the instance whose sign of life it waits for, or
+	aging      int  // the instance that is to be replaced by then, or
 	generation int  // the generation whose progress is due, or
 	leaving    int  // the generation that is given time to be relieved, or
 	cutover    bool // new connections are to go elsewhere by then;
@@ -62,6 +63,11 @@ func (ev TimerExpired) step(m *Machine) {
 			i.watchdog = Timer{}
 			m.hang(i)
 		}
+	case t.aging != 0:
+		if i := m.instances[t.aging]; i != nil && i.aging == t {
+			i.aging = Timer{}
+			m.expireAge(i)
+		}
 	case t.generation != 0:
 		if g := m.find(t.generation); g != nil && g.progress == t {
 			g.progress = m.arm(Timer{generation: g.Number}, NextProgress)
@@ -94,14 +100,14 @@ func (m *Machine) expire(i *instance) {
 	case PhaseReady:
 		i.Failures = 0
 	case PhaseDraining:
-		m.say(Report{Fact: DrainTimedOut, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.account()})
+		m.say(Report{Fact: DrainTimedOut, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.account()})
 		m.kill(i)
 	case PhaseKilling:
 		if m.at.Sub(i.deadline) > heldUp { // the end may wait to be told
 			m.enter(i, PhaseKilling, killPatience)
 			return
 		}
-		m.say(Report{Fact: KillTimedOut, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since)})
+		m.say(Report{Fact: KillTimedOut, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since)})
 		m.enter(i, PhaseKilling, killPatience)
 		m.force(i)
 	case PhaseExited:
@@ -110,12 +116,12 @@ func (m *Machine) expire(i *instance) {
 
 func (m *Machine) expireStart(i *instance) {
 	why := NotReadyInTime{Instance: i.ID, PID: i.PID, After: m.policy.ReadyTimeout, More: i.unreadiness()}
-	if i.generation.Stage == StageCandidate {
-		i.generation.Ran = true
-		m.fail(i.generation, why, statusNotReady)
+	if g := i.generation; g.Stage == StageCandidate || g == m.rolling && g.failure == nil {
+		g.Ran = true
+		m.fail(g, why, statusNotReady)
 		return
 	}
-	m.say(Report{Fact: RestartNotReady, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Why: why})
+	m.say(Report{Fact: RestartNotReady, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID, Why: why})
 	i.Fault = true
 	m.drainInstance(i, m.drainTime(i.generation))
 }
@@ -124,11 +130,11 @@ func (m *Machine) expireStart(i *instance) {
 // late, as after a freeze of the whole container, the app could give none.
 func (m *Machine) hang(i *instance) {
 	if late := m.at.Sub(i.signDue); late > m.policy.Watchdog/4 {
-		m.say(Report{Fact: WatchdogLate, Generation: i.generation.Number, Instance: i.ID, Took: late})
+		m.say(Report{Fact: WatchdogLate, Generation: i.generation.Named(), Instance: i.ID, Took: late})
 		m.watch(i)
 		return
 	}
-	m.say(Report{Fact: WatchdogTimedOut, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Within: m.policy.Watchdog})
+	m.say(Report{Fact: WatchdogTimedOut, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID, Within: m.policy.Watchdog})
 	i.Fault = true
 	m.kill(i)
 }

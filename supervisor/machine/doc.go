@@ -18,6 +18,16 @@
 //	   ^                            │
 //	   └── the successor has lost an instance
 //
+// A candidate can share the clients of the current generation for a while (Policy.Canary), which serves on and has all of them
+// again when the candidate fails. And a generation can be kept warm when it has settled (Policy.KeepWarm): whoever asks for it gets it back.
+//
+//	candidate ──all instances ready──> sharing ──the last step is over──> current
+//	settling ──its time is over──> warm ──its time is over──> emptying
+//
+// Instances can come and go apart from the rest of their generation, as a batch (batch.go): when there are to be more or fewer,
+// when one is replaced, and in an upgrade in which they come one after another (roll.go). A batch that comes is a candidate until
+// it joins, and one that goes is a generation that was replaced.
+//
 // One that has lost all its instances empties at once: what waits in their queues is nobody
 // else's, so they are started again for it.
 //
@@ -68,4 +78,9 @@
 //     serves. Each hold is followed by a keep, unless the generation ends before that.
 //  15. What grace has not started (Foreign) is told to stop only after the first generation has come to serve in its place.
 //     If that does not, it is left alone, and grace ends. It is never started again.
+//  16. A generation that shares has the share that its step has, and no other. As long as it shares the current one is there, which
+//     was not told to stop.
+//  17. In an upgrade in which instances come one after another, none is taken out of service unless as many serve as there are to be,
+//     or, without a surge, all but one. No more run than the surge allows when one is started.
+//  16. Outside of upgrades, instances are not restarted more often than Policy.RestartLimit allows: then grace stops.
 package machine

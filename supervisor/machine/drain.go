@@ -27,7 +27,7 @@ func (m *Machine) drainGeneration(g *generation) {
 		m.do(LetGo{g.Number})
 	}
 	if g.alive() {
-		m.say(Report{Fact: drainingFact(emptied), Generation: g.Number, Within: within})
+		m.say(Report{Fact: g.fact(drainingFact(emptied)), Generation: g.Named(), Within: within})
 		g.progress = m.arm(Timer{generation: g.Number}, firstProgress)
 	}
 	m.endIfEmpty(g)
@@ -51,24 +51,36 @@ func drainingFact(emptied bool) Fact {
 }
 
 func (m *Machine) endIfEmpty(g *generation) {
-	if !g.leaving() || g.preparing || len(g.instances) > 0 {
+	if !g.leaving() || g.preparing || len(g.instances) > 0 || !m.whole(g) {
 		return
 	}
 	spent := g.enter(StageEnded, m.at)
-	m.disarm(&g.progress)
-	m.disarm(&g.leaveBy)
-	m.generations = slices.DeleteFunc(m.generations, func(other *generation) bool { return other == g })
+	m.drop(g)
 	if m.current == g {
 		m.current = nil
 	}
-	m.ended, m.endedAt = g.Number, m.at
+	m.ended, m.endedAt = g.Named(), m.at
 	m.do(Retire{g.Number})
-	m.retired = append(m.retired, g.Number)
 	m.reportEnd(g, spent)
+	if g.Of == 0 {
+		m.retired = append(m.retired, g.Number)
+		return
+	}
+	if whole := m.find(g.Of); whole != nil {
+		m.endIfEmpty(whole)
+		m.startAgain(whole)
+	}
+}
+
+// startAgain starts what has waited for the end of others in its place.
+func (m *Machine) startAgain(g *generation) {
+	if g == m.current && m.rolling == nil && m.mode < stopping && m.whole(g) {
+		m.startHeld(g, InstanceGone)
+	}
 }
 
 func (m *Machine) reportEnd(g *generation, spent time.Duration) {
-	r := Report{Generation: g.Number, Took: spent}
+	r := Report{Generation: g.Named(), Took: spent}
 	switch {
 	case g.Forced && g.failure != nil:
 		r.Fact, r.Why = FailedGenerationKilled, KilledInFlight{g.InFlight}
@@ -81,6 +93,7 @@ func (m *Machine) reportEnd(g *generation, spent time.Duration) {
 	default:
 		r.Fact, r.Why = GenerationDrained, HasDrained
 	}
+	r.Fact = g.fact(r.Fact)
 	m.say(r)
 }
 
@@ -105,7 +118,7 @@ func (m *Machine) tellProgress(g *generation) {
 	}
 	for _, i := range g.instances {
 		if i.Phase == PhaseStarting {
-			m.say(Report{Fact: InstanceNotReady, Generation: g.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.unreadiness()})
+			m.say(Report{Fact: InstanceNotReady, Generation: g.Named(), Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.unreadiness()})
 		}
 	}
 }
@@ -116,7 +129,7 @@ func (ev Counted) step(m *Machine) {
 		return
 	}
 	g.InFlight = ev.InFlight
-	r := Report{Fact: DrainProgress, Generation: g.Number, Took: m.at.Sub(g.Since), Why: said(ev.Why)}
+	r := Report{Fact: DrainProgress, Generation: g.Named(), Took: m.at.Sub(g.Since), Why: said(ev.Why)}
 	if ev.Why == "" {
 		r.Connections = &ev.InFlight
 	}

@@ -15,7 +15,19 @@ type (
 	UpgradeRequested struct {
 		Request  int
 		Command  []string
-		Rollback bool // of what ran before the current one
+		Rollback bool         // of what ran before the current one
+		Canary   []CanaryStep // nil: as the policy has it
+		MaxSurge *Surge       // nil: as the policy has it
+	}
+	// PromoteRequested asks for the next step of a generation that shares, or for all new connections.
+	PromoteRequested struct {
+		Request int
+		Fully   bool
+	}
+	// Rejected says that a generation has not passed its check.
+	Rejected struct {
+		Generation int
+		Why        string
 	}
 	// StopRequested asks for the end of everything; as a signal that comes again after
 	// a while, for an immediate one.
@@ -31,7 +43,10 @@ type (
 	// Reexeced says that there is one, which waits for the end of this one.
 	Reexeced struct{ PID int }
 	// SignalReceived is a signal that is the app's business.
-	SignalReceived struct{ Signal syscall.Signal }
+	SignalReceived struct {
+		Signal  syscall.Signal
+		Request int
+	}
 
 	// Prepared answers a prepare action that found all that a start needs.
 	Prepared struct {
@@ -206,12 +221,12 @@ func (ev Tallied) meet(_ *Machine, i *instance)   { i.InFlight = &ev.InFlight }
 func (Exempted) meet(_ *Machine, i *instance)     { i.Drains = true }
 
 func (ev FellBack) meet(m *Machine, i *instance) {
-	m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.Number, Instance: i.ID, Why: said(ev.Why)})
+	m.say(Report{Fact: ReadinessUnseen, Generation: i.generation.Named(), Instance: i.ID, Why: said(ev.Why)})
 }
 
 func (ev Described) meet(m *Machine, i *instance) {
 	i.Says = ev.Text
-	m.say(Report{Fact: AppDescribed, Generation: i.generation.Number, Instance: i.ID, Why: said(ev.Text)})
+	m.say(Report{Fact: AppDescribed, Generation: i.generation.Named(), Instance: i.ID, Why: said(ev.Text)})
 }
 
 func (ev Noticed) step(m *Machine) {

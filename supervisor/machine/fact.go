@@ -25,13 +25,20 @@ const (
 	FirstReady                  // the first generation serves
 	FirstFailed                 // it does not, and grace ends
 	GenerationReady             // a later one serves
+	GenerationSharing           // it serves a share of the clients
 	GenerationReplaced          // it can take over again
+	GenerationWarm              // it can take over again if that is asked for
 	SteeringFailed              // new connections do not go to a generation, and no other can have them
 	GenerationEmptying          // it finishes what it has before it is told to stop
 	ClientsAsked                // to close kept-alive connections
 	KeptConnectionsEnded        // those that were open when a generation was replaced
 	GenerationDraining          // it is told to stop
 	GenerationToldToStop        // and was emptied before
+	InstancesEmptying           // some of a generation that serves on: they finish what they have before they are told to stop
+	InstancesDraining           // they are told to stop
+	InstancesToldToStop         // and were emptied before
+	InstancesDrained            // nothing is left of them
+	InstancesKilled             // and something had to be killed
 	DrainProgress               // how far it has come
 	EmptyTimedOut               // it did not get idle in time
 	GenerationDrained           // nothing is left of it
@@ -41,16 +48,29 @@ const (
 	UpgradeBegun                // a new generation is prepared
 	UpgradeDone                 // it serves, and will not be undone
 	UpgradeFailed               // it does not, and was given up
+	RolledBack                  // it did, and the old one has taken over again because that was asked for
 	UpgradeUndone               // it did, and the old one has taken over again
 	UpgradeWaiting              // it is not begun yet
 	UpgradeRefused              // it is not begun
 	UpgradeSuperseded           // it gave way to a later one
+	ServingPaused               // nothing serves, until the next instance is ready
+	ServingResumed              // it is
+	ScalingBegun                // there are to be more instances, or fewer
+	Scaled                      // there are
+	ScalingFailed               // more did not come to serve
+	ScalingWaiting              // it is not begun yet
+	ScalingRefused              // it is not begun
+	InstanceUnfit               // it is to be replaced by a fresh one
+	InstanceReplaced            // it was
+	ReplacementFailed           // it was not, and serves on
+	PromotionRefused            // no generation shares
 	UpgradeForListener          // it is begun for a listener's sake
 	Stopping                    // grace was told to stop
 	StoppingAtOnce              // and not to wait for anything
 	StopRepeated                // it was told so a second time
 	ServingBeforeDrain          // it serves on for a while
 	AppEnded                    // it has nothing left to do
+	RestartsExhausted           // an instance would have to be restarted too often
 	ListenerRevived             // a held listener was shut down, and listens again
 	ListenerDead                // or does not
 	ListenerShutDown            // the app has shut its own down
@@ -66,6 +86,7 @@ const (
 	ReleaseRefused              // it does not
 	ServerFound                 // a process serves that grace has not started, and that is to be replaced
 	ServerLeft                  // it serves on, without grace
+	ChangeNoticed               // files have changed for which there is an upgrade
 	TroubleNoticed              // somebody outside says what, and why
 	facts
 )

@@ -106,7 +106,7 @@ func (m *Machine) awaitDeparture(g *generation) {
 }
 
 func (m *Machine) tellAsked(g *generation, clients int, closing bool) {
-	r := Report{Fact: ClientsAsked, Generation: g.Number, Connections: &clients}
+	r := Report{Fact: ClientsAsked, Generation: g.Named(), Connections: &clients}
 	if closing {
 		r.Within = m.policy.Farewell
 	}
@@ -147,9 +147,9 @@ func (m *Machine) holdSilent(g *generation) {
 	m.do(Hold{g.Number, g.pids(), m.policy.holdTime() / 2})
 }
 
-// succeeded reports whether another generation serves in place of one.
+// succeeded reports whether others serve in place of a generation, or are about to.
 func (m *Machine) succeeded(g *generation) bool {
-	return m.mode < stopping && m.current != nil && m.current != g && m.current.serves()
+	return m.mode < stopping && m.current != nil && m.current != g && (m.serves() || !m.gap.IsZero())
 }
 
 func (ev Held) step(m *Machine) {
@@ -177,6 +177,9 @@ func (m *Machine) announceTime() time.Duration {
 func (m *Machine) endClosing(g *generation) {
 	m.keeping++
 	m.hastened = false
+	if g.Of != 0 {
+		m.keptOf[g.Number] = g.Of
+	}
 	m.do(Keep{g.Number})
 	m.drainGeneration(g)
 }
@@ -185,8 +188,13 @@ func (ev Kept) step(m *Machine) {
 	if m.keeping > 0 {
 		m.keeping--
 	}
+	r := Report{Fact: KeptConnectionsEnded, Generation: ev.Generation, Why: ev.Ends}
+	if of, batch := m.keptOf[ev.Generation]; batch {
+		r.Generation = of
+		delete(m.keptOf, ev.Generation)
+	}
 	if ev.Ends != (ConnectionEnds{}) {
-		m.say(Report{Fact: KeptConnectionsEnded, Generation: ev.Generation, Why: ev.Ends})
+		m.say(r)
 	}
 }
 

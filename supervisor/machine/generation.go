@@ -13,15 +13,17 @@ type Stage int
 const (
 	StagePreparing Stage = iota // its command is being resolved and checked
 	StageCandidate              // its instances start
+	StageSharing                // it serves a share of the clients, beside the current one
 	StageCurrent                // it serves
-	StageSettling               // it was replaced, and can take over again
+	StageSettling               // it was replaced, and takes over again if its successor fails
+	StageWarm                   // it was replaced, and takes over again if somebody asks for it
 	StageEmptying               // it was replaced, and finishes what it has before it is told to stop
 	StageClosing                // its clients are asked to leave before it is told to stop
 	StageDraining               // it was told to stop
 	StageEnded                  // nothing of it is left
 )
 
-var stageNames = [...]string{"preparing", "candidate", "current", "settling", "emptying", "closing", "draining", "ended"}
+var stageNames = [...]string{"preparing", "candidate", "sharing", "current", "settling", "warm", "emptying", "closing", "draining", "ended"}
 
 func (s Stage) String() string { return stageNames[s] }
 
@@ -50,7 +52,7 @@ type generation struct {
 	failure   Reason         // why it was given up; nil for one that was not
 	ending    Reason         // why its end is no drain, as far as is known
 	progress  Timer
-	leaveBy   Timer       // ends StageSettling, StageEmptying or StageClosing
+	leaveBy   Timer       // ends the stage, of one that shares or leaves
 	announced bool        // its clients are to be asked to leave
 	asked     bool        // they were
 	holding   bool        // what they send is to be held back
@@ -83,6 +85,11 @@ func (g *generation) drains() bool {
 
 func (g *generation) backoffs() []*instance {
 	return slices.DeleteFunc(slices.Clone(g.instances), func(i *instance) bool { return i.Phase != PhaseBackoff })
+}
+
+// held are those that are started again only when somebody wants them.
+func (g *generation) held() []*instance {
+	return slices.DeleteFunc(g.backoffs(), func(i *instance) bool { return i.timer != (Timer{}) })
 }
 
 // starts reports whether any instance is to be ready yet.

@@ -38,6 +38,10 @@ type instance struct {
 	timer      Timer     // ends the phase
 	deadline   time.Time // when it does
 	watchdog   Timer
+	aging      Timer     // ends its life
+	notBefore  time.Time // it is not to be replaced until then
+	unreplaced int       // so often it could not be
+	hangs      bool      // it was seen to
 	signDue    time.Time // when the watchdog expires
 	unready    string    // why it is not ready
 	obstacle   string    // what was seen to keep it from that
@@ -54,8 +58,8 @@ func (m *Machine) newInstance(g *generation, slot, failures int) *instance {
 
 func (m *Machine) startInstance(i *instance) {
 	m.enter(i, PhaseStarting, m.policy.ReadyTimeout)
-	a := Start{Generation: i.generation.Number, Instance: i.ID, Slot: i.Slot, MustNotify: m.notifying[i.generation.Launch.Executable]}
-	if m.current != nil && i.generation.Stage == StageCandidate {
+	a := Start{Generation: i.generation.Number, Of: i.generation.Named(), Instance: i.ID, Slot: i.Slot, MustNotify: m.notifying[i.generation.Launch.Executable]}
+	if m.current != nil && i.generation.Of == 0 && i.generation.Stage <= StageSharing {
 		a.Predecessor = m.current.Number
 	}
 	m.do(a)
@@ -112,7 +116,7 @@ func (Withdrawn) meet(m *Machine, i *instance) {
 	within := m.drainTime(i.generation)
 	m.enter(i, PhaseDraining, within)
 	m.disarm(&i.watchdog)
-	m.say(Report{Fact: InstanceWithdrawn, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Within: within, Why: SentStopping})
+	m.say(Report{Fact: InstanceWithdrawn, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID, Within: within, Why: SentStopping})
 }
 
 // account is what an instance says that it works on still, and what it has left behind.
@@ -155,7 +159,7 @@ func (m *Machine) force(i *instance) {
 
 func (ev Started) meet(m *Machine, i *instance) {
 	i.PID, i.Processes = ev.PID, 1
-	m.say(Report{Fact: InstanceStarted, Generation: i.generation.Number, Instance: i.ID, PID: i.PID})
+	m.say(Report{Fact: InstanceStarted, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID})
 	m.remind(i)
 }
 
@@ -181,16 +185,20 @@ func (Readied) meet(m *Machine, i *instance) {
 	g.Touched, i.obstacle = true, ""
 	m.enter(i, PhaseReady, healthyAfter)
 	m.watch(i)
-	m.say(Report{Fact: InstanceReady, Generation: g.Number, Instance: i.ID, PID: i.PID, Took: took})
+	m.age(i)
+	m.say(Report{Fact: InstanceReady, Generation: g.Named(), Instance: i.ID, PID: i.PID, Took: took})
+	if g == m.current || g == m.rolling {
+		m.endGap(g)
+	}
 	if g.Stage == StageCandidate && g.ready() {
-		m.promote(g)
+		m.comeIn(g)
 	}
 }
 
 func (ev Moved) meet(m *Machine, i *instance) {
 	i.PID = ev.PID
 	i.Processes++
-	m.say(Report{Fact: MainProcessMoved, Generation: i.generation.Number, Instance: i.ID, PID: i.PID})
+	m.say(Report{Fact: MainProcessMoved, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID})
 	m.remind(i)
 }
 
@@ -253,7 +261,7 @@ func (m *Machine) reportExit(i *instance) {
 	if fact == InstanceCrashed {
 		m.crashes++
 	}
-	m.say(Report{Fact: fact, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.exit})
+	m.say(Report{Fact: fact, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID, Took: m.at.Sub(i.Since), Why: i.exit})
 }
 
 func (i *instance) endFact() Fact {
@@ -269,6 +277,10 @@ func (i *instance) endFact() Fact {
 // lose decides what the end of an instance means for its generation.
 func (m *Machine) lose(i *instance, why Reason) {
 	switch i.generation.Stage {
+	case StageSharing:
+		if m.mode < stopping {
+			m.fail(i.generation, why, i.exit.Status())
+		}
 	case StageCandidate:
 		m.fail(i.generation, why, i.exit.Status())
 	case StageCurrent:
@@ -277,7 +289,7 @@ func (m *Machine) lose(i *instance, why Reason) {
 			return
 		}
 		m.restart(i)
-	case StageSettling, StageEmptying:
+	case StageSettling, StageWarm, StageEmptying:
 		m.loseReplaced(i)
 	case StagePreparing, StageClosing, StageDraining, StageEnded:
 	}
@@ -290,6 +302,11 @@ func (m *Machine) restart(i *instance) {
 		m.endIfDeserted()
 		return
 	}
+	if m.exhausted(i) {
+		m.giveUp(i)
+		return
+	}
+	m.noteRestart(i)
 	m.fill(i)
 }
 
@@ -301,7 +318,7 @@ func (m *Machine) wantsRestart(i *instance) bool {
 // no fault of the app's is told of once.
 func (m *Machine) fill(i *instance) {
 	next, delay := m.succeed(i)
-	if next.shortage == (Exit{}) || next.shortage != i.shortage {
+	if m.rolling == nil && (next.shortage == (Exit{}) || next.shortage != i.shortage) {
 		m.tellRestart(next, delay, i.exit)
 	}
 }
@@ -320,7 +337,7 @@ func (m *Machine) succeed(i *instance) (*instance, time.Duration) {
 
 func (m *Machine) tellRestart(next *instance, delay time.Duration, why Reason) {
 	m.restarts++
-	m.say(Report{Fact: InstanceRestarting, Generation: next.generation.Number, Instance: next.ID, Within: delay, Why: why})
+	m.say(Report{Fact: InstanceRestarting, Generation: next.generation.Named(), Instance: next.ID, Within: delay, Why: why})
 }
 
 func (ev Emptied) meet(m *Machine, i *instance) {
@@ -335,6 +352,7 @@ func (ev Emptied) meet(m *Machine, i *instance) {
 func (m *Machine) exit(i *instance) {
 	m.disarm(&i.timer)
 	m.disarm(&i.watchdog)
+	m.disarm(&i.aging)
 	i.Phase = PhaseExited
 	delete(m.instances, i.ID)
 	i.generation.remove(i)

@@ -14,5 +14,5 @@ func (m *Machine) tellRest(i *instance) {
 
 func (ev Left) meet(m *Machine, i *instance) {
 	i.Rest, i.Searched = ev.Rest, true
-	m.say(Report{Fact: LeftoversTold, Generation: i.generation.Number, Instance: i.ID, PID: i.PID, Why: LeftBehind{i.Rest}})
+	m.say(Report{Fact: LeftoversTold, Generation: i.generation.Named(), Instance: i.ID, PID: i.PID, Why: LeftBehind{i.Rest}})
 }

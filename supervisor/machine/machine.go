@@ -18,41 +18,50 @@ const (
 // Machine decides. It is plain data and has no clock, log, channel or goroutine:
 // step takes one event and says what is to be done about it.
 type Machine struct {
-	policy      Policy
-	mode        mode
-	at          time.Time
-	generations []*generation // all that are not ended, oldest first
-	instances   map[int]*instance
-	current     *generation // nil until a generation was ready
-	candidate   *generation
-	pending     *pendingUpgrade // the upgrade that is wanted and not begun
-	retired     []int           // generations that have ended, and whose executables are kept
-	history     []upgradeRecord
-	reexec      *pendingReexec
-	stoppers    []int     // the requests that wait for the end
-	told        time.Time // when grace was first told to stop
-	toldFirst   bool      // the log says that a generation serves
-	served      bool      // some generation was ready once
-	keeping     int       // keep actions that have no answer
-	hastened    bool      // all of these are to end soon
-	cutovers    int       // steer actions that have no answer
-	cutover     Timer     // how long the last of them is waited for
-	undone      *undone   // to be told once connections go back
-	notifying   map[string]bool
-	ended       int // the generation that has ended last
-	endedAt     time.Time
-	delay       Timer
-	restarts    int
-	crashes     int
-	status      int // what to finish with
-	generation  int // the numbers given last
-	instance    int
-	timers      int
-	actions     []Action
+	policy       Policy
+	mode         mode
+	at           time.Time
+	generations  []*generation // all that are not ended, oldest first
+	instances    map[int]*instance
+	current      *generation // nil until a generation was ready
+	candidate    *generation
+	pending      *pendingUpgrade // the upgrade that is wanted and not begun
+	rolling      *generation     // that comes, or goes back, one instance after another
+	scaling      *scaling        // the number of instances that is wanted
+	scaled       bool            // it was changed
+	replacements []replacement
+	gap          time.Time // since when nothing serves in an upgrade; zero: something does
+	batches      int       // as many numbers were given to them
+	retired      []int     // generations that have ended, and whose executables are kept
+	history      []upgradeRecord
+	reexec       *pendingReexec
+	stoppers     []int       // the requests that wait for the end
+	told         time.Time   // when grace was first told to stop
+	toldFirst    bool        // the log says that a generation serves
+	served       bool        // some generation was ready once
+	keeping      int         // keep actions that have no answer
+	keptOf       map[int]int // the generations of batches whose connections are kept
+	hastened     bool        // all of these are to end soon
+	cutovers     int         // steer actions that have no answer
+	cutover      Timer       // how long the last of them is waited for
+	undone       *undone     // to be told once connections go back
+	back         []int       // the requests that wait for the old generation to serve alone again
+	notifying    map[string]bool
+	ended        int // the generation that has ended last
+	endedAt      time.Time
+	delay        Timer
+	restarts     int
+	restartedAt  []time.Time // those that count against the limit
+	crashes      int
+	status       int // what to finish with
+	generation   int // the numbers given last
+	instance     int
+	timers       int
+	actions      []Action
 }
 
 func NewMachine(p Policy) *Machine {
-	return &Machine{policy: p, instances: map[int]*instance{}, notifying: map[string]bool{}}
+	return &Machine{policy: p, instances: map[int]*instance{}, notifying: map[string]bool{}, keptOf: map[int]int{}}
 }
 
 // Begin starts the first generation.
@@ -76,9 +85,14 @@ func (m *Machine) Step(at time.Time, ev Event) []Action {
 // settle does what may have become possible: the upgrade that waited, the end.
 func (m *Machine) settle() {
 	m.giveUpTakeover()
-	if m.mode == running && m.pending != nil && m.candidate == nil && (m.reexec == nil || !m.reexec.begun) {
+	m.promoteAlone()
+	m.tryJoin()
+	m.roll()
+	if m.mode == running && m.pending != nil && m.candidate == nil && m.rolling == nil && (m.reexec == nil || !m.reexec.begun) {
 		m.tryUpgrade()
 	}
+	m.tryScale()
+	m.tryReplacement()
 	m.tryReexec()
 	m.discardUnwanted()
 	if m.mode == stopping && len(m.generations) == 0 && m.keeping == 0 {

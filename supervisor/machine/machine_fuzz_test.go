@@ -37,13 +37,15 @@ type world struct {
 	departing map[int]bool // which have no answer
 	holding   map[int]bool
 	keeping   map[int]bool
-	steered   int   // the generation that gets new connections
-	ordered   int   // the one that they were ordered to go to last
-	cutovers  []int // generations that are to get them, one after another
-	slow      bool  // cutovers wait for answerSteer
-	closed    bool  // nobody gets any more
+	steered   Steer   // where new connections go
+	ordered   Steer   // where they were ordered to go last
+	cutovers  []Steer // where they are to go, one after another
+	examined  map[int]bool
+	slow      bool // cutovers wait for answerSteer
+	closed    bool // nobody gets any more
 	pids      int
 	foreign   map[int]bool // pids of what grace has not started
+	restarted []time.Time  // what counts against the limit
 	happening Event
 	seen      []Action
 	finished  bool
@@ -60,7 +62,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: NewMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]Prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]Timer{}, due: map[int]time.Time{}, told: map[int]bool{}, began: map[int]time.Time{}, extended: map[int]bool{}, asked: map[int]bool{},
-		foreign: map[int]bool{}, announced: map[int]bool{}, departing: map[int]bool{}, holding: map[int]bool{}, keeping: map[int]bool{},
+		examined: map[int]bool{}, foreign: map[int]bool{}, announced: map[int]bool{}, departing: map[int]bool{}, holding: map[int]bool{}, keeping: map[int]bool{},
 		prepared: map[int]bool{}, observed: map[int]bool{}, lookedAt: map[int][]int{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.Begin(w.at))
@@ -70,17 +72,40 @@ func newWorld(t *testing.T, p Policy) *world {
 func (w *world) happen(ev Event) {
 	w.t.Helper()
 	serving, answering, ready := w.serving(), w.answering(), w.ready()
+	upgrading := w.m.candidate != nil || w.m.pending != nil
 	w.at, w.happening = w.at.Add(time.Millisecond), ev
 	actions := w.m.Step(w.at, ev)
+	w.trace(ev, actions)
 	w.checkServing(serving, actions)
 	w.checkStop(serving, actions)
 	w.checkStarts(ev, actions)
 	w.checkAnswering(answering, ev)
 	w.checkCutover(ready, ev, actions)
+	w.checkRestarts(upgrading, ev, actions)
+	w.checkRolling(ready, actions)
 	w.takeAll(actions)
 	w.checkGenerations()
 	for !w.slow && len(w.cutovers) > 0 {
 		w.answerSteer("")
+	}
+}
+
+// checkRestarts is invariant 16.
+func (w *world) checkRestarts(upgrading bool, ev Event, actions []Action) {
+	w.t.Helper()
+	limit := w.m.policy.RestartLimit
+	if _, ended := ev.(Exited); !ended || upgrading || limit.Restarts == 0 {
+		return
+	}
+	for _, a := range actions {
+		r, ok := a.(Report)
+		if exit, because := r.Why.(Exit); !ok || r.Fact != InstanceRestarting || !because || exit.Shortage {
+			continue
+		}
+		w.restarted = slices.DeleteFunc(w.restarted, func(at time.Time) bool { return w.at.Sub(at) >= limit.Within })
+		if w.restarted = append(w.restarted, w.at); len(w.restarted) > limit.Restarts {
+			w.t.Fatalf("%d restarts at %v", len(w.restarted), w.restarted)
+		}
 	}
 }
 
@@ -115,10 +140,14 @@ func (w *world) checkCutover(ready map[int]*generation, ev Event, actions []Acti
 	late, _ := ev.(TimerExpired)
 	for _, a := range actions {
 		stop, ok := a.(Tell)
-		if !ok || stop.Signal != w.m.policy.StopSignal || ready[stop.Instance] == nil || w.m.mode >= stopping {
+		if !ok || stop.Signal != w.m.policy.StopSignal || ready[stop.Instance] == nil || w.m.mode >= stopping || w.m.current == nil { // which was stopping, and was killed
 			continue
 		}
 		g := ready[stop.Instance]
+		overdue := func(r Report) bool { return r.Generation == g.Named() }
+		if len(w.said(SteeringFailed)) > 0 || slices.ContainsFunc(w.said(EmptyTimedOut), overdue) {
+			continue // the kernel sends connections where it wants, or does not say so for long
+		}
 		own := w.m.policy.Steered && (!w.m.policy.Shared || g.Opened)
 		if own && w.mayGet(g.Number, actions) && late.Timer.leaving != g.Number && !late.Timer.cutover {
 			w.t.Fatalf("instance %d is told to stop for %T%+v, and new connections may go to it", stop.Instance, ev, ev)
@@ -128,10 +157,9 @@ func (w *world) checkCutover(ready map[int]*generation, ev Event, actions []Acti
 
 // mayGet reports whether a generation gets new connections, or is to get some before the last cutover.
 func (w *world) mayGet(generation int, actions []Action) bool {
-	if slices.ContainsFunc(actions, func(a Action) bool { return a == Steer{generation} }) {
-		return true
-	}
-	return w.steered == generation || slices.Contains(w.cutovers, generation)
+	gets := func(s Steer) bool { return s.Generation == generation || s.Beside == generation }
+	ordered := func(a Action) bool { s, ok := a.(Steer); return ok && gets(s) }
+	return slices.ContainsFunc(actions, ordered) || gets(w.steered) || slices.ContainsFunc(w.cutovers, gets)
 }
 
 // checkServing is invariant 2: who serves is told to stop only for a successor,
@@ -180,7 +208,7 @@ func (w *world) checkStarts(ev Event, actions []Action) {
 func (w *world) answering() map[int]bool {
 	found := map[int]bool{}
 	for _, g := range w.m.generations {
-		if g.Stage == StageSettling || g.Stage == StageEmptying {
+		if g.Stage == StageSettling || g.Stage == StageWarm || g.Stage == StageEmptying {
 			found[g.Number] = w.m.emptiesFirst(g)
 		}
 	}
@@ -220,6 +248,9 @@ func (w *world) undone(generation int) bool {
 	if u := w.m.undone; u != nil && u.generation.Number == generation {
 		return true // it is told of when connections have gone back
 	}
+	if g := w.m.find(generation); g != nil && g.failure != nil {
+		return true // grace was killed before it could tell
+	}
 	return slices.ContainsFunc(w.said(UpgradeUndone), func(r Report) bool { return r.Generation == generation })
 }
 
@@ -233,13 +264,70 @@ func (w *world) draining(generation int) bool {
 	return g == nil || g.Stage >= StageClosing
 }
 
+// checkRolling is invariant 17.
+func (w *world) checkRolling(ready map[int]*generation, actions []Action) {
+	w.t.Helper()
+	roll := w.m.rolling
+	begun := func(a Action) bool { s, ok := a.(Start); return ok && roll != nil && s.Generation == roll.Number }
+	if slices.ContainsFunc(actions, begun) && w.m.room() < 0 {
+		w.t.Fatalf("%d more instances run than may: %+v", -w.m.room(), actions)
+	}
+	moved := func(a Action) bool {
+		r, ok := a.(Regroup)
+		return ok && slices.ContainsFunc(r.Moves, func(move Move) bool { return ready[move.Instance] != nil })
+	}
+	if roll == nil || !slices.ContainsFunc(actions, moved) {
+		return
+	}
+	least := roll.Size
+	if roll.Roll.Surge == 0 {
+		least--
+	}
+	if n := w.m.current.readies() + roll.readies(); n < least {
+		w.t.Fatalf("%d instances are left to serve, of %d: %+v", n, roll.Size, actions)
+	}
+}
+
+// shareDue is what a generation is to get.
+func (w *world) shareDue(g *generation) Share {
+	switch old := w.m.current.readies(); {
+	case g.Roll == nil:
+		return g.Canary[g.Step].Share
+	case old == 0 || g.readies() == 0:
+		return g.Share
+	default:
+		return Whole * Share(g.readies()) / Share(g.readies()+old)
+	}
+}
+
+// wellShared is invariant 16, for an order.
+func (w *world) wellShared(s Steer) bool {
+	g := w.m.find(s.Beside)
+	return g != nil && g.Stage == StageSharing && s.Share > 0 && s.Share == w.shareDue(g)
+}
+
+// checkSharing is invariant 16.
+func (w *world) checkSharing(g *generation) {
+	w.t.Helper()
+	if g.Stage != StageSharing || w.m.mode >= stopping {
+		return
+	}
+	if w.m.current == nil || w.m.current.Stage != StageCurrent || !w.m.current.alive() && g.Roll == nil || w.told[w.m.current.Number] {
+		w.t.Fatalf("generation %d shares, and there is no way back: %+v after %T%+v", g.Number, w.m.current, w.happening, w.happening)
+	}
+	if w.m.policy.Steered && (w.ordered.Beside != g.Number || w.ordered.Share != w.shareDue(g)) {
+		w.t.Fatalf("generation %d is to have a share of %s, and was given %+v", g.Number, w.shareDue(g), w.ordered)
+	}
+}
+
 func (w *world) checkGenerations() {
 	w.t.Helper()
 	candidates := 0
 	for _, g := range w.m.generations {
 		switch g.Stage {
-		case StagePreparing, StageCandidate:
+		case StagePreparing, StageCandidate, StageSharing:
 			candidates++
+			w.checkSharing(g)
 			if w.told[g.Number] {
 				w.t.Fatalf("generation %d came back from its end", g.Number)
 			}
@@ -249,8 +337,8 @@ func (w *world) checkGenerations() {
 			if !w.announced[g.Number] || w.told[g.Number] {
 				w.t.Fatalf("generation %d is closing, and its clients were not asked to leave", g.Number)
 			}
-		case StageSettling, StageEmptying:
-			if w.ordered == 0 || w.told[g.Number] {
+		case StageSettling, StageWarm, StageEmptying:
+			if w.ordered.Generation == 0 || w.told[g.Number] {
 				w.t.Fatalf("generation %d is %s", g.Number, g.Stage)
 			}
 		case StageCurrent:
@@ -276,7 +364,7 @@ func (w *world) checkGenerations() {
 func (w *world) checkBudget() {
 	w.t.Helper()
 	for _, g := range w.m.generations {
-		if g.Stage < StageEmptying || g.Stage == StageClosing && !g.emptied() {
+		if g.Stage < StageEmptying || g.Stage == StageClosing && !g.emptied() || g.foreign() { // of which a process can be found later
 			continue
 		}
 		if w.began[g.Number].IsZero() {
@@ -314,8 +402,8 @@ func (w *world) checkPlaces() {
 // told to stop is not it.
 func (w *world) checkSteering() {
 	w.t.Helper()
-	if w.m.policy.Steered && w.m.current != nil && w.ordered != w.m.current.Number {
-		w.t.Fatalf("generation %d is current, and connections are sent to %d", w.m.current.Number, w.ordered)
+	if w.m.policy.Steered && w.m.current != nil && w.ordered.Generation != w.m.current.Number {
+		w.t.Fatalf("generation %d is current, and connections are sent to %+v", w.m.current.Number, w.ordered)
 	}
 }
 
@@ -339,13 +427,13 @@ func (w *world) take(a Action) {
 	case Abandon:
 		w.need(w.preparing[a.Generation].Generation != 0, a)
 	case Start:
-		w.need(!w.instances[a.Instance], a)
+		w.need(!w.instances[a.Instance] && !w.retired[a.Generation], a)
 		w.starting[a.Instance], w.instances[a.Instance] = true, true
 	case Follow:
 		w.need(w.foreign[a.PID] && !w.instances[a.Instance], a)
 		w.processes[a.PID], w.instances[a.Instance] = &process{pid: a.PID, instance: a.Instance}, true
 		if !w.m.served { // who is found late gets none
-			w.steered, w.ordered = Foreign, Foreign
+			w.steered, w.ordered = Steer{Generation: Foreign}, Steer{Generation: Foreign}
 		}
 	case Leave:
 		w.leaveForeign()
@@ -361,7 +449,8 @@ func (w *world) take(a Action) {
 	case TellGroup:
 		w.need(w.hasProcess(a.Instance) && w.m.policy.StopGroup, a)
 	case TellRest:
-		w.need(w.hasProcess(a.Instance) && w.m.instances[a.Instance].Ended, a)
+		i := w.m.instances[a.Instance] // or what grace has not started, and leaves alone
+		w.need(w.hasProcess(a.Instance) && (i == nil || i.Ended), a)
 	case Kill:
 		w.need(w.hasProcess(a.Instance), a)
 		w.markKilled(a.Instance)
@@ -369,16 +458,29 @@ func (w *world) take(a Action) {
 		p := w.processes[a.PID]
 		w.need(p != nil && p.ended && p.instance == a.Instance, a)
 		delete(w.processes, a.PID)
+	case Branch:
+		w.need(a.Generation < Foreign && w.m.find(a.Of) != nil, a)
+	case Regroup:
+		for _, move := range a.Moves {
+			w.need(w.instances[move.Instance] && w.hasProcess(move.Instance), a)
+		}
 	case Release:
 		w.need(!w.hasProcess(a.Instance) && !w.starting[a.Instance], a)
 		delete(w.instances, a.Instance)
 	case Steer:
 		g := w.m.find(a.Generation)
 		w.need(w.m.policy.Steered && !w.closed && (a.Generation == 0 && w.m.mode >= stopping || g != nil && g.Stage == StageCurrent), a)
-		w.closed, w.cutovers = a.Generation == 0, append(w.cutovers, a.Generation)
-		if !w.closed {
-			w.ordered = a.Generation
+		w.need(a.Beside == 0 && a.Share == 0 || w.wellShared(a), a)
+		w.closed, w.cutovers = a.Generation == 0, append(w.cutovers, a)
+		if a.Beside == 0 {
+			clear(w.examined)
 		}
+		if !w.closed {
+			w.ordered = a
+		}
+	case Examine:
+		w.need(w.m.policy.Examined && !w.examined[a.Generation] && a.Beside == w.m.current.Number, a)
+		w.examined[a.Generation] = true
 	case LetGo:
 		w.need(w.m.mode >= stopping && w.draining(a.Generation), a)
 	case Observe:
@@ -539,20 +641,27 @@ func (w *world) answerStart(instance int, ok bool) {
 
 // answerSteer answers the cutover that was ordered first. One that fails changes nothing.
 func (w *world) answerSteer(why string) {
-	generation := w.cutovers[0]
+	to := w.cutovers[0]
 	w.cutovers = w.cutovers[1:]
 	if why == "" {
-		w.steered = generation
+		w.steered = to
 	}
-	w.happen(Steered{generation, why})
+	w.happen(Steered{to.Generation, why})
+}
+
+func (w *world) isForeign(instance int) bool {
+	for pid, p := range w.processes {
+		if p.instance == instance && w.foreign[pid] {
+			return true
+		}
+	}
+	return false
 }
 
 // move is what an app says at its NOTIFY_SOCKET, and a server that grace has not started has none.
 func (w *world) move(instance int) {
-	for pid, p := range w.processes {
-		if p.instance == instance && w.foreign[pid] {
-			return
-		}
+	if w.isForeign(instance) {
+		return
 	}
 	w.pids++
 	w.processes[w.pids] = &process{pid: w.pids, instance: instance}
@@ -593,7 +702,15 @@ var exits = []Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SI
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 24 {
+	switch what % 27 {
+	case 25:
+		w.happen(ScaleRequested{Request: w.ask(), Instances: n % 6, By: n%3 - 1})
+	case 26:
+		if i, ok := pick(w.instances, n); ok {
+			w.happen(Unfit{Instance: i, Why: "too large", Hangs: n%2 == 0})
+		}
+	case 24:
+		w.chancePromotion(n)
 	case 23:
 		w.kill()
 	case 0:
@@ -623,7 +740,13 @@ func (w *world) chance(what, which byte) {
 	case 12:
 		w.chanceNotice(n)
 	case 13:
-		w.happen(SignalReceived{syscall.SIGUSR1})
+		if n%16 == 0 {
+			w.happen(FilesChanged{"main.go"})
+		} else if n%2 == 0 {
+			w.happen(SignalReceived{Signal: syscall.SIGUSR1})
+		} else {
+			w.happen(SignalReceived{Signal: syscall.SIGUSR1, Request: w.ask()})
+		}
 	case 14:
 		if n%8 == 0 {
 			w.happen(StopRequested{w.ask()})
@@ -711,8 +834,20 @@ func (w *world) chanceReexec(n int) {
 	}
 }
 
+func (w *world) chancePromotion(n int) {
+	g := w.m.sharing()
+	switch {
+	case n%4 == 3 && g != nil && w.examined[g.Number]:
+		w.happen(Rejected{g.Number, "check failed"})
+	default:
+		w.happen(PromoteRequested{Request: w.ask(), Fully: n%4 == 2})
+	}
+}
+
 func (w *world) chanceUpgrade(n int) {
-	switch n % 4 {
+	switch n % 5 {
+	case 4:
+		w.happen(UpgradeRequested{Request: w.ask(), Canary: []CanaryStep{{100, 0}, {500, time.Minute}}})
 	case 0:
 		w.happen(UpgradeRequested{})
 	case 1:
@@ -739,7 +874,7 @@ func (w *world) chanceProcess(n int) {
 
 func (w *world) chanceNotice(n int) {
 	i, ok := pick(w.instances, n/12)
-	if !ok || !w.hasProcess(i) {
+	if !ok || !w.hasProcess(i) || w.isForeign(i) { // which has no NOTIFY_SOCKET
 		return
 	}
 	switch n % 12 {
@@ -883,6 +1018,20 @@ func fuzzPolicy(bits uint16) Policy {
 	if bits>>8&1 == 1 {
 		p.Farewell = time.Second
 	}
+	if bits>>15&1 == 1 {
+		p.RestartLimit = RestartLimit{Restarts: 2, Within: time.Minute}
+	}
+	p.MaxSurge = []Surge{{}, {Limited: true}, {Limited: true, Count: 1}, {Limited: true, Percent: 50}}[bits>>11&3]
+	if bits>>13&1 == 1 {
+		p.MaxAge = time.Hour
+	}
+	p.Instances += 2 * int(bits>>14&1)
+	if bits>>9&1 == 1 {
+		p.KeepWarm = time.Hour
+	}
+	if bits>>10&1 == 1 {
+		p.Canary, p.Examined = []CanaryStep{{500, time.Minute}, {2500, time.Minute}}, true
+	}
 	return p
 }
 
@@ -894,6 +1043,9 @@ func FuzzMachine(f *testing.F) {
 	f.Add(uint16(386), []byte("y0\x030\x050C000y0&000C000X0\x170"))
 	// A crash and a restart that gets ready.
 	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0})
+	// Crashes until no more restart is allowed, one instance and two.
+	f.Add(uint16(0x8000), []byte{1, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0, 7, 1, 7, 0, 9, 0, 3, 0, 5, 0, 7, 1, 7, 0})
+	f.Add(uint16(0x8001), []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 7, 1, 7, 0, 9, 0, 3, 0, 5, 2, 7, 3, 7, 2, 9, 0, 3, 0, 5, 2, 7, 1, 7, 0})
 	// A crash, its backoff, and an upgrade meanwhile.
 	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 7, 1, 0, 0, 7, 0, 1, 0, 9, 0, 3, 0, 3, 0, 5, 1})
 	// A steered upgrade that is undone, and one that ends when its connections are idle.
@@ -919,6 +1071,20 @@ func FuzzMachine(f *testing.F) {
 	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 18, 8, 5, 0, 19, 0, 9, 2, 16, 0, 7, 0, 7, 0})
 	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 18, 8, 5, 0, 19, 0, 7, 1, 7, 1, 19, 0})
 	f.Add(uint16(0x180), []byte{1, 0, 3, 0, 18, 8, 7, 1, 7, 1})
+	// A canary whose share grows, which is promoted, fails, is rejected, is asked back; and a warm way back.
+	for _, last := range [][]byte{{24, 0, 19, 0, 24, 2, 19, 0}, {7, 1, 7, 1, 19, 0}, {24, 3, 19, 0}, {0, 3, 19, 0}, {17, 0, 24, 0}, {23, 0, 24, 1}} {
+		f.Add(uint16(0x480), append([]byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0}, last...))
+	}
+	f.Add(uint16(0x280), []byte{1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 0, 3, 19, 0, 16, 0, 7, 1, 7, 1})
+	// Instances come one after another: two of two, held and steered; one that fails; the old one first.
+	for _, policy := range []uint16{0x1001, 0x1081, 0x801, 0x881, 0x800, 0x880, 0x980} {
+		f.Add(policy, []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 5, 2, 19, 0, 16, 0, 7, 0, 7, 0, 3, 0, 5, 3, 19, 0, 7, 1, 7, 1})
+		f.Add(policy, []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 3, 0, 5, 2, 19, 0, 16, 0, 7, 0, 7, 0, 3, 0, 7, 2, 7, 2, 5, 3, 19, 0, 3, 0, 5, 1})
+		f.Add(policy, []byte{1, 0, 3, 0, 3, 0, 5, 0, 5, 1, 19, 0, 0, 0, 1, 0, 16, 0, 7, 0, 7, 0, 3, 0, 7, 1, 7, 1, 3, 0, 5, 0, 23, 0})
+	}
+	// More instances and fewer; one that is replaced.
+	f.Add(uint16(0), []byte{1, 0, 3, 0, 5, 0, 25, 2, 3, 0, 5, 1, 25, 1, 7, 1, 7, 1, 26, 0, 3, 0, 5, 2, 7, 0, 7, 0})
+	f.Add(uint16(0x80), []byte{1, 0, 3, 0, 5, 0, 19, 0, 25, 2, 3, 0, 5, 1, 25, 1, 16, 0, 7, 1, 7, 1, 26, 0, 3, 0, 5, 2, 16, 0, 7, 0, 7, 0})
 	// Grace is killed at every point of an upgrade, held and steered.
 	for _, script := range [][]byte{{1, 0, 3, 0, 5, 0, 0, 0, 1, 0, 3, 0, 5, 1, 7, 0, 7, 0}, {1, 0, 3, 0, 5, 0, 19, 0, 0, 0, 1, 0, 3, 0, 5, 1, 19, 0, 9, 2, 16, 0, 7, 0, 7, 0}} {
 		for n := 0; n <= len(script); n += 2 {

@@ -577,9 +577,23 @@ func TestUpgradeIsRefusedWithTheReason(t *testing.T) {
 func TestSignalsGoToTheGenerationInService(t *testing.T) {
 	w, _ := candidateStarted(t)
 	w.seen = nil
-	w.happen(SignalReceived{syscall.SIGUSR1})
+	w.happen(SignalReceived{Signal: syscall.SIGUSR1})
 	if !slices.Equal(w.seen, []Action{Tell{1, syscall.SIGUSR1}}) {
 		t.Errorf("actions %v", w.seen)
+	}
+	request := w.ask()
+	w.happen(SignalReceived{Signal: syscall.SIGUSR2, Request: request})
+	if r := w.answered(request); r == nil || r.Outcome != OutcomeSignalled || r.Generation != 1 {
+		t.Errorf("answer %+v", r)
+	}
+}
+
+func TestSignalForNobodyIsRefused(t *testing.T) {
+	w := newWorld(t, anyPolicy())
+	request := w.ask()
+	w.happen(SignalReceived{Signal: syscall.SIGUSR2, Request: request})
+	if r := w.answered(request); r == nil || r.Outcome != OutcomeRefused || r.Why != NothingRuns {
+		t.Errorf("answer %+v", r)
 	}
 }
 

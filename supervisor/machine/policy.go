@@ -24,6 +24,7 @@ type Policy struct {
 	Instances    int
 	MaxDraining  int
 	Restart      Restart
+	RestartLimit RestartLimit
 	StopSignal   syscall.Signal
 	StopGroup    bool // it goes to the whole process group
 	ReadyTimeout time.Duration
@@ -43,10 +44,24 @@ type Policy struct {
 	// Farewell is how long the clients of kept-alive connections have to leave before a replaced generation is told to
 	// stop; 0: they are not asked to.
 	Farewell time.Duration
+	// Canary is what share of the new connections a new generation gets at first, step by step; nil: all at once.
+	Canary []CanaryStep
+	// Examined says that a generation which shares has to pass a check.
+	Examined bool
+	// MaxSurge is how many instances may run beside the old ones during an upgrade.
+	MaxSurge Surge
+	// MaxAge is how long an instance serves before a fresh one takes its place; 0: for ever.
+	MaxAge time.Duration
+	// OneInstance is why there cannot be more; nil if there can.
+	OneInstance Reason
+	// KeepWarm is how long a replaced generation that is Steered stays whole, to take over again when that is asked for.
+	KeepWarm time.Duration
 	// NoUpgrade is why HUP is refused; nil if it is not.
 	NoUpgrade Reason
 	// NoRelease says that the app would end with grace whatever that does.
 	NoRelease bool
+	// ReleaseStatus is grace's exit status where the app was released.
+	ReleaseStatus int
 	// Held says that grace holds sockets for the app.
 	Held bool
 }
@@ -75,9 +90,11 @@ const (
 	shortageRetry = time.Second
 	healthyAfter  = time.Minute
 	killPatience  = 10 * time.Second
-	heldUp        = time.Second // by so much a timer is late where grace itself was frozen
-	slowStart     = 2 * time.Second
-	firstProgress = time.Second
+	// replacementPause is how long an instance at least serves that has replaced an unfit one, or could not be replaced itself.
+	replacementPause = time.Minute
+	heldUp           = time.Second // by so much a timer is late where grace itself was frozen
+	slowStart        = 2 * time.Second
+	firstProgress    = time.Second
 	// announcePatience is for a grace process that has just started, on a busy machine: it loads programs into the kernel.
 	announcePatience = 10 * time.Second
 	holdPatience     = 2 * time.Second
@@ -85,6 +102,8 @@ const (
 	// stopPatience is short, as nothing depends on it: the app is told to stop when nothing comes any more.
 	stopPatience = 5 * time.Second
 	NextProgress = 5 * time.Second
+	// whileAllWait is time for the requests of most apps: what takes longer than that is the app's to finish.
+	whileAllWait = 5 * time.Second
 	// besideShared is longer than a handshake that has begun is waited for.
 	besideShared = 5 * time.Second
 )

@@ -43,6 +43,12 @@ type (
 		Generation int
 		Why        Reason
 	}
+	// CheckFailed is how the check of a generation that shares has failed.
+	CheckFailed struct{ Why Reason }
+	// InstancesBeyond is a number of instances that cannot be.
+	InstancesBeyond struct{ To, Most int }
+	// OlderThan is the limit of --max-age.
+	OlderThan struct{ Age time.Duration }
 	// TooManyDrain is the limit of --max-draining.
 	TooManyDrain struct{ Generations int }
 	// RunsTheSame says that a new generation runs what an old one did.
@@ -52,6 +58,8 @@ type (
 	}
 	// RestartPolicy decides that nothing is started again.
 	RestartPolicy struct{ Restart Restart }
+	// TooManyRestarts is the limit of --restart-limit.
+	TooManyRestarts struct{ Limit RestartLimit }
 	// ShutDownBy suspects a generation, or any app if that is 0.
 	ShutDownBy struct {
 		Generation int
@@ -70,6 +78,10 @@ const (
 	NoPrevious               // nothing to roll back to
 	NoCapture                // no upgrade without it
 	NoSockets                // that grace could give to another generation
+	NothingShares            // no generation has a share that could grow
+	AskedBack                // somebody has asked for what ran before
+	NeedsOwnSockets          // a share of the clients needs them
+	OneInstanceOnly          // as a path leads to one process
 	LaterRequest             // it asks for something else
 	OtherUpgrade             // it is under way
 	BelongsToManager         // who would end the app with grace
@@ -78,6 +90,9 @@ const (
 	SentStopping             // STOPPING=1
 	SuccessorMayFail         // within the time of --settle
 	GenerationReturned       // it serves again
+	OthersReturn             // the instances that had gone for the new ones
+	NothingLeft              // of the generation that served
+	InstanceGone             // the one that it takes the place of
 	ConnectionsWait          // in the queues of a generation that was replaced
 	StopsWhenIdle            // this and the next two say when a generation is told to stop
 	StopsWhenAccepted        // what waits at its own addresses
@@ -88,6 +103,7 @@ const (
 	NoAnswer                 // from the kernel, for long
 	HasDrained               // all of a generation
 	HasFailed                // a generation
+	NothingRuns              // no process of the app
 	causes
 )
 
@@ -114,9 +130,13 @@ func (KilledInFlight) isReason()      {}
 func (LeftBehind) isReason()          {}
 func (StopsWhenIdleOr) isReason()     {}
 func (NotSteered) isReason()          {}
+func (CheckFailed) isReason()         {}
+func (InstancesBeyond) isReason()     {}
+func (OlderThan) isReason()           {}
 func (TooManyDrain) isReason()        {}
 func (RunsTheSame) isReason()         {}
 func (RestartPolicy) isReason()       {}
+func (TooManyRestarts) isReason()     {}
 func (ShutDownBy) isReason()          {}
 func (NothingListens) isReason()      {}
 func (CaptureRefused) isReason()      {}

@@ -76,8 +76,18 @@ func (ev ReexecFailed) step(m *Machine) {
 func (ev Reexeced) step(m *Machine) {
 	m.say(Report{Fact: ReexecDone, PID: ev.PID})
 	m.answerReexec(Result{Outcome: OutcomeReexeced})
+	m.leaveAskers()
 	m.mode = done
 	m.do(Finish{})
+}
+
+// leaveAskers is for who waits for an upgrade that another grace process goes on with.
+func (m *Machine) leaveAskers() {
+	for _, g := range m.generations {
+		if g.upgrade != nil {
+			m.answerAll(g.upgrade.requests, Result{Outcome: OutcomeReexeced, Generation: g.Number})
+		}
+	}
 }
 
 func (m *Machine) answerReexec(r Result) {

@@ -19,10 +19,10 @@ func (ev ReleaseRequested) step(m *Machine) {
 		m.disarm(&i.watchdog)
 	}
 	m.mode = done
-	m.say(Report{Fact: AppReleased, Generation: g.Number})
+	m.say(Report{Fact: AppReleased, Generation: g.Named()})
 	m.do(Detach{})
 	m.answerAll(asker(ev.Request), Result{Outcome: OutcomeReleased, Generation: g.Number})
-	m.do(Finish{0})
+	m.do(Finish{m.policy.ReleaseStatus})
 }
 
 // holdsBack is why the app cannot be released now: what is under way needs grace to end it.

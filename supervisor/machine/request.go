@@ -10,7 +10,10 @@ func (ev UpgradeRequested) step(m *Machine) {
 		m.refuse(asker(ev.Request), why)
 		return
 	}
-	newer := &pendingUpgrade{requests: asker(ev.Request), command: ev.Command, rollback: ev.Rollback}
+	if ev.Rollback && m.turnBack(ev.Request) {
+		return
+	}
+	newer := &pendingUpgrade{requests: asker(ev.Request), command: ev.Command, rollback: ev.Rollback, canary: ev.Canary, surge: ev.MaxSurge}
 	if m.pending == nil {
 		m.pending = newer
 		return
@@ -38,13 +41,17 @@ func (m *Machine) refusal(ev UpgradeRequested) Reason {
 		return GraceStopping
 	case m.policy.NoUpgrade != nil:
 		return m.policy.NoUpgrade
+	case (ev.Canary != nil || m.policy.Canary != nil && !ev.Rollback) && m.current != nil && (!m.policy.Steered || m.policy.Shared):
+		return NeedsOwnSockets
 	case ev.Rollback && !m.hasPrevious():
 		return NoPrevious
 	}
 	return nil
 }
 
-func (m *Machine) hasPrevious() bool { return m.current != nil && m.current.Before != nil }
+func (m *Machine) hasPrevious() bool {
+	return m.sharing() != nil || m.current != nil && m.current.Before != nil
+}
 
 func (m *Machine) refuse(requests []int, why Reason) {
 	m.say(Report{Fact: UpgradeRefused, Why: why})
@@ -56,6 +63,10 @@ func (m *Machine) forget() {
 	if m.reexec != nil {
 		m.refuseReexec(m.reexec.requests)
 		m.reexec = nil
+	}
+	if m.scaling != nil {
+		m.answerAll(m.scaling.requests, Result{Outcome: OutcomeRefused, Why: GraceStopping})
+		m.scaling = nil
 	}
 	if m.pending != nil {
 		m.refuse(m.pending.requests, GraceStopping)
@@ -94,12 +105,24 @@ func (m *Machine) linger() {
 	}
 	m.mode = lingering
 	m.forget()
-	if m.candidate != nil {
-		m.conclude(m.candidate, OutcomeFailed, GraceStopping)
-		m.drainGeneration(m.candidate)
-	}
+	m.giveUpCandidate()
 	m.delay = m.arm(Timer{}, m.policy.DrainDelay)
 	m.say(Report{Fact: ServingBeforeDrain, Within: m.policy.DrainDelay})
+}
+
+func (m *Machine) giveUpCandidate() {
+	switch g := m.candidate; {
+	case g == nil:
+	case g == m.rolling: // it serves on, as it is, beside the old one
+		m.conclude(g, OutcomeFailed, GraceStopping)
+	case g.Of != 0:
+		m.fail(g, GraceStopping, StatusFailure)
+	case g.Stage == StageSharing:
+		m.retract(g, GraceStopping)
+	default:
+		m.conclude(g, OutcomeFailed, GraceStopping)
+		m.drainGeneration(g)
+	}
 }
 
 // stop has every generation finish what it has, and end. Who has sockets of his own gets
@@ -113,7 +136,7 @@ func (m *Machine) stop() {
 		m.finishAll()
 		return
 	}
-	m.steer(0, stopPatience)
+	m.steer(Steer{}, stopPatience)
 	for _, g := range slices.Clone(m.generations) {
 		m.endWaiting(g)
 	}
@@ -121,11 +144,11 @@ func (m *Machine) stop() {
 
 // endWaiting ends what only waits in a generation when all of grace stops, and one that does not serve yet.
 func (m *Machine) endWaiting(g *generation) {
-	if g.Stage < StageCurrent {
+	if g.Stage < StageSharing {
 		m.drainGeneration(g)
 		return
 	}
-	if g.Stage == StageSettling {
+	if g.Stage <= StageWarm {
 		m.disarm(&g.leaveBy)
 	}
 	for _, i := range g.backoffs() {
@@ -151,7 +174,13 @@ func (m *Machine) beginEnd() {
 	m.part()
 	m.tellUndone()
 	m.leaveForeign()
+	if m.sharing() != nil {
+		m.candidate = nil
+	}
 	m.forget()
+	m.rolling, m.replacements = nil, nil
+	m.answerAll(m.back, Result{Outcome: OutcomeFailed, Why: GraceStopping})
+	m.back = nil
 	m.disarm(&m.delay)
 	m.disarm(&m.cutover)
 }
@@ -194,12 +223,27 @@ func (ev SignalReceived) step(m *Machine) {
 	if g == nil {
 		g = m.candidate
 	}
-	if g == nil {
+	told := 0
+	for _, i := range g.signalled() {
+		m.do(Tell{i.ID, ev.Signal})
+		told++
+	}
+	if told == 0 {
+		m.answerAll(asker(ev.Request), Result{Outcome: OutcomeRefused, Why: NothingRuns})
 		return
+	}
+	m.answerAll(asker(ev.Request), Result{Outcome: OutcomeSignalled, Generation: g.Number})
+}
+
+// signalled are the instances that have a main process; a generation that is nil has none.
+func (g *generation) signalled() (running []*instance) {
+	if g == nil {
+		return nil
 	}
 	for _, i := range g.instances {
 		if i.PID != 0 && !i.Ended {
-			m.do(Tell{i.ID, ev.Signal})
+			running = append(running, i)
 		}
 	}
+	return running
 }

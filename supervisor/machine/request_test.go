@@ -201,9 +201,12 @@ func TestRollbackThatWaitedCanFindNothing(t *testing.T) {
 	p := steeredPolicy()
 	p.MaxDraining = 1
 	w := servingWith(t, p)
+	w.slow = true
 	w.upgrade(t)
 	request := w.rollback()
 	w.endInstance(2, Exit{Code: 3})
+	w.answerSteer("")
+	w.answerSteer("")
 	if r := w.results()[request]; r.Outcome != OutcomeRefused || r.Serving != 1 {
 		t.Errorf("answer: %+v", r)
 	}

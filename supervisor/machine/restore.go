@@ -15,9 +15,12 @@ func Restore(p Policy, s Snapshot, at time.Time) (*Machine, []Action, error) {
 	}
 	p.NoUpgrade = said(s.NoUpgrade)
 	m := NewMachine(p)
-	m.at, m.generation, m.instance, m.status = at, s.Generation, s.Instance, s.Status
+	m.at, m.generation, m.instance, m.batches, m.status = at, s.Generation, s.Instance, s.Batches, s.Status
+	if s.Scaled > 0 {
+		m.policy.Instances, m.scaled = s.Scaled, true
+	}
 	m.served, m.toldFirst = !s.Unserved, !s.Unserved
-	m.restarts, m.crashes = s.Restarts, s.Crashes
+	m.restarts, m.crashes, m.restartedAt = s.Restarts, s.Crashes, slices.Clone(s.RestartedAt)
 	for _, r := range s.History {
 		m.history = append(m.history, upgradeRecord{UpgradeRecord: r, why: said(r.Why)})
 	}
@@ -48,6 +51,9 @@ func (g GenerationSnapshot) abandoned() bool {
 func (m *Machine) restoreGeneration(s GenerationSnapshot) {
 	g := &generation{GenerationSnapshot: s, toldReady: s.Upgrade == nil, failure: said(s.Failure), ending: said(s.Ending)}
 	g.Instances, g.Upgrade = nil, nil
+	if g.Size == 0 && g.Of == 0 { // a grace process before this one could not change it
+		g.Size = m.policy.Instances
+	}
 	if s.Upgrade != nil {
 		g.upgrade = &upgradeRecord{UpgradeRecord: *s.Upgrade, why: said(s.Upgrade.Why)}
 	}
@@ -61,7 +67,7 @@ func (m *Machine) restoreGeneration(s GenerationSnapshot) {
 		g.Emptying = g.Since // which is not in the state of an older grace
 		m.observe(g)
 	}
-	if g.Stage == StageSettling || g.Stage == StageEmptying {
+	if g.Stage == StageSettling || g.Stage == StageWarm || g.Stage == StageEmptying {
 		m.announce(g)
 	}
 }
@@ -75,6 +81,7 @@ func (m *Machine) restoreInstance(g *generation, s InstanceSnapshot) {
 	g.instances = append(g.instances, i)
 	i.timer = m.rearm(Timer{Instance: i.ID}, s.Deadline)
 	i.watchdog = m.rearm(Timer{watchdog: i.ID}, s.Watchdog)
+	i.aging = m.rearm(Timer{aging: i.ID}, s.Aged)
 	if i.Ended && i.Phase == PhaseDraining && !i.Searched {
 		m.tellRest(i)
 	}
@@ -91,22 +98,43 @@ func (m *Machine) rearm(t Timer, due time.Time) Timer {
 // goOn takes up what was under way when the machine was not calm: a grace process that was killed has answered nobody.
 func (m *Machine) goOn(s Snapshot) {
 	if s.Pending != nil {
-		m.pending = &pendingUpgrade{command: s.Pending.Command, rollback: s.Pending.Rollback}
+		m.pending = &pendingUpgrade{command: s.Pending.Command, rollback: s.Pending.Rollback, canary: s.Pending.Canary, surge: s.Pending.MaxSurge}
 	}
 	for _, g := range slices.Clone(m.generations) {
+		if g.Roll != nil && g != m.current {
+			m.rolling = g
+		}
 		m.goOnStarting(g)
 		m.goOnStopping(g)
 	}
 	if m.current == nil && m.candidate == nil && m.pending == nil {
 		m.pending = &pendingUpgrade{}
 	}
+	if m.current != nil {
+		m.startAgain(m.current)
+	}
+	m.promoteAlone()
+	m.replaceDead()
 	switch {
-	case m.current == nil, m.mode != running:
+	case m.current == nil, m.mode != running, m.goesOver():
 	case s.GoesOver:
-		m.steer(m.current.Number, steerPatience)
+		m.steerAnew()
 	case m.settling() == nil:
 		m.conclude(m.current, OutcomeUpgraded, nil)
 	}
+}
+
+// replaceDead is for a grace process that was killed while it stopped: what had ended by then was not to be started again.
+func (m *Machine) replaceDead() {
+	g := m.current
+	if g == nil || g.foreign() || g.alive() || m.candidate != nil || m.pending != nil {
+		return
+	}
+	if before := m.replaced(); before != nil && before.serves() {
+		m.giveBack(g, before, NothingLeft)
+		return
+	}
+	m.pending = &pendingUpgrade{}
 }
 
 // goOnStarting has what was ordered and not done by then begin anew.
@@ -117,7 +145,10 @@ func (m *Machine) goOnStarting(g *generation) {
 		return
 	case StageCandidate:
 		m.candidate = g
-	case StageCurrent, StageSettling, StageEmptying, StageClosing, StageDraining, StageEnded:
+	case StageSharing:
+		m.candidate = g
+		m.examine(g)
+	case StageCurrent, StageSettling, StageWarm, StageEmptying, StageClosing, StageDraining, StageEnded:
 	}
 	for _, i := range slices.Clone(g.instances) {
 		switch {
@@ -125,18 +156,21 @@ func (m *Machine) goOnStarting(g *generation) {
 		case i.Phase == PhaseStarting:
 			m.startInstance(i)
 		default:
+			if g.Stage == StageCurrent && m.wantsRestart(i) { // its start took too long, and nobody will hear its end
+				m.fill(i)
+			}
 			m.exit(i)
 		}
 	}
 	if g.Stage == StageCandidate && g.ready() {
-		m.promote(g)
+		m.comeIn(g)
 	}
 }
 
 // prepareAnew asks again for a generation of which nothing was begun but a look at its files.
 func (m *Machine) prepareAnew(g *generation) {
 	if m.pending == nil {
-		m.pending = &pendingUpgrade{command: g.Launch.Command}
+		m.pending = &pendingUpgrade{command: g.Launch.Command, canary: g.Canary, surge: &g.Surge}
 		if g.upgrade != nil {
 			m.pending.rollback = g.upgrade.Rollback
 		}
@@ -149,7 +183,7 @@ func (m *Machine) goOnStopping(g *generation) {
 	switch {
 	case g.Stage == StageClosing:
 		m.close(g)
-	case g.Stage == StageCurrent && len(g.instances) == 0: // grace was about to end
+	case g.Stage == StageCurrent && len(g.instances) == 0 && m.whole(g): // grace was about to end
 		g.enter(StageDraining, m.at)
 	}
 	for _, i := range g.instances {
@@ -172,11 +206,11 @@ func (s Snapshot) check() error {
 	generations, instances, candidates := map[int]bool{}, map[int]bool{}, 0
 	for _, g := range s.Generations {
 		switch {
-		case g.Number < 1 && g.Number != Foreign || g.Number > s.Generation || generations[g.Number]:
+		case g.Number == 0 || g.Number > s.Generation || (g.Number < Foreign) != (g.Of != 0) || g.Number < Foreign-s.Batches || generations[g.Number]:
 			return fmt.Errorf("the state has a generation %d that cannot be", g.Number)
 		case (g.Stage == StageCurrent) != current(g) || g.Stage == StageEnded:
 			return fmt.Errorf("the state has generation %d as %s, but generation %d as the current one", g.Number, g.Stage, s.Current)
-		case g.Stage <= StageCandidate:
+		case g.Stage < StageCurrent:
 			candidates++
 		}
 		generations[g.Number] = true

@@ -11,6 +11,9 @@ import (
 type Snapshot struct {
 	State                string `json:"-"` // starting, serving, upgrading, stopping
 	Generation, Instance int    // the numbers given last
+	Batches              int    `json:",omitzero"` // as many numbers were given to batches
+	Instances            int    `json:"-"`         // there are to be
+	Scaled               int    `json:",omitzero"` // the same, where that was changed
 	Current              int
 	Steered              bool // for a grace process before this one, where it changed with NoUpgrade
 	NoUpgrade            string
@@ -19,6 +22,7 @@ type Snapshot struct {
 	Restarts, Crashes    int
 	History              []UpgradeRecord
 	Generations          []GenerationSnapshot
+	RestartedAt          []time.Time `json:",omitzero"` // what counts against the limit
 	// What a calm machine has none of.
 	Unserved bool            `json:",omitzero"` // no generation has been ready yet
 	GoesOver bool            `json:",omitzero"` // new connections are on their way to another generation
@@ -29,6 +33,8 @@ type Snapshot struct {
 type PendingUpgrade struct {
 	Command  []string // nil: what the current generation runs
 	Rollback bool
+	Canary   []CanaryStep `json:",omitempty"`
+	MaxSurge *Surge       `json:",omitempty"`
 }
 
 // UpgradeRecord is an upgrade that has its result.
@@ -46,6 +52,11 @@ type UpgradeRecord struct {
 // GenerationSnapshot is a generation as it travels.
 type GenerationSnapshot struct {
 	Number     int
+	Of         int   `json:",omitzero"` // the generation that it is a batch of; 0: it is one itself
+	Replaces   int   `json:",omitzero"` // the instance, where a batch is to take its place
+	Size       int   `json:",omitzero"` // how many instances it is to have; of a batch that comes, how many there are with it
+	Surge      Surge `json:",omitzero"`
+	Roll       *Roll `json:",omitempty"` // its instances come one after another
 	Stage      Stage
 	Since      time.Time // of the stage
 	Born       time.Time
@@ -65,6 +76,9 @@ type GenerationSnapshot struct {
 	StopSignal int            `json:",omitzero"` // in place of --stop-signal
 	Upgrade    *UpgradeRecord `json:",omitzero"` // to bring it into service, as long as that has no result
 	Emptying   time.Time      `json:",omitzero"` // when it began to, if it did
+	Canary     []CanaryStep   `json:",omitempty"`
+	Step       int            `json:",omitzero"` // of Canary, that it is at
+	Share      Share          `json:",omitzero"` // of the new connections, as long as it shares
 }
 
 // InstanceSnapshot is an instance as it travels.
@@ -78,6 +92,7 @@ type InstanceSnapshot struct {
 	Failures  int       // in a row, in this slot
 	Deadline  time.Time // when the phase ends; zero: never
 	Watchdog  time.Time // when it is due; zero: there is none
+	Aged      time.Time `json:",omitzero"` // when it is to be replaced; zero: it is not
 	InFlight  *int      // requests, as it said last
 	Says      string    // of itself
 	Drains    bool      // it sends its clients away itself
@@ -91,8 +106,8 @@ type InstanceSnapshot struct {
 	ExitKnown bool
 }
 
-// Instances are all that the snapshot has, by number.
-func (s Snapshot) Instances() map[int]InstanceSnapshot {
+// AllInstances are all that the snapshot has, by number.
+func (s Snapshot) AllInstances() map[int]InstanceSnapshot {
 	all := map[int]InstanceSnapshot{}
 	for _, g := range s.Generations {
 		for _, i := range g.Instances {
@@ -102,9 +117,22 @@ func (s Snapshot) Instances() map[int]InstanceSnapshot {
 	return all
 }
 
+// Started notes which process an instance has that was being started. It returns false if there is no such instance.
+func (s *Snapshot) Started(instance, pid int) bool {
+	for _, g := range s.Generations {
+		for n := range g.Instances {
+			if i := &g.Instances[n]; i.ID == instance && i.Phase == PhaseStarting && i.PID == 0 {
+				i.PID, i.Processes = pid, 1
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Calm reports whether the machine can travel: what is under way would be cut.
 func (m *Machine) Calm() bool {
-	if m.mode != running || m.candidate != nil || m.pending != nil || m.current == nil || m.current.upgrade != nil || m.cutovers > 0 || m.keeping > 0 {
+	if m.mode != running || m.candidate != m.sharing() || m.rolling != nil || m.scaling != nil || m.pending != nil || m.current == nil || m.current.upgrade != nil || m.cutovers > 0 || m.keeping > 0 {
 		return false
 	}
 	for _, i := range m.instances {
@@ -119,10 +147,15 @@ func (m *Machine) Calm() bool {
 // how a reason reads: nil reads as nothing.
 func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string) Snapshot {
 	s := Snapshot{
-		State: m.condition(), Generation: m.generation, Instance: m.instance,
+		State: m.condition(), Generation: m.generation, Instance: m.instance, Batches: m.batches,
 		Steered: m.policy.Steered, NoUpgrade: words(m.policy.NoUpgrade),
 		Notifying: slices.Sorted(maps.Keys(m.notifying)), Status: m.status,
 		Restarts: m.restarts, Crashes: m.crashes, Unserved: !m.served, GoesOver: m.goesOver(), Pending: m.pending.snapshot(),
+		RestartedAt: slices.Clone(m.restartedAt),
+	}
+	s.Instances = m.policy.Instances
+	if m.scaled {
+		s.Scaled = m.policy.Instances
 	}
 	for _, a := range m.history {
 		s.History = append(s.History, a.record(words))
@@ -140,7 +173,7 @@ func (w *pendingUpgrade) snapshot() *PendingUpgrade {
 	if w == nil {
 		return nil
 	}
-	return &PendingUpgrade{w.command, w.rollback}
+	return &PendingUpgrade{w.command, w.rollback, w.canary, w.surge}
 }
 
 func (a upgradeRecord) record(words func(Reason) string) UpgradeRecord {
@@ -153,7 +186,7 @@ func (m *Machine) condition() string {
 	switch {
 	case m.mode != running:
 		return "stopping"
-	case m.candidate != nil && m.candidate.upgrade.From != 0, m.current != nil && m.current.upgrade != nil:
+	case m.candidate != nil && m.candidate.upgrade != nil && m.candidate.upgrade.From != 0, m.rolling != nil, m.current != nil && m.current.upgrade != nil:
 		return "upgrading"
 	case m.current == nil:
 		return "starting"
@@ -176,7 +209,7 @@ func (g *generation) snapshot(due func(Timer) time.Time, words func(Reason) stri
 
 func (i *instance) snapshot(due func(Timer) time.Time) InstanceSnapshot {
 	s := i.InstanceSnapshot
-	s.Deadline, s.Watchdog = due(i.timer), due(i.watchdog)
+	s.Deadline, s.Watchdog, s.Aged = due(i.timer), due(i.watchdog), due(i.aging)
 	s.Code, s.Signal, s.ExitKnown = i.exit.Code, int(i.exit.Signal), !i.exit.Unknown
 	return s
 }

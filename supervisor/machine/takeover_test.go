@@ -21,7 +21,7 @@ func TestServersAreReplacedLikeGenerations(t *testing.T) {
 	w := takingOver(t, steeredPolicy())
 	server := w.m.current
 	w.readiness(1, false)
-	if w.m.current.Number != 1 || server.Stage != StageSettling || w.steered != 1 {
+	if w.m.current.Number != 1 || server.Stage != StageSettling || w.steered.Generation != 1 {
 		t.Fatalf("generation %d is current, the server %s", w.m.current.Number, server.Stage)
 	}
 	if w.m.current.Before != nil {

@@ -38,6 +38,38 @@ var situations = []situation{
 		return w, w.m.instances[2]
 	}},
 	{StageCandidate, PhaseStarting, "", candidateStarted},
+	{StageSharing, PhaseReady, "of its own sockets, with a share of the new connections", func(t *testing.T) (*world, *instance) {
+		w, _ := sharing(t, canaryPolicy(CanaryStep{500, time.Minute}, CanaryStep{2500, time.Minute}))
+		return w, w.m.instances[2]
+	}},
+	{StageCurrent, PhaseReady, "of its own sockets, beside one that has a share", func(t *testing.T) (*world, *instance) {
+		w, _ := sharing(t, canaryPolicy(CanaryStep{500, time.Minute}))
+		return w, w.m.instances[1]
+	}},
+	{StageSharing, PhaseReady, "of its own sockets, instances come one by one", func(t *testing.T) (*world, *instance) {
+		w, _ := rolled(t, rollingPolicy(1, true), 2)
+		w.startNext(2)
+		return w, w.m.find(2).instances[0]
+	}},
+	{StageSharing, PhaseStarting, "of its own sockets, beside others that serve", func(t *testing.T) (*world, *instance) {
+		w, _ := rolled(t, rollingPolicy(1, true), 2)
+		w.startNext(2)
+		return w, w.m.find(2).instances[2]
+	}},
+	{StageCurrent, PhaseReady, "of its own sockets, the new generation's instances come one by one", func(t *testing.T) (*world, *instance) {
+		w, _ := rolled(t, rollingPolicy(1, true), 2)
+		w.startNext(2)
+		i := w.m.find(1).instances
+		return w, i[slices.IndexFunc(i, func(i *instance) bool { return i.Phase == PhaseReady })]
+	}},
+	{StageEmptying, PhaseReady, "of its own sockets, to end before its successor starts", func(t *testing.T) (*world, *instance) {
+		p := rollingPolicy(0, true)
+		p.Instances = 1
+		w := servingWith(t, p)
+		w.happen(UpgradeRequested{})
+		w.answerPrepare(2, true)
+		return w, w.m.instances[1]
+	}},
 	{StageCurrent, PhaseBackoff, "", func(t *testing.T) (*world, *instance) {
 		w := serving(t)
 		w.crash(1)
@@ -80,6 +112,10 @@ var situations = []situation{
 	}},
 	{StageSettling, PhaseReady, "", func(t *testing.T) (*world, *instance) {
 		w := replaced(t)
+		return w, w.m.instances[1]
+	}},
+	{StageWarm, PhaseReady, "", func(t *testing.T) (*world, *instance) {
+		w := warm(t)
 		return w, w.m.instances[1]
 	}},
 	{StageEmptying, PhaseReady, "", func(t *testing.T) (*world, *instance) {
@@ -254,11 +290,24 @@ var occurrences = []occurrence{
 	{"watchdog expired", func(w *world, i *instance) bool {
 		return i.watchdog.Number != 0 && w.then(func() { w.expire(i.watchdog.Number) })
 	}},
+	{"promote", func(w *world, _ *instance) bool {
+		return w.m.sharing() != nil && w.then(func() { w.happen(PromoteRequested{}) })
+	}},
+	{"its check fails", func(w *world, i *instance) bool {
+		g := i.generation.Number
+		return w.examined[g] && w.then(func() { w.happen(Rejected{g, "too slow"}) })
+	}},
+	{"it is too old", func(w *world, i *instance) bool {
+		return i.generation.Stage == StageCurrent && i.Phase == PhaseReady && w.then(func() { w.happen(Unfit{Instance: i.ID, Why: "too old"}) })
+	}},
+	{"rollback", func(w *world, _ *instance) bool {
+		return w.m.hasPrevious() && w.then(func() { w.happen(UpgradeRequested{Rollback: true}) })
+	}},
 	{"HUP", func(w *world, _ *instance) bool { return w.then(func() { w.happen(UpgradeRequested{}) }) }},
 	{"TERM", func(w *world, _ *instance) bool { return w.then(func() { w.happen(StopRequested{}) }) }},
 	{"QUIT", func(w *world, _ *instance) bool { return w.then(func() { w.happen(KillRequested{}) }) }},
 	{"USR1", func(w *world, _ *instance) bool {
-		return w.then(func() { w.happen(SignalReceived{syscall.SIGUSR1}) })
+		return w.then(func() { w.happen(SignalReceived{Signal: syscall.SIGUSR1}) })
 	}},
 }
 
@@ -343,7 +392,7 @@ func describe(a Action, i *instance) string {
 		return " another instance"
 	}
 	switch a := a.(type) {
-	case Report, Arm, Disarm, Dismiss, Release, Retire, Discard:
+	case Report, Arm, Disarm, Dismiss, Release, Retire, Discard, Branch:
 		return ""
 	case Prepare:
 		return "prepare a generation"
@@ -367,7 +416,17 @@ func describe(a Action, i *instance) string {
 		if a.Generation == 0 {
 			return "new connections are turned away"
 		}
+		if a.Beside != 0 {
+			return fmt.Sprintf("send %s of the connections to generation %d, the others to generation %d", a.Share, a.Beside, a.Generation)
+		}
 		return fmt.Sprintf("send connections to generation %d", a.Generation)
+	case Regroup:
+		if slices.ContainsFunc(a.Moves, func(move Move) bool { return move.Instance == i.ID && move.Generation < Foreign }) {
+			return "it gets no new connections"
+		}
+		return "others get no new connections"
+	case Examine:
+		return "check it"
 	case LetGo:
 		return "its sockets are left to it"
 	case Observe:

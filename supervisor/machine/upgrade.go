@@ -8,7 +8,7 @@ func (m *Machine) tryUpgrade() {
 	}
 	draining := 0
 	for _, g := range m.generations {
-		if g.leaving() {
+		if g.leaving() && g.Stage != StageWarm && g.Of == 0 {
 			draining++
 		}
 	}
@@ -37,12 +37,20 @@ func (m *Machine) upgrade(w *pendingUpgrade) {
 		a.Again = m.current.Before
 		a.Command = a.Again.Command
 	}
+	g.Canary = m.policy.Canary
+	if w.canary != nil {
+		g.Canary = w.canary
+	}
+	g.Surge = m.policy.MaxSurge
+	if w.surge != nil {
+		g.Surge = *w.surge
+	}
 	g.Launch.Command = a.Command
 	m.generations = append(m.generations, g)
 	m.candidate = g
 	m.do(a)
 	if g.upgrade.From != 0 {
-		m.say(Report{Fact: UpgradeBegun, Generation: g.Number})
+		m.say(Report{Fact: UpgradeBegun, Generation: g.Named()})
 	}
 }
 
@@ -73,7 +81,12 @@ func (ev Prepared) step(m *Machine) {
 	}
 	g.enter(StageCandidate, m.at)
 	g.progress = m.arm(Timer{generation: g.Number}, slowStart)
-	for slot := range m.policy.Instances {
+	g.Size = m.policy.Instances
+	if m.rolls(g) {
+		m.beginRolling(g)
+		return
+	}
+	for slot := range g.Size {
 		i := m.newInstance(g, slot, 0)
 		m.startInstance(i)
 	}
@@ -88,12 +101,23 @@ func (ev PrepareFailed) step(m *Machine) {
 // fail ends a candidate. What it may have accepted already it can finish: it is
 // told to drain, as any other, and can never be promoted after that.
 func (m *Machine) fail(g *generation, why Reason, status int) {
+	switch {
+	case g.Of != 0:
+		m.failBatch(g, why)
+		return
+	case m.rolling == g:
+		m.failRolling(g, why)
+		return
+	case g.Stage == StageSharing:
+		m.retract(g, why)
+		return
+	}
 	g.failure = why
 	if !m.served {
 		m.failFirst(g, why, status)
 		return
 	}
-	r := Report{Fact: UpgradeFailed, Generation: g.Number, Took: m.at.Sub(g.Born), Why: why}
+	r := Report{Fact: UpgradeFailed, Generation: g.Named(), Took: m.at.Sub(g.Born), Why: why}
 	if m.current != nil {
 		r.Serving = m.current.Number
 	}
@@ -113,7 +137,7 @@ func (m *Machine) failFirst(g *generation, why Reason, status int) {
 	}
 	m.status = status
 	m.conclude(g, OutcomeFailed, why)
-	m.say(Report{Fact: FirstFailed, Generation: g.Number, Took: m.at.Sub(g.Born), Why: why})
+	m.say(Report{Fact: FirstFailed, Generation: g.Named(), Took: m.at.Sub(g.Born), Why: why})
 	m.stop()
 }
 
@@ -127,7 +151,19 @@ func (m *Machine) tellReady(g *generation) {
 	if !m.toldFirst {
 		fact, m.toldFirst = FirstReady, true
 	}
-	m.say(Report{Fact: fact, Generation: g.Number, Took: m.at.Sub(g.Born)})
+	m.say(Report{Fact: fact, Generation: g.Named(), Took: m.at.Sub(g.Born)})
+}
+
+// comeIn has a generation serve that is ready.
+func (m *Machine) comeIn(g *generation) {
+	switch {
+	case g.Of != 0: // tryJoin
+	case m.rolling == g: // it has come when all have
+	case m.shares(g):
+		m.beginSharing(g)
+	default:
+		m.promote(g)
+	}
 }
 
 func (m *Machine) promote(g *generation) {
@@ -135,13 +171,13 @@ func (m *Machine) promote(g *generation) {
 		m.tellReady(m.current)
 	}
 	m.tellUndone()
-	if before := m.settling(); before != nil {
-		m.endSettling(before)
-	}
+	m.endReturn()
 	old := m.current
 	m.current, m.candidate, m.served = g, nil, true
 	g.enter(StageCurrent, m.at)
+	g.Share, g.Roll = 0, nil
 	m.disarm(&g.progress)
+	m.disarm(&g.leaveBy)
 	if old != nil && !old.foreign() { // nobody can roll back to what grace has not started
 		before := old.Launch
 		g.Before = &before

@@ -13,10 +13,13 @@ const (
 	OutcomeUpgraded   Outcome = "upgraded"   // the new generation serves
 	OutcomeFailed     Outcome = "failed"     // it does not, and the old one was not touched
 	OutcomeUndone     Outcome = "undone"     // it did, and failed while the old one could take over again
+	OutcomePromoted   Outcome = "promoted"   // a generation that shares has gone on to its next step
+	OutcomeScaled     Outcome = "scaled"     // there are as many instances as was asked for
 	OutcomeSuperseded Outcome = "superseded" // a later request took its place
 	OutcomeRefused    Outcome = "refused"    // nothing was begun
 	OutcomeStopped    Outcome = "stopped"    // the app has ended, and grace ends
 	OutcomeReleased   Outcome = "released"   // the app runs on, and grace ends
+	OutcomeSignalled  Outcome = "signalled"  // a signal was sent to the app
 	OutcomeReexeced   Outcome = "reexeced"   // another grace has taken over
 )
 
@@ -28,7 +31,9 @@ type Result struct {
 	Ran        bool // the app was executed
 	Took       time.Duration
 	Why        Reason
-	Unchanged  bool // it runs what ran before
+	Unchanged  bool  // it runs what ran before
+	Share      Share // of the new connections, after a promotion
+	Instances  int   // after scaling
 }
 
 // upgradeRecord is one upgrade on its way to a result, and then a line of the history.
@@ -40,13 +45,13 @@ type upgradeRecord struct {
 
 const historyLength = 10
 
-// conclude gives an attempt its result. The first generation is started, and is
+// conclude gives an attempt its result, if there is one that has none. The first generation is started, and is
 // no upgrade of anything.
 func (m *Machine) conclude(g *generation, outcome Outcome, why Reason) {
-	a := g.upgrade
-	if a == nil {
+	if g == nil || g.upgrade == nil {
 		return
 	}
+	a := g.upgrade
 	g.upgrade = nil
 	a.Outcome, a.why, a.Took, a.Command = outcome, why, m.at.Sub(a.Began), g.Launch.Command
 	if a.From != 0 {
@@ -86,16 +91,18 @@ type pendingUpgrade struct {
 	requests []int
 	command  []string // nil: what the current generation runs
 	rollback bool
-	told     bool // the log says why it waits
+	canary   []CanaryStep // nil: as the policy has it
+	surge    *Surge       // nil: as the policy has it
+	told     bool         // the log says why it waits
 }
 
 // joins reports whether the older one does what the newer one asks for: to run
 // the same command, or whatever runs.
 func (w *pendingUpgrade) joins(older *pendingUpgrade) bool {
-	if w.command == nil && !w.rollback {
+	if w.command == nil && !w.rollback && w.canary == nil && w.surge == nil {
 		return true
 	}
-	return w.rollback == older.rollback && slices.Equal(w.command, older.command)
+	return w.rollback == older.rollback && slices.Equal(w.command, older.command) && slices.Equal(w.canary, older.canary) && sameSurge(w.surge, older.surge)
 }
 
 func (w *pendingUpgrade) explain(m *Machine, why Reason) {
@@ -104,3 +111,5 @@ func (w *pendingUpgrade) explain(m *Machine, why Reason) {
 		m.say(Report{Fact: UpgradeWaiting, Why: why})
 	}
 }
+
+func sameSurge(a, b *Surge) bool { return a == b || a != nil && b != nil && *a == *b }

@@ -13,6 +13,7 @@ type Counters struct {
 	upgrade, drain           prometheus.Histogram
 	crashes, restarts, kills prometheus.Counter
 	farewells                *prometheus.CounterVec
+	replacements, scalings   *prometheus.CounterVec
 }
 
 // outcomes are the results that an upgrade can have. Each is there from the beginning, as nothing can be said of the rate of
@@ -40,6 +41,8 @@ func NewCounters() *Counters {
 			Name: "grace_farewell_connections_total", Help: "Connections that were open when their generation was replaced or stopped, by how they ended; only with --farewell.",
 		}, []string{"result"}),
 	}
+	c.replacements = results("grace_replacements_total", "Instances that a fresh one was to replace (--max-memory, --live, --max-age), by result.", replacementResults)
+	c.scalings = results("grace_scalings_total", "Changes of the number of instances, by result.", scalingResults)
 	for _, result := range farewellResults {
 		c.farewells.WithLabelValues(result)
 	}
@@ -49,12 +52,21 @@ func NewCounters() *Counters {
 	return c
 }
 
+// results is a counter that has each result from the beginning.
+func results(name, help string, all []string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"result"})
+	for _, result := range all {
+		c.WithLabelValues(result)
+	}
+	return c
+}
+
 func counter(name, help string) prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 }
 
 func (c *Counters) collectors() []prometheus.Collector {
-	return []prometheus.Collector{c.upgrades, c.upgrade, c.drain, c.crashes, c.restarts, c.kills, c.farewells}
+	return []prometheus.Collector{c.upgrades, c.upgrade, c.drain, c.crashes, c.restarts, c.kills, c.farewells, c.replacements, c.scalings}
 }
 
 // Upgrade counts an upgrade that is over. How long it took says something only if it succeeded.
@@ -85,3 +97,14 @@ func (c *Counters) Restart() { c.restarts.Inc() }
 
 // Kill counts an instance that did not end in time.
 func (c *Counters) Kill() { c.kills.Inc() }
+
+var (
+	replacementResults = []string{"replaced", "failed"}
+	scalingResults     = []string{"scaled", "failed", "refused"}
+)
+
+// Replacement counts an instance that was to be replaced, by the results of replacementResults.
+func (c *Counters) Replacement(result string) { c.replacements.WithLabelValues(result).Inc() }
+
+// Scaling counts another number of instances that was asked for, by the results of scalingResults.
+func (c *Counters) Scaling(result string) { c.scalings.WithLabelValues(result).Inc() }

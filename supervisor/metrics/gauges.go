@@ -20,7 +20,7 @@ type Source interface {
 // The phases that are shown with 0 if there is nothing in them.
 var (
 	instancePhases   = []string{"starting", "ready", "draining", "killing", "backoff"}
-	generationPhases = []string{"candidate", "current", "settling", "emptying", "closing", "draining"}
+	generationPhases = []string{"candidate", "sharing", "current", "settling", "warm", "emptying", "closing", "draining"}
 )
 
 var (
@@ -28,6 +28,8 @@ var (
 	ready       = describe("grace_ready", "1 if a generation serves and grace is not stopping, else 0.")
 	generation  = describe("grace_generation", "Number of the generation that serves; 0 if there is none.")
 	instances   = describe("grace_instances", "Instances of the app.", "phase")
+	wanted      = describe("grace_instances_wanted", "Instances that there are to be, as of --instances and grace scale.")
+	share       = describe("grace_connection_share", "Share of the new connections, from 0 to 1, by the phase of the generation that gets it.", "phase")
 	connections = describe("grace_connections", "Connections in flight, by the phase of their generation; absent where they cannot be counted.", "phase")
 	accepted    = describe("grace_listener_connections", "Connections in flight, of all generations; absent where they cannot be counted.", "listener", "address")
 	queue       = describe("grace_queue_length", "Connections that no instance has accepted yet, of all generations; absent where they cannot be counted.", "listener", "address")
@@ -48,7 +50,7 @@ type gauges struct {
 
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{build, ready, generation, instances, connections, accepted, queue} {
+	for _, d := range []*prometheus.Desc{build, ready, generation, instances, wanted, share, connections, accepted, queue} {
 		to <- d
 	}
 }
@@ -69,6 +71,10 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	send(generation, float64(s.Current))
 	for phase, n := range countInstances(s) {
 		send(instances, float64(n), phase)
+	}
+	send(wanted, float64(s.Instances))
+	for phase, part := range shares(s) {
+		send(share, part, phase)
 	}
 	for phase, n := range countConnections(s) {
 		send(connections, float64(n), phase)
@@ -99,6 +105,20 @@ func countInstances(s control.Status) map[string]int {
 		}
 	}
 	return counts
+}
+
+// shares leaves the current generation what no other one gets.
+func shares(s control.Status) map[string]float64 {
+	parts := map[string]float64{"sharing": 0, "current": 0}
+	for _, g := range s.Generations {
+		if g.Phase == "sharing" && !g.Batch {
+			parts["sharing"] = g.Share
+		}
+	}
+	if s.Current != 0 {
+		parts["current"] = 1 - parts["sharing"]
+	}
+	return parts
 }
 
 func countConnections(s control.Status) map[string]int {

@@ -86,13 +86,14 @@ const secret = "hunter2"
 func busy() control.Status {
 	twelve, three, one := 12, 3, 1
 	return control.Status{
-		Name: secret, State: "upgrading", Current: 7,
+		Name: secret, State: "upgrading", Current: 7, Instances: 3,
 		Generations: []control.Generation{
 			{Number: 5, Phase: "draining", Instances: []control.Instance{{Phase: "draining", PID: 50}, {Phase: "killing"}}},
 			{Number: 6, Phase: "draining", Connections: &one},
 			{Number: 7, Phase: "current", Connections: &twelve, Command: []string{secret}, Executable: secret, Dir: secret,
 				Instances: []control.Instance{{Phase: "ready", Says: secret}, {Phase: "ready"}, {Phase: "backoff"}}},
 			{Number: 8, Phase: "candidate", Connections: &three, Instances: []control.Instance{{Phase: "starting"}}},
+			{Number: 9, Phase: "sharing", Share: 0.25},
 		},
 		Listeners: []control.Listener{
 			{Name: "web", Network: "tcp", Address: "[::]:80", Kind: "steered", Generation: 6, Queue: &one, Connections: &three},
@@ -114,6 +115,8 @@ func TestScrape(t *testing.T) {
 	c.Restart()
 	c.Restart()
 	c.Kill()
+	c.Replacement("replaced")
+	c.Scaling("refused")
 	s := serve(t, c, &source{status: busy()})
 	defer s.close()
 	status, text := s.get("/metrics")
@@ -125,7 +128,8 @@ func TestScrape(t *testing.T) {
 		`grace_upgrade_duration_seconds_bucket{le="0.25"} 0`, `grace_upgrade_duration_seconds_bucket{le="0.5"} 1`,
 		`grace_upgrade_duration_seconds_count 2`, `grace_drain_duration_seconds_sum 2`,
 		`grace_crashes_total 1`, `grace_restarts_total 2`, `grace_kills_total 1`,
-		`grace_ready 1`, `grace_generation 7`,
+		`grace_ready 1`, `grace_generation 7`, `grace_instances_wanted 3`, `grace_connection_share{phase="current"} 0.75`, `grace_connection_share{phase="sharing"} 0.25`,
+		`grace_replacements_total{result="replaced"} 1`, `grace_replacements_total{result="failed"} 0`, `grace_scalings_total{result="refused"} 1`,
 		`grace_instances{phase="ready"} 2`, `grace_instances{phase="backoff"} 1`, `grace_instances{phase="starting"} 1`,
 		`grace_instances{phase="draining"} 1`, `grace_instances{phase="killing"} 1`,
 		`grace_connections{phase="current"} 12`, `grace_connections{phase="candidate"} 3`, `grace_connections{phase="settling"} 0`,

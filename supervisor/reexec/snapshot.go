@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gracerun/grace/childproc/memfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,7 +46,7 @@ const (
 // leave puts a snapshot into the socket: first a memfd with the document, which is never on a
 // disk, with the descriptors' numbers as its text; then the descriptors.
 func (l socketPair) leave(e Snapshot) error {
-	document, err := sealed(e.Document)
+	document, err := memfd.Sealed("grace-state", e.Document)
 	if err != nil {
 		return fmt.Errorf("cannot write grace's state: %w", err)
 	}
@@ -85,26 +86,6 @@ func joined(numbers []int) string {
 		words[i] = strconv.Itoa(n)
 	}
 	return strings.Join(words, " ") + "\n"
-}
-
-// sealed gives a memfd that nobody can change any more.
-func sealed(document []byte) (int, error) {
-	fd, err := unix.MemfdCreate("grace-state", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return -1, err
-	}
-	for rest := document; len(rest) > 0 && err == nil; {
-		var n int
-		n, err = unix.Write(fd, rest)
-		rest = rest[max(n, 0):]
-	}
-	if err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
-	}
-	if err != nil {
-		return -1, errors.Join(err, unix.Close(fd))
-	}
-	return fd, nil
 }
 
 // inherit takes a snapshot from the socket: for each descriptor of the predecessor the one

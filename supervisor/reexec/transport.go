@@ -62,7 +62,7 @@ func Find() (s *Transport, predecessor *Predecessor, err error) {
 	var mode string
 	var number, old int
 	_, _ = fmt.Sscan(os.Getenv(Variable), &mode, &number, &old) // what is missing stays zero
-	s = &Transport{Program: program()}
+	s = &Transport{Program: Program()}
 	if !s.verified(mode, number) {
 		return s, nil, s.forget()
 	}
@@ -148,9 +148,9 @@ func (s *Transport) forget() error {
 	return errors.Join(os.Unsetenv(Variable), os.Unsetenv(tableflips))
 }
 
-// program is the path that was written, so that a link on it leads to the new version
+// Program is the path that was written, so that a link on it leads to the new version
 // once it was moved; but only if it led to this program.
-func program() string {
+func Program() string {
 	own, err := os.Executable()
 	if err != nil {
 		own = os.Args[0]

@@ -196,13 +196,13 @@ func TestProgramIsWhatWasWritten(t *testing.T) {
 	defer func() { os.Args[0] = written }()
 	for name, want := range map[string]string{own: own, link: link, "/bin/sh": own, "no-such-program": own} {
 		os.Args[0] = name
-		if got := program(); got != want {
+		if got := Program(); got != want {
 			t.Errorf("started as %s, the program is %s, not %s", name, got, want)
 		}
 	}
 	t.Setenv("PATH", dir)
 	os.Args[0] = "link"
-	if got := program(); got != link {
+	if got := Program(); got != link {
 		t.Errorf("found in PATH, it is %s", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -203,28 +204,34 @@ func TestKilledDuringTheFirstStart(t *testing.T) {
 // Whenever grace is killed, in the middle of upgrades, starts and drains, no request fails, and one generation serves in the end.
 func TestKilledAtAnyMoment(t *testing.T) {
 	for kind, arguments := range kinds {
-		t.Run(kind, func(t *testing.T) {
-			addr, seed := freeport.Address(t), uint64(time.Now().UnixNano())
-			if given, err := strconv.ParseUint(os.Getenv("GRACE_TEST_SEED"), 10, 64); err == nil {
-				seed = given
-			}
-			t.Logf("GRACE_TEST_SEED=%d", seed)
-			random := rand.New(rand.NewPCG(seed, 0))
-			d := harness.StartToKill(t, append([]string{"--instances", "2"}, arguments(addr)...)...)
-			d.AwaitReady(1)
-			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
-				for range *kills {
-					d.Signal(syscall.SIGHUP)
-					time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond)
-					d.Kill()
-					time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
-					d.Again()
-				}
-				d.AwaitOneGeneration()
+		for way, flags := range map[string][]string{"at once": {"--instances", "2"}, "one by one": {"--instances", "3", "--max-surge", "1"}} {
+			t.Run(kind+", "+way, func(t *testing.T) {
+				killAtAnyMoment(t, func(addr string) []string { return slices.Concat(flags, arguments(addr)) })
 			})
-			d.End()
-		})
+		}
 	}
+}
+
+func killAtAnyMoment(t *testing.T, arguments func(addr string) []string) {
+	addr, seed := freeport.Address(t), uint64(time.Now().UnixNano())
+	if given, err := strconv.ParseUint(os.Getenv("GRACE_TEST_SEED"), 10, 64); err == nil {
+		seed = given
+	}
+	t.Logf("GRACE_TEST_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	d := harness.StartToKill(t, arguments(addr)...)
+	d.AwaitReady(1)
+	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.FewClients}, func() {
+		for range *kills {
+			d.Signal(syscall.SIGHUP)
+			time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond)
+			d.Kill()
+			time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+			d.Again()
+		}
+		d.AwaitOneGeneration()
+	})
+	d.End()
 }
 
 var kills = flag.Int("adoption.kills", 6, "how often TestKilledAtAnyMoment kills each grace process")

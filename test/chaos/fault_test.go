@@ -21,7 +21,7 @@ type fault struct {
 
 // faults are in an order that a seed depends on.
 func faults() []fault {
-	return []fault{
+	return append([]fault{
 		{"hangup", 3, hangup, nil},
 		{"flood of hangups", 1, hangups, nil},
 		{"good upgrade", 3, goodUpgrade, nil},
@@ -48,7 +48,7 @@ func faults() []fault {
 		{"runtime directory full", 1, runtimeFull, func(g *grace) bool { return g.mounted }},
 		{"no descriptors", 1, noDescriptors, finishes},
 		{"no processes", 1, noProcesses, func(g *grace) bool { return g.attributes().Credential != nil || os.Geteuid() != 0 }},
-	}
+	}, strategies()...)
 }
 
 // finishes: the app answers what it has accepted when it is told to stop. One that knows nothing of grace closes connections
@@ -156,12 +156,7 @@ func crashingCandidate(g *grace, random *rand.Rand) {
 
 // begin asks for an upgrade and goes on.
 func (g *grace) begin(command []string) (result chan control.Result) {
-	result = make(chan control.Result, 1)
-	go func() {
-		defer close(result)
-		g.attemptElsewhere(func() { result <- g.mustAsk(control.Request{Do: control.Upgrade, Command: command}) })
-	}()
-	return result
+	return g.beginWith(control.Request{Do: control.Upgrade, Command: command})
 }
 
 // attemptElsewhere is for goroutines beside the one that has the grace process, which finds out by itself.

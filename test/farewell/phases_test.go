@@ -27,9 +27,14 @@ var phases = map[string]struct {
 	reach func(p *parting)
 	leave func(p *parting) // lets it go on
 }{
-	"announced": {[]string{"--settle", "2s"}, func(p *parting) {
+	"announced": {[]string{"--settle", "2s", "--empty", "1h", "--drain-timeout", "1h"}, func(p *parting) {
 		p.AwaitReady(2)
-	}, func(*parting) {}},
+	}, func(p *parting) {
+		p.AwaitNth("taken over", 1)
+		p.open.Finish()
+		p.AwaitGeneration("instance ended", 1)
+		p.askSilent()
+	}},
 	"announced, and requests are open": {[]string{"--settle", "0s", "--empty", "1h", "--drain-timeout", "1h"}, func(p *parting) {
 		p.AwaitReady(2)
 		p.AwaitGeneration("generation draining", 1)
@@ -93,9 +98,7 @@ func reach(t *testing.T, phase, way string) *parting {
 		c.ask(t)
 		p.silent = append(p.silent, c)
 	}
-	if phase != "announced" {
-		p.open = harness.BeginRequest(t, at) // nothing is held before it is answered, so that HTTP/1 is seen until then
-	}
+	p.open = harness.BeginUnanswered(t, at) // nothing is held before it is answered, so that HTTP/1 is seen until then
 	p.kept = dial(t, at)
 	p.SignalCurrent(syscall.SIGHUP)
 	p.kept.askUntilTold(t)

@@ -118,18 +118,16 @@ func (s *Grace) AwaitInstance(text string, number int) Entry {
 	return s.Await(fmt.Sprintf("%s, number %d", text, number), func(e Entry) bool { return e.Message == text && e.Instance == number })
 }
 
-// Crash kills the process that serves.
+// Crash kills the last process of a generation.
 func (s *Grace) Crash(generation int) {
 	s.T.Helper()
 	pid := 0
 	for _, e := range s.Entries() {
-		if e.Message == "instance started" && e.Generation == generation {
+		if e.Message == instanceStarted && e.Generation == generation {
 			pid = e.PID
 		}
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		s.T.Fatal(err)
-	}
+	Kill(s.T, pid)
 }
 
 func (s *Grace) FailOnce(broken string, generation int) {

@@ -21,6 +21,20 @@ type Request struct {
 // BeginRequest returns when the app reads the body.
 func BeginRequest(t *testing.T, addr string) Request {
 	t.Helper()
+	r := begin(t, addr, "Expect: 100-continue\r\n")
+	r.answer(http.StatusContinue, "")
+	return r
+}
+
+// BeginUnanswered begins a request to which the app has said nothing before Finish, so that the kernel's record tells that it is
+// open. The app has taken it when one that came later is answered.
+func BeginUnanswered(t *testing.T, addr string) Request {
+	t.Helper()
+	return begin(t, addr, "")
+}
+
+func begin(t *testing.T, addr, header string) Request {
+	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -29,10 +43,8 @@ func BeginRequest(t *testing.T, addr string) Request {
 	if err := conn.SetDeadline(time.Now().Add(2 * Patience)); err != nil {
 		t.Fatal(err)
 	}
-	r := Request{t, conn, bufio.NewReader(conn)}
-	fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
-	r.answer(http.StatusContinue, "")
-	return r
+	fmt.Fprintf(conn, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n%s\r\n", header)
+	return Request{t, conn, bufio.NewReader(conn)}
 }
 
 func (r Request) answer(status int, body string) {

@@ -28,6 +28,17 @@ func CheckGone(t *testing.T, pgid int) {
 	}
 }
 
+// Kill refuses 0, which kill(2) takes for the test's own process group.
+func Kill(t *testing.T, pid int) {
+	t.Helper()
+	if pid == 0 {
+		t.Fatal("there is no process to kill")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatalf("cannot kill process %d: %v", pid, err)
+	}
+}
+
 // CheckEnded wants a process to have ended. Its zombie may be there for a moment: grace tells of an end first and reaps then.
 func CheckEnded(t *testing.T, pid int) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/terminal"
 	"github.com/gracerun/grace/test/harness"
+	"golang.org/x/sys/unix"
 )
 
 func TestCheckGuardsAnUpgrade(t *testing.T) {
@@ -123,6 +125,24 @@ func TestCrashQueuesNewClients(t *testing.T) {
 	s.Stop()
 }
 
+// An app that does not recover is given up with its status; what the others have they finish.
+func TestAppThatIsRestartedTooOftenIsGivenUp(t *testing.T) {
+	dir := t.TempDir()
+	fails := harness.Write(t, dir, "fails", "#!/bin/sh\n[ $GRACE_INSTANCE = 0 ] || exec "+harness.AppBinary()+"\nwhile [ ! -e "+dir+"/now ]; do sleep 0.01; done; exit 7\n", 0o755)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready", "delay", "--ready-delay", "300ms", "--instances", "2", "--restart-limit", "2/10m", "--", fails)
+	s.AwaitReady(1)
+	request := harness.BeginRequest(t, s.Address("web"))
+	harness.Write(t, dir, "now", "", 0o644)
+	if e := s.AwaitMessage("the app was restarted too often, stopping"); e.Why != "2 restarts within 10m0s (--restart-limit)" {
+		t.Errorf("the reason is %s", e.Why)
+	}
+	request.Finish()
+	s.Ends(7)
+	if n := strings.Count(s.Output(), `"message":"restarting"`); n != 2 {
+		t.Errorf("%d restarts", n)
+	}
+}
+
 func TestMaxDrainingWaits(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--max-draining", "1", "--", harness.AppBinary())
@@ -223,6 +243,46 @@ while :; do sleep 0.01; done
 	for name, sig := range map[string]syscall.Signal{"USR1": syscall.SIGUSR1, "ALRM": syscall.SIGALRM, "WINCH": syscall.SIGWINCH, "40": 40} {
 		s.Signal(sig)
 		s.AwaitLine("got " + name)
+	}
+	s.Stop()
+}
+
+// What grace would use itself goes to the app where that is wanted, and what is only the app's is sent as another signal. Both
+// over a reexec, too.
+func TestSignalsAreMapped(t *testing.T) {
+	name := fmt.Sprintf("%s-%d", t.Name(), os.Getpid())
+	program := harness.Write(t, t.TempDir(), "program", `#!/bin/sh
+for s in HUP USR1 USR2 TTIN INT; do trap "echo got $s" $s; done
+trap 'exit 0' TERM
+echo trapped
+while :; do sleep 0.01; done
+`, 0o755)
+	s := harness.Start(t, "--name", name, "--ready-delay", "1ms", "--signal", "USR1=USR2", "--signal", "HUP=SIGHUP", "--signal", "TTIN=INT", "--", program)
+	s.AwaitReady(1)
+	s.AwaitLine("trapped")
+	awaitTimes := func(line string, times int) {
+		harness.Until(t, line, func() bool { return strings.Count(s.Output(), line+"\n") == times })
+	}
+	for times := 1; times <= 2; times++ {
+		for sig, got := range map[syscall.Signal]string{syscall.SIGUSR1: "USR2", syscall.SIGHUP: "HUP", syscall.SIGTTIN: "INT"} {
+			s.Signal(sig)
+			awaitTimes("got "+got, times)
+		}
+		for _, sig := range []string{"HUP", "SIGUSR1"} {
+			out, err := exec.Command(harness.GraceBinary(), "signal", name, sig).CombinedOutput()
+			if want := strings.TrimPrefix(sig, "SIG") + " sent to generation 1\n"; err != nil || string(out) != want {
+				t.Fatalf("%v: said %q, want %q", err, out, want)
+			}
+		}
+		awaitTimes("got USR1", times)
+		harness.Until(t, "HUP was sent by the command, too", func() bool { return strings.Count(s.Output(), "got HUP\n") == 2*times })
+		s.Signal(syscall.SIGUSR2)
+		s.AwaitTimes("taken over", times, func(e harness.Entry) bool { return e.Message == "taken over" })
+	}
+	for _, e := range s.Entries() {
+		if e.Generation > 1 {
+			t.Fatal("the HUP of the app caused an upgrade")
+		}
 	}
 	s.Stop()
 }
@@ -426,6 +486,30 @@ func TestInstancesAreReplacedOneByOneAndUpgradedTogether(t *testing.T) {
 		t.Errorf("generation 2 has %d instances", started)
 	}
 	s.Stop()
+}
+
+// There is one instance for each CPU that the app can have, which is one here, and each has a number in its command.
+func TestInstancesOfOneCPU(t *testing.T) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	first := 0
+	for !set.IsSet(first) {
+		first++
+	}
+	for count, want := range map[string]int{"auto": 1, "3": 3} {
+		s := harness.StartCommand(t, exec.Command("taskset", "-c", strconv.Itoa(first), harness.GraceBinary(), "run", "--log-format", "json",
+			"--instances", count, "--ready-delay", "1ms", "--", "sh", "-c", "echo this is instance {instance}; exec sleep 1000"))
+		s.AwaitReady(1)
+		for n := range want {
+			s.AwaitLine(fmt.Sprintf("this is instance %d", n))
+		}
+		if n := strings.Count(s.Output(), `"message":"instance started"`); n != want {
+			t.Errorf("%s: %d instances", count, n)
+		}
+		s.Stop()
+	}
 }
 
 func TestTextLog(t *testing.T) {

@@ -67,12 +67,23 @@ func TestWhatACapturedWrapperLeavesBehindIsToldToStop(t *testing.T) {
 
 // Who has heard of the stop from its wrapper is not told once more, as that would cut what it finishes.
 func TestWhoWasToldToStopIsNotToldAgain(t *testing.T) {
-	s := harness.StartScript(t, `trap 'kill -TERM $!; exit 0' TERM; $APP -take fd:3 & wait`, "--listen", "web=127.0.0.1:0")
+	stopInARequest(t, `trap 'kill -TERM $!; exit 0' TERM; $APP -take fd:3 & wait`, "finishes by itself")
+}
+
+// The app of a pipeline that logs while it drains would not survive the end of who reads that.
+func TestReaderOfTheLogIsNotToldToStop(t *testing.T) {
+	stopInARequest(t, "$APP -take fd:3 2>&1 | cat >&2\n", "(cat, which finishes by itself)")
+}
+
+// stopInARequest wants this to be told of what is left behind, and the request to be answered.
+func stopInARequest(t *testing.T, script, told string) {
+	t.Helper()
+	s := harness.StartScript(t, script, "--listen", "web=127.0.0.1:0")
 	addr := s.Address("web")
 	s.AwaitReady(1)
 	r := harness.BeginRequest(t, addr)
 	s.Signal(unix.SIGTERM)
-	if e := s.AwaitGeneration("stopping processes that the instance left behind", 1); !strings.Contains(e.Why, "finishes by itself") {
+	if e := s.AwaitGeneration("stopping processes that the instance left behind", 1); !strings.Contains(e.Why, told) {
 		t.Errorf("why: %s", e.Why)
 	}
 	r.Finish()

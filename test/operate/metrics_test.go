@@ -2,17 +2,20 @@ package operate
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -121,9 +124,7 @@ func TestMetricsOfALife(t *testing.T) {
 func crash(t *testing.T, s *harness.Grace, generation int) {
 	t.Helper()
 	pid := s.AwaitGeneration("instance started", generation).PID
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	harness.Kill(t, pid)
 	s.Await("started again", func(e harness.Entry) bool {
 		return e.Message == "instance ready" && e.Generation == generation && e.PID != pid
 	})
@@ -188,4 +189,32 @@ func TestMetricsAddressThatCannotBe(t *testing.T) {
 		s := harness.Start(t, "--metrics", c.addr, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
 		s.Ends(c.status)
 	}
+}
+
+// TestSharesAndScalingsAreTold to hooks and in the metrics.
+func TestSharesAndScalingsAreTold(t *testing.T) {
+	addr, dir := freeport.Address(t), t.TempDir()
+	told := filepath.Join(dir, "told")
+	s := harness.Start(t, "--name", "shares-"+strings.ToLower(rand.Text()), "--metrics", "127.0.0.1:0", "--canary", "25%", "--max-age", "5s",
+		"--on", "scaled=echo scaled to $GRACE_INSTANCES >> "+told, "--on", "sharing=echo generation $GRACE_GENERATION gets $GRACE_SHARE >> "+told,
+		"--on", "replaced=echo replaced $GRACE_INSTANCE >> "+told, "--", harness.AppBinary(), "-addr", addr)
+	m := scraperOf(s)
+	s.AwaitReady(1)
+	m.want(`grace_instances_wanted 1`, `grace_connection_share{phase="current"} 1`, `grace_connection_share{phase="sharing"} 0`)
+	s.AwaitMessage("instance replaced")
+	s.Signal(syscall.SIGTTIN)
+	s.AwaitMessage("scaled to")
+	s.Signal(syscall.SIGHUP)
+	s.Await("a share", func(e harness.Entry) bool {
+		return e.Generation == 2 && strings.Contains(e.Message, "of the new connections")
+	})
+	m.want(`grace_instances_wanted 2`, `grace_connection_share{phase="current"} 0.75`, `grace_connection_share{phase="sharing"} 0.25`,
+		`grace_scalings_total{result="scaled"} 1`)
+	for _, line := range []string{"replaced 1", "scaled to 2", "generation 2 gets 0.25"} {
+		harness.Until(t, "a hook has told "+line, func() bool {
+			text, _ := os.ReadFile(told)
+			return slices.Contains(strings.Split(string(text), "\n"), line)
+		})
+	}
+	s.Stop()
 }

@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,19 +81,113 @@ func TestCapturedAppGoesOnBindingAfterAKill(t *testing.T) {
 	b.do("systemctl", "stop", shop)
 }
 
+// A unit that loses its runtime directory keeps the state nevertheless, and the app finds its NOTIFY_SOCKET again: systemd has removed the
+// directory for it too.
+func TestStateIsKeptWithoutTheRuntimeDirectory(t *testing.T) {
+	for _, change := range []string{"RuntimeDirectoryPreserve=no", "RuntimeDirectory="} {
+		for kind, of := range kinds {
+			t.Run(change+", "+kind, func(t *testing.T) {
+				t.Parallel()
+				addr := freeport.Address(t)
+				env, app := of(addr)
+				b := bootUnits(t, "", env, app, map[string]string{shop: "[Service]\n" + change + "\n"})
+				b.do("systemctl", "start", shop)
+				s := b.follow(shop)
+				s.AwaitReady(1)
+				pid := fmt.Sprint(s.AwaitMessage("instance started").PID)
+				_, path, _ := strings.Cut(b.do("sh", "-c", "tr '\\0' '\\n' </proc/"+pid+"/environ | grep ^NOTIFY_SOCKET="), "=")
+				harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+					for times := 1; times <= 2; times++ {
+						b.killGrace(s, times)
+						b.do("nsenter", "--target", pid, "--mount", "test", "-S", strings.TrimSpace(path))
+					}
+					b.do("systemctl", "reload", shop)
+					b.says("generation 2 serves")
+				})
+				if n := strings.Count(s.Output(), `"message":"instance started"`); n != 2 {
+					t.Errorf("%d instances were started", n)
+				}
+				b.do("systemctl", "stop", shop)
+				b.isEmpty()
+			})
+		}
+	}
+}
+
 // A restart ends the app. Systemd keeps the socket meanwhile, and clients wait.
 func TestRestartOfTheUnitRefusesNobody(t *testing.T) {
-	t.Parallel()
-	addr := freeport.Address(t)
-	b := bootUnits(t, "", "GRACE_LISTEN=web="+addr+"\n", shopServer, nil)
-	b.do("systemctl", "start", shop)
-	harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
-		for range 3 {
-			b.do("systemctl", "restart", shop)
+	for kind, of := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			addr := freeport.Address(t)
+			env, app := of(addr)
+			b := bootUnits(t, "", env+"GRACE_EMPTY=0s\n", app, nil)
+			b.do("systemctl", "start", shop)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+				for range 3 {
+					b.do("systemctl", "restart", shop)
+					b.says("generation 1 serves")
+				}
+			})
+			b.stopUnit(b.follow(shop))
+			b.isEmpty()
+			if conn, err := net.Dial("tcp", addr); err == nil {
+				t.Error("a client is not refused after the stop")
+				conn.Close()
+			}
+		})
+	}
+}
+
+// A released app runs on without grace, and systemd starts no other one. It keeps nothing either that a grace process could take for its own.
+func TestReleaseInTheUnit(t *testing.T) {
+	for kind, of := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			addr := freeport.Address(t)
+			env, app := of(addr)
+			b := bootUnits(t, "", env, app, nil)
+			b.do("systemctl", "start", shop)
+			s := b.follow(shop)
+			s.AwaitReady(1)
+			pid := fmt.Sprint(s.AwaitMessage("instance started").PID)
+			harness.UnderLoad(t, load.Config{Addr: addr, Clients: harness.EveryKind}, func() {
+				b.says("generation 1 serves")
+				if said := b.do("/usr/local/bin/grace", "release", "shop"); !strings.Contains(said, "systemctl disable "+shop) {
+					t.Errorf("release says %q", said)
+				}
+				harness.Until(t, "the unit is inactive", func() bool { return b.property(shop, "ActiveState") == "inactive" })
+				for name, want := range map[string]string{"Result": "success", "NRestarts": "0", "NFileDescriptorStore": "0", "ExecMainStatus": "150"} {
+					if got := b.property(shop, name); got != want {
+						t.Errorf("%s is %s, not %s", name, got, want)
+					}
+				}
+				b.fails("systemctl", "start", shop) // the app has the address
+				b.do("kill", "-0", pid)
+			})
+			b.do("systemctl", "stop", shop)
+			b.do("systemctl", "kill", "--kill-whom=all", "--signal=TERM", shop)
+			b.isEmpty()
+			b.do("systemctl", "start", shop)
 			b.says("generation 1 serves")
-		}
-	})
-	b.stopUnit(b.follow(shop))
+			b.do("systemctl", "stop", shop)
+		})
+	}
+}
+
+// Systemd 254 and later may keep descriptors for good. A socket of a released app would be taken by the next start.
+func TestReleaseEmptiesTheStore(t *testing.T) {
+	t.Parallel()
+	env, app := kinds["held"](freeport.Address(t))
+	b := bootUnits(t, reloadingSystemd(t), env, app, map[string]string{shop: "[Service]\nFileDescriptorStorePreserve=yes\n"})
+	b.do("systemctl", "start", shop)
+	b.says("generation 1 serves")
+	b.do("/usr/local/bin/grace", "release", "shop")
+	harness.Until(t, "the unit is inactive", func() bool { return b.property(shop, "ActiveState") == "inactive" })
+	if kept := b.property(shop, "NFileDescriptorStore"); kept != "0" {
+		t.Errorf("%s descriptors are kept", kept)
+	}
+	b.do("systemctl", "kill", "--kill-whom=all", "--signal=KILL", shop)
 	b.isEmpty()
 }
 

@@ -1,6 +1,7 @@
 package takeover
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,7 @@ import (
 type oldServer struct {
 	*harness.Process
 	addr string
+	dir  string // with its files
 }
 
 // backend is what a proxy that is taken over leads to.
@@ -41,10 +43,19 @@ var backend = sync.OnceValue(func() string {
 // startOld has words in the command and the files replaced: ADDR, HOST, PORT and FILES, a folder with the files of test/testdata.
 func startOld(t *testing.T, command, options string, files []string, change func(*exec.Cmd)) oldServer {
 	t.Helper()
+	return startOldAt(t, "tcp", freeport.Address(t), command, options, files, change)
+}
+
+func startOldAt(t *testing.T, network, addr, command, options string, files []string, change func(*exec.Cmd)) oldServer {
+	t.Helper()
 	requirement.Check(t, "ptrace", mayTake())
-	addr, dir := freeport.Address(t), harness.WorldFolder(t)
+	dir := harness.WorldFolder(t)
 	host, port, _ := strings.Cut(addr, ":")
-	replace := strings.NewReplacer("ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "OPTIONS", options, "BACKEND", backend())
+	written := addr // as nginx reads it
+	if network == "unix" {
+		written = "unix:" + addr
+	}
+	replace := strings.NewReplacer("listen ADDR", "listen "+written, "ADDR", addr, "HOST", host, "PORT", port, "FILES", dir, "OPTIONS", options, "BACKEND", backend())
 	for _, file := range files {
 		harness.Write(t, dir, filepath.Base(file), replace.Replace(harness.Read(t, harness.Testdata(t, file))), 0o644)
 	}
@@ -56,9 +67,9 @@ func startOld(t *testing.T, command, options string, files []string, change func
 	if change != nil {
 		change(cmd)
 	}
-	old := oldServer{harness.StartProcess(t, cmd), addr}
+	old := oldServer{harness.StartProcess(t, cmd), addr, dir}
 	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // what is left of it where the test has failed
-	harness.AwaitListener(t, "tcp", addr)
+	harness.AwaitListener(t, network, addr)
 	return old
 }
 
@@ -342,6 +353,23 @@ func TestTakeoverIsRefused(t *testing.T) {
 			old.servesAlone()
 		})
 	}
+	t.Run("where /proc hides it", func(t *testing.T) {
+		harness.NeedRoot(t)
+		old := startOld(t, harness.AppBinary()+" -addr ADDR", "", nil, nil)
+		words := []string{"--mount", "sh", "-c", `mount -t proc -o hidepid=2 proc /proc || exec echo no hidepid
+exec setpriv --reuid 65534 --regid 65534 --clear-groups "$0" "$@"`, harness.GraceBinary(), "run", "--log-format", "json", "--takeover"}
+		cmd := exec.Command("unshare", append(words, ways["held"](old.addr)...)...)
+		cmd.Dir = "/"
+		s := harness.StartCommand(t, cmd)
+		status := s.Wait()
+		if strings.Contains(s.Output(), "no hidepid") {
+			requirement.Check(t, "hidepid", errors.New(s.Output()))
+		}
+		if status == 0 || !strings.Contains(s.Output(), "the socket belongs to root, and /proc hides the processes of other users from grace (uid 65534)") {
+			t.Error("grace does not refuse it")
+		}
+		old.servesAlone()
+	})
 	t.Run("from another grace process", func(t *testing.T) {
 		addr := freeport.Address(t)
 		first := harness.Start(t, ways["captured"](addr)...)

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,6 +36,7 @@ var (
 	notify     = flag.Duration("notify", -1, "send READY=1 so long after the socket is served")
 	health     = flag.Duration("healthy-after", 0, "answer /health with 503 for so long")
 	fail       = flag.String("fail", "", "exit with 3 if this file exists")
+	lock       = flag.String("lock", "", "lock this file for as long as the app runs, and exit with 4 if another process has locked it")
 	ignoreTerm = flag.Bool("ignore-term", false, "never end on TERM")
 	leave      = flag.Bool("leave-children", false, "fork a child that ignores TERM, and leave it behind")
 	daemonize  = flag.Bool("daemonize", false, "serve from a child in a session of its own, announced by MAINPID")
@@ -69,6 +71,7 @@ func run() error {
 	if *daemonize {
 		return launch()
 	}
+	lockFile()
 	select {
 	case <-time.After(*delay):
 	case <-terminated:
@@ -96,6 +99,21 @@ func run() error {
 		return serveEcho(ln)
 	}
 	return serveHTTP(ln)
+}
+
+// lockFile is what embedded databases do.
+func lockFile() {
+	if *lock == "" {
+		return
+	}
+	fd, err := syscall.Open(*lock, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err == nil {
+		err = syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "app: cannot lock %s: %v\n", *lock, err)
+		os.Exit(4)
+	}
 }
 
 // launch starts the server in the background, tells of it, and ends.
@@ -223,7 +241,7 @@ func serveHTTP(ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", demo.Handler(os.Getenv("GRACE_GENERATION")))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-		if time.Since(begun) < *health {
+		if ill.Load() || time.Since(begun) < *health {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
@@ -239,6 +257,11 @@ func serveHTTP(ln net.Listener) error {
 		}
 		go http.Serve(l, mux)
 	})
+	mux.HandleFunc("GET /ill", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Pid", strconv.Itoa(os.Getpid()))
+		ill.Store(true)
+	})
+	mux.HandleFunc("GET /grow", func(http.ResponseWriter, *http.Request) { grow() })
 	mux.HandleFunc("GET /hang", func(http.ResponseWriter, *http.Request) { close(hang) })
 	if *watchdog {
 		go giveSigns(hang)
@@ -260,6 +283,19 @@ func serveHTTP(ln net.Listener) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-terminated; cancel() }()
 	return drain.Serve(&http.Server{Handler: mux}, ln, drain.Linger(2*time.Second), drain.Context(ctx))
+}
+
+var (
+	ill   atomic.Bool // /health is answered with 503
+	grown []byte
+)
+
+// grow uses 150 MB more, for good.
+func grow() {
+	grown = make([]byte, 150<<20)
+	for i := 0; i < len(grown); i += os.Getpagesize() {
+		grown[i] = 1
+	}
 }
 
 func servePlain(ln net.Listener, handler http.Handler) error {

@@ -22,7 +22,11 @@ if len(sys.argv) > 2:
         time.sleep(0.01)
 while True:
     client, _ = server.accept()
-    wanted = client.recv(4096).split()[1].decode()
+    request = client.recv(4096)
+    if not request:
+        client.close()
+        continue
+    wanted = request.split()[1].decode()
     while wanted != "/" and not os.path.exists(wanted):
         time.sleep(0.01)
     client.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\ndone\n")

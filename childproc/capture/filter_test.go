@@ -1,9 +1,8 @@
-package shim
+package capture
 
 import (
 	"runtime"
 	"slices"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +14,7 @@ type data struct {
 }
 
 // evaluate runs a program, and tells what of the data it has looked at.
-func evaluate(t *testing.T, program []syscall.SockFilter, d data) (verdict uint32, looked []uint32) {
+func evaluate(t *testing.T, program []unix.SockFilter, d data) (verdict uint32, looked []uint32) {
 	t.Helper()
 	value := uint32(0)
 	for at := 0; at < len(program); at++ {
@@ -98,7 +97,7 @@ func TestAllOtherCallsAreAllowedByNumber(t *testing.T) {
 		a, _ := abiOf(architecture)
 		for _, asked := range [][]uint32{a.asked(false), a.asked(true)} {
 			for number := range uint32(1024) {
-				verdict, looked := evaluate(t, a.filter(asked), data{number: number, arch: a.arch, third: protocolMPTCP})
+				verdict, looked := evaluate(t, a.filter(asked), data{number: number, arch: a.arch, third: unix.IPPROTO_MPTCP})
 				special := number == a.socket || slices.Contains(asked, number)
 				if (verdict == allowed) == special || !special && slices.Contains(looked, offsetThirdArg) {
 					t.Errorf("%s, call %d: verdict %#x after looking at %d", architecture, number, verdict, looked)
@@ -114,34 +113,12 @@ func TestNumbersAreThoseOfThisArchitecture(t *testing.T) {
 		t.Skip("nothing is captured on " + runtime.GOARCH)
 	}
 	arch := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
-	want := abi{arch: arch, socket: unix.SYS_SOCKET, bind: unix.SYS_BIND, listen: unix.SYS_LISTEN, seccomp: unix.SYS_SECCOMP, unlink: a.unlink, unlinkat: unix.SYS_UNLINKAT}
+	want := abi{arch: arch, socket: unix.SYS_SOCKET, bind: unix.SYS_BIND, listen: unix.SYS_LISTEN, unlink: a.unlink, unlinkat: unix.SYS_UNLINKAT}
 	if a != want {
 		t.Errorf("%+v, want %+v", a, want)
 	}
 	if unlink := map[string]uint32{"amd64": 87, "arm64": noCall}[runtime.GOARCH]; a.unlink != unlink {
 		t.Errorf("unlink is %d, want %d", a.unlink, unlink) // package unix has none for arm64
-	}
-}
-
-func TestConstantsAreTheKernels(t *testing.T) {
-	for got, want := range map[int]int{
-		prSetNoNewPrivs:      unix.PR_SET_NO_NEW_PRIVS,
-		prCapAmbient:         unix.PR_CAP_AMBIENT,
-		seccompSetModeFilter: unix.SECCOMP_SET_MODE_FILTER,
-		flagSpecAllow:        unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-		flagNewListener:      unix.SECCOMP_FILTER_FLAG_NEW_LISTENER,
-		flagWaitKillable:     unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
-		retErrno:             unix.SECCOMP_RET_ERRNO,
-		retNotify:            unix.SECCOMP_RET_USER_NOTIF,
-		retAllow:             unix.SECCOMP_RET_ALLOW,
-		protocolMPTCP:        unix.IPPROTO_MPTCP,
-	} {
-		if got != want {
-			t.Errorf("%#x, want %#x", got, want)
-		}
-	}
-	if prCapAmbientClearAll != unix.PR_CAP_AMBIENT_CLEAR_ALL {
-		t.Errorf("%#x, want %#x", prCapAmbientClearAll, unix.PR_CAP_AMBIENT_CLEAR_ALL)
 	}
 }
 

@@ -1,0 +1,3 @@
+package shim
+
+const elfMachine uint16 = 62 // EM_X86_64

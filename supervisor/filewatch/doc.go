@@ -1,0 +1,2 @@
+// Package filewatch reports changes of files, for development.
+package filewatch
