@@ -120,7 +120,7 @@ func (f *runFlags) addSockets(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.captureUnix, "capture-unix", nil, "capture the unix socket that the app binds at this `PATH`, too; repeatable")
 	flags.StringVar(&f.takeover, "takeover", "", "replace the server that has the addresses of --listen or of the app, without a lost connection: it becomes generation 0, and is told to stop when the app serves; `force` also replaces one that another supervisor would start again")
 	flags.Lookup("takeover").NoOptDefVal = string(host.TakeoverSafe)
-	flags.StringVar(&f.takeoverSignal, "takeover-signal", "", "signal that tells the replaced server to stop (default: QUIT, USR1 or WINCH for a program known to finish its requests on it, otherwise --stop-signal)")
+	flags.StringVar(&f.takeoverSignal, "takeover-signal", "", "signal that tells the replaced server to stop (default: QUIT, USR1, WINCH or INT for a program known to finish its requests on it, otherwise --stop-signal)")
 	flags.StringArrayVar(&f.watch, "watch", nil, "upgrade when a file changes: this `PATH`, or any file below it, but for those that editors and git write beside; repeatable (for development)")
 	flags.StringArrayVar(&f.watchIgnore, "watch-ignore", nil, "with --watch: `PATTERN` of files and directories that may change, such as *.log, by their name or their path below the watched directory; repeatable")
 	flags.BoolVar(&f.evict, "evict", false, "end the process that holds an address which grace or the app needs (for development)")

@@ -240,7 +240,7 @@ func TestSharedSocketHint(t *testing.T) {
 
 func TestStopSignalHint(t *testing.T) {
 	for program, want := range map[string]string{
-		"/usr/sbin/nginx": "QUIT", "php-fpm8.2": "QUIT", "haproxy": "USR1", "node": "", "nginx-proxy": "",
+		"/usr/sbin/nginx": "QUIT", "php-fpm8.2": "QUIT", "haproxy": "USR1", "lighttpd": "INT", "node": "", "nginx-proxy": "",
 	} {
 		hint := StopSignalHint(Options{Command: []string{program}, Policy: machine.Policy{StopSignal: syscall.SIGTERM}})
 		if (hint == "") != (want == "") || !strings.Contains(hint, want) {

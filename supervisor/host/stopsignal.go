@@ -11,7 +11,7 @@ import (
 
 // graceful are the signals on which a program finishes its requests, where TERM
 // cuts them. Sources: nginx.org/en/docs/control.html, php-fpm(8), the HAProxy
-// Management Guide, httpd.apache.org/docs/current/stopping.html.
+// Management Guide, httpd.apache.org/docs/current/stopping.html, lighttpd's doc/initscripts.txt.
 var graceful = map[string]syscall.Signal{
 	"nginx":     syscall.SIGQUIT,
 	"openresty": syscall.SIGQUIT,
@@ -20,6 +20,7 @@ var graceful = map[string]syscall.Signal{
 	"httpd":     syscall.SIGWINCH,
 	"apache2":   syscall.SIGWINCH,
 	"unicorn":   syscall.SIGQUIT,
+	"lighttpd":  syscall.SIGINT,
 }
 
 func StopSignalHint(o Options) string {
