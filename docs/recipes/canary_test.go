@@ -8,14 +8,13 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/internal/freeport"
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
 // TestPageOfCanary has a good version get all clients, and a bad one none any more.
 func TestPageOfCanary(t *testing.T) {
 	r := recipes["canary"]
-	requirement.Check(t, "canary", r.missing())
+	r.require(t, "canary")
 	t.Parallel()
 	front := port(freeport.Address(t))
 	p := readPage(t, "canary", map[string]string{"8080": front})

@@ -11,12 +11,11 @@ import (
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/redis"
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
 // capturedUpgrades are few: the pages' servers get more of them in the tests of grace itself.
-const capturedUpgrades = 5
+const capturedUpgrades = 3
 
 // TestPagesWithoutListen runs the pages' commands under which servers bind by themselves.
 func TestPagesWithoutListen(t *testing.T) {
@@ -48,7 +47,7 @@ func testOwnSockets(t *testing.T, name string, page page, command string) {
 		return
 	}
 	t.Run(name, func(t *testing.T) {
-		requirement.Check(t, name, recipes[name].missing())
+		recipes[name].require(t, name)
 		t.Parallel()
 		server := recipes[name].testOwnSockets(t, name, command)
 		if command == "rolling" {
@@ -132,9 +131,11 @@ func loadHTTP(t *testing.T, addr string, clients map[load.Kind]int) (finish func
 		t.Fatal(err)
 	}
 	return func() error {
-		if tally := l.Stop(); tally.Failures() > 0 || tally.Requests() == 0 {
+		tally := l.Stop()
+		if tally.Failures() > 0 || tally.Requests() == 0 {
 			return errors.New(tally.String())
 		}
+		t.Logf("none of %d requests failed", tally.Requests())
 		return nil
 	}
 }

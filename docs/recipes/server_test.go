@@ -29,7 +29,7 @@ func find(program string) (path string) {
 	for _, dir := range filepath.SplitList(searchPath()) {
 		found, _ := filepath.Glob(filepath.Join(dir, program) + "*")
 		for _, path := range found {
-			if strings.TrimRight(filepath.Base(path), "0123456789.") == program {
+			if name := filepath.Base(path); name == program || strings.TrimRight(name, "0123456789.") == program {
 				return path
 			}
 		}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/redis"
-	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
 
@@ -32,7 +31,7 @@ func TestPagesOneAfterTheOther(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			requirement.Check(t, name, recipe.missing())
+			recipe.require(t, name)
 			t.Parallel()
 			recipe.testStopFirst(t, name)
 		})
