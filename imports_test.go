@@ -44,10 +44,14 @@ var mayImport = map[string][]string{
 	"examples":          {"handoff", "drain"},
 	"internal":          {},
 	"scripts":           {"cmd/load"},
-	"scripts/bench":     {"cmd/load", "childproc", "internal/gracelog"},
+	"scripts/bench":     {"cmd/load", "childproc", "internal/gracelog", "scripts/bench/compare"},
 	"scripts/bench/app": {"handoff", "drain"},
-	"test":              {},
-	"test/harness":      {"cmd/load", "childproc", "internal", "supervisor/control"},
+
+	"scripts/bench/compare":     {"cmd/load"},
+	"scripts/bench/compare/app": {"handoff", "drain"},
+
+	"test":         {},
+	"test/harness": {"cmd/load", "childproc", "internal", "supervisor/control"},
 }
 
 // Apps import these; one that does takes nothing else into its build but the standard library and x/sys.

@@ -32,6 +32,7 @@ func (c *httpClient) exchange() (Source, error) {
 	if err := c.open(); err != nil {
 		return Source{}, err
 	}
+	c.load.travel()
 	conn := c.conn
 	response, err := c.roundTrip()
 	if err != nil {

@@ -43,6 +43,10 @@ type Config struct {
 	// then, as connection pools do. What fails all the same was on its way as the server closed.
 	Looks bool
 
+	// Away is how far away a client acts as if it were: so long a request takes to the server, and the end of a connection to the
+	// client. With Looks, a client does not see an end that is younger than twice that.
+	Away time.Duration
+
 	// Answer is what every body has to be, where the server does not send back what is posted to it.
 	Answer string
 
@@ -270,6 +274,14 @@ func (l *Load) pause(err error) bool {
 		think = max(think, afterFailure)
 	}
 	return l.sleep(think)
+}
+
+// travel is the time between a client's look at its connection and the arrival of its request: the way there, and the way back
+// of what it could have seen.
+func (l *Load) travel() {
+	if l.cfg.Away > 0 {
+		time.Sleep(2 * l.cfg.Away)
+	}
 }
 
 // ramp waits until a client begins.

@@ -318,6 +318,26 @@ func TestClientsThatLookDoNotUseAClosedConnection(t *testing.T) {
 	c.close()
 }
 
+// A client that is far away does not see an end that is on its way to it, while its request is on its way to the server.
+func TestClientsThatAreAwayUseAConnectionThatIsAboutToClose(t *testing.T) {
+	const away = 20 * time.Millisecond
+	arrived := make(chan time.Time, 1)
+	addr := serve(t, "tcp", func(c net.Conn) {
+		defer c.Close()
+		http.ReadRequest(bufio.NewReader(c))
+		arrived <- time.Now()
+	})
+	begun := time.Now()
+	l, err := Start(t.Context(), Config{Addr: addr, Clients: map[Kind]int{KeepAliveGet: 1}, Looks: true, Away: away, ThinkMin: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := <-arrived
+	if tally := l.Stop(); at.Sub(begun) < 2*away || tally.ByFailure()[Lost] != 1 {
+		t.Errorf("a request came after %s, and the way there and back takes %s:\n%s", at.Sub(begun), 2*away, tally)
+	}
+}
+
 func TestAnswersCanBeChosen(t *testing.T) {
 	for answer, want := range map[string]uint64{"ok": 0, "OK": 2} {
 		addr := serve(t, "tcp", answers(closes, closingResponse))

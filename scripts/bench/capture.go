@@ -24,8 +24,8 @@ func (b bench) capture() {
 	b.throughput()
 }
 
-// compare measures in turns, and gives each figure without capture and with it.
-func compare(figures int, once func(mode string) []float64) (off, on []series) {
+// offAndOn measures in turns, and gives each figure without capture and with it.
+func offAndOn(figures int, once func(mode string) []float64) (off, on []series) {
 	all := map[string][]series{"off": make([]series, figures), "on": make([]series, figures)}
 	for range captureRounds {
 		for _, mode := range captures {
@@ -38,7 +38,7 @@ func compare(figures int, once func(mode string) []float64) (off, on []series) {
 }
 
 func (b bench) calls() {
-	off, on := compare(3, b.callsOnce)
+	off, on := offAndOn(3, b.callsOnce)
 	t := newTable("What capture costs: median (min..max)", "\t--capture off\t\t--capture on\t\tadded")
 	defer t.end()
 	for n, what := range []string{"a call that is not asked about", "socket, bind and close", "the same with port 0, as clients do"} {
@@ -56,7 +56,7 @@ func (b bench) callsOnce(mode string) []float64 {
 
 // throughput also compares the time until the app is ready.
 func (b bench) throughput() {
-	off, on := compare(2, b.requestsOnce)
+	off, on := offAndOn(2, b.requestsOnce)
 	t := newTable("A server with 16 keep-alive clients: median (min..max)", "\t--capture off\t\t--capture on\t\tratio")
 	defer t.end()
 	for n, what := range []string{"requests a second", "ms from start to READY=1"} {

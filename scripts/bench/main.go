@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/scripts/bench/compare"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,6 +37,7 @@ var parts = []struct {
 
 const usage = `usage: go run ./scripts/bench [start] [latency] [grace] [idle] [drain] [capture] [many] [middleware] [adopt] [cpu]
        go run ./scripts/bench farewell [--servers go,node] [--upgrades 50] [...]
+       go run ./scripts/bench compare [--tools nginx-reload,pm2] [--cases spaced,burst] [--quick] [...]
        go run ./scripts/bench surge [--servers puma,java] [--instances 4] [--rounds 5]
 
 Measures grace beside the same thing without it, in turns. Linux; all take about ten minutes.
@@ -53,6 +55,7 @@ Measures grace beside the same thing without it, in turns. Linux; all take about
   cpu      CPU time of grace for an upgrade, with few sockets in TIME_WAIT and with 20,000
   farewell requests that fail when servers that know nothing of grace are replaced, with --farewell, without it and without
            grace: five minutes for each server, and only when it is asked for. farewell --help has the flags
+  compare  grace beside the tools that people would use instead, in half an hour, and only when it is asked for
   surge    memory of servers with four instances during an upgrade of all at once, and with --max-surge 1; only when it is asked for
 
 The figures depend on the machine and on what else it does: nothing fails for being slow. The last table has those with
@@ -73,6 +76,8 @@ func run(args []string) error {
 		return hold(args[1], args[2], args[3])
 	case len(args) == 2 && args[0] == "traffic":
 		return sendTraffic(args[1])
+	case len(args) > 0 && args[0] == "compare":
+		return compare.Run(args[1:], machine)
 	}
 	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
 		fmt.Print(usage)
