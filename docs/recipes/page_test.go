@@ -28,32 +28,57 @@ func readPage(t *testing.T, name string, ports map[string]string) page {
 	for written, free := range ports {
 		replacements = append(replacements, written, free)
 	}
-	var info []string
-	var block strings.Builder
-	for line := range strings.Lines(strings.NewReplacer(replacements...).Replace(string(text))) {
-		fence, isFence := strings.CutPrefix(line, "```")
-		switch {
-		case isFence && info == nil:
-			info = append(strings.Fields(fence), "")
-		case isFence:
-			p.add(info, block.String())
-			info = nil
-			block.Reset()
-		case info != nil:
-			block.WriteString(line)
-		}
+	for _, b := range blocks(strings.NewReplacer(replacements...).Replace(string(text))) {
+		p.add(b)
 	}
 	return p
 }
 
-func (p page) add(info []string, text string) {
-	if len(info) < 2 {
-		return
+// block is a fenced block of a page.
+type block struct {
+	info []string
+	text string
+}
+
+func blocks(page string) (found []block) {
+	var info []string
+	var text strings.Builder
+	for line := range strings.Lines(page) {
+		fence, isFence := strings.CutPrefix(line, "```")
+		switch {
+		case isFence && info == nil:
+			info = append(strings.Fields(fence), "", "")
+		case isFence:
+			found = append(found, block{info, text.String()})
+			info = nil
+			text.Reset()
+		case info != nil:
+			text.WriteString(line)
+		}
 	}
-	if file, ok := strings.CutPrefix(info[1], "file="); ok {
-		p.files[file] = text
-	} else if info[0] == "console" {
-		p.commands[info[1]] = strings.TrimPrefix(text, "$ ")
+	return found
+}
+
+// kind is what the block is for, after its language.
+func (b block) kind() string { return b.info[1] }
+
+// shell takes the block apart: lines that begin with a prompt are the command, the others are what it prints.
+func (b block) shell() (command, printed string) {
+	for line := range strings.Lines(b.text) {
+		if typed, ok := strings.CutPrefix(line, "$ "); ok {
+			command += typed
+		} else {
+			printed += line
+		}
+	}
+	return command, printed
+}
+
+func (p page) add(b block) {
+	if file, ok := strings.CutPrefix(b.kind(), "file="); ok {
+		p.files[file] = b.text
+	} else if b.info[0] == "console" && b.kind() != "" {
+		p.commands[b.kind()] = strings.TrimPrefix(b.text, "$ ")
 	}
 }
 
