@@ -42,18 +42,24 @@ func outlineOf(text string) (o outline) {
 		o.spans = append(o.spans, found[1])
 	}
 	for _, found := range link.FindAllStringSubmatch(prose, -1) {
-		if !strings.HasPrefix(found[1], "README") { // the other language
-			o.links = append(o.links, found[1]+found[2])
-		}
+		o.links = append(o.links, strings.Replace(found[1], inChinese, ".md", 1)+found[2]) // a page links those of its own language
 	}
 	slices.Sort(o.spans)
 	slices.Sort(o.links)
 	return o
 }
 
-// The README in another language has the same headings, commands, names and links as the English one.
-func TestTranslatedReadmeIsInStep(t *testing.T) {
-	english, chinese := outlineOf(harness.Read(t, "README.md")), outlineOf(harness.Read(t, "README.zh-CN.md"))
+const inChinese = ".zh-CN.md"
+
+// A page in another language has the same headings, commands, names and links as the English one.
+func TestTranslatedPagesAreInStep(t *testing.T) {
+	for _, page := range []string{"README", "docs/quickstart"} {
+		t.Run(page, func(t *testing.T) { checkTranslation(t, page+".md", page+inChinese) })
+	}
+}
+
+func checkTranslation(t *testing.T, page, translation string) {
+	english, chinese := outlineOf(harness.Read(t, page)), outlineOf(harness.Read(t, translation))
 	for name, both := range map[string][2][]string{
 		"headings": {english.headings, chinese.headings},
 		"commands": {english.commands, chinese.commands},
@@ -61,13 +67,13 @@ func TestTranslatedReadmeIsInStep(t *testing.T) {
 		"links":    {english.links, chinese.links},
 	} {
 		if len(both[0]) < 5 {
-			t.Errorf("%s: README.md has only %q", name, both[0])
+			t.Errorf("%s: %s has only %q", name, page, both[0])
 		}
 		for _, missing := range without(both[0], both[1]) {
-			t.Errorf("%s: README.zh-CN.md lacks %q", name, missing)
+			t.Errorf("%s: %s lacks %q", name, translation, missing)
 		}
 		for _, more := range without(both[1], both[0]) {
-			t.Errorf("%s: README.zh-CN.md has %q, and README.md does not", name, more)
+			t.Errorf("%s: %s has %q, and %s does not", name, translation, more, page)
 		}
 		if name == "commands" && !slices.Equal(both[0], both[1]) {
 			t.Error("the commands are not in the same order")

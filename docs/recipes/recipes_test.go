@@ -1,4 +1,4 @@
-// Package recipes tests the pages beside it: it takes files and commands out of a page, runs them as they are written there,
+// Package recipes tests the pages beside it, and the quick start: it takes files and commands out of a page, runs them as they are written there,
 // and replaces the server again and again under load.
 package recipes
 

@@ -37,7 +37,7 @@ func (s sources) install(p program) ([]file, error) {
 func (s sources) read(path string) ([]byte, error) { return os.ReadFile(filepath.Join(s.dir, path)) }
 
 func (s sources) documents(program) (files []file, err error) {
-	for from, to := range map[string]string{"LICENSE": "copyright", "README.md": "README.md", "CHANGELOG.md": "CHANGELOG.md", "docs/alerts.yml": "alerts.yml"} {
+	for from, to := range map[string]string{"LICENSE": "copyright", "README.md": "README.md", "CHANGELOG.md": "CHANGELOG.md", "docs/alerts.yml": "alerts.yml", "docs/grafana.json": "grafana.json"} {
 		text, err := s.read(from)
 		if err != nil {
 			return nil, fmt.Errorf("cannot package the documents: %w", err)

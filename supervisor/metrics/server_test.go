@@ -180,13 +180,15 @@ func TestPageHasEveryMetric(t *testing.T) {
 	for _, l := range listed {
 		t.Errorf("only in the page: %v", l)
 	}
-	alerts, err := os.ReadFile("../../docs/alerts.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range regexp.MustCompile(`grace_[a-z_]+`).FindAllString(string(alerts), -1) {
-		if !strings.Contains(text, "\n"+name+"{") && !strings.Contains(text, "\n"+name+" ") {
-			t.Errorf("an alert looks at %s, which there is not", name)
+	for _, file := range []string{"alerts.yml", "grafana.json"} {
+		asks, err := os.ReadFile("../../docs/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`grace_[a-z_]+`).FindAllString(string(asks), -1) {
+			if !strings.Contains(text, "\n"+name+"{") && !strings.Contains(text, "\n"+name+" ") {
+				t.Errorf("%s asks for %s, which there is not", file, name)
+			}
 		}
 	}
 }
