@@ -30,6 +30,8 @@ type captureHandler struct {
 	asked  *capture.Call // the last one
 	broken bool          // nothing is captured any more
 	bound  chan struct{} // one at most: the app has bound something
+
+	packets int // UDP sockets that the app has bound
 }
 
 func newCaptureHandler(a *Host, app *InstanceProcess) *captureHandler {
@@ -115,7 +117,7 @@ func (c *captureHandler) bind(call capture.Call) error {
 		return c.pass(call, err)
 	}
 	at := steering.ParseSockaddr(sockaddr)
-	if passes, err := passing(call, at); passes || err != nil {
+	if passes, err := c.passing(call, at); passes || err != nil {
 		return c.pass(call, err)
 	}
 	defer c.review()
@@ -155,11 +157,14 @@ func (c *captureHandler) tellInUse(err error) {
 
 // passing tells at little cost what is no TCP listener-to-be. Apps that bind before they
 // connect, or for each question that they send, do it often.
-func passing(call capture.Call, at netip.AddrPort) (bool, error) {
+func (c *captureHandler) passing(call capture.Call, at netip.AddrPort) (bool, error) {
 	if at.Port() == 0 {
 		return true, nil
 	}
 	protocol, err := call.Protocol()
+	if isUDP(protocol) {
+		c.reportPackets(call, at)
+	}
 	return protocol != "TCP" && protocol != "TCPv6", err
 }
 

@@ -251,6 +251,28 @@ func TestNewVersionTakesNoClientsBeforeItsTime(t *testing.T) {
 	s.Stop()
 }
 
+// UDP is not captured, so a second generation cannot bind what the first one has: the reason has to say that.
+func TestUDPSocketOfTheOldVersionIsNamed(t *testing.T) {
+	harness.Need(t, "python3")
+	t.Parallel()
+	port := ownPort(t)
+	script := `import socket
+server = socket.create_server(("127.0.0.1", PORT))
+packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+packets.bind(("127.0.0.1", PORT))
+while True: server.accept()`
+	s := harness.Start(t, "--", "python3", "-c", strings.ReplaceAll(script, "PORT", port))
+	app := s.AwaitInstance("instance ready", 1).PID
+	s.Signal(syscall.SIGHUP)
+	e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2)
+	want := fmt.Sprintf("address already in use by pid %d of ", app)
+	if !strings.Contains(e.Why, want) || !strings.Contains(e.Why, "use --listen udp://127.0.0.1:"+port) {
+		t.Errorf("the reason is %q", e.Why)
+	}
+	s.AwaitGeneration("generation ended", 2)
+	s.Stop()
+}
+
 // An address that the app itself has left binds nobody.
 func TestNewVersionNeedNotListenWhereTheOldOneHasStopped(t *testing.T) {
 	t.Parallel()
