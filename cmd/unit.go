@@ -69,6 +69,7 @@ func (f *runFlags) printUnit(flags *pflag.FlagSet, o supervisor.Options) error {
 	if o.Name == "" {
 		u.service.Name = control.DefaultName()
 	}
+	u.uses(u.service.Grace)
 	u.addFlags(flags, f.fromFile)
 	u.addCommand()
 	if f.commandInFile {
@@ -228,7 +229,7 @@ func (u *unitOf) uses(path string) {
 	case under("/home"), under("/root"), under("/run/user"):
 		u.service.Home = true
 		if u.service.User == "" {
-			u.note("%s is in a home directory, which the user of the unit may not be able to enter: give --user, or install the app elsewhere", path)
+			u.note("%s is in a home directory, which the user of the unit may not be able to enter: give --user, or install it elsewhere", path)
 		}
 	case under("/tmp"), under("/var/tmp"):
 		u.note("%s is hidden in the unit (PrivateTmp=yes): install it elsewhere, or change the unit", path)

@@ -13,9 +13,21 @@ func unitIn(t *testing.T, dir string, variables []string, args ...string) said {
 	t.Helper()
 	var out, err strings.Builder
 	c := grace(append([]string{"unit"}, args...)...)
+	c.Path = program(t)
+	c.Args[0] = c.Path // the unit has it
 	c.Dir, c.Stdout, c.Stderr = dir, &out, &err
 	c.Env = append(append(c.Env, "PWD="+dir), variables...)
 	return said{statusOf(t, c), out.String(), err.String()}
+}
+
+// program is grace itself.
+func program(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func TestUnit(t *testing.T) {
@@ -42,8 +54,10 @@ func TestUnit(t *testing.T) {
 			t.Errorf("the unit does not have %s:\n%s", want, got.out)
 		}
 	}
-	if strings.HasPrefix(dir, "/tmp/") && !strings.Contains(got.err, "/app is hidden in the unit (PrivateTmp=yes)") {
-		t.Errorf("said %s", got.err)
+	for _, hidden := range []string{shop + "/app", program(t)} {
+		if strings.HasPrefix(hidden, "/tmp/") && !strings.Contains(got.err, hidden+" is hidden in the unit (PrivateTmp=yes)") {
+			t.Errorf("%s is hidden: said %s", hidden, got.err)
+		}
 	}
 }
 
