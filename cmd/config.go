@@ -11,6 +11,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -181,11 +182,33 @@ func unknownKey(key string, flags *pflag.FlagSet) error {
 			names = append(names, f.Name)
 		}
 	})
-	nearest := slices.MinFunc(names, func(a, b string) int { return distance(key, a) - distance(key, b) })
-	if distance(key, nearest) > max(2, len(key)/3) {
-		return fmt.Errorf("unknown key %q (the keys are the flags of grace run, and command)", key)
+	if nearest, ok := nearestOf(names, key); ok {
+		return fmt.Errorf("unknown key %q (did you mean %s?)", key, nearest)
 	}
-	return fmt.Errorf("unknown key %q (did you mean %s?)", key, nearest)
+	return fmt.Errorf("unknown key %q (the keys are the flags of grace run, and command)", key)
+}
+
+// withNearestFlag has the error for a flag that a command does not have name one that is written almost so.
+func withNearestFlag(c *cobra.Command, err error) error {
+	unknown := (*pflag.NotExistError)(nil)
+	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
+		return err
+	}
+	var names []string
+	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if nearest, ok := nearestOf(names, unknown.GetSpecifiedName()); ok {
+		return fmt.Errorf("%w (did you mean --%s?)", err, nearest)
+	}
+	return err
+}
+
+// nearestOf is one of the names that was probably meant.
+func nearestOf(names []string, written string) (nearest string, ok bool) {
+	if len(names) == 0 {
+		return "", false
+	}
+	nearest = slices.MinFunc(names, func(a, b string) int { return distance(written, a) - distance(written, b) })
+	return nearest, distance(written, nearest) <= max(2, len(written)/3)
 }
 
 // distance is how many letters have to be changed, put in or left out to make a of b.

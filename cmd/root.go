@@ -49,14 +49,17 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newRun(), newUpgrade(), newRestart(), newRollback(), newPromote(), newScale(), newStatus(), newStop(), newList(), newReexec(), newTakeover(), newRelease(), newUnit(), newCheck(), newSignal(), newLogs(),
 		newDoctor(), newDoctorPatient(), demo.Command(), demo.AppCommand(), demo.PlainCommand(), newMan(), newVersion())
+	root.SetFlagErrorFunc(withNearestFlag)
 	root.InitDefaultCompletionCmd()
 	return root
 }
 
-const rootLong = `grace holds the listening sockets of a server. On SIGHUP it starts the new version with
-the same sockets, waits until the new version serves, and then stops the old one.
+const rootLong = `grace runs a server so that it can be replaced without losing a request. On SIGHUP it starts
+the new version, waits until that serves, and then stops the old one. The listening sockets
+are never closed.
 
-  grace run --listen :8080 -- ./app     run a server
+  grace run -- ./app                    run a server that binds its own port
+  grace run --listen :8080 -- ./app     run a server that can take a socket
   grace upgrade                         replace it, and wait until the new version serves
   grace status                          show its state
   grace doctor                          check what works on this machine

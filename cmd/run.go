@@ -47,7 +47,8 @@ Every flag can also be set by an environment variable: --drain-timeout by GRACE_
 And by a file, with --config: drain-timeout = "1m". Flags win over variables, and these over
 the file.`
 
-const runExample = `  grace run --listen :8080 -- ./app
+const runExample = `  grace run -- ./app
+  grace run --listen :8080 -- ./app
   grace run --listen web=127.0.0.1:8000 -- uvicorn --fd {fd:web} app:app
   grace run --listen unix:///run/app.sock?mode=0660 --instances 4 -- gunicorn app
   grace run --listen :80 --user www-data --stop-signal QUIT --dialect nginx -- nginx -g 'daemon off;'`
@@ -105,7 +106,7 @@ func newRun() *cobra.Command {
 	return c
 }
 
-var errNoCommand = errors.New("no command to run (give it after --, as in: grace run --listen :8080 -- ./app)")
+var errNoCommand = errors.New("no command to run (give it after --, as in: grace run -- ./app)")
 
 func (f *runFlags) add(flags *pflag.FlagSet) {
 	f.addSockets(flags)

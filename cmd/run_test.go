@@ -21,7 +21,7 @@ func TestBadInput(t *testing.T) {
 		variables []string
 		says      string
 	}{
-		"flag":                   {flags: []string{"--lisen=8080"}, says: "unknown flag: --lisen"},
+		"flag":                   {flags: []string{"--lisen=8080"}, says: "unknown flag: --lisen (did you mean --listen?)"},
 		"network":                {flags: []string{"--listen=sctp://:80"}, says: `cannot read listen address "sctp://:80": unknown network "sctp"; accepted are`},
 		"port":                   {flags: []string{"--listen=:http"}, says: `the port "http" is not a number`},
 		"two bad addresses":      {flags: []string{"--listen=a:b:c", "--listen=unix://x"}, says: "unix:///x"},
