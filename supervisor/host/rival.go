@@ -3,6 +3,8 @@ package host
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -75,10 +77,8 @@ func (a *Host) rivals(app *InstanceProcess) string {
 	for _, l := range a.Held {
 		delete(listening, l.Inode())
 	}
-	if a.Steering != nil {
-		for _, s := range append(a.Steering.Sockets(app.start.Predecessor), a.Steering.Sockets(app.member().Generation)...) {
-			delete(listening, s.Inode)
-		}
+	if a.Steering != nil { // of a generation that finishes its connections too
+		maps.DeleteFunc(listening, func(inode uint64, _ netip.AddrPort) bool { return a.Steering.Has(inode) })
 	}
 	var addresses []string
 	for _, at := range listening {

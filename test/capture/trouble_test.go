@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
@@ -424,4 +426,34 @@ func endAll(t *testing.T, program string) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+}
+
+// A generation that finishes its requests listens still, on a socket that grace has captured.
+func TestFailureIsNotBlamedOnAGenerationThatFinishes(t *testing.T) {
+	t.Parallel()
+	addr, later := freeport.Address(t), filepath.Join(t.TempDir(), "later")
+	script := fmt.Sprintf("test -e %s && exit 3; exec %s -addr %s", later, harness.AppBinary(), addr)
+	s := harness.Start(t, "--settle", "50ms", "--", "sh", "-c", script)
+	s.AwaitReady(1)
+	slow, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	if _, err := io.WriteString(slow, "GET /slow?for=1m HTTP/1.1\r\nHost: app\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := slow.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.Upgrade(2)
+	s.AwaitGeneration("generation draining", 1)
+	harness.Touch(t, later)
+	s.Signal(syscall.SIGHUP)
+	if e := s.AwaitGeneration("upgrade failed, generation 2 still serves", 3); e.Why != "instance ended: exit status 3" {
+		t.Errorf("the reason is %q", e.Why)
+	}
+	slow.Close()
+	s.AwaitGeneration("generation ended", 1)
+	s.Stop()
 }

@@ -49,5 +49,6 @@ func kernel() string {
 	if unix.Uname(&name) != nil {
 		return "an unknown kernel"
 	}
-	return "Linux " + unix.ByteSliceToString(name.Release[:])
+	release := strings.SplitN(unix.ByteSliceToString(name.Release[:]), ".", 3)
+	return "Linux " + strings.Join(release[:min(2, len(release))], ".")
 }
