@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -36,7 +37,8 @@ type report struct {
 	skips            []string
 	failures         []string // what the tests that failed have said of it
 	packages, failed int
-	passed           int // tests that are no part of another
+	passed           int             // tests that are no part of another
+	recipes          map[string]bool // pages that were run as they are written
 }
 
 // suite is one package while its tests run.
@@ -46,7 +48,7 @@ type suite struct {
 }
 
 func newReport(out io.Writer) *report {
-	return &report{out: out, running: map[string]*suite{}}
+	return &report{out: out, running: map[string]*suite{}, recipes: map[string]bool{}}
 }
 
 func (r *report) read(in io.Reader) error {
@@ -101,15 +103,25 @@ func (r *report) testEvent(e event, s *suite) {
 	case "pass":
 		s.ran = true
 		s.forget(e.Test)
-		if !strings.Contains(e.Test, "/") {
-			r.passed++
-		}
+		r.count(e)
 	case "fail":
 		s.ran = true
 		r.failures = append(r.failures, s.complaints(e.Test)...)
 	case "skip":
 		r.skips = append(r.skips, e.Package+" "+e.Test+": "+s.reason(e.Test))
 		s.forget(e.Test)
+	}
+}
+
+// count notes a recipe by the name of the test's part that runs its page.
+func (r *report) count(e event) {
+	test, part, isPart := strings.Cut(e.Test, "/")
+	if !isPart {
+		r.passed++
+	}
+	if isPart && strings.HasPrefix(test, "TestPages") && strings.HasSuffix(e.Package, "/docs/recipes") {
+		name, _, _ := strings.Cut(part, "/")
+		r.recipes[name] = true
 	}
 }
 
@@ -193,6 +205,9 @@ func (r *report) close() bool {
 	}
 	for _, failure := range r.failures {
 		fmt.Fprintln(r.out, "failed", failure)
+	}
+	if len(r.recipes) > 0 {
+		fmt.Fprintf(r.out, "recipes that were run as they are written: %s\n", strings.Join(slices.Sorted(maps.Keys(r.recipes)), ", "))
 	}
 	word := "ok  "
 	if r.failed > 0 || r.packages == 0 {

@@ -35,6 +35,13 @@ const (
 {"Action":"output","Package":"u","Output":"FAIL\tu [build failed]\n"}
 {"Action":"fail","Package":"u"}
 `
+	recipes = `{"Action":"pass","Package":"x/docs/recipes","Test":"TestPages/nginx"}
+{"Action":"pass","Package":"x/docs/recipes","Test":"TestPages/apache2/quick"}
+{"Action":"pass","Package":"x/docs/recipes","Test":"TestLinks/none"}
+{"Action":"pass","Package":"x/docs/recipes","Test":"TestPages"}
+{"Action":"output","Package":"x/docs/recipes","Output":"ok  \tx/docs/recipes\t1s\n"}
+{"Action":"pass","Package":"x/docs/recipes"}
+`
 	cut = `{"Action":"output","Package":"c","Test":"TestA","Output":"    a_test.go:3: so far\n"}
 `
 )
@@ -50,6 +57,7 @@ func TestReport(t *testing.T) {
 		"skipping": {skipping, "FAIL\ts\tran no test\nskipped s TestA: a_test.go:3: no nginx: not found\nFAIL\t1 packages, 1 failed; 0 tests passed, 1 skipped\n", false},
 		"unbuilt":  {unbuilt, "u_test.go:3:33: too many return values\nFAIL\tu [build failed]\nFAIL\t1 packages, 1 failed; 0 tests passed, 0 skipped\n", false},
 		"cut":      {cut, "    a_test.go:3: so far\nFAIL\tc\tdid not end\nFAIL\t1 packages, 1 failed; 0 tests passed, 0 skipped\n", false},
+		"recipes":  {recipes, "ok  \tx/docs/recipes\t1s\nrecipes that were run as they are written: apache2, nginx\nok  \t1 packages, 0 failed; 1 tests passed, 0 skipped\n", true},
 		"nothing":  {"", "FAIL\t0 packages, 0 failed; 0 tests passed, 0 skipped\n", false},
 	} {
 		t.Run(name, func(t *testing.T) {
