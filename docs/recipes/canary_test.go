@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/test/harness"
 )
@@ -23,7 +24,7 @@ func TestPageOfCanary(t *testing.T) {
 
 	server := start(t, dir, p.commands["canary"], "GRACE_SETTLE=50ms")
 	server.AwaitReady(1)
-	finish := loadHTTP(t, "127.0.0.1:"+front, r.clients)
+	finish := loadHTTP(t, load.Config{Addr: "127.0.0.1:" + front, Clients: r.clients})
 	server.UpgradeNext()
 	server.AwaitGeneration("upgraded", 2)
 

@@ -121,12 +121,13 @@ func (r recipe) loadCaptured(t *testing.T, addr string) (finish func() error) {
 	if r.alone {
 		clients = r.clients
 	}
-	return loadHTTP(t, addr, clients)
+	return loadHTTP(t, load.Config{Addr: addr, Clients: clients, Answer: r.answer})
 }
 
-func loadHTTP(t *testing.T, addr string, clients map[load.Kind]int) (finish func() error) {
+func loadHTTP(t *testing.T, config load.Config) (finish func() error) {
 	t.Helper()
-	l, err := load.Start(t.Context(), load.Config{Addr: addr, Clients: clients, ThinkMax: 10 * time.Millisecond})
+	config.ThinkMax = 10 * time.Millisecond
+	l, err := load.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

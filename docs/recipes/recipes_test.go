@@ -35,6 +35,7 @@ type recipe struct {
 	lingers  bool                                    // it reads on after it has closed a connection
 	alone    bool                                    // the page has only a command without --listen
 	apart    bool                                    // the page has only a command that a test of its own runs
+	answer   string                                  // what every body is, where it is known
 	another  func(addr string) (finish func() error) // its load, if that is not HTTP
 	count    func(addr, name string) (int, error)    // adds one to a number that an app that cannot run twice stores
 	optional bool                                    // its server is too large for scripts/packages: where it is missing, the test is skipped even if GRACE_REQUIRE is all
@@ -48,12 +49,12 @@ var all = map[load.Kind]int{load.NewConnection: 4, load.KeepAliveGet: 2, load.Ke
 var fresh = map[load.Kind]int{load.NewConnection: 4, load.Slow: 2}
 
 var recipes = map[string]recipe{
-	"apache2":   {needs: []string{"apache2"}, clients: fresh, alone: true},
+	"apache2":   {needs: []string{"apache2"}, clients: fresh, alone: true, answer: "hello\n"},
 	"asyncio":   {needs: []string{"python"}, clients: fresh, alone: true},
 	"bbolt":     {clients: map[load.Kind]int{load.NewConnection: 2, load.Slow: 2}, count: countByHTTP, apart: true, module: "../examples"},
 	"binary":    {needs: []string{"busybox"}, clients: map[load.Kind]int{load.NewConnection: 4}, alone: true, breaks: "bin/busybox"},
 	"c":         {needs: []string{"gcc"}, clients: map[load.Kind]int{load.Echo: 4}, alone: true, breaks: "app"},
-	"caddy":     {needs: []string{"caddy"}, clients: fresh, alone: true},
+	"caddy":     {needs: []string{"caddy"}, clients: fresh, alone: true, answer: "hello\n"},
 	"canary":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, apart: true},
 	"cluster":   {needs: []string{"node"}, clients: fresh, alone: true},
 	"django":    {needs: []string{"gunicorn"}, probe: "/usr/bin/python3 -c 'import django'", clients: fresh, alone: true},
@@ -62,10 +63,11 @@ var recipes = map[string]recipe{
 	"flask":     {needs: []string{"gunicorn"}, probe: "/usr/bin/python3 -c 'import flask'", clients: fresh, alone: true},
 	"go":        {clients: all, breaks: "app"},
 	"gunicorn":  {needs: []string{"gunicorn"}, clients: fresh, breaks: "app.py"},
-	"h2o":       {needs: []string{"h2o"}, clients: fresh, alone: true},
+	"h2o":       {needs: []string{"h2o"}, clients: fresh, alone: true, answer: "hello\n"},
 	"haproxy":   {needs: []string{"haproxy"}, clients: all, breaks: "haproxy.cfg"},
+	"hyper":     {needs: []string{"cargo"}, probe: "ls -d /usr/share/cargo/registry/hyper-0.14.*", clients: map[load.Kind]int{load.NewConnection: 4, load.Slow: 2, load.Stream: 2}, alone: true, breaks: "target/release/app", optional: true},
 	"java":      {needs: []string{"java"}, probe: "java --list-modules | grep jdk.compiler", clients: fresh, alone: true},
-	"lighttpd":  {needs: []string{"lighttpd"}, clients: fresh, alone: true},
+	"lighttpd":  {needs: []string{"lighttpd"}, clients: fresh, alone: true, answer: "hello\n"},
 	"lock":      {needs: []string{"flock", "python"}, clients: map[load.Kind]int{load.NewConnection: 2}, count: countByHTTP, apart: true},
 	"nginx":     {needs: []string{"nginx"}, clients: all, breaks: "nginx.conf", lingers: true},
 	"node":      {needs: []string{"node"}, clients: all, breaks: "server.js"},
@@ -258,6 +260,9 @@ var compilers = map[string][]string{
 	"main.rs": {"rustc", "-O", "-o", "app"},
 }
 
+// debian makes cargo take the packages of Debian for those that a page's Cargo.toml names.
+var debian = []string{"--offline", "--config", `source.crates-io.replace-with="debian"`, "--config", `source.debian.directory="/usr/share/cargo/registry"`}
+
 // build makes the page's program, if it has one to be compiled.
 func (r recipe) build(t *testing.T, dir string) {
 	t.Helper()
@@ -269,9 +274,19 @@ func (r recipe) build(t *testing.T, dir string) {
 		words[len(words)-1] = filepath.Join(dir, "app")
 		compile := exec.Command(words[0], append(words[1:], filepath.Join(dir, source))...)
 		compile.Dir = r.module
-		if out, err := compile.CombinedOutput(); err != nil {
-			t.Fatalf("cannot build the page's program: %v\n%s", err, out)
-		}
+		run(t, compile)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "Cargo.toml")); err == nil {
+		cargo := exec.Command("cargo", append([]string{"build", "--release"}, debian...)...)
+		cargo.Dir = dir
+		run(t, cargo)
+	}
+}
+
+func run(t *testing.T, compile *exec.Cmd) {
+	t.Helper()
+	if out, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build the page's program: %v\n%s", err, out)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/cmd/load"
 	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/redis"
 	"github.com/gracerun/grace/test/harness"
@@ -112,7 +113,7 @@ func (r recipe) loadBeside(t *testing.T, addr string) (finish func() error) {
 	if r.clients == nil {
 		return func() error { return nil }
 	}
-	return loadHTTP(t, addr, r.clients)
+	return loadHTTP(t, load.Config{Addr: addr, Clients: r.clients})
 }
 
 // counting are clients that never retry. Each adds one to a number of its own that the server stores, on a new connection each time.
