@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"examples":          {"handoff", "drain"},
 	"internal":          {},
 	"scripts":           {"cmd/load"},
-	"scripts/bench":     {"cmd/load", "childproc", "internal/gracelog", "scripts/bench/compare"},
+	"scripts/bench":     {"cmd/load", "childproc", "internal/gracelog", "scripts/bench/chart", "scripts/bench/compare"},
 	"scripts/bench/app": {"handoff", "drain"},
 
 	"scripts/bench/compare":     {"cmd/load"},

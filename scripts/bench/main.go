@@ -38,6 +38,7 @@ var parts = []struct {
 const usage = `usage: go run ./scripts/bench [start] [latency] [grace] [idle] [drain] [capture] [many] [middleware] [adopt] [cpu]
        go run ./scripts/bench farewell [--servers go,node] [--upgrades 50] [...]
        go run ./scripts/bench compare [--tools nginx-reload,pm2] [--cases spaced,burst] [--quick] [...]
+       go run ./scripts/bench sizes [--write docs/sizes.md]
        go run ./scripts/bench surge [--servers puma,java] [--instances 4] [--rounds 5]
 
 Measures grace beside the same thing without it, in turns. Linux; all take about ten minutes.
@@ -56,6 +57,8 @@ Measures grace beside the same thing without it, in turns. Linux; all take about
   farewell requests that fail when servers that know nothing of grace are replaced, with --farewell, without it and without
            grace: five minutes for each server, and only when it is asked for. farewell --help has the flags
   compare  grace beside the tools that people would use instead, in half an hour, and only when it is asked for
+  sizes    what an upgrade costs with more listeners, instances, connections, generations that drain, and upgrades before; about
+           ten minutes, and only when it is asked for. --write makes a page with plots
   surge    memory of servers with four instances during an upgrade of all at once, and with --max-surge 1; only when it is asked for
 
 The figures depend on the machine and on what else it does: nothing fails for being slow. The last table has those with
@@ -101,6 +104,9 @@ func chooseParts(args []string) (measure func(bench), err error) {
 	case len(args) > 0 && args[0] == "farewell":
 		r, servers, err := farewellFlags(args[1:])
 		return func(b bench) { b.farewell(r, servers) }, err
+	case len(args) > 0 && args[0] == "sizes":
+		page, err := sizesFlags(args[1:])
+		return func(b bench) { b.showSizes(page) }, err
 	case len(args) > 0 && args[0] == "surge":
 		r, servers, err := surgeFlags(args[1:])
 		return func(b bench) { b.surge(r, servers) }, err

@@ -1,4 +1,4 @@
-// Plot draws bar charts as SVG files: go -C scripts/bench/plot run . FOLDER <charts.json. It is a module of its own, so that the
+// Plot draws charts as SVG files: go -C scripts/bench/plot run . FOLDER <charts.json. It is a module of its own, so that the
 // library that draws is not needed by anything else.
 package main
 
@@ -20,11 +20,13 @@ import (
 	_ "gonum.org/v1/plot/vg/vgsvg" // the format of files named .svg
 )
 
-// chart has a bar for each name, from the top.
+// chart has a bar for each name, from the top, or lines.
 type chart struct {
 	File, Title, Unit string
 	From              float64 // where the axis begins: 0, or 1 for ratios on a logarithmic axis
 	Bars              []bar
+	Across            string // what lines are drawn over
+	Lines             []series
 }
 
 // bar ends at the median; a line goes from the least value to the most.
@@ -72,6 +74,9 @@ var (
 
 func (c chart) save(folder string) error {
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
+	if len(c.Lines) > 0 {
+		return c.saveLines(folder)
+	}
 	p := plot.New()
 	p.Title.Text = c.Title
 	p.BackgroundColor = color.White // so that it can be read on a dark page
