@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -40,10 +41,36 @@ func (v *readinessCheck) obstacle() (why string, alive bool) {
 	if pid, by := childproc.Stopped(pids); pid != 0 {
 		return stopped(pid, by), true
 	}
-	if why = v.dispossessed(pids); why == "" {
-		why = v.locks.obstacle(v, pids)
+	for _, look := range []func([]int) string{v.dispossessed, v.locked, v.ownPort} {
+		if why = look(pids); why != "" {
+			break
+		}
 	}
 	return why, childproc.Living(main)
+}
+
+func (v *readinessCheck) locked(pids []int) string { return v.locks.obstacle(v, pids) }
+
+// ownPortAfter spares the start of most apps a look: one that takes the sockets it was given has mostly done so by then.
+const ownPortAfter = time.Second
+
+// ownPort tells of an app that binds its own, as if it had been given no socket.
+func (v *readinessCheck) ownPort(pids []int) string {
+	if len(v.app.sockets) == 0 || time.Since(v.begun) < ownPortAfter {
+		return ""
+	}
+	listening, err := sockdiag.Listening(pids)
+	if err != nil {
+		return ""
+	}
+	for _, l := range v.app.sockets {
+		delete(listening, l.Inode())
+	}
+	if len(listening) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the app listens on %s with a socket of its own (leave --listen out if that is where it is to serve, or have it take the socket: --dialect, {fd})",
+		addressesOf(listening))
 }
 
 // stopped names the reason of a stop as far as the signal tells it (General Terminal Interface in POSIX): nobody is in

@@ -80,14 +80,18 @@ func (a *Host) rivals(app *InstanceProcess) string {
 	if a.Steering != nil { // of a generation that finishes its connections too
 		maps.DeleteFunc(listening, func(inode uint64, _ netip.AddrPort) bool { return a.Steering.Has(inode) })
 	}
+	if len(listening) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("generation %d listens on %s with a socket that grace neither holds nor captures, so no other generation can listen there (use --capture on, or hold the address with --listen)",
+		app.start.Predecessor, addressesOf(listening))
+}
+
+func addressesOf(listening map[uint64]netip.AddrPort) string {
 	var addresses []string
 	for _, at := range listening {
 		addresses = append(addresses, at.String())
 	}
-	if len(addresses) == 0 {
-		return ""
-	}
 	slices.Sort(addresses)
-	return fmt.Sprintf("generation %d listens on %s with a socket that grace neither holds nor captures, so no other generation can listen there (use --capture on, or hold the address with --listen)",
-		app.start.Predecessor, strings.Join(slices.Compact(addresses), ", "))
+	return strings.Join(slices.Compact(addresses), ", ")
 }

@@ -228,7 +228,7 @@ func TestHintIsOnlyForAppsThatLeaveTheirSocketsAlone(t *testing.T) {
 			arguments := append([]string{"--listen", "web=127.0.0.1:0", "--ready-timeout", "10s"}, test.ready...)
 			s := harness.Start(t, append(append(arguments, "--", harness.AppBinary()), test.app...)...)
 			e := s.AwaitMessage("first generation failed")
-			if strings.Contains(e.Why, "has not seen the app use the --listen sockets") != test.hint {
+			if strings.Contains(e.Why, "leave --listen out") != test.hint {
 				t.Error(e.Why)
 			}
 			s.Ends(124)

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/internal/freeport"
 	"github.com/gracerun/grace/internal/terminal"
 	"github.com/gracerun/grace/test/harness"
 )
@@ -57,4 +58,14 @@ func TestWrapperThatClosesTheSockets(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestServerThatTakesNoSocket: a newcomer gives --listen to one that binds its own port.
+func TestServerThatTakesNoSocket(t *testing.T) {
+	t.Parallel()
+	own := freeport.Address(t)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--capture", "off", "--", harness.AppBinary(), "-plain", "-addr", own)
+	s.Await("what was seen", func(e harness.Entry) bool {
+		return e.Message == "not ready yet" && strings.Contains(e.Why, "the app listens on "+own+" with a socket of its own (leave --listen out")
+	})
 }
