@@ -152,7 +152,7 @@ func (s *service) assemble() {
 		Steering: s.steering, Takeover: s.takeover, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
 		Launches: map[int]*host.Preparation{}, Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
 		Farewells: host.NewFarewells(), Ending: make(chan struct{}),
-		Looks: make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks),
+		Looks: make(host.Semaphore, host.MostLooks), LookUps: make(host.Semaphore, host.MostLooks), Locked: host.NewLockedFiles(),
 	}
 	s.loop.performer = performer{s.loop, s.loop.timers, s.loop.callers, s.apps}
 	s.handover = &handover{service: s}

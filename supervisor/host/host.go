@@ -41,6 +41,7 @@ type Host struct {
 	Detached  bool            // the apps have all that grace had for them
 	Looks     Semaphore       // into /proc and at sockets, at once
 	LookUps   Semaphore       // of a command and its files
+	Locked    LockedFiles     // by the generation before
 	napping   atomic.Int32    // goroutines between two looks that may hold a thread
 	reaping   sync.WaitGroup
 	sequence  sequence

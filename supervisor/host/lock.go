@@ -23,6 +23,7 @@ func (a *Host) replaces(s machine.Start) (pids []int) {
 			pids = append(pids, app.main().PID)
 		}
 	}
+	slices.Sort(pids)
 	return pids
 }
 
@@ -46,9 +47,33 @@ func (l *lockLook) obstacle(v *readinessCheck, pids []int) string {
 	return l.why
 }
 
+// LockedFiles has the files that were found locked last. All instances of a generation ask for those of the same processes at about the
+// same time, and each look goes through all descriptors of these. Whoever looks has what is in it meanwhile.
+type LockedFiles chan lockedFiles
+
+type lockedFiles struct {
+	by    []int // the main processes
+	at    time.Time
+	files map[childproc.FileID]string
+}
+
+func NewLockedFiles() LockedFiles {
+	f := make(LockedFiles, 1)
+	f <- lockedFiles{}
+	return f
+}
+
+// lockedFor is how long what was found is taken for true.
+const lockedFor = time.Second
+
 func (a *Host) lockedBefore(app *InstanceProcess) map[childproc.FileID]string {
-	trees, _ := a.treesOf(app.before) // who has ended holds nothing
-	return childproc.Locked(trees)
+	last := <-a.Locked
+	if !slices.Equal(last.by, app.before) || time.Since(last.at) > lockedFor {
+		trees, _ := a.treesOf(app.before) // who has ended holds nothing
+		last = lockedFiles{app.before, time.Now(), childproc.Locked(trees)}
+	}
+	a.Locked <- last
+	return last.files
 }
 
 // lockedOutBy names a lock for an instance that has ended soon. Which file it has tried to lock nobody can see any more, so it is told only where
