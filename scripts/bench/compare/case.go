@@ -29,9 +29,9 @@ const (
 func scenarios() []scenario {
 	return []scenario{
 		{name: spacedName, about: "two upgrades, each followed by four seconds", endings: true, play: playSpaced},
-		{name: backName, about: "eight upgrades, each as soon as the one before it serves", play: playBackToBack},
-		{name: burstName, about: "five versions, one each 100 ms, whether the one before it serves or not", play: playBurst},
-		{name: slowName, about: "an upgrade to a server that takes a second to start", rounds: 2, delay: time.Second, play: playSlow},
+		{name: backName, about: "eight upgrades, each as soon as the one before it serves", rounds: 2, play: playBackToBack},
+		{name: burstName, about: "five versions, one each 100 ms, whether the one before it serves or not", rounds: 2, play: playBurst},
+		{name: slowName, about: "an upgrade to a server that takes a second to start", rounds: 1, delay: time.Second, play: playSlow},
 		{name: string(crashes), about: "a version that crashes at its start", rounds: 1, fault: crashes, play: playBad},
 		{name: string(isNever), about: "a version that never serves, and does not end", rounds: 1, fault: isNever, play: playBad},
 		{name: string(hangs), about: "a version that serves, but does not end when it is told to", rounds: 1, fault: hangs, play: playHang},
@@ -45,7 +45,8 @@ const (
 	burstGap   = 100 * time.Millisecond
 	serveTime  = 10 * time.Second // in which a version has to serve; after that its upgrade is lost
 	badTime    = 5 * time.Second  // longer than readyTime
-	lastTime   = 8 * time.Second  // for the end of what was replaced
+	endTime    = 6 * time.Second  // for the end of what was replaced
+	hangTime   = 8 * time.Second  // for the end of what hangs
 	spacedMany = 2
 	backMany   = 8
 	burstMany  = 5
@@ -127,7 +128,7 @@ func playHang(s *stage) error {
 	if err := s.replace(none); err != nil {
 		return err
 	}
-	time.Sleep(lastTime)
+	time.Sleep(hangTime)
 	s.result.OldServes = alive(hanging.pid)
 	return nil
 }

@@ -2,8 +2,6 @@
 package compare
 
 import (
-	"cmp"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -20,10 +18,12 @@ import (
 type run struct {
 	tools, cases string
 	rounds       int
+	time         time.Duration
 	quick        bool
 	write        string
 	keep, from   string
 	verbose      bool
+	command      string // that measures the same again
 }
 
 const about = `usage: go run ./scripts/bench compare [flags]
@@ -39,6 +39,7 @@ func parse(args []string) (r run, err error) {
 	set.StringVar(&r.tools, "tools", "all", "which `tools` are compared, separated by commas: "+names(tools()))
 	set.StringVar(&r.cases, "cases", "all", "which `cases` are tried: "+caseNames())
 	set.IntVar(&r.rounds, "rounds", 3, "how often each case is tried; some are tried once or twice at most")
+	set.DurationVar(&r.time, "for", 27*time.Minute, "no measurement is begun after this `time`")
 	set.BoolVar(&r.quick, "quick", false, "one round, and each tool with the usual app only")
 	set.StringVar(&r.write, "write", "", "the `page` whose tables are replaced, and beside which the plots are written")
 	set.StringVar(&r.keep, "results", "", "a `file` for what was measured, as JSON")
@@ -49,16 +50,28 @@ func parse(args []string) (r run, err error) {
 		set.PrintDefaults()
 	}
 	err = set.Parse(args)
+	r.command = commandOf(set)
 	if r.quick {
 		r.rounds = 1
 	}
 	return r, err
 }
 
+// commandOf is without the flags that say only where the results go.
+func commandOf(set *flag.FlagSet) string {
+	words := []string{"go run ./scripts/bench compare"}
+	set.Visit(func(f *flag.Flag) {
+		if slices.Contains([]string{"tools", "cases", "rounds", "for", "quick"}, f.Name) {
+			words = append(words, fmt.Sprintf("--%s=%s", f.Name, f.Value))
+		}
+	})
+	return strings.Join(words, " ")
+}
+
 func caseNames() string {
 	var all []string
 	for _, s := range scenarios() {
-		all = append(all, hyphened(s.name))
+		all = append(all, fmt.Sprintf("%s (%s)", hyphened(s.name), s.about))
 	}
 	return strings.Join(all, ", ")
 }
@@ -75,19 +88,11 @@ func Run(args []string, machine func() string) error {
 	if err != nil {
 		return err
 	}
-	found, err := r.report(args, machine)
+	found, err := r.report(machine)
 	if err != nil {
 		return err
 	}
 	return r.show(found)
-}
-
-func performTask(text string) error {
-	var t task
-	if err := json.Unmarshal([]byte(text), &t); err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(t.perform())
 }
 
 func (r run) measure() ([]result, error) {
@@ -187,73 +192,57 @@ func (r run) endingsOf(sc scenario, t tool) []ending {
 	return t.endings[:1]
 }
 
-func (t task) find() (tool, scenario, error) {
-	ofTool, err := choose(t.Tool, tools(), func(t tool) string { return t.name })
-	if err != nil {
-		return tool{}, scenario{}, err
-	}
-	ofCase, err := choose(t.Scenario, scenarios(), func(s scenario) string { return s.name })
-	if err != nil {
-		return tool{}, scenario{}, err
-	}
-	return ofTool[0], ofCase[0], nil
-}
-
 // Cases that say only what happens, and not how long it takes, go on several at once.
 const atOnce = 3
 
+// perform leaves out what does not fit into the time: the last rounds.
 func (r run) perform(tasks []task, built programs) []result {
-	results := make([]result, len(tasks))
-	var timed, others []int
-	for n := range tasks {
-		tasks[n].Grace, tasks[n].App = built.grace, built.app
-		if tasks[n].isTimed() {
-			timed = append(timed, n)
+	deadline := time.Now().Add(r.time)
+	var results []result
+	var timed, others []task
+	for _, t := range tasks {
+		t.Grace, t.App = built.grace, built.app
+		if t.isTimed() {
+			timed = append(timed, t)
 		} else {
-			others = append(others, n)
+			others = append(others, t)
 		}
 	}
-	do := func(n int) {
-		results[n] = tasks[n].inProcess()
-		r.tell(results[n])
+	for _, share := range []struct {
+		tasks  []task
+		atOnce int
+	}{{others, atOnce}, {timed, 1}} {
+		results = append(results, r.performAtOnce(share.tasks, share.atOnce, deadline)...)
 	}
-	for _, n := range timed {
-		do(n)
+	if left := len(tasks) - len(results); left > 0 {
+		fmt.Fprintf(os.Stderr, "%d of %d measurements were left out: %s are over\n", left, len(tasks), r.time)
 	}
+	return results
+}
+
+func (r run) performAtOnce(tasks []task, atOnce int, deadline time.Time) []result {
 	slots := make(chan struct{}, atOnce)
+	results := make(chan result, len(tasks))
 	var all sync.WaitGroup
-	for _, n := range others {
+	for _, t := range tasks {
 		slots <- struct{}{}
+		if time.Now().After(deadline) {
+			break
+		}
 		all.Go(func() {
-			do(n)
+			one := t.inProcess()
+			r.tell(one)
+			results <- one
 			<-slots
 		})
 	}
 	all.Wait()
-	return results
-}
-
-func (t task) isTimed() bool {
-	return slices.Contains([]string{spacedName, backName, slowName}, t.Scenario)
-}
-
-func (t task) inProcess() result {
-	text, err := json.Marshal(t)
-	if err != nil {
-		return result{task: t, Failure: err.Error()}
+	close(results)
+	var got []result
+	for one := range results {
+		got = append(got, one)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return result{task: t, Failure: err.Error()}
-	}
-	c := exec.Command(self, "compare", "task", string(text))
-	c.Stderr = os.Stderr
-	out, err := c.Output()
-	var r result
-	if err := cmp.Or(err, json.Unmarshal(out, &r)); err != nil {
-		return result{task: t, Failure: err.Error()}
-	}
-	return r
+	return got
 }
 
 // tell shows that something goes on.

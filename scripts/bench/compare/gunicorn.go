@@ -8,7 +8,7 @@ import (
 
 func gunicornHUP() tool {
 	return tool{
-		name: "gunicorn HUP", about: "one gthread worker, HUP: it loads the app anew",
+		name: "gunicorn HUP", about: "one gthread worker with 16 threads and a WSGI app, HUP: a new worker loads the app anew",
 		endings: []ending{byItself}, faults: everyFault, needs: []need{{"gunicorn", "gunicorn"}}, bare: gunicornCommand,
 		start: func(p *place, s server) (running, error) {
 			return p.startSignalled(syscall.SIGHUP, gunicornCommand(p, s))

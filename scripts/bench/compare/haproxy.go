@@ -14,7 +14,7 @@ type haproxy struct {
 
 func haproxyReload() tool {
 	return tool{
-		name: "haproxy reload", about: "haproxy as a proxy, master and worker (`-W`), USR2; `drain` has `option idle-close-on-response`",
+		name: "haproxy reload", about: "haproxy as a proxy of an app that stays, master and worker (`-W`), USR2; `drain` has `option idle-close-on-response`",
 		endings: []ending{byDrain, byShutdown}, faults: []fault{crashes}, needs: []need{{"haproxy", "haproxy"}},
 		bare: func(p *place, s server) []string { return haproxyCommand(p, s, "-db") },
 		start: func(p *place, s server) (running, error) {

@@ -14,8 +14,8 @@ type restarted struct {
 
 func killAndStart() tool {
 	return tool{
-		name: "kill and start", about: "TERM, KILL after 2 s, and a start: what happens without any tool",
-		endings: everyEnding, faults: everyFault, bare: bareApp,
+		name: "kill and start", about: "TERM, KILL after 2.2 s, and a start: what happens without a tool",
+		endings: []ending{byShutdown, byDying}, faults: everyFault, bare: bareApp,
 		start: func(p *place, s server) (running, error) {
 			c, err := p.run(p.goApp(s))
 			if err != nil {

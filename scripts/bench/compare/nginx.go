@@ -20,7 +20,7 @@ var needsNginx = []need{{"nginx", "nginx-light"}}
 
 func nginxReload() tool {
 	return tool{
-		name: "nginx reload", about: "nginx as a proxy, HUP: new workers, the same master",
+		name: "nginx reload", about: "nginx as a proxy of an app that stays, HUP: new workers, the same master",
 		endings: []ending{byItself}, faults: []fault{crashes}, needs: needsNginx, bare: bareNginx,
 		start: func(p *place, _ server) (running, error) {
 			n := nginxReloaded{&nginx{place: p, daemon: "off"}}
@@ -36,7 +36,7 @@ func nginxReload() tool {
 
 func nginxBinary() tool {
 	return tool{
-		name: "nginx binary upgrade", about: "nginx as a proxy, USR2, then WINCH and QUIT for the old master when the new one serves",
+		name: "nginx binary upgrade", about: "the same, USR2, then WINCH and QUIT for the old master when the new one serves",
 		endings: []ending{byItself}, faults: []fault{crashes}, needs: needsNginx, bare: bareNginx,
 		start: func(p *place, _ server) (running, error) {
 			n := nginxReplaced{&nginx{place: p, daemon: "on"}}

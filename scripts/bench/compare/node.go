@@ -27,7 +27,7 @@ func bareNode(p *place, s server) []string {
 
 func nodeCluster() tool {
 	return tool{
-		name: "node cluster", about: "a primary that forks another worker on HUP, and disconnects the old one when the new one listens; KILL after 2 s",
+		name: "node cluster", about: "a Node server; its primary forks another worker on HUP, and disconnects the old one when the new one listens; KILL after 2 s",
 		endings: []ending{byItself}, faults: everyFault, needs: []need{needsNode}, bare: bareNode,
 		start: func(p *place, s server) (running, error) {
 			p.installNode(s)
@@ -41,7 +41,7 @@ type pm2 struct{ *place }
 
 func pm2Reload() tool {
 	return tool{
-		name: "pm2 reload", about: "one instance in cluster mode, `pm2 reload`",
+		name: "pm2 reload", about: "a Node server, one instance in cluster mode, `pm2 reload`",
 		endings: nodeEndings, faults: everyFault, needs: []need{needsNode, {"npm", "npm"}}, prepare: installPm2, bare: bareNode,
 		start: func(p *place, s server) (running, error) {
 			p.installNode(s)

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -16,30 +14,19 @@ type report struct {
 	Results                            []result
 }
 
-// results are measured, or read from a file of an earlier run.
-func (r run) report(args []string, machine func() string) (report, error) {
+// report is measured, or read from a file of an earlier run.
+func (r run) report(machine func() string) (report, error) {
 	if r.from != "" {
 		return readReport(r.from)
 	}
 	begun := time.Now()
-	found := report{Command: "go run ./scripts/bench compare " + quoted(args), Machine: machine(), Date: begun.Format(time.DateOnly)}
+	found := report{Command: r.command, Machine: machine(), Date: begun.Format(time.DateOnly)}
 	var err error
 	if found.Results, err = r.measure(); err != nil {
 		return found, err
 	}
 	found.Took, found.Load = time.Since(begun).Round(time.Second).String(), loadAverage()
 	return found, r.keepReport(found)
-}
-
-// quoted is as a shell reads it.
-func quoted(args []string) string {
-	words := slices.Clone(args)
-	for n, word := range words {
-		if strings.ContainsAny(word, " '\"$") {
-			words[n] = strconv.Quote(word)
-		}
-	}
-	return strings.Join(words, " ")
 }
 
 func loadAverage() string {
@@ -90,7 +77,7 @@ func (r run) show(found report) error {
 
 func (found report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "    %s\n\n%s. %s, %s, load %s at the end.\n\n", strings.TrimSpace(found.Command), found.Machine, found.Date, found.Took, found.Load)
+	fmt.Fprintf(&b, "    %s\n\n%s. %s, %s, load %s at the end.\n\n", found.Command, found.Machine, found.Date, found.Took, found.Load)
 	for _, t := range tables(found.Results) {
 		fmt.Fprintf(&b, "\n%s", t)
 	}

@@ -27,7 +27,7 @@ type bar struct {
 func plots(results []result) []chart {
 	var all []chart
 	for _, m := range measures() {
-		c := chart{File: m.file, Title: m.name, Unit: m.unit, From: m.from}
+		c := chart{File: m.file, Title: sentence(m.name), Unit: m.unit, From: m.from}
 		for _, r := range rows(results, m.scenario) {
 			if s := m.of(r); len(s) > 0 {
 				c.Bars = append(c.Bars, bar{r.name(), s.median(), s.least(), s.most(), r.isGrace()})
@@ -39,6 +39,9 @@ func plots(results []result) []chart {
 	}
 	return all
 }
+
+// sentence begins with a capital.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
 // draw writes the pictures into a folder beside the page that is named after it, and gives the Markdown that shows them.
 func draw(results []result, page string) (string, error) {

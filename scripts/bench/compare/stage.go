@@ -3,9 +3,6 @@ package compare
 import (
 	"cmp"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 )
 
@@ -18,63 +15,6 @@ type stage struct {
 	fault   fault
 	bare    func() ([]string, *place, error)
 	result  *result
-}
-
-// task is one measurement, done by a process of its own: what it leaves is found and killed, and several can go on at once.
-type task struct {
-	Tool, Scenario string
-	Ending         ending
-	Grace, App     string
-}
-
-// taskTime is far more than any task takes.
-const taskTime = 2 * time.Minute
-
-// perform is all of that process.
-func (t task) perform() result {
-	r := result{task: t}
-	time.AfterFunc(taskTime, leave)
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-stop
-		leave()
-	}()
-	if err := t.measure(&r); err != nil {
-		r.Failure = err.Error()
-	}
-	sweep()
-	return r
-}
-
-// leave ends this process and all below it.
-func leave() {
-	sweep()
-	os.Exit(1)
-}
-
-func (t task) measure(r *result) error {
-	if err := adoptOrphans(); err != nil {
-		return err
-	}
-	tool, sc, err := t.find()
-	if err != nil {
-		return err
-	}
-	backend, err := startBackend(programs{t.Grace, t.App})
-	if err != nil {
-		return err
-	}
-	defer backend.remove()
-	p, err := newPlace(backend.programs, backend.address)
-	if err != nil {
-		return err
-	}
-	defer p.remove()
-	if err := t.play(p, tool, sc, r); err != nil {
-		return fmt.Errorf("%w\n%s", err, p.tail())
-	}
-	return nil
 }
 
 // startBackend starts the server behind those that are proxies.
@@ -92,27 +32,6 @@ func startBackend(built programs) (*place, error) {
 
 // firstTime is what a tool gets for its own start.
 const firstTime = 20 * time.Second
-
-func (t task) play(p *place, of tool, sc scenario, r *result) error {
-	s := server{t.Ending, sc.delay}
-	running, err := of.start(p, s)
-	if err != nil {
-		return err
-	}
-	defer running.stop()
-	if _, err := awaitVersion(p.address, 1, firstTime); err != nil {
-		return fmt.Errorf("%s does not serve: %w", of.name, err)
-	}
-	clients, err := invite(p.address)
-	if err != nil {
-		return err
-	}
-	bare := func() ([]string, *place, error) { return bareCommand(p, of, s) }
-	stage := &stage{p, running, clients, 1, sc.fault, bare, r}
-	err = sc.play(stage)
-	r.counted = clients.leave()
-	return err
-}
 
 func bareCommand(p *place, of tool, s server) ([]string, *place, error) {
 	beside, err := newPlace(p.programs, p.backend)
@@ -209,7 +128,7 @@ func (s *stage) replace(f fault) error {
 
 // awaitEnds waits until the processes have ended that were replaced, and counts those that have not.
 func (s *stage) awaitEnds() {
-	for deadline := time.Now().Add(lastTime); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(endTime); ; time.Sleep(100 * time.Millisecond) {
 		s.result.Left = s.replacedAlive()
 		if s.result.Left == 0 || time.Now().After(deadline) {
 			return

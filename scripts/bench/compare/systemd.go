@@ -23,7 +23,7 @@ type systemd struct {
 
 func systemdSocket() tool {
 	return tool{
-		name: "systemd restart", about: "socket activation, `systemctl restart`: the socket stays, and clients wait in its queue",
+		name: "systemd restart", about: "socket activation in a systemd of the benchmark's own, `systemctl restart`: the socket stays, and clients wait in its queue",
 		endings: everyEnding, faults: everyFault, prepare: mayBoot, bare: bareApp,
 		needs: []need{{"/usr/lib/systemd/systemd", "systemd"}, {"systemctl", "systemd"}, {"nsenter", "util-linux"}, {"setpriv", "util-linux"}, {"pivot_root", "mount"}},
 		start: startSystemd,

@@ -40,15 +40,26 @@ func (t table) String() string {
 // tables leave out what was not measured.
 func tables(results []result) []table {
 	all := []table{
-		notAhead(results), lostTable(results), timeTable(results), backTable(results), burstTable(results), latencyTable(results), supervisorTable(results),
+		toolTable(results), notAhead(results), lostTable(results), timeTable(results), backTable(results), burstTable(results), latencyTable(results), supervisorTable(results),
 		badTable(results), hangTable(results), leftOutTable(results),
 	}
 	return slices.DeleteFunc(all, func(t table) bool { return len(t.lines) == 0 })
 }
 
+// toolTable has those that were tried.
+func toolTable(results []result) table {
+	t := table{title: "The tools", head: []string{"tool", "what is done"}}
+	for _, one := range tools() {
+		if slices.ContainsFunc(results, func(r result) bool { return r.Tool == one.name }) {
+			t.add(one.name, one.about)
+		}
+	}
+	return t
+}
+
 func lostTable(results []result) table {
 	t := table{title: "Requests that were lost, spaced upgrades", text: "The kinds of clients have sums; the first figure is for one upgrade, without the event streams: median (min..max) of the rounds.",
-		head: []string{"tool, end of the app", "lost for each upgrade", "requests", "upgrades: asked, happened"}}
+		head: []string{"tool, end of the app", "rounds", "lost for each upgrade", "requests", "upgrades: asked, happened"}}
 	for _, kind := range clientKinds {
 		t.head = append(t.head, string(kind))
 	}
@@ -56,7 +67,7 @@ func lostTable(results []result) table {
 	for _, r := range rows(results, spacedName) {
 		c := r.counted()
 		asked, served := r.asked()
-		line := []any{r.name(), bold(r.each(result.lostEach)), c.Requests, fmt.Sprintf("%d, %d", asked, served)}
+		line := []any{r.name(), len(r.results), bold(r.each(result.lostEach)), c.Requests, fmt.Sprintf("%d, %d", asked, served)}
 		for _, kind := range clientKinds {
 			line = append(line, c.By[kind])
 		}
@@ -175,7 +186,7 @@ func faultText(f fault) string {
 }
 
 func hangTable(results []result) table {
-	t := table{title: "A version that does not end", text: fmt.Sprintf("It ignores the stop signal, and is replaced by a good one. Looked at %s after that.", lastTime),
+	t := table{title: "A version that does not end", text: fmt.Sprintf("It ignores the stop signal, and is replaced by a good one. Looked at %s after that.", hangTime),
 		head: []string{"tool, end of the app", "the good version serves", "the one that hangs is still there", "requests lost", "how"}}
 	for _, r := range rows(results, string(hangs)) {
 		for _, one := range r.results {

@@ -10,7 +10,7 @@ type flipped struct {
 
 func tableflipTool() tool {
 	return tool{
-		name: "tableflip", about: "the app replaces itself by this library, HUP; no process stays",
+		name: "tableflip", about: "the app replaces itself by this library on HUP, as its documentation shows it; no process stays",
 		endings: everyEnding, faults: everyFault, bare: bareApp,
 		start: func(p *place, s server) (running, error) {
 			c, err := p.run(p.goApp(s, "-tableflip"))

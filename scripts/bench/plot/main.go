@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	_ "gonum.org/v1/plot/vg/vgsvg" // the format of files named .svg
+	_ "gonum.org/v1/plot/vg/vgsvg" // the format svg
 )
 
 // chart has a bar for each name, from the top, or lines.
@@ -78,7 +79,7 @@ func (c chart) save(folder string) error {
 		return c.saveLines(folder)
 	}
 	p := plot.New()
-	p.Title.Text = c.Title
+	p.Title.Text = "\n" + c.Title
 	p.BackgroundColor = color.White // so that it can be read on a dark page
 	p.X.Label.Text = c.Unit
 	p.X.Scale, p.X.Tick.Marker = scale{}, ticks{c.From}
@@ -86,13 +87,27 @@ func (c chart) save(folder string) error {
 	names := make([]string, len(c.Bars))
 	for n, b := range c.Bars {
 		row := len(c.Bars) - 1 - n
-		names[row] = "     " + b.Name + " " // room for a viewer whose font is wider
+		names[row] = "  " + b.Name + "  "
 		p.Add(drawn{b, float64(row), c.From})
 	}
 	p.NominalY(names...)
 	p.X.Min = c.From
 	p.X.Max = math.Max(p.X.Max, c.From+1)
-	return p.Save(width, margin+perBar*vg.Length(len(c.Bars)), filepath.Join(folder, c.File))
+	return write(p, margin+perBar*vg.Length(len(c.Bars)), filepath.Join(folder, c.File))
+}
+
+// write names further fonts whose letters are as wide as those by which the library has placed the text.
+func write(p *plot.Plot, height vg.Length, path string) error {
+	picture, err := p.WriterTo(width, height, "svg")
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if _, err := picture.WriteTo(&b); err != nil {
+		return err
+	}
+	text := strings.ReplaceAll(b.String(), "font-family:Liberation Sans", "font-family:Liberation Sans,Arial,Helvetica,sans-serif")
+	return os.WriteFile(path, []byte(text), 0o644)
 }
 
 // scale is logarithmic, and has a place for zero.

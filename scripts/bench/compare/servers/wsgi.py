@@ -11,6 +11,8 @@ if fault == "crash":
     sys.exit("this version crashes at its start")
 if fault == "never":
     time.sleep(3600)
+if fault == "hang":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def events(last):
@@ -22,8 +24,6 @@ def events(last):
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     headers = [("X-Pid", str(os.getpid())), ("X-Generation", number)]
-    if fault == "hang":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if path == "/events":
         start_response("200 OK", headers + [("Content-Type", "text/event-stream")])
         return events(int(environ.get("HTTP_LAST_EVENT_ID", "0")))
