@@ -37,8 +37,8 @@ func measures() []measure {
 
 func (r row) isGrace() bool { return strings.HasPrefix(r.Tool, "grace ") }
 
-// isDefault is without the ways that lack rights.
-func (r row) isDefault() bool { return r.isGrace() && !strings.HasSuffix(r.Tool, "without farewell") }
+// isDefault is of grace without further flags.
+func (r row) isDefault() bool { return r.Tool == "grace held" || r.Tool == "grace captured" }
 
 // notAhead says in which measures another tool is better than grace at its best, with the same kind of app.
 func notAhead(results []result) table {

@@ -17,6 +17,7 @@ import (
 // run is what was asked for on the command line.
 type run struct {
 	tools, cases string
+	endings      string
 	rounds       int
 	time         time.Duration
 	quick        bool
@@ -38,6 +39,7 @@ func parse(args []string) (r run, err error) {
 	set := flag.NewFlagSet("compare", flag.ContinueOnError)
 	set.StringVar(&r.tools, "tools", "all", "which `tools` are compared, separated by commas: "+names(tools()))
 	set.StringVar(&r.cases, "cases", "all", "which `cases` are tried: "+caseNames())
+	set.StringVar(&r.endings, "endings", "all", "which `ends` of the app are tried in the spaced case: drain, shutdown, die, own")
 	set.IntVar(&r.rounds, "rounds", 3, "how often each case is tried; some are tried once or twice at most")
 	set.DurationVar(&r.time, "for", 27*time.Minute, "no measurement is begun after this `time`")
 	set.BoolVar(&r.quick, "quick", false, "one round, and each tool with the usual app only")
@@ -61,7 +63,7 @@ func parse(args []string) (r run, err error) {
 func commandOf(set *flag.FlagSet) string {
 	words := []string{"go run ./scripts/bench compare"}
 	set.Visit(func(f *flag.Flag) {
-		if slices.Contains([]string{"tools", "cases", "rounds", "for", "quick"}, f.Name) {
+		if slices.Contains([]string{"tools", "cases", "endings", "rounds", "for", "quick"}, f.Name) {
 			words = append(words, fmt.Sprintf("--%s=%s", f.Name, f.Value))
 		}
 	})
@@ -184,12 +186,16 @@ func (r run) tasksOf(sc scenario, some []tool) []task {
 
 func (r run) endingsOf(sc scenario, t tool) []ending {
 	if sc.endings && !r.quick {
-		return t.endings
+		return slices.DeleteFunc(slices.Clone(t.endings), func(end ending) bool { return !r.hasEnding(end) })
 	}
 	if slices.Contains(t.endings, usual) {
 		return []ending{usual}
 	}
 	return t.endings[:1]
+}
+
+func (r run) hasEnding(end ending) bool {
+	return r.endings == "all" || slices.Contains(strings.Split(r.endings, ","), string(end))
 }
 
 // Cases that say only what happens, and not how long it takes, go on several at once.

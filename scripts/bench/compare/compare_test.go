@@ -108,6 +108,10 @@ func TestTasks(t *testing.T) {
 			t.Errorf("%s is tried %d times, want %d", what, count[what], want)
 		}
 	}
+	r.endings = "die"
+	if got := r.endingsOf(scenarios()[0], chosen[0]); len(got) != 1 || got[0] != byDying {
+		t.Errorf("the endings are %v, want die only", got)
+	}
 	if _, err := choose("none-such", tools(), func(t tool) string { return t.name }); err == nil {
 		t.Error("an unknown tool was found")
 	}

@@ -13,12 +13,14 @@ const emptyTime = "6s"
 
 func graceTools() []tool {
 	held := func(p *place) []string { return []string{"--listen", p.address} }
+	steered := func(p *place) []string { return []string{"--listen", p.address + "?steer=true"} }
 	captured := func(*place) []string { return nil }
 	return []tool{
 		graceTool("grace held", "`grace run --listen ADDRESS -- ./app`, HUP; as root, so with `--farewell`", everyEnding, held),
+		graceTool("grace held steered", "the same with `--listen ADDRESS?steer=true`: the old generation gets no new connections from the moment on in which the new one serves", unprepared, steered),
 		graceTool("grace captured", "`grace run -- ./app`, HUP; as root, so with `--farewell`", everyEnding, captured),
-		graceTool("grace held without farewell", "the same with `--farewell 0s`, as it is without rights", unprepared, held, "--farewell", "0s"),
-		graceTool("grace captured without farewell", "the same with `--farewell 0s`, as it is without rights", unprepared, captured, "--farewell", "0s"),
+		graceTool("grace held without farewell", "`grace run --listen ADDRESS --farewell 0s`, as it is without rights", unprepared, held, "--farewell", "0s"),
+		graceTool("grace captured without farewell", "`grace run --farewell 0s`, as it is without rights", unprepared, captured, "--farewell", "0s"),
 	}
 }
 
