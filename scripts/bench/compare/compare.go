@@ -97,29 +97,30 @@ func Run(args []string, machine func() string) error {
 	return r.show(found)
 }
 
-func (r run) measure() ([]result, error) {
+func (r run) measure() (results []result, planned int, err error) {
 	some, err := choose(r.tools, tools(), func(t tool) string { return t.name })
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	cases, err := choose(r.cases, scenarios(), func(s scenario) string { return s.name })
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	some, err = install(some)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	dir, err := os.MkdirTemp("", "grace-compare-")
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer os.RemoveAll(dir)
 	built, err := build(dir)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return r.perform(r.tasks(some, cases), built), nil
+	all := r.tasks(some, cases)
+	return r.perform(all, built), len(all), nil
 }
 
 // choose is of a list of names, or all.

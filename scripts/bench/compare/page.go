@@ -11,6 +11,7 @@ import (
 // report is what a run has found, as --results keeps it.
 type report struct {
 	Command, Machine, Date, Took, Load string
+	Planned                            int // measurements; the last ones may have been left out
 	Results                            []result
 }
 
@@ -22,7 +23,7 @@ func (r run) report(machine func() string) (report, error) {
 	begun := time.Now()
 	found := report{Command: r.command, Machine: machine(), Date: begun.Format(time.DateOnly)}
 	var err error
-	if found.Results, err = r.measure(); err != nil {
+	if found.Results, found.Planned, err = r.measure(); err != nil {
 		return found, err
 	}
 	found.Took, found.Load = time.Since(begun).Round(time.Second).String(), loadAverage()
@@ -77,7 +78,8 @@ func (r run) show(found report) error {
 
 func (found report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "    %s\n\n%s. %s, %s, load %s at the end.\n\n", found.Command, found.Machine, found.Date, found.Took, found.Load)
+	fmt.Fprintf(&b, "    %s\n\n%s. %s, %s, load %s at the end. %d of %d measurements fitted into the time.\n", found.Command, found.Machine, found.Date, found.Took, found.Load,
+		len(found.Results), found.Planned)
 	for _, t := range tables(found.Results) {
 		fmt.Fprintf(&b, "\n%s", t)
 	}
