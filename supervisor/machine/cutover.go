@@ -241,16 +241,18 @@ func (m *Machine) emptyToStop(g *generation) {
 
 // observe: what waits in a queue is waited for also when --empty is over, as an app
 // that closes its listener resets it.
-func (m *Machine) observe(g *generation) {
+func (m *Machine) observe(g *generation) { m.do(Observe{g.Number, g.pids(), m.idleTime(g)}) }
+
+// idleTime is how long it is yet waited until nothing goes on in a generation's connections.
+func (m *Machine) idleTime(g *generation) time.Duration {
+	if m.policy.Shared {
+		return 0
+	}
 	idle := m.policy.Empty
 	if !m.gap.IsZero() {
 		idle = min(idle, whileAllWait)
 	}
-	idle = max(0, idle-m.at.Sub(g.Since))
-	if m.policy.Shared {
-		idle = 0
-	}
-	m.do(Observe{g.Number, g.pids(), idle})
+	return max(0, idle-m.at.Sub(g.Since))
 }
 
 // step looks again where processes have come that were not looked at.
@@ -263,6 +265,9 @@ func (ev Quieted) step(m *Machine) {
 	if slices.ContainsFunc(g.pids(), unseen) {
 		m.observe(g)
 		return
+	}
+	if m.idleTime(g) > 0 { // otherwise only the queues were looked at
+		g.InFlight = 0
 	}
 	m.close(g)
 }

@@ -82,6 +82,23 @@ func TestSteeredGenerationThatStaysBusyIsToldToStopInTheEnd(t *testing.T) {
 	}
 }
 
+// What was counted before is over when nothing goes on any more.
+func TestGenerationWithoutOpenWorkHasDrained(t *testing.T) {
+	for empty, want := range map[time.Duration]Reason{anyPolicy().DrainTimeout: HasDrained, 0: StoppedInFlight{2}} {
+		p := steeredPolicy()
+		p.Empty = empty
+		w := servingWith(t, p)
+		w.upgrade(t)
+		w.expireRelief(1)
+		w.happen(Counted{Generation: 1, InFlight: 2})
+		w.quiet(1)
+		w.endInstance(1, Exit{Signal: syscall.SIGTERM})
+		if r := w.said(GenerationDrained); len(r) != 1 || r[0].Why != want {
+			t.Errorf("with --empty %v: %+v", empty, r)
+		}
+	}
+}
+
 func TestUpgradeIsUndoneIfTheNewGenerationDiesWhileItSettles(t *testing.T) {
 	for name, die := range map[string]func(w *world){
 		"it crashes":         func(w *world) { w.endInstance(2, Exit{Code: 3}) },
