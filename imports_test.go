@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"scripts/bench":     {"cmd/load", "childproc", "internal/gracelog", "scripts/bench/chart", "scripts/bench/compare"},
 	"scripts/bench/app": {"handoff", "drain"},
 
-	"scripts/bench/compare":     {"cmd/load"},
+	"scripts/bench/compare":     {"cmd/load", "scripts/bench/chart"},
 	"scripts/bench/compare/app": {"handoff", "drain"},
 
 	"test":         {},

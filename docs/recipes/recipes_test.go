@@ -84,7 +84,7 @@ var recipes = map[string]recipe{
 }
 
 const (
-	upgrades = 20
+	upgrades = 10
 	patience = 5 * time.Minute // with one page
 )
 

@@ -50,7 +50,7 @@ func Draw(folder string, charts []Chart) error {
 	if err != nil {
 		return fmt.Errorf("cannot draw: %w", err)
 	}
-	root, err := moduleFolder()
+	root, err := Sources()
 	if err != nil {
 		return err
 	}
@@ -71,10 +71,11 @@ func Markdown(folder string, charts []Chart) string {
 	return b.String()
 }
 
-func moduleFolder() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
+// Sources is the top folder of the module in which the caller runs.
+func Sources() (string, error) {
+	folder, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("cannot find the sources: %w", err)
 	}
-	return filepath.Dir(strings.TrimSpace(string(out))), nil
+	return strings.TrimSpace(string(folder)), nil
 }

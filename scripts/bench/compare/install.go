@@ -2,6 +2,7 @@ package compare
 
 import (
 	"fmt"
+	"github.com/gracerun/grace/scripts/bench/chart"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ func installDebian(packages []string) error {
 	if len(packages) == 0 {
 		return nil
 	}
-	root, err := moduleFolder()
+	root, err := chart.Sources()
 	if err != nil {
 		return err
 	}
