@@ -43,7 +43,7 @@ func TestPagesOneInstanceAtATime(t *testing.T) {
 }
 
 func testOwnSockets(t *testing.T, name string, page page, command string) {
-	if _, ok := page.commands[command]; !ok {
+	if _, ok := page.commands[command]; !ok || recipes[name].leftOut() {
 		return
 	}
 	t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ package recipes
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -32,14 +33,14 @@ type recipe struct {
 	clients map[load.Kind]int
 	breaks  string // a file in the page's directory without which an upgrade has to fail
 
-	lingers  bool                                    // it reads on after it has closed a connection
-	alone    bool                                    // the page has only a command without --listen
-	apart    bool                                    // the page has only a command that a test of its own runs
-	answer   string                                  // what every body is, where it is known
-	another  func(addr string) (finish func() error) // its load, if that is not HTTP
-	count    func(addr, name string) (int, error)    // adds one to a number that an app that cannot run twice stores
-	optional bool                                    // its server is too large for scripts/packages: where it is missing, the test is skipped even if GRACE_REQUIRE is all
-	module   string                                  // the directory of the module with the Go packages that its program needs
+	lingers bool                                    // it reads on after it has closed a connection
+	alone   bool                                    // the page has only a command without --listen
+	apart   bool                                    // the page has only a command that a test of its own runs
+	answer  string                                  // what every body is, where it is known
+	another func(addr string) (finish func() error) // its load, if that is not HTTP
+	count   func(addr, name string) (int, error)    // adds one to a number that an app that cannot run twice stores
+	large   bool                                    // its server is too large for scripts/packages: it is tested with -recipes.large only
+	module  string                                  // the directory of the module with the Go packages that its program needs
 }
 
 // all are the clients of a server that can do everything.
@@ -58,14 +59,14 @@ var recipes = map[string]recipe{
 	"canary":    {needs: []string{"python"}, clients: map[load.Kind]int{load.NewConnection: 4}, apart: true},
 	"cluster":   {needs: []string{"node"}, clients: fresh, alone: true},
 	"django":    {needs: []string{"gunicorn"}, probe: "/usr/bin/python3 -c 'import django'", clients: fresh, alone: true},
-	"express":   {needs: []string{"node"}, probe: "node -e 'require(\"express\")'", clients: fresh, alone: true, optional: true},
+	"express":   {needs: []string{"node"}, probe: "node -e 'require(\"express\")'", clients: fresh, alone: true, large: true},
 	"fastapi":   {needs: []string{"uvicorn"}, probe: "/usr/bin/python3 -c 'import fastapi'", clients: fresh, alone: true},
 	"flask":     {needs: []string{"gunicorn"}, probe: "/usr/bin/python3 -c 'import flask'", clients: fresh, alone: true},
 	"go":        {clients: all, breaks: "app"},
 	"gunicorn":  {needs: []string{"gunicorn"}, clients: fresh, breaks: "app.py"},
 	"h2o":       {needs: []string{"h2o"}, clients: fresh, alone: true, answer: "hello\n"},
 	"haproxy":   {needs: []string{"haproxy"}, clients: all, breaks: "haproxy.cfg"},
-	"hyper":     {needs: []string{"cargo"}, probe: "ls -d /usr/share/cargo/registry/hyper-0.14.*", clients: map[load.Kind]int{load.NewConnection: 4, load.Slow: 2, load.Stream: 2}, alone: true, breaks: "target/release/app", optional: true},
+	"hyper":     {needs: []string{"cargo"}, probe: "ls -d /usr/share/cargo/registry/hyper-0.14.*", clients: map[load.Kind]int{load.NewConnection: 4, load.Slow: 2, load.Stream: 2}, alone: true, breaks: "target/release/app", large: true},
 	"java":      {needs: []string{"java"}, probe: "java --list-modules | grep jdk.compiler", clients: fresh, alone: true},
 	"lighttpd":  {needs: []string{"lighttpd"}, clients: fresh, alone: true, answer: "hello\n"},
 	"lock":      {needs: []string{"flock", "python"}, clients: map[load.Kind]int{load.NewConnection: 2}, count: countByHTTP, apart: true},
@@ -88,9 +89,13 @@ const (
 	patience = 5 * time.Minute // with one page
 )
 
+var withLarge = flag.Bool("recipes.large", false, "also test the pages whose servers scripts/packages does not have")
+
+func (r recipe) leftOut() bool { return r.large && !*withLarge }
+
 func TestPages(t *testing.T) {
 	for name, recipe := range recipes {
-		if recipe.alone || recipe.apart {
+		if recipe.alone || recipe.apart || recipe.leftOut() {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -212,11 +217,7 @@ func checkNoListener(t *testing.T, port string) {
 // require skips a test whose server is not there, or fails it where GRACE_REQUIRE says so.
 func (r recipe) require(t *testing.T, name string) {
 	t.Helper()
-	err := r.missing()
-	if err != nil && r.optional {
-		t.Skip(err)
-	}
-	requirement.Check(t, name, err)
+	requirement.Check(t, name, r.missing())
 }
 
 // missing says what a recipe's server lacks on this machine.
