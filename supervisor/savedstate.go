@@ -29,6 +29,7 @@ type savedState struct {
 	// Invocation is how grace was started, InvokedIn where.
 	Invocation []string
 	InvokedIn  string
+	steering   <-chan host.SteeringCopy // comes into the state of the host; nil: there is none
 }
 
 func (d *savedState) encode() ([]byte, error) {
@@ -199,12 +200,12 @@ func (w *stateWriter) write() error {
 		return nil
 	}
 	d := <-answer
-	if s.steering != nil {
-		state, err := s.steering.Copy(storing.AddSteered)
-		if err != nil {
-			return err
+	if d.steering != nil {
+		copied := <-d.steering
+		if copied.Err != nil {
+			return copied.Err
 		}
-		d.Host.Steering = &state
+		d.Host.Steering = &copied.State
 	}
 	stored := w.store.keep(storing) // first: what the state tells of is there
 	d.Written = sinceBoot()
@@ -257,13 +258,16 @@ func (w *stateWriter) close() {
 	_ = w.store.close() // where the service manager cannot be reached there is nothing to tidy up
 }
 
-// save is the state of this moment, but for the sockets of the steering. It is the loop's.
+// save is the state of this moment, but for the steering, which is copied beside the loop. It is the loop's.
 func (s *service) save(storing *host.Storing) *savedState {
 	m := s.loop.snapshot()
 	d := &savedState{
 		handoverState: handoverState{Version: stateVersion, Grace: s.options.Version, PID: os.Getpid(), Machine: m, Host: s.apps.Save(m, storing)},
 		Name:          s.options.Name, Command: s.options.Command, Dir: s.options.Dir, Boot: s.boot, Birth: s.birth,
 		Invocation: s.options.Invocation, InvokedIn: s.options.InvokedIn,
+	}
+	if s.steering != nil {
+		d.steering = s.apps.CopySteering(storing.AddSteered)
 	}
 	if s.metrics != nil {
 		state := s.metrics.State()

@@ -180,7 +180,13 @@ func machine() string {
 	var uts unix.Utsname
 	unix.Uname(&uts) // an unknown kernel is shown as none
 	return fmt.Sprintf("%d CPUs (%s), Linux %s, %s, load %s",
-		runtime.NumCPU(), processor(), unix.ByteSliceToString(uts.Release[:]), runtime.Version(), loadAverage())
+		runtime.NumCPU(), processor(), kernelVersion(unix.ByteSliceToString(uts.Release[:])), runtime.Version(), loadAverage())
+}
+
+// kernelVersion leaves out how who has built it calls it.
+func kernelVersion(release string) string {
+	parts := strings.SplitN(release, ".", 3)
+	return strings.Join(parts[:min(2, len(parts))], ".")
 }
 
 func processor() string {

@@ -22,6 +22,23 @@ func (a *Host) inOrder(cannot string, work func() error) <-chan struct{} {
 	}, a.Notice(cannot)))
 }
 
+// SteeringCopy is the steering at one moment, for who adopts the app.
+type SteeringCopy struct {
+	State steering.SteeringState
+	Err   error
+}
+
+// CopySteering gives the steering as it is when all has been done that the loop has asked for until now, and nothing that it asks for
+// later: a state has the generations of instances from the machine, and from here who gets connections. It is the loop's.
+func (a *Host) CopySteering(show func(inode uint64, fd int)) <-chan SteeringCopy {
+	copied := make(chan SteeringCopy, 1)
+	a.sequence.do(func() {
+		state, err := a.Steering.Copy(show)
+		copied <- SteeringCopy{state, err}
+	})
+	return copied
+}
+
 // Steer posts steered always: an upgrade, or a stop, waits for it.
 func (a *Host) Steer(s machine.Steer) {
 	if s.Beside == 0 {
