@@ -61,8 +61,10 @@ func TestClosedSocketsAreForgottenAfterSomeTime(t *testing.T) {
 	}
 }
 
-// steeringOfOne has one socket, of generation 1.
-func steeringOfOne(t *testing.T) (*steering.Steering, uint64) {
+// steeringOfOne has one socket, of generation 1; steeringOf one of another generation.
+func steeringOfOne(t *testing.T) (*steering.Steering, uint64) { return steeringOf(t, 1) }
+
+func steeringOf(t *testing.T, generation int) (*steering.Steering, uint64) {
 	t.Helper()
 	address, err := socket.ParseAddress("web=127.0.0.1:0")
 	s, err2 := steering.NewSteering(nil)
@@ -70,12 +72,12 @@ func steeringOfOne(t *testing.T) (*steering.Steering, uint64) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	fd, err := s.Make(steering.InstanceKey{Generation: 1}, address)
+	fd, err := s.Make(steering.InstanceKey{Generation: generation}, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	return s, s.Sockets(1)[0].Inode
+	return s, s.Sockets(generation)[0].Inode
 }
 
 func TestListingIsShort(t *testing.T) {

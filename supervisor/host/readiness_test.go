@@ -3,6 +3,8 @@ package host
 import (
 	"testing"
 	"time"
+
+	"github.com/gracerun/grace/supervisor/machine"
 )
 
 func TestPauseAfter(t *testing.T) {
@@ -20,5 +22,17 @@ func TestPauseAfter(t *testing.T) {
 		if got := pauseAfter(test.elapsed, test.sockets); got != test.want {
 			t.Errorf("after %v with %d sockets: %v, want %v", test.elapsed, test.sockets, got, test.want)
 		}
+	}
+}
+
+// A server that grace has not started may listen at more addresses than the app, but the app has to listen at one of them.
+func TestServerIsNotReplacedByWhoListensNowhere(t *testing.T) {
+	s, _ := steeringOf(t, machine.Foreign)
+	v := &readinessCheck{prober: prober{apps: &Host{Steering: s}, app: &InstanceProcess{reader: &notifyReader{}}}}
+	if left := v.unopened(nil); len(left) != 1 {
+		t.Errorf("an app without a socket has all but %v", left)
+	}
+	if left := v.unopened([]awaitedSocket{{place: "127.0.0.1:1"}}); len(left) != 0 {
+		t.Errorf("an app with another socket has all but %v", left)
 	}
 }

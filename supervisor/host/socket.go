@@ -94,7 +94,8 @@ func (v *readinessCheck) unopened(opened []awaitedSocket) []string {
 		return nil
 	}
 	before := v.predecessor()
-	if before == machine.Foreign && v.opensNoMore() { // a server that grace has not started may be about more than the app
+	// A server that grace has not started may be about more than the app, but an app that listens nowhere does not replace it.
+	if before == machine.Foreign && len(opened) > 0 && v.opensNoMore() {
 		return nil
 	}
 	if before == 0 {
