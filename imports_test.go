@@ -44,10 +44,10 @@ var mayImport = map[string][]string{
 	"examples":          {"handoff", "drain"},
 	"internal":          {},
 	"scripts":           {"cmd/load"},
-	"scripts/bench":     {"cmd/load", "childproc", "internal/gracelog", "scripts/bench/chart", "scripts/bench/compare"},
+	"scripts/bench":     {"cmd/load", "childproc", "internal/gracelog", "internal/hostinfo", "scripts/bench/chart", "scripts/bench/compare"},
 	"scripts/bench/app": {"handoff", "drain"},
 
-	"scripts/bench/compare":     {"cmd/load", "scripts/bench/chart"},
+	"scripts/bench/compare":     {"cmd/load", "internal/cgroup", "internal/hostinfo", "scripts/bench/chart"},
 	"scripts/bench/compare/app": {"handoff", "drain"},
 
 	"test":         {},

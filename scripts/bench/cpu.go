@@ -91,9 +91,7 @@ func keepBusy(address string) (end func()) {
 	cfg.Addr = address
 	clients := must(load.Start(context.Background(), cfg))
 	time.Sleep(cfg.ThinkMax) // each has asked once
-	conn := must(net.Dial("tcp", address))
-	must(io.WriteString(conn, "GET /slow HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"))
-	must(conn.Read(make([]byte, 1)))
+	conn := askSlowly(address)
 	return func() {
 		_, err := io.Copy(io.Discard, conn)
 		conn.Close()
@@ -103,6 +101,14 @@ func keepBusy(address string) (end func()) {
 			fmt.Println(tally)
 		}
 	}
+}
+
+// askSlowly begins a request that takes two seconds.
+func askSlowly(address string) net.Conn {
+	conn := must(net.Dial("tcp", address))
+	must(io.WriteString(conn, "GET /slow HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"))
+	must(conn.Read(make([]byte, 1)))
+	return conn
 }
 
 func printCosts(few, many []*cost, figures *summary) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/hostinfo"
 )
 
 // farewellRun is how servers are measured that know nothing of grace, and whose clients keep their connections.
@@ -51,7 +52,7 @@ func farewellFlags(args []string) (r farewellRun, chosenOnes []server, err error
 func (b bench) farewell(r farewellRun, servers []server) {
 	fmt.Println(machine())
 	for _, s := range servers {
-		fmt.Printf("\n%s, load %s\n", s.name, loadAverage())
+		fmt.Printf("\n%s, load %s\n", s.name, hostinfo.LoadAverage())
 		if err := attempt(func() { r.measure(b, s) }); err != nil {
 			fmt.Printf("  not measured: %v\n", err)
 		}
@@ -59,7 +60,7 @@ func (b bench) farewell(r farewellRun, servers []server) {
 	if r.cost > 0 {
 		b.cost(r)
 	}
-	fmt.Printf("\nload %s at the end\n", loadAverage())
+	fmt.Printf("\nload %s at the end\n", hostinfo.LoadAverage())
 }
 
 // way is one of replacing a server.
@@ -132,7 +133,7 @@ func (r farewellRun) often(w way, address string) *losses {
 	c := r.clients(address)
 	for n := range w.times {
 		slowest := m.once(c, s)
-		fmt.Fprintf(os.Stderr, "%s, %d: %d failed, slowest in ms %s, load %s\n", w.name, n+1, c.failures(), slowest, loadAverage())
+		fmt.Fprintf(os.Stderr, "%s, %d: %d failed, slowest in ms %s, load %s\n", w.name, n+1, c.failures(), slowest, hostinfo.LoadAverage())
 	}
 	time.Sleep(keptTime)
 	m.ends = s.ends()

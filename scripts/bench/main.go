@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/internal/hostinfo"
 	"github.com/gracerun/grace/scripts/bench/compare"
-	"golang.org/x/sys/unix"
 )
 
 // bench knows the programs that are measured.
@@ -160,7 +160,7 @@ func (b bench) measure(names []string) {
 // end also shows what was measured before a part has failed.
 func (b bench) end(begun time.Time) {
 	b.figures.print()
-	fmt.Printf("\n%s, load %s at the end\n", time.Since(begun).Round(time.Second), loadAverage())
+	fmt.Printf("\n%s, load %s at the end\n", time.Since(begun).Round(time.Second), hostinfo.LoadAverage())
 }
 
 func checkParts(names []string) error {
@@ -177,16 +177,8 @@ func checkParts(names []string) error {
 }
 
 func machine() string {
-	var uts unix.Utsname
-	unix.Uname(&uts) // an unknown kernel is shown as none
-	return fmt.Sprintf("%d CPUs (%s), Linux %s, %s, load %s",
-		runtime.NumCPU(), processor(), kernelVersion(unix.ByteSliceToString(uts.Release[:])), runtime.Version(), loadAverage())
-}
-
-// kernelVersion leaves out how who has built it calls it.
-func kernelVersion(release string) string {
-	parts := strings.SplitN(release, ".", 3)
-	return strings.Join(parts[:min(2, len(parts))], ".")
+	return fmt.Sprintf("%d CPUs (%s), %s, %s, load %s",
+		runtime.NumCPU(), processor(), hostinfo.Kernel(), runtime.Version(), hostinfo.LoadAverage())
 }
 
 func processor() string {
@@ -197,10 +189,4 @@ func processor() string {
 		return runtime.GOARCH
 	}
 	return name
-}
-
-func loadAverage() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	one, _, _ := strings.Cut(string(text), " ")
-	return one
 }

@@ -68,14 +68,18 @@ func (b bench) bindCaptured(n int, m *manyFigures) {
 
 // hold measures status of a grace process that holds the listeners.
 func (b bench) hold(n int, m *manyFigures) {
-	flags := []string{"--name", "bench-many", "--ready", "notify", "--listen", "web=127.0.0.1:0"}
-	for i := range n - 1 {
-		flags = append(flags, "--listen", fmt.Sprintf("l%d=127.5.%d.%d:4321", i, i>>8, i&255))
-	}
-	s := b.begin(flags)
+	s := b.begin(append([]string{"--name", "bench-many", "--ready", "notify", "--listen", "web=127.0.0.1:0"}, listenersBeside(n-1)...))
 	defer s.stop()
 	s.await("generation ready", 1)
 	b.status(s, &m.held)
+}
+
+// listenersBeside are the flags for so many listeners beside another one.
+func listenersBeside(n int) (flags []string) {
+	for i := range n {
+		flags = append(flags, "--listen", fmt.Sprintf("l%d=127.5.%d.%d:4321", i, i>>8, i&255))
+	}
+	return flags
 }
 
 // status measures the command from outside, and what it costs grace.

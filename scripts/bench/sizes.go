@@ -79,11 +79,7 @@ func (m *sizeFigures) look(pid int) {
 }
 
 func (b bench) measureListeners(n int, m *sizeFigures) {
-	flags := []string{"--ready", "notify", "--listen", "web=127.0.0.1:0"}
-	for i := range n - 1 {
-		flags = append(flags, "--listen", fmt.Sprintf("l%d=127.5.%d.%d:4321", i, i>>8, i&255))
-	}
-	s := b.supervise(flags, "-linger", shortLinger)
+	s := b.supervise(append([]string{"--ready", "notify"}, listenersBeside(n-1)...), "-linger", shortLinger)
 	defer s.stop()
 	m.upgrade(s)
 }
@@ -110,7 +106,7 @@ func (b bench) measureDraining(n int, m *sizeFigures) {
 	defer s.stop()
 	pid := s.Cmd.Process.Pid
 	for range n {
-		s.askSlowly()
+		go finish(askSlowly(s.address))
 		s.hangUp()
 		s.awaitReady()
 	}
@@ -121,15 +117,10 @@ func (b bench) measureDraining(n int, m *sizeFigures) {
 	m.look(pid)
 }
 
-// askSlowly begins a request that takes two seconds.
-func (s *supervised) askSlowly() {
-	conn := must(net.Dial("tcp", s.address))
-	must(io.WriteString(conn, "GET /slow HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"))
-	must(conn.Read(make([]byte, 1)))
-	go func() {
-		_, _ = io.Copy(io.Discard, conn) // it is cut when grace is stopped
-		conn.Close()
-	}()
+// finish waits for the end of a request, which is cut when grace is stopped.
+func finish(conn net.Conn) {
+	_, _ = io.Copy(io.Discard, conn)
+	conn.Close()
 }
 
 // measureUpgrades is one grace process with all upgrades.

@@ -67,7 +67,7 @@ func manual(p program) (files []file, err error) {
 		return nil, fmt.Errorf("cannot write the manual pages: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	if _, err := (sources{dir: dir}).run(nil, p.here, "man", dir); err != nil {
+	if _, err := run(dir, nil, p.here, "man", dir); err != nil {
 		return nil, err
 	}
 	pages, err := os.ReadDir(dir)
@@ -111,7 +111,7 @@ func completions(p program) (files []file, err error) {
 		"zsh":  "/usr/share/zsh/site-functions/_grace",
 		"fish": "/usr/share/fish/vendor_completions.d/grace.fish",
 	} {
-		text, err := (sources{dir: filepath.Dir(p.here)}).run(nil, p.here, "completion", shell)
+		text, err := run(filepath.Dir(p.here), nil, p.here, "completion", shell)
 		if err != nil {
 			return nil, err
 		}

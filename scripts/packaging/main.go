@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 )
 
 // architectures are those that grace's own system call stubs exist for.
@@ -94,8 +93,8 @@ func makeEmpty(dir string) error {
 	if err != nil {
 		return fmt.Errorf("cannot make the folder for the release: %w", err)
 	}
-	if i := slices.IndexFunc(entries, func(os.DirEntry) bool { return true }); i >= 0 {
-		return fmt.Errorf("%s is not empty: it has %s", dir, entries[i].Name())
+	if len(entries) > 0 {
+		return fmt.Errorf("%s is not empty: it has %s", dir, entries[0].Name())
 	}
 	return nil
 }

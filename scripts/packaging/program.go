@@ -46,7 +46,7 @@ func openProgram(path, architecture, here string) (program, error) {
 
 // compile leaves out what differs between two machines: paths of folders, and the linker's mark of its inputs, which has them too.
 func (s sources) compile(out, architecture string) error {
-	_, err := s.run([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + architecture, "GOFLAGS="},
+	_, err := run(s.dir, []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + architecture, "GOFLAGS="},
 		"go", "build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w -buildid=", "-o", out, ".")
 	return err
 }

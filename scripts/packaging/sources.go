@@ -38,13 +38,13 @@ func openSources(dir string) (sources, error) {
 }
 
 func (s sources) git(arguments ...string) (string, error) {
-	return s.run(nil, "git", arguments...)
+	return run(s.dir, nil, "git", arguments...)
 }
 
 // run gives the standard output, without the end of its last line.
-func (s sources) run(environment []string, program string, arguments ...string) (string, error) {
+func run(dir string, environment []string, program string, arguments ...string) (string, error) {
 	c := exec.Command(program, arguments...)
-	c.Dir, c.Env = s.dir, append(c.Environ(), environment...)
+	c.Dir, c.Env = dir, append(c.Environ(), environment...)
 	out, err := c.Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(arguments, " "), err, failed.Stderr)

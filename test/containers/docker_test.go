@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/cmd/load"
+	"github.com/gracerun/grace/internal/cgroup"
 	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
@@ -98,7 +99,7 @@ func (d *docker) end(daemon *os.Process) {
 	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 		left, err := filepath.Glob(pattern + d.parent)
 		for _, dir := range left {
-			err = errors.Join(err, harness.RemoveCgroup(dir))
+			err = errors.Join(err, cgroup.Remove(dir))
 		}
 		if err != nil {
 			d.t.Errorf("a cgroup is left: %v", err)

@@ -1,11 +1,9 @@
 package harness
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -95,18 +93,4 @@ func Until(t *testing.T, what string, condition func() bool) {
 			t.Fatalf("not within %s: %s", Patience, what)
 		}
 	}
-}
-
-// RemoveCgroup removes a folder that holds nothing but folders and the kernel's files.
-func RemoveCgroup(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			err = errors.Join(err, RemoveCgroup(filepath.Join(dir, e.Name())))
-		}
-	}
-	return errors.Join(err, syscall.Rmdir(dir))
 }

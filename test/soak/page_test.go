@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/gracerun/grace/internal/hostinfo"
 )
 
 const beginning = `# A million requests
@@ -28,7 +28,7 @@ func (s *soak) write(t *testing.T, path string) {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString(beginning)
-	fmt.Fprintf(&b, "The last run: %s, %s on %s, %d CPUs, %s.\n\n", s.begun.UTC().Format(time.DateOnly), time.Since(s.begun).Round(time.Second), kernel(), runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "The last run: %s, %s on %s, %d CPUs, %s.\n\n", s.begun.UTC().Format(time.DateOnly), time.Since(s.begun).Round(time.Second), hostinfo.Kernel(), runtime.NumCPU(), runtime.Version())
 	b.WriteString("| server | upgrades | grace killed | reexecs | requests | failed | grace, first round | grace, last round |\n|---|---|---|---|---|---|---|---|\n")
 	var all result
 	var sent, failed uint64
@@ -42,13 +42,4 @@ func (s *soak) write(t *testing.T, path string) {
 	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func kernel() string {
-	var name unix.Utsname
-	if unix.Uname(&name) != nil {
-		return "an unknown kernel"
-	}
-	release := strings.SplitN(unix.ByteSliceToString(name.Release[:]), ".", 3)
-	return "Linux " + strings.Join(release[:min(2, len(release))], ".")
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gracerun/grace/internal/cgroup"
 	"github.com/gracerun/grace/internal/requirement"
 	"github.com/gracerun/grace/test/harness"
 )
@@ -121,7 +122,7 @@ const cgroupPrefix = "grace-test-box-"
 
 // makeCgroup makes one below our own, and removes those of tests that were killed.
 func makeCgroup() (string, error) {
-	own, err := ownCgroup()
+	own, err := cgroup.Own()
 	if err != nil {
 		return "", err
 	}
@@ -132,30 +133,10 @@ func makeCgroup() (string, error) {
 	for _, dir := range stale {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
 		if n, err := strconv.Atoi(pid); err == nil && syscall.Kill(n, 0) == syscall.ESRCH {
-			harness.RemoveCgroup(dir) // as far as it goes
+			cgroup.Remove(dir) // as far as it goes
 		}
 	}
 	return os.MkdirTemp(own, fmt.Sprintf("%s%d-", cgroupPrefix, os.Getpid()))
-}
-
-// ownCgroup is the folder of this process in the cgroup2 mount.
-func ownCgroup() (string, error) {
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(text)) {
-		path, found := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !found {
-			continue
-		}
-		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-			if _, err := os.Stat(filepath.Join(mount, path, "cgroup.procs")); err == nil {
-				return filepath.Join(mount, path), nil
-			}
-		}
-	}
-	return "", errors.New("no cgroup2 is mounted")
 }
 
 // start locks the thread to the test for good: the box is to end with it, and
@@ -206,7 +187,7 @@ func (b *box) end() {
 }
 
 func (b *box) removeCgroup() {
-	if err := harness.RemoveCgroup(b.cgroup); err != nil {
+	if err := cgroup.Remove(b.cgroup); err != nil {
 		b.t.Errorf("a cgroup is left: %v", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/gracerun/grace/internal/hostinfo"
 )
 
 // report is what a run has found, as --results keeps it.
@@ -26,14 +28,8 @@ func (r run) report(machine func() string) (report, error) {
 	if found.Results, found.Planned, err = r.measure(); err != nil {
 		return found, err
 	}
-	found.Took, found.Load = time.Since(begun).Round(time.Second).String(), loadAverage()
+	found.Took, found.Load = time.Since(begun).Round(time.Second).String(), hostinfo.LoadAverage()
 	return found, r.keepReport(found)
-}
-
-func loadAverage() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	one, _, _ := strings.Cut(string(text), " ")
-	return one
 }
 
 func readReport(path string) (found report, err error) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gracerun/grace/internal/cgroup"
 )
 
 // systemd is one of its own, as PID 1 of its own namespaces, run from the machine's /usr. It has the machine's network, and nothing
@@ -34,7 +36,7 @@ func mayBoot() error {
 	if os.Getuid() != 0 {
 		return errors.New("only root can boot a systemd")
 	}
-	_, err := ownCgroup()
+	_, err := cgroup.Own()
 	return err
 }
 
@@ -177,48 +179,18 @@ func (b *systemd) stop() {
 
 // makeCgroup makes one below that of this process.
 func makeCgroup() (string, error) {
-	own, err := ownCgroup()
+	own, err := cgroup.Own()
 	if err != nil {
 		return "", err
 	}
 	return os.MkdirTemp(own, "grace-compare-")
 }
 
-// ownCgroup is the folder of this process in the cgroup2 mount.
-func ownCgroup() (string, error) {
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(text)) {
-		path, found := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !found {
-			continue
-		}
-		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-			if _, err := os.Stat(filepath.Join(mount, path, "cgroup.procs")); err == nil {
-				return filepath.Join(mount, path), nil
-			}
-		}
-	}
-	return "", errors.New("no cgroup2 is mounted")
-}
-
 // removeCgroup tries again, because the kernel keeps a cgroup for a moment after its last process.
 func removeCgroup(folder string) {
-	var below []string
-	_ = filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			below = append(below, path)
+	for deadline := time.Now().Add(granted); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if err := cgroup.Remove(folder); err == nil || errors.Is(err, os.ErrNotExist) {
+			return
 		}
-		return nil
-	})
-	for deadline := time.Now().Add(granted); len(below) > 0 && time.Now().Before(deadline); {
-		last := len(below) - 1
-		if err := os.Remove(below[last]); err != nil && !os.IsNotExist(err) {
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		below = below[:last]
 	}
 }
