@@ -34,7 +34,8 @@ const (
 // Hold waits until the requests that are open are answered, for patience at most: a server that is late resets at its end
 // those that it has not read yet. Then it holds back the input of the connections that are silent and come in where HTTP/1
 // is spoken, and new connections to listeners that are shared, and counts. Then it waits for answers once more, but not for
-// long: an app may drop a request that it has just read when it is told to stop (golang/go#75591).
+// long: an app may drop a request that it has just read when it is told to stop (golang/go#75591). Where the app has not even
+// read all requests by then, it lets go what is held and begins anew, as long as patience lasts.
 //
 // It is to be called just before the stop signal is sent, and Keep as soon as it was: who asks or connects meanwhile has to
 // send again, after 200 ms. It takes some 20 µs for each silent connection, and keeps a descriptor for each; connections for
@@ -44,34 +45,93 @@ func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 		return Counts{}, err
 	}
 	f.announcer.descriptors.free(f.toHold())
-	f.awaitAnswers(patience, standstill)
-	if err := f.holdAll(); err != nil {
-		return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
+	for end := time.Now().Add(patience); ; f.letAllGo() {
+		f.awaitRead(end)
+		open, err := f.holdAll()
+		if err != nil {
+			return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
+		}
+		if time.Now().After(end) || !f.someUnread(open) {
+			break
+		}
 	}
 	f.silence()
 	return f.recount(), nil
 }
 
+// awaitRead waits for answers as long as some come, or until the app has read what they answer.
+func (f *Farewell) awaitRead(end time.Time) {
+	for {
+		open := f.awaitAnswers(time.Until(end), standstill)
+		if time.Now().After(end) || !f.someUnread(open) {
+			return
+		}
+	}
+}
+
+// someUnread tells whether the app has not read the request of one of these connections: a server resets it at its end.
+func (f *Farewell) someUnread(open []*connection) bool {
+	if len(open) == 0 {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sockets, err := f.processes.sockets()
+	if err != nil {
+		return false
+	}
+	waits := make(map[*connection]bool, len(open))
+	for _, c := range open {
+		waits[c] = true
+	}
+	for inode, c := range f.known {
+		if waits[c] && f.unread(inode, sockets[inode]) {
+			return true
+		}
+	}
+	return false
+}
+
+// unread is not so for what has been closed meanwhile.
+func (f *Farewell) unread(inode uint64, at place) bool {
+	fd, err := f.processes.duplicate(inode, at)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	n, err := unreadOf(fd)
+	return err == nil && n > 0
+}
+
+// letAllGo gives the app back all that is held, and new connections.
+func (f *Farewell) letAllGo() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.known {
+		f.letGo(c)
+	}
+	f.endPauses(nil)
+}
+
 // holdAll holds new connections after the silent ones, which may be many: it has little time. Who came in between is
-// given time to ask, and held if he does not.
-func (f *Farewell) holdAll() error {
+// given time to ask, and held if he does not. Open are the connections whose requests are not answered in that time.
+func (f *Farewell) holdAll() (open []*connection, err error) {
 	if err := f.holdSilent(); err != nil {
-		return err
+		return nil, err
 	}
 	if len(f.shared) == 0 {
-		f.awaitAnswers(settleWithin, settleWithin)
-		return nil
+		return f.awaitAnswers(settleWithin, settleWithin), nil
 	}
 	if err := f.pauseListeners(pauseAtMost); err != nil {
-		return err
+		return nil, err
 	}
 	f.awaitAccepted(emptyWithin)
 	if _, err := f.Look(); err != nil {
-		return err
+		return nil, err
 	}
 	f.awaitFirst()
-	f.awaitAnswers(settleWithin, settleWithin)
-	return f.holdSilent()
+	open = f.awaitAnswers(settleWithin, settleWithin)
+	return open, f.holdSilent()
 }
 
 func (f *Farewell) holdSilent() error {
@@ -118,8 +178,8 @@ func (s *settling) pause() {
 }
 
 // awaitAnswers waits until all requests are answered that are open now, and not for those that are left when no answer has
-// come for a time.
-func (f *Farewell) awaitAnswers(atMost, standstill time.Duration) {
+// come for a time. It returns the connections of these.
+func (f *Farewell) awaitAnswers(atMost, standstill time.Duration) (open []*connection) {
 	begin, s := time.Now(), settling(settleFirst)
 	open, moved := f.open(), begin
 	for len(open) > 0 && time.Since(begin) < atMost && time.Since(moved) < standstill {
@@ -128,6 +188,7 @@ func (f *Farewell) awaitAnswers(atMost, standstill time.Duration) {
 			open, moved = left, time.Now()
 		}
 	}
+	return open
 }
 
 // open are the connections on which a request is not answered yet.

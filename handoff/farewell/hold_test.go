@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
@@ -133,6 +134,63 @@ func TestOpenRequestsAreWaitedFor(t *testing.T) {
 	slow.ask(t, get)
 	f.awaitAnswers(apptest.Patience, 0) // others are not answered meanwhile
 	mustCount(t, f, Counts{Busy: 2, Working: 1})
+}
+
+func TestAnAppThatIsLateIsWaitedFor(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	speaks, _ := r.speaking(t)
+	late := r.wire(t)
+	f := speaks.announce(t)
+	speaks.speak(t)
+	late.request(t, get)
+	held := make(chan Counts)
+	go func() {
+		counts, err := f.Hold(apptest.Patience)
+		if err != nil {
+			t.Error(err)
+		}
+		held <- counts
+	}()
+	read := time.After(2 * (standstill + settleWithin))
+	select {
+	case <-held:
+		t.Fatal("the connections were held while the app had not read a request")
+	case <-read:
+	}
+	mustRead(t, late.app, get)
+	late.answer(t, plainOK)
+	late.mustGet(t, closedOK)
+	if got, want := <-held, (Counts{Busy: 2, Silent: 1, Held: 1}); got != want {
+		t.Errorf("%+v, not %+v", got, want)
+	}
+}
+
+func TestWhatIsHeldIsLetGoForAnAppThatIsLate(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	speaks, silent := r.speaking(t)
+	late := r.wire(t)
+	f := speaks.announce(t)
+	speaks.speak(t)
+	late.request(t, get)
+	open, err := f.holdAll()
+	apptest.Must(t, err)
+	if len(open) != 1 || !f.someUnread(open) {
+		t.Errorf("%d requests are open, and read", len(open))
+	}
+	mustRead(t, late.app, get)
+	if f.someUnread(open) {
+		t.Error("what was read counts as unread")
+	}
+	f.letAllGo()
+	silent.ask(t, get)
+}
+
+// request waits until what was asked has come.
+func (w *wire) request(t *testing.T, request string) {
+	t.Helper()
+	_, err := io.WriteString(w.client, request)
+	apptest.Must(t, err)
+	apptest.Eventually(t, "it comes", func() bool { return info(t, w.app).Bytes_received == uint64(len(request)) })
 }
 
 func TestNothingIsHeldWhereNobodySpeaksHTTP(t *testing.T) {
