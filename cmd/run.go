@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -229,8 +228,6 @@ func (f *runFlags) run(o supervisor.Options) error {
 		return err
 	}
 	o.Log = log
-	// A collection after 2 MB in place of 4 keeps 2 MB less, and comes once in a start and in two upgrades.
-	debug.SetGCPercent(50)
 	status, err := supervisor.Run(o)
 	if next := (*supervisor.Replacement)(nil); errors.As(err, &next) {
 		_ = closer.Close() // its error is that the log cannot be written
