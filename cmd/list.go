@@ -18,7 +18,7 @@ import (
 
 const listLong = `list shows the grace processes that you may control: your own, or as root those of all
 users. It looks for their control sockets in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/grace,
-/run/grace, /run/grace/* and /run/user/*/grace.`
+/run/grace, /run/grace/*, /run/user/*/grace and /tmp/grace-UID.`
 
 const listTimeLimit = 2 * time.Second
 

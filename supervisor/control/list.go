@@ -44,7 +44,7 @@ func List() []Found {
 // searchDirs are all directories in which there may be a control socket, grace's own first.
 func searchDirs() []string {
 	dirs := append([]string{"/run/grace"}, socketDirs()...)
-	for _, pattern := range []string{"/run/grace/*", "/run/grace/*/grace", "/run/user/*/grace", "/run/user/*/grace/*"} {
+	for _, pattern := range []string{"/run/grace/*", "/run/grace/*/grace", "/run/user/*/grace", "/run/user/*/grace/*", "/tmp/" + usersPrefix + "[0-9]*"} {
 		found, _ := filepath.Glob(pattern) // the patterns are well formed
 		dirs = append(dirs, found...)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -66,7 +67,7 @@ func DefaultName() string {
 
 // socketDirs are the directories in which grace may make its socket, the best one first.
 // The second one is for a $RUNTIME_DIRECTORY that others can write to, as volumes of
-// containers are.
+// containers are, and the last one for a user without a login session, as after su or in a container.
 func socketDirs() []string {
 	var dirs []string
 	given, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
@@ -76,8 +77,11 @@ func socketDirs() []string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		dirs = append(dirs, filepath.Join(dir, "grace"))
 	}
-	return append(dirs, "/run/grace")
+	return append(dirs, "/run/grace", filepath.Join(os.TempDir(), usersPrefix+strconv.Itoa(os.Geteuid())))
 }
+
+// usersPrefix is followed by the number of the user whose directory it is.
+const usersPrefix = "grace-"
 
 // secureDir makes a directory that nobody else can write to, or finds that it is one. A link is none: whoever can make one in
 // the directory above would have grace write where it leads.

@@ -389,6 +389,29 @@ func TestListShowsTheLiving(t *testing.T) {
 	}
 }
 
+// A user without a login session has no $XDG_RUNTIME_DIR, and cannot write to /run.
+func TestUserWithoutSession(t *testing.T) {
+	parent := t.TempDir()
+	t.Setenv("RUNTIME_DIRECTORY", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	t.Setenv("TMPDIR", parent)
+	dirs := socketDirs()
+	s, err := openIn(dirs[len(dirs)-1], "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if want := filepath.Join(parent, fmt.Sprintf("grace-%d", os.Geteuid()), "web.sock"); s.Path != want {
+		t.Errorf("the socket is at %s, not %s", s.Path, want)
+	}
+	if info, err := os.Stat(filepath.Dir(s.Path)); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("its directory: %v, %v", info, err)
+	}
+	if !slices.ContainsFunc(List(), func(f Found) bool { return f.Path == s.Path }) {
+		t.Error("grace list does not show it")
+	}
+}
+
 func TestChoose(t *testing.T) {
 	inPlace(t)
 	dir := os.Getenv("RUNTIME_DIRECTORY")[:strings.Index(os.Getenv("RUNTIME_DIRECTORY"), ":")]
