@@ -297,7 +297,7 @@ func (s *service) bind(address socket.Address) (*socket.Listener, error) {
 		return s.takeover.Bind(inUse)
 	}
 	if !o.Evict {
-		return nil, fmt.Errorf("%w (%s)", err, host.InUseRemedy)
+		return nil, fmt.Errorf("%w (%s)", err, host.InUseRemedy(inUse))
 	}
 	o.Log.Warn().Str("address", address.Addr).Str("why", err.Error()).Msg("evicting")
 	if err := socket.Evict(inUse, host.EvictGrace); err != nil {

@@ -188,7 +188,7 @@ func TestUnfitDescriptorsAreRefused(t *testing.T) {
 			t.Errorf("%s: %s", written, got)
 		}
 	}
-	if got := take(t, manager, web.Bound()).Error; !strings.HasSuffix(got, "use --listen fd://NAME for a socket that the service manager has passed") {
+	if got := take(t, manager, web.Bound()).Error; !strings.HasSuffix(got, "; grace itself has it") {
 		t.Error(got)
 	}
 	if got := take(t, manager, "fd://9"); got.Inode != web.Inode() {

@@ -38,10 +38,15 @@ func (e *InUseError) Error() string {
 	if more := len(e.Holders) - len(shown); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	if slices.ContainsFunc(e.Holders, func(h sockdiag.Holder) bool { return h.PID == os.Getpid() }) {
-		text += "; grace itself has it: use --listen fd://NAME for a socket that the service manager has passed"
+	if e.Own() {
+		text += "; grace itself has it"
 	}
 	return text
+}
+
+// Own tells whether this process is among the Holders.
+func (e *InUseError) Own() bool {
+	return slices.ContainsFunc(e.Holders, func(h sockdiag.Holder) bool { return h.PID == os.Getpid() })
 }
 
 // Inodes are the sockets at the address.

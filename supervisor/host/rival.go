@@ -31,20 +31,26 @@ func (a *Host) evict(inUse *socket.InUseError) error {
 	}
 	ours := func(h sockdiag.Holder) bool { return slices.Contains(kin, h.PID) }
 	switch {
-	case slices.ContainsFunc(inUse.Holders, func(h sockdiag.Holder) bool { return h.PID == os.Getpid() }):
+	case inUse.Own():
 		return fmt.Errorf("%w (grace holds this address for the app, by --listen: make the app take that socket, see --dialect, or leave --listen out)", inUse)
 	case slices.ContainsFunc(inUse.Holders, ours):
 		return fmt.Errorf("%w (this is a process of the app, which --evict does not end, and grace neither holds nor captures its socket: use --capture on, or hold the address with --listen)", inUse)
 	case a.Takeover.wanted():
 		return a.takeOver(inUse)
 	case !a.Options.Evict:
-		return fmt.Errorf("%w (%s)", inUse, InUseRemedy)
+		return fmt.Errorf("%w (%s)", inUse, InUseRemedy(inUse))
 	}
 	a.Post(machine.Noticed{Text: "evicting", Why: inUse.Error()})
 	return socket.Evict(inUse, EvictGrace)
 }
 
-const InUseRemedy = "stop that process, choose another address, replace it with --takeover, or use --evict to end it"
+// InUseRemedy is what can be done where grace cannot bind an address of --listen, or an app one of its own.
+func InUseRemedy(inUse *socket.InUseError) string {
+	if inUse.Own() {
+		return "use --listen fd://NAME for a socket that the service manager has passed, and no address twice"
+	}
+	return "stop that process, choose another address, replace it with --takeover, or use --evict to end it"
+}
 
 // withEviction tries a bind again when who had the address has gone.
 func (a *Host) withEviction(bind func() error) error {

@@ -69,3 +69,14 @@ func TestServerThatTakesNoSocket(t *testing.T) {
 		return e.Message == "not ready yet" && strings.Contains(e.Why, "the app listens on "+own+" with a socket of its own (leave --listen out")
 	})
 }
+
+// An app that binds by itself what grace holds for it, as with the port written in both places.
+func TestAppBindsWhatGraceHolds(t *testing.T) {
+	t.Parallel()
+	address := freeport.Address(t)
+	s := harness.Start(t, "--listen", address, "--", harness.PlainBinary(), address)
+	s.Await("the reason", func(e harness.Entry) bool {
+		return e.Message == "first generation failed" && strings.Contains(e.Why, "make the app take that socket") && !strings.Contains(e.Why, "fd://")
+	})
+	s.Ends(1)
+}
