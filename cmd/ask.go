@@ -171,7 +171,7 @@ func (p *waitOptions) whatOf(it string) string {
 func conclude(r control.Result, done string) error {
 	switch r.Outcome {
 	case control.Upgraded:
-		fmt.Printf("%s: generation %d serves after %s%s\n", done, r.Generation, seconds(r.Took), sameness(r))
+		fmt.Printf("%s in %s: generation %d serves%s\n", done, seconds(r.Took), r.Generation, sameness(r, done))
 		return nil
 	case control.Reexeced:
 		return tell(statusFailed, "another grace process has taken over meanwhile; generation %d still gets only a share of the new connections (see grace status)", r.Generation)
@@ -185,9 +185,12 @@ func conclude(r control.Result, done string) error {
 	return tell(statusFailed, "%s%s%s", r.Outcome, because(r.Why), aftermath(r))
 }
 
-func sameness(r control.Result) string {
-	if !r.Unchanged {
+func sameness(r control.Result, done string) string {
+	switch {
+	case !r.Unchanged:
 		return ""
+	case done == rolledBack:
+		return " (the same executable in the same directory as before: files that were changed in place stay changed)"
 	}
 	return " (the same executable in the same directory as before)"
 }

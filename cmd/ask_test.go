@@ -104,6 +104,10 @@ func say(t *testing.T, args ...string) said {
 	return said{statusOf(t, c), out.String(), err.String()}
 }
 
+func notReady(after float64, why string) control.Line {
+	return control.Line{Report: &control.Report{Level: "info", Text: "not ready yet", Generation: 5, PID: 7, Took: after, Why: why}}
+}
+
 func TestResults(t *testing.T) {
 	inPlace(t)
 	begins := control.Line{Report: &control.Report{Level: "info", Text: "upgrade begins", Generation: 5}}
@@ -119,14 +123,24 @@ func TestResults(t *testing.T) {
 	}{
 		"upgraded": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5, Serving: 5, Took: 0.4})}, upgrade,
-			said{0, "upgraded: generation 5 serves after 0.400 s\n", progress}},
+			said{0, "upgraded in 0.400 s: generation 5 serves\n", progress}},
 		"upgraded to a command": {
 			[]string{"upgrade", "web", "--", "./app", "--flag", "-v"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5})},
 			[]control.Request{{Do: control.Upgrade, Command: []string{"./app", "--flag", "-v"}}},
-			said{0, "upgraded: generation 5 serves after 0.000 s\n", progress}},
+			said{0, "upgraded in 0.000 s: generation 5 serves\n", progress}},
 		"rolled back": {
 			[]string{"rollback", "web"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5, Took: 12.3})}, rollback,
-			said{0, "rolled back: generation 5 serves after 12 s\n", progress}},
+			said{0, "rolled back in 12 s: generation 5 serves\n", progress}},
+		"upgraded to the same": {
+			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5, Took: 2, Unchanged: true})}, upgrade,
+			said{0, "upgraded in 2.0 s: generation 5 serves (the same executable in the same directory as before)\n", progress}},
+		"rolled back to the same": {
+			[]string{"rollback"}, &fake{lines: result(control.Result{Outcome: control.Upgraded, Generation: 5, Took: 2, Unchanged: true})}, rollback,
+			said{0, "rolled back in 2.0 s: generation 5 serves (the same executable in the same directory as before: files that were changed in place stay changed)\n", progress}},
+		"not ready, for the same reason and for another one": {
+			[]string{"upgrade"}, &fake{lines: []control.Line{notReady(2, "it loads"), notReady(7, "it loads"), notReady(12, "it listens elsewhere"), {Result: &control.Result{Outcome: control.Upgraded, Generation: 5, Took: 13}}}}, upgrade,
+			said{0, "upgraded in 13 s: generation 5 serves\n", "generation 5: not ready yet (pid 7, 2.0 s): it loads\ngeneration 5: not ready yet (pid 7, 7.0 s)\n" +
+				"generation 5: not ready yet (pid 7, 12 s): it listens elsewhere\n"}},
 		"failed": {
 			[]string{"upgrade"}, &fake{lines: result(control.Result{Outcome: control.Failed, Generation: 5, Serving: 4, Why: "exit status 3", Output: "/var/log/app\x1b[2J"})}, upgrade,
 			said{1, "", progress + "grace: failed: generation 5: exit status 3\n  the output of the new processes went to /var/log/app?[2J\n  generation 4 still serves\n"}},

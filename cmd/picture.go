@@ -196,11 +196,17 @@ func listenersOf(s control.Status) *table {
 func upgradesOf(s control.Status) *table {
 	t := newTable("UPGRADE", "BEGAN", "TOOK", "RESULT", "WHY")
 	for _, a := range s.Upgrades {
-		result := string(a.Outcome)
-		if a.Rollback {
-			result = "rollback " + result
-		}
-		t.add(fmt.Sprintf("%d to %d", a.From, a.Generation), a.Began.Local().Format(time.DateTime), seconds(a.Took), result, a.Why)
+		t.add(fmt.Sprintf("%d to %d", a.From, a.Generation), a.Began.Local().Format(time.DateTime), seconds(a.Took), resultOf(a), a.Why)
 	}
 	return t
+}
+
+func resultOf(a control.UpgradeRecord) string {
+	switch {
+	case a.Rollback && a.Outcome == control.Upgraded:
+		return rolledBack
+	case a.Rollback:
+		return "rollback " + string(a.Outcome)
+	}
+	return string(a.Outcome)
 }

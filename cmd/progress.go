@@ -14,21 +14,31 @@ type progress struct {
 	out      io.Writer
 	terminal bool
 	began    time.Time
+	last     control.Report
 }
 
 func newProgress(out io.Writer, terminal bool) *progress {
-	return &progress{out, terminal, time.Now()}
+	return &progress{out: out, terminal: terminal, began: time.Now()}
 }
 
 func (p *progress) show(r control.Report) {
 	if r.Level == "debug" {
 		return
 	}
+	r, p.last = p.fresh(r), r
 	line := strings.ReplaceAll(clean(sentence(r)), "\n", "\n    ") // text from elsewhere must not look like a line of grace
 	if p.terminal {
 		line = fmt.Sprintf("%6.1f s  %s", time.Since(p.began).Seconds(), line)
 	}
 	fmt.Fprintln(p.out, line)
+}
+
+// fresh leaves out the reason that was given just before, as of an instance that is not ready for a minute.
+func (p *progress) fresh(r control.Report) control.Report {
+	if r.Text == p.last.Text && r.Generation == p.last.Generation && r.PID == p.last.PID && r.Why == p.last.Why {
+		r.Why = ""
+	}
+	return r
 }
 
 // sentence is a report as text: generation 5: instance ready (pid 4242, 0.4 s).

@@ -7,10 +7,14 @@ import (
 
 const rollbackLong = `rollback starts a new generation from what served before the current one: the same file, in
 the same directory, with the same arguments. If the program was replaced at its path, grace runs
-the old file, which it has kept open. A script cannot be kept: if it was replaced, the rollback fails.
+the old file, which it has kept open. If the command is a script that was replaced, the rollback
+fails. What an interpreter reads, as node reads server.js, is not kept: the rollback runs it as it is
+now, so give each release a directory of its own.
 Apart from that it works as an upgrade does. A second rollback goes forward again.
 ` + whichGrace + `
 Exit status: as for grace upgrade.`
+
+const rolledBack = "rolled back"
 
 func newRollback() *cobra.Command {
 	var p waitOptions
@@ -22,7 +26,7 @@ func newRollback() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeNames,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return p.replace(args, control.Request{Do: control.Rollback}, "rolled back")
+			return p.replace(args, control.Request{Do: control.Rollback}, rolledBack)
 		},
 	}
 	p.add(c.Flags())

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/gracerun/grace/cmd/demo"
 	"github.com/spf13/cobra"
@@ -14,7 +15,7 @@ import (
 // Execute runs the command line of the process and returns its exit status.
 func Execute() int {
 	root := newRoot()
-	err := root.Execute()
+	err := withRun(root, root.Execute())
 	if err == nil {
 		return 0
 	}
@@ -23,6 +24,14 @@ func Execute() int {
 	}
 	fmt.Fprintln(os.Stderr, "grace:", err)
 	return statusUsage
+}
+
+// withRun tells whoever left run out how a server is run.
+func withRun(root *cobra.Command, err error) error {
+	if _, rest, unknown := root.Find(os.Args[1:]); unknown == nil || len(rest) == 0 || !strings.Contains(rest[0], "/") {
+		return err
+	}
+	return fmt.Errorf("%w (to run a server, write grace run -- %s)", err, strings.Join(os.Args[1:], " "))
 }
 
 // statusUsage is for a wrong command line: it is the status of any error that has none of

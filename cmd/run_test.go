@@ -78,6 +78,7 @@ func TestBadCommandLine(t *testing.T) {
 		says string
 	}{
 		"command of grace": {[]string{"rum"}, `unknown command "rum"`},
+		"run left out":     {[]string{"./app", "8080"}, `unknown command "./app" for "grace" (to run a server, write grace run -- ./app 8080)`},
 		"no command":       {[]string{"run"}, "no command to run (give it after --"},
 		"empty command":    {[]string{"run", "--", ""}, "no command to run"},
 	} {

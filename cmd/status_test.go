@@ -68,9 +68,9 @@ SOCKET  ADDRESS      KIND      GENERATION  CONNECTIONS  QUEUE
 web     tcp [::]:80  held                  0            0
 -       unix /run/x  captured  7                        
 
-UPGRADE  BEGAN                TOOK     RESULT             WHY
-5 to 6   2026-05-04 03:02:01  0.500 s  failed             exit status 1 or so
-5 to 7   2026-05-04 03:02:09  2.0 s    rollback upgraded  
+UPGRADE  BEGAN                TOOK     RESULT       WHY
+5 to 6   2026-05-04 03:02:01  0.500 s  failed       exit status 1 or so
+5 to 7   2026-05-04 03:02:09  2.0 s    rolled back  
 `
 
 func TestStatusIsAPicture(t *testing.T) {

@@ -321,7 +321,7 @@ func (s *service) announce() {
 	for _, l := range s.listeners {
 		s.options.Log.Info().Str("name", l.Name()).Str("network", l.Network()).Str("address", l.Bound()).Msg("listening")
 	}
-	for _, hint := range []string{host.StopSignalHint(s.options.Options), host.SharedSocketHint(s.options.Options)} {
+	for _, hint := range []string{host.StopSignalHint(s.options.Options), host.SharedSocketHint(s.options.Options), host.OwnDataHint(s.options.Options)} {
 		if hint != "" {
 			s.options.Log.Warn().Msg(hint)
 		}

@@ -238,6 +238,26 @@ func TestSharedSocketHint(t *testing.T) {
 	}
 }
 
+func TestOwnDataHint(t *testing.T) {
+	for name, tt := range map[string]struct {
+		program string
+		surge   machine.Surge
+		hints   bool
+	}{
+		"redis":                   {"/usr/bin/redis-server", machine.Surge{}, true},
+		"valkey":                  {"valkey-server", machine.Surge{}, true},
+		"one more at a time":      {"redis-server", machine.Surge{Limited: true, Count: 1}, true},
+		"a share at a time":       {"redis-server", machine.Surge{Limited: true, Percent: 50}, true},
+		"one after the other":     {"redis-server", machine.Surge{Limited: true}, false},
+		"one that locks its data": {"postgres", machine.Surge{}, false},
+	} {
+		hint := OwnDataHint(Options{Command: []string{tt.program}, Policy: machine.Policy{MaxSurge: tt.surge}})
+		if (hint != "") != tt.hints {
+			t.Errorf("%s: %q", name, hint)
+		}
+	}
+}
+
 func TestStopSignalHint(t *testing.T) {
 	for program, want := range map[string]string{
 		"/usr/sbin/nginx": "QUIT", "php-fpm8.2": "QUIT", "haproxy": "USR1", "lighttpd": "INT", "node": "", "nginx-proxy": "",
