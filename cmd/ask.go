@@ -141,7 +141,9 @@ func (p *waitOptions) ask(ctx context.Context, found control.Found, r control.Re
 		fmt.Println(clean(fmt.Sprintf("%s requested from %s", r.Do, found.Name)))
 		return nil, nil
 	}
-	result, err := answer.Wait(newProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd()))).show)
+	progress := newProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
+	progress.width = columns(os.Stderr)
+	result, err := answer.Wait(progress.show)
 	return &result, err
 }
 

@@ -71,7 +71,7 @@ func newDoctorPatient() *cobra.Command {
 
 func examine(o doctor.Options, asJSON bool) error {
 	report := doctor.Examine(o)
-	write := printReport
+	write := func(w io.Writer, r doctor.Report) error { return printReport(w, r, columns(os.Stdout)) }
 	if asJSON {
 		write = encodeReport
 	}
@@ -96,14 +96,20 @@ const (
 	mechanismWidth = 22
 	stateWidth     = 9
 	textWidth      = 78
+	leastTextWidth = 20
 )
 
-func printReport(w io.Writer, r doctor.Report) error {
+// printReport makes the text as wide as a terminal of so many columns has room for.
+func printReport(w io.Writer, r doctor.Report, width int) error {
 	var text strings.Builder
+	room := textWidth
+	if width > 0 {
+		room = max(leastTextWidth, min(room, width-mechanismWidth-stateWidth))
+	}
 	for _, f := range r.Findings {
-		printRow(&text, f.Mechanism, string(f.State), f.Means)
+		printRow(&text, room, f.Mechanism, string(f.State), f.Means)
 		if f.Do != "" {
-			printRow(&text, "", "", "-> "+f.Do)
+			printRow(&text, room, "", "", "-> "+f.Do)
 		}
 	}
 	fmt.Fprintf(&text, "\ngrace run --listen (grace holds the sockets): %s\n", verdicts[r.Held])
@@ -119,8 +125,8 @@ var verdicts = map[doctor.State]string{
 }
 
 // printRow puts what does not fit in a line below.
-func printRow(w *strings.Builder, mechanism, state, text string) {
-	for _, line := range wrap(text, textWidth) {
+func printRow(w *strings.Builder, width int, mechanism, state, text string) {
+	for _, line := range wrap(text, width) {
 		fmt.Fprintf(w, "%-*s%-*s%s\n", mechanismWidth, mechanism, stateWidth, state, line)
 		mechanism, state = "", ""
 	}

@@ -74,7 +74,7 @@ func TestReportIsATable(t *testing.T) {
 		{Mechanism: "one", State: doctor.OK, Means: "fine"},
 		{Mechanism: "another", State: doctor.Limited, Means: strings.Repeat("word ", 17), Do: "this"},
 	}}
-	if err := printReport(&out, report); err != nil {
+	if err := printReport(&out, report, 0); err != nil {
 		t.Fatal(err)
 	}
 	const want = `one                   ok       fine
@@ -86,6 +86,17 @@ grace run --listen (grace holds the sockets): works here
 grace run without it (the app binds itself): works here, with limits
 `
 	if out.String() != want {
+		t.Errorf("printed\n%s", &out)
+	}
+}
+
+func TestReportInANarrowTerminal(t *testing.T) {
+	var out strings.Builder
+	report := doctor.Report{Findings: []doctor.Finding{{Mechanism: "one", State: doctor.OK, Means: "works as it does elsewhere too"}}}
+	if err := printReport(&out, report, 53); err != nil {
+		t.Fatal(err)
+	}
+	if want := "one                   ok       works as it does\n                               elsewhere too\n"; !strings.HasPrefix(out.String(), want) {
 		t.Errorf("printed\n%s", &out)
 	}
 }

@@ -12,7 +12,7 @@ func TestForeignNewlinesStayInTheirLine(t *testing.T) {
 	const forged = "x\nroot: serving"
 	var text strings.Builder
 	s := control.Status{Name: forged, State: forged, Grace: forged, Generations: []control.Generation{{Phase: forged, Dir: forged, Command: []string{forged}}}}
-	if err := printStatus(&text, s); err != nil {
+	if err := printStatus(&text, s, 0); err != nil {
 		t.Fatal(err)
 	}
 	newProgress(&text, false).show(control.Report{Text: forged, Why: forged})

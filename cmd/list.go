@@ -31,7 +31,7 @@ func newList() *cobra.Command {
 		Example: "  grace list\n  grace list --json | jq -r '.[].name'",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			write := printList
+			write := func(w io.Writer, all []listed) error { return printList(w, all, columns(os.Stdout)) }
 			if asJSON {
 				write = encodeList
 			}
@@ -87,7 +87,7 @@ func encodeList(w io.Writer, all []listed) error {
 	return encoder.Encode(all)
 }
 
-func printList(w io.Writer, all []listed) error {
+func printList(w io.Writer, all []listed, width int) error {
 	t := newTable("NAME", "STATE", "GENERATION", "PID", "UP", "USER", "SOCKET")
 	for _, l := range all {
 		if l.Status == nil {
@@ -97,7 +97,7 @@ func printList(w io.Writer, all []listed) error {
 		t.add(l.Name, l.Status.State, positive(l.Status.Current), positive(l.Status.PID), since(l.Status.Started), userName(l.UID), l.Path)
 	}
 	var text strings.Builder
-	t.print(&text)
+	t.print(&text, width)
 	_, err := io.WriteString(w, text.String())
 	return err
 }

@@ -20,6 +20,9 @@ var thresholds = map[string]zerolog.Level{
 	"error": zerolog.ErrorLevel,
 }
 
+// timeFormat is that of the log in JSON.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
 // checkLog says what is wrong with the flags of the log.
 func checkLog(format, level string) error {
 	if _, known := thresholds[level]; !known {
@@ -37,15 +40,14 @@ func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
 	if err := checkLog(format, level); err != nil {
 		return zerolog.Logger{}, nil, err
 	}
-	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+	zerolog.TimeFieldFormat = timeFormat
 	// Without Notify, a write to a closed stderr ends a Go program by SIGPIPE. The signal
 	// is not ignored instead, because the apps would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	writer := newDroppingWriter(os.Stderr)
 	var out io.Writer = writer
-	terminal := term.IsTerminal(int(os.Stderr.Fd()))
-	if format == "text" || format == "auto" && terminal {
-		out = zerolog.ConsoleWriter{Out: writer, TimeFormat: "15:04:05.000", NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
+	if format == "text" || format == "auto" && term.IsTerminal(int(os.Stderr.Fd())) {
+		out = newConsole(writer, colored(os.Stderr))
 	}
 	return zerolog.New(out).Level(thresholds[level]).With().Timestamp().Logger(), writer, nil
 }

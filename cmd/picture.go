@@ -10,12 +10,12 @@ import (
 	"github.com/gracerun/grace/supervisor/control"
 )
 
-// printStatus prints a status for people.
-func printStatus(w io.Writer, s control.Status) error {
-	parts := []string{headline(s)}
+// printStatus prints a status for people whose terminal has so many columns.
+func printStatus(w io.Writer, s control.Status, width int) error {
+	parts := []string{headline(s, width)}
 	for _, t := range []*table{generationsOf(s), instancesOf(s), remnantsOf(s), farewellsOf(s), listenersOf(s), upgradesOf(s)} {
 		var part strings.Builder
-		t.print(&part)
+		t.print(&part, width)
 		if part.Len() > 0 {
 			parts = append(parts, part.String())
 		}
@@ -24,7 +24,7 @@ func printStatus(w io.Writer, s control.Status) error {
 	return err
 }
 
-func headline(s control.Status) string {
+func headline(s control.Status, width int) string {
 	text := fmt.Sprintf("%s: %s", oneLine(s.Name), oneLine(s.State))
 	if s.Current != 0 {
 		text += fmt.Sprintf(", generation %d", s.Current)
@@ -33,7 +33,11 @@ func headline(s control.Status) string {
 	if s.Farewell != nil {
 		text += "\n  farewell " + farewell(*s.Farewell)
 	}
-	return clean(text) + "\n"
+	var b strings.Builder
+	for line := range strings.SplitSeq(clean(text), "\n") {
+		b.WriteString(folded(line, width, 4))
+	}
+	return b.String()
 }
 
 func farewell(f control.Farewell) string {

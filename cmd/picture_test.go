@@ -33,6 +33,17 @@ func TestProgressOnATerminal(t *testing.T) {
 	}
 }
 
+func TestProgressInANarrowTerminal(t *testing.T) {
+	var text strings.Builder
+	p := newProgress(&text, true)
+	p.width = 40
+	p.began = p.began.Add(-72 * time.Second)
+	p.show(control.Report{Text: "generation ready", Generation: 5, Why: "it serves again"})
+	if want := "  72.0 s  generation 5 ready: it serves\n          again\n"; text.String() != want {
+		t.Errorf("got %q", text.String())
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	for want, words := range map[string][]string{
 		"":                             nil,
@@ -59,5 +70,37 @@ func TestAge(t *testing.T) {
 func TestFit(t *testing.T) {
 	if got := strings.Join(fit("äöü\nb\nc\n", 2, 2), "|"); got != "äö|b" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestNarrowTable(t *testing.T) {
+	upgrades := newTable("UPGRADE", "TOOK", "RESULT", "WHY")
+	upgrades.add("1 to 2", "2.0 s", "upgraded", "")
+	upgrades.add("2 to 3", "0.031 s", "failed", "instance ended: exit status 2, and so on")
+	for width, want := range map[int]string{
+		0: "UPGRADE  TOOK     RESULT    WHY\n1 to 2   2.0 s    upgraded  \n2 to 3   0.031 s  failed    instance ended: exit status 2, and so on\n",
+		40: "UPGRADE  TOOK     RESULT\n1 to 2   2.0 s    upgraded\n2 to 3   0.031 s  failed\n" +
+			"  WHY  instance ended: exit status 2,\n       and so on\n",
+		20: "UPGRADE  TOOK\n1 to 2   2.0 s\n  RESULT  upgraded\n2 to 3   0.031 s\n" +
+			"  RESULT  failed\n  WHY     instance\n          ended:\n          exit\n          status 2,\n          and so on\n",
+		1: "U",
+	} {
+		var text strings.Builder
+		upgrades.print(&text, width)
+		if got := text.String(); !strings.HasPrefix(got, want) || width != 1 && got != want {
+			t.Errorf("in %d columns:\n%s", width, got)
+		}
+	}
+}
+
+func TestFoldedLine(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"äöü", "äöü\n"},
+		{"one two", "one\n  two\n"},
+		{"/a/long/path", "/a/lo\n  ng/\n  pat\n  h\n"},
+	} {
+		if got := folded(c.line, 5, 4); got != c.want {
+			t.Errorf("%q became %q", c.line, got)
+		}
 	}
 }

@@ -14,7 +14,8 @@ type progress struct {
 	out      io.Writer
 	terminal bool
 	began    time.Time
-	last     control.Report
+	width    int            // of the terminal; 0 is unknown
+	last     control.Report // to leave out what it has said
 }
 
 func newProgress(out io.Writer, terminal bool) *progress {
@@ -30,7 +31,9 @@ func (p *progress) show(r control.Report) {
 	if p.terminal {
 		line = fmt.Sprintf("%6.1f s  %s", time.Since(p.began).Seconds(), line)
 	}
-	fmt.Fprintln(p.out, line)
+	for part := range strings.SplitSeq(line, "\n") {
+		io.WriteString(p.out, folded(part, p.width, 10)) // as with Fprintln, nothing can be done about an error
+	}
 }
 
 // fresh leaves out the reason that was given just before, as of an instance that is not ready for a minute.

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/term"
 )
 
-// screen redraws a text on a terminal, or writes it again if stdout is not a terminal.
+// screen redraws a text on a terminal, or writes it again if stdout is none, or one without control sequences.
 type screen struct {
 	terminal bool
 	last     string
@@ -24,7 +24,7 @@ const (
 )
 
 func newScreen() *screen {
-	s := &screen{terminal: term.IsTerminal(int(os.Stdout.Fd()))}
+	s := &screen{terminal: term.IsTerminal(int(os.Stdout.Fd())) && !dumb()}
 	if s.terminal {
 		_ = show(enterScreen) // a failing write shows at the first show
 	}

@@ -57,7 +57,7 @@ func newStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v := &view{client: control.NewClient(found.Path), write: printStatus}
+			v := &view{client: control.NewClient(found.Path), write: printForTerminal}
 			defer v.client.Close()
 			if asJSON {
 				v.write = encodeStatus
@@ -139,6 +139,10 @@ func (v *view) watch() error {
 			return screen.close()
 		}
 	}
+}
+
+func printForTerminal(w io.Writer, s control.Status) error {
+	return printStatus(w, s, columns(os.Stdout))
 }
 
 func encodeStatus(w io.Writer, s control.Status) error {

@@ -83,7 +83,7 @@ func TestStatusIsAPicture(t *testing.T) {
 
 func TestStatusOfAGraceThatStarts(t *testing.T) {
 	var text strings.Builder
-	if err := printStatus(&text, control.Status{Name: "web", PID: 1, State: "starting", Started: time.Now()}); err != nil {
+	if err := printStatus(&text, control.Status{Name: "web", PID: 1, State: "starting", Started: time.Now()}, 0); err != nil {
 		t.Fatal(err)
 	}
 	if want := "web: starting\n  pid 1, up 0s, 0 crashes, 0 restarts, grace \n"; text.String() != want {
@@ -104,7 +104,7 @@ func TestStatusSaysWhoseClientsLeave(t *testing.T) {
 		{Generation: 4, Left: 3, Open: 1, Kept: 1},
 		{Generation: 5, Left: 3, Open: 4, Silent: 4, Held: 4},
 		{Generation: 7, Left: 3, Open: 14, Busy: 12, Silent: 1, Untold: 1},
-	}}}); err != nil {
+	}}}, 0); err != nil {
 		t.Fatal(err)
 	}
 	want := `web: serving, generation 9
@@ -133,7 +133,7 @@ func TestStatusSaysWhyThereIsNoFarewell(t *testing.T) {
 		"farewell off\n": {State: "off"},
 		"farewell unavailable: operation not permitted?[2J\n": {State: "unavailable", Why: "operation not permitted\x1b[2J"},
 	} {
-		if got := headline(control.Status{Farewell: &f}); !strings.HasSuffix(got, "\n  "+want) {
+		if got := headline(control.Status{Farewell: &f}, 0); !strings.HasSuffix(got, "\n  "+want) {
 			t.Errorf("%q", got)
 		}
 	}

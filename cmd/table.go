@@ -8,9 +8,11 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
-// table has rows of cells, each below a heading. Empty columns are left out.
+// table has rows of cells, each below a heading. Empty columns are left out. What is too wide for a terminal comes below its
+// row, a line for each cell.
 type table struct{ rows [][]string }
 
 func newTable(headings ...string) *table { return &table{[][]string{headings}} }
@@ -22,16 +24,81 @@ func (t *table) add(cells ...string) {
 	t.rows = append(t.rows, cells)
 }
 
-// print prints nothing if the table has no rows.
-func (t *table) print(w io.Writer) {
+const columnGap = 2
+
+// print prints nothing if the table has no rows. A width of 0 is that of paper, which has room for all.
+func (t *table) print(w io.Writer, width int) {
 	if len(t.rows) == 1 {
 		return
 	}
-	aligned := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	for _, row := range t.rows {
-		fmt.Fprintln(aligned, strings.Join(t.shown(row), "\t"))
+		rows = append(rows, t.shown(row))
 	}
-	_ = aligned.Flush() // to a strings.Builder
+	beside := fitting(rows, width)
+	for i, line := range strings.Split(strings.TrimRight(aligned(rows, beside), "\n"), "\n") {
+		fmt.Fprintln(w, line)
+		if i > 0 && beside < len(rows[0]) {
+			io.WriteString(w, below(rows[0][beside:], rows[i][beside:], width)) // to a strings.Builder
+		}
+	}
+}
+
+// fitting is how many columns have room beside each other.
+func fitting(rows [][]string, width int) (n int) {
+	if width == 0 {
+		return len(rows[0])
+	}
+	for used := 0; n < len(rows[0]); n++ {
+		widest := 0
+		for _, row := range rows {
+			widest = max(widest, utf8.RuneCountInString(row[n]))
+		}
+		if used+widest > width {
+			return max(1, n)
+		}
+		used += widest + columnGap
+	}
+	return n
+}
+
+func aligned(rows [][]string, columns int) string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, columnGap, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, strings.Join(row[:columns], "\t"))
+	}
+	_ = w.Flush() // to a strings.Builder
+	return text.String()
+}
+
+// below has the cells of one row under each other, and leaves out empty ones.
+func below(headings, cells []string, width int) string {
+	longest := 0
+	for _, h := range headings {
+		longest = max(longest, len(h))
+	}
+	var text strings.Builder
+	for i, cell := range cells {
+		if cell != "" {
+			text.WriteString(folded(fmt.Sprintf("  %-*s  %s", longest, headings[i], cell), width, longest+4))
+		}
+	}
+	return text.String()
+}
+
+// folded breaks a line at its words where it is too long, and indents the rest of it.
+func folded(line string, width, indent int) string {
+	if width == 0 || utf8.RuneCountInString(line) <= width {
+		return line + "\n"
+	}
+	indent = min(indent, width/2)
+	cut := strings.LastIndex(string([]rune(line)[:width+1]), " ")
+	if cut <= indent { // one long word
+		cut = len(string([]rune(line)[:width]))
+	}
+	rest := strings.TrimLeft(line[cut:], " ")
+	return strings.TrimRight(line[:cut], " ") + "\n" + folded(strings.Repeat(" ", indent)+rest, width, indent)
 }
 
 func (t *table) shown(row []string) []string {

@@ -14,7 +14,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	inPlace(t)
 	serve(t, "web", &fake{status: someStatus()})
 	master, terminal := terminal.Open(t)
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 60, Row: 5}); err != nil {
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 60, Row: 7}); err != nil {
 		t.Fatal(err)
 	}
 	c := grace("status", "--watch")
@@ -50,13 +50,17 @@ func TestWatchOnATerminal(t *testing.T) {
 	}
 	picture := strings.Join([]string{
 		"web: serving, generation 7", "  pid 4242, up 1d2h, 2 crashes, 1 restart, grace v1.2.0", "",
-		"GENERATION  PHASE     FOR    CONNECTIONS  WAITS FOR       DI", `6           draining  1h30m               the app to end  /s`,
+		"GENERATION  PHASE     FOR    CONNECTIONS  WAITS FOR", `6           draining  1h30m               the app to end`, "  DIRECTORY  /srv", `  COMMAND    ./app "two words"`,
 	}, eraseLine+"\r\n")
 	text := strings.ReplaceAll(<-shown, "\r\r\n", "\r\n") // the terminal's own \r
 	if want := enterScreen + home + picture + eraseLine + eraseBelow + home + picture; !strings.HasPrefix(text, want) {
 		t.Errorf("it begins with %q\nand not with %q", text, want)
 	}
-	if want := leaveScreen + strings.ReplaceAll(somePicture, "\n", "\r\n"); !strings.HasSuffix(text, want) {
+	var last strings.Builder
+	if err := printStatus(&last, someStatus(), 60); err != nil {
+		t.Fatal(err)
+	}
+	if want := leaveScreen + strings.ReplaceAll(last.String(), "\n", "\r\n"); !strings.HasSuffix(text, want) {
 		t.Errorf("it ends with %q", text)
 	}
 }

@@ -111,6 +111,9 @@ func (o options) live() bool {
 // perform does the whole demo, and leaves no process behind. Its error says why it could not go on to the end.
 func (o options) perform(ctx context.Context) (*record, error) {
 	r := newRecord(o)
+	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
+		r.fit(width)
+	}
 	view := o.view()
 	defer view.close()
 	g, err := startGrace()

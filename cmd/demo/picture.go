@@ -11,17 +11,21 @@ import (
 
 const (
 	pictureColumns = 68
+	leastColumns   = 20
+	labelColumns   = 8 // to the left of the picture
 	graphRows      = 10
 	lowest         = 0.1 // milliseconds; what is faster is drawn there
 )
 
 // picture is the latency of each moment on a logarithmic scale, with a mark under each upgrade.
 func (r *record) picture() []string {
-	legend := "ms   " + r.paint.sgr("32", "─ median") + "   " + r.paint.sgr("33", "─ slowest") + "   ▲ upgrade"
+	legend := "ms   " + r.paint.sgr("32", "─ median") + "   " + r.paint.sgr("35", "─ slowest") + "   ▲ upgrade"
 	rows := append(append([]string{legend}, r.graph()...), r.axis())
 	if len(r.beside.open) > 0 {
-		rows[0] += "   " + r.paint.sgr("36", "█") + " plain app: old connections"
-		rows = append(rows, r.paint.sgr("36", r.beside.drain(r.columns)))
+		rows = append(rows, r.paint.faint(r.beside.drain(r.columns)))
+		if r.width == fullWidth {
+			rows[0] += "   " + r.paint.faint("█") + " plain app: old connections"
+		}
 	}
 	return rows
 }
@@ -43,7 +47,7 @@ func (r *record) graph() []string {
 	medians, slowest := r.series()
 	colors := []asciigraph.AnsiColor{asciigraph.Default, asciigraph.Default}
 	if r.paint.on {
-		colors = []asciigraph.AnsiColor{asciigraph.Olive, asciigraph.Green}
+		colors = []asciigraph.AnsiColor{asciigraph.Purple, asciigraph.Green}
 	}
 	text := asciigraph.PlotMany([][]float64{slowest, medians},
 		asciigraph.Height(rows),

@@ -72,6 +72,31 @@ func TestFrameFitsTheTerminal(t *testing.T) {
 	}
 }
 
+func TestFrameFitsANarrowTerminal(t *testing.T) {
+	for _, width := range []int{40, 60, 79} {
+		for name, r := range map[string]*record{"begin": newRecord(options{upgrades: 10, duration: 20 * time.Second, clients: 40}), "middle": sample()} {
+			r.fit(width)
+			rows := r.frame()
+			for _, row := range rows[:len(rows)-1] { // the last one is a sentence, which the terminal cuts
+				if got := utf8.RuneCountInString(row); got > width {
+					t.Errorf("%s in %d columns: %d in %q", name, width, got, row)
+				}
+			}
+		}
+	}
+}
+
+// Yellow, cyan and bright colors cannot be read on every background.
+func TestDemoCanBeReadOnBlackAndOnWhite(t *testing.T) {
+	r := wide()
+	r.paint.on = true
+	for _, codes := range regexp.MustCompile(`\x1b\[([0-9;]*)m`).FindAllStringSubmatch(strings.Join(r.frame(), "\n")+r.summary(errors.New("cut")), -1) {
+		if !slices.Contains([]string{"0", "1", "2", "32", "35", "1;31", "38;5;2", "38;5;5", "39"}, codes[1]) {
+			t.Errorf("%q is used", codes[1])
+		}
+	}
+}
+
 func TestFrameTellsWhatHappens(t *testing.T) {
 	r := wide()
 	text := strings.Join(r.frame(), "\n")

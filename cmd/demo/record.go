@@ -13,6 +13,7 @@ type record struct {
 	generation int // that serves
 	upgrades   []*upgrade
 	moments    []moment
+	width      int // of the terminal, in columns
 	columns    int // how many moments the duration is divided into
 	tally      load.Tally
 	complaints []string // errors in grace's log
@@ -36,7 +37,18 @@ func (u *upgrade) over() bool             { return u.answered > 0 && u.gone > 0 
 // moment is one column of the picture: latencies in milliseconds, NaN where nothing was answered.
 type moment struct{ median, slowest float64 }
 
-func newRecord(o options) *record { return &record{options: o, columns: pictureColumns} }
+func newRecord(o options) *record {
+	return &record{options: o, width: fullWidth, columns: pictureColumns}
+}
+
+// fullWidth is what the demo has room for everything in.
+const fullWidth = 80
+
+// fit makes all lines fit a terminal of so many columns.
+func (r *record) fit(width int) {
+	r.width = min(width, fullWidth)
+	r.columns = min(pictureColumns, max(leastColumns, r.width-labelColumns))
+}
 
 // interval is the time between two upgrades.
 func (r *record) interval() time.Duration { return r.duration / time.Duration(r.options.upgrades+1) }

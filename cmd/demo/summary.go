@@ -19,6 +19,9 @@ func (r *record) frame() []string {
 }
 
 func (r *record) headline() string {
+	if r.width < fullWidth {
+		return r.paint.bold(fmt.Sprintf("grace demo: upgrade %d of %d", len(r.upgrades), r.options.upgrades))
+	}
 	left := fmt.Sprintf("grace demo   generation %d serves   upgrade %d of %d", r.generation, len(r.upgrades), r.options.upgrades)
 	right := fmt.Sprintf("%.1f of %s", min(r.elapsed, r.duration).Seconds(), seconds(r.duration))
 	return r.paint.bold(fmt.Sprintf("%-60s%16s", left, right))
@@ -48,10 +51,13 @@ func (r *record) outcome(u *upgrade) string {
 
 // table has a row for each kind of client.
 func (r *record) table() []string {
-	rows := []string{
-		r.paint.faint("                                       outside upgrades       during upgrades"),
-		r.paint.faint("ms               requests  failed     p50    p99    max      p50    p99    max"),
+	first := fmt.Sprintf("%-33s", "")
+	second := "ms               requests  failed"
+	for _, phase := range r.phases() {
+		first += fmt.Sprintf("%23s", phase.title)
+		second += "      p50    p99    max"
 	}
+	rows := []string{r.paint.faint(first), r.paint.faint(second)}
 	for _, m := range mix {
 		rows = append(rows, r.row(string(m.kind), r.tally, m.kind))
 	}
@@ -62,8 +68,29 @@ func (r *record) table() []string {
 }
 
 func (r *record) row(title string, t load.Tally, kinds ...load.Kind) string {
-	return fmt.Sprintf("%-16s %8s %s %s  %s", title, thousands(t.Requests(kinds...)), r.colored(7, t.Failures(kinds...)),
-		quantiles(t.Latency(load.Outside, kinds...)), quantiles(t.Latency(load.During, kinds...)))
+	row := fmt.Sprintf("%-16s %8s %s", title, thousands(t.Requests(kinds...)), r.colored(7, t.Failures(kinds...)))
+	for _, phase := range r.phases() {
+		row += "  " + quantiles(t.Latency(phase.Phase, kinds...))
+	}
+	return row
+}
+
+// phase is a group of columns of the table.
+type phase struct {
+	load.Phase
+	title string
+}
+
+// phases are those for which the table has room.
+func (r *record) phases() []phase {
+	outside, during := phase{load.Outside, "outside upgrades"}, phase{load.During, "during upgrades"}
+	switch {
+	case r.width >= fullWidth:
+		return []phase{outside, during}
+	case r.width >= 56:
+		return []phase{during}
+	}
+	return nil
 }
 
 func (r *record) colored(width int, count uint64) string {
