@@ -56,6 +56,7 @@ func newDoctor() *cobra.Command {
 func addDoctorFlags(flags *pflag.FlagSet, o *doctor.Options) {
 	flags.StringVar(&o.User, "user", "", "user to run the test apps as")
 	flags.StringVar(&o.Group, "group", "", "group to run the test apps as")
+	flags.DurationVar(&o.DrainDelay, "drain-delay", 0, "the --drain-delay that run will get")
 	flags.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "the --drain-timeout that run will get, to compare with what the service manager allows")
 }
 

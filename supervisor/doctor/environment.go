@@ -91,6 +91,17 @@ func (p environment) tracing() string {
 	return "start grace as the app's user, or as root with CAP_SYS_PTRACE"
 }
 
+// announcing is how to get the rights for farewell.
+func (p environment) announcing() string {
+	switch {
+	case p.manager == kubernetes:
+		return "run the container as root, with BPF, NET_ADMIN and SYS_PTRACE added to its securityContext.capabilities"
+	case p.manager.contains():
+		return "start the container as root, with --cap-add BPF --cap-add NET_ADMIN --cap-add SYS_PTRACE"
+	}
+	return "start grace as root, or with CAP_BPF and CAP_NET_ADMIN"
+}
+
 // timeToStop is what a service manager allows between TERM and KILL unless it is told
 // otherwise.
 func (k serviceManager) timeToStop() (limit time.Duration, setting string) {
@@ -114,18 +125,27 @@ const afterDrain = 5 * time.Second
 // setting itself cannot be seen from here.
 func (e *examination) serviceManager() Finding {
 	k := e.environment.manager
-	f := Finding{Mechanism: "service manager", State: OK, Means: fmt.Sprintf("%s; --drain-timeout is %s", k, e.options.DrainTimeout)}
+	flags, stop := e.options.stop()
+	f := Finding{Mechanism: "service manager", State: OK, Means: fmt.Sprintf("%s; %s is %s", k, flags, stop)}
 	allowed, setting := k.timeToStop()
 	if allowed == 0 {
 		return f
 	}
-	needed := e.options.DrainTimeout + afterDrain
-	f.Means = fmt.Sprintf("%s, which by default sends KILL %s after TERM; --drain-timeout is %s", k, allowed, e.options.DrainTimeout)
+	needed := stop + afterDrain
+	f.Means = fmt.Sprintf("%s, which by default sends KILL %s after TERM; %s is %s", k, allowed, flags, stop)
 	if needed > allowed {
 		f.State = Limited
-		f.Do = fmt.Sprintf("set %s to %s, or --drain-timeout to %s", setting, needed, allowed-afterDrain)
+		f.Do = fmt.Sprintf("set %s to %s, or %s to %s", setting, needed, flags, allowed-afterDrain)
 	}
 	return f
+}
+
+// stop is the longest time from TERM until the app has been stopped, and the flags that set it.
+func (o Options) stop() (flags string, longest time.Duration) {
+	if o.DrainDelay == 0 {
+		return "--drain-timeout", o.DrainTimeout
+	}
+	return "--drain-delay plus --drain-timeout", o.DrainDelay + o.DrainTimeout
 }
 
 func pidOne() Finding {

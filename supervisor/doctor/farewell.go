@@ -11,7 +11,7 @@ func (e *examination) leaving(duplicated error) Finding {
 	}
 	switch {
 	case err != nil:
-		f.Do = "start grace as root, or with CAP_BPF and CAP_NET_ADMIN; package drain lets a Go app do without"
+		f.Do = e.environment.announcing() + "; package drain lets a Go app do without"
 	case duplicated != nil:
 		err, f.Do = duplicated, e.tracing()
 	default:

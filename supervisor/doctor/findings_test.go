@@ -52,20 +52,22 @@ func TestReportFollowsFromItsFindings(t *testing.T) {
 func TestKeeper(t *testing.T) {
 	for name, c := range map[string]struct {
 		serviceManager serviceManager
-		drain          time.Duration
+		delay, drain   time.Duration
 		state          State
 		says           string
 	}{
-		"docker kills first":      {docker, 30 * time.Second, Limited, "stop_grace_period to 35s, or --drain-timeout to 5s"},
-		"docker waits":            {docker, 5 * time.Second, OK, ""},
-		"kubernetes kills first":  {kubernetes, 30 * time.Second, Limited, "terminationGracePeriodSeconds of the pod to 35s"},
-		"kubernetes waits":        {kubernetes, 20 * time.Second, OK, ""},
-		"systemd waits":           {systemd, 30 * time.Second, OK, ""},
-		"systemd kills first":     {systemd, 2 * time.Minute, Limited, "TimeoutStopSec= in the unit to 2m5s"},
-		"nobody is there to kill": {nobody, time.Hour, OK, ""},
+		"docker kills first":     {docker, 0, 30 * time.Second, Limited, "stop_grace_period to 35s, or --drain-timeout to 5s"},
+		"docker waits":           {docker, 0, 5 * time.Second, OK, ""},
+		"kubernetes kills first": {kubernetes, 0, 30 * time.Second, Limited, "terminationGracePeriodSeconds of the pod to 35s"},
+		"kubernetes waits":       {kubernetes, 0, 20 * time.Second, OK, ""},
+		"kubernetes kills after the delay": {kubernetes, 10 * time.Second, 20 * time.Second, Limited,
+			"terminationGracePeriodSeconds of the pod to 35s, or --drain-delay plus --drain-timeout to 25s"},
+		"systemd waits":           {systemd, 0, 30 * time.Second, OK, ""},
+		"systemd kills first":     {systemd, 0, 2 * time.Minute, Limited, "TimeoutStopSec= in the unit to 2m5s"},
+		"nobody is there to kill": {nobody, 0, time.Hour, OK, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := &examination{options: Options{DrainTimeout: c.drain}, environment: environment{manager: c.serviceManager}}
+			e := &examination{options: Options{DrainDelay: c.delay, DrainTimeout: c.drain}, environment: environment{manager: c.serviceManager}}
 			if f := e.serviceManager(); f.State != c.state || !strings.Contains(f.Do, c.says) {
 				t.Errorf("found %+v", f)
 			}
@@ -85,6 +87,16 @@ func TestTracing(t *testing.T) {
 	} {
 		if advice := c.environment.tracing(); !strings.Contains(advice, c.says) {
 			t.Errorf("%s: %s", name, advice)
+		}
+	}
+}
+
+func TestAnnouncing(t *testing.T) {
+	for manager, says := range map[serviceManager]string{
+		kubernetes: "SYS_PTRACE added to its securityContext.capabilities", docker: "--cap-add SYS_PTRACE", nobody: "CAP_NET_ADMIN",
+	} {
+		if advice := (environment{manager: manager}).announcing(); !strings.Contains(advice, says) {
+			t.Errorf("%s: %s", manager, advice)
 		}
 	}
 }

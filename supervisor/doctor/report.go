@@ -42,8 +42,8 @@ type Report struct {
 
 // Options are what matters here of the flags of grace run.
 type Options struct {
-	User, Group  string
-	DrainTimeout time.Duration
+	User, Group              string
+	DrainDelay, DrainTimeout time.Duration
 	// RunTestApp is the command line by which this program runs [RunTestApp], its
 	// own name first.
 	TestApp []string
