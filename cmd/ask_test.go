@@ -254,6 +254,7 @@ func TestWhichGrace(t *testing.T) {
 		"wrong name":  {[]string{"stop", "cmd-test-c"}, 4, `no grace process is named "cmd-test-c"; these run here:`},
 		"wrong path":  {[]string{"status", filepath.Join(dir, "x.sock")}, 4, "no such file"},
 		"two names":   {[]string{"upgrade", "a", "b"}, 2, "write -- before the new command"},
+		"no dashes":   {[]string{"upgrade", "/bin/sh"}, 2, "/bin/sh is not a control socket (to start another command, write -- before it: grace upgrade -- /bin/sh)"},
 		"both kinds":  {[]string{"upgrade", "a", "b", "--", "c"}, 2, "more than one name was given before --"},
 		"no command":  {[]string{"upgrade", "--"}, 2, "no command after --"},
 		"empty one":   {[]string{"upgrade", "cmd-test-a", "--", ""}, 2, "no command after --"},

@@ -2,6 +2,10 @@ package cmd
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
 
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/spf13/cobra"
@@ -61,12 +65,23 @@ func nameAndCommand(c *cobra.Command, args []string) error {
 	switch {
 	case dash < 0 && len(args) > 1:
 		return errors.New("more than one name was given (write -- before the new command, as in: grace upgrade web -- ./app)")
+	case dash < 0 && len(args) == 1 && isProgram(args[0]):
+		return fmt.Errorf("%s is not a control socket (to start another command, write -- before it: grace %s -- %s)", args[0], c.Name(), args[0])
 	case dash > 1:
 		return errors.New("more than one name was given before --")
 	case dash >= 0 && (len(args) == dash || args[dash] == ""):
 		return errors.New("no command after -- (leave -- out to run the same command again)")
 	}
 	return nil
+}
+
+// isProgram says whether a path leads to something else than a control socket.
+func isProgram(path string) bool {
+	if !strings.Contains(path, "/") {
+		return false
+	}
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Type() != fs.ModeSocket
 }
 
 // replace asks for another generation and ends as that ends.
