@@ -275,13 +275,14 @@ const (
 
 func rarer(pause time.Duration) time.Duration { return min(pause*5/4, looksApart) }
 
-// Await waits until no connection is busy any more, or ctx ends, and counts.
+// Await looks until no connection is busy any more, or ctx ends, and counts. It looks at once only if one was busy in the last
+// look, such as that of Announce.
 func (f *Farewell) Await(ctx context.Context) (Counts, error) {
-	pause, found := looks, 0
-	for {
+	counts, pause, found := f.Counts(), looks, 0
+	for counts.Busy > 0 {
 		begin := time.Now()
-		counts, err := f.Look()
-		if err != nil || counts.Busy == 0 {
+		var err error
+		if counts, err = f.Look(); err != nil || counts.Busy == 0 {
 			return counts, err
 		}
 		pause = rarer(pause)
@@ -292,6 +293,7 @@ func (f *Farewell) Await(ctx context.Context) (Counts, error) {
 			return counts, nil
 		}
 	}
+	return counts, nil
 }
 
 // sleep reports whether ctx has lasted.
