@@ -35,6 +35,7 @@ func Run(o Options) (int, error) {
 	if err := o.Validate(); err != nil {
 		return machine.StatusFailure, err
 	}
+	go prepareEncoding()
 	s := &service{signals: catchSignals(o.Signals)}
 	transport, before, err := reexec.Find()
 	if err != nil {
