@@ -2,20 +2,34 @@ package supervisor
 
 import (
 	godebug "runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
-// earlyCollection is Go's GOGC. A collection after 2 MB in place of 4 keeps 2 MB less, and comes once in two upgrades.
-const earlyCollection = 50
+const (
+	// earlyCollection is Go's GOGC. A collection after 2 MB in place of 4 keeps 2 MB less, and comes once in two upgrades.
+	earlyCollection = 50
+	// quiet is how long nothing has happened when grace is taken for idle.
+	quiet = 3 * time.Second
+)
 
-// thrift keeps grace small once an app serves, which would have to wait for a collection during the start: 3 ms.
-type thrift struct{ beginning sync.Once }
+// thrift keeps grace small while it has nothing to do. It begins when an app serves, which would have to wait for a collection
+// during the start: 3 ms.
+type thrift struct{ idle *time.Timer }
 
 func (t *thrift) hear(_ time.Time, l line) {
-	if l.Fact == machine.InstanceReady || l.Fact == machine.Adopted || l.Fact == machine.TakenOver {
-		t.beginning.Do(func() { godebug.SetGCPercent(earlyCollection) })
+	switch {
+	case t.idle != nil:
+		t.idle.Reset(quiet)
+	case l.Fact == machine.InstanceReady || l.Fact == machine.Adopted || l.Fact == machine.TakenOver:
+		godebug.SetGCPercent(earlyCollection)
+		t.idle = time.AfterFunc(quiet, giveBackPages)
+	}
+}
+
+func (t *thrift) end() {
+	if t.idle != nil {
+		t.idle.Stop()
 	}
 }
