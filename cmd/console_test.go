@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gracerun/grace/internal/terminal"
 	"github.com/rs/zerolog"
 )
 
@@ -40,5 +41,23 @@ func TestLogCanBeReadOnBlackAndOnWhite(t *testing.T) {
 	}
 	if !strings.Contains(text, "\x1b["+boldRed+"mERR") {
 		t.Errorf("an error has no color: %q", text)
+	}
+}
+
+func TestColorsAreWanted(t *testing.T) {
+	_, terminal := terminal.Open(t)
+	for _, c := range []struct {
+		term, noColor string
+		want          bool
+	}{
+		{"xterm", "", true},
+		{"xterm", "1", false},
+		{"dumb", "", false},
+	} {
+		t.Setenv("TERM", c.term)
+		t.Setenv("NO_COLOR", c.noColor)
+		if got := colored(terminal); got != c.want {
+			t.Errorf("TERM=%s NO_COLOR=%s: %v", c.term, c.noColor, got)
+		}
 	}
 }
