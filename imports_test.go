@@ -21,7 +21,8 @@ const module = "github.com/gracerun/grace"
 var mayImport = map[string][]string{
 	module:               {"cmd"},
 	"cmd":                {"cmd", "supervisor", "handoff", "childproc"},
-	"cmd/demo":           {"cmd/load", "handoff", "drain", "internal/gracelog", "supervisor/control"},
+	"cmd/demo":           {"cmd/fold", "cmd/load", "handoff", "drain", "internal/gracelog", "supervisor/control"},
+	"cmd/fold":           {},
 	"cmd/load":           {},
 	"supervisor":         {"supervisor", "handoff", "childproc"},
 	"supervisor/control": {"supervisor/dirwatch"},

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -35,7 +36,7 @@ func headline(s control.Status, width int) string {
 	}
 	var b strings.Builder
 	for line := range strings.SplitSeq(clean(text), "\n") {
-		b.WriteString(folded(line, width, 4))
+		b.WriteString(fold.Line(line, width, 4))
 	}
 	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/supervisor/control"
 )
 
@@ -32,7 +33,7 @@ func (p *progress) show(r control.Report) {
 		line = fmt.Sprintf("%6.1f s  %s", time.Since(p.began).Seconds(), line)
 	}
 	for part := range strings.SplitSeq(line, "\n") {
-		io.WriteString(p.out, folded(part, p.width, 10)) // as with Fprintln, nothing can be done about an error
+		io.WriteString(p.out, fold.Line(part, p.width, 10)) // as with Fprintln, nothing can be done about an error
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
+
+	"github.com/gracerun/grace/cmd/fold"
 )
 
 // table has rows of cells, each below a heading. Empty columns are left out. What is too wide for a terminal comes below its
@@ -81,24 +83,10 @@ func below(headings, cells []string, width int) string {
 	var text strings.Builder
 	for i, cell := range cells {
 		if cell != "" {
-			text.WriteString(folded(fmt.Sprintf("  %-*s  %s", longest, headings[i], cell), width, longest+4))
+			text.WriteString(fold.Line(fmt.Sprintf("  %-*s  %s", longest, headings[i], cell), width, longest+4))
 		}
 	}
 	return text.String()
-}
-
-// folded breaks a line at its words where it is too long, and indents the rest of it.
-func folded(line string, width, indent int) string {
-	if width == 0 || utf8.RuneCountInString(line) <= width {
-		return line + "\n"
-	}
-	indent = min(indent, width/2)
-	cut := strings.LastIndex(string([]rune(line)[:width+1]), " ")
-	if cut <= indent { // one long word
-		cut = len(string([]rune(line)[:width]))
-	}
-	rest := strings.TrimLeft(line[cut:], " ")
-	return strings.TrimRight(line[:cut], " ") + "\n" + folded(strings.Repeat(" ", indent)+rest, width, indent)
 }
 
 func (t *table) shown(row []string) []string {

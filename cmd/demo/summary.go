@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/cmd/load"
 )
 
@@ -112,13 +113,25 @@ func quantiles(h *hdrhistogram.Histogram) string {
 func (r *record) summary(err error) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, r.paint.bold(fmt.Sprintf("grace demo: %s in %s, under load from %d clients that never retry", plural(len(r.upgrades), "upgrade"), seconds(r.elapsed), r.clients)))
-	for _, rows := range [][]string{r.picture(), r.table(), slices.Concat(r.times(), r.aboutPlain()), r.failureRows()} {
+	for _, rows := range [][]string{r.picture(), r.table(), r.prose(slices.Concat(r.times(), r.aboutPlain())), r.prose(r.failureRows())} {
 		if len(rows) > 0 {
 			fmt.Fprintf(&b, "\n%s\n", strings.Join(rows, "\n"))
 		}
 	}
 	fmt.Fprintf(&b, "\n%s\n", r.closing(err))
 	return b.String()
+}
+
+// prose breaks lines that a narrow terminal would cut within a word.
+func (r *record) prose(rows []string) []string {
+	if r.width == fullWidth {
+		return rows
+	}
+	var folded []string
+	for _, row := range rows {
+		folded = append(folded, strings.Split(strings.TrimSuffix(fold.Line(row, r.width, 2), "\n"), "\n")...)
+	}
+	return folded
 }
 
 // aboutPlain says what the plain app is, or why there is none.
