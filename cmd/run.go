@@ -49,8 +49,9 @@ the file.`
 const runExample = `  grace run -- ./app
   grace run --listen :8080 -- ./app
   grace run --listen web=127.0.0.1:8000 -- uvicorn --fd {fd:web} app:app
-  grace run --listen unix:///run/app.sock?mode=0660 --instances 4 -- gunicorn app
-  grace run --listen :80 --user www-data --stop-signal QUIT --dialect nginx -- nginx -g 'daemon off;'`
+  grace run --listen unix:///run/app.sock?mode=0660 -- gunicorn app:app
+  grace run --listen :80 --user www-data --instances 4 -- gunicorn app:app
+  grace run --listen tcp4://:80 --listen tcp6://:80 --dialect nginx --stop-signal QUIT -- nginx -g 'daemon off;'`
 
 // runFlags are the flags of run.
 type runFlags struct {

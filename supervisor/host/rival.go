@@ -32,7 +32,7 @@ func (a *Host) evict(inUse *socket.InUseError) error {
 	ours := func(h sockdiag.Holder) bool { return slices.Contains(kin, h.PID) }
 	switch {
 	case inUse.Own():
-		return fmt.Errorf("%w (grace holds this address for the app, by --listen: make the app take that socket, see --dialect, or leave --listen out)", inUse)
+		return fmt.Errorf("%w%s (grace holds this address for the app, by --listen: make the app take that socket, see --dialect, or leave --listen out)", inUse, a.otherwiseWritten(inUse.Address.Addr))
 	case slices.ContainsFunc(inUse.Holders, ours):
 		return fmt.Errorf("%w (this is a process of the app, which --evict does not end, and grace neither holds nor captures its socket: use --capture on, or hold the address with --listen)", inUse)
 	case a.Takeover.wanted():
@@ -42,6 +42,22 @@ func (a *Host) evict(inUse *socket.InUseError) error {
 	}
 	a.Post(machine.Noticed{Text: "evicting", Why: inUse.Error()})
 	return socket.Evict(inUse, EvictGrace)
+}
+
+// otherwiseWritten says that --listen has the address of an app in another form. nginx and php-fpm find an inherited socket by
+// its address: listen 80 of nginx is 0.0.0.0:80, and :80 of --listen is [::]:80.
+func (a *Host) otherwiseWritten(wanted string) string {
+	var held []string
+	for _, l := range a.Listeners {
+		if l.Bound() == wanted {
+			return ""
+		}
+		held = append(held, l.Bound())
+	}
+	if len(held) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", by --listen %s: nginx and php-fpm take only a socket of exactly their own address, as tcp4://:80 for 0.0.0.0:80", strings.Join(held, ", "))
 }
 
 // InUseRemedy is what can be done where grace cannot bind an address of --listen, or an app one of its own.

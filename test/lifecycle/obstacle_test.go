@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,7 +77,19 @@ func TestAppBindsWhatGraceHolds(t *testing.T) {
 	address := freeport.Address(t)
 	s := harness.Start(t, "--listen", address, "--", harness.PlainBinary(), address)
 	s.Await("the reason", func(e harness.Entry) bool {
-		return e.Message == "first generation failed" && strings.Contains(e.Why, "make the app take that socket") && !strings.Contains(e.Why, "fd://")
+		return e.Message == "first generation failed" && strings.Contains(e.Why, "make the app take that socket") &&
+			!strings.Contains(e.Why, "fd://") && !strings.Contains(e.Why, "exactly their own address")
+	})
+	s.Ends(1)
+}
+
+// As with :80 in --listen and listen 80 in nginx.conf.
+func TestAppBindsWhatGraceHoldsInAnotherForm(t *testing.T) {
+	t.Parallel()
+	_, port, _ := net.SplitHostPort(freeport.Address(t))
+	s := harness.Start(t, "--listen", ":"+port, "--", harness.PlainBinary(), "127.0.0.1:"+port)
+	s.Await("the reason", func(e harness.Entry) bool {
+		return e.Message == "first generation failed" && strings.Contains(e.Why, "by --listen [::]:"+port+": nginx and php-fpm take only a socket of exactly their own address")
 	})
 	s.Ends(1)
 }
