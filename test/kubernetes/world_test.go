@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -55,7 +56,13 @@ func runInside() (status int, err error) {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	err = test.Run()
+	in, err := test.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err = test.Start(); err == nil {
+		err = errors.Join(leaveGroups(groups), in.Close(), test.Wait())
+	}
 	if after := settings(); after != before {
 		return 1, fmt.Errorf("settings of this machine were changed: %s, before %s", after, before)
 	}
@@ -157,10 +164,18 @@ func (h hierarchy) prepare(dir string) error {
 	return errs
 }
 
-// removeGroups waits for the kernel, which ends the processes of a pid namespace after its first one. This process leaves first.
-func removeGroups(groups []string) (errs error) {
+// leaveGroups leaves them to the processes that were started there.
+func leaveGroups(groups []string) (errs error) {
 	for _, dir := range groups {
 		errs = errors.Join(errs, os.WriteFile(filepath.Dir(dir)+"/cgroup.procs", []byte("0"), 0))
+	}
+	return errs
+}
+
+// removeGroups waits for the kernel, which ends the processes of a pid namespace after its first one.
+func removeGroups(groups []string) error {
+	errs := leaveGroups(groups) // again, if nothing was started
+	for _, dir := range groups {
 		err := cgroup.Remove(dir)
 		for end := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(end); err = cgroup.Remove(dir) {
 			time.Sleep(10 * time.Millisecond)
@@ -172,8 +187,12 @@ func removeGroups(groups []string) (errs error) {
 	return errs
 }
 
-// furnish mounts what the cluster may change, over what is this machine's.
+// furnish mounts what the cluster may change, over what is this machine's. The end of standard input says that no other process is in
+// the groups.
 func furnish() error {
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
 	all, err := hierarchies()
 	if err != nil {
 		return err
@@ -256,12 +275,17 @@ func delegate(mount string) error {
 			return err
 		}
 	}
-	names, err := os.ReadFile(mount + "/cgroup.controllers")
+	text, err := os.ReadFile(mount + "/cgroup.controllers")
 	if err != nil {
 		return err
 	}
-	given := "+" + strings.Join(strings.Fields(string(names)), " +")
-	return os.WriteFile(mount+"/cgroup.subtree_control", []byte(given), 0)
+	names := strings.Fields(string(text))
+	for _, needed := range []string{"cpu", "cpuset", "memory", "pids"} {
+		if !slices.Contains(names, needed) {
+			return fmt.Errorf("pods need the controller %[1]s: echo +%[1]s > /sys/fs/cgroup/cgroup.subtree_control", needed)
+		}
+	}
+	return os.WriteFile(mount+"/cgroup.subtree_control", []byte("+"+strings.Join(names, " +")), 0)
 }
 
 // program is the path of one of the static programs.
