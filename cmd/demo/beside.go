@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -82,13 +81,12 @@ func startNeighbor(ctx context.Context) (*neighbor, error) {
 	if err := announcer.Close(); err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("%s-%d", plainCommand, os.Getpid())
-	g, err := launchGrace(plainCommand, "--name", name, "--farewell", "auto", "--settle", plainSettle, "--listen", socketName+"=127.0.0.1:0?steer=true")
+	g, err := launchGrace(plainCommand, "--farewell", "auto", "--settle", plainSettle, "--listen", socketName+"=127.0.0.1:0?steer=true")
 	if err != nil {
 		return nil, err
 	}
 	n := &neighbor{grace: g, open: make(chan int, 1)}
-	if err := n.begin(ctx, name); err != nil {
+	if err := n.begin(ctx, nameOf(plainCommand)); err != nil {
 		_ = g.Stop(stopPatience)
 		return nil, err
 	}

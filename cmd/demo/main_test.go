@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +29,9 @@ const behaviour = "DEMO_TEST_GRACE"
 
 // pretendGrace serves by itself and only logs what grace would: a generation is a number in its responses.
 func pretendGrace(behaviour string) {
+	if !slices.Contains(os.Args, "--name") {
+		panic("the demo takes the name of the working directory from a server")
+	}
 	if behaviour == "ends at start" {
 		say(gracelog.Entry{Level: "error", Message: "first generation failed", Why: "no luck"})
 		os.Exit(1)
