@@ -245,13 +245,15 @@ func TestOwnDataHint(t *testing.T) {
 		hints   bool
 	}{
 		"redis":                   {"/usr/bin/redis-server", machine.Surge{}, true},
+		"redis that saves":        {"redis-server --save 60", machine.Surge{}, true},
+		"redis that does not":     {"redis-server --save ", machine.Surge{}, false},
 		"valkey":                  {"valkey-server", machine.Surge{}, true},
 		"one more at a time":      {"redis-server", machine.Surge{Limited: true, Count: 1}, true},
 		"a share at a time":       {"redis-server", machine.Surge{Limited: true, Percent: 50}, true},
 		"one after the other":     {"redis-server", machine.Surge{Limited: true}, false},
 		"one that locks its data": {"postgres", machine.Surge{}, false},
 	} {
-		hint := OwnDataHint(Options{Command: []string{tt.program}, Policy: machine.Policy{MaxSurge: tt.surge}})
+		hint := OwnDataHint(Options{Command: strings.Split(tt.program, " "), Policy: machine.Policy{MaxSurge: tt.surge}})
 		if (hint != "") != tt.hints {
 			t.Errorf("%s: %q", name, hint)
 		}

@@ -15,9 +15,15 @@ var hoarders = []string{"redis-server", "valkey-server", "keydb-server"}
 func OwnDataHint(o Options) string {
 	program := filepath.Base(o.Command[0])
 	oneAfterTheOther := o.Policy.MaxSurge.Limited && o.Policy.MaxSurge.Count == 0 && o.Policy.MaxSurge.Percent == 0
-	if oneAfterTheOther || !slices.ContainsFunc(hoarders, func(name string) bool { return isProgram(program, name) }) {
+	if oneAfterTheOther || savesNothing(o.Command) || !slices.ContainsFunc(hoarders, func(name string) bool { return isProgram(program, name) }) {
 		return ""
 	}
 	return fmt.Sprintf("%s has data of its own, and in an upgrade the new one starts before the old one saves: what is written until then is lost "+
 		"(use --max-surge 0, or switch saving off for a cache)", program)
+}
+
+// savesNothing is true of --save "" on the command line; the same in a configuration file is not seen.
+func savesNothing(command []string) bool {
+	at := slices.Index(command, "--save")
+	return at >= 0 && at+1 < len(command) && command[at+1] == ""
 }
