@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -197,6 +198,17 @@ func TestTheImageIsOne(t *testing.T) {
 	}
 	if of.Manifests[0].Platform.Architecture != p.architecture {
 		t.Errorf("the image is for %v", of.Manifests[0].Platform)
+	}
+}
+
+// go install takes no module at a version whose go.mod replaces others, or leaves versions out.
+func TestGoCanInstallTheModule(t *testing.T) {
+	text, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := regexp.MustCompile(`(?m)^(replace|exclude)\b.*`).FindAll(text, -1); found != nil {
+		t.Errorf("go.mod has %q", found)
 	}
 }
 
