@@ -16,7 +16,7 @@ import (
 type growth struct {
 	pid, threads int
 	descriptors  []string // what each leads to
-	memory       int      // resident, in KiB
+	memory       int      // resident and no page of a file, as grace unmaps those of its own file while it is idle; in KiB
 }
 
 func (m growth) String() string {
@@ -48,7 +48,7 @@ func (g *grace) measure() {
 	g.must(err)
 	for line := range strings.Lines(string(status)) {
 		fmt.Sscanf(line, "Threads: %d", &m.threads)
-		fmt.Sscanf(line, "VmRSS: %d", &m.memory)
+		fmt.Sscanf(line, "RssAnon: %d", &m.memory)
 	}
 	g.run.book.note(g.name, "%v", m)
 	g.measured = append(g.measured, m)
