@@ -19,16 +19,17 @@ const module = "github.com/gracerun/grace"
 // mayImport says which packages of the module, and those below them, a package may import. Tests may import more. A
 // package without a line follows the nearest one above it; one with none at all fails: where it stands is a decision.
 var mayImport = map[string][]string{
-	module:               {"cmd"},
-	"cmd":                {"cmd", "supervisor", "handoff", "childproc"},
-	"cmd/demo":           {"cmd/fold", "cmd/load", "handoff", "drain", "internal/gracelog", "supervisor/control"},
-	"cmd/fold":           {},
-	"cmd/load":           {},
-	"supervisor":         {"supervisor", "handoff", "childproc"},
-	"supervisor/control": {"supervisor/dirwatch"},
-	"supervisor/host":    {"supervisor/machine", "supervisor/dirwatch", "handoff", "childproc"},
-	"supervisor/machine": {},
-	"supervisor/metrics": {"supervisor/control"},
+	module:                {"cmd"},
+	"cmd":                 {"cmd", "supervisor", "handoff", "childproc"},
+	"cmd/demo":            {"cmd/fold", "cmd/load", "handoff", "drain", "internal/gracelog", "supervisor/control"},
+	"cmd/fold":            {},
+	"cmd/load":            {},
+	"supervisor":          {"supervisor", "handoff", "childproc"},
+	"supervisor/control":  {"supervisor/dirwatch"},
+	"supervisor/deadline": {},
+	"supervisor/host":     {"supervisor/machine", "supervisor/deadline", "supervisor/dirwatch", "handoff", "childproc"},
+	"supervisor/machine":  {},
+	"supervisor/metrics":  {"supervisor/control"},
 
 	"handoff":                  {"handoff/internal"},
 	"handoff/steering":         {"handoff/socket", "handoff/sockdiag", "handoff/internal"},

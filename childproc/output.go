@@ -16,7 +16,7 @@ import (
 const afterEnd = time.Second
 
 // Output runs a command to its end and gives the last of what it wrote to stdout and stderr together, limit bytes at
-// most. When ctx is done, the command's process group is killed and ctx's error is returned. spec's Stdout and Stderr
+// most. When ctx is done, the command's process group is killed and ctx's cause is returned. spec's Stdout and Stderr
 // are not used.
 func (r *Reaper) Output(ctx context.Context, spec Spec, limit int) ([]byte, Exit, error) {
 	var pipe [2]int
@@ -59,7 +59,7 @@ func (p *Process) waitOrKill(ctx context.Context) (Exit, error) {
 	close(ended)
 	err = errors.Join(err, <-killer, p.SignalGroup(syscall.SIGKILL), p.EndRest())
 	if err == nil {
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	return exit, err
 }

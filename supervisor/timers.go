@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/gracerun/grace/supervisor/deadline"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -34,7 +35,7 @@ func (t *timers) Arm(a machine.Arm) {
 
 func (t *timers) disarm(number int) {
 	if alarm, ok := t.armed[number]; ok {
-		alarm.Stop()
+		deadline.Stop(alarm.Timer)
 		delete(t.armed, number)
 	}
 }

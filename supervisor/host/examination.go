@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/supervisor/deadline"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -44,7 +45,7 @@ func (a *Host) endExamining() {
 
 // examine says why the check has failed.
 func (a *Host) examine(ctx context.Context, l *LaunchSpec) string {
-	ctx, cancel := context.WithTimeout(ctx, a.Options.Policy.ReadyTimeout)
+	ctx, cancel := deadline.Context(ctx, a.Options.Policy.ReadyTimeout)
 	defer cancel()
 	output, exit, err := a.Reaper.Output(ctx, l.shell(a.Options.CanaryCheck), checkOutput)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/gracerun/grace/supervisor/deadline"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -76,7 +77,7 @@ func (a *Host) Retire(r machine.Retire) {
 }
 
 func (a *Host) resolve(ctx context.Context, order machine.Prepare, kept Program) (*LaunchSpec, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.Options.Policy.ReadyTimeout)
+	ctx, cancel := deadline.Context(ctx, a.Options.Policy.ReadyTimeout)
 	defer cancel()
 	l, err := a.lookUp(ctx, order, kept)
 	if err != nil || a.Options.Check == "" || order.Generation == 1 {
@@ -121,7 +122,7 @@ func (a *Host) lookUp(ctx context.Context, order machine.Prepare, kept Program) 
 	case f := <-found:
 		return f.launch, f.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("cannot look up the command and its files: %w (check whether reading the --env-file or a file system blocks)", ctx.Err())
+		return nil, fmt.Errorf("cannot look up the command and its files: %w (check whether reading the --env-file or a file system blocks)", context.Cause(ctx))
 	}
 }
 

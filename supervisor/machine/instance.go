@@ -183,7 +183,7 @@ func (Readied) meet(m *Machine, i *instance) {
 	}
 	took := m.at.Sub(i.Since)
 	g.Touched, i.obstacle = true, ""
-	m.enter(i, PhaseReady, healthyAfter)
+	m.enter(i, PhaseReady, i.forgivenAfter())
 	m.watch(i)
 	m.age(i)
 	m.say(Report{Fact: InstanceReady, Generation: g.Named(), Instance: i.ID, PID: i.PID, Took: took})
@@ -193,6 +193,14 @@ func (Readied) meet(m *Machine, i *instance) {
 	if g.Stage == StageCandidate && g.ready() {
 		m.comeIn(g)
 	}
+}
+
+// forgivenAfter is when failures before this instance are forgotten; 0: there were none, and nothing is to wake grace up.
+func (i *instance) forgivenAfter() time.Duration {
+	if i.Failures == 0 {
+		return 0
+	}
+	return healthyAfter
 }
 
 func (ev Moved) meet(m *Machine, i *instance) {

@@ -770,6 +770,25 @@ func TestShortageIsTriedAgainSoonAndToldOnce(t *testing.T) {
 	}
 }
 
+// Failures are forgotten after a minute, and where there were none nothing wakes grace up then.
+func TestFailuresAreForgotten(t *testing.T) {
+	w := serving(t)
+	if n := w.m.instances[1].timer.Number; n != 0 {
+		t.Errorf("timer %d waits for nothing", n)
+	}
+	w.crash(1)
+	w.expire(w.m.instances[2].timer.Number)
+	w.answerStart(2, true)
+	w.happen(Readied{Instance: 2})
+	if f := w.m.instances[2].Failures; f != 1 {
+		t.Errorf("%d failures at first", f)
+	}
+	w.expire(w.m.instances[2].timer.Number)
+	if f := w.m.instances[2].Failures; f != 0 {
+		t.Errorf("%d failures after a minute", f)
+	}
+}
+
 // The shim fails in a process of its own.
 func TestShortageInTheShimIsNoCrash(t *testing.T) {
 	w := serving(t)
