@@ -10,9 +10,13 @@ import (
 
 // timers are the armed timers of the machine. They belong to the loop.
 type timers struct {
-	armed map[int]alarm
-	post  func(machine.Event)
+	armed   map[int]alarm
+	stopped []*time.Timer // that Go still keeps
+	post    func(machine.Event)
 }
+
+// mostStopped is for an app that always has a timer, such as that of --watchdog.
+const mostStopped = 64
 
 type alarm struct {
 	*time.Timer
@@ -34,9 +38,17 @@ func (t *timers) Arm(a machine.Arm) {
 }
 
 func (t *timers) disarm(number int) {
-	if alarm, ok := t.armed[number]; ok {
-		deadline.Stop(alarm.Timer)
-		delete(t.armed, number)
+	alarm, ok := t.armed[number]
+	if !ok {
+		return
+	}
+	delete(t.armed, number)
+	if alarm.Stop() {
+		t.stopped = append(t.stopped, alarm.Timer)
+	}
+	if len(t.armed) == 0 || len(t.stopped) == mostStopped {
+		deadline.Forget(t.stopped)
+		t.stopped = nil
 	}
 }
 

@@ -73,6 +73,7 @@ func (b bench) asleep() {
 	}
 	time.Sleep(settled)
 	for _, s := range all {
+		s.idle = memoryOf(s.Cmd.Process.Pid)
 		s.before = wakeups(s.Cmd.Process.Pid)
 	}
 	time.Sleep(asleepTime)
@@ -85,9 +86,9 @@ func (b bench) asleep() {
 // sleeper is a grace process that has nothing to do any more.
 type sleeper struct {
 	*supervised
-	atStart, after memory
-	before         map[string]int
-	woken          int
+	atStart, after, idle memory
+	before               map[string]int
+	woken                int
 }
 
 func (s *sleeper) upgradeOften() {
@@ -102,12 +103,12 @@ func (s *sleeper) upgradeOften() {
 
 func printSleepers(all map[string]*sleeper, figures *summary) {
 	t := newTable(fmt.Sprintf("grace with one instance, without metrics: memory in MB, and wake-ups in %s without work", asleepTime),
-		fmt.Sprintf("\tresident at the start\tproportional\tresident after %d upgrades\tproportional\twake-ups", memoryUpgrades))
+		fmt.Sprintf("\tresident at the start\tproportional\tresident after %d upgrades\tproportional\tresident %s later\tproportional\twake-ups", memoryUpgrades, settled))
 	defer t.end()
 	for _, name := range []string{"held", "captured"} {
 		s := all[name]
-		t.line("%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d", name, s.atStart.resident, s.atStart.shared, s.after.resident, s.after.shared, s.woken)
-		figures.add("resident memory of grace, "+name+", the higher of both", 12, max(s.atStart.resident, s.after.resident), "MB")
+		t.line("%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%d", name, s.atStart.resident, s.atStart.shared, s.after.resident, s.after.shared, s.idle.resident, s.idle.shared, s.woken)
+		figures.add("resident memory of grace, "+name+", idle", 12, s.idle.resident, "MB")
 		figures.add("wake-ups of grace, "+name, 0, float64(s.woken), "in "+asleepTime.String())
 	}
 }

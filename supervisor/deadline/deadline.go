@@ -7,16 +7,15 @@ import (
 	"time"
 )
 
-// soon is when the runtime looks at its timers once more, and finds the one that is stopped.
+// soon is when the runtime looks at its timers once more, and finds those that are stopped.
 const soon = time.Millisecond
 
-// Stop stops a timer of time.AfterFunc, and reports whether it did so before the timer had expired.
-func Stop(t *time.Timer) bool {
-	if !t.Stop() {
-		return false
+// Forget is for timers of time.AfterFunc that are stopped. It wakes the program up once, so it is for when there is little to do.
+func Forget(stopped []*time.Timer) {
+	for _, t := range stopped {
+		t.Reset(soon)
+		t.Stop()
 	}
-	t.Reset(soon)
-	return t.Stop()
 }
 
 // Context is done after d, with [context.DeadlineExceeded] as its cause. Err says that it was canceled. The caller has to call
@@ -25,7 +24,9 @@ func Context(parent context.Context, d time.Duration) (ctx context.Context, canc
 	ctx, end := context.WithCancelCause(parent)
 	t := time.AfterFunc(d, func() { end(context.DeadlineExceeded) })
 	return ctx, func() {
-		Stop(t)
+		if t.Stop() {
+			Forget([]*time.Timer{t})
+		}
 		end(nil)
 	}
 }

@@ -24,12 +24,11 @@ func TestContext(t *testing.T) {
 	})
 }
 
-func TestStop(t *testing.T) {
+func TestForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timer := time.AfterFunc(time.Minute, func() { t.Error("a stopped timer has expired") })
-		if !Stop(timer) || Stop(timer) {
-			t.Error("it is stopped once")
-		}
+		timer.Stop()
+		Forget([]*time.Timer{timer})
 		time.Sleep(time.Hour)
 	})
 }
