@@ -129,36 +129,6 @@ func TestExits(t *testing.T) {
 	}
 }
 
-// What has to be done before the app runs is done while its process is there already, and keeps no other from its start.
-func TestTheAppWaits(t *testing.T) {
-	gate, until := filepath.Join(t.TempDir(), "gate"), make(chan struct{})
-	spec, r, started := shell("test -e "+gate), newReaper(t), make(chan *Process)
-	spec.Until = until
-	go func() {
-		p, err := r.Start(spec)
-		if err != nil {
-			t.Error(err)
-		}
-		started <- p
-	}()
-	eventually(t, "the process is forked", func() bool {
-		children, err := childrenOf(os.Getpid())
-		return err == nil && len(children) > 0
-	})
-	another, err := r.Start(shell("exit 0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	finish(t, another)
-	if err := os.WriteFile(gate, nil, 0o600); err != nil {
-		t.Error(err)
-	}
-	close(until)
-	if p := <-started; p != nil && finish(t, p).Status() != 0 {
-		t.Error("the app did not wait")
-	}
-}
-
 func TestForkFails(t *testing.T) {
 	spec := shell("exit 0")
 	spec.Dir = "/no/such/directory"

@@ -32,10 +32,6 @@ type Spec struct {
 	Capture, NoNewPrivs bool
 	// CaptureUnlink has grace asked about every unlink, too, where it captures.
 	CaptureUnlink bool
-
-	// Until, unless it is nil, is closed when the process may become the app. It is forked before that: should grace be killed
-	// meanwhile, it ends.
-	Until <-chan struct{}
 }
 
 // Identity is a user with the groups its process gets.

@@ -21,7 +21,7 @@ const (
 	executes        = "x" // nothing at all is the report of a shim that has died before
 )
 
-// Start forks, waits for [Spec.Until], and leaves the rest to the shim: whether the app could be executed
+// Start forks and leaves the rest to the shim: whether the app could be executed
 // is part of what [Process.Wait] tells. The error is a *StartError.
 func (r *Reaper) Start(spec Spec) (*Process, error) {
 	p := &Process{ProcessState: ProcessState{Path: spec.Path, PIDFD: -1}, reaper: r, conn: -1}
@@ -212,9 +212,6 @@ func (p *Process) instruct(spec Spec, g *shimFiles) {
 		spec.Identity.take(last)
 	}
 	execute(last, spec, p.PID, g)
-	if spec.Until != nil {
-		<-spec.Until
-	}
 	p.send(list)
 }
 

@@ -187,7 +187,7 @@ func (a *Host) bringUnguarded(app *InstanceProcess, l *LaunchSpec) error {
 	if err := a.equip(app, &spec); err != nil {
 		return err
 	}
-	spec.Until = app.saved
+	<-app.saved
 	err := a.launch(app, spec)
 	a.ReportError("cannot close descriptors of the app", errors.Join(app.plan.Started(), app.disown()))
 	if err == nil {
