@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/supervisor"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/spf13/cobra"
@@ -142,7 +143,7 @@ func (p *waitOptions) ask(ctx context.Context, found control.Found, r control.Re
 		return nil, nil
 	}
 	progress := newProgress(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
-	progress.width = columns(os.Stderr)
+	progress.width = fold.Columns(os.Stderr)
 	result, err := answer.Wait(progress.show)
 	return &result, err
 }

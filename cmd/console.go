@@ -31,15 +31,6 @@ func colored(f *os.File) bool {
 // dumb is the terminal of an editor or of a log, which knows no control sequences.
 func dumb() bool { return os.Getenv("TERM") == "dumb" }
 
-// columns is the width of the terminal, and 0 if f is none or does not tell.
-func columns(f *os.File) int {
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return max(0, width)
-}
-
 // newConsole writes log lines for people.
 func newConsole(out io.Writer, colored bool) zerolog.ConsoleWriter {
 	paint := func(code, text string) string {

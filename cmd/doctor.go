@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/supervisor/doctor"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -72,7 +73,7 @@ func newDoctorPatient() *cobra.Command {
 
 func examine(o doctor.Options, asJSON bool) error {
 	report := doctor.Examine(o)
-	write := func(w io.Writer, r doctor.Report) error { return printReport(w, r, columns(os.Stdout)) }
+	write := func(w io.Writer, r doctor.Report) error { return printReport(w, r, fold.Columns(os.Stdout)) }
 	if asJSON {
 		write = encodeReport
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/spf13/cobra"
 )
@@ -31,7 +32,7 @@ func newList() *cobra.Command {
 		Example: "  grace list\n  grace list --json | jq -r '.[].name'",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			write := func(w io.Writer, all []listed) error { return printList(w, all, columns(os.Stdout)) }
+			write := func(w io.Writer, all []listed) error { return printList(w, all, fold.Columns(os.Stdout)) }
 			if asJSON {
 				write = encodeList
 			}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/spf13/cobra"
 )
@@ -142,7 +143,7 @@ func (v *view) watch() error {
 }
 
 func printForTerminal(w io.Writer, s control.Status) error {
-	return printStatus(w, s, columns(os.Stdout))
+	return printStatus(w, s, fold.Columns(os.Stdout))
 }
 
 func encodeStatus(w io.Writer, s control.Status) error {

@@ -109,7 +109,7 @@ type service struct {
 	takeover      *host.Takeover
 	saved         *stateWriter
 	serving       *servingLine
-	thrift        thrift
+	idleMemory    idleMemory
 }
 
 // open makes what a first grace needs.
@@ -148,7 +148,7 @@ func (s *service) assemble() {
 	s.loop = newLoop(s.options.Policy, describeOutput(), &logSink{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.reaper, s.loop.post)
 	s.serving = &servingLine{service: s}
-	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s}, &threadReserve{}, &s.thrift)
+	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s}, &threadReserve{}, &s.idleMemory)
 	s.apps = &host.Host{
 		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Takeover: s.takeover, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
@@ -179,7 +179,7 @@ func (s *service) serve(greet func()) (int, error) {
 	s.notifier.attend(s.loop)
 	greet()
 	status := s.loop.run()
-	s.thrift.end()
+	s.idleMemory.end()
 	if s.left() { // who asks for the serving line waits for the steering, which the next grace process has
 		return 0, s.handover.leave()
 	}

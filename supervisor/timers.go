@@ -47,7 +47,7 @@ func (t *timers) disarm(number int) {
 		t.stopped = append(t.stopped, alarm.Timer)
 	}
 	if len(t.armed) == 0 || len(t.stopped) == mostStopped {
-		deadline.Forget(t.stopped)
+		deadline.Forget(t.stopped...)
 		t.stopped = nil
 	}
 }

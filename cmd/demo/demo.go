@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gracerun/grace/cmd/fold"
 	"github.com/gracerun/grace/cmd/load"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -111,7 +112,7 @@ func (o options) live() bool {
 // perform does the whole demo, and leaves no process behind. Its error says why it could not go on to the end.
 func (o options) perform(ctx context.Context) (*record, error) {
 	r := newRecord(o)
-	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
+	if width := fold.Columns(os.Stdout); width > 0 {
 		r.fit(width)
 	}
 	view := o.view()

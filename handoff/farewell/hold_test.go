@@ -90,15 +90,13 @@ func TestWhatIsUsedIsNotHeld(t *testing.T) {
 	speaks, _ := r.speaking(t)
 	asked, unread, late, never := r.wire(t), r.wire(t), r.wire(t), r.wire(t)
 	asked.ask(t, get)
-	_, err := io.WriteString(unread.client, get)
-	apptest.Must(t, err)
-	apptest.Eventually(t, "it comes", func() bool { return info(t, unread.app).Bytes_received > 0 })
+	unread.request(t, get)
 	late.ask(t, get)
 	late.send200(t)
 	f := speaks.announce(t)
 	speaks.speak(t)
 	before := info(t, late.app).Bytes_received
-	_, err = io.WriteString(late.client, get)
+	_, err := io.WriteString(late.client, get)
 	apptest.Must(t, err)
 	apptest.Eventually(t, "it comes", func() bool { return info(t, late.app).Bytes_received > before })
 	mustHold(t, f, Counts{Busy: 4, Working: 3, Silent: 2, Held: 2})
@@ -136,13 +134,20 @@ func TestOpenRequestsAreWaitedFor(t *testing.T) {
 	mustCount(t, f, Counts{Busy: 2, Working: 1})
 }
 
-func TestAnAppThatIsLateIsWaitedFor(t *testing.T) {
+// withLateApp announces a connection that is silent, and one with a request that the app has not read.
+func withLateApp(t *testing.T) (f *Farewell, silent, late *wire) {
+	t.Helper()
 	r := newRoad(t, "127.0.0.1")
-	speaks, _ := r.speaking(t)
-	late := r.wire(t)
-	f := speaks.announce(t)
+	speaks, silent := r.speaking(t)
+	late = r.wire(t)
+	f = speaks.announce(t)
 	speaks.speak(t)
 	late.request(t, get)
+	return f, silent, late
+}
+
+func TestAnAppThatIsLateIsWaitedFor(t *testing.T) {
+	f, _, late := withLateApp(t)
 	held := make(chan Counts)
 	go func() {
 		counts, err := f.Hold(apptest.Patience)
@@ -166,12 +171,7 @@ func TestAnAppThatIsLateIsWaitedFor(t *testing.T) {
 }
 
 func TestWhatIsHeldIsLetGoForAnAppThatIsLate(t *testing.T) {
-	r := newRoad(t, "127.0.0.1")
-	speaks, silent := r.speaking(t)
-	late := r.wire(t)
-	f := speaks.announce(t)
-	speaks.speak(t)
-	late.request(t, get)
+	f, silent, late := withLateApp(t)
 	open, err := f.holdAll()
 	apptest.Must(t, err)
 	if len(open) != 1 || !f.someUnread(open) {

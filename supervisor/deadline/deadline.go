@@ -11,7 +11,7 @@ import (
 const soon = time.Millisecond
 
 // Forget is for timers of time.AfterFunc that are stopped. It wakes the program up once, so it is for when there is little to do.
-func Forget(stopped []*time.Timer) {
+func Forget(stopped ...*time.Timer) {
 	for _, t := range stopped {
 		t.Reset(soon)
 		t.Stop()
@@ -25,7 +25,7 @@ func Context(parent context.Context, d time.Duration) (ctx context.Context, canc
 	t := time.AfterFunc(d, func() { end(context.DeadlineExceeded) })
 	return ctx, func() {
 		if t.Stop() {
-			Forget([]*time.Timer{t})
+			Forget(t)
 		}
 		end(nil)
 	}

@@ -28,7 +28,7 @@ func TestForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timer := time.AfterFunc(time.Minute, func() { t.Error("a stopped timer has expired") })
 		timer.Stop()
-		Forget([]*time.Timer{timer})
+		Forget(timer)
 		time.Sleep(time.Hour)
 	})
 }

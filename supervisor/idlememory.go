@@ -14,22 +14,22 @@ const (
 	quiet = 3 * time.Second
 )
 
-// thrift keeps grace small while it has nothing to do. It begins when an app serves, which would have to wait for a collection
+// idleMemory keeps grace small while it has nothing to do. It begins when an app serves, which would have to wait for a collection
 // during the start: 3 ms.
-type thrift struct{ idle *time.Timer }
+type idleMemory struct{ pending *time.Timer }
 
-func (t *thrift) hear(_ time.Time, l line) {
+func (m *idleMemory) hear(_ time.Time, l line) {
 	switch {
-	case t.idle != nil:
-		t.idle.Reset(quiet)
+	case m.pending != nil:
+		m.pending.Reset(quiet)
 	case l.Fact == machine.InstanceReady || l.Fact == machine.Adopted || l.Fact == machine.TakenOver:
 		godebug.SetGCPercent(earlyCollection)
-		t.idle = time.AfterFunc(quiet, giveBackPages)
+		m.pending = time.AfterFunc(quiet, giveBackPages)
 	}
 }
 
-func (t *thrift) end() {
-	if t.idle != nil {
-		t.idle.Stop()
+func (m *idleMemory) end() {
+	if m.pending != nil {
+		m.pending.Stop()
 	}
 }

@@ -12,7 +12,7 @@ import (
 func TestGarbageIsCollectedEarlyOnceAnAppServes(t *testing.T) {
 	const before = 150
 	defer godebug.SetGCPercent(godebug.SetGCPercent(before))
-	var tight thrift
+	var memory idleMemory
 	for _, step := range []struct {
 		fact machine.Fact
 		want int
@@ -20,7 +20,7 @@ func TestGarbageIsCollectedEarlyOnceAnAppServes(t *testing.T) {
 		{machine.InstanceStarted, before},
 		{machine.InstanceReady, earlyCollection},
 	} {
-		tight.hear(time.Now(), line{Report: machine.Report{Fact: step.fact}})
+		memory.hear(time.Now(), line{Report: machine.Report{Fact: step.fact}})
 		if got := godebug.SetGCPercent(before); got != step.want {
 			t.Errorf("after %v garbage is collected at %d %%, not at %d %%", step.fact, got, step.want)
 		}
