@@ -40,11 +40,26 @@ func KeepPath(at string, again bool) *PathKeeper {
 	return k
 }
 
-// IsKept reports whether something is mounted on the path.
+// IsKept reports whether the path is mounted on itself. What else is mounted there, by a container engine say, is not grace's.
 func IsKept(at string) bool {
-	var stat unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, at, unix.AT_SYMLINK_NOFOLLOW, 0, &stat)
-	return err == nil && stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	var above unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, at, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO, &above)
+	if err != nil || above.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+		return false
+	}
+	below, err := underneath(at)
+	return err == nil && below.Ino == above.Ino && below.Dev_major == above.Dev_major && below.Dev_minor == above.Dev_minor
+}
+
+// underneath looks at the file on which another one is mounted: a clone of the folder's mount has nothing mounted in it (open_tree(2)
+// without AT_RECURSIVE).
+func underneath(at string) (below unix.Statx_t, err error) {
+	folder, err := unix.OpenTree(unix.AT_FDCWD, path.Dir(at), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return below, err
+	}
+	defer unix.Close(folder)
+	return below, unix.Statx(folder, path.Base(at), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO, &below)
 }
 
 // restore makes the path again whenever it is removed. IN_ATTRIB is sent when the number of a file's names changes.

@@ -3,10 +3,12 @@ package socket
 import (
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,6 +38,46 @@ func TestKeptPathsStay(t *testing.T) {
 	conn.Close()
 	if err := unix.Unlink(at); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestForeignMountsAreNotKept(t *testing.T) {
+	at, other := filepath.Join(t.TempDir(), "s"), filepath.Join(t.TempDir(), "s")
+	for _, file := range []string{at, other} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	requirement.Check(t, "mount", unix.Mount(other, at, "", unix.MS_BIND, ""))
+	defer unix.Unmount(at, unix.MNT_DETACH)
+	k := &PathKeeper{path: at}
+	if err := k.Close(); err != nil || IsKept(at) {
+		t.Errorf("%v", err)
+	}
+	if err := unix.Unlink(at); err != unix.EBUSY {
+		t.Errorf("the mount has gone: %v", err)
+	}
+}
+
+// What a killed grace process has kept may be nobody's by now.
+func TestKeptPathsAreCleared(t *testing.T) {
+	at := filepath.Join(t.TempDir(), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: at, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	requirement.Check(t, "mount", KeepPath(at, false).Why)
+	a := Address{Network: "unix", Addr: at}
+	if ClearPath(a) == nil || !IsKept(at) {
+		t.Error("the path of a server was cleared")
+	}
+	ln.Close()
+	if err := ClearPath(a); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(at); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the path is there: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,6 +69,23 @@ func TestIncludedPathsCutOverAndBack(t *testing.T) {
 	}
 	apptest.Must(t, s.Retire(outside))
 	checkPath(t, at, new)
+	if files := filesBeside(t, at); files != "socket" || socket.IsKept(at) {
+		t.Errorf("left: %s", files)
+	}
+	apptest.Must(t, s.TurnAway())
+}
+
+// A process that was killed before it had saved any state has kept the path.
+func TestKeptPathsCutOver(t *testing.T) {
+	at := t.TempDir() + "/socket"
+	s, old := newSteering(t), serveOutside(t, at, 0o606)
+	requirement.Check(t, "mount", socket.KeepPath(at, false).Why)
+	s.Declare(at)
+	apptest.Must(t, s.Include([]Outsider{{InstanceKey: outside, FD: old.duplicate(), Path: at}}))
+	new := servePath(t, s, InstanceKey{1, 0}, at)
+	cutOver(t, s, 1)
+	checkPath(t, at, new)
+	apptest.Must(t, s.Retire(outside))
 	if files := filesBeside(t, at); files != "socket" || socket.IsKept(at) {
 		t.Errorf("left: %s", files)
 	}
