@@ -27,9 +27,11 @@ type Process struct {
 
 	conn   int        // to the shim; -1 once it has become the app, or ended
 	list   *shim.List // that the shim has
-	next   *shim.List // that it gets once its listener has come; nil without capture
-	failed *StartError
-	silent bool // the connection has ended without a word: the shim has died
+	unsent []byte     // of the list: the connection had no room for it
+
+	capturing bool // the shim sends a listener
+	failed    *StartError
+	silent    bool // the connection has ended without a word: the shim has died
 }
 
 // take makes one that grace has not forked its own. The caller holds r.mu.
@@ -169,11 +171,11 @@ func (p *Process) leadsGroup() bool {
 	return err == nil && pgid == p.PID
 }
 
-// Captured waits for the shim and then lets it become the app; it is to be called once, before Wait, for a process that
-// was started with Capture. The caller closes the listener. The error is a *StartError where the shim has failed, which
-// Wait will tell too.
+// Captured waits for the shim's listener; it is to be called once, before Wait, for a process that was started with Capture.
+// The caller closes the listener. The error is a *StartError where the shim has failed, which Wait will tell too. A process whose
+// listener cannot be taken is killed: what it asks for would fail.
 func (p *Process) Captured() (*capture.Listener, error) {
-	if p.next == nil {
+	if !p.capturing {
 		return nil, fmt.Errorf("cannot capture process %d: it was started without capture", p.PID)
 	}
 	sent, err := p.awaitListener()
@@ -185,27 +187,33 @@ func (p *Process) Captured() (*capture.Listener, error) {
 	}
 	listener, err := capture.Receive(p.conn)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.SignalGroup(unix.SIGKILL))
 	}
-	p.send(p.next)
 	return listener, nil
 }
 
 // awaitListener reports whether the shim has sent its listener. All else that it sends, and the end, is left to be read.
 func (p *Process) awaitListener() (bool, error) {
-	// A duplicate for Go's poller, as closing a file closes its descriptor.
-	fd, err := unix.FcntlInt(uintptr(p.conn), unix.F_DUPFD_CLOEXEC, 0)
+	file, err := p.pollable()
 	if err != nil {
 		return false, err
 	}
-	file := os.NewFile(uintptr(fd), "connection to the shim")
 	defer file.Close()
 	if err := waitReadable(file, nil); err != nil {
 		return false, err
 	}
 	var text [shim.ReportSize]byte
 	n, _, err := unix.Recvfrom(p.conn, text[:], unix.MSG_PEEK)
-	return string(text[:max(n, 0)]) == listenerFollows, err
+	return strings.HasPrefix(string(text[:max(n, 0)]), listenerFollows), err
+}
+
+// pollable is a duplicate of the connection for Go's poller, as closing a file closes its descriptor.
+func (p *Process) pollable() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(p.conn), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "connection to the shim"), nil
 }
 
 func (p *Process) notCaptured() error {

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gracerun/grace/childproc/shim"
 	"golang.org/x/sys/unix"
 )
 
@@ -212,6 +211,17 @@ func TestAppFindsWhatItWasPromised(t *testing.T) {
 	// The rest is what the test itself inherited, and what Go's runtime opens.
 	if plain := bare(t); !slices.Equal(links(got.FDs[5:]), links(plain.FDs[3:])) {
 		t.Errorf("descriptors %q, and plainly %q", got.FDs, plain.FDs)
+	}
+}
+
+// The connection to the shim has no room for all of it before somebody reads.
+func TestLargeEnvironment(t *testing.T) {
+	s := shell(`echo ${#LARGE9}`)
+	for n := range 10 {
+		s.Env = append(s.Env, "LARGE"+strconv.Itoa(n)+"="+strings.Repeat("x", 100_000))
+	}
+	if got := output(t, s); got != "100000\n" {
+		t.Errorf("a variable has the length %s", got)
 	}
 }
 
@@ -433,20 +443,4 @@ func TestNothingLeaks(t *testing.T) {
 		finish(t, p)
 	}
 	checkNoMoreDescriptors(t, before)
-}
-
-func TestAppThatNobodyCapturesIsNotRun(t *testing.T) {
-	spec := shell("exit 0")
-	spec.Capture, spec.NoNewPrivs = true, true
-	p, err := newReaper(t).Start(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if sent, err := p.awaitListener(); err != nil || !sent {
-		t.Fatalf("the shim has sent %v, %v", sent, err)
-	}
-	p.disconnect()
-	if exit := finish(t, p); exit.Code != shim.StatusFailed {
-		t.Errorf("got %v", exit)
-	}
 }

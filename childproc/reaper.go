@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,10 +19,10 @@ type Reaper struct {
 	children       sync.Mutex
 	mu             sync.Mutex
 	own            map[int]*Process
-	firstTag       uint64 // each process has a later one
-	lastTag        uint64 // the one given last
-	noStub         bool   // the system does not execute files in memory
-	notOurChildren bool   // some were started by another grace: their orphans may be anybody's children
+	firstTag       uint64      // each process has a later one
+	lastTag        uint64      // the one given last
+	noStub         atomic.Bool // the system does not execute files in memory
+	notOurChildren bool        // some were started by another grace: their orphans may be anybody's children
 }
 
 // NewReaper makes the calling process the reaper of its descendants' orphans (prctl(2), PR_SET_CHILD_SUBREAPER), so

@@ -36,21 +36,35 @@ func (r *Reaper) Start(spec Spec) (*Process, error) {
 		return nil, startError("open /dev/null", spec.Path, err)
 	}
 	defer files.close()
-	if err := r.forkShim(p, spec, files); err != nil {
+	if err := r.startShim(p, spec, files); err != nil {
 		p.disconnect()
 		return nil, startError("fork", spec.Path, err)
 	}
-	p.instruct(spec, files)
 	return p, nil
 }
 
-// connect gives the shim's end of the connection.
+// startShim sends the list before it forks: a shim that waited for it would wait for grace to get a processor first. What the
+// connection has no room for follows.
+func (r *Reaper) startShim(p *Process, spec Spec, g *shimFiles) error {
+	if err := r.openStub(g); err != nil {
+		return err
+	}
+	p.instruct(spec, g)
+	if err := r.forkShim(p, spec, g); err != nil {
+		return err
+	}
+	p.sendRest()
+	return nil
+}
+
+// connect gives the shim's end of the connection, which blocks.
 func (p *Process) connect() (int, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
 	p.conn = pair[0]
+	_ = unix.SetNonblock(p.conn, true) // fcntl(2) cannot fail here
 	return pair[1], nil
 }
 
@@ -102,30 +116,19 @@ func (g *shimFiles) numbers() []uintptr {
 }
 
 // forkShim falls back to a copy of grace where the stub is not executed: by vm.memfd_noexec, by SELinux, by a filter of system calls.
+// The copy gets the same list.
 func (r *Reaper) forkShim(p *Process, spec Spec, g *shimFiles) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.noStub {
-		if err := r.forkStub(p, spec, g); err == nil || Shortage(err) {
+	if g.stub >= 0 {
+		// By the number that it has in the child: there another descriptor may take the place that it has here.
+		if err := r.fork(p, spec, "/proc/self/fd/"+strconv.Itoa(g.stub), g); err == nil || Shortage(err) {
 			return err
 		}
 	}
 	err := r.fork(p, spec, "/proc/self/exe", g)
-	r.noStub = err == nil
-	return err
-}
-
-func (r *Reaper) forkStub(p *Process, spec Spec, g *shimFiles) error {
-	image, err := openStub()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(image)
-	g.stub = g.add(image)
-	// By the number that it has in the child: there another descriptor may take the place that it has here.
-	err = r.fork(p, spec, "/proc/self/fd/"+strconv.Itoa(g.stub), g)
-	if err != nil {
-		g.files, g.stub = g.files[:g.stub], -1
+	if err == nil {
+		r.noStub.Store(true)
 	}
 	return err
 }
@@ -160,13 +163,20 @@ func apart(spec Spec, pidfd *int) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: session, Setpgid: !session, PidFD: pidfd}
 }
 
-// openStub gives the stub as a file in memory that nobody can change.
-func openStub() (int, error) {
+// openStub has the stub among the files, where there is one: a file in memory that nobody can change.
+func (r *Reaper) openStub(g *shimFiles) error {
 	stub := shim.Stub()
-	if stub == nil || !keepsCapabilities() {
-		return -1, unix.ENOSYS
+	if stub == nil || r.noStub.Load() || !keepsCapabilities() {
+		return nil
 	}
-	return memfd.Executable(shim.Name, stub)
+	image, err := memfd.Executable(shim.Name, stub)
+	if err != nil && Shortage(err) {
+		return err
+	}
+	if err == nil {
+		g.stub, g.opened = g.add(image), append(g.opened, image)
+	}
+	return nil
 }
 
 // keepsCapabilities reports whether a program that has none of its own is left with what grace has: who is root is, and ambient
@@ -191,7 +201,7 @@ func keepsCapabilities() bool {
 	return true
 }
 
-// instruct sends the shim what it has to do. A shim that has died, or that does not get its list, tells by its end.
+// instruct tells the shim what it has to do.
 func (p *Process) instruct(spec Spec, g *shimFiles) {
 	list := shim.NewList(g.connection)
 	g.takePlaces(list)
@@ -201,42 +211,54 @@ func (p *Process) instruct(spec Spec, g *shimFiles) {
 	if spec.NoNewPrivs {
 		list.Call("no-new-privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
 	}
-	last := list
-	if spec.Capture {
+	if p.capturing = spec.Capture; p.capturing {
 		capturing(list, spec.CaptureUnlink, g.connection)
-		last = shim.NewList(g.connection)
-		p.next = last
 	}
 	// Credentials go last: set before the filter, they take the right to install it.
 	if spec.Identity != nil {
-		spec.Identity.take(last)
+		spec.Identity.take(list)
 	}
-	execute(last, spec, p.PID, g)
+	execute(list, spec, g)
 	p.send(list)
 }
 
-// send gives up on a shim that cannot be told; the end of the connection is the end of the shim.
+// send sends what the connection has room for. A list that cannot be sent is given up; the end of the connection is the end of
+// the shim.
 func (p *Process) send(list *shim.List) {
 	text, err := list.Encode()
 	if err != nil {
 		p.fail("exec", err)
 		return
 	}
-	p.list = list
-	for len(text) > 0 && err == nil {
-		var n int
-		n, err = unix.Write(p.conn, text) // of SIGPIPE Go makes an error (os/signal)
-		text = text[max(n, 0):]
-		if err == unix.EINTR {
-			err = nil
-		}
+	n, err := unix.Write(p.conn, text)
+	if err == unix.EAGAIN || err == unix.EINTR || hungUp(err) { // [Process.sendRest] sees it
+		err = nil
 	}
-	if err != nil && err != unix.EPIPE && err != unix.ECONNRESET {
+	if err != nil {
 		p.fail("connect to the shim", err)
 		return
 	}
-	_ = unix.SetNonblock(p.conn, true) // fcntl(2) cannot fail here; os.NewFile asks for it
+	p.list, p.unsent = list, text[max(n, 0):]
 }
+
+// sendRest waits for room in Go's poller. A shim that has died, or that does not get its list, tells by its end.
+func (p *Process) sendRest() {
+	if len(p.unsent) == 0 {
+		return
+	}
+	file, err := p.pollable()
+	if err == nil {
+		_, err = file.Write(p.unsent) // of SIGPIPE Go makes an error (os/signal)
+		file.Close()
+	}
+	p.unsent = nil
+	if err != nil && !hungUp(err) {
+		p.fail("connect to the shim", err)
+	}
+}
+
+// hungUp reports whether the shim has ended.
+func hungUp(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
 
 func (p *Process) fail(step string, err error) {
 	p.failed = startError(step, p.Path, err)
@@ -256,9 +278,9 @@ func (g *shimFiles) takePlaces(list *shim.List) {
 	}
 }
 
-// capturing installs the filter and gives its listener to grace, which holds the only one from the exec on: it is
-// close-on-exec (init_listener in kernel/seccomp.c). The shim goes on when grace has it: an app that binds before somebody
-// listens would wait for an answer that nobody has been asked for.
+// capturing installs the filter and sends its listener to grace, which holds the only one from the exec on: it is
+// close-on-exec (init_listener in kernel/seccomp.c). What the app asks for before grace has it waits, as all that it asks for
+// (seccomp_do_user_notification there).
 func capturing(list *shim.List, unlink bool, connection int) {
 	filter, err := capture.Filter(unlink)
 	if err != nil {
@@ -292,9 +314,9 @@ func (id Identity) take(list *shim.List) {
 }
 
 // execute becomes the app.
-func execute(list *shim.List, spec Spec, pid int, g *shimFiles) {
+func execute(list *shim.List, spec Spec, g *shimFiles) {
 	list.Call("report", unix.SYS_WRITE, uintptr(g.connection), list.String(executes), uintptr(len(executes)))
-	args, env := list.Strings(spec.Args), list.Strings(environment(spec, pid))
+	args, env := list.Strings(spec.Args), environment(list, spec)
 	if g.program < 0 {
 		list.Call("exec", unix.SYS_EXECVE, list.String(spec.Path), args, env)
 		return
@@ -304,13 +326,15 @@ func execute(list *shim.List, spec Spec, pid int, g *shimFiles) {
 	list.Call("exec", unix.SYS_EXECVEAT, uintptr(g.program), list.String(""), args, env, unix.AT_EMPTY_PATH)
 }
 
-func environment(spec Spec, pid int) []string {
+// environment leaves it to the shim to fill in its own number.
+func environment(list *shim.List, spec Spec) uintptr {
 	env := slices.DeleteFunc(slices.Clone(spec.Env), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
 		return slices.Contains(spec.PIDVars, name)
 	})
+	var pids []uintptr
 	for _, name := range spec.PIDVars {
-		env = append(env, name+"="+strconv.Itoa(pid))
+		pids = append(pids, list.PID(name+"="))
 	}
-	return env
+	return list.Strings(env, pids...)
 }

@@ -455,6 +455,16 @@ func TestShimOfAnAppThatIsNotThere(t *testing.T) {
 	}
 }
 
+func TestLargeEnvironment(t *testing.T) {
+	s := spec("status")
+	for n := range 10 {
+		s.Env = append(s.Env, "LARGE"+strconv.Itoa(n)+"="+strings.Repeat("x", 100_000))
+	}
+	if exit, err := start(t, s).Wait(); err != nil || exit.Status() != 0 {
+		t.Errorf("%v, %v", exit, err)
+	}
+}
+
 func TestProcessWithoutCaptureGivesNoListener(t *testing.T) {
 	s := spec("status")
 	s.Capture = false

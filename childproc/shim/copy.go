@@ -38,19 +38,19 @@ func carryOut() {
 	if errno != 0 || at != base {
 		return
 	}
-	for readList() {
-		if index, errno := carryOutList(); errno != 0 {
-			*word(report), *word(report + wordSize) = uint64(index), uint64(errno)
-			// Nobody is left to tell if this write fails; the exit status says it too.
-			_, _ = syscall.Write(int(*word(connection)), memory(report, ReportSize))
-			return
-		}
+	if !readList() {
+		return
+	}
+	if index, errno := carryOutList(); errno != 0 {
+		*word(report), *word(report + wordSize) = uint64(index), uint64(errno)
+		// Nobody is left to tell if this write fails; the exit status says it too.
+		_, _ = syscall.Write(int(*word(connection)), memory(report, ReportSize))
 	}
 }
 
 func readList() bool {
 	for have, want := 0, headSize; have < want; want = max(want, int(*word(whole))) {
-		n, err := syscall.Read(int(*word(connection)), memory(start+uintptr(have), want-have))
+		n, err := syscall.Read(0, memory(start+uintptr(have), want-have))
 		if err == syscall.EINTR {
 			continue
 		}
@@ -74,9 +74,24 @@ func carryOutList() (index int, errno syscall.Errno) {
 		if c.result != 0 {
 			*word(uintptr(c.result)) = uint64(result)
 		}
+		if c.digits != 0 {
+			writeDigits(memory(uintptr(c.digits), mostDigits), uint64(result))
+		}
 		index++
 	}
 	return 0, 0
+}
+
+// writeDigits writes a number as text, after which it leaves all as it is.
+func writeDigits(text []byte, number uint64) {
+	n := 1
+	for rest := number / 10; rest > 0; rest /= 10 {
+		n++
+	}
+	for ; n > 0; n-- {
+		text[n-1] = byte('0' + number%10)
+		number /= 10
+	}
 }
 
 func memory(at uintptr, n int) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(word(at))), n) }

@@ -14,23 +14,27 @@ const (
 	size   = 8 << 20 // arguments and environment of an exec take 6 MB at most (bprm_stack_limits in fs/exec.c)
 )
 
-// A list is its head of three words: the size of all, the address of the first call, and the connection's descriptor from now on,
-// which before the first list is 0 as all memory is. Then follow data, and the calls up to the end.
+// A list is its head of three words: the size of all, the address of the first call, and the connection's descriptor for a
+// report; the list itself comes by descriptor 0. Then follow data, and the calls up to the end.
 const (
 	wordSize = 8
 	headSize = 3 * wordSize
-	callSize = 8 * wordSize
+	callSize = 9 * wordSize
 
 	whole      = start
 	firstCall  = start + wordSize
 	connection = start + 2*wordSize
 )
 
+// mostDigits is what the largest number takes.
+const mostDigits = 20
+
 // call has the form in which it is carried out.
 type call struct {
 	number    uint64
 	arguments [6]uint64
 	result    uint64 // the address at which the result is stored; 0: nowhere
+	digits    uint64 // the address at which it is written down as a decimal number; 0: nowhere
 }
 
 // List is system calls to be carried out one after the other, and the data they point to. Its methods belong to one
@@ -43,7 +47,7 @@ type List struct {
 	err        error
 }
 
-// NewList is for a shim that has its connection at this descriptor when the list begins.
+// NewList is for a shim that has its connection at this descriptor, and as its stdin until the list changes that.
 func NewList(connection int) *List { return &List{connection: connection} }
 
 // Call appends a call. step is for [List.Step].
@@ -57,6 +61,14 @@ func (l *List) Call(step string, number uintptr, arguments ...uintptr) {
 
 // StoreResult has the result of the last call stored as a word of eight bytes.
 func (l *List) StoreResult(address uintptr) { l.calls[len(l.calls)-1].result = uint64(address) }
+
+// PID appends a call for a string that C can read: the prefix, followed by the shim's own process number.
+func (l *List) PID(prefix string) uintptr {
+	at := l.Bytes(append([]byte(prefix), make([]byte, mostDigits+1)...))
+	l.Call("pid", syscall.SYS_GETPID)
+	l.calls[len(l.calls)-1].digits = uint64(at) + uint64(len(prefix))
+	return at
+}
 
 // Step is the name of the call with this index.
 func (l *List) Step(index int) string {
@@ -84,13 +96,13 @@ func (l *List) String(text string) uintptr {
 	return l.Bytes(append([]byte(text), 0))
 }
 
-// Strings appends an array of strings as execve(2) takes it.
-func (l *List) Strings(texts []string) uintptr {
-	pointers := make([]uintptr, len(texts)+1)
-	for i, text := range texts {
-		pointers[i] = l.String(text)
+// Strings appends an array of strings as execve(2) takes it, with those that are there already at its end.
+func (l *List) Strings(texts []string, more ...uintptr) uintptr {
+	pointers := make([]uintptr, 0, len(texts)+len(more)+1)
+	for _, text := range texts {
+		pointers = append(pointers, l.String(text))
 	}
-	return l.Words(pointers...)
+	return l.Words(append(append(pointers, more...), 0)...)
 }
 
 // Words appends an array of C's unsigned longs, which are addresses too.
@@ -115,7 +127,7 @@ func (l *List) Encode() ([]byte, error) {
 	text = appendWords(text, uint64(all), uint64(start+headSize+len(l.data)), uint64(l.connection))
 	text = append(text, l.data...)
 	for _, c := range l.calls {
-		text = appendWords(appendWords(appendWords(text, c.number), c.arguments[:]...), c.result)
+		text = appendWords(appendWords(appendWords(text, c.number), c.arguments[:]...), c.result, c.digits)
 	}
 	return text, l.err
 }

@@ -50,3 +50,13 @@ func TestOnlyTheNameMakesAShim(t *testing.T) {
 		}
 	}
 }
+
+func TestDigits(t *testing.T) {
+	for number, want := range map[uint64]string{0: "0", 9: "9", 10: "10", 4194304: "4194304", 1<<64 - 1: "18446744073709551615"} {
+		text := make([]byte, mostDigits+1)
+		writeDigits(text, number)
+		if got := strings.TrimRight(string(text), "\x00"); got != want {
+			t.Errorf("%d is written as %q", number, got)
+		}
+	}
+}

@@ -10,8 +10,6 @@
 // System calls clobber RCX and R11 beside their result in RAX (syscall(2)).
 TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ $BASE, R15
-
-next:
 	XORL R14, R14                // bytes of the list that are there
 
 more:
@@ -23,7 +21,7 @@ more:
 	JCC  begin
 
 receive:
-	MOVQ CONNECTION, DI
+	XORL DI, DI                  // stdin
 	LEAQ 16(R15)(R14*1), SI
 	MOVQ R13, DX
 	SUBQ R14, DX
@@ -41,7 +39,7 @@ begin:
 
 each:
 	CMPQ R12, R13
-	JCC  next
+	JCC  exit
 	MOVQ 0(R12), AX
 	MOVQ 8(R12), DI
 	MOVQ 16(R12), SI
@@ -58,7 +56,32 @@ each:
 	MOVQ AX, (CX)
 
 stored:
-	ADDQ $64, R12
+	MOVQ 64(R12), DI
+	TESTQ DI, DI
+	JEQ  done
+	MOVQ AX, SI
+	MOVL $10, R8
+
+count:
+	INCQ DI                      // the end of the digits
+	XORL DX, DX
+	DIVQ R8
+	TESTQ AX, AX
+	JNE  count
+
+digit:
+	MOVQ SI, AX
+	XORL DX, DX
+	DIVQ R8
+	MOVQ AX, SI
+	ADDL $48, DX
+	DECQ DI
+	MOVB DX, (DI)
+	TESTQ SI, SI
+	JNE  digit
+
+done:
+	ADDQ $72, R12
 	INCQ R14
 	JMP  each
 

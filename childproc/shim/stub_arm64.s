@@ -10,8 +10,6 @@
 // A system call's number is in R8, its result in R0; it keeps all other registers (arch/arm64/kernel/entry.S).
 TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD $BASE, R19
-
-next:
 	MOVD $0, R20                 // bytes of the list that are there
 
 more:
@@ -23,7 +21,7 @@ more:
 	BHS  begin
 
 receive:
-	MOVD CONNECTION, R0
+	MOVD $0, R0                  // stdin
 	ADD  $16, R19, R1
 	ADD  R20, R1
 	SUB  R20, R21, R2
@@ -42,7 +40,7 @@ begin:
 
 each:
 	CMP  R22, R21
-	BHS  next
+	BHS  exit
 	MOVD 0(R21), R8
 	MOVD 8(R21), R0
 	MOVD 16(R21), R1
@@ -58,7 +56,27 @@ each:
 	MOVD R0, (R9)
 
 stored:
-	ADD  $64, R21
+	MOVD 64(R21), R9
+	CBZ  R9, done
+	MOVD $10, R10
+	MOVD R0, R11
+
+count:
+	ADD  $1, R9                  // the end of the digits
+	UDIV R10, R11, R11
+	CBNZ R11, count
+
+digit:
+	UDIV R10, R0, R11
+	MSUB R10, R0, R11, R12       // R0 - R11*R10
+	ADD  $48, R12
+	SUB  $1, R9
+	MOVB R12, (R9)
+	MOVD R11, R0
+	CBNZ R0, digit
+
+done:
+	ADD  $72, R21
 	ADD  $1, R20
 	B    each
 

@@ -103,20 +103,18 @@ func writing(l *shim.List, number uintptr, arguments ...uintptr) {
 	l.Call("write", unix.SYS_WRITE, 3, result, 8)
 }
 
-func TestListsAreCarriedOutOneAfterTheOther(t *testing.T) {
+func TestListIsCarriedOut(t *testing.T) {
 	for name, path := range forms(t) {
 		s := start(t, path)
-		first := shim.NewList(3)
-		first.Call("close", unix.SYS_CLOSE, 0) // the connection is elsewhere by now
-		writing(first, unix.SYS_GETPID)
-		s.send(t, first)
+		l := shim.NewList(3)
+		l.Call("close", unix.SYS_CLOSE, 0) // the connection is elsewhere by now
+		l.Bytes(make([]byte, 1<<20))       // more than a connection holds
+		writing(l, unix.SYS_GETPID)
+		writing(l, unix.SYS_FCNTL, 3, unix.F_GETFD)
+		s.send(t, l)
 		if pid := binary.NativeEndian.Uint64(s.read(t, 8)); pid != uint64(s.pid) {
 			t.Errorf("%s: process %d is %d", name, s.pid, pid)
 		}
-		second := shim.NewList(3)
-		second.Bytes(make([]byte, 1<<20)) // more than a connection holds
-		writing(second, unix.SYS_FCNTL, 3, unix.F_GETFD)
-		s.send(t, second)
 		if flags := binary.NativeEndian.Uint64(s.read(t, 8)); flags != 0 {
 			t.Errorf("%s: flags %d", name, flags)
 		}
@@ -142,5 +140,24 @@ func TestFailureIsReported(t *testing.T) {
 		if status := s.end(t); status.ExitStatus() != shim.StatusFailed {
 			t.Errorf("%s: it ends with %#x", name, status)
 		}
+	}
+}
+
+// The digits come after a prefix that ends anywhere.
+func TestListsHaveTheShimsOwnNumber(t *testing.T) {
+	for name, path := range forms(t) {
+		s := start(t, path)
+		l := shim.NewList(3)
+		want := ""
+		for _, prefix := range []string{"", "PID=", "LISTEN_PID="} {
+			text := prefix + strconv.Itoa(s.pid)
+			want += text + "\x00"
+			l.Call("write", unix.SYS_WRITE, 3, l.PID(prefix), uintptr(len(text)+1))
+		}
+		s.send(t, l)
+		if got := string(s.read(t, len(want))); got != want {
+			t.Errorf("%s: %q, not %q", name, got, want)
+		}
+		s.end(t)
 	}
 }
