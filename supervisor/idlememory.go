@@ -22,10 +22,15 @@ func (m *idleMemory) hear(_ time.Time, l line) {
 	switch {
 	case m.pending != nil:
 		m.pending.Reset(quiet)
-	case l.Fact == machine.InstanceReady || l.Fact == machine.Adopted || l.Fact == machine.TakenOver:
+	case serves(l):
 		godebug.SetGCPercent(earlyCollection)
 		m.pending = time.AfterFunc(quiet, giveBackPages)
 	}
+}
+
+// serves tells of the first line that is there when an app serves.
+func serves(l line) bool {
+	return l.Fact == machine.InstanceReady || l.Fact == machine.Adopted || l.Fact == machine.TakenOver
 }
 
 func (m *idleMemory) end() {

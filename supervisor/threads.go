@@ -35,6 +35,17 @@ func (r *threadReserve) hear(_ time.Time, l line) {
 	}
 }
 
+// soleProc leaves one thread that runs Go code, once the start is over, during which several are faster: an upgrade is a row of
+// steps that wait for one another. With more, Go wakes up another thread at each step to look for work (wakep in the runtime's
+// proc.go), and that takes the processor from the app that starts.
+type soleProc struct{ set sync.Once }
+
+func (p *soleProc) hear(_ time.Time, l line) {
+	if serves(l) {
+		p.set.Do(func() { runtime.GOMAXPROCS(1) })
+	}
+}
+
 // makeThreads has so many goroutines wait, each with a thread of its own, which is idle when they have ended.
 func makeThreads(n int) {
 	var waiting, ended sync.WaitGroup
