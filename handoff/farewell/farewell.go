@@ -56,6 +56,7 @@ type Farewell struct {
 	paused    []*pause
 	known     map[uint64]*connection // by inode
 	others    map[uint64]bool        // sockets that are no connections of the generation's
+	seen      map[uint64]place       // in the last look
 	denied    error                  // why there may be more connections, which cannot be had
 	result    Result
 	kept      int  // open and closed by the app
@@ -130,6 +131,7 @@ func (f *Farewell) look() (map[uint64]place, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot look for connections: %w", err)
 	}
+	f.seen = sockets
 	for inode, c := range f.known {
 		at, open := sockets[inode]
 		switch c.open = open; {

@@ -46,7 +46,9 @@ func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 	}
 	f.announcer.descriptors.free(f.toHold())
 	for end := time.Now().Add(patience); ; f.letAllGo() {
-		f.awaitRead(end)
+		if err := f.awaitRead(end); err != nil {
+			return Counts{}, err
+		}
 		open, err := f.holdAll()
 		if err != nil {
 			return Counts{}, fmt.Errorf("cannot hold connections: %w", err)
@@ -59,12 +61,16 @@ func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 	return f.recount(), nil
 }
 
-// awaitRead waits for answers as long as some come, or until the app has read what they answer.
-func (f *Farewell) awaitRead(end time.Time) {
+// awaitRead waits for answers as long as some come, or until the app has read what they answer. Then it looks again.
+func (f *Farewell) awaitRead(end time.Time) error {
+	if len(f.open()) == 0 {
+		return nil
+	}
 	for {
 		open := f.awaitAnswers(time.Until(end), standstill)
 		if time.Now().After(end) || !f.someUnread(open) {
-			return
+			_, err := f.Look()
+			return err
 		}
 	}
 }
@@ -129,25 +135,34 @@ func (f *Farewell) holdAll() (open []*connection, err error) {
 	if _, err := f.Look(); err != nil {
 		return nil, err
 	}
-	f.awaitFirst()
-	open = f.awaitAnswers(settleWithin, settleWithin)
+	if open, err = f.settle(); err != nil {
+		return nil, err
+	}
 	return open, f.holdSilent()
 }
 
+// settle waits for those who have just come in, and for answers. Then it looks again.
+func (f *Farewell) settle() (open []*connection, err error) {
+	if !f.someFresh() && len(f.open()) == 0 {
+		return nil, nil
+	}
+	f.awaitFirst()
+	open = f.awaitAnswers(settleWithin, settleWithin)
+	_, err = f.Look()
+	return open, err
+}
+
+// holdSilent comes right after a look.
 func (f *Farewell) holdSilent() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return ErrEnded
 	}
-	sockets, err := f.look()
-	if err == nil {
-		err = f.beginHold()
-	}
-	if err != nil {
+	if err := f.beginHold(); err != nil {
 		return err
 	}
-	if err := f.hold(f.duplicates(sockets)); err != nil {
+	if err := f.hold(f.duplicates(f.seen)); err != nil {
 		return err
 	}
 	f.letTouchedGo()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,11 +76,47 @@ const countAgain = 200 * time.Millisecond
 // takeOverLooks is how soon who has sent a request on a connection that the app has closed gets an answer.
 const takeOverLooks = 5 * time.Millisecond
 
+// awaitShut waits until the app has closed a listener that is paused, which takes most servers less than the time between two
+// looks: who connects meanwhile waits for 200 ms.
+func (f *Farewell) awaitShut(ctx context.Context, atMost time.Duration) {
+	s := settling(settleFirst)
+	for begin := time.Now(); ctx.Err() == nil && time.Since(begin) < atMost; {
+		s.pause()
+		if f.someShut() {
+			return
+		}
+	}
+}
+
+func (f *Farewell) somePaused() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.paused) > 0
+}
+
+// someShut asks for the descriptor in one process only. Whether another has the listener too, a look tells.
+func (f *Farewell) someShut() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.paused, func(p *pause) bool {
+		at, ok := f.seen[p.inode]
+		if !ok {
+			return false
+		}
+		fd, err := f.processes.duplicate(p.inode, at)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return errors.Is(err, unix.ESTALE) || err == unix.EBADF || err == unix.ESRCH
+	})
+}
+
 // takeOver looks every few milliseconds, and less often where a look takes long, or nobody waits for it.
 func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 	now := time.Now()
 	f.pace = pace{begun: now, moved: now}
 	defer f.recount()
+	f.rest(stopping, 0)
 	for pause := takeOverLooks; ; {
 		begin := time.Now()
 		left, err := f.takeClosed(k, stopping.Err() != nil)
@@ -90,8 +127,16 @@ func (f *Farewell) takeOver(stopping context.Context, k *keeper) error {
 		if f.urgent() {
 			pause = takeOverLooks
 		}
-		sleep(stopping, max(pause, 2*time.Since(begin)))
+		f.rest(stopping, max(pause, 2*time.Since(begin)))
 	}
+}
+
+func (f *Farewell) rest(ctx context.Context, d time.Duration) {
+	if f.somePaused() {
+		f.awaitShut(ctx, max(d, takeOverLooks))
+		return
+	}
+	sleep(ctx, d)
 }
 
 // urgent reports whether a connection is held, or a listener paused. All others have only to be counted when they end.
