@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/gracerun/grace/internal/nap"
 	"golang.org/x/sys/unix"
 )
 
@@ -180,16 +181,9 @@ const (
 // settling is how long the next pause between two looks is.
 type settling time.Duration
 
-// pause keeps to less than a millisecond, of which Go's poller counts whole ones (netpoll in the runtime's netpoll_epoll.go).
 func (s *settling) pause() {
-	d := time.Duration(*s)
+	nap.For(time.Duration(*s))
 	*s = min(2**s, settling(settleLooks))
-	if d >= time.Millisecond {
-		time.Sleep(d)
-		return
-	}
-	wait := unix.NsecToTimespec(d.Nanoseconds())
-	_ = unix.Nanosleep(&wait, nil) // a signal makes it shorter
 }
 
 // awaitAnswers waits until all requests are answered that are open now, and not for those that are left when no answer has

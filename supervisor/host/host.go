@@ -42,7 +42,6 @@ type Host struct {
 	Looks     Semaphore       // into /proc and at sockets, at once
 	LookUps   Semaphore       // of a command and its files
 	Locked    LockedFiles     // by the generation before
-	napping   atomic.Int32    // goroutines between two looks that may hold a thread
 	reaping   sync.WaitGroup
 	sequence  sequence
 	examining context.CancelFunc // ends the runs of --canary-check

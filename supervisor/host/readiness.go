@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/internal/nap"
 	"github.com/gracerun/grace/supervisor/machine"
-	"golang.org/x/sys/unix"
 )
 
 // heeds reports whether the app's own word counts.
@@ -226,18 +226,12 @@ const lookPause = 50 * time.Microsecond
 // nappingFor is how long after the start looks come more often than once in a millisecond. A quick app is ready by then.
 const nappingFor = 20 * time.Millisecond
 
-// nap is a pause that keeps to less than a millisecond: Go's timers wait in the poller, which counts whole ones (netpoll in the
-// runtime's netpoll_epoll.go). It holds a thread meanwhile, so few do it at once, and it ends with ctx only when it is over.
+// nap is a pause that may be shorter than a millisecond. It ends with ctx only when it is over.
 func (v *readinessCheck) nap(d time.Duration) error {
 	if d >= time.Millisecond || time.Since(v.begun) > nappingFor {
 		return v.pause(d)
 	}
-	defer v.apps.napping.Add(-1)
-	if v.apps.napping.Add(1) > MostLooks {
-		return v.pause(d)
-	}
-	wait := unix.NsecToTimespec(d.Nanoseconds())
-	_ = unix.Nanosleep(&wait, nil) // a signal makes it shorter
+	nap.For(d)
 	return v.ctx.Err()
 }
 
