@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -163,6 +164,7 @@ func (w *stateWriter) run() {
 		case <-w.stop:
 			return
 		case <-w.stale:
+			runtime.Gosched() // who acts on the change comes first, and may change more
 		case first := <-w.wanted:
 			waiting = append(waiting, first)
 		}
