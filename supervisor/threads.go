@@ -18,7 +18,7 @@ import (
 // (RLIMIT_NPROC, pids.max) Go cannot make one, and ends the program (newosproc in the runtime's os_linux.go). An app that
 // has reached the limit is to be replaced, so grace makes its threads in time: the runtime keeps those that are idle.
 const (
-	// mostProcs bounds the threads that run Go code. A supervisor has no use for more.
+	// mostProcs bounds the threads that run Go code until an app serves. A supervisor has no use for more.
 	mostProcs = 4
 	// spareThreads are enough for that, for the runtime's own, for each place where grace waits in the kernel (a fork, a log
 	// that nobody reads, a slow file system, a reexec), and for short calls that the scheduler takes for long ones.
@@ -35,9 +35,9 @@ func (r *threadReserve) hear(_ time.Time, l line) {
 	}
 }
 
-// soleProc leaves one thread that runs Go code, once the start is over, during which several are faster: an upgrade is a row of
-// steps that wait for one another. With more, Go wakes up another thread at each step to look for work (wakep in the runtime's
-// proc.go), and that takes the processor from the app that starts.
+// soleProc leaves one thread at a time that runs Go code, once the start is over, during which several are faster: an upgrade is a
+// row of steps that wait for one another. With more, Go wakes up another thread at each step to look for work (wakep in the
+// runtime's proc.go), and that takes the processor from the app that starts.
 type soleProc struct{ set sync.Once }
 
 func (p *soleProc) hear(_ time.Time, l line) {

@@ -7,7 +7,9 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,6 +59,22 @@ func TestThreadsThatWereMadeStay(t *testing.T) {
 	}
 	if fresh > n/2 {
 		t.Errorf("%d of %d threads were not there before", fresh, n)
+	}
+}
+
+// The start has several, which are faster.
+func TestOneThreadRunsGoOnceAnAppServes(t *testing.T) {
+	const before = 3
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(before))
+	var sole soleProc
+	for _, step := range []struct {
+		fact machine.Fact
+		want int
+	}{{machine.InstanceStarted, before}, {machine.InstanceReady, 1}} {
+		sole.hear(time.Now(), line{Report: machine.Report{Fact: step.fact}})
+		if n := runtime.GOMAXPROCS(0); n != step.want {
+			t.Errorf("after %v Go has %d threads, not %d", step.fact, n, step.want)
+		}
 	}
 }
 
