@@ -178,18 +178,24 @@ func (p *Process) Captured() (*capture.Listener, error) {
 	if !p.capturing {
 		return nil, fmt.Errorf("cannot capture process %d: it was started without capture", p.PID)
 	}
-	sent, err := p.awaitListener()
+	listener, err := p.takeListener()
 	if err != nil {
-		return nil, fmt.Errorf("cannot capture process %d: %w", p.PID, err)
+		p.fail("take its calls", err)
+		return nil, errors.Join(p.failed, p.SignalGroup(unix.SIGKILL))
 	}
-	if !sent {
+	if listener == nil {
 		return nil, p.notCaptured()
 	}
-	listener, err := capture.Receive(p.conn)
-	if err != nil {
-		return nil, errors.Join(err, p.SignalGroup(unix.SIGKILL))
-	}
 	return listener, nil
+}
+
+// takeListener gives nil where the shim has sent none.
+func (p *Process) takeListener() (*capture.Listener, error) {
+	sent, err := p.awaitListener()
+	if err != nil || !sent {
+		return nil, err
+	}
+	return capture.Receive(p.conn)
 }
 
 // awaitListener reports whether the shim has sent its listener. All else that it sends, and the end, is left to be read.

@@ -474,6 +474,23 @@ func TestProcessWithoutCaptureGivesNoListener(t *testing.T) {
 	}
 }
 
+// An app whose calls nobody answers must not run.
+func TestAppWhoseCallsCannotBeTakenIsKilled(t *testing.T) {
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	a := launch(t, spec("socket", "127.0.0.1:0"))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: limit.Max}))
+	_, err := a.Captured()
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	if !errors.Is(err, unix.EMFILE) {
+		t.Errorf("captured: %v", err)
+	}
+	exit, err := a.Wait()
+	if must(t, err); exit.Signal != unix.SIGKILL || !exit.Shortage() {
+		t.Errorf("it ends with %v", exit)
+	}
+}
+
 func TestNothingLeaks(t *testing.T) {
 	count := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")

@@ -81,7 +81,11 @@ func receiveDescriptor(conn int) (int, error) {
 
 func receiveMessage(conn int, text, control []byte) (n, used int, err error) {
 	for {
-		n, used, _, _, err = unix.Recvmsg(conn, text, control, unix.MSG_CMSG_CLOEXEC)
+		var flags int
+		n, used, flags, _, err = unix.Recvmsg(conn, text, control, unix.MSG_CMSG_CLOEXEC)
+		if err == nil && flags&unix.MSG_CTRUNC != 0 {
+			err = unix.EMFILE // there was no number for the descriptor (scm_detach_fds in net/core/scm.c)
+		}
 		if err != unix.EINTR {
 			return n, used, err
 		}
