@@ -257,6 +257,7 @@ func TestCanaryIsGivenUpAfterAKill(t *testing.T) {
 				a.awaitShare(2, 0.3)
 				a.Kill()
 				a.Again()
+				a.awaitShare(2, 0.3) // the state may be from before
 				a.want(a.ask(control.Request{Do: control.Rollback}), control.Upgraded, 1)
 				a.checkShare(2, 0)
 				a.settled(1, 1)
