@@ -205,18 +205,18 @@ func prepareNotify(fd int) error {
 }
 
 // Renew binds another socket at the path, which was removed, for uid and gid as OpenNotify does. Who is connected to one
-// before is heard too. While the socket is suspended it does nothing: it may be a successor's already.
-func (s *NotifySocket) Renew(uid, gid int) error {
+// before is heard too. While the socket is suspended it makes none: it may be a successor's already. Nor once it is closed.
+func (s *NotifySocket) Renew(uid, gid int) (made bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.resting || len(s.sockets) == 0 {
-		return nil
+		return false, nil
 	}
 	fd, err := bindNotify(s.path, uid, gid)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return s.add(fd)
+	return true, s.add(fd)
 }
 
 // Lend shows the socket that is bound at the path, while it is open for sure.

@@ -329,8 +329,8 @@ func TestNotifySocketIsBoundAnew(t *testing.T) {
 		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil || s.There() {
 			t.Fatal(err)
 		}
-		if err := s.Renew(-1, -1); err != nil || !s.There() {
-			t.Fatal(err)
+		if made, err := s.Renew(-1, -1); err != nil || !made || !s.There() {
+			t.Fatal(made, err)
 		}
 		again := must(net.Dial("unixgram", s.Path()))
 		defer again.Close()
@@ -344,7 +344,7 @@ func TestNotifySocketIsBoundAnew(t *testing.T) {
 	if err := os.Remove(s.Path()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Renew(-1, -1); err != nil || s.There() {
+	if made, err := s.Renew(-1, -1); err != nil || made || s.There() {
 		t.Errorf("a successor's socket is made anew: %v", err)
 	}
 	says(connected, "to the successor")
@@ -358,8 +358,8 @@ func TestNotifySocketIsBoundAnew(t *testing.T) {
 	if len(fds) > 0 {
 		t.Errorf("descriptors %v are left", fds)
 	}
-	if err := successor.Renew(-1, -1); err != nil || !successor.There() {
-		t.Error(err)
+	if made, err := successor.Renew(-1, -1); err != nil || !made || !successor.There() {
+		t.Error(made, err)
 	}
 	hears(successor, "to the successor")
 }
@@ -373,13 +373,13 @@ func TestNotifySocketThatCannotBeBoundAnew(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Renew(-1, -1); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), s.Path()) {
+	if _, err := s.Renew(-1, -1); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), s.Path()) {
 		t.Errorf("%v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := s.Renew(-1, -1); err != nil || s.There() {
+	if made, err := s.Renew(-1, -1); err != nil || made || s.There() {
 		t.Errorf("a closed one is made anew: %v", err)
 	}
 }

@@ -204,10 +204,10 @@ func (d RuntimeDir) openNotify(identity *childproc.Identity) (s *childproc.Notif
 	return s, fmt.Errorf("cannot use the runtime directory %s: %w", d.Path, why), err
 }
 
-// renewNotify makes a socket that was removed anew, at its path.
-func (d RuntimeDir) renewNotify(s *childproc.NotifySocket, identity *childproc.Identity) error {
+// renewNotify makes a socket that was removed anew, at its path, unless it was closed.
+func (d RuntimeDir) renewNotify(s *childproc.NotifySocket, identity *childproc.Identity) (made bool, err error) {
 	if err := d.restore(identity); err != nil {
-		return fmt.Errorf("cannot use the runtime directory %s: %w", d.Path, err)
+		return false, fmt.Errorf("cannot use the runtime directory %s: %w", d.Path, err)
 	}
 	uid, gid := senders(identity)
 	return s.Renew(uid, gid)

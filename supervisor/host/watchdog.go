@@ -60,9 +60,11 @@ func (a *Host) keepHeard(app *InstanceProcess) {
 // renewNotify gives why it cannot, if it cannot, of which it tells unless it was told.
 func (a *Host) renewNotify(app *InstanceProcess, told string) string {
 	removed := app.notify.Path() + " was removed"
-	err := a.Runtime.renewNotify(app.notify, app.launch.Identity)
-	if err == nil {
+	made, err := a.Runtime.renewNotify(app.notify, app.launch.Identity)
+	if made && err == nil {
 		a.Post(machine.Noticed{Text: "the app's NOTIFY_SOCKET was created again", Why: removed})
+	}
+	if err == nil {
 		return ""
 	}
 	if err.Error() != told {

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -115,6 +116,20 @@ func (l listened) isHeardAgain(t *testing.T, pings bool) {
 	}
 	if m, err := l.app.notify.Receive(func(int) bool { return true }); err != nil || !m.Watchdog {
 		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// What is closed at the end of its instance is not missed, though another loss may just have been noticed.
+func TestClosedNotifySocketIsNotMissed(t *testing.T) {
+	d := privateRuntimeDir(t)
+	defer d.Close()
+	socket, why, err := d.openNotify(nil)
+	if err := errors.Join(why, err, socket.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a := &Host{Runtime: d, Post: func(ev machine.Event) { t.Errorf("it tells %+v", ev) }}
+	if told := a.renewNotify(&InstanceProcess{notify: socket, launch: &LaunchSpec{}}, ""); told != "" || socket.There() {
+		t.Errorf("it is made again: %s", told)
 	}
 }
 
