@@ -25,13 +25,11 @@ type Process struct {
 
 	forked bool // by this grace process
 
-	conn   int        // to the shim; -1 once it has become the app, or ended
-	list   *shim.List // that the shim has
-	unsent []byte     // of the list: the connection had no room for it
-
-	capturing bool // the shim sends a listener
-	failed    *StartError
-	silent    bool // the connection has ended without a word: the shim has died
+	conn          int        // to the shim; -1 once it has become the app, or ended
+	list          *shim.List // that the shim has
+	sendsListener bool
+	failed        *StartError
+	silent        bool // the connection has ended without a word: the shim has died
 }
 
 // take makes one that grace has not forked its own. The caller holds r.mu.
@@ -175,7 +173,7 @@ func (p *Process) leadsGroup() bool {
 // The caller closes the listener. The error is a *StartError where the shim has failed, which Wait will tell too. A process whose
 // listener cannot be taken is killed: what it asks for would fail.
 func (p *Process) Captured() (*capture.Listener, error) {
-	if !p.capturing {
+	if !p.sendsListener {
 		return nil, fmt.Errorf("cannot capture process %d: it was started without capture", p.PID)
 	}
 	listener, err := p.takeListener()

@@ -49,11 +49,11 @@ func (r *Reaper) startShim(p *Process, spec Spec, g *shimFiles) error {
 	if err := r.openStub(g); err != nil {
 		return err
 	}
-	p.instruct(spec, g)
+	rest := p.instruct(spec, g)
 	if err := r.forkShim(p, spec, g); err != nil {
 		return err
 	}
-	p.sendRest()
+	p.sendRest(rest)
 	return nil
 }
 
@@ -201,8 +201,8 @@ func keepsCapabilities() bool {
 	return true
 }
 
-// instruct tells the shim what it has to do.
-func (p *Process) instruct(spec Spec, g *shimFiles) {
+// instruct tells the shim what it has to do, and gives what the connection has no room for.
+func (p *Process) instruct(spec Spec, g *shimFiles) (rest []byte) {
 	list := shim.NewList(g.connection)
 	g.takePlaces(list)
 	if spec.Umask >= 0 {
@@ -211,7 +211,7 @@ func (p *Process) instruct(spec Spec, g *shimFiles) {
 	if spec.NoNewPrivs {
 		list.Call("no-new-privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
 	}
-	if p.capturing = spec.Capture; p.capturing {
+	if p.sendsListener = spec.Capture; p.sendsListener {
 		capturing(list, spec.CaptureUnlink, g.connection)
 	}
 	// Credentials go last: set before the filter, they take the right to install it.
@@ -219,16 +219,16 @@ func (p *Process) instruct(spec Spec, g *shimFiles) {
 		spec.Identity.take(list)
 	}
 	execute(list, spec, g)
-	p.send(list)
+	return p.send(list)
 }
 
 // send sends what the connection has room for. A list that cannot be sent is given up; the end of the connection is the end of
 // the shim.
-func (p *Process) send(list *shim.List) {
+func (p *Process) send(list *shim.List) (rest []byte) {
 	text, err := list.Encode()
 	if err != nil {
 		p.fail("exec", err)
-		return
+		return nil
 	}
 	n, err := unix.Write(p.conn, text)
 	if err == unix.EAGAIN || err == unix.EINTR || hungUp(err) { // [Process.sendRest] sees it
@@ -236,22 +236,22 @@ func (p *Process) send(list *shim.List) {
 	}
 	if err != nil {
 		p.fail("connect to the shim", err)
-		return
+		return nil
 	}
-	p.list, p.unsent = list, text[max(n, 0):]
+	p.list = list
+	return text[max(n, 0):]
 }
 
 // sendRest waits for room in Go's poller. A shim that has died, or that does not get its list, tells by its end.
-func (p *Process) sendRest() {
-	if len(p.unsent) == 0 {
+func (p *Process) sendRest(rest []byte) {
+	if len(rest) == 0 {
 		return
 	}
 	file, err := p.pollable()
 	if err == nil {
-		_, err = file.Write(p.unsent) // of SIGPIPE Go makes an error (os/signal)
+		_, err = file.Write(rest) // of SIGPIPE Go makes an error (os/signal)
 		file.Close()
 	}
-	p.unsent = nil
 	if err != nil && !hungUp(err) {
 		p.fail("connect to the shim", err)
 	}

@@ -28,7 +28,7 @@ func (m *idleMemory) hear(_ time.Time, l line) {
 	}
 }
 
-// serves tells of the first line that is there when an app serves.
+// serves reports whether an app serves by what the line tells. It may have served before.
 func serves(l line) bool {
 	return l.Fact == machine.InstanceReady || l.Fact == machine.Adopted || l.Fact == machine.TakenOver
 }

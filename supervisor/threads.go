@@ -38,11 +38,11 @@ func (r *threadReserve) hear(_ time.Time, l line) {
 // soleProc leaves one thread at a time that runs Go code, once the start is over, during which several are faster: an upgrade is a
 // row of steps that wait for one another. With more, Go wakes up another thread at each step to look for work (wakep in the
 // runtime's proc.go), and that takes the processor from the app that starts.
-type soleProc struct{ set sync.Once }
+type soleProc struct{}
 
-func (p *soleProc) hear(_ time.Time, l line) {
+func (soleProc) hear(_ time.Time, l line) {
 	if serves(l) {
-		p.set.Do(func() { runtime.GOMAXPROCS(1) })
+		runtime.GOMAXPROCS(1)
 	}
 }
 

@@ -98,7 +98,7 @@ func (f *Farewell) Look() (Counts, error) {
 	if f.stopped {
 		return f.count(), nil
 	}
-	if _, err := f.look(); err != nil {
+	if err := f.look(); err != nil {
 		return Counts{}, err
 	}
 	return f.count(), nil
@@ -125,11 +125,11 @@ func (f *Farewell) Denied() error {
 // ErrEnded is what the methods of a farewell return after Keep or Release.
 var ErrEnded = errors.New("cannot go on with a farewell that has ended")
 
-// look returns what the processes have open.
-func (f *Farewell) look() (map[uint64]place, error) {
+// look sees what the processes have open.
+func (f *Farewell) look() error {
 	sockets, err := f.processes.sockets()
 	if err != nil {
-		return nil, fmt.Errorf("cannot look for connections: %w", err)
+		return fmt.Errorf("cannot look for connections: %w", err)
 	}
 	f.seen = sockets
 	for inode, c := range f.known {
@@ -147,7 +147,7 @@ func (f *Farewell) look() (map[uint64]place, error) {
 		}
 	}
 	f.trustOpenAnswers()
-	return sockets, nil
+	return nil
 }
 
 // trustOpenAnswers lets answers to what was asked before the announcement be told where HTTP/1 is spoken: what was asked

@@ -172,10 +172,10 @@ func (f *Farewell) takeClosed(k *keeper, last bool) (left int, err error) {
 		return 0, ErrEnded
 	}
 	f.stopped = true
-	sockets, err := f.look()
-	if err != nil {
+	if err := f.look(); err != nil {
 		return 0, err
 	}
+	sockets := f.seen
 	if last {
 		sockets = nil
 	}

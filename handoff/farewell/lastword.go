@@ -141,7 +141,7 @@ func (f *Farewell) Idle() (bool, error) {
 	if f.closed {
 		return false, ErrEnded
 	}
-	if _, err := f.look(); err != nil {
+	if err := f.look(); err != nil {
 		return false, err
 	}
 	if err := f.announcer.words.ask(f.announcer.names, f.announcer.records); err != nil {

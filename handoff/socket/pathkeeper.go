@@ -42,24 +42,30 @@ func KeepPath(at string, again bool) *PathKeeper {
 
 // IsKept reports whether the path is mounted on itself. What else is mounted there, by a container engine say, is not grace's.
 func IsKept(at string) bool {
-	var above unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, at, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO, &above)
-	if err != nil || above.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+	var mount unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, at, unix.AT_SYMLINK_NOFOLLOW, 0, &mount)
+	if err != nil || mount.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+		return false
+	}
+	var above unix.Stat_t
+	if err := unix.Lstat(at, &above); err != nil {
 		return false
 	}
 	below, err := underneath(at)
-	return err == nil && below.Ino == above.Ino && below.Dev_major == above.Dev_major && below.Dev_minor == above.Dev_minor
+	return err == nil && below == FileOf(&above)
 }
 
 // underneath looks at the file on which another one is mounted: a clone of the folder's mount has nothing mounted in it (open_tree(2)
 // without AT_RECURSIVE).
-func underneath(at string) (below unix.Statx_t, err error) {
+func underneath(at string) (File, error) {
 	folder, err := unix.OpenTree(unix.AT_FDCWD, path.Dir(at), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return below, err
+		return File{}, err
 	}
 	defer unix.Close(folder)
-	return below, unix.Statx(folder, path.Base(at), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO, &below)
+	var stat unix.Stat_t
+	err = unix.Fstatat(folder, path.Base(at), &stat, unix.AT_SYMLINK_NOFOLLOW)
+	return FileOf(&stat), err
 }
 
 // restore makes the path again whenever it is removed. IN_ATTRIB is sent when the number of a file's names changes.
@@ -100,7 +106,7 @@ func (k *PathKeeper) linkAgain() {
 // Close leaves the path to whoever may remove it.
 func (k *PathKeeper) Close() error {
 	if k.spare == "" {
-		return k.unmount()
+		return unkeep(k.path)
 	}
 	var err error
 	if k.watch != nil {
@@ -111,13 +117,13 @@ func (k *PathKeeper) Close() error {
 	return errors.Join(err, unix.Unlink(k.spare))
 }
 
-// unmount does without waiting for a client that is about to connect: what it has found stays what it is.
-func (k *PathKeeper) unmount() error {
-	if !IsKept(k.path) {
+// unkeep ends the mount on a path that is kept. It does not wait for a client that is about to connect: what that has found stays what it is.
+func unkeep(at string) error {
+	if !IsKept(at) {
 		return nil
 	}
-	if err := unix.Unmount(k.path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-		return fmt.Errorf("cannot unmount %s: %w", k.path, err)
+	if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("cannot unmount %s: %w", at, err)
 	}
 	return nil
 }

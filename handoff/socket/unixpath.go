@@ -181,7 +181,7 @@ func ClearPath(a Address) error {
 		sockets, err := sockdiag.UnixHolding(a.Addr)
 		return InUse(a, sockets, err)
 	}
-	if err := (&PathKeeper{path: a.Addr}).unmount(); err != nil { // a grace process was killed that had kept it
+	if err := unkeep(a.Addr); err != nil { // a grace process was killed that had kept it
 		return err
 	}
 	if err := unix.Unlink(a.Addr); err != nil && !errors.Is(err, unix.ENOENT) {

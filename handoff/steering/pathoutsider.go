@@ -33,7 +33,7 @@ func (s *Steering) includePath(o Outsider) (*memberSocket, error) {
 	if !member.claim(o.FD) {
 		return nil, errors.Join(fmt.Errorf("cannot steer %s: the socket has no file there", g.At), unix.Close(o.FD))
 	}
-	g.Kept = socket.IsKept(g.At) // by a process that was killed and has left no state
+	g.Kept = g.Kept || socket.IsKept(g.At) // by a process that was killed and has left no state
 	g.listen(member)
 	return member, nil
 }

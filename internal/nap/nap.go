@@ -1,6 +1,6 @@
 // Package nap waits for less than a millisecond. Go's own timers wait in the poller, which counts whole ones (netpoll in the runtime's
-// netpoll_epoll.go). nanosleep(2) keeps the other goroutines from the processor until the runtime looks after it (retake in its proc.go),
-// which is the more, the fewer threads run Go code.
+// netpoll_epoll.go). nanosleep(2) takes up one of the threads that run Go code (GOMAXPROCS) until the runtime looks after it (retake in its
+// proc.go).
 package nap
 
 import (

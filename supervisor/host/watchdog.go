@@ -61,10 +61,10 @@ func (a *Host) keepHeard(app *InstanceProcess) {
 func (a *Host) renewNotify(app *InstanceProcess, told string) string {
 	removed := app.notify.Path() + " was removed"
 	made, err := a.Runtime.renewNotify(app.notify, app.launch.Identity)
-	if made && err == nil {
-		a.Post(machine.Noticed{Text: "the app's NOTIFY_SOCKET was created again", Why: removed})
-	}
 	if err == nil {
+		if made {
+			a.Post(machine.Noticed{Text: "the app's NOTIFY_SOCKET was created again", Why: removed})
+		}
 		return ""
 	}
 	if err.Error() != told {
