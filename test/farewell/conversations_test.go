@@ -224,6 +224,8 @@ func compare(t *testing.T, name string, with conversation, c *talking, sent stri
 	if err != nil {
 		t.Errorf("%s: %v", name, err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if got := c.got.Bytes(); !bytes.Equal(got, want) {
 		t.Errorf("%s: after %d turns the client has got %d bytes, and the app has sent %d:\n%.300q\n%.300q", name, c.turns, len(got), len(want), got, want)
 	}
