@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gracerun/grace/handoff/internal/inetaddr"
+	"github.com/gracerun/grace/handoff/internal/sibling"
 	"golang.org/x/sys/unix"
 )
 
@@ -123,52 +123,15 @@ func (g *group) begin() error {
 
 // open gives a socket that listens at the address and takes no connections.
 func (g *group) open() (fd int, err error) {
-	first := g.Members[0]
-	fd, err = unix.Socket(inetaddr.Family(g.Key.At.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err = sibling.Bind(g.Members[0].FD)
 	if err != nil {
 		return -1, err
 	}
-	if err := g.openAs(fd, first.UID); err != nil {
+	turnAway(fd)
+	if err := unix.Listen(fd, 1); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
-}
-
-func (g *group) openAs(fd, uid int) error {
-	sockaddr, err := inetaddr.Sockaddr(g.Key.At)
-	if err != nil {
-		return err
-	}
-	if _, own, err := identity(fd); err != nil || own != uid {
-		if err := errors.Join(err, unix.Fchown(fd, uid, -1)); err != nil {
-			return fmt.Errorf("%w: the socket at this address belongs to uid %d (run grace as the same user, or as root)", err, uid)
-		}
-	}
-	for _, option := range []struct{ level, name, value int }{
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
-		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1},
-		{unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, g.Key.Device},
-		{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, number(g.Key.V6Only)},
-	} {
-		if option.value == 0 && option.name == unix.SO_BINDTOIFINDEX || option.level == unix.IPPROTO_IPV6 && g.Key.At.Addr().Is4() {
-			continue
-		}
-		if err := unix.SetsockoptInt(fd, option.level, option.name, option.value); err != nil {
-			return err
-		}
-	}
-	turnAway(fd)
-	if err := unix.Bind(fd, sockaddr); err != nil {
-		return err
-	}
-	return unix.Listen(fd, 1)
-}
-
-func number(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // Has tells whether the socket is a member.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/gracerun/grace/handoff/internal/sibling"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,8 +37,8 @@ func (s *Steering) park(g *group, m InstanceKey) error {
 	}
 	inode, uid, err := identity(fd)
 	if err == nil {
-		copyOptions(like.FD, fd)
-		err = unix.Listen(fd, backlogOf(like.FD))
+		_ = sibling.Inherit(fd, like.FD) // what needs a right does not matter for who waits
+		err = unix.Listen(fd, sibling.Backlog(like.FD))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("cannot keep %s open: %w", g.Key, err), unix.Close(fd))
@@ -67,45 +68,4 @@ func (s *Steering) parkPath(g *pathGroup, m InstanceKey) error {
 	}
 	g.add(parked)
 	return g.sweep()
-}
-
-// backlogOf reads what a listening socket was given (tcp_get_info in net/ipv4/tcp.c).
-func backlogOf(fd int) int {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil || info.Sacked == 0 {
-		return unix.SOMAXCONN
-	}
-	return int(info.Sacked)
-}
-
-// copied are the options that an app sets on a listener for the connections it accepts, which inherit them.
-var copied = []struct{ level, name int }{
-	{unix.IPPROTO_IP, unix.IP_TOS}, // sets SO_PRIORITY too (ip(7))
-	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
-	{unix.SOL_SOCKET, unix.SO_PRIORITY},
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
-	{unix.SOL_SOCKET, unix.SO_MARK},
-	{unix.IPPROTO_TCP, unix.TCP_NODELAY},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
-	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT},
-	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT},
-	{unix.IPPROTO_TCP, unix.TCP_FASTOPEN},
-	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT},
-}
-
-// copyOptions copies what can be copied: one that needs a right, or is of another family, does not matter for who waits.
-func copyOptions(from, to int) {
-	for _, option := range copied {
-		if value, err := unix.GetsockoptInt(from, option.level, option.name); err == nil && value != 0 {
-			_ = unix.SetsockoptInt(to, option.level, option.name, value)
-		}
-	}
-	locked, _ := unix.GetsockoptInt(from, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
-	for flag, buffer := range map[int]int{1: unix.SO_SNDBUF, 2: unix.SO_RCVBUF} { // SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK: set by the app
-		if value, err := unix.GetsockoptInt(from, unix.SOL_SOCKET, buffer); err == nil && locked&flag != 0 {
-			_ = unix.SetsockoptInt(to, unix.SOL_SOCKET, buffer, value/2) // the kernel doubles what it is given (socket(7))
-		}
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/sibling"
 	"golang.org/x/sys/unix"
 )
 
@@ -107,7 +108,7 @@ func TestParkedSocketIsLikeTheOldOne(t *testing.T) {
 				t.Errorf("option %d of level %d is %d, %v, and not %d", o.name, o.level, got, err, o.value)
 			}
 		}
-		if got := backlogOf(member.FD); got != 33 {
+		if got := sibling.Backlog(member.FD); got != 33 {
 			t.Errorf("%d clients can wait, and not 33", got)
 		}
 		return
