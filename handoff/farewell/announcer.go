@@ -21,16 +21,19 @@ const room = 1 << 16
 //
 // Its methods, and those of its farewells, may be called at the same time.
 type Announcer struct {
-	sockets *ebpf.Map // cookie to socket: what the app sends there is seen by answers
-	names   *ebpf.Map // socket to cookie
-	records *ebpf.Map // cookie to record
-	held    *ebpf.Map // cookies of connections whose input is held back
-	lease   *ebpf.Map // until when, in nanoseconds of CLOCK_MONOTONIC
-	paused  *ebpf.Map // cookies of listeners, each with its own until when
-	search  *ebpf.Map // what the filter of requests works with
-	http    *ebpf.Map // cookies of connections that come in where HTTP/1 was seen
+	sockets  *ebpf.Map // cookie to socket: what the app sends there is seen by answers
+	names    *ebpf.Map // socket to cookie
+	records  *ebpf.Map // cookie to record
+	held     *ebpf.Map // cookies of connections whose input is held back
+	lease    *ebpf.Map // until when, in nanoseconds of CLOCK_MONOTONIC
+	paused   *ebpf.Map // cookies of listeners, each with its own until when
+	parkings *ebpf.Map // cookies of both a listener and its parking, to the latter
+	search   *ebpf.Map // what the filter of requests works with
+	http     *ebpf.Map // cookies of connections that come in where HTTP/1 was seen
 
-	answers, requests, newcomers *ebpf.Program
+	answers, requests, newcomers, selector *ebpf.Program
+
+	unparked error // why new connections cannot be parked
 
 	network uint64 // the number of this process's network namespace
 
@@ -62,6 +65,7 @@ func Open() (*Announcer, error) {
 		return nil, errors.Join(fmt.Errorf("cannot tell clients that connections close: %w", err), a.Close())
 	}
 	a.leases.lease = a.lease
+	a.unparked = a.tryParking()
 	return a, nil
 }
 
@@ -78,6 +82,7 @@ func (a *Announcer) makeMaps() error {
 		{&a.http, ebpf.MapSpec{Name: "grace_http", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.lease, ebpf.MapSpec{Name: "grace_lease", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
 		{&a.paused, ebpf.MapSpec{Name: "grace_paused", Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1 << 10, Flags: unix.BPF_F_NO_PREALLOC}},
+		{&a.parkings, ebpf.MapSpec{Name: "grace_parkings", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: 1 << 10}},
 		{&a.search, ebpf.MapSpec{Name: "grace_search", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: searchSize, MaxEntries: 1}},
 	} {
 		made, err := ebpf.NewMap(&m.spec)
@@ -105,6 +110,11 @@ func (a *Announcer) load() (err error) {
 	a.newcomers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_newcomers", Type: ebpf.SocketFilter, License: license, Instructions: newcomers(a.paused)})
 	if err != nil {
 		return fmt.Errorf("the kernel does not load the filter of new connections: %w", explain(err))
+	}
+	a.selector, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_selector", Type: ebpf.SkReuseport, AttachType: ebpf.AttachSkReuseportSelectOrMigrate,
+		License: license, Instructions: selector(a.paused, a.parkings)})
+	if err != nil {
+		return fmt.Errorf("the kernel does not load the program that parks new connections: %w", explain(err))
 	}
 	err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: a.sockets.FD(), Program: a.answers, Attach: ebpf.AttachSkMsgVerdict})
 	if err != nil {
@@ -166,12 +176,12 @@ func missing() string {
 func (a *Announcer) Close() error {
 	a.leases.end()
 	errs := []error{a.words.close()}
-	for _, p := range []*ebpf.Program{a.answers, a.requests, a.newcomers} {
+	for _, p := range []*ebpf.Program{a.answers, a.requests, a.newcomers, a.selector} {
 		if p != nil {
 			errs = append(errs, p.Close())
 		}
 	}
-	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.http, a.lease, a.paused, a.search} {
+	for _, m := range []*ebpf.Map{a.sockets, a.names, a.records, a.held, a.http, a.lease, a.paused, a.parkings, a.search} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

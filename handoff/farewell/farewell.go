@@ -205,7 +205,7 @@ func (f *Farewell) meet(inode uint64, at place) {
 }
 
 // examine announces a connection. It is nil where a connection of the generation's is closing already, and not ok where
-// the socket is something else.
+// the socket is something else. Where it stands is asked after that: what comes and goes from then on the programs see.
 func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 	at, ok := f.places.of(fd)
 	if !ok {
@@ -219,12 +219,15 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 	if err != nil || !now.open {
 		return nil, err == nil
 	}
-	c = &connection{cookie: cookie, at: at, consumed: now.consumed, asked: now.asked, used: now.asked || now.recent, open: true, fresh: time.Now().Add(now.fresh)}
+	c = &connection{cookie: cookie, at: at, open: true}
 	network, err := networkOf(fd)
 	c.elsewhere = err != nil || network != f.announcer.network
 	if !filtered(fd) {
 		err := f.announcer.put(fd, cookie)
 		c.told, c.taken = err == nil, errors.Is(err, unix.EBUSY)
+	}
+	if now, err = trafficOf(fd); err == nil {
+		c.consumed, c.asked, c.used, c.fresh = now.consumed, now.asked, now.asked || now.recent, time.Now().Add(now.fresh)
 	}
 	return c, true
 }

@@ -38,8 +38,8 @@ const (
 // long: an app may drop a request that it has just read when it is told to stop (golang/go#75591). Where the app has not even
 // read all requests by then, it lets go what is held and begins anew, as long as patience lasts.
 //
-// It is to be called just before the stop signal is sent, and Keep as soon as it was: who asks or connects meanwhile has to
-// send again, after 200 ms. It takes some 20 µs for each silent connection, and keeps a descriptor for each; connections for
+// It is to be called just before the stop signal is sent, and Keep as soon as it was: who asks meanwhile has to send again, after
+// 200 ms, and who connects has to wait. It takes some 20 µs for each silent connection, and keeps a descriptor for each; connections for
 // which there is none are not held. If this process dies, the app gets its input back within two seconds.
 func (f *Farewell) Hold(patience time.Duration) (Counts, error) {
 	if _, err := f.Look(); err != nil {

@@ -77,7 +77,7 @@ const countAgain = 200 * time.Millisecond
 const takeOverLooks = 5 * time.Millisecond
 
 // awaitShut waits until the app has closed a listener that is paused, which takes most servers less than the time between two
-// looks: who connects meanwhile waits for 200 ms.
+// looks: who connects meanwhile waits.
 func (f *Farewell) awaitShut(ctx context.Context, atMost time.Duration) {
 	s := settling(settleFirst)
 	for begin := time.Now(); ctx.Err() == nil && time.Since(begin) < atMost; {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pause keeps new connections from a listener that the generation shares with its successor. Its end is fixed when it begins,
-// and is in the kernel: this process need not live to see it.
+// pause keeps new connections from a listener that the generation shares with its successor. It ends without this process, too: where they
+// are dropped the time is in the kernel.
 type pause struct {
 	fd     int
 	inode  uint64
@@ -48,11 +48,11 @@ func (f *Farewell) pauseListeners(atMost time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// pause gives nil for a listener that is let alone: where nobody was seen to speak HTTP/1 the server may speak first, and a client
-// that waits for it sends nothing again; a filter of the app's own stays.
+// pause gives nil for a listener that is let alone: where new connections cannot be parked, and nobody was seen to speak HTTP/1, the server
+// may speak first, and a client that waits for it sends nothing again; a filter of the app's own stays.
 func (a *Announcer) pause(fd int, places places, atMost time.Duration) (*pause, error) {
 	at, ok := places.of(fd)
-	if !ok || !a.spoken.has(at) || filtered(fd) {
+	if !ok || filtered(fd) {
 		return nil, nil
 	}
 	cookie, err := cookieOf(fd)
@@ -64,39 +64,66 @@ func (a *Announcer) pause(fd int, places places, atMost time.Duration) (*pause, 
 		return nil, err
 	}
 	p := &pause{fd: fd, inode: stat.Ino, cookie: cookie, end: time.Now().Add(atMost)}
-	return p, a.pauses.begin(a, p, atMost)
+	paused, err := a.pauses.begin(a, p, monotonic()+uint64(atMost), a.spoken.has(at))
+	if !paused {
+		return nil, err
+	}
+	return p, err
 }
 
 // pauses counts who needs a listener paused: several generations that share it may end within the same second.
 type pauses struct {
-	mu    sync.Mutex
-	needs map[uint64]int // by cookie
+	mu        sync.Mutex
+	listeners map[uint64]*pausedListener // by cookie
 }
 
-func (n *pauses) begin(a *Announcer, p *pause, atMost time.Duration) error {
+type pausedListener struct {
+	needs  int
+	parked *parking // nil where the kernel cannot do it
+}
+
+// begin has new connections wait. Where it is HTTP that is spoken, what comes to the listener still is dropped: the end of handshakes that
+// began before, or of all.
+func (n *pauses) begin(a *Announcer, p *pause, until uint64, http bool) (paused bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.needs == nil {
-		n.needs = make(map[uint64]int)
+	l := n.listeners[p.cookie]
+	if l == nil {
+		l = &pausedListener{}
+		l.parked, err = a.park(p.fd, p.cookie)
+		if err != nil && !http {
+			return false, nil
+		}
+		n.add(p.cookie, l)
 	}
-	n.needs[p.cookie]++
-	err := a.paused.Put(p.cookie, monotonic()+uint64(atMost))
-	if err == nil {
-		err = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD())
+	l.needs++
+	if err := a.lead(p.cookie, l.parked, until); err != nil || !http {
+		return true, err
 	}
-	return err
+	return true, unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD())
 }
 
-// end lets new connections in with the last who needs the pause.
+func (n *pauses) add(cookie uint64, l *pausedListener) {
+	if n.listeners == nil {
+		n.listeners = make(map[uint64]*pausedListener)
+	}
+	n.listeners[cookie] = l
+}
+
+// end lets new connections in with the last who needs the pause. Of what it undoes, nothing can fail while the listener is open.
 func (n *pauses) end(a *Announcer, p *pause) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.needs[p.cookie]--; n.needs[p.cookie] > 0 {
+	l := n.listeners[p.cookie]
+	if l.needs--; l.needs > 0 {
 		return
 	}
-	delete(n.needs, p.cookie)
+	delete(n.listeners, p.cookie)
 	_ = a.paused.Delete(p.cookie)
 	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	if l.parked != nil {
+		_ = a.unpark(l.parked)
+	}
 }
 
 // awaitAccepted waits until nothing is in the queues of the listeners that are paused. Its first look is late enough for a
@@ -124,12 +151,23 @@ func (f *Farewell) awaitFirst() {
 func (f *Farewell) someFresh() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range f.known {
-		if f.fresh(c) {
+	for inode, c := range f.known {
+		if f.fresh(c) && f.connected(inode) {
 			return true
 		}
 	}
 	return false
+}
+
+// connected tells whether neither the app nor the client has closed a connection since the last look.
+func (f *Farewell) connected(inode uint64) bool {
+	fd, err := f.processes.duplicate(inode, f.seen[inode])
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_ESTABLISHED
 }
 
 // fresh tells whether a client is about to send its first request.

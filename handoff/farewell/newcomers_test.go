@@ -2,6 +2,7 @@ package farewell
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -61,6 +62,7 @@ func (r *road) mustDrop(t *testing.T, f *Farewell) {
 }
 
 func TestNobodyIsAcceptedWhileAListenerIsPaused(t *testing.T) {
+	withoutParking(t)
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
 			r := newRoad(t, host)
@@ -75,6 +77,7 @@ func TestNobodyIsAcceptedWhileAListenerIsPaused(t *testing.T) {
 
 // Nobody has to live to see it.
 func TestPauseEndsByItself(t *testing.T) {
+	withoutParking(t)
 	r := newRoad(t, "127.0.0.1")
 	f := r.sharing(t, true)
 	apptest.Must(t, f.pauseListeners(pauseAtMost))
@@ -103,22 +106,74 @@ func TestListenerThatIsClosedIsPausedNoMore(t *testing.T) {
 
 // Of two generations that end at the same time the first to have gone must not let clients in to the other.
 func TestListenerIsPausedAsLongAsAnyGenerationNeedsIt(t *testing.T) {
+	parkingAnnouncer(t)
 	r := newRoad(t, "127.0.0.1")
 	first, second := r.sharing(t, true), r.sharing(t, true)
 	apptest.Must(t, first.pauseListeners(apptest.Patience))
 	apptest.Must(t, second.pauseListeners(apptest.Patience))
 	apptest.Must(t, first.Release())
-	r.mustDrop(t, second)
+	r.mustWait(t, second)
 	apptest.Must(t, second.Release())
 	r.mustAccept(t)
 }
 
 // Where another protocol is spoken the server may be the first to speak, and a client that waits for it sends nothing again.
-func TestListenerIsNotPausedWhereNobodySpeaksHTTP(t *testing.T) {
+func TestNothingIsDroppedWhereNobodySpeaksHTTP(t *testing.T) {
+	withoutParking(t)
 	r := newRoad(t, "127.0.0.1")
 	f := r.sharing(t, false)
 	apptest.Must(t, f.pauseListeners(apptest.Patience))
 	if len(f.paused) != 0 {
 		t.Error("it is paused")
+	}
+}
+
+// Who has closed his connection is not waited for.
+func TestClientThatHasLeftAsksNothing(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	w := r.wire(t)
+	f := w.announce(t)
+	if !f.someFresh() {
+		t.Fatal("nobody is expected to ask")
+	}
+	apptest.Must(t, w.client.Close())
+	apptest.Eventually(t, "nobody is waited for", func() bool { return !f.someFresh() })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.known {
+		if !f.fresh(c) {
+			t.Error("it took as long as if the client had not left")
+		}
+	}
+}
+
+// A request comes at any moment of an announcement, and once.
+func TestRequestThatComesDuringTheAnnouncement(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	for range 500 {
+		w := r.wire(t)
+		sent := make(chan error, 1)
+		begin := make(chan struct{})
+		go func() {
+			<-begin
+			for late := time.Now().Add(rand.N(600 * time.Microsecond)); time.Now().Before(late); {
+			}
+			_, err := io.WriteString(w.client, get)
+			sent <- err
+		}()
+		close(begin)
+		f := w.announce(t)
+		apptest.Must(t, <-sent)
+		mustRead(t, w.app, get)
+		if f.someFresh() {
+			t.Fatal("the client is expected to ask, and has")
+		}
+		w.answer(t, plainOK)
+		if open := f.open(); len(open) > 0 {
+			t.Fatalf("the answer has been sent, and is waited for: %+v", open[0])
+		}
+		apptest.Must(t, f.Release())
+		apptest.Must(t, w.app.Close())
+		apptest.Must(t, w.client.Close())
 	}
 }

@@ -140,6 +140,29 @@ func TestPassedSocketStaysTheManagersInASuccessor(t *testing.T) {
 	apptest.Dial(t, "unix", path)
 }
 
+// A predecessor that was killed may have left it so.
+func TestSuccessorSharesNoAddress(t *testing.T) {
+	apptest.RequireRoot(t)
+	for name, c := range map[string]struct {
+		l      *Listener
+		shared int
+	}{
+		"held":   {hold(t, "127.0.0.1:0"), 0},
+		"passed": {holdPassed(t, hold(t, "127.0.0.1:0").FD()), 1},
+	} {
+		apptest.Must(t, unix.SetsockoptInt(c.l.FD(), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+		state := c.l.State()
+		here, err := unix.FcntlInt(uintptr(state.FD), unix.F_DUPFD_CLOEXEC, 0)
+		apptest.Must(t, err)
+		heir, err := TakeOverListener(state, Descriptors{state.FD: here})
+		apptest.Must(t, err)
+		if got, err := unix.GetsockoptInt(heir.FD(), unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil || got != c.shared {
+			t.Errorf("%s: SO_REUSEPORT is %d, %v", name, got, err)
+		}
+		apptest.Must(t, heir.Close())
+	}
+}
+
 func TestShutDownSocketIsPassed(t *testing.T) {
 	// A port that the kernel chose would be given back.
 	tcp, path := hold(t, apptest.FreePort(t, "127.0.0.77").String()), hold(t, "unix://"+filepath.Join(t.TempDir(), "s"))

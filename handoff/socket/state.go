@@ -9,6 +9,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"github.com/gracerun/grace/handoff/internal/inherited"
+	"github.com/gracerun/grace/handoff/internal/sibling"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,7 +58,18 @@ func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
 	}
 	l := &Listener{address: s.Address, fd: fd, bound: s.Bound, path: File{s.Device, s.File}, spare: s.Spare, passed: s.Passed}
 	l.inode.Store(s.Inode)
+	if s.Address.tcp() && !s.Address.Steer && !s.Passed {
+		l.endSharing()
+	}
 	return l, nil
+}
+
+// endSharing is for a predecessor that was killed while it had new connections wait beside its listener (handoff/farewell). Where the right is
+// missing, which that had, nothing is lost but the chance to do it again.
+func (l *Listener) endSharing() {
+	if shared, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && shared != 0 {
+		_ = sibling.Unshare(l.fd)
+	}
 }
 
 // BindAgain makes the socket of a Listener anew whose process was killed, and that nobody has: at the address that it had, which

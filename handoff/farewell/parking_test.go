@@ -1,0 +1,196 @@
+package farewell
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/internal/sibling"
+	"github.com/gracerun/grace/internal/requirement"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	apptest.Roles["pausing"] = func() {
+		apptest.Obey(func(string) string {
+			announcer, err := Open()
+			if err == nil {
+				err = errors.Join(announcer.unparked, pauseThird(announcer))
+			}
+			return errorText(err)
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return "<nil>"
+	}
+	return err.Error()
+}
+
+// pauseThird pauses the listener that was passed on as descriptor 3.
+func pauseThird(a *Announcer) error {
+	at, err := localAddress(3)
+	if err != nil {
+		return err
+	}
+	_, err = a.pause(3, places{at}, apptest.Patience)
+	return err
+}
+
+func parkingAnnouncer(t *testing.T) *Announcer {
+	t.Helper()
+	a := announcer(t)
+	if a.unparked != nil {
+		requirement.Check(t, "migration", a.unparked)
+	}
+	return a
+}
+
+// withoutParking is as on a kernel that cannot do it.
+func withoutParking(t *testing.T) {
+	t.Helper()
+	a := announcer(t)
+	before := a.unparked
+	a.unparked = errors.New("not in this test")
+	t.Cleanup(func() { a.unparked = before })
+}
+
+// mustWait wants a client to be connected, to have sent its request once, and nobody to be accepted.
+func (r *road) mustWait(t *testing.T, f *Farewell) *net.TCPConn {
+	t.Helper()
+	client := r.knock(t)
+	parked := f.announcer.pauses.listeners[f.paused[0].cookie].parked
+	if parked == nil {
+		t.Fatal("new connections are not parked")
+	}
+	apptest.Eventually(t, "the request has arrived", func() bool { return info(t, client).Unacked == 0 })
+	if n, at := queued(parked.fd), queued(f.paused[0].fd); n != 1 || at != 0 {
+		t.Fatalf("%d wait, and %d in the listener's own queue", n, at)
+	}
+	return client
+}
+
+// mustNotSendAgain wants that nothing was dropped.
+func mustNotSendAgain(t *testing.T, client *net.TCPConn) {
+	t.Helper()
+	if n := info(t, client).Total_retrans; n != 0 {
+		t.Errorf("%d segments were sent again", n)
+	}
+}
+
+func TestNewConnectionsWaitWhileTheirListenerIsPaused(t *testing.T) {
+	parkingAnnouncer(t)
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		for name, http := range map[string]bool{"HTTP": true, "another protocol": false} {
+			t.Run(host+" "+name, func(t *testing.T) {
+				r := newRoad(t, host)
+				f := r.sharing(t, http)
+				apptest.Must(t, f.pauseListeners(apptest.Patience))
+				client := r.mustWait(t, f)
+				apptest.Must(t, f.Release())
+				r.mustAccept(t)
+				mustNotSendAgain(t, client)
+			})
+		}
+	}
+}
+
+// The program of the first pause is still there, and the socket has to be another one.
+func TestListenerIsPausedAgain(t *testing.T) {
+	parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	for range 3 {
+		f := r.sharing(t, true)
+		apptest.Must(t, f.pauseListeners(apptest.Patience))
+		client := r.mustWait(t, f)
+		apptest.Must(t, f.Release())
+		r.mustAccept(t)
+		mustNotSendAgain(t, client)
+	}
+}
+
+// Clients of IPv4 come in at a socket of IPv6.
+func TestClientsOfBothFamiliesWait(t *testing.T) {
+	parkingAnnouncer(t)
+	r := newRoad(t, "::")
+	r.at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), r.at.Port())
+	f := r.sharing(t, true)
+	f.places = places{netip.AddrPortFrom(netip.IPv6Unspecified(), r.at.Port())}
+	apptest.Must(t, f.pauseListeners(apptest.Patience))
+	client := r.mustWait(t, f)
+	apptest.Must(t, f.Release())
+	r.mustAccept(t)
+	mustNotSendAgain(t, client)
+}
+
+// A handshake that has begun beside the listener ends when its socket has been closed: TCP_DEFER_ACCEPT, which that has inherited, ends it with
+// the first data.
+func TestHandshakeThatEndsAfterThePause(t *testing.T) {
+	parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	f := r.sharing(t, true)
+	apptest.Must(t, unix.SetsockoptInt(f.shared[0], unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30))
+	apptest.Must(t, f.pauseListeners(apptest.Patience))
+	client := apptest.Dial(t, "tcp", r.at.String()).(*net.TCPConn)
+	if n := queued(f.announcer.pauses.listeners[f.paused[0].cookie].parked.fd); n != 0 {
+		t.Fatalf("%d wait, whose handshakes have ended", n)
+	}
+	apptest.Must(t, f.Release())
+	_, err := io.WriteString(client, get)
+	apptest.Must(t, err)
+	r.mustAccept(t)
+	mustNotSendAgain(t, client)
+}
+
+// The kernel closes the socket, and goes on moving connections.
+func TestPauseEndsWithItsProcess(t *testing.T) {
+	parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	var fd int
+	apptest.Control(r.listener, func(listener int) { fd = listener })
+	pausing := apptest.Start(t, "pausing", apptest.Options{Files: []int{fd}})
+	pausing.Do(t, "pause")
+	client := r.knock(t)
+	apptest.Eventually(t, "the request has arrived", func() bool { return info(t, client).Unacked == 0 })
+	if n := queued(fd); n != 0 {
+		t.Fatalf("%d wait to be accepted", n)
+	}
+	apptest.Must(t, unix.Kill(pausing.PID, unix.SIGKILL))
+	pausing.Wait()
+	r.mustAccept(t)
+	mustNotSendAgain(t, client)
+}
+
+// Whoever else belongs to the user cannot listen beside it for longer than that.
+func TestNobodyListensBesideAListenerAfterwards(t *testing.T) {
+	parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	f := r.sharing(t, true)
+	apptest.Must(t, f.pauseListeners(apptest.Patience))
+	apptest.Must(t, f.Release())
+	if fd, err := sibling.Bind(f.shared[0]); err != unix.EADDRINUSE {
+		t.Errorf("%v", err)
+		unix.Close(fd)
+	}
+}
+
+// Beside one that has SO_REUSEPORT there may be others, with a program of theirs.
+func TestListenerWithOthersBesideItIsNotParked(t *testing.T) {
+	parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	f := r.sharing(t, true)
+	apptest.Must(t, unix.SetsockoptInt(f.shared[0], unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	apptest.Must(t, f.pauseListeners(time.Minute))
+	r.mustDrop(t, f)
+	apptest.Must(t, f.Release())
+	r.mustAccept(t)
+	if asked, err := unix.GetsockoptInt(f.shared[0], unix.SOL_SOCKET, unix.SO_REUSEPORT); asked != 1 || err != nil {
+		t.Errorf("SO_REUSEPORT is %d, %v", asked, err)
+	}
+}
