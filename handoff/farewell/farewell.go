@@ -57,6 +57,7 @@ type Farewell struct {
 	known     map[uint64]*connection // by inode
 	others    map[uint64]bool        // sockets that are no connections of the generation's
 	seen      map[uint64]place       // in the last look
+	busy      uint64                 // the inode of one that was used, when they were counted last
 	denied    error                  // why there may be more connections, which cannot be had
 	result    Result
 	kept      int  // open and closed by the app
@@ -235,7 +236,7 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 // count takes 1 µs for each connection that is not held.
 func (f *Farewell) count() Counts {
 	counts := Counts{Left: f.result.Left, Kept: f.kept}
-	for _, c := range f.known {
+	for inode, c := range f.known {
 		switch {
 		case !c.told:
 			counts.Untold++
@@ -244,6 +245,7 @@ func (f *Farewell) count() Counts {
 			counts.Held++
 		case f.used(c):
 			counts.Busy++
+			f.busy = inode
 			if f.works(c) {
 				counts.Working++
 			}
@@ -276,9 +278,10 @@ func (f *Farewell) used(c *connection) bool {
 const (
 	looks      = 25 * time.Millisecond
 	looksApart = 200 * time.Millisecond
+	looksRest  = time.Second // where none come, and one that is waited for is still there
 )
 
-func rarer(pause time.Duration) time.Duration { return min(pause*5/4, looksApart) }
+func rarer(pause time.Duration) time.Duration { return min(2*pause, looksApart) }
 
 // Await looks until no connection is busy any more, or ctx ends, and counts. It looks at once only if one was busy in the last
 // look, such as that of Announce.
@@ -294,11 +297,29 @@ func (f *Farewell) Await(ctx context.Context) (Counts, error) {
 		if all := counts.Left + counts.Open(); all > found {
 			pause, found = looks, all
 		}
-		if !sleep(ctx, max(pause, 5*time.Since(begin))) {
+		if !f.awaitChange(ctx, begin, max(pause, 5*time.Since(begin))) {
 			return counts, nil
 		}
 	}
 	return counts, nil
+}
+
+// awaitChange waits until another look may find something new. It reports whether ctx has lasted.
+func (f *Farewell) awaitChange(ctx context.Context, looked time.Time, pause time.Duration) bool {
+	for sleep(ctx, pause) {
+		if time.Since(looked) > looksRest || !f.stillBusy() {
+			return true
+		}
+		pause = rarer(pause)
+	}
+	return false
+}
+
+// stillBusy tells at little cost that a connection is still open which was used, and that none comes that would have to be announced.
+func (f *Farewell) stillBusy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.shared) == 0 && f.connected(f.busy)
 }
 
 // sleep reports whether ctx has lasted.

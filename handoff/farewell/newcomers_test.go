@@ -177,3 +177,23 @@ func TestRequestThatComesDuringTheAnnouncement(t *testing.T) {
 		apptest.Must(t, w.client.Close())
 	}
 }
+
+// As long as that is so, nothing is looked at.
+func TestOneThatIsStillBusy(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	w := r.wire(t)
+	w.ask(t, get)
+	f := w.announce(t)
+	if !f.stillBusy() {
+		t.Error("it is not busy any more")
+	}
+	f.shared = []int{0}
+	if f.stillBusy() {
+		t.Error("others come, and it is not looked")
+	}
+	f.shared = nil
+	apptest.Must(t, w.app.Close())
+	if f.stillBusy() {
+		t.Error("it is closed, and busy")
+	}
+}

@@ -1,6 +1,10 @@
 package host
 
-import "time"
+import (
+	"time"
+
+	"github.com/gracerun/grace/childproc"
+)
 
 // closedSockets are those that the app has opened and closed again, and that grace's
 // duplicates keep open: clients would wait in them for nobody. A socket that is sent from
@@ -8,11 +12,12 @@ import "time"
 // nobody has to have it for some time.
 type closedSockets struct {
 	apps  *Host
+	main  func() int           // the process that most likely has them
 	since map[uint64]time.Time // by inode
 }
 
-func newClosedSockets(a *Host) *closedSockets {
-	return &closedSockets{apps: a, since: map[uint64]time.Time{}}
+func newClosedSockets(a *Host, main func() int) *closedSockets {
+	return &closedSockets{apps: a, main: main, since: map[uint64]time.Time{}}
 }
 
 // forget looks once. It gives up those of the sockets that were nobody's in each look for
@@ -21,7 +26,7 @@ func (c *closedSockets) forget(sockets []uint64, after time.Duration) (more bool
 	now, before := time.Now(), c.since
 	c.since = map[uint64]time.Time{}
 	var closed []uint64
-	for _, inode := range c.apps.Unowned(sockets) {
+	for _, inode := range c.unowned(sockets) {
 		since, known := before[inode]
 		switch {
 		case !known:
@@ -36,6 +41,15 @@ func (c *closedSockets) forget(sockets []uint64, after time.Duration) (more bool
 	return len(c.since) > 0
 }
 
+// unowned goes through all processes only for what the main one does not have.
+func (c *closedSockets) unowned(sockets []uint64) []uint64 {
+	elsewhere, err := childproc.Unowned(sockets, func() ([]int, error) { return []int{c.main()}, nil })
+	if err == nil && len(elsewhere) == 0 {
+		return nil
+	}
+	return c.apps.Unowned(sockets)
+}
+
 const (
 	// closedFor is how long nobody has had a socket that a bind has others looked at for.
 	closedFor = time.Second
@@ -47,7 +61,7 @@ const (
 // forgetClosed ends with the answers to the app. An app that binds may have closed what it
 // had before.
 func (c *captureHandler) forgetClosed(ended <-chan struct{}) {
-	closed := newClosedSockets(c.apps)
+	closed := newClosedSockets(c.apps, c.app.mainPID)
 	for {
 		select {
 		case <-c.bound:

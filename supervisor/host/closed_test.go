@@ -49,7 +49,7 @@ func TestClosedSocketsAreForgottenAfterSomeTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			steering, inode := steeringOfOne(t)
-			closed := newClosedSockets(&Host{Steering: steering, Unowned: looks(test.looks...)})
+			closed := newClosedSockets(&Host{Steering: steering, Unowned: looks(test.looks...)}, func() int { return 1 })
 			more := false
 			for range test.looks {
 				more = closed.forget([]uint64{inode}, test.after)

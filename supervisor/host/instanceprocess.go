@@ -54,6 +54,9 @@ type InstanceProcess struct {
 // that came before it and lives on.
 func (a *InstanceProcess) main() *childproc.Process { return a.processes[len(a.processes)-1] }
 
+// mainPID may be asked for by any goroutine.
+func (a *InstanceProcess) mainPID() int { return int(a.reader.main.Load()) }
+
 // close may have to wait until what the app has said last was taken, by the loop too.
 func (a *InstanceProcess) close() error {
 	errs := []error{a.disown()}

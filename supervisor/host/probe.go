@@ -36,7 +36,7 @@ type prober struct {
 
 // pid is the main process as it is now: a daemon's is another one than was
 // started.
-func (v *prober) pid() int { return int(v.app.reader.main.Load()) }
+func (v *prober) pid() int { return v.app.mainPID() }
 
 func (v *prober) pause(d time.Duration) error { return pause(v.ctx, d) }
 

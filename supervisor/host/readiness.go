@@ -28,7 +28,7 @@ type readinessCheck struct {
 }
 
 func newReadinessCheck(a *Host, app *InstanceProcess, ctx context.Context, l *LaunchSpec, begun time.Time) *readinessCheck {
-	return &readinessCheck{prober: prober{a, app, ctx, l}, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a)}
+	return &readinessCheck{prober: prober{a, app, ctx, l}, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a, app.mainPID)}
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
