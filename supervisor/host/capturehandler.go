@@ -284,6 +284,7 @@ func (c *captureHandler) listen(call capture.Call) error {
 	err = c.apps.Steering.Listen(c.app.member(), fd, call.Backlog())
 	if err == nil {
 		c.apps.Post(machine.Opened{Instance: c.app.start.Instance})
+		defer c.app.noteListen()
 	}
 	if err == nil || errors.Is(err, steering.ErrNotSteered) {
 		return call.Continue()

@@ -44,6 +44,7 @@ type InstanceProcess struct {
 	captureHandler *captureHandler
 	reader         *notifyReader
 	attending      sync.WaitGroup // those who listen to the app
+	listened       chan struct{}  // one at most: the captured app has called listen since it was looked at
 	suspended      bool
 	saved          <-chan struct{}   // closed when who adopts the app would know as much of it as its start needs; nil: adopted itself
 	tasks          []<-chan struct{} // closed when nobody looks for what its processes have left behind
@@ -56,6 +57,14 @@ func (a *InstanceProcess) main() *childproc.Process { return a.processes[len(a.p
 
 // mainPID may be asked for by any goroutine.
 func (a *InstanceProcess) mainPID() int { return int(a.reader.main.Load()) }
+
+// noteListen has an app looked at soon that may be ready now.
+func (a *InstanceProcess) noteListen() {
+	select {
+	case a.listened <- struct{}{}:
+	default: // the look that is to come is soon enough, or nobody looks
+	}
+}
 
 // close may have to wait until what the app has said last was taken, by the loop too.
 func (a *InstanceProcess) close() error {
@@ -113,7 +122,7 @@ func (a *InstanceProcess) moved() machine.Start {
 func (a *Host) Start(s machine.Start) {
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting, dismiss := context.WithCancel(ctx)
-	app := &InstanceProcess{start: s, generation: s.Generation, ctx: ctx, launch: a.Launches[s.Generation].Launch, cancel: cancel, waiting: waiting, dismiss: dismiss}
+	app := &InstanceProcess{start: s, generation: s.Generation, ctx: ctx, launch: a.Launches[s.Generation].Launch, cancel: cancel, waiting: waiting, dismiss: dismiss, listened: make(chan struct{}, 1)}
 	app.serving, app.leave = context.WithCancel(ctx)
 	if a.Launches[s.Generation].leaves {
 		app.leave() // it is only to answer who waits

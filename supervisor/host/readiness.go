@@ -21,6 +21,7 @@ type readinessCheck struct {
 	prober
 	instance int
 	begun    time.Time
+	moved    time.Time // when the app was started, or has listened last: it may be ready soon
 	looks    int
 	told     string // the last reason that was posted
 	closed   *closedSockets
@@ -28,7 +29,7 @@ type readinessCheck struct {
 }
 
 func newReadinessCheck(a *Host, app *InstanceProcess, ctx context.Context, l *LaunchSpec, begun time.Time) *readinessCheck {
-	return &readinessCheck{prober: prober{a, app, ctx, l}, instance: app.start.Instance, begun: begun, closed: newClosedSockets(a, app.mainPID)}
+	return &readinessCheck{prober: prober{a, app, ctx, l}, instance: app.start.Instance, begun: begun, moved: begun, closed: newClosedSockets(a, app.mainPID)}
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
@@ -184,7 +185,7 @@ func (v *readinessCheck) look(enough func(unseen []string, err error) bool) bool
 		if enough(append(v.unopened(sockets), unseen(sockets, seen)...), err) {
 			return true
 		}
-		if v.nap(pauseAfter(time.Since(v.begun), len(sockets))) != nil {
+		if v.nap(len(sockets)) != nil {
 			return false
 		}
 	}
@@ -213,7 +214,7 @@ const wholeLook = 3
 
 func (v *readinessCheck) processes() ([]int, error) {
 	v.looks++
-	if v.looks%wholeLook != 0 && time.Since(v.begun) < nappingFor {
+	if v.looks%wholeLook != 0 && time.Since(v.moved) < nappingFor {
 		return []int{v.pid()}, nil
 	}
 	return v.apps.Reaper.Tree(v.pid())
@@ -223,12 +224,23 @@ func (v *readinessCheck) processes() ([]int, error) {
 // still opens its thousand sockets needs the CPU, and grace to answer it.
 const lookPause = 50 * time.Microsecond
 
-// nappingFor is how long after the start looks come more often than once in a millisecond. A quick app is ready by then.
+// nappingFor is how long after the start, or a call of listen, looks come more often than once in a millisecond. A quick app is ready by then.
 const nappingFor = 20 * time.Millisecond
 
-// nap is a pause that may be shorter than a millisecond. It ends with ctx only when it is over.
-func (v *readinessCheck) nap(d time.Duration) error {
-	if d >= time.Millisecond || time.Since(v.begun) > nappingFor {
+// nap is the pause between two looks. A long one ends soon after the app has listened.
+func (v *readinessCheck) nap(sockets int) error {
+	d := pauseAfter(time.Since(v.moved), sockets)
+	if time.Since(v.moved) > nappingFor {
+		select {
+		case <-time.After(d):
+			return v.ctx.Err()
+		case <-v.ctx.Done():
+			return v.ctx.Err()
+		case <-v.app.listened:
+			v.moved, d = time.Now(), pauseAfter(0, sockets)
+		}
+	}
+	if d >= time.Millisecond {
 		return v.pause(d)
 	}
 	nap.For(d)
@@ -236,7 +248,7 @@ func (v *readinessCheck) nap(d time.Duration) error {
 }
 
 // pauseAfter makes a look late by one percent of the start at most, unless it looks for
-// many sockets: there is no event to wait for, and looking costs.
+// many sockets: of an app that has its sockets there is no event to wait for, and looking costs.
 func pauseAfter(elapsed time.Duration, sockets int) time.Duration {
 	share := min(max(elapsed/100, 500*time.Microsecond), 25*time.Millisecond)
 	return max(share, time.Duration(sockets)*lookPause)
