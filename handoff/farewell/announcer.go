@@ -16,6 +16,9 @@ import (
 // room is how many connections can be announced at a time. The kernel allocates per connection, and 3 MB ahead.
 const room = 1 << 16
 
+// listenersPaused is how many can be paused at a time, and with each the socket in which its new connections wait.
+const listenersPaused = 1 << 12
+
 // Announcer has the programs and the map of the connections that are announced. When it is closed, or its process has
 // died, the kernel takes the connections out of the map, and they go on with their app as before.
 //
@@ -81,8 +84,8 @@ func (a *Announcer) makeMaps() error {
 		{&a.held, ebpf.MapSpec{Name: "grace_held", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.http, ebpf.MapSpec{Name: "grace_http", Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: room, Flags: unix.BPF_F_NO_PREALLOC}},
 		{&a.lease, ebpf.MapSpec{Name: "grace_lease", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
-		{&a.paused, ebpf.MapSpec{Name: "grace_paused", Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1 << 10, Flags: unix.BPF_F_NO_PREALLOC}},
-		{&a.parkings, ebpf.MapSpec{Name: "grace_parkings", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: 1 << 10}},
+		{&a.paused, ebpf.MapSpec{Name: "grace_paused", Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: listenersPaused, Flags: unix.BPF_F_NO_PREALLOC}},
+		{&a.parkings, ebpf.MapSpec{Name: "grace_parkings", Type: ebpf.SockHash, KeySize: 8, ValueSize: 8, MaxEntries: listenersPaused}},
 		{&a.search, ebpf.MapSpec{Name: "grace_search", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: searchSize, MaxEntries: 1}},
 	} {
 		made, err := ebpf.NewMap(&m.spec)
@@ -122,6 +125,9 @@ func (a *Announcer) load() (err error) {
 	}
 	return nil
 }
+
+// Parks tells why new connections cannot wait beside a listener that is paused: their clients send again what is dropped, 200 ms later. nil: they can.
+func (a *Announcer) Parks() error { return a.unparked }
 
 // Supported tells in a moment, by making a map, whether this process has the rights and the kernel; Open may fail still, and an
 // app may be one whose connections this process may not have (Denied).

@@ -29,17 +29,19 @@ func (a *Announcer) park(listener int, cookie uint64) (*parking, error) {
 	if err := mayPark(listener); err != nil {
 		return nil, err
 	}
-	if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return nil, err
+	if !a.descriptors.take() {
+		return nil, unix.EMFILE
 	}
 	p := &parking{fd: -1, listener: listener}
-	err := p.open()
-	if err == nil {
-		err = errors.Join(a.parkings.Put(cookie, uint64(p.fd)), a.parkings.Put(p.cookie, uint64(p.fd)))
-	}
-	if err == nil {
-		err = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, a.selector.FD())
-	}
+	err := inTurn(
+		func() error { return unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) },
+		p.open,
+		func() error { return a.parkings.Put(cookie, uint64(p.fd)) },
+		func() error { return a.parkings.Put(p.cookie, uint64(p.fd)) },
+		func() error {
+			return unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, a.selector.FD())
+		},
+	)
 	if err != nil {
 		return nil, errors.Join(err, a.unpark(p))
 	}
@@ -70,21 +72,21 @@ func mayPark(listener int) error {
 }
 
 func (p *parking) open() (err error) {
-	if p.fd, err = sibling.Bind(p.listener); err != nil {
-		return err
+	if p.fd, err = sibling.Bind(p.listener); err == nil {
+		err = sibling.Inherit(p.fd, p.listener)
 	}
-	if err := sibling.Inherit(p.fd, p.listener); err != nil {
-		return err
+	if err == nil {
+		err = unix.Listen(p.fd, sibling.Backlog(p.listener))
 	}
-	if err := unix.Listen(p.fd, sibling.Backlog(p.listener)); err != nil {
-		return err
+	if err == nil {
+		p.cookie, err = cookieOf(p.fd)
 	}
-	p.cookie, err = cookieOf(p.fd)
 	return err
 }
 
 // unpark has the listener get what waits and what comes, and nobody listen beside it any more.
 func (a *Announcer) unpark(p *parking) error {
+	defer a.descriptors.put()
 	var err error
 	if p.fd >= 0 {
 		err = unix.Close(p.fd)
@@ -135,7 +137,7 @@ func (a *Announcer) moveOne(listener, set int) error {
 	defer unix.Close(client)
 	events := make([]unix.EpollEvent, 1)
 	if n, err := unix.EpollWait(set, events, 0); err != nil || n == 0 {
-		return errors.Join(err, errors.New("this kernel does not tell a server of connections that it moves to its listener"))
+		return errors.Join(err, errors.New("this kernel does not tell a server of connections that it has moved to its listener"))
 	}
 	return nil
 }

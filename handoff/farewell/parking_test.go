@@ -194,3 +194,25 @@ func TestListenerWithOthersBesideItIsNotParked(t *testing.T) {
 		t.Errorf("SO_REUSEPORT is %d, %v", asked, err)
 	}
 }
+
+// Those that are beyond what the process may have are paused as before.
+func TestParkingTakesADescriptor(t *testing.T) {
+	a := parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	before := a.descriptors.used
+	f := r.sharing(t, true)
+	apptest.Must(t, f.pauseListeners(apptest.Patience))
+	if a.descriptors.used != before+1 {
+		t.Errorf("%d descriptors are counted, and %d were before", a.descriptors.used, before)
+	}
+	apptest.Must(t, f.Release())
+	if a.descriptors.used != before {
+		t.Errorf("%d descriptors are counted afterwards, and %d were before", a.descriptors.used, before)
+	}
+	limit := a.descriptors.limit
+	a.descriptors.limit = before
+	t.Cleanup(func() { a.descriptors.limit = limit })
+	f = r.sharing(t, true)
+	apptest.Must(t, f.pauseListeners(apptest.Patience))
+	r.mustDrop(t, f)
+}

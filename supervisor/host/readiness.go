@@ -21,7 +21,8 @@ type readinessCheck struct {
 	prober
 	instance int
 	begun    time.Time
-	moved    time.Time // when the app was started, or has listened last: it may be ready soon
+	moved    time.Time       // when the app was started, or has listened last or said that it is ready: it may be so soon
+	word     <-chan struct{} // closed when it has said so; nil once that was seen
 	looks    int
 	told     string // the last reason that was posted
 	closed   *closedSockets
@@ -29,7 +30,7 @@ type readinessCheck struct {
 }
 
 func newReadinessCheck(a *Host, app *InstanceProcess, ctx context.Context, l *LaunchSpec, begun time.Time) *readinessCheck {
-	return &readinessCheck{prober: prober{a, app, ctx, l}, instance: app.start.Instance, begun: begun, moved: begun, closed: newClosedSockets(a, app.mainPID)}
+	return &readinessCheck{prober: prober{a, app, ctx, l}, instance: app.start.Instance, begun: begun, moved: begun, word: app.reader.ready, closed: newClosedSockets(a, app.mainPID)}
 }
 
 // awaitReady posts readied once the instance serves; the machine has the
@@ -227,7 +228,7 @@ const lookPause = 50 * time.Microsecond
 // nappingFor is how long after the start, or a call of listen, looks come more often than once in a millisecond. A quick app is ready by then.
 const nappingFor = 20 * time.Millisecond
 
-// nap is the pause between two looks. A long one ends soon after the app has listened.
+// nap is the pause between two looks. A long one ends soon after the app has listened, or said that it is ready.
 func (v *readinessCheck) nap(sockets int) error {
 	d := pauseAfter(time.Since(v.moved), sockets)
 	if time.Since(v.moved) > nappingFor {
@@ -238,6 +239,8 @@ func (v *readinessCheck) nap(sockets int) error {
 			return v.ctx.Err()
 		case <-v.app.listened:
 			v.moved, d = time.Now(), pauseAfter(0, sockets)
+		case <-v.word:
+			v.moved, v.word, d = time.Now(), nil, pauseAfter(0, sockets)
 		}
 	}
 	if d >= time.Millisecond {

@@ -36,3 +36,27 @@ func TestServerIsNotReplacedByWhoListensNowhere(t *testing.T) {
 		t.Errorf("an app with another socket has all but %v", left)
 	}
 }
+
+// An app that has taken its time is ready soon after it has listened, or has said that it is.
+func TestLooksFollowWhatTheAppDoes(t *testing.T) {
+	for what, c := range map[string]struct {
+		does  func(*InstanceProcess, chan struct{})
+		moves []bool // at the first pause, and at the second
+	}{
+		"nothing":       {func(*InstanceProcess, chan struct{}) {}, []bool{false, false}},
+		"listen":        {func(app *InstanceProcess, _ chan struct{}) { app.noteListen() }, []bool{true, false}},
+		"listen, again": {func(app *InstanceProcess, _ chan struct{}) { app.noteListen(); app.noteListen() }, []bool{true, false}},
+		"READY=1":       {func(_ *InstanceProcess, word chan struct{}) { close(word) }, []bool{true, false}},
+	} {
+		app, word := &InstanceProcess{listened: make(chan struct{}, 1)}, make(chan struct{})
+		v := &readinessCheck{prober: prober{app: app, ctx: t.Context()}, word: word}
+		c.does(app, word)
+		for _, want := range c.moves {
+			long := time.Now().Add(-time.Hour)
+			v.moved = long
+			if err := v.nap(1); err != nil || (v.moved != long) != want {
+				t.Errorf("%s: moved at %v, %v, want %v", what, v.moved, err, want)
+			}
+		}
+	}
+}
