@@ -32,11 +32,12 @@ var mayImport = map[string][]string{
 	"supervisor/metrics":  {"supervisor/control"},
 
 	"handoff":                  {"handoff/internal"},
-	"handoff/steering":         {"handoff/socket", "handoff/sockdiag", "handoff/internal"},
-	"handoff/socket":           {"handoff/sockdiag", "handoff/internal"},
-	"handoff/farewell":         {"handoff/sockdiag", "handoff/internal", "internal/nap"},
+	"handoff/steering":         {"handoff/socket", "handoff/sockdiag", "handoff/sibling", "handoff/internal"},
+	"handoff/socket":           {"handoff/sockdiag", "handoff/sibling", "handoff/internal"},
+	"handoff/farewell":         {"handoff/sockdiag", "handoff/sibling", "handoff/internal", "internal/nap"},
 	"handoff/internal":         {"handoff/internal"},
 	"handoff/internal/apptest": {"internal"},
+	"handoff/sibling":          {},
 	"handoff/sockdiag":         {},
 
 	"childproc":         {"childproc"},

@@ -68,7 +68,7 @@ func Open() (*Announcer, error) {
 		return nil, errors.Join(fmt.Errorf("cannot tell clients that connections close: %w", err), a.Close())
 	}
 	a.leases.lease = a.lease
-	a.unparked = a.tryParking()
+	a.unparked = a.prepareParking()
 	return a, nil
 }
 
@@ -113,11 +113,6 @@ func (a *Announcer) load() (err error) {
 	a.newcomers, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_newcomers", Type: ebpf.SocketFilter, License: license, Instructions: newcomers(a.paused)})
 	if err != nil {
 		return fmt.Errorf("the kernel does not load the filter of new connections: %w", explain(err))
-	}
-	a.selector, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_selector", Type: ebpf.SkReuseport, AttachType: ebpf.AttachSkReuseportSelectOrMigrate,
-		License: license, Instructions: selector(a.paused, a.parkings)})
-	if err != nil {
-		return fmt.Errorf("the kernel does not load the program that parks new connections: %w", explain(err))
 	}
 	err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: a.sockets.FD(), Program: a.answers, Attach: ebpf.AttachSkMsgVerdict})
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/gracerun/grace/handoff/internal/sibling"
+	"github.com/gracerun/grace/handoff/sibling"
 	"golang.org/x/sys/unix"
 )
 
@@ -95,6 +95,16 @@ func (a *Announcer) unpark(p *parking) error {
 	return errors.Join(err, sibling.Unshare(p.listener))
 }
 
+// prepareParking tells why new connections cannot be parked.
+func (a *Announcer) prepareParking() (err error) {
+	a.selector, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_selector", Type: ebpf.SkReuseport, AttachType: ebpf.AttachSkReuseportSelectOrMigrate,
+		License: license, Instructions: selector(a.paused, a.parkings)})
+	if err != nil {
+		return fmt.Errorf("the kernel does not load the program that parks new connections: %w", explain(err))
+	}
+	return a.tryParking()
+}
+
 // tryParking sees whether a server is told of connections that were moved to its listener. Before a mend of inet_csk_listen_stop, which is
 // in 6.18, it was not, and slept until the next one came.
 func (a *Announcer) tryParking() error {
@@ -131,10 +141,13 @@ func (a *Announcer) moveOne(listener, set int) error {
 		return errors.Join(err, a.unpark(p))
 	}
 	client, err := connect(listener, p.fd)
-	if err = errors.Join(err, a.unpark(p)); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, a.unpark(p))
 	}
 	defer unix.Close(client)
+	if err := a.unpark(p); err != nil {
+		return err
+	}
 	events := make([]unix.EpollEvent, 1)
 	if n, err := unix.EpollWait(set, events, 0); err != nil || n == 0 {
 		return errors.Join(err, errors.New("this kernel does not tell a server of connections that it has moved to its listener"))

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
-	"github.com/gracerun/grace/handoff/internal/sibling"
+	"github.com/gracerun/grace/handoff/sibling"
 	"github.com/gracerun/grace/internal/requirement"
 	"golang.org/x/sys/unix"
 )

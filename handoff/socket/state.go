@@ -9,7 +9,7 @@ import (
 
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"github.com/gracerun/grace/handoff/internal/inherited"
-	"github.com/gracerun/grace/handoff/internal/sibling"
+	"github.com/gracerun/grace/handoff/sibling"
 	"golang.org/x/sys/unix"
 )
 

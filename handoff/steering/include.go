@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gracerun/grace/handoff/internal/sibling"
+	"github.com/gracerun/grace/handoff/sibling"
 	"golang.org/x/sys/unix"
 )
 

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/gracerun/grace/handoff/internal/sibling"
+	"github.com/gracerun/grace/handoff/sibling"
 	"golang.org/x/sys/unix"
 )
 

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
-	"github.com/gracerun/grace/handoff/internal/sibling"
+	"github.com/gracerun/grace/handoff/sibling"
 	"golang.org/x/sys/unix"
 )
 
