@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pause keeps new connections from a listener that the generation shares with its successor. It ends without this process, too: where they
-// are dropped the time is in the kernel.
+// pause keeps new connections from a listener that the generation shares with its successor. Its end is fixed when it begins, and comes
+// without this process, too: the kernel has the time, and closes what it has open.
 type pause struct {
 	fd     int
 	inode  uint64
@@ -64,7 +64,7 @@ func (a *Announcer) pause(fd int, places places, atMost time.Duration) (*pause, 
 		return nil, err
 	}
 	p := &pause{fd: fd, inode: stat.Ino, cookie: cookie, end: time.Now().Add(atMost)}
-	paused, err := a.pauses.begin(a, p, monotonic()+uint64(atMost), a.spoken.has(at))
+	paused, err := a.pauses.begin(a, p, atMost, a.spoken.has(at))
 	if !paused {
 		return nil, err
 	}
@@ -79,38 +79,56 @@ type pauses struct {
 
 type pausedListener struct {
 	needs  int
-	parked *parking // nil where the kernel cannot do it
+	parked *parking    // nil where the kernel cannot do it
+	lapse  *time.Timer // ends it, whoever needs it still
 }
 
 // begin has new connections wait. Where it is HTTP that is spoken, what comes to the listener still is dropped: the end of handshakes that
 // began before, or of all.
-func (n *pauses) begin(a *Announcer, p *pause, until uint64, http bool) (paused bool, err error) {
+func (n *pauses) begin(a *Announcer, p *pause, atMost time.Duration, http bool) (paused bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := n.listeners[p.cookie]
 	if l == nil {
-		l = &pausedListener{}
-		l.parked, err = a.park(p.fd, p.cookie)
-		if err != nil && !http {
-			return false, nil
-		}
-		n.add(p.cookie, l)
+		l = n.park(a, p, atMost)
 	}
+	if l.parked == nil && !http {
+		l.lapse.Stop()
+		return false, nil
+	}
+	if n.listeners == nil {
+		n.listeners = make(map[uint64]*pausedListener)
+	}
+	n.listeners[p.cookie] = l
 	l.needs++
-	if err := a.lead(p.cookie, l.parked, until); err != nil || !http {
+	l.lapse.Reset(atMost)
+	if err := a.lead(p.cookie, l.parked, monotonic()+uint64(atMost)); err != nil || !http {
 		return true, err
 	}
 	return true, unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD())
 }
 
-func (n *pauses) add(cookie uint64, l *pausedListener) {
-	if n.listeners == nil {
-		n.listeners = make(map[uint64]*pausedListener)
-	}
-	n.listeners[cookie] = l
+func (n *pauses) park(a *Announcer, p *pause, atMost time.Duration) *pausedListener {
+	l := &pausedListener{}
+	l.parked, _ = a.park(p.fd, p.cookie) // what comes is dropped where it cannot wait
+	l.lapse = time.AfterFunc(atMost, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		l.letIn(a)
+	})
+	return l
 }
 
-// end lets new connections in with the last who needs the pause. Of what it undoes, nothing can fail while the listener is open.
+// letIn undoes what cannot fail while the listener is open.
+func (l *pausedListener) letIn(a *Announcer) {
+	l.lapse.Stop()
+	if l.parked != nil {
+		_ = a.unpark(l.parked)
+		l.parked = nil
+	}
+}
+
+// end lets new connections in with the last who needs the pause.
 func (n *pauses) end(a *Announcer, p *pause) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -121,9 +139,7 @@ func (n *pauses) end(a *Announcer, p *pause) {
 	delete(n.listeners, p.cookie)
 	_ = a.paused.Delete(p.cookie)
 	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-	if l.parked != nil {
-		_ = a.unpark(l.parked)
-	}
+	l.letIn(a)
 }
 
 // awaitAccepted waits until nothing is in the queues of the listeners that are paused. Its first look is late enough for a

@@ -75,14 +75,21 @@ func TestNobodyIsAcceptedWhileAListenerIsPaused(t *testing.T) {
 	}
 }
 
-// Nobody has to live to see it.
+// Nobody has to do anything for it.
 func TestPauseEndsByItself(t *testing.T) {
-	withoutParking(t)
-	r := newRoad(t, "127.0.0.1")
-	f := r.sharing(t, true)
-	apptest.Must(t, f.pauseListeners(pauseAtMost))
-	r.knock(t)
-	r.mustAccept(t)
+	for name, prepare := range map[string]func(*testing.T){"dropped": withoutParking, "parked": func(t *testing.T) { parkingAnnouncer(t) }} {
+		t.Run(name, func(t *testing.T) {
+			prepare(t)
+			r := newRoad(t, "127.0.0.1")
+			f := r.sharing(t, true)
+			apptest.Must(t, f.pauseListeners(pauseAtMost))
+			r.knock(t)
+			r.mustAccept(t)
+			apptest.Must(t, f.Release())
+			r.knock(t)
+			r.mustAccept(t)
+		})
+	}
 }
 
 func TestListenerThatIsClosedIsPausedNoMore(t *testing.T) {
