@@ -51,6 +51,7 @@ func (ev Steered) step(m *Machine) {
 func (m *Machine) endCutover(why Reason) {
 	m.disarm(&m.cutover)
 	m.tellUndone()
+	defer m.answerPromotions()
 	before := m.settling()
 	switch {
 	case m.mode == stopping:

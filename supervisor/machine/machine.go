@@ -44,6 +44,7 @@ type Machine struct {
 	hastened     bool        // all of these are to end soon
 	cutovers     int         // steer actions that have no answer
 	cutover      Timer       // how long the last of them is waited for
+	promotions   []promotion // to be answered once connections go where they are to go
 	undone       *undone     // to be told once connections go back
 	back         []int       // the requests that wait for the old generation to serve alone again
 	notifying    map[string]bool
@@ -120,6 +121,7 @@ func (m *Machine) discardUnwanted() {
 func (m *Machine) end() {
 	m.mode = done
 	m.disarm(&m.cutover)
+	m.leavePromotions(Result{Outcome: OutcomeFailed, Why: GraceStopping})
 	m.answerAll(m.stoppers, Result{Outcome: OutcomeStopped})
 	m.do(Finish{m.status})
 }

@@ -88,6 +88,7 @@ func (m *Machine) leaveAskers() {
 			m.answerAll(g.upgrade.requests, Result{Outcome: OutcomeReexeced, Generation: g.Number})
 		}
 	}
+	m.leavePromotions(Result{Outcome: OutcomeReexeced})
 }
 
 func (m *Machine) answerReexec(r Result) {

@@ -181,6 +181,7 @@ func (m *Machine) beginEnd() {
 	m.rolling, m.replacements = nil, nil
 	m.answerAll(m.back, Result{Outcome: OutcomeFailed, Why: GraceStopping})
 	m.back = nil
+	m.leavePromotions(Result{Outcome: OutcomeFailed, Why: GraceStopping})
 	m.disarm(&m.delay)
 	m.disarm(&m.cutover)
 }

@@ -104,7 +104,34 @@ func (ev PromoteRequested) step(m *Machine) {
 		g.Step = len(g.Canary)
 	}
 	m.advance(g)
-	m.answerAll(asker(ev.Request), Result{Outcome: OutcomePromoted, Generation: g.Number, Share: m.shareOf(g)})
+	m.promotions = append(m.promotions, promotion{g, asker(ev.Request)})
+}
+
+// promotion is who waits for a generation to get the new connections of its next step.
+type promotion struct {
+	generation *generation
+	requests   []int
+}
+
+// answerPromotions comes when new connections go where they are to go.
+func (m *Machine) answerPromotions() {
+	for _, p := range m.promotions {
+		r := Result{Outcome: OutcomePromoted, Generation: p.generation.Number, Share: m.shareOf(p.generation)}
+		if p.generation != m.current && p.generation != m.sharing() {
+			r = Result{Outcome: OutcomeFailed, Generation: p.generation.Number, Why: p.generation.failure}
+		}
+		m.answerAll(p.requests, r)
+	}
+	m.promotions = nil
+}
+
+// leavePromotions is for who waits when another thing comes first.
+func (m *Machine) leavePromotions(r Result) {
+	for _, p := range m.promotions {
+		r.Generation = p.generation.Number
+		m.answerAll(p.requests, r)
+	}
+	m.promotions = nil
 }
 
 func (m *Machine) shareOf(g *generation) Share {

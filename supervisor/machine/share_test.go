@@ -69,6 +69,36 @@ func TestPromotion(t *testing.T) {
 	}
 }
 
+// Who has asked may count connections as soon as the answer is there.
+func TestPromotionIsAnsweredOnceConnectionsGoThere(t *testing.T) {
+	for name, c := range map[string]struct {
+		by    func(w *world)
+		fully bool
+		want  Result
+	}{
+		"step":             {func(w *world) { w.answerSteer("") }, false, Result{Outcome: OutcomePromoted, Generation: 2, Serving: 1, Share: 2500}},
+		"all":              {func(w *world) { w.answerSteer("") }, true, Result{Outcome: OutcomePromoted, Generation: 2, Serving: 2, Share: Whole}},
+		"step is refused":  {func(w *world) { w.answerSteer("no memory") }, false, Result{Outcome: OutcomeFailed, Generation: 2, Serving: 1, Why: NotSteered{2, Said("no memory")}}},
+		"all is refused":   {func(w *world) { w.answerSteer("no memory") }, true, Result{Outcome: OutcomeFailed, Generation: 2, Serving: 1, Why: NotSteered{2, Said("no memory")}}},
+		"grace stops":      {func(w *world) { w.happen(StopRequested{}) }, false, Result{Outcome: OutcomeFailed, Generation: 2, Why: GraceStopping}},
+		"all ends at once": {func(w *world) { w.happen(KillRequested{}) }, true, Result{Outcome: OutcomeFailed, Generation: 2, Why: GraceStopping}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := sharing(t, canaryPolicy(CanaryStep{500, time.Minute}, CanaryStep{2500, time.Minute}))
+			w.slow = true
+			request := w.ask()
+			w.happen(PromoteRequested{Request: request, Fully: c.fully})
+			if r, ok := w.results()[request]; ok {
+				t.Fatalf("the answer is %+v, and connections go as before", r)
+			}
+			c.by(w)
+			if r := w.results()[request]; r != c.want {
+				t.Errorf("the answer is %+v, want %+v", r, c.want)
+			}
+		})
+	}
+}
+
 func TestAllGoBackFromACanary(t *testing.T) {
 	for name, end := range map[string]struct {
 		by   func(w *world)
