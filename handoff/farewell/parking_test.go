@@ -197,22 +197,24 @@ func TestListenerWithOthersBesideItIsNotParked(t *testing.T) {
 
 // Those that are beyond what the process may have are paused as before.
 func TestParkingTakesADescriptor(t *testing.T) {
-	a := parkingAnnouncer(t)
+	parkingAnnouncer(t)
+	a, err := Open() // of which no other test has a descriptor
+	apptest.Must(t, err)
+	t.Cleanup(func() { a.Close() })
 	r := newRoad(t, "127.0.0.1")
-	before := a.descriptors.used
-	f := r.sharing(t, true)
-	apptest.Must(t, f.pauseListeners(apptest.Patience))
-	if a.descriptors.used != before+1 {
-		t.Errorf("%d descriptors are counted, and %d were before", a.descriptors.used, before)
+	var fd int
+	apptest.Control(r.listener, func(listener int) { fd = listener })
+	p, err := a.pause(fd, places{r.at}, apptest.Patience)
+	apptest.Must(t, err)
+	if p == nil || a.descriptors.used != 1 {
+		t.Fatalf("%+v, and %d descriptors are counted", p, a.descriptors.used)
 	}
-	apptest.Must(t, f.Release())
-	if a.descriptors.used != before {
-		t.Errorf("%d descriptors are counted afterwards, and %d were before", a.descriptors.used, before)
+	a.pauses.end(a, p)
+	if a.descriptors.used != 0 {
+		t.Errorf("%d descriptors are counted afterwards", a.descriptors.used)
 	}
-	limit := a.descriptors.limit
-	a.descriptors.limit = before
-	t.Cleanup(func() { a.descriptors.limit = limit })
-	f = r.sharing(t, true)
-	apptest.Must(t, f.pauseListeners(apptest.Patience))
-	r.mustDrop(t, f)
+	a.descriptors.limit = 0
+	if p, err := a.pause(fd, places{r.at}, apptest.Patience); p != nil || err != nil {
+		t.Errorf("it is paused: %+v, %v", p, err)
+	}
 }
