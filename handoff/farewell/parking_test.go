@@ -84,6 +84,16 @@ func mustNotSendAgain(t *testing.T, client *net.TCPConn) {
 	}
 }
 
+// mustWaitAndServe wants who connects in a pause to be served after it.
+func (r *road) mustWaitAndServe(t *testing.T, f *Farewell) {
+	t.Helper()
+	apptest.Must(t, f.pauseListeners(apptest.Patience))
+	client := r.mustWait(t, f)
+	apptest.Must(t, f.Release())
+	r.mustAccept(t)
+	mustNotSendAgain(t, client)
+}
+
 func TestNewConnectionsWaitWhileTheirListenerIsPaused(t *testing.T) {
 	parkingAnnouncer(t)
 	for _, host := range []string{"127.0.0.1", "::1"} {
@@ -91,11 +101,7 @@ func TestNewConnectionsWaitWhileTheirListenerIsPaused(t *testing.T) {
 			t.Run(host+" "+name, func(t *testing.T) {
 				r := newRoad(t, host)
 				f := r.sharing(t, http)
-				apptest.Must(t, f.pauseListeners(apptest.Patience))
-				client := r.mustWait(t, f)
-				apptest.Must(t, f.Release())
-				r.mustAccept(t)
-				mustNotSendAgain(t, client)
+				r.mustWaitAndServe(t, f)
 			})
 		}
 	}
@@ -107,11 +113,7 @@ func TestListenerIsPausedAgain(t *testing.T) {
 	r := newRoad(t, "127.0.0.1")
 	for range 3 {
 		f := r.sharing(t, true)
-		apptest.Must(t, f.pauseListeners(apptest.Patience))
-		client := r.mustWait(t, f)
-		apptest.Must(t, f.Release())
-		r.mustAccept(t)
-		mustNotSendAgain(t, client)
+		r.mustWaitAndServe(t, f)
 	}
 }
 
@@ -122,11 +124,7 @@ func TestClientsOfBothFamiliesWait(t *testing.T) {
 	r.at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), r.at.Port())
 	f := r.sharing(t, true)
 	f.places = places{netip.AddrPortFrom(netip.IPv6Unspecified(), r.at.Port())}
-	apptest.Must(t, f.pauseListeners(apptest.Patience))
-	client := r.mustWait(t, f)
-	apptest.Must(t, f.Release())
-	r.mustAccept(t)
-	mustNotSendAgain(t, client)
+	r.mustWaitAndServe(t, f)
 }
 
 // A handshake that has begun beside the listener ends when its socket has been closed: TCP_DEFER_ACCEPT, which that has inherited, ends it with
