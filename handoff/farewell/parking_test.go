@@ -2,6 +2,7 @@ package farewell
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -21,16 +22,9 @@ func init() {
 			if err == nil {
 				err = errors.Join(announcer.unparked, pauseThird(announcer))
 			}
-			return errorText(err)
+			return fmt.Sprint(err)
 		})
 	}
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return "<nil>"
-	}
-	return err.Error()
 }
 
 // pauseThird pauses the listener that was passed on as descriptor 3.
