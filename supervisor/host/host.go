@@ -28,6 +28,7 @@ type Host struct {
 	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open
 	// uncapturable is set when the system has refused to capture.
 	uncapturable atomic.Bool
+	startTook    atomic.Int64 // in ns, of the instance that became ready last
 	Farewells    *Farewells
 	Runtime      RuntimeDir
 	Post         func(machine.Event)

@@ -43,6 +43,7 @@ func (v *readinessCheck) awaitReady() {
 	watch := *v
 	go Guard(watch.watchObstacles, v.apps.Notice("cannot see what keeps the app from serving"))()
 	if v.served() {
+		v.apps.startTook.Store(int64(time.Since(v.begun)))
 		v.apps.confirm(v.app)
 		v.awaitSaved()
 		v.apps.Post(machine.Readied{Instance: v.instance})
@@ -171,10 +172,9 @@ func (v *readinessCheck) awaitTouch() {
 // on, or with why that cannot be told now, until it is satisfied, and returns
 // false if it never was.
 func (v *readinessCheck) look(enough func(unseen []string, err error) bool) bool {
-	var sockets []awaitedSocket
-	var promised []uint64
+	sockets, promised := v.sockets(), v.promised()
 	var detector *childproc.WaitDetector
-	for {
+	for v.nap(len(sockets)+len(promised)) == nil {
 		now, left := v.sockets(), v.promised()
 		if detector == nil || !slices.Equal(now, sockets) || !slices.Equal(left, promised) {
 			sockets, promised, detector = now, left, childproc.NewWaitDetector(append(inodes(now), left...))
@@ -186,13 +186,14 @@ func (v *readinessCheck) look(enough func(unseen []string, err error) bool) bool
 		if enough(append(v.unopened(sockets), unseen(sockets, seen)...), err) {
 			return true
 		}
-		if v.nap(len(sockets)) != nil {
-			return false
-		}
 	}
+	return false
 }
 
 func (v *readinessCheck) lookOnce(detector *childproc.WaitDetector, sockets int) ([]bool, error) {
+	if sockets == 0 {
+		return nil, nil
+	}
 	v.apps.Looks.enter()
 	defer v.apps.Looks.Release()
 	pids, err := v.processes()
@@ -228,23 +229,29 @@ const lookPause = 50 * time.Microsecond
 // nappingFor is how long after the start, or a call of listen, looks come more often than once in a millisecond. A quick app is ready by then.
 const nappingFor = 20 * time.Millisecond
 
-// nap is the pause between two looks. A long one ends soon after the app has listened, or said that it is ready.
+// nap is the pause before a look. A long one ends soon after the app has listened, or said that it is ready.
 func (v *readinessCheck) nap(sockets int) error {
-	d := pauseAfter(time.Since(v.moved), sockets)
-	if time.Since(v.moved) > nappingFor {
+	elapsed, listened := time.Since(v.moved), v.app.listened
+	d := pauseAfter(elapsed, sockets)
+	switch {
+	case v.isToSpeak():
+		d, listened = max(d, nappingFor), nil
+	case sockets == 0:
+		d = max(d, nappingFor)
+	case v.moved == v.begun:
+		d = max(d, early(elapsed, time.Duration(v.apps.startTook.Load())))
+	}
+	if d >= time.Millisecond {
 		select {
 		case <-time.After(d):
 			return v.ctx.Err()
 		case <-v.ctx.Done():
 			return v.ctx.Err()
-		case <-v.app.listened:
+		case <-listened:
 			v.moved, d = time.Now(), pauseAfter(0, sockets)
 		case <-v.word:
-			v.moved, v.word, d = time.Now(), nil, pauseAfter(0, sockets)
+			v.moved, v.word, d = time.Now(), nil, 0
 		}
-	}
-	if d >= time.Millisecond {
-		return v.pause(d)
 	}
 	nap.For(d)
 	return v.ctx.Err()
@@ -255,6 +262,16 @@ func (v *readinessCheck) nap(sockets int) error {
 func pauseAfter(elapsed time.Duration, sockets int) time.Duration {
 	share := min(max(elapsed/100, 500*time.Microsecond), 25*time.Millisecond)
 	return max(share, time.Duration(sockets)*lookPause)
+}
+
+// isToSpeak: before the app's own word no look makes it ready.
+func (v *readinessCheck) isToSpeak() bool {
+	return v.apps.Options.Readiness.Mode == ReadyAuto && v.app.start.MustNotify && v.word != nil
+}
+
+// early is the pause while the last start that was looked at was far from its end.
+func early(elapsed, last time.Duration) time.Duration {
+	return min(last*3/4-elapsed, max(last/16, 4*time.Millisecond))
 }
 
 // lived waits for the delay, which the app's word cuts short; a nil word never

@@ -25,6 +25,19 @@ func TestPauseAfter(t *testing.T) {
 	}
 }
 
+func TestStartsTakeAsLongAsBefore(t *testing.T) {
+	for _, test := range []struct{ elapsed, last, want time.Duration }{
+		{0, 8 * time.Millisecond, 4 * time.Millisecond},
+		{0, 4 * time.Millisecond, 3 * time.Millisecond},
+		{time.Second, 2 * time.Second, 125 * time.Millisecond},
+		{1500 * time.Millisecond, 2 * time.Second, 0},
+	} {
+		if got := early(test.elapsed, test.last); got != test.want {
+			t.Errorf("%v after a start that is to take %v: %v, want %v", test.elapsed, test.last, got, test.want)
+		}
+	}
+}
+
 // A server that grace has not started may listen at more addresses than the app, but the app has to listen at one of them.
 func TestServerIsNotReplacedByWhoListensNowhere(t *testing.T) {
 	s, _ := steeringOf(t, machine.Foreign)
@@ -43,13 +56,15 @@ func TestLooksFollowWhatTheAppDoes(t *testing.T) {
 		does  func(*InstanceProcess, chan struct{})
 		moves []bool // at the first pause, and at the second
 	}{
-		"nothing":       {func(*InstanceProcess, chan struct{}) {}, []bool{false, false}},
-		"listen":        {func(app *InstanceProcess, _ chan struct{}) { app.noteListen() }, []bool{true, false}},
-		"listen, again": {func(app *InstanceProcess, _ chan struct{}) { app.noteListen(); app.noteListen() }, []bool{true, false}},
-		"READY=1":       {func(_ *InstanceProcess, word chan struct{}) { close(word) }, []bool{true, false}},
+		"listen, before its word": {func(app *InstanceProcess, _ chan struct{}) { app.start.MustNotify = true; app.noteListen() }, []bool{false, false}},
+		"its word":                {func(app *InstanceProcess, word chan struct{}) { app.start.MustNotify = true; close(word) }, []bool{true, false}},
+		"nothing":                 {func(*InstanceProcess, chan struct{}) {}, []bool{false, false}},
+		"listen":                  {func(app *InstanceProcess, _ chan struct{}) { app.noteListen() }, []bool{true, false}},
+		"listen, again":           {func(app *InstanceProcess, _ chan struct{}) { app.noteListen(); app.noteListen() }, []bool{true, false}},
+		"READY=1":                 {func(_ *InstanceProcess, word chan struct{}) { close(word) }, []bool{true, false}},
 	} {
 		app, word := &InstanceProcess{listened: make(chan struct{}, 1)}, make(chan struct{})
-		v := &readinessCheck{prober: prober{app: app, ctx: t.Context()}, word: word}
+		v := &readinessCheck{prober: prober{apps: &Host{Options: Options{Readiness: Readiness{Mode: ReadyAuto}}}, app: app, ctx: t.Context()}, word: word}
 		c.does(app, word)
 		for _, want := range c.moves {
 			long := time.Now().Add(-time.Hour)
