@@ -39,13 +39,16 @@ func inProc(dir int, path string) error {
 }
 
 // readProc reads a file of /proc by three calls: os.ReadFile asks for the size too, and offers the file to Go's poller.
-func readProc(path string) ([]byte, error) {
+func readProc(path string) ([]byte, error) { return readProcInto(nil, path) }
+
+// readProcInto uses the room that text has.
+func readProcInto(text []byte, path string) ([]byte, error) {
+	text = slices.Grow(text[:0], 2048)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	text := make([]byte, 0, 2048)
 	for {
 		n, err := unix.Read(fd, text[len(text):cap(text)])
 		if err == unix.EINTR {

@@ -86,10 +86,10 @@ func (r *Reaper) mayHaveOrphans() bool {
 // orphans to the first thread of their reaper that lives (find_alive_thread in kernel/exit.c), and Go's main thread never ends
 // (mexit in the runtime's proc.go).
 func (r *Reaper) noneButOwn(meant func(*Process) bool) bool {
-	pids, err := listedChildrenOf(os.Getpid(), os.Getpid())
+	list, err := listedChildrenOf(os.Getpid(), os.Getpid(), nil)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return err == nil && !slices.ContainsFunc(pids, func(pid int) bool { return r.own[pid] == nil || !meant(r.own[pid]) })
+	return err == nil && !slices.ContainsFunc(appendNumbers(nil, list), func(pid int) bool { return r.own[pid] == nil || !meant(r.own[pid]) })
 }
 
 // follows reports whether there may be orphans that are somebody else's children.

@@ -1,9 +1,9 @@
 package childproc
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,24 +97,28 @@ func listedChildren(pid int) ([]int, error) {
 		return nil, err
 	}
 	var pids []int
+	var list []byte
 	for _, thread := range threads {
-		list, err := listedChildrenOf(pid, thread)
-		if ignoreGone(err) != nil {
+		if list, err = listedChildrenOf(pid, thread, list); ignoreGone(err) != nil {
 			return nil, err
 		}
-		pids = append(pids, list...)
+		pids = appendNumbers(pids, list)
 	}
 	return pids, nil
 }
 
-func listedChildrenOf(pid, thread int) (pids []int, err error) {
-	list, err := readProc("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(thread) + "/children")
-	for field := range strings.FieldsSeq(string(list)) {
-		if child, err := strconv.Atoi(field); err == nil {
-			pids = append(pids, child)
+// listedChildrenOf gives the numbers as they are written in the file. It uses the room that list has.
+func listedChildrenOf(pid, thread int, list []byte) ([]byte, error) {
+	return readProcInto(list, "/proc/"+strconv.Itoa(pid)+"/task/"+strconv.Itoa(thread)+"/children")
+}
+
+func appendNumbers(numbers []int, list []byte) []int {
+	for field := range bytes.FieldsSeq(list) {
+		if n, err := strconv.Atoi(string(field)); err == nil {
+			numbers = append(numbers, n)
 		}
 	}
-	return pids, err
+	return numbers
 }
 
 // Descends reports whether ancestor is pid or one of its line of parents. An orphan descends from whoever took it in.

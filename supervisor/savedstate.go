@@ -33,17 +33,18 @@ type savedState struct {
 	steering   <-chan host.SteeringCopy // comes into the state of the host; nil: there is none
 }
 
-func (d *savedState) encode() ([]byte, error) {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return nil, fmt.Errorf("cannot encode grace's state: %w", err)
+// encode puts it in place of what is in the buffer.
+func (d *savedState) encode(b *bytes.Buffer) error {
+	b.Reset()
+	if err := json.NewEncoder(b).Encode(d); err != nil {
+		return fmt.Errorf("cannot encode grace's state: %w", err)
 	}
-	return text, nil
+	return nil
 }
 
 // prepareEncoding comes early, as the first instance waits for the state that tells of it: the first time, encoding/json looks at
 // all fields of the type, which takes 2 ms.
-func prepareEncoding() { _, _ = (&savedState{}).encode() }
+func prepareEncoding() { _ = (&savedState{}).encode(&bytes.Buffer{}) }
 
 // readSaved refuses what this grace process does not understand.
 func readSaved(text []byte) (*savedState, error) {
@@ -119,7 +120,8 @@ type stateWriter struct {
 	wanted  chan chan struct{} // who waits for the state to be written
 	store   *fdStore
 	file    *host.StateFile
-	told    string // why it cannot be written
+	text    bytes.Buffer // what was written last, kept for its space
+	told    string       // why it cannot be written
 }
 
 func openStateWriter(s *service) *stateWriter {
@@ -215,12 +217,11 @@ func (w *stateWriter) write() error {
 	}
 	stored := w.store.keep(storing) // first: what the state tells of is there
 	d.Written = sinceBoot()
-	text, err := d.encode()
-	if err != nil {
+	if err := d.encode(&w.text); err != nil {
 		return err
 	}
-	kept, err := w.store.keepState(d.Written, text)
-	if failed := w.file.Write(d.Written, text); !kept { // one of the two is enough
+	kept, err := w.store.keepState(d.Written, w.text.Bytes())
+	if failed := w.file.Write(d.Written, w.text.Bytes()); !kept { // one of the two is enough
 		err = errors.Join(err, failed)
 	}
 	if d.Machine.State == "stopping" { // the next grace process has use for what the apps give up now

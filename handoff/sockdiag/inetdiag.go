@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -136,11 +137,14 @@ func sourcePortProgram(ports []portRange) []byte {
 	return program
 }
 
-// readDump calls visit with the payload of every message of a dump until its end.
+var replies = sync.Pool{New: func() any { return new([diagReplySize]byte) }}
+
+// readDump calls visit with the payload of every message of a dump until its end. The payload is visit's as long as that runs.
 func readDump(fd int, visit func([]byte)) error {
-	buffer := make([]byte, diagReplySize)
+	buffer := replies.Get().(*[diagReplySize]byte)
+	defer replies.Put(buffer)
 	for {
-		if done, err := readReply(fd, buffer, visit); done || err != nil {
+		if done, err := readReply(fd, buffer[:], visit); done || err != nil {
 			return err
 		}
 	}

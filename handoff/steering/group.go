@@ -18,8 +18,8 @@ type group struct {
 	Key        groupKey             `json:"Site"`
 	memberList                      // in the kernel's order
 	stale      groupSet             // where it is itself while the kernel has another program than it should
-	Begun      []sockdiag.Handshake // of those that had not been established when the generation was replaced, as far as they go on
-	Counted    bool                 // Begun was read
+	Begun      []sockdiag.Handshake `json:",omitempty"` // of those that had not been established when the generation was replaced, as far as they go on
+	Counted    bool                 `json:",omitzero"`  // Begun was read
 	was        choice               // what the program of a predecessor leads to that was killed
 }
 

@@ -16,8 +16,8 @@ import (
 // IPv6's here, because the kernel tells those groups apart.
 type groupKey struct {
 	At     netip.AddrPort
-	V6Only bool
-	Device int
+	V6Only bool `json:",omitzero"`
+	Device int  `json:",omitzero"`
 }
 
 func (k groupKey) compare(other groupKey) int {

@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -10,12 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// read gives what a grace process reads that the Copy was written for.
+func read(t *testing.T, s *Steering, show func(inode uint64, fd int)) (state SteeringState) {
+	t.Helper()
+	copied, err := s.Copy(show)
+	apptest.Must(t, err)
+	text, err := json.Marshal(copied)
+	apptest.Must(t, err)
+	apptest.Must(t, json.Unmarshal(text, &state))
+	return state
+}
+
 // killed leaves of a Steering what a grace process leaves that is killed: its state, and the sockets that apps have. The others end in
 // an order that nobody knows.
 func killed(t *testing.T, s *Steering, ending []int, apps []*appSocket) (SteeringState, socket.Descriptors) {
 	t.Helper()
-	state, err := s.Copy(func(uint64, int) {})
-	apptest.Must(t, err)
+	state := read(t, s, func(uint64, int) {})
 	for _, n := range ending {
 		apptest.Must(t, unix.Close(apps[n].fd))
 		apps[n].fd = -1
@@ -93,8 +104,7 @@ func TestSocketThatTheStateDoesNotKnowIsAdded(t *testing.T) {
 			if grouped {
 				apps = append(apps, serve(t, s, InstanceKey{1, 0}, at))
 			}
-			state, err := s.Copy(func(uint64, int) {})
-			apptest.Must(t, err)
+			state := read(t, s, func(uint64, int) {})
 			late := serve(t, s, InstanceKey{2, 0}, at)
 			apptest.Must(t, s.Close())
 			found, fds := map[uint64]int{}, socket.Descriptors{}

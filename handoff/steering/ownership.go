@@ -21,7 +21,7 @@ type ownership struct {
 // it.
 type share struct {
 	InstanceKey
-	State socketState
+	State socketState `json:",omitzero"`
 }
 
 type socketState int

@@ -144,8 +144,7 @@ func TestExchangedPathsAreLocated(t *testing.T) {
 	s, old := includeAt(t, at)
 	new := servePath(t, s, InstanceKey{1, 0}, at)
 	shown := map[uint64]int{}
-	state, err := s.Copy(func(inode uint64, fd int) { shown[inode] = fd })
-	apptest.Must(t, err)
+	state := read(t, s, func(inode uint64, fd int) { shown[inode] = fd })
 	cutOver(t, s, 1)
 	found, fds := map[uint64]int{}, socket.Descriptors{}
 	for _, a := range []*appSocket{old, new} {

@@ -46,7 +46,7 @@ type memberList struct {
 	Beside   int       `json:",omitzero"` // see Split, as Share and ByClient; a path has none
 	Share    int       `json:",omitzero"` // of Beside, more than 0
 	ByClient bool      `json:",omitzero"`
-	Replaced time.Time // when a generation got connections no more
+	Replaced time.Time `json:",omitzero"` // when a generation got connections no more
 	away     bool      // none gets connections any more
 }
 

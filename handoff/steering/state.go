@@ -22,10 +22,20 @@ type SteeringState struct {
 	Watch  int
 	Groups []*group
 	Bound  []*binding
-	Made   map[string]netip.AddrPort
-	Left   []SteeredSocket
-	Paths  []*pathGroup
-	Ready  []InstanceKey // see Steering.Ready; null is of a version that knew nothing of it: all are
+	Made   map[string]netip.AddrPort `json:",omitempty"`
+	Left   []SteeredSocket           `json:",omitempty"`
+	Paths  []*pathGroup              `json:",omitempty"`
+	Ready  []InstanceKey             // see Steering.Ready; null is of a version that knew nothing of it: all are
+	text   []byte                    // of a Copy
+}
+
+// MarshalJSON is cheap for a Copy: that is encoded.
+func (s SteeringState) MarshalJSON() ([]byte, error) {
+	if s.text != nil {
+		return s.text, nil
+	}
+	type fields SteeringState
+	return json.Marshal(fields(s))
 }
 
 // FDs are the descriptors that the successor needs.
@@ -143,18 +153,9 @@ func (s *Steering) takePath(g *pathGroup, fds socket.Descriptors) error {
 	return g.takeOver(fds)
 }
 
-// Copy describes the Steering as it is now, for who is to go on after this process was killed. It shows each of its sockets, while that
-// is open for sure.
+// Copy describes the Steering as it is now, for who is to go on after this process was killed. All that can be done with it is to
+// write it as JSON. Copy shows each of its sockets, while that is open for sure.
 func (s *Steering) Copy(show func(inode uint64, fd int)) (SteeringState, error) {
-	text, err := s.encode(show)
-	if err != nil {
-		return SteeringState{}, err
-	}
-	var state SteeringState
-	return state, json.Unmarshal(text, &state)
-}
-
-func (s *Steering) encode(show func(inode uint64, fd int)) ([]byte, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	state := s.state()
@@ -163,7 +164,8 @@ func (s *Steering) encode(show func(inode uint64, fd int)) ([]byte, error) {
 			show(member.Inode, member.FD)
 		}
 	}
-	return json.Marshal(state)
+	text, err := json.Marshal(state)
+	return SteeringState{text: text}, err
 }
 
 func (s *Steering) state() SteeringState {

@@ -86,10 +86,10 @@ type binding struct {
 	InstanceKey
 	Key   groupKey `json:"Site"`
 	Inode uint64
-	UID   int
-	Asked bool // by the app itself for SO_REUSEPORT
-	Reuse bool // and for SO_REUSEADDR
-	Shut  bool // it has listened, and was shut down
+	UID   int  `json:",omitzero"`
+	Asked bool `json:",omitzero"` // by the app itself for SO_REUSEPORT
+	Reuse bool `json:",omitzero"` // and for SO_REUSEADDR
+	Shut  bool `json:",omitzero"` // it has listened, and was shut down
 	// Also are the other instances that have the socket, which Take gave to several. Some may have closed it.
 	Also []InstanceKey `json:",omitempty"`
 }

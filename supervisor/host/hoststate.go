@@ -17,22 +17,22 @@ import (
 // HostState is what belongs to the machine's state in the system. Descriptors in it are
 // numbers of the old process.
 type HostState struct {
-	Uncapturable   bool
-	NotOurChildren bool `json:"Strange"` // apps may have parents that are no grace process
-	Listeners      []socket.ListenerState
-	Metrics        *socket.ListenerState
-	Steering       *steering.SteeringState
-	Launches       map[int]LaunchSpecState // by generation
+	Uncapturable   bool                    `json:",omitzero"`
+	NotOurChildren bool                    `json:"Strange,omitzero"` // apps may have parents that are no grace process
+	Listeners      []socket.ListenerState  `json:",omitzero"`
+	Metrics        *socket.ListenerState   `json:",omitzero"`
+	Steering       *steering.SteeringState `json:",omitzero"`
+	Launches       map[int]LaunchSpecState `json:",omitzero"`  // by generation
 	Batches        map[int]int             `json:",omitempty"` // of which generation each is
-	Programs       map[int]int             // descriptors of executables, by generation, of ended ones too
-	Apps           []InstanceProcessState
-	Starts         []StartState `json:",omitempty"` // of which no process is known yet
-	Runtime        string
-	RuntimeLock    int // 0 if it has none
-	Control        *ControlState
-	Hangup         bool             // HUP is heeded
-	Signals        []int            // that came too late for the old grace process
-	HTTP           []netip.AddrPort `json:",omitempty"` // where it was seen to be spoken
+	Programs       map[int]int             `json:",omitzero"`  // descriptors of executables, by generation, of ended ones too
+	Apps           []InstanceProcessState  `json:",omitzero"`
+	Starts         []StartState            `json:",omitempty"` // of which no process is known yet
+	Runtime        string                  `json:",omitzero"`
+	RuntimeLock    int                     `json:",omitzero"` // 0 if it has none
+	Control        *ControlState           `json:",omitzero"`
+	Hangup         bool                    `json:",omitzero"`  // HUP is heeded
+	Signals        []int                   `json:",omitzero"`  // that came too late for the old grace process
+	HTTP           []netip.AddrPort        `json:",omitempty"` // where it was seen to be spoken
 	notes          []machine.Noticed
 }
 
@@ -42,14 +42,14 @@ type ControlState struct {
 }
 
 type LaunchSpecState struct {
-	Path, Real string
-	File       machine.File
-	Args       []string
-	Dir        string
-	Env        []string
-	FromFile   int
-	Identity   *childproc.Identity
-	Umask      int
+	Path, Real string              `json:",omitzero"`
+	File       machine.File        `json:",omitzero"`
+	Args       []string            `json:",omitzero"`
+	Dir        string              `json:",omitzero"`
+	Env        []string            `json:",omitzero"`
+	FromFile   int                 `json:",omitzero"`
+	Identity   *childproc.Identity `json:",omitzero"`
+	Umask      int                 `json:",omitzero"`
 }
 
 func (l *LaunchSpec) State() LaunchSpecState {
@@ -70,17 +70,17 @@ type StartState struct {
 // InstanceProcessState is one instance with its processes.
 type InstanceProcessState struct {
 	machine.Start
-	NotOurChild  bool `json:"Strange"` // it was started by another process than the old grace process
-	Main         childproc.ProcessState
-	Launchers    []childproc.ProcessState
-	Notify       childproc.NotifyState
-	Calls        int            // -1 if it is not captured
-	Captured     bool           `json:",omitzero"` // it was, by a grace process that may have been killed
-	LastCall     uint64         `json:",omitzero"` // that this grace process has received
-	Fresh        map[uint64]int // sockets of grace's own in place of the app's, by inode
-	Predecessors socket.SocketPlanState
-	Mains        []int
-	Told, Said   bool
+	NotOurChild  bool                     `json:"Strange,omitzero"` // it was started by another process than the old grace process
+	Main         childproc.ProcessState   `json:",omitzero"`
+	Launchers    []childproc.ProcessState `json:",omitzero"`
+	Notify       childproc.NotifyState    `json:",omitzero"`
+	Calls        int                      `json:",omitzero"` // -1 if it is not captured
+	Captured     bool                     `json:",omitzero"` // it was, by a grace process that may have been killed
+	LastCall     uint64                   `json:",omitzero"` // that this grace process has received
+	Fresh        map[uint64]int           `json:",omitzero"` // sockets of grace's own in place of the app's, by inode
+	Predecessors socket.SocketPlanState   `json:",omitzero"`
+	Mains        []int                    `json:",omitzero"`
+	Told, Said   bool                     `json:",omitzero"`
 }
 
 // state describes an app that is suspended.

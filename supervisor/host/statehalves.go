@@ -37,19 +37,29 @@ func (s *stateHalves) write(number uint64, text []byte) error {
 	if len(text) > longestState {
 		return fmt.Errorf("it has %d bytes", len(text))
 	}
-	h := stateHeader{Magic: stateMagic, Number: number, Length: uint64(len(text)), Sum: sha256.Sum256(text)}
-	var b bytes.Buffer
-	_ = binary.Write(&b, binary.LittleEndian, h) // a buffer takes all
-	b.Write(text)
-	for written := 0; written < b.Len(); {
-		n, err := unix.Pwrite(s.fd, b.Bytes()[written:], s.turn*stateHalf+int64(written))
+	header := stateHeader{Magic: stateMagic, Number: number, Length: uint64(len(text)), Sum: sha256.Sum256(text)}
+	head, _ := binary.Append(nil, binary.LittleEndian, header) // it has a fixed size
+	for parts, at := [][]byte{head, text}, s.turn*stateHalf; len(parts) > 0; {
+		n, err := unix.Pwritev(s.fd, parts, at)
 		if err != nil && err != unix.EINTR {
 			return err
 		}
-		written += max(n, 0)
+		n = max(n, 0)
+		parts, at = without(parts, n), at+int64(n)
 	}
 	s.turn = 1 - s.turn
 	return nil
+}
+
+// without leaves out the first n bytes.
+func without(parts [][]byte, n int) [][]byte {
+	for len(parts) > 0 && n >= len(parts[0]) {
+		parts, n = parts[1:], n-len(parts[0])
+	}
+	if n > 0 {
+		parts[0] = parts[0][n:]
+	}
+	return parts
 }
 
 // readStateHalves gives the newer of the two states that are whole, and nil without one.

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/gracerun/grace/handoff/steering"
@@ -30,7 +31,15 @@ func TestCopyOfTheSteeringHasWhatWasAskedForBefore(t *testing.T) {
 	if c.Err != nil {
 		t.Fatal(c.Err)
 	}
-	if got := c.State.Groups[0].Members[0].Generation; got != -1 {
+	text, err := json.Marshal(c.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state steering.SteeringState
+	if err := json.Unmarshal(text, &state); err != nil {
+		t.Fatal(err)
+	}
+	if got := state.Groups[0].Members[0].Generation; got != -1 {
 		t.Errorf("the copy has the instance in generation %d", got)
 	}
 }

@@ -9,20 +9,20 @@ import (
 // Snapshot is a machine in a form that everybody can read. Another grace process can go on from one: at a reexec it is calm, and
 // after the end of a grace process that was killed it is as the last event has left it.
 type Snapshot struct {
-	State                string `json:"-"` // starting, serving, upgrading, stopping
-	Generation, Instance int    // the numbers given last
-	Batches              int    `json:",omitzero"` // as many numbers were given to batches
-	Instances            int    `json:"-"`         // there are to be
-	Scaled               int    `json:",omitzero"` // the same, where that was changed
-	Current              int
-	Steered              bool // for a grace process before this one, where it changed with NoUpgrade
-	NoUpgrade            string
-	Notifying            []string
-	Status               int
-	Restarts, Crashes    int
-	History              []UpgradeRecord
-	Generations          []GenerationSnapshot
-	RestartedAt          []time.Time `json:",omitzero"` // what counts against the limit
+	State                string               `json:"-"`         // starting, serving, upgrading, stopping
+	Generation, Instance int                  `json:",omitzero"` // the numbers given last
+	Batches              int                  `json:",omitzero"` // as many numbers were given to batches
+	Instances            int                  `json:"-"`         // there are to be
+	Scaled               int                  `json:",omitzero"` // the same, where that was changed
+	Current              int                  `json:",omitzero"`
+	Steered              bool                 `json:",omitzero"` // for a grace process before this one, where it changed with NoUpgrade
+	NoUpgrade            string               `json:",omitzero"`
+	Notifying            []string             `json:",omitzero"`
+	Status               int                  `json:",omitzero"`
+	Restarts, Crashes    int                  `json:",omitzero"`
+	History              []UpgradeRecord      `json:",omitzero"`
+	Generations          []GenerationSnapshot `json:",omitzero"`
+	RestartedAt          []time.Time          `json:",omitzero"` // what counts against the limit
 	// What a calm machine has none of.
 	Unserved bool            `json:",omitzero"` // no generation has been ready yet
 	GoesOver bool            `json:",omitzero"` // new connections are on their way to another generation
@@ -31,79 +31,79 @@ type Snapshot struct {
 
 // PendingUpgrade is an upgrade that was asked for and has not begun.
 type PendingUpgrade struct {
-	Command  []string // nil: what the current generation runs
-	Rollback bool
+	Command  []string     `json:",omitzero"` // nil: what the current generation runs
+	Rollback bool         `json:",omitzero"`
 	Canary   []CanaryStep `json:",omitempty"`
 	MaxSurge *Surge       `json:",omitempty"`
 }
 
 // UpgradeRecord is an upgrade that has its result.
 type UpgradeRecord struct {
-	Generation, From int
-	Began            time.Time
-	Took             time.Duration
-	Outcome          Outcome
-	Why              string
-	Command          []string
-	Rollback         bool
-	Unchanged        bool // it runs what ran before
+	Generation, From int           `json:",omitzero"`
+	Began            time.Time     `json:",omitzero"`
+	Took             time.Duration `json:",omitzero"`
+	Outcome          Outcome       `json:",omitzero"`
+	Why              string        `json:",omitzero"`
+	Command          []string      `json:",omitzero"`
+	Rollback         bool          `json:",omitzero"`
+	Unchanged        bool          `json:",omitzero"` // it runs what ran before
 }
 
 // GenerationSnapshot is a generation as it travels.
 type GenerationSnapshot struct {
-	Number     int
-	Of         int   `json:",omitzero"` // the generation that it is a batch of; 0: it is one itself
-	Replaces   int   `json:",omitzero"` // the instance, where a batch is to take its place
-	Size       int   `json:",omitzero"` // how many instances it is to have; of a batch that comes, how many there are with it
-	Surge      Surge `json:",omitzero"`
-	Roll       *Roll `json:",omitempty"` // its instances come one after another
-	Stage      Stage
-	Since      time.Time // of the stage
-	Born       time.Time
-	Launch     LaunchSpec  `json:"Recipe"`
-	Before     *LaunchSpec // what served when it came to serve
-	Ran        bool        // the app was executed
-	Touched    bool        // an instance was seen waiting on a held socket
-	Forced     bool        // its drain needed KILL
-	Opened     bool        // it has sockets of its own
-	Failure    string
-	Ending     string `json:",omitempty"`
-	Status     int    // of the instance that ended last while it served
-	InFlight   int
-	Progress   time.Time // when its timers are due; zero: not armed
-	LeaveBy    time.Time `json:"Relief"`
-	Instances  []InstanceSnapshot
-	StopSignal int            `json:",omitzero"` // in place of --stop-signal
-	Upgrade    *UpgradeRecord `json:",omitzero"` // to bring it into service, as long as that has no result
-	Emptying   time.Time      `json:",omitzero"` // when it began to, if it did
-	Canary     []CanaryStep   `json:",omitempty"`
-	Step       int            `json:",omitzero"` // of Canary, that it is at
-	Share      Share          `json:",omitzero"` // of the new connections, as long as it shares
+	Number     int                `json:",omitzero"`
+	Of         int                `json:",omitzero"` // the generation that it is a batch of; 0: it is one itself
+	Replaces   int                `json:",omitzero"` // the instance, where a batch is to take its place
+	Size       int                `json:",omitzero"` // how many instances it is to have; of a batch that comes, how many there are with it
+	Surge      Surge              `json:",omitzero"`
+	Roll       *Roll              `json:",omitempty"` // its instances come one after another
+	Stage      Stage              `json:",omitzero"`
+	Since      time.Time          `json:",omitzero"` // of the stage
+	Born       time.Time          `json:",omitzero"`
+	Launch     LaunchSpec         `json:"Recipe,omitzero"`
+	Before     *LaunchSpec        `json:",omitzero"` // what served when it came to serve
+	Ran        bool               `json:",omitzero"` // the app was executed
+	Touched    bool               `json:",omitzero"` // an instance was seen waiting on a held socket
+	Forced     bool               `json:",omitzero"` // its drain needed KILL
+	Opened     bool               `json:",omitzero"` // it has sockets of its own
+	Failure    string             `json:",omitzero"`
+	Ending     string             `json:",omitempty"`
+	Status     int                `json:",omitzero"` // of the instance that ended last while it served
+	InFlight   int                `json:",omitzero"`
+	Progress   time.Time          `json:",omitzero"` // when its timers are due; zero: not armed
+	LeaveBy    time.Time          `json:"Relief,omitzero"`
+	Instances  []InstanceSnapshot `json:",omitzero"`
+	StopSignal int                `json:",omitzero"` // in place of --stop-signal
+	Upgrade    *UpgradeRecord     `json:",omitzero"` // to bring it into service, as long as that has no result
+	Emptying   time.Time          `json:",omitzero"` // when it began to, if it did
+	Canary     []CanaryStep       `json:",omitempty"`
+	Step       int                `json:",omitzero"` // of Canary, that it is at
+	Share      Share              `json:",omitzero"` // of the new connections, as long as it shares
 }
 
 // InstanceSnapshot is an instance as it travels.
 type InstanceSnapshot struct {
-	ID        int
-	Slot      int // 0 to Policy.Instances-1; a restart fills it again
-	Phase     Phase
-	Since     time.Time // of the phase
-	PID       int       // of the main process; 0 until it is started
-	Processes int       // started or adopted and not reaped
-	Failures  int       // in a row, in this slot
-	Deadline  time.Time // when the phase ends; zero: never
-	Watchdog  time.Time // when it is due; zero: there is none
-	Aged      time.Time `json:",omitzero"` // when it is to be replaced; zero: it is not
-	InFlight  *int      // requests, as it said last
-	Says      string    // of itself
-	Drains    bool      // it sends its clients away itself
-	Ended     bool      // its main process has ended
-	Fault     bool      // grace ended it because it did not work
-	Told      bool      // it was sent the stop signal
-	Searched  bool      // what it has left behind was looked for, and told to stop
-	Rest      []Leftover
-	Code      int // of the main process, once it has ended
-	Signal    int
-	ExitKnown bool
+	ID        int        `json:",omitzero"`
+	Slot      int        `json:",omitzero"` // 0 to Policy.Instances-1; a restart fills it again
+	Phase     Phase      `json:",omitzero"`
+	Since     time.Time  `json:",omitzero"` // of the phase
+	PID       int        `json:",omitzero"` // of the main process; 0 until it is started
+	Processes int        `json:",omitzero"` // started or adopted and not reaped
+	Failures  int        `json:",omitzero"` // in a row, in this slot
+	Deadline  time.Time  `json:",omitzero"` // when the phase ends; zero: never
+	Watchdog  time.Time  `json:",omitzero"` // when it is due; zero: there is none
+	Aged      time.Time  `json:",omitzero"` // when it is to be replaced; zero: it is not
+	InFlight  *int       `json:",omitzero"` // requests, as it said last
+	Says      string     `json:",omitzero"` // of itself
+	Drains    bool       `json:",omitzero"` // it sends its clients away itself
+	Ended     bool       `json:",omitzero"` // its main process has ended
+	Fault     bool       `json:",omitzero"` // grace ended it because it did not work
+	Told      bool       `json:",omitzero"` // it was sent the stop signal
+	Searched  bool       `json:",omitzero"` // what it has left behind was looked for, and told to stop
+	Rest      []Leftover `json:",omitzero"`
+	Code      int        `json:",omitzero"` // of the main process, once it has ended
+	Signal    int        `json:",omitzero"`
+	ExitKnown bool       `json:",omitzero"`
 }
 
 // AllInstances are all that the snapshot has, by number.
@@ -163,6 +163,7 @@ func (m *Machine) Snapshot(due func(Timer) time.Time, words func(Reason) string)
 	if m.current != nil {
 		s.Current = m.current.Number
 	}
+	s.Generations = make([]GenerationSnapshot, 0, len(m.generations))
 	for _, g := range m.generations {
 		s.Generations = append(s.Generations, g.snapshot(due, words))
 	}
@@ -197,6 +198,7 @@ func (m *Machine) condition() string {
 func (g *generation) snapshot(due func(Timer) time.Time, words func(Reason) string) GenerationSnapshot {
 	s := g.GenerationSnapshot
 	s.Failure, s.Ending, s.Progress, s.LeaveBy = words(g.failure), words(g.ending), due(g.progress), due(g.leaveBy)
+	s.Instances = make([]InstanceSnapshot, 0, len(g.instances))
 	for _, i := range g.instances {
 		s.Instances = append(s.Instances, i.snapshot(due))
 	}
