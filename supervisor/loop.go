@@ -27,6 +27,7 @@ type loop struct {
 	stateRequests chan stateRequest
 	save          func(*host.Storing) *savedState
 	changed       func()        // is told when the state may have changed
+	aged          func()        // is told when it may have in what can be written late
 	done          chan struct{} // closed when nobody takes events any more
 	timers        *timers
 	performer     machine.Performer
@@ -67,7 +68,7 @@ type audience interface {
 }
 
 func newLoop(p machine.Policy, output string, a ...audience) *loop {
-	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), statusRequests: make(chan chan<- control.Status), stateRequests: make(chan stateRequest), changed: func() {}, done: make(chan struct{}), callers: newCallers(output)}
+	l := &loop{machine: machine.NewMachine(p), events: make(chan machine.Event), statusRequests: make(chan chan<- control.Status), stateRequests: make(chan stateRequest), changed: func() {}, aged: func() {}, done: make(chan struct{}), callers: newCallers(output)}
 	l.timers = newTimers(l.post)
 	l.begin = func() []machine.Action { return l.machine.Begin(time.Now()) }
 	l.audience = append(a, l.callers)
@@ -219,18 +220,15 @@ func (l *loop) take(ev machine.Event) {
 		l.timers.disarm(e.Timer.Number)
 	}
 	l.performAll(l.machine.Step(time.Now(), ev))
-	if matters(ev) {
+	switch ev.(type) {
+	// They come often, and a grace process that is started after the end of this one need not know of them.
+	case machine.Pinged, machine.Tallied, machine.Counted, machine.Unreadied, machine.Noticed:
+	// That one sees the end of a process itself, and can do without what an app has said a moment ago.
+	case machine.Exited, machine.Emptied, machine.Withdrawn, machine.Described, machine.Exempted, machine.Notified:
+		l.aged()
+	default:
 		l.changed()
 	}
-}
-
-// matters leaves out events that come often, and that a grace process which is started after the end of this one need not know.
-func matters(ev machine.Event) bool {
-	switch ev.(type) {
-	case machine.Pinged, machine.Tallied, machine.Counted, machine.Unreadied, machine.Noticed:
-		return false
-	}
-	return true
 }
 
 func (l *loop) performAll(actions []machine.Action) {

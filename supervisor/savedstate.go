@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff/socket"
@@ -115,9 +116,11 @@ func boot() string {
 type stateWriter struct {
 	service *service
 	stale   chan struct{} // has one while something has changed
+	aged    chan struct{} // the same of what can be written late
 	stop    chan struct{}
 	stopped chan struct{}
-	wanted  chan chan struct{} // who waits for the state to be written
+	wanted  chan chan struct{} // who waits for the state of now to be written
+	noted   chan chan struct{} // who waits for what was noted to be written
 	store   *fdStore
 	file    *host.StateFile
 	text    bytes.Buffer // what was written last, kept for its space
@@ -125,30 +128,31 @@ type stateWriter struct {
 }
 
 func openStateWriter(s *service) *stateWriter {
-	w := &stateWriter{service: s, store: s.store, file: host.NewStateFile(s.runtime), stale: make(chan struct{}, 1), wanted: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
+	w := &stateWriter{service: s, store: s.store, file: host.NewStateFile(s.runtime), stale: make(chan struct{}, 1), aged: make(chan struct{}, 1), wanted: make(chan chan struct{}), noted: make(chan chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
 	if s.runtime.Path == "" {
 		close(w.stopped)
 		return w
 	}
-	s.loop.changed, s.apps.Changed, s.apps.Saved = w.note, w.note, w.await
-	w.note()
+	s.loop.changed, s.apps.Changed, s.loop.aged = func() { note(w.stale) }, func() { note(w.stale) }, func() { note(w.aged) }
+	s.apps.Saved, s.apps.Noted = func() { w.await(w.wanted) }, func() { w.await(w.noted) }
+	note(w.stale)
 	go w.run()
 	return w
 }
 
 // note says that the state has changed. Any goroutine may call it.
-func (w *stateWriter) note() {
+func note(changed chan<- struct{}) {
 	select {
-	case w.stale <- struct{}{}:
+	case changed <- struct{}{}:
 	default: // it will be seen when the state is written next
 	}
 }
 
-// await returns when the state of now was written, or cannot be. It may be called by any goroutine but the loop's.
-func (w *stateWriter) await() {
+// await returns when what is waited for was written, or cannot be. It may be called by any goroutine but the loop's.
+func (w *stateWriter) await(what chan<- chan struct{}) {
 	written := make(chan struct{})
 	select {
-	case w.wanted <- written:
+	case what <- written:
 	case <-w.stopped:
 		return
 	}
@@ -158,27 +162,41 @@ func (w *stateWriter) await() {
 	}
 }
 
+// lateBy is how late the state tells of what can be written late: of an app that ends several things change one after the other.
+const lateBy = 20 * time.Millisecond
+
 func (w *stateWriter) run() {
 	defer close(w.stopped)
+	var late *time.Timer
+	due := (<-chan time.Time)(nil)
 	for {
 		var waiting []chan struct{}
 		select {
 		case <-w.stop:
 			return
-		case <-w.stale:
-			runtime.Gosched() // who acts on the change comes first, and may change more
+		case <-w.aged:
+			if due == nil {
+				late = time.NewTimer(lateBy)
+				due = late.C
+			}
+			continue
+		case one := <-w.noted:
+			if len(w.stale) == 0 {
+				close(one)
+				continue
+			}
+			waiting = append(waiting, one)
 		case first := <-w.wanted:
 			waiting = append(waiting, first)
+		case <-w.stale:
+			runtime.Gosched() // who acts on the change comes first, and may change more
+		case <-due:
 		}
-		waiting = w.others(waiting)
-		err := w.write()
-		for _, one := range waiting {
-			close(one)
+		if due != nil {
+			late.Stop()
+			due = nil
 		}
-		if err != nil && err.Error() != w.told {
-			w.told = err.Error()
-			w.service.loop.post(machine.Noticed{Text: "cannot save the state: if this grace process is killed, the next one cannot adopt the app", Why: err.Error()})
-		}
+		w.writeFor(w.others(waiting))
 	}
 }
 
@@ -187,11 +205,25 @@ func (w *stateWriter) others(waiting []chan struct{}) []chan struct{} {
 	for {
 		select {
 		case <-w.stale:
+		case <-w.aged:
 		case one := <-w.wanted:
+			waiting = append(waiting, one)
+		case one := <-w.noted:
 			waiting = append(waiting, one)
 		default:
 			return waiting
 		}
+	}
+}
+
+func (w *stateWriter) writeFor(waiting []chan struct{}) {
+	err := w.write()
+	for _, one := range waiting {
+		close(one)
+	}
+	if err != nil && err.Error() != w.told {
+		w.told = err.Error()
+		w.service.loop.post(machine.Noticed{Text: "cannot save the state: if this grace process is killed, the next one cannot adopt the app", Why: err.Error()})
 	}
 }
 

@@ -19,14 +19,12 @@ import (
 type Call struct {
 	listener *Listener
 	notification
-	pid     int
 	address []byte
 	unread  error // why there is no address
 }
 
 func (l *Listener) call(n notification) Call {
 	c := Call{listener: l, notification: n}
-	c.pid = c.process()
 	if c.Syscall() == Bind {
 		c.address, c.unread = c.readAddress()
 	}
@@ -43,9 +41,6 @@ func (c Call) Syscall() Syscall {
 	}
 	return Unlink
 }
-
-// PID is the process whose thread calls.
-func (c Call) PID() int { return c.pid }
 
 // FD is the app's number of the socket, for bind and listen. Nothing says that it is one.
 func (c Call) FD() int { return int(int32(c.args[0])) }
@@ -93,7 +88,7 @@ func (c Call) Duplicate() (int, error) {
 func (c Call) open() (int, error) {
 	pidfd, err := unix.PidfdOpen(int(c.thread), unix.PIDFD_THREAD)
 	if err == unix.EINVAL {
-		return unix.PidfdOpen(c.pid, 0)
+		return unix.PidfdOpen(c.PID(), 0)
 	}
 	return pidfd, err
 }
@@ -177,8 +172,8 @@ func (c Call) flags() (uint32, error) {
 	return uint32(flags), err
 }
 
-// process is the thread's own number where /proc does not tell.
-func (c Call) process() int {
+// PID is the process whose thread calls. It is the thread's own number where /proc does not tell.
+func (c Call) PID() int {
 	text, err := os.ReadFile(c.proc("status"))
 	if err != nil {
 		return int(c.thread)
@@ -208,13 +203,13 @@ func (c Call) readAddress() ([]byte, error) {
 	if length < 0 || length > maxAddress {
 		return nil, unix.EINVAL
 	}
-	memory, err := os.Open(c.proc("mem"))
+	memory, err := unix.Open(c.proc("mem"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer memory.Close()
+	defer unix.Close(memory)
 	address := make([]byte, length)
-	if _, err := memory.ReadAt(address, int64(c.args[1])); err != nil {
+	if n, err := unix.Pread(memory, address, int64(c.args[1])); err != nil || n < len(address) {
 		return nil, unix.EFAULT // it gives EIO
 	}
 	return address, nil
@@ -238,5 +233,5 @@ func (c Call) failed(what string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		err = unix.EBADF
 	}
-	return fmt.Errorf("cannot %s of %s by process %d, descriptor %d: %w", what, c.Syscall(), c.pid, c.FD(), err)
+	return fmt.Errorf("cannot %s of %s by process %d, descriptor %d: %w", what, c.Syscall(), c.PID(), c.FD(), err)
 }

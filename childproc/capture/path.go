@@ -88,7 +88,7 @@ func (c Call) Umask() (uint32, error) {
 	value, _ := field(text, "Umask:")
 	mask, err := strconv.ParseUint(value, 8, 32)
 	if err != nil {
-		return 0, fmt.Errorf("cannot read the umask of process %d: %w", c.pid, err)
+		return 0, fmt.Errorf("cannot read the umask of process %d: %w", c.PID(), err)
 	}
 	return uint32(mask), nil
 }

@@ -64,7 +64,6 @@ func (c *captureHandler) answerAll() {
 		if err := c.answer(call); err != nil && !errors.Is(err, capture.ErrGone) {
 			c.apps.Post(machine.Noticed{Text: "cannot answer the app", Why: err.Error()})
 		}
-		c.apps.noteChange()
 	}
 }
 
@@ -195,6 +194,7 @@ func (c *captureHandler) succeed(call capture.Call, take func() (int, error)) (b
 		return false, err
 	}
 	defer unix.Close(left)
+	c.apps.noteChange()
 	if err := call.Install(left); err != nil {
 		return false, nil // the app's own socket will do
 	}
@@ -263,6 +263,7 @@ func (c *captureHandler) keep(fd int) error {
 		return errors.Join(err, unix.Close(fd))
 	}
 	c.fresh[stat.Ino] = fd
+	c.apps.noteChange()
 	return nil
 }
 
@@ -283,6 +284,7 @@ func (c *captureHandler) listen(call capture.Call) error {
 	}
 	err = c.apps.Steering.Listen(c.app.member(), fd, call.Backlog())
 	if err == nil {
+		c.apps.noteChange() // before the app can be ready, which waits for what was noted to be written
 		c.apps.Post(machine.Opened{Instance: c.app.start.Instance})
 		defer c.app.noteListen()
 	}

@@ -34,7 +34,9 @@ type Host struct {
 	Post         func(machine.Event)
 	Changed      func() // is told when the steering has changed, by any goroutine; nil: nobody wants to know
 	// Saved returns when the state as it is now was written down; nil: it is not. It is not for the loop.
-	Saved     func()
+	Saved func()
+	// Noted returns when what Changed was told until now was written down; nil: it is not. It is not for the loop.
+	Noted     func()
 	Launches  map[int]*Preparation
 	Running   map[int]*InstanceProcess
 	Programs  map[int]Program // of generations that have ended, for a rollback

@@ -41,6 +41,7 @@ func (c *captureHandler) bindPath(call capture.Call, path string) error {
 		bound, err = c.apps.Steering.BindPath(c.app.member(), fd, path, umask)
 		return err
 	})
+	c.apps.noteChange()
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		c.tellInUse(err)

@@ -52,11 +52,14 @@ func (v *readinessCheck) awaitReady() {
 
 // awaitSaved: who adopts the app has to know the process of the instance, and the sockets that it has made itself.
 func (v *readinessCheck) awaitSaved() {
-	if v.app.saved == nil || v.apps.Steering != nil && len(v.apps.Steering.Sockets(v.app.member().Generation)) > 0 {
+	if v.app.saved == nil {
 		v.apps.awaitSaved()
 		return
 	}
 	<-v.app.saved
+	if v.apps.Steering != nil && len(v.apps.Steering.Sockets(v.app.member().Generation)) > 0 {
+		v.apps.awaitNoted()
+	}
 }
 
 // giveUp leaves the instance to its time to get ready.

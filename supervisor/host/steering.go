@@ -66,7 +66,14 @@ func (a *Host) noteChange() {
 	}
 }
 
-// awaitSaved returns when what was noted before was written down.
+// awaitNoted returns when what was noted before was written down.
+func (a *Host) awaitNoted() {
+	if a.Noted != nil {
+		a.Noted()
+	}
+}
+
+// awaitSaved returns when the state of now was written down.
 func (a *Host) awaitSaved() {
 	if a.Saved != nil {
 		a.Saved()
