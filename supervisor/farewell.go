@@ -68,9 +68,12 @@ func (f farewellLoader) hear(_ time.Time, l line) {
 	}
 }
 
+// loadAfter keeps 10 ms of work, most of it the kernel's, from the first requests. An upgrade that comes before loads what it needs.
+const loadAfter = 50 * time.Millisecond
+
 func (f farewellLoader) begin() {
 	if f.service.options.Policy.Farewell > 0 {
-		go f.load()
+		time.AfterFunc(loadAfter, f.load)
 	}
 }
 

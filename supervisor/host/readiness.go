@@ -272,9 +272,12 @@ func (v *readinessCheck) isToSpeak() bool {
 	return v.apps.Options.Readiness.Mode == ReadyAuto && v.app.start.MustNotify && v.word != nil
 }
 
+// quickStart is what few apps start sooner than.
+const quickStart = 2 * time.Millisecond
+
 // early is the pause while the last start that was looked at was far from its end.
 func early(elapsed, last time.Duration) time.Duration {
-	return min(last*3/4-elapsed, max(last/16, 4*time.Millisecond))
+	return min(max(last*3/4, quickStart)-elapsed, max(last/16, 4*time.Millisecond))
 }
 
 // lived waits for the delay, which the app's word cuts short; a nil word never

@@ -27,6 +27,7 @@ func TestPauseAfter(t *testing.T) {
 
 func TestStartsTakeAsLongAsBefore(t *testing.T) {
 	for _, test := range []struct{ elapsed, last, want time.Duration }{
+		{0, 0, 2 * time.Millisecond},
 		{0, 8 * time.Millisecond, 4 * time.Millisecond},
 		{0, 4 * time.Millisecond, 3 * time.Millisecond},
 		{time.Second, 2 * time.Second, 125 * time.Millisecond},
