@@ -1,15 +1,18 @@
 package farewell
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // lastWords asks the kernel who has spoken last on each connection that is announced. TCP_INFO tells it by a clock that ticks
@@ -18,8 +21,8 @@ import (
 // answer carries the number behind the client's last data, and the request itself its own. So does the answer to a keepalive
 // probe: a request that takes longer than the app's keepalive interval is not told from silence.
 //
-// It needs the kernel's description of its structures, which takes a processor a tenth of a second to read: it is loaded when
-// it is wanted first.
+// It needs the kernel's description of its structures, which takes a processor some milliseconds to read: it is loaded when it is
+// wanted first.
 type lastWords struct {
 	mu      sync.Mutex
 	tried   bool
@@ -52,39 +55,64 @@ func (w *lastWords) ask(names, records *ebpf.Map) error {
 }
 
 func (w *lastWords) load(names, records *ebpf.Map) error {
-	at, err := offsets("snd_wl1", "rcv_nxt")
+	kernel, err := openKernelTypes()
 	if err != nil {
 		return err
 	}
-	w.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "grace_words", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter,
-		AttachTo: "bpf_sk_storage_map", License: license, Instructions: words(records, at[0], at[1])})
-	if err == nil {
+	defer kernel.close()
+	sock, err1 := kernel.find(kindStruct, "tcp_sock")
+	windowUpdate, err2 := kernel.offset(sock, "snd_wl1")
+	next, err3 := kernel.offset(sock, "rcv_nxt")
+	pass, err4 := kernel.find(kindFunction, "bpf_iter_bpf_sk_storage_map")
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return err
+	}
+	if w.program, err = loadPass("grace_words", words(records, windowUpdate, next), pass.number); err == nil {
 		w.run, err = link.AttachIter(link.IterOptions{Program: w.program, Map: names})
 	}
 	return err
 }
 
-// offsets finds fields of struct tcp_sock in the running kernel.
-func offsets(fields ...string) (at []int16, err error) {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
+// nativeOrder is one of the two that instructions are written in.
+func nativeOrder() binary.ByteOrder {
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		return binary.BigEndian
+	}
+	return binary.LittleEndian
+}
+
+// loadPass loads a program that goes through something of the kernel's. ebpf.NewProgram looks for that by its name, in all types.
+func loadPass(name string, instructions asm.Instructions, of uint32) (*ebpf.Program, error) {
+	var code bytes.Buffer
+	if err := instructions.Marshal(&code, nativeOrder()); err != nil {
 		return nil, err
 	}
-	var sock *btf.Struct
-	if err := kernel.TypeByName("tcp_sock", &sock); err != nil {
-		return nil, err
+	gpl := append([]byte(license), 0)
+	attributes := struct { // of BPF_PROG_LOAD, union bpf_attr of linux/bpf.h
+		kind, count           uint32
+		code, license         unsafe.Pointer
+		logLevel, logSize     uint32
+		log                   uint64
+		version, flags        uint32
+		name                  [16]byte
+		device, attach, types uint32
+		functionSize          uint32
+		functions             uint64
+		functionCount         uint32
+		lineSize              uint32
+		lines                 uint64
+		lineCount             uint32
+		of                    uint32
+	}{
+		kind: uint32(ebpf.Tracing), count: uint32(code.Len() / asm.InstructionSize), code: unsafe.Pointer(&code.Bytes()[0]), license: unsafe.Pointer(&gpl[0]),
+		attach: uint32(ebpf.AttachTraceIter), of: of,
 	}
-	for _, field := range fields {
-		for _, m := range sock.Members {
-			if m.Name == field {
-				at = append(at, int16(m.Offset.Bytes()))
-			}
-		}
+	copy(attributes.name[:], name)
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attributes)), unsafe.Sizeof(attributes))
+	if errno != 0 {
+		return nil, fmt.Errorf("cannot load %s: %w", name, errno)
 	}
-	if len(at) != len(fields) {
-		return nil, fmt.Errorf("struct tcp_sock of this kernel has not all of %q", fields)
-	}
-	return at, nil
+	return ebpf.NewProgramFromFD(int(fd))
 }
 
 func (w *lastWords) close() error {
