@@ -106,8 +106,7 @@ func (s *service) newest(found *abandoned, kept *savedState) (*abandoned, error)
 	return &abandoned{dir, kept}, nil
 }
 
-// lookAt gives nil for what is another one's. It locks nothing that another grace process may be about to adopt. A directory without a
-// state is left alone: it may be that of a grace process of another version, which locks none.
+// lookAt gives nil for what is another one's. It locks nothing that another grace process may be about to adopt.
 func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 	text, err := dir.ReadState()
 	var state *savedState
@@ -116,6 +115,7 @@ func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		sweep(dir)
 		return nil, nil
 	case err == nil && !state.lives():
 		if state.over() && dir.Take() {
@@ -139,6 +139,19 @@ func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 		return nil, errors.Join(err, dir.Leave())
 	}
 	return &abandoned{dir, state}, nil
+}
+
+// sweep removes a directory without a state of which a grace process has made use that is gone. One of another version may lock none:
+// it reads its sockets.
+func sweep(dir host.RuntimeDir) {
+	if !dir.Unread() || !dir.Take() {
+		return
+	}
+	if _, err := dir.ReadState(); !errors.Is(err, fs.ErrNotExist) { // it was written meanwhile
+		_ = dir.Leave()
+		return
+	}
+	_ = dir.Remove() // what cannot be removed stays
 }
 
 func readSavedIn(dir host.RuntimeDir, text []byte) (*savedState, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -206,18 +207,39 @@ func TestWhatIsFoundOfAKilledGrace(t *testing.T) {
 	}
 }
 
-// A grace process of another version may lock nothing and write no state.
-func TestDirectoryWithoutAStateIsLeftAlone(t *testing.T) {
-	path := stateIn(t, anySaved(t, 4711))
-	if err := os.Remove(path + "/state"); err != nil {
-		t.Fatal(err)
-	}
-	s := &service{options: Options{Name: "web"}}
-	if found, err := s.findAbandoned(); found != nil || err != nil {
-		t.Errorf("found %v, %v", found, err)
-	}
-	if _, err := os.Lstat(path); err != nil {
-		t.Error("the directory is removed")
+// A grace process of another version may lock nothing and write no state, but it reads its sockets.
+func TestDirectoryWithoutAState(t *testing.T) {
+	for what, c := range map[string]struct {
+		use  func(dir string) error
+		left bool
+	}{
+		"without a socket": {func(string) error { return nil }, true},
+		"with a socket that is read": {func(dir string) error {
+			s, err := childproc.OpenNotify(dir, -1, -1)
+			if err == nil {
+				t.Cleanup(func() { s.Close() })
+			}
+			return err
+		}, true},
+		"with a socket of nobody": {func(dir string) error {
+			l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: dir + "/notify-X"})
+			if err != nil {
+				return err
+			}
+			return l.Close() // which leaves the path
+		}, false},
+	} {
+		path := stateIn(t, anySaved(t, 4711))
+		if err := errors.Join(os.Remove(path+"/state"), c.use(path)); err != nil {
+			t.Fatal(err)
+		}
+		s := &service{options: Options{Name: "web"}}
+		if found, err := s.findAbandoned(); found != nil || err != nil {
+			t.Errorf("%s: found %v, %v", what, found, err)
+		}
+		if _, err := os.Lstat(path); (err == nil) != c.left {
+			t.Errorf("%s: of the directory: %v", what, err)
+		}
 	}
 }
 

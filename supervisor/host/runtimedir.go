@@ -74,6 +74,9 @@ func runtimeMode(identity *childproc.Identity) fs.FileMode {
 // stateName is the file that says how to go on with the apps after their grace process was killed.
 const stateName = "state"
 
+// notifyPrefix begins the names of the apps' sockets (childproc.OpenNotify).
+const notifyPrefix = "notify-"
+
 // longestState is far beyond what a thousand instances need.
 const longestState = 16 << 20
 
@@ -145,6 +148,12 @@ func (d *RuntimeDir) Leave() error { return d.unlock() }
 // has made, and nobody reads its sockets.
 func (d *RuntimeDir) Remove() error { return errors.Join(d.empty(), d.unlock()) }
 
+// Unread reports whether the directory has sockets for apps, and nobody reads them.
+func (d RuntimeDir) Unread() bool {
+	paths, _ := filepath.Glob(filepath.Join(d.Path, notifyPrefix+"*")) // the pattern is well formed
+	return len(paths) > 0 && !slices.ContainsFunc(paths, childproc.NotifyIsRead)
+}
+
 // empty removes the directory, if it holds nothing but sockets for apps, and the state.
 func (d RuntimeDir) empty() error {
 	entries, err := os.ReadDir(d.Path)
@@ -152,7 +161,7 @@ func (d RuntimeDir) empty() error {
 		return err
 	}
 	foreign := func(e fs.DirEntry) bool {
-		named := e.Type() == fs.ModeSocket && strings.HasPrefix(e.Name(), "notify-")
+		named := e.Type() == fs.ModeSocket && strings.HasPrefix(e.Name(), notifyPrefix)
 		return !named && !(e.Type().IsRegular() && strings.HasPrefix(e.Name(), stateName))
 	}
 	if slices.ContainsFunc(entries, foreign) {
