@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
@@ -219,16 +220,33 @@ func (l *loop) take(ev machine.Event) {
 	case machine.TimerExpired:
 		l.timers.disarm(e.Timer.Number)
 	}
-	l.performAll(l.machine.Step(time.Now(), ev))
+	actions := l.machine.Step(time.Now(), ev)
+	l.performAll(actions)
+	l.note(ev, actions)
+}
+
+// note says how soon a grace process that is started after the end of this one has to know of an event.
+func (l *loop) note(ev machine.Event, actions []machine.Action) {
 	switch ev.(type) {
-	// They come often, and a grace process that is started after the end of this one need not know of them.
 	case machine.Pinged, machine.Tallied, machine.Counted, machine.Unreadied, machine.Noticed:
-	// That one sees the end of a process itself, and can do without what an app has said a moment ago.
+		return // they come often, and it need not know of them
 	case machine.Exited, machine.Emptied, machine.Withdrawn, machine.Described, machine.Exempted, machine.Notified:
-		l.aged()
-	default:
-		l.changed()
+		// It sees the end of a process itself, and can do without what an app has said a moment ago, but not without the signal
+		// that another one has got for it.
+		if !slices.ContainsFunc(actions, isSignal) {
+			l.aged()
+			return
+		}
 	}
+	l.changed()
+}
+
+func isSignal(a machine.Action) bool {
+	switch a.(type) {
+	case machine.Tell, machine.TellGroup, machine.TellRest, machine.Kill:
+		return true
+	}
+	return false
 }
 
 func (l *loop) performAll(actions []machine.Action) {
