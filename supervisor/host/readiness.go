@@ -260,10 +260,12 @@ func (v *readinessCheck) nap(sockets int) error {
 	return v.ctx.Err()
 }
 
+const longestPause = 25 * time.Millisecond
+
 // pauseAfter makes a look late by one percent of the start at most, unless it looks for
 // many sockets: of an app that has its sockets there is no event to wait for, and looking costs.
 func pauseAfter(elapsed time.Duration, sockets int) time.Duration {
-	share := min(max(elapsed/100, 500*time.Microsecond), 25*time.Millisecond)
+	share := min(max(elapsed/100, 500*time.Microsecond), longestPause)
 	return max(share, time.Duration(sockets)*lookPause)
 }
 
@@ -277,7 +279,7 @@ const quickStart = 2 * time.Millisecond
 
 // early is the pause while the last start that was looked at was far from its end.
 func early(elapsed, last time.Duration) time.Duration {
-	return min(max(last*3/4, quickStart)-elapsed, max(last/16, 4*time.Millisecond))
+	return min(max(last*3/4, quickStart)-elapsed, max(last/16, 4*time.Millisecond), longestPause)
 }
 
 // lived waits for the delay, which the app's word cuts short; a nil word never

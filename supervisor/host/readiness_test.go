@@ -30,7 +30,8 @@ func TestStartsTakeAsLongAsBefore(t *testing.T) {
 		{0, 0, 2 * time.Millisecond},
 		{0, 8 * time.Millisecond, 4 * time.Millisecond},
 		{0, 4 * time.Millisecond, 3 * time.Millisecond},
-		{time.Second, 2 * time.Second, 125 * time.Millisecond},
+		{time.Second, 2 * time.Second, 25 * time.Millisecond},
+		{100 * time.Millisecond, 320 * time.Millisecond, 20 * time.Millisecond},
 		{1500 * time.Millisecond, 2 * time.Second, 0},
 	} {
 		if got := early(test.elapsed, test.last); got != test.want {
