@@ -72,7 +72,9 @@ func (m *Machine) endCutover(why Reason) {
 func (m *Machine) endSharingCutover(g *generation, why Reason) {
 	if why != nil {
 		m.fail(g, NotSteered{g.Number, why}, StatusFailure)
+		return
 	}
+	m.tellStep(g)
 }
 
 // replace goes on with an upgrade once new connections go to the current generation.

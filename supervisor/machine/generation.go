@@ -48,6 +48,7 @@ type generation struct {
 	GenerationSnapshot
 	upgrade   *upgradeRecord // to bring it into service; nil once that has a result
 	toldReady bool           // the log says that it serves
+	stepsOn   bool           // its share becomes that of another step
 	preparing bool           // the answer to prepare is still to come
 	failure   Reason         // why it was given up; nil for one that was not
 	ending    Reason         // why its end is no drain, as far as is known

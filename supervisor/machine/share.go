@@ -56,8 +56,16 @@ func (m *Machine) takeStep(g *generation) {
 	if step.For > 0 {
 		g.leaveBy = m.arm(Timer{leaving: g.Number}, step.For)
 	}
+	g.stepsOn = true
 	m.steerAnew()
-	m.say(Report{Fact: GenerationSharing, Generation: g.Named(), Serving: m.current.Number, Within: step.For, Share: step.Share})
+}
+
+// tellStep comes when the share is what the step says.
+func (m *Machine) tellStep(g *generation) {
+	if g.stepsOn {
+		g.stepsOn = false
+		m.say(Report{Fact: GenerationSharing, Generation: g.Named(), Serving: m.current.Number, Within: g.Canary[g.Step].For, Share: g.Share})
+	}
 }
 
 // advance goes on to the next step or, after the last one, to all new connections.

@@ -69,6 +69,22 @@ func TestPromotion(t *testing.T) {
 	}
 }
 
+// Who reads the log may count connections then.
+func TestStepIsToldOnceConnectionsGoThere(t *testing.T) {
+	for why, want := range map[string]int{"": 2, "no memory": 1} {
+		w, _ := sharing(t, canaryPolicy(CanaryStep{500, time.Minute}, CanaryStep{2500, time.Minute}))
+		w.slow = true
+		w.expireRelief(2)
+		if told := w.said(GenerationSharing); len(told) != 1 || told[0].Share != 500 {
+			t.Errorf("before: %+v", told)
+		}
+		w.answerSteer(why)
+		if told := w.said(GenerationSharing); len(told) != want || want == 2 && (told[1].Share != 2500 || told[1].Within != time.Minute) {
+			t.Errorf("after %q: %+v", why, told)
+		}
+	}
+}
+
 // Who has asked may count connections as soon as the answer is there.
 func TestPromotionIsAnsweredOnceConnectionsGoThere(t *testing.T) {
 	for name, c := range map[string]struct {
