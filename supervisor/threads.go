@@ -25,17 +25,13 @@ const (
 	spareThreads = 24
 )
 
-// threadReserve makes the threads that grace may need, as far as that leaves room for the app. They come a moment after an app was
-// started, which would have to wait for them.
+// threadReserve makes the threads that grace may need, as far as that leaves room for the app. They come once an app runs, which
+// would have to wait for them.
 type threadReserve struct{ making sync.Once }
-
-const threadsAfter = 100 * time.Millisecond
 
 func (r *threadReserve) hear(_ time.Time, l line) {
 	if l.Fact == machine.InstanceStarted || l.Fact == machine.Adopted || l.Fact == machine.TakenOver {
-		r.making.Do(func() {
-			time.AfterFunc(threadsAfter, func() { makeThreads(min(spareThreads, processRoom()/4)) })
-		})
+		r.making.Do(func() { go makeThreads(min(spareThreads, processRoom()/4)) })
 	}
 }
 
