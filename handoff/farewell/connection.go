@@ -23,6 +23,7 @@ type connection struct {
 	open      bool      // in the last look some process had it
 	fresh     time.Time // until when a first request is to be expected
 	elsewhere bool      // in a network from which this process cannot pass on a request
+	answered  bool      // right before the app left it
 	held      *hold
 }
 
@@ -101,6 +102,13 @@ func unreadOf(fd int) (int, error) {
 
 func answered(info *unix.TCPInfo) bool {
 	return info.Data_segs_out > 0 && info.Last_data_sent <= info.Last_data_recv // milliseconds ago
+}
+
+// justAnswered tells whether the app may have left a connection because its client wants that of it (Connection: close, HTTP/1.0),
+// and not because it was told to stop. What was asked before the announcement nobody has seen.
+func justAnswered(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.Data_segs_out > 0 && info.Last_data_sent < recently
 }
 
 // places are where a generation's listeners are bound.

@@ -209,6 +209,7 @@ func (f *Farewell) gone(last bool) (gone []*connection) {
 func (f *Farewell) keepAll(k *keeper, gone []*connection) {
 	keep := make([]bool, len(gone))
 	for i, c := range gone {
+		c.answered = justAnswered(c.held.fd)
 		keep[i] = f.recover(c) && k.For > 0
 	}
 	f.letThrough(gone)

@@ -456,6 +456,31 @@ func TestWhatTheAppHasSaidIsNotKept(t *testing.T) {
 	k.mustResult(t, Result{Left: 1, Cut: 1})
 }
 
+// A client that wants the connection closed after its answer waits for the end. Whether it does nobody has seen where it was answered
+// right before the announcement.
+func TestJustAnsweredClientGetsItsEnd(t *testing.T) {
+	for _, leaving := range []string{"close 0", "shutdown 0"} {
+		t.Run(leaving, func(t *testing.T) {
+			announcer(t)
+			p := &parting{t: t, app: apptest.Start(t, "obedient", apptest.Options{})}
+			p.at = netip.MustParseAddrPort(p.app.Ask(t, "listen 127.0.0.1"))
+			p.silent = p.connect()
+			p.speak(0, p.silent, plainOK)
+			var err error
+			p.f, err = announcer(t).Announce(Generation{Pids: func() ([]int, error) { return []int{p.app.PID}, nil }, At: []netip.AddrPort{p.at}})
+			apptest.Must(t, err)
+			t.Cleanup(func() { p.f.Release() })
+			announcer(t).spoken.add(p.at)
+			mustHold(t, p.f, Counts{Silent: 1, Held: 1})
+			p.app.Do(t, leaving)
+			k := p.keep(Keeping{For: time.Hour})
+			mustEnd(t, p.silent)
+			k.stop()
+			k.mustResult(t, Result{Kept: 1, Expired: 1})
+		})
+	}
+}
+
 // hyper, lighttpd and apache do so when they stop.
 func TestWhatTheAppShutsDownIsKept(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "[::1]"} {

@@ -55,11 +55,20 @@ func newKeeper(ctx context.Context, f *Farewell, how Keeping) *keeper {
 // serve takes the descriptor of a held connection.
 func (k *keeper) serve(c *connection) {
 	k.relays.Go(func() {
-		end := k.last(c.held.fd)
+		end := k.last(c.held.fd, k.patience(c))
 		k.f.announcer.descriptors.put()
 		k.count(end)
 		k.f.announcer.forget(c.cookie)
 	})
+}
+
+// patience is how long a request is waited for. A client that was just answered may wait for the end, and as to all that is known it
+// may as well be about to ask again.
+func (k *keeper) patience(c *connection) time.Duration {
+	if c.answered {
+		return min(k.For, recently*time.Millisecond)
+	}
+	return k.For
 }
 
 // fate is how a kept connection ended.
@@ -90,7 +99,7 @@ func (k *keeper) count(end fate) {
 }
 
 // last serves the last request of a connection, and closes it.
-func (k *keeper) last(fd int) fate {
+func (k *keeper) last(fd int, patience time.Duration) fate {
 	// A server that had asked for a reset at its close does not get one for what it has not closed.
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	file := os.NewFile(uintptr(fd), "kept")
@@ -102,7 +111,7 @@ func (k *keeper) last(fd int) fate {
 	}
 	defer client.Close()
 	defer context.AfterFunc(k.ctx, func() { client.Close() })()
-	if end, over := k.awaitRequest(client); over {
+	if end, over := k.awaitRequest(client, patience); over {
 		return end
 	}
 	if err := k.relay(client); err != nil {
@@ -119,8 +128,8 @@ func (k *keeper) failed(err error) {
 }
 
 // awaitRequest waits for the first byte without a buffer: there may be thousands that wait.
-func (k *keeper) awaitRequest(client *net.TCPConn) (fate, bool) {
-	_ = client.SetReadDeadline(time.Now().Add(k.For))
+func (k *keeper) awaitRequest(client *net.TCPConn, patience time.Duration) (fate, bool) {
+	_ = client.SetReadDeadline(time.Now().Add(patience))
 	waits, end := k.wait(client)
 	defer end()
 	parted := make(chan struct{})
