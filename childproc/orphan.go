@@ -33,9 +33,17 @@ func (r *Reaper) orphanedChildren() ([]int, error) {
 	return r.withoutOwn(pids), err
 }
 
-// suspendedOrphans is orphanedChildren between Suspend and Resume.
+// suspendedOrphans is orphanedChildren between Suspend and Resume. Who has started a successor reaps it beside r.children, and a
+// list from which one goes while it is read can lack others: so it has to be the same twice.
 func (r *Reaper) suspendedOrphans() ([]int, error) {
 	pids, err := children()
+	for range enoughLooks {
+		again, failed := children()
+		if err = errors.Join(err, failed); err != nil || slices.Equal(pids, again) {
+			break
+		}
+		pids = again
+	}
 	return r.withoutOwn(pids), err
 }
 
