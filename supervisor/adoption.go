@@ -142,9 +142,9 @@ func (s *service) lookAt(dir host.RuntimeDir) (*abandoned, error) {
 }
 
 // sweep removes a directory without a state of which a grace process has made use that is gone. One of another version may lock none:
-// it reads its sockets.
+// it reads its sockets, and such a directory is not removed.
 func sweep(dir host.RuntimeDir) {
-	if !dir.Unread() || !dir.Take() {
+	if !dir.HasSockets() || !dir.Take() {
 		return
 	}
 	if _, err := dir.ReadState(); !errors.Is(err, fs.ErrNotExist) { // it was written meanwhile

@@ -148,10 +148,14 @@ func (d *RuntimeDir) Leave() error { return d.unlock() }
 // has made, and nobody reads its sockets.
 func (d *RuntimeDir) Remove() error { return errors.Join(d.empty(), d.unlock()) }
 
-// Unread reports whether the directory has sockets for apps, and nobody reads them.
-func (d RuntimeDir) Unread() bool {
-	paths, _ := filepath.Glob(filepath.Join(d.Path, notifyPrefix+"*")) // the pattern is well formed
-	return len(paths) > 0 && !slices.ContainsFunc(paths, childproc.NotifyIsRead)
+// HasSockets reports whether a grace process has made sockets for apps in the directory.
+func (d RuntimeDir) HasSockets() bool {
+	entries, _ := os.ReadDir(d.Path) // where it cannot be read nothing is known of any
+	return slices.ContainsFunc(entries, isNotify)
+}
+
+func isNotify(e fs.DirEntry) bool {
+	return e.Type() == fs.ModeSocket && strings.HasPrefix(e.Name(), notifyPrefix)
 }
 
 // empty removes the directory, if it holds nothing but sockets for apps, and the state.
@@ -161,8 +165,7 @@ func (d RuntimeDir) empty() error {
 		return err
 	}
 	foreign := func(e fs.DirEntry) bool {
-		named := e.Type() == fs.ModeSocket && strings.HasPrefix(e.Name(), notifyPrefix)
-		return !named && !(e.Type().IsRegular() && strings.HasPrefix(e.Name(), stateName))
+		return !isNotify(e) && !(e.Type().IsRegular() && strings.HasPrefix(e.Name(), stateName))
 	}
 	if slices.ContainsFunc(entries, foreign) {
 		return errors.New("other files are in it")
