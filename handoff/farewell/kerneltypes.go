@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -54,13 +55,9 @@ func mapped(path string) ([]byte, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	for n := 0; n < len(text); {
-		more, err := f.Read(text[n:])
-		if err != nil {
-			_ = unix.Munmap(text)
-			return nil, err
-		}
-		n += more
+	if _, err := io.ReadFull(f, text); err != nil {
+		_ = unix.Munmap(text)
+		return nil, err
 	}
 	return text, nil
 }

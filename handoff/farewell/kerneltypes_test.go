@@ -1,10 +1,12 @@
 package farewell
 
 import (
+	"bytes"
 	"os"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // A library that reads all of it finds the same.
@@ -41,6 +43,22 @@ func TestKernelTypes(t *testing.T) {
 		if at, err := k.offset(got, m.Name); err != nil || uint32(at) != m.Offset.Bytes() {
 			t.Errorf("%s is at %d, want %d: %v", m.Name, at, m.Offset.Bytes(), err)
 		}
+	}
+}
+
+// Of sysfs, Linux maps the types only, and only from 6.16 on.
+func TestWhatCannotBeMappedIsRead(t *testing.T) {
+	const path = "/sys/kernel/notes"
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := mapped(path)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes in place of %d: %v", len(got), len(want), err)
+	}
+	if err := unix.Munmap(got); err != nil {
+		t.Error(err)
 	}
 }
 
