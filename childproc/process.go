@@ -178,8 +178,9 @@ func (p *Process) Captured() (*capture.Listener, error) {
 	}
 	listener, err := p.takeListener()
 	if err != nil {
+		killed := p.SignalGroup(unix.SIGKILL) // before the connection ends, which ends a shim with a status
 		p.fail("take its calls", err)
-		return nil, errors.Join(p.failed, p.SignalGroup(unix.SIGKILL))
+		return nil, errors.Join(p.failed, killed)
 	}
 	if listener == nil {
 		return nil, p.notCaptured()
