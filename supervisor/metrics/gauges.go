@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
-	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // Source gives the status of grace. Its methods may be called by many goroutines at once.
@@ -24,19 +24,19 @@ var (
 )
 
 var (
-	build       = describe("grace_build_info", "1, for the versions in its labels.", "version", "goversion")
+	build       = describe("grace_build_info", "1, for the versions in its labels.", "goversion", "version")
 	ready       = describe("grace_ready", "1 if a generation serves and grace is not stopping, else 0.")
 	generation  = describe("grace_generation", "Number of the generation that serves; 0 if there is none.")
 	instances   = describe("grace_instances", "Instances of the app.", "phase")
 	wanted      = describe("grace_instances_wanted", "Instances that there are to be, as of --instances and grace scale.")
 	share       = describe("grace_connection_share", "Share of the new connections, from 0 to 1, by the phase of the generation that gets it.", "phase")
 	connections = describe("grace_connections", "Connections in flight, by the phase of their generation; absent where they cannot be counted.", "phase")
-	accepted    = describe("grace_listener_connections", "Connections in flight, of all generations; absent where they cannot be counted.", "listener", "address")
-	queue       = describe("grace_queue_length", "Connections that no instance has accepted yet, of all generations; absent where they cannot be counted.", "listener", "address")
+	accepted    = describe("grace_listener_connections", "Connections in flight, of all generations; absent where they cannot be counted.", "address", "listener")
+	queue       = describe("grace_queue_length", "Connections that no instance has accepted yet, of all generations; absent where they cannot be counted.", "address", "listener")
 )
 
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, labels, nil)
+func describe(name, help string, labels ...string) description {
+	return description{name, help, labels}
 }
 
 // askLimit is for a grace process whose loop does not answer.
@@ -48,43 +48,46 @@ type gauges struct {
 	version string
 }
 
-// Describe implements [prometheus.Collector].
-func (g *gauges) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{build, ready, generation, instances, wanted, share, connections, accepted, queue} {
-		to <- d
+// families has only the first gauge if grace does not answer.
+func (g *gauges) families(ctx context.Context) []*dto.MetricFamily {
+	var all []*dto.MetricFamily
+	add := func(d description, values ...*dto.Metric) {
+		if len(values) > 0 {
+			all = append(all, d.family(dto.MetricType_GAUGE, values))
+		}
 	}
-}
-
-// Collect implements [prometheus.Collector]. If grace does not answer, there is only the first gauge.
-func (g *gauges) Collect(to chan<- prometheus.Metric) {
-	send := func(d *prometheus.Desc, value float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
-	}
-	send(build, 1, g.version, runtime.Version())
-	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
+	add(build, build.gauge(1, runtime.Version(), g.version))
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	s, err := g.source.Status(ctx)
 	if err != nil {
-		return
+		return all
 	}
-	send(ready, number(whyNotReady(s) == ""))
-	send(generation, float64(s.Current))
-	for phase, n := range countInstances(s) {
-		send(instances, float64(n), phase)
+	add(ready, ready.gauge(number(whyNotReady(s) == "")))
+	add(generation, generation.gauge(float64(s.Current)))
+	add(instances, byPhase(instances, countInstances(s))...)
+	add(wanted, wanted.gauge(float64(s.Instances)))
+	add(share, byPhase(share, shares(s))...)
+	add(connections, byPhase(connections, countConnections(s))...)
+	add(accepted, byListener(accepted, s, func(l control.Listener) *int { return l.Connections })...)
+	add(queue, byListener(queue, s, func(l control.Listener) *int { return l.Queue })...)
+	return all
+}
+
+func byPhase[N int | float64](d description, values map[string]N) []*dto.Metric {
+	var all []*dto.Metric
+	for phase, n := range values {
+		all = append(all, d.gauge(float64(n), phase))
 	}
-	send(wanted, float64(s.Instances))
-	for phase, part := range shares(s) {
-		send(share, part, phase)
+	return all
+}
+
+func byListener(d description, s control.Status, of func(control.Listener) *int) []*dto.Metric {
+	var all []*dto.Metric
+	for l, n := range sumByListener(s, of) {
+		all = append(all, d.gauge(float64(n), l.Address, l.Name))
 	}
-	for phase, n := range countConnections(s) {
-		send(connections, float64(n), phase)
-	}
-	for l, n := range sumByListener(s, func(l control.Listener) *int { return l.Connections }) {
-		send(accepted, float64(n), l.Name, l.Address)
-	}
-	for l, n := range sumByListener(s, func(l control.Listener) *int { return l.Queue }) {
-		send(queue, float64(n), l.Name, l.Address)
-	}
+	return all
 }
 
 func number(is bool) float64 {

@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,15 +38,9 @@ func Serve(fd int, version string, c *Counters, source Source) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
-	registry := prometheus.NewPedanticRegistry()
-	for _, collector := range append(c.collectors(), &gauges{source, version}) {
-		if err := registry.Register(collector); err != nil {
-			return nil, errors.Join(fmt.Errorf("cannot serve metrics: %w", err), l.Close())
-		}
-	}
 	s := &Server{source: source, ended: make(chan error, 1)}
 	s.http = &http.Server{
-		Handler:        s.routes(registry),
+		Handler:        s.routes(newScrape(c, &gauges{source, version})),
 		ReadTimeout:    readLimit,
 		WriteTimeout:   writeLimit,
 		IdleTimeout:    idleLimit,
@@ -79,9 +70,9 @@ func listen(fd int) (net.Listener, error) {
 	return l, nil
 }
 
-func (s *Server) routes(registry *prometheus.Registry) http.Handler {
+func (s *Server) routes(metrics http.Handler) http.Handler {
 	routes := http.NewServeMux()
-	routes.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	routes.Handle("GET /metrics", metrics)
 	routes.HandleFunc("GET /healthz", s.answer(func(control.Status) string { return "" }))
 	routes.HandleFunc("GET /readyz", s.answer(whyNotReady))
 	return routes
