@@ -51,6 +51,20 @@ func (b bench) cpu() {
 	leaveWaiting(waitingSockets)
 	measureCosts(many, held, captured)
 	printCosts(few, many, b.figures)
+	fmt.Printf("The same of the smallest supervisor, held: %v\n", b.leastCost())
+}
+
+// leastCost is what an upgrade takes of a supervisor that does nothing else.
+func (b bench) leastCost() (took series) {
+	s := b.startSmallest(nil)
+	defer s.stop()
+	for range 10 {
+		before := cpuOf(s.supervisor)
+		s.replace()
+		time.Sleep(rested)
+		took.add(float64(cpuOf(s.supervisor)-before) / float64(time.Millisecond))
+	}
+	return took
 }
 
 func measureCosts(costs []*cost, held, captured *supervised) {

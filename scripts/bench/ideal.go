@@ -26,8 +26,15 @@ type ideal struct {
 }
 
 func (b bench) startIdeal(app []string) *ideal {
-	s := &ideal{bench: b, app: app}
-	s.listener, s.address = keptListener()
+	listener, address := keptListener()
+	s := b.keepIdeal(listener, app)
+	s.address = address
+	return s
+}
+
+// keepIdeal takes the listener over.
+func (b bench) keepIdeal(listener int, app []string) *ideal {
+	s := &ideal{bench: b, app: app, listener: listener}
 	s.path = fmt.Sprintf("@grace-bench-%d", os.Getpid())
 	s.ready = must(unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
 	check(unix.Bind(s.ready, &unix.SockaddrUnix{Name: s.path}))

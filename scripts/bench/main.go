@@ -79,6 +79,8 @@ func run(args []string) error {
 		return hold(args[1], args[2], args[3])
 	case len(args) == 2 && args[0] == "traffic":
 		return sendTraffic(args[1])
+	case len(args) > 1 && args[0] == "smallest":
+		return superviseLeast(args[1], args[2:])
 	case len(args) > 0 && args[0] == "compare":
 		return compare.Run(args[1:], machine)
 	}

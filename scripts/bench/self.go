@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const beginningRounds = 15
@@ -17,10 +19,11 @@ func (b bench) self() {
 
 // firstByte compares the time until an app answers that grace starts with its bare start.
 func (b bench) firstByte() {
-	var version, bare, held, captured series
+	var version, bare, least, held, captured series
 	turns := []func(){
 		func() { version.addTime(b.runVersion()) },
 		func() { bare.addTime(b.bareStart(nil)) },
+		func() { least.addTime(b.startLeast()) },
 		func() { address := freeAddress(); held.addTime(b.startGrace(address, "--listen", "web="+address)) },
 		func() { captured.addTime(b.startGrace(freeAddress())) },
 	}
@@ -34,10 +37,21 @@ func (b bench) firstByte() {
 	aim := 1.3*bare.median() + 5
 	t.line("grace --version, to its end\t%v", version)
 	t.line("bare start\t%v\t%v", bare, bare.over(bare))
+	t.line("the smallest supervisor\t%v\t%v", least, least.over(bare))
 	t.line("grace run, held\t%v\t%v\t%.2f", held, held.over(bare), aim)
 	t.line("grace run, captured\t%v\t%v\t%.2f", captured, captured.over(bare), aim)
 	b.figures.add("start of grace run to the first response, held (1.3 x a bare start + 5 ms)", aim, held.median(), "ms")
 	b.figures.add("start of grace run to the first response, captured (1.3 x a bare start + 5 ms)", aim, captured.median(), "ms")
+}
+
+func (b bench) startLeast() time.Duration {
+	listener, address := keptListener()
+	defer unix.Close(listener)
+	begun := time.Now()
+	s := b.startSmallestAt(listener, address, nil)
+	took := time.Since(begun)
+	s.stop()
+	return took
 }
 
 func (b bench) runVersion() time.Duration {

@@ -93,6 +93,7 @@ func (b bench) entries(app []string) []entry {
 	return []entry{
 		{"ideal overlap, played by the bench", 0, func() replacement { best = b.startIdeal(app); return best }},
 		{"bare start, nothing replaced", 0, func() replacement { return &bareStart{b, app, best.serves()} }},
+		{"smallest supervisor: the ideal overlap on SIGHUP, in a process of its own", 0, func() replacement { return b.startSmallest(app) }},
 		{"tableflip", 0, func() replacement { return b.startFlipped(app) }},
 		{"grace, held, --ready auto", 1.15, func() replacement { return &upgraded{b.supervise(nil, silent...)} }},
 		{"grace, held, --ready notify", 1.05, func() replacement { return &upgraded{b.supervise(notify, app...)} }},
