@@ -375,6 +375,7 @@ func reviveAll(watch *socket.HangupWatch, post func(machine.Event)) {
 		switch err := l.Revive(); {
 		case err == nil:
 			post(machine.Revived{Listener: l.Name()})
+		case errors.Is(err, socket.ErrLetGo): // at a stop an app may shut it down
 		case errors.Is(err, socket.ErrReplaced):
 			post(machine.Revived{Listener: l.Name(), Replaced: true})
 		default:

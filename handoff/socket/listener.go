@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"sync/atomic"
 
 	"github.com/gracerun/grace/handoff/internal/inherited"
@@ -18,10 +19,12 @@ import (
 // from the shared description, and some calls would switch the description to blocking for the app too.
 //
 // The Listener owns its descriptor until Close. Its methods may be called from several goroutines at once;
-// Revive from one, and Close after all others.
+// Close after all others.
 type Listener struct {
 	address Address
 	fd      int
+	change  sync.Mutex // of what is behind fd
+	letGo   bool
 	bound   string
 	inode   atomic.Uint64
 	path    File
@@ -80,6 +83,33 @@ func (l *Listener) Close() error {
 	return errors.Join(l.unlink(), unix.Close(fd))
 }
 
+// LetGo leaves the socket to the apps that have it: who connects is refused once they have closed it. FD stays, for those who
+// still ask by the number, but leads to a socket that is bound to nothing; Inode stays that of the apps' socket. A unix path is
+// there until Close. Revive gives ErrLetGo from then on.
+func (l *Listener) LetGo() error {
+	l.change.Lock()
+	defer l.change.Unlock()
+	if l.letGo || l.fd < 0 {
+		return nil
+	}
+	idle, err := unix.Socket(l.address.family(), l.address.kind()|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot let go of the socket of %s: %w", l.bound, err)
+	}
+	if err := moveFD(idle, l.fd); err != nil {
+		return errors.Join(fmt.Errorf("cannot let go of the socket of %s: %w", l.bound, err), unix.Close(idle))
+	}
+	l.letGo = true
+	return nil
+}
+
+// Held reports whether FD leads to the socket: until LetGo, or Close.
+func (l *Listener) Held() bool {
+	l.change.Lock()
+	defer l.change.Unlock()
+	return !l.letGo && l.fd >= 0
+}
+
 // Leave closes the descriptor, as Close does, but leaves the unix path to the apps that have the socket.
 func (l *Listener) Leave() error {
 	l.path = File{}
@@ -94,6 +124,9 @@ func (l *Listener) Leave() error {
 var ErrReplaced = errors.New("an app has shut down the socket, and grace has opened a new one; " +
 	"only instances started from now on get it")
 
+// ErrLetGo says that the socket is the apps' alone.
+var ErrLetGo = errors.New("the socket was left to the apps that have it")
+
 // Revive repairs what an app has done to the socket that all share; if nothing is wrong, it does nothing.
 //
 // A stream socket that was shut down listens again. The connections that waited in its queue are lost: the kernel has
@@ -103,6 +136,11 @@ var ErrReplaced = errors.New("an app has shut down the socket, and grace has ope
 //
 // A unix path that was removed leads to the socket again, if grace could give it a second name at Bind.
 func (l *Listener) Revive() error {
+	l.change.Lock()
+	defer l.change.Unlock()
+	if l.letGo {
+		return ErrLetGo
+	}
 	err := l.revive()
 	if err != nil && err != ErrReplaced {
 		return fmt.Errorf("cannot listen on %s again: %w", l.bound, err)
@@ -148,6 +186,13 @@ func (a *Address) kind() int {
 		return unix.SOCK_STREAM
 	}
 	return unix.SOCK_DGRAM
+}
+
+func (a *Address) family() int {
+	if a.Unix() {
+		return unix.AF_UNIX
+	}
+	return unix.AF_INET
 }
 
 func newListener(a Address, family int) (*Listener, error) {

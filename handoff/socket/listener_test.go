@@ -387,6 +387,53 @@ func TestRevive(t *testing.T) {
 	}
 }
 
+// An app that has got the socket is its last owner then.
+func TestLetGo(t *testing.T) {
+	for _, written := range []string{"127.0.0.1:0", "tcp6://[::1]:0", "unix://" + t.TempDir() + "/s"} {
+		t.Run(written, func(t *testing.T) {
+			l := hold(t, written)
+			apps, err := unix.Dup(l.FD())
+			apptest.Must(t, err)
+			fd, inode, network := l.FD(), l.Inode(), strings.TrimRight(l.Network(), "6")
+			apptest.Must(t, l.LetGo())
+			apptest.Must(t, l.LetGo())
+			apptest.Dial(t, network, l.Bound())
+			apptest.Must(t, unix.Shutdown(apps, unix.SHUT_RD))
+			if err := l.Revive(); err != ErrLetGo {
+				t.Errorf("revive: %v", err)
+			}
+			apptest.Must(t, unix.Close(apps))
+			if conn, err := net.Dial(network, l.Bound()); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("without the app: %v, %v", conn, err)
+			}
+			if l.Held() || l.FD() != fd || l.Inode() != inode {
+				t.Errorf("held: %t, descriptor %d of %d, inode %d of %d", l.Held(), l.FD(), fd, l.Inode(), inode)
+			}
+			checkIdle(t, l)
+			apptest.Must(t, l.Close())
+			if _, err := os.Lstat(l.Bound()); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the path is still there: %v", err)
+			}
+			apptest.Must(t, l.LetGo()) // where nothing is left
+		})
+	}
+}
+
+// checkIdle: nobody who still asks by the number must meet a socket that has to do with the address.
+func checkIdle(t *testing.T, l *Listener) {
+	t.Helper()
+	if !apptest.CloseOnExec(l.FD()) {
+		t.Error("an app would inherit it")
+	}
+	if listens, err := unix.GetsockoptInt(l.FD(), unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens != 0 {
+		t.Errorf("listens: %d, %v", listens, err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(l.FD(), &stat); err != nil || stat.Ino == l.Inode() {
+		t.Errorf("inode %d, %v", stat.Ino, err)
+	}
+}
+
 func TestReviveOfOtherSockets(t *testing.T) {
 	apptest.Must(t, hold(t, "udp4://127.0.0.1:0").Revive())
 	apptest.Must(t, hold(t, "unixgram://@g"+t.TempDir()).Revive())

@@ -38,13 +38,18 @@ func (s *Storing) add(name string, fd int) {
 func (s *Storing) AddSteered(inode uint64, fd int) { s.add(steeredName(inode), fd) }
 
 func (s *Storing) addListener(l *socket.Listener) {
-	switch {
-	case l.Passed(): // its unit keeps it
-	case outlivesStop(l.Address()):
-		s.add(listenerName(l), l.FD())
-	default:
-		s.add(socketName(l.Inode()), l.FD())
+	if s == nil || l.Passed() { // its unit keeps it
+		return
 	}
+	name := socketName(l.Inode())
+	if outlivesStop(l.Address()) {
+		name = listenerName(l)
+	}
+	if !l.Held() { // what is kept already stays
+		s.Wanted[name] = true
+		return
+	}
+	s.add(name, l.FD())
 }
 
 // outlivesStop leaves out unix sockets, whose path grace removes, and what only reserves an address.

@@ -23,7 +23,7 @@ func (m *Machine) drainGeneration(g *generation) {
 	for _, i := range slices.Clone(g.instances) {
 		m.drainInstance(i, within)
 	}
-	if m.mode == stopping && m.policy.Steered {
+	if m.mode == stopping && (m.policy.Steered || m.policy.Held) {
 		m.do(LetGo{g.Number})
 	}
 	if g.alive() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ type Request struct {
 	answers *bufio.Reader
 }
 
-// BeginRequest returns when the app reads the body.
+// BeginRequest returns when the app reads the body. The address may be a path.
 func BeginRequest(t *testing.T, addr string) Request {
 	t.Helper()
 	r := begin(t, addr, "Expect: 100-continue\r\n")
@@ -35,7 +36,11 @@ func BeginUnanswered(t *testing.T, addr string) Request {
 
 func begin(t *testing.T, addr, header string) Request {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
+	network := "tcp"
+	if filepath.IsAbs(addr) {
+		network = "unix"
+	}
+	conn, err := net.Dial(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 package lifecycle
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -210,6 +212,31 @@ func TestStopSignalThatComesTwiceIsOne(t *testing.T) {
 		s.AwaitMessage("generation draining")
 		r.Finish()
 		s.Ends(0)
+	}
+}
+
+// Who connects while the app finishes what it has is refused at once, and does not wait in a queue that nobody reads.
+func TestStopRefusesWhoComesLate(t *testing.T) {
+	t.Parallel()
+	for _, way := range []struct{ network, address, capture string }{
+		{"tcp", "127.0.0.1:0", "auto"}, {"tcp", "127.0.0.1:0", "off"}, {"unix", "unix://" + filepath.Join(t.TempDir(), "socket"), "auto"},
+	} {
+		t.Run(way.network+", capture "+way.capture, func(t *testing.T) {
+			s := harness.Start(t, "--listen", "web="+way.address, "--capture", way.capture, "--drain-timeout", "10m", "--", harness.AppBinary())
+			at := s.Address("web")
+			s.AwaitReady(1)
+			r := harness.BeginRequest(t, at)
+			s.Signal(syscall.SIGTERM)
+			harness.Until(t, "the address is refused", func() bool {
+				conn, err := net.Dial(way.network, at)
+				if err == nil {
+					conn.Close()
+				}
+				return errors.Is(err, syscall.ECONNREFUSED)
+			})
+			r.Finish()
+			s.Ends(0)
+		})
 	}
 }
 
