@@ -114,14 +114,16 @@ func (n *pauses) park(a *Announcer, p *pause, atMost time.Duration) *pausedListe
 	l.lapse = time.AfterFunc(atMost, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		l.letIn(a)
+		l.letIn(a, p)
 	})
 	return l
 }
 
 // letIn undoes what cannot fail while the listener is open.
-func (l *pausedListener) letIn(a *Announcer) {
+func (l *pausedListener) letIn(a *Announcer, p *pause) {
 	l.lapse.Stop()
+	_ = a.paused.Delete(p.cookie)
+	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 	if l.parked != nil {
 		_ = a.unpark(l.parked)
 		l.parked = nil
@@ -137,9 +139,7 @@ func (n *pauses) end(a *Announcer, p *pause) {
 		return
 	}
 	delete(n.listeners, p.cookie)
-	_ = a.paused.Delete(p.cookie)
-	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-	l.letIn(a)
+	l.letIn(a, p)
 }
 
 // awaitAccepted waits until nothing is in the queues of the listeners that are paused. Its first look is late enough for a

@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/gracerun/grace/handoff/sibling"
+	"github.com/gracerun/grace/internal/nap"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +18,8 @@ import (
 type parking struct {
 	fd       int
 	cookie   uint64
-	listener int // a descriptor of the pause's
+	listener int    // a descriptor of the pause's
+	beside   uint64 // its cookie
 }
 
 // park opens the socket, and has the kernel ask the program which of the two gets a new connection; it stays with the listener, by which the
@@ -32,7 +34,7 @@ func (a *Announcer) park(listener int, cookie uint64) (*parking, error) {
 	if !a.descriptors.take() {
 		return nil, unix.EMFILE
 	}
-	p := &parking{fd: -1, listener: listener}
+	p := &parking{fd: -1, listener: listener, beside: cookie}
 	err := inTurn(
 		func() error { return unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) },
 		p.open,
@@ -89,10 +91,39 @@ func (a *Announcer) unpark(p *parking) error {
 	defer a.descriptors.put()
 	var err error
 	if p.fd >= 0 {
+		a.calm(p)
 		err = unix.Close(p.fd)
 	}
-	_ = a.paused.Delete(p.cookie) // it may not be there
+	for _, cookie := range []uint64{p.beside, p.cookie} { // which may not be there
+		_ = a.paused.Delete(cookie)
+		_ = a.parkings.Delete(cookie)
+	}
 	return errors.Join(err, sibling.Unshare(p.listener))
+}
+
+const (
+	// forever is later than any time that a program compares it with.
+	forever = 1<<64 - 1
+	// segmentTime is longer than the kernel works on a segment.
+	segmentTime = 100 * time.Microsecond
+)
+
+// calm has no handshake end at the parking while that is closed: the kernel resets the client if another processor is about to put the
+// connection into the queue in that moment (inet_csk_reqsk_queue_add in net/ipv4/inet_connection_sock.c). New ones begin at the listener, those of
+// clients nearby have time to end, and of what still comes the client sends again: then the kernel moves it. Where one of this cannot be had, the
+// moment is left to chance.
+func (a *Announcer) calm(p *parking) {
+	err := inTurn(
+		func() error { return a.parkings.Put(p.beside, uint64(p.listener)) },
+		func() error { return a.parkings.Put(p.cookie, uint64(p.listener)) },
+		func() error { return a.lead(p.beside, p, forever) },
+	)
+	if err == nil {
+		nap.For(settleFirst)
+	}
+	if unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD()) == nil {
+		nap.For(segmentTime)
+	}
 }
 
 // prepareParking tells why new connections cannot be parked.
@@ -136,7 +167,6 @@ func (a *Announcer) moveOne(listener, set int) error {
 	if err != nil {
 		return err
 	}
-	defer a.paused.Delete(cookie)
 	if err := a.lead(cookie, p, monotonic()+uint64(time.Minute)); err != nil {
 		return errors.Join(err, a.unpark(p))
 	}
