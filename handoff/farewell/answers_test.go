@@ -8,8 +8,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/internal/nap"
 )
 
 // said is an answer with the line behind its status line.
@@ -181,6 +183,36 @@ func TestAnswerToWhatWasAskedBefore(t *testing.T) {
 	w.ask(t, get)
 	w.answer(t, plainOK)
 	w.mustGet(t, closedOK)
+}
+
+// Of many connections the last is announced some milliseconds after the first, whose app may have answered by then.
+func TestAnswersWhileOthersAreAnnounced(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	announcer(t).spoken.add(r.at)
+	wires := make([]*wire, 64)
+	for i := range wires {
+		wires[i] = r.wire(t)
+		wires[i].ask(t, get)
+	}
+	sent := make(chan error)
+	for _, w := range wires {
+		go func() {
+			nap.For(time.Duration(rand.IntN(5_000)) * time.Microsecond)
+			sent <- w.send(plainOK)
+		}()
+	}
+	f := wires[0].announce(t)
+	for range wires {
+		apptest.Must(t, <-sent)
+	}
+	if len(f.known) != len(wires) {
+		t.Errorf("%d of %d were announced", len(f.known), len(wires))
+	}
+	for _, c := range f.known {
+		if r, ok := f.announcer.look(c.cookie); !ok || r.Sent != r.Said {
+			t.Errorf("%d answers since the announcement, and %d say that the connection closes", r.Sent, r.Said)
+		}
+	}
 }
 
 // An echo server may send what looks like an answer, and is none.

@@ -156,9 +156,15 @@ func (f *Farewell) look() error {
 func (f *Farewell) trustOpenAnswers() {
 	f.learnAll()
 	for _, c := range f.known {
-		if c.told && !c.trusted && f.announcer.spoken.has(c.at) {
-			c.trusted = f.announcer.http.Put(c.cookie, uint32(0)) == nil
+		if c.told && !c.trusted {
+			f.trust(c)
 		}
+	}
+}
+
+func (f *Farewell) trust(c *connection) {
+	if f.announcer.spoken.has(c.at) {
+		c.trusted = f.announcer.http.Put(c.cookie, uint32(0)) == nil
 	}
 }
 
@@ -224,6 +230,7 @@ func (f *Farewell) examine(fd int) (c *connection, ok bool) {
 	network, err := networkOf(fd)
 	c.elsewhere = err != nil || network != f.announcer.network
 	if !filtered(fd) {
+		f.trust(c) // before its answer can come
 		err := f.announcer.put(fd, cookie)
 		c.told, c.taken = err == nil, errors.Is(err, unix.EBUSY)
 	}
