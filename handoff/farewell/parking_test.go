@@ -210,3 +210,69 @@ func TestParkingTakesADescriptor(t *testing.T) {
 		t.Errorf("it is paused: %+v, %v", p, err)
 	}
 }
+
+// The kernel resets a connection whose handshake ends in the moment in which its listener is closed.
+func TestNoClientIsResetWhenAPauseEnds(t *testing.T) {
+	a := parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	go closeAccepted(r.listener)
+	var fd int
+	apptest.Control(r.listener, func(its int) { fd = its })
+	over, connected := make(chan struct{}), make(chan error)
+	const clients = 4
+	for range clients {
+		go func() { connected <- connectAgainAndAgain(r.at, over) }()
+	}
+	cookie, err := cookieOf(fd)
+	apptest.Must(t, err)
+	for range 1000 {
+		p, err := a.park(fd, cookie)
+		apptest.Must(t, err)
+		apptest.Must(t, a.lead(cookie, p, monotonic()+uint64(time.Minute)))
+		apptest.Must(t, a.unpark(p))
+	}
+	close(over)
+	for range clients {
+		apptest.Must(t, <-connected)
+	}
+}
+
+func closeAccepted(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+}
+
+// connectAgainAndAgain wants each connection to be there, and closed by the other side.
+func connectAgainAndAgain(at netip.AddrPort, over <-chan struct{}) error {
+	to := &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
+	for n := 1; ; n++ {
+		select {
+		case <-over:
+			return nil
+		default:
+		}
+		if err := connectOnce(to); err != nil {
+			return fmt.Errorf("connection %d: %w", n, err)
+		}
+	}
+}
+
+func connectOnce(to unix.Sockaddr) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, to); err != nil {
+		return err
+	}
+	if n, err := unix.Read(fd, make([]byte, 1)); n != 0 || err != nil {
+		return fmt.Errorf("%d bytes, %w", n, err)
+	}
+	return nil
+}
