@@ -139,7 +139,17 @@ func (f *Farewell) holdAll() (open []*connection, err error) {
 	if open, err = f.settle(); err != nil {
 		return nil, err
 	}
-	return open, f.holdSilent()
+	if err := f.holdSilent(); err != nil {
+		return nil, err
+	}
+	return append(open, f.awaitLate(open)...), nil
+}
+
+// awaitLate waits for answers on connections whose requests came after those known were looked for, and before they were held. Nothing
+// further can begin then.
+func (f *Farewell) awaitLate(known []*connection) (open []*connection) {
+	late := slices.DeleteFunc(f.open(), func(c *connection) bool { return slices.Contains(known, c) })
+	return f.awaitAnswersOn(late, settleWithin, settleWithin)
 }
 
 // settle waits for those who have just come in, and for answers. Then it looks again.
@@ -189,8 +199,12 @@ func (s *settling) pause() {
 // awaitAnswers waits until all requests are answered that are open now, and not for those that are left when no answer has
 // come for a time. It returns the connections of these.
 func (f *Farewell) awaitAnswers(atMost, standstill time.Duration) (open []*connection) {
+	return f.awaitAnswersOn(f.open(), atMost, standstill)
+}
+
+func (f *Farewell) awaitAnswersOn(open []*connection, atMost, standstill time.Duration) []*connection {
 	begin, s := time.Now(), settling(settleFirst)
-	open, moved := f.open(), begin
+	moved := begin
 	for len(open) > 0 && time.Since(begin) < atMost && time.Since(moved) < standstill {
 		s.pause()
 		if left := f.unanswered(open); len(left) < len(open) {

@@ -185,6 +185,30 @@ func TestWhatIsHeldIsLetGoForAnAppThatIsLate(t *testing.T) {
 	silent.ask(t, get)
 }
 
+// A server that is told to stop closes a connection on which a request has just come, and that it takes for idle.
+func TestRequestThatComesRightBeforeTheHoldIsWaitedFor(t *testing.T) {
+	r := newRoad(t, "127.0.0.1")
+	speaks, late := r.speaking(t)
+	f := speaks.announce(t)
+	speaks.speak(t)
+	known, err := f.settle()
+	apptest.Must(t, err)
+	before := info(t, late.app).Bytes_received
+	_, err = io.WriteString(late.client, get)
+	apptest.Must(t, err)
+	apptest.Eventually(t, "it comes", func() bool { return info(t, late.app).Bytes_received > before })
+	apptest.Must(t, f.holdSilent())
+	if open := f.awaitLate(known); len(open) != 1 || !f.someUnread(open) {
+		t.Errorf("%d requests came late, and were read", len(open))
+	}
+	mustRead(t, late.app, get)
+	late.answer(t, plainOK)
+	late.mustGet(t, closedOK)
+	if open := f.awaitLate(known); len(open) != 0 {
+		t.Errorf("%d requests are still waited for", len(open))
+	}
+}
+
 // request waits until what was asked has come.
 func (w *wire) request(t *testing.T, request string) {
 	t.Helper()
