@@ -225,7 +225,7 @@ func TestNoClientIsResetWhenAPauseEnds(t *testing.T) {
 	}
 	cookie, err := cookieOf(fd)
 	apptest.Must(t, err)
-	for range 1000 {
+	for range 500 {
 		p, err := a.park(fd, cookie)
 		apptest.Must(t, err)
 		apptest.Must(t, a.lead(cookie, p, monotonic()+uint64(time.Minute)))
