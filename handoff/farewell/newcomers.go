@@ -122,12 +122,13 @@ func (n *pauses) park(a *Announcer, p *pause, atMost time.Duration) *pausedListe
 // letIn undoes what cannot fail while the listener is open.
 func (l *pausedListener) letIn(a *Announcer, p *pause) {
 	l.lapse.Stop()
-	_ = a.paused.Delete(p.cookie)
 	_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-	if l.parked != nil {
-		_ = a.unpark(l.parked)
-		l.parked = nil
+	if l.parked == nil {
+		_ = a.paused.Delete(p.cookie)
+		return
 	}
+	_ = a.unpark(l.parked)
+	l.parked = nil
 }
 
 // end lets new connections in with the last who needs the pause.

@@ -215,7 +215,7 @@ func TestParkingTakesADescriptor(t *testing.T) {
 func TestNoClientIsResetWhenAPauseEnds(t *testing.T) {
 	a := parkingAnnouncer(t)
 	r := newRoad(t, "127.0.0.1")
-	go closeAccepted(r.listener)
+	go apptest.CloseAccepted(r.listener)
 	var fd int
 	apptest.Control(r.listener, func(its int) { fd = its })
 	over, connected := make(chan struct{}), make(chan error)
@@ -234,16 +234,6 @@ func TestNoClientIsResetWhenAPauseEnds(t *testing.T) {
 	close(over)
 	for range clients {
 		apptest.Must(t, <-connected)
-	}
-}
-
-func closeAccepted(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		conn.Close()
 	}
 }
 

@@ -26,7 +26,7 @@ func server() {
 		if err != nil {
 			break
 		}
-		go acceptAll(ln)
+		go apptest.CloseAccepted(ln)
 	}
 	apptest.Obey(func(order string) string {
 		if path, ok := strings.CutPrefix(order, "remove "); ok {
@@ -38,16 +38,6 @@ func server() {
 		}
 		return fmt.Sprint(unix.Shutdown(fd, unix.SHUT_RD))
 	})
-}
-
-func acceptAll(ln net.Listener) {
-	for {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		conn.Close()
-	}
 }
 
 func watch(t *testing.T, listeners ...*Listener) *HangupWatch {

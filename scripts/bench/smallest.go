@@ -52,14 +52,16 @@ func (s *smallest) replace() time.Duration {
 func (s *smallest) stop() { check(endApp(s.supervisor)) }
 
 func awaitEnd(pidfd int) error {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
-	for err == unix.EINTR {
-		n, err = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		switch {
+		case err == unix.EINTR:
+		case err == nil && n == 0:
+			return errors.New("the old process does not end")
+		default:
+			return err
+		}
 	}
-	if err == nil && n == 0 {
-		err = errors.New("the old process does not end")
-	}
-	return err
 }
 
 // superviseLeast is that process. The listener is descriptor 3.

@@ -15,6 +15,10 @@ type description struct {
 	labels     []string // in the order of the alphabet
 }
 
+func describe(name, help string, labels ...string) description {
+	return description{name, help, labels}
+}
+
 func (d description) family(kind dto.MetricType, values []*dto.Metric) *dto.MetricFamily {
 	slices.SortFunc(values, func(a, b *dto.Metric) int { return strings.Compare(labelText(a), labelText(b)) })
 	return &dto.MetricFamily{Name: &d.name, Help: &d.help, Type: &kind, Metric: values}
@@ -51,9 +55,9 @@ type counter struct {
 
 // newCounter has the one result "" if it is given none.
 func newCounter(name, help string, results ...string) *counter {
-	c := &counter{description: description{name, help, []string{"result"}}, results: results}
+	c := &counter{description: describe(name, help, "result"), results: results}
 	if len(results) == 0 {
-		c.labels, c.results = nil, []string{""}
+		c.description, c.results = describe(name, help), []string{""}
 	}
 	c.counts = make([]atomic.Uint64, len(c.results))
 	return c
@@ -81,7 +85,7 @@ type histogram struct {
 }
 
 func newHistogram(name, help string, bounds ...float64) *histogram {
-	return &histogram{description: description{name: name, help: help}, bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
+	return &histogram{description: describe(name, help), bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
 }
 
 func (h *histogram) observe(took time.Duration) {

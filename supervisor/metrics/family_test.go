@@ -61,7 +61,8 @@ func TestFormats(t *testing.T) {
 		"application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5":                  expfmt.FmtOpenMetrics_1_0_0,
 		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited": expfmt.FmtProtoDelim,
 	} {
-		kind, page := s.ask(accept)
+		response, page := s.ask("/metrics", accept)
+		kind := response.Header.Get("Content-Type")
 		if !strings.HasPrefix(kind, string(want)) {
 			t.Errorf("%q: %s", accept, kind)
 		}
@@ -75,26 +76,6 @@ func TestFormats(t *testing.T) {
 			t.Errorf("%q: %v", accept, got)
 		}
 	}
-}
-
-// ask gives the format and the text of the answer.
-func (s *served) ask(accept string) (kind, page string) {
-	s.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, s.url+"/metrics", nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	request.Header.Set("Accept", accept)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return response.Header.Get("Content-Type"), string(text)
 }
 
 // names are those of the families, in the order of the page.

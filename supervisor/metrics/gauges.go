@@ -35,10 +35,6 @@ var (
 	queue       = describe("grace_queue_length", "Connections that no instance has accepted yet, of all generations; absent where they cannot be counted.", "address", "listener")
 )
 
-func describe(name, help string, labels ...string) description {
-	return description{name, help, labels}
-}
-
 // askLimit is for a grace process whose loop does not answer.
 const askLimit = 5 * time.Second
 

@@ -61,7 +61,21 @@ func (s *served) begin(c *Counters, source Source) {
 
 func (s *served) get(path string) (int, string) {
 	s.t.Helper()
-	response, err := http.Get(s.url + path)
+	response, body := s.ask(path, "")
+	return response.StatusCode, body
+}
+
+// ask wants a format, "" for any.
+func (s *served) ask(path, accept string) (*http.Response, string) {
+	s.t.Helper()
+	request, err := http.NewRequest(http.MethodGet, s.url+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if accept != "" {
+		request.Header.Set("Accept", accept)
+	}
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -70,7 +84,7 @@ func (s *served) get(path string) (int, string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return response.StatusCode, string(body)
+	return response, string(body)
 }
 
 func (s *served) close() {

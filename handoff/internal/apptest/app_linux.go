@@ -178,6 +178,17 @@ func Dial(t *testing.T, network, addr string) net.Conn {
 	return conn
 }
 
+// CloseAccepted closes each connection at once, until the listener is closed.
+func CloseAccepted(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+}
+
 // Descriptors is how many this process has open.
 func Descriptors(t *testing.T) int {
 	t.Helper()
