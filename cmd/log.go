@@ -41,9 +41,6 @@ func newLog(format, level string) (zerolog.Logger, io.Closer, error) {
 		return zerolog.Logger{}, nil, err
 	}
 	zerolog.TimeFieldFormat = timeFormat
-	// Without Notify, a write to a closed stderr ends a Go program by SIGPIPE. The signal
-	// is not ignored instead, because the apps would inherit that.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	writer := newDroppingWriter(os.Stderr)
 	var out io.Writer = writer
 	if format == "text" || format == "auto" && term.IsTerminal(int(os.Stderr.Fd())) {
@@ -74,6 +71,9 @@ func newDroppingWriter(w io.Writer) *droppingWriter {
 
 func (p *droppingWriter) copy(w io.Writer) {
 	defer close(p.flushed)
+	// Without Notify, a write to a closed stderr ends a Go program by SIGPIPE. The signal
+	// is not ignored instead, because the apps would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	for line := range p.lines {
 		_, _ = w.Write(line) // there is nowhere to report that the log cannot be written
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/gracerun/grace/supervisor/control"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -51,71 +52,83 @@ func (m SignalMap) validate() error {
 
 // signals turns the process's signals into events.
 type signals struct {
-	toApp    SignalMap
-	incoming []chan os.Signal
-	caught   []os.Signal
-	terminal bool // there was one at the start
-	post     func(machine.Event) bool
-	reap     func() (int, error)
-	catching chan struct{} // closed when all are caught
-	heeding  sync.WaitGroup
-	late     chan syscall.Signal // what nobody took
+	toApp          SignalMap
+	first, rest    *signalGroup
+	starting, once sync.Once // of the rest
+	terminal       bool      // there was one at the start
+	listening      chan struct{}
+	post           func(machine.Event) bool
+	reap           func() (int, error)
+	heeding        sync.WaitGroup
+	late           chan syscall.Signal // what nobody took
 }
 
 // mostLate is room for what comes while another grace process takes over.
 const mostLate = 64
 
-// catchSignals comes before anybody can learn grace's pid. What is caught waits
-// for listen.
+// catchSignals begins with those that stop grace and that have it upgrade. What is caught waits for listen.
 func catchSignals(toApp SignalMap) *signals {
-	s := &signals{toApp: toApp, terminal: hasTerminal(), late: make(chan syscall.Signal, mostLate), catching: make(chan struct{})}
-	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCHLD} {
-		s.catch(sig)
-	}
+	first := [][]os.Signal{{syscall.SIGTERM}, {syscall.SIGINT}, {syscall.SIGQUIT}, {syscall.SIGCHLD}}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup means it
-		s.catch(syscall.SIGHUP)
+		first = append(first, []os.Signal{syscall.SIGHUP})
 	}
-	if !s.terminal {
-		s.catch(syscall.SIGWINCH)
-	}
-	go s.catchOthers()
-	return s
+	return &signals{toApp: toApp, first: catchGroup(first...), terminal: hasTerminal(), listening: make(chan struct{}), late: make(chan syscall.Signal, mostLate)}
 }
 
-// catchOthers is for those that nobody sends to stop or to upgrade a program. Go's runtime takes 20 µs for each, and the start does not
-// wait for that.
-func (s *signals) catchOthers() {
-	defer close(s.catching)
-	s.catch(forwarded...)
+// hear catches the rest soon after an app was started, which would have to wait for that, and at the latest before anybody reads that
+// it serves, and may send any of them.
+func (s *signals) hear(_ time.Time, l line) {
+	switch {
+	case serves(l):
+		s.awaitAll()
+	case l.Fact == machine.InstanceStarted:
+		s.starting.Do(func() { time.AfterFunc(afterStart, s.catchRest) })
+	}
+}
+
+// awaitAll comes before anybody can read grace's pid in a file, too.
+func (s *signals) awaitAll() {
+	s.catchRest()
+	<-s.first.caught
+	<-s.rest.caught
+}
+
+func (s *signals) catchRest() {
+	s.once.Do(func() {
+		s.rest = catchGroup(s.others()...)
+		s.heedAll(s.rest)
+	})
+}
+
+func (s *signals) others() [][]os.Signal {
+	others := [][]os.Signal{forwarded, {syscall.SIGUSR2}, {syscall.SIGTTIN}, {syscall.SIGTTOU}}
+	if !s.terminal {
+		others = append(others, []os.Signal{syscall.SIGWINCH})
+	}
 	for _, sig := range slices.Sorted(maps.Keys(s.toApp)) {
-		if !slices.Contains(s.caught, os.Signal(sig)) {
-			s.catch(sig)
+		if !slices.Contains(slices.Concat(append(others, s.first.signals)...), os.Signal(sig)) {
+			others = append(others, []os.Signal{sig})
 		}
 	}
-}
-
-// catch has a channel of its own, because os/signal drops what a full one cannot
-// take: a flood of HUP must not cost a TERM.
-func (s *signals) catch(which ...os.Signal) {
-	s.caught = append(s.caught, which...)
-	c := make(chan os.Signal, 2*len(which))
-	signal.Notify(c, which...)
-	s.incoming = append(s.incoming, c)
+	return others
 }
 
 // catchHangUp is for what was ignored at the start.
-func (s *signals) catchHangUp() {
-	<-s.catching
-	s.catch(syscall.SIGHUP)
-}
+func (s *signals) catchHangUp() { s.first.add(syscall.SIGHUP) }
 
 // listen begins to hand events on. It ends with the process: a second QUIT that
 // finds nobody any more would end grace by a dump of its stacks.
 func (s *signals) listen(post func(machine.Event) bool, reap func() (int, error)) {
 	s.post, s.reap = post, reap
-	<-s.catching
-	for _, c := range s.incoming {
+	close(s.listening)
+	<-s.first.caught
+	s.heedAll(s.first)
+}
+
+func (s *signals) heedAll(g *signalGroup) {
+	for _, c := range g.incoming {
 		s.heeding.Go(func() {
+			<-s.listening
 			for sig := range c {
 				s.heed(sig.(syscall.Signal))
 			}
@@ -126,15 +139,9 @@ func (s *signals) listen(post func(machine.Event) bool, reap func() (int, error)
 // stop comes after the loop's end, ignores signals from now on, and gives those that
 // the loop has not taken.
 func (s *signals) stop() []syscall.Signal {
-	for _, which := range s.caught {
-		if which != syscall.SIGCHLD { // ignoring that one has the kernel reap all children (sigaction(2))
-			signal.Ignore(which)
-		}
-	}
-	for _, c := range s.incoming {
-		signal.Stop(c)
-		close(c)
-	}
+	s.first.ignore()
+	s.catchRest() // it may be about to begin
+	s.rest.ignore()
 	s.heeding.Wait()
 	close(s.late)
 	var late []syscall.Signal
@@ -144,8 +151,8 @@ func (s *signals) stop() []syscall.Signal {
 	return late
 }
 
-// catches reports whether a signal is not left as it was at the start.
-func (s *signals) catches(sig os.Signal) bool { return slices.Contains(s.caught, sig) }
+// catches reports whether one of those that catchSignals begins with is not left as it was at the start.
+func (s *signals) catches(sig os.Signal) bool { return slices.Contains(s.first.signals, sig) }
 
 func (s *signals) heed(sig syscall.Signal) {
 	if sig == syscall.SIGCHLD {

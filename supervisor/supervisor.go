@@ -132,6 +132,9 @@ func (s *service) open() (err error) {
 	if s.metrics, err = bindMetrics(s.options); err != nil {
 		return err
 	}
+	if s.options.PIDFile != "" {
+		s.signals.awaitAll()
+	}
 	if s.pidFile, err = writePIDFile(s.options.PIDFile); err != nil {
 		return err
 	}
@@ -149,6 +152,7 @@ func (s *service) assemble() {
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.reaper, s.loop.post)
 	s.serving = &servingLine{service: s}
 	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s}, &threadReserve{}, soleProc{}, &s.idleMemory)
+	s.loop.audience = append([]audience{s.signals}, s.loop.audience...) // before anybody reads that the app serves
 	s.apps = &host.Host{
 		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Takeover: s.takeover, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,

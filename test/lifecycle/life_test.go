@@ -274,6 +274,22 @@ while :; do sleep 0.01; done
 	s.Stop()
 }
 
+// Who reads grace's pid in a file, or that the app serves, may send any signal at once. TTOU would stop a program that does not catch it.
+func TestSignalsThatComeAtOnceAreCaught(t *testing.T) {
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	for range 3 {
+		s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--pid-file", pidFile, "--", harness.AppBinary())
+		harness.Until(t, "the pid file is there", func() bool { _, err := os.Stat(pidFile); return err == nil })
+		s.Signal(syscall.SIGTTOU)
+		s.AwaitReady(1)
+		s.Stop()
+		s = harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
+		s.AwaitReady(1)
+		s.Signal(syscall.SIGTTOU)
+		s.Stop()
+	}
+}
+
 // What grace would use itself goes to the app where that is wanted, and what is only the app's is sent as another signal. Both
 // over a reexec, too.
 func TestSignalsAreMapped(t *testing.T) {
