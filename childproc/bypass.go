@@ -73,12 +73,50 @@ func childOf(parent, pid int) (Leftover, error) {
 // takes is false for a signal that the process ignores, or that is blocked and pending: a process that reads signals by
 // sigwait(3) or signalfd(2) blocks them too, but they are not pending for long.
 func takes(pid int, sig syscall.Signal) (bool, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	set, err := signalSets("/proc/" + strconv.Itoa(pid))
 	if gone(err) {
 		return true, nil
 	}
+	return !contains(set["SigIgn"]|set["SigBlk"]&set["ShdPnd"], sig), err
+}
+
+// Survives reports whether sig does not simply end each of the processes: one has a handler for it, ignores it, or blocks it in a
+// thread, as all but one do where one waits for it (sigwait(3), signalfd(2)). It is a look at one moment, and what has ended does
+// not count.
+func Survives(pids []int, sig syscall.Signal) (bool, error) {
+	for _, pid := range pids {
+		survives, err := survives(pid, sig)
+		if survives || err != nil && !gone(err) {
+			return survives, err
+		}
+	}
+	return false, nil
+}
+
+// survives looks at all threads: for one that is in sigwait the kernel does not show what that waits for as blocked
+// (do_sigtimedwait in kernel/signal.c).
+func survives(pid int, sig syscall.Signal) (bool, error) {
+	tasks := "/proc/" + strconv.Itoa(pid) + "/task/"
+	tids, err := numbersIn(tasks)
+	for _, tid := range tids {
+		set, err := signalSets(tasks + strconv.Itoa(tid))
+		if contains(set["SigCgt"]|set["SigIgn"]|set["SigBlk"], sig) {
+			return true, nil
+		}
+		if err != nil && !gone(err) {
+			return false, err
+		}
+	}
+	return false, err
+}
+
+func contains(set uint64, sig syscall.Signal) bool { return set>>(sig-1)&1 != 0 }
+
+// signalSets reads the sets of signals of a process or thread by their names in proc_pid_status(5).
+func signalSets(directory string) (map[string]uint64, error) {
+	text, err := os.ReadFile(directory + "/status")
 	if err != nil {
-		return false, fmt.Errorf("cannot read which signals process %d handles: %w", pid, err)
+		return nil, fmt.Errorf("cannot read which signals a process handles: %w", err)
 	}
 	set := map[string]uint64{}
 	for line := range strings.Lines(string(text)) {
@@ -87,6 +125,5 @@ func takes(pid int, sig syscall.Signal) (bool, error) {
 			set[name] = mask
 		}
 	}
-	lost := set["SigIgn"] | set["SigBlk"]&set["ShdPnd"]
-	return lost>>(sig-1)&1 == 0, nil
+	return set, nil
 }

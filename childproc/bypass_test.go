@@ -103,3 +103,37 @@ func pends(pid int) bool {
 	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	return !bytes.Contains(text, []byte("ShdPnd:\t"+strings.Repeat("0", 16)))
 }
+
+func TestSurvives(t *testing.T) {
+	for script, want := range map[string]bool{
+		`echo >$OUT; exec sleep 1000`:                                         false,
+		`trap : TERM; echo >$OUT; while :; do sleep 0.01; done`:               true,
+		`trap "" TERM; echo >$OUT; exec sleep 1000`:                           true,
+		`sh -c 'trap : TERM; echo >$OUT; while :; do sleep 0.01; done'; exit`: true,
+		`exec python3 -c 'import os, signal, threading
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+threading.Thread(target=lambda: open(os.environ["OUT"], "w").close() or signal.pause()).start()
+signal.sigwait([signal.SIGTERM])'`: true,
+	} {
+		out := t.TempDir() + "/out"
+		p, err := newReaper(t).Start(shell("export OUT=" + out + "; " + script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			p.SignalGroup(unix.SIGKILL)
+			p.Wait()
+			if err := p.Reap(); err != nil {
+				t.Error(err)
+			}
+		}()
+		eventually(t, "it runs", func() bool { _, err := os.Stat(out); return err == nil })
+		pids, err := Tree(p.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Survives(append([]int{1 << 30}, pids...), unix.SIGTERM); got != want || err != nil {
+			t.Errorf("%s: %v, %v, want %v", script, got, err, want)
+		}
+	}
+}

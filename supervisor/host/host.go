@@ -49,6 +49,7 @@ type Host struct {
 	sequence  sequence
 	examining context.CancelFunc // ends the runs of --canary-check
 	watching  sync.Once
+	fragile   sync.Once // an app that its stop signal ends
 	// runtimeLoss gives what is closed when something may have gone from the runtime directory.
 	runtimeLoss chan (<-chan struct{})
 }

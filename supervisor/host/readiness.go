@@ -47,6 +47,7 @@ func (v *readinessCheck) awaitReady() {
 		v.apps.confirm(v.app)
 		v.awaitSaved()
 		v.apps.Post(machine.Readied{Instance: v.instance})
+		v.apps.examineStopSignal(v.app)
 	}
 }
 

@@ -16,12 +16,16 @@ var wasteful = []string{"puma", "uwsgi", "daphne", "waitress-serve", "waitress"}
 // start it: bundle exec puma, python3 -m daphne.
 func SharedSocketHint(o Options) string {
 	at := slices.IndexFunc(o.Command, isWasteful)
-	shares := slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return !a.Steer && strings.HasPrefix(a.Network, "tcp") })
-	if at < 0 || !shares {
+	if at < 0 || !o.shares() {
 		return ""
 	}
 	return fmt.Sprintf("%s may lose new connections of a socket that it shares with its successor "+
 		"(use --listen ADDR?steer=true, or leave --listen out)", filepath.Base(o.Command[at]))
+}
+
+// shares reports whether generations accept TCP connections from the same queue.
+func (o Options) shares() bool {
+	return slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return !a.Steer && strings.HasPrefix(a.Network, "tcp") })
 }
 
 func isWasteful(word string) bool {

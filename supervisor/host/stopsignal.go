@@ -1,11 +1,15 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/gracerun/grace/childproc"
+	"github.com/gracerun/grace/supervisor/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +37,27 @@ func StopSignalHint(o Options) string {
 		}
 	}
 	return ""
+}
+
+// handlerTime is how long after it serves an app may install its handlers: some do so only then.
+const handlerTime = 2 * time.Second
+
+// examineStopSignal tells once of an app that its stop signal ends, and that shares its queue with its successor: until then it accepts
+// connections, so nothing can wait for what it is answering.
+func (a *Host) examineStopSignal(app *InstanceProcess) {
+	if !a.Options.shares() || SharedSocketHint(a.Options) != "" || pause(app.ctx, handlerTime) != nil {
+		return
+	}
+	pids, err := a.Reaper.Tree(app.mainPID())
+	survives, err2 := childproc.Survives(pids, a.Options.Policy.StopSignal)
+	if survives || errors.Join(err, err2) != nil || app.ctx.Err() != nil {
+		return // it may have ended
+	}
+	short := strings.TrimPrefix(unix.SignalName(a.Options.Policy.StopSignal), "SIG")
+	a.fragile.Do(func() {
+		a.Post(machine.Noticed{Text: fmt.Sprintf("the app has no handler for %s, which ends it at once", short),
+			Why: fmt.Sprintf("an upgrade cuts what it is answering by then (let it finish its requests on %s, or use --listen ADDR?steer=true, or leave --listen out)", short)})
+	})
 }
 
 // isProgram takes versions in a name, as in php-fpm8.2.

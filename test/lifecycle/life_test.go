@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -493,6 +494,29 @@ func TestAppHasPlainSignalsAndLimits(t *testing.T) {
 	s.AwaitLine("end")
 	for _, line := range strings.Split(strings.TrimSpace(string(plain)), "\n") {
 		s.AwaitLine(line)
+	}
+	s.Stop()
+}
+
+// An app that shares its queue and dies of the stop signal cuts what it is answering. One that is started later, and stops well, would
+// have been told of by then.
+func TestAppWithoutHandlerForTheStopSignalIsToldOf(t *testing.T) {
+	well := harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.AppBinary())
+	well.AwaitReady(1)
+	wrapped := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready", "delay", "--ready-delay", "1ms", "--", "/bin/sh", "-c", `"$0"; exit $?`, harness.AppBinary())
+	wrapped.AwaitReady(1)
+	steered := harness.Start(t, "--listen", "web=127.0.0.1:0?steer=true", "--ready", "delay", "--ready-delay", "1ms", "--", "/bin/sleep", "1000")
+	steered.AwaitReady(1)
+	s := harness.Start(t, "--listen", "web=127.0.0.1:0", "--ready", "delay", "--ready-delay", "1ms", "--", "/bin/sleep", "1000")
+	told := func(e harness.Entry) bool { return strings.HasPrefix(e.Message, "the app has no handler for TERM") }
+	if e := s.Await("the hint", told); !strings.Contains(e.Why, "?steer=true") {
+		t.Errorf("it does not say what to do: %s", e.Why)
+	}
+	for _, other := range []*harness.Grace{well, wrapped, steered} {
+		if slices.ContainsFunc(other.Entries(), told) {
+			t.Errorf("told of an app that %s", other.Output())
+		}
+		other.Stop()
 	}
 	s.Stop()
 }
