@@ -323,6 +323,8 @@ func (s *service) inheritAll(d *handoverState, same bool, files socket.Descripto
 		s.first = launch.Launch()
 	} else if s.first, err = host.Resolve(s.options.Options); err != nil {
 		return err
+	} else {
+		s.first.Program.Close() // the hooks' shell needs none
 	}
 	if left.Control != nil {
 		if err := left.Control.Take(files); err != nil {

@@ -67,6 +67,7 @@ func Run(o Options) (int, error) {
 		return host.StatusOf(err), errors.Join(err, s.close())
 	}
 	s.assemble()
+	s.apps.First = s.first
 	s.beginTakeover()
 	status, err := s.serve(s.announce)
 	if s.left() {
@@ -117,7 +118,6 @@ func (s *service) open() (err error) {
 	if s.first, err = host.Resolve(s.options.Options); err != nil {
 		return err
 	}
-	s.first.Program.Close() // the hooks' shell needs none
 	if s.reaper, err = childproc.NewReaper(); err != nil {
 		return err
 	}

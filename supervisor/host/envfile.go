@@ -2,8 +2,28 @@ package host
 
 import (
 	"fmt"
+	"io"
+	"os"
 	"strings"
 )
+
+// readEnvFile takes an empty pipe for one that was read before: a shell's <(command) gives its text once, and a new generation would
+// be without all of it.
+func readEnvFile(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(file)
+	if err != nil || len(text) > 0 {
+		return text, err
+	}
+	if info, err := file.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		return nil, fmt.Errorf("%s is a pipe that gives nothing, or nothing more (use a file: each upgrade reads it again)", path)
+	}
+	return text, nil
+}
 
 // parseEnvFile reads NAME=VALUE lines as systemd's EnvironmentFile has them:
 // empty lines and those that begin with # or ; are skipped, a leading "export" is

@@ -37,6 +37,7 @@ type Host struct {
 	Saved func()
 	// Noted returns when what Changed was told until now was written down; nil: it is not. It is not for the loop.
 	Noted     func()
+	First     *LaunchSpec // of the first generation, which was looked up before
 	Launches  map[int]*Preparation
 	Running   map[int]*InstanceProcess
 	Programs  map[int]Program // of generations that have ended, for a rollback

@@ -33,7 +33,10 @@ type launchError struct {
 
 func (e *launchError) Error() string { return e.text }
 
-func Resolve(o Options) (*LaunchSpec, error) {
+// Resolve looks up what is to be started. The caller, or the Host that has the launch, closes its Program.
+func Resolve(o Options) (*LaunchSpec, error) { return resolveAnew(o, nil) }
+
+func resolveCommand(o Options) (*LaunchSpec, error) {
 	l, err := surroundings(o)
 	if err != nil {
 		return nil, err
@@ -73,7 +76,7 @@ func resolveOrder(o Options, order machine.Prepare, kept Program) (*LaunchSpec, 
 }
 
 func resolveAnew(o Options, current *machine.LaunchSpec) (*LaunchSpec, error) {
-	l, err := Resolve(o)
+	l, err := resolveCommand(o)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +108,7 @@ func (l *LaunchSpec) addEnvFile(path string) error {
 	if path == "" {
 		return nil
 	}
-	text, err := os.ReadFile(path)
+	text, err := readEnvFile(path)
 	if err != nil {
 		return fmt.Errorf("cannot read --env-file: %w", err)
 	}

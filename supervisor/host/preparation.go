@@ -47,8 +47,13 @@ func (a *Host) Prepare(order machine.Prepare) {
 		kept, err = a.kept(order.Again.Generation)
 		a.ReportError("cannot start the executable that was kept", err) // the file may be where it was
 	}
+	first := a.First
+	a.First = nil
 	go func() {
-		l, err := a.resolve(p.ctx, order, kept)
+		l, err := first, error(nil)
+		if first == nil {
+			l, err = a.resolve(p.ctx, order, kept)
+		}
 		if err != nil {
 			a.Post(machine.PrepareFailed{Generation: order.Generation, Why: err.Error(), Status: StatusOf(err)})
 			return

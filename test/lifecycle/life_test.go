@@ -275,6 +275,28 @@ while :; do sleep 0.01; done
 	s.Stop()
 }
 
+// A shell's <(command) gives its text once. The first generation gets it, and no further one is started without it.
+func TestEnvFileThatCanBeReadOnce(t *testing.T) {
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	if _, err := to.WriteString("MESSAGE=hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	to.Close()
+	program := harness.Write(t, t.TempDir(), "program", "#!/bin/sh\necho message $MESSAGE\nexec sleep 1000\n", 0o755)
+	s := harness.StartWith(t, func(c *exec.Cmd) { c.ExtraFiles = []*os.File{from} }, "--env-file", "/dev/fd/3", "--ready-delay", "1ms", "--", program)
+	s.AwaitReady(1)
+	s.AwaitLine("message hello")
+	s.Signal(syscall.SIGHUP)
+	if e := s.AwaitGeneration("upgrade failed, generation 1 still serves", 2); !strings.Contains(e.Why, "/dev/fd/3 is a pipe that gives nothing") {
+		t.Errorf("why: %s", e.Why)
+	}
+	s.Stop()
+}
+
 // Who reads grace's pid in a file, or that the app serves, may send any signal at once. TTOU would stop a program that does not catch it.
 func TestSignalsThatComeAtOnceAreCaught(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
