@@ -52,15 +52,15 @@ func (m SignalMap) validate() error {
 
 // signals turns the process's signals into events.
 type signals struct {
-	toApp          SignalMap
-	first, rest    *signalGroup
-	starting, once sync.Once // of the rest
-	terminal       bool      // there was one at the start
-	listening      chan struct{}
-	post           func(machine.Event) bool
-	reap           func() (int, error)
-	heeding        sync.WaitGroup
-	late           chan syscall.Signal // what nobody took
+	toApp             SignalMap
+	first, rest       *signalGroup
+	planned, catching sync.Once     // of the rest
+	terminal          bool          // there was one at the start
+	listening         chan struct{} // closed when there is a post
+	post              func(machine.Event) bool
+	reap              func() (int, error)
+	heeding           sync.WaitGroup
+	late              chan syscall.Signal // what nobody took
 }
 
 // mostLate is room for what comes while another grace process takes over.
@@ -82,7 +82,7 @@ func (s *signals) hear(_ time.Time, l line) {
 	case serves(l):
 		s.awaitAll()
 	case l.Fact == machine.InstanceStarted:
-		s.starting.Do(func() { time.AfterFunc(afterStart, s.catchRest) })
+		s.planned.Do(func() { time.AfterFunc(afterStart, s.catchRest) })
 	}
 }
 
@@ -94,7 +94,7 @@ func (s *signals) awaitAll() {
 }
 
 func (s *signals) catchRest() {
-	s.once.Do(func() {
+	s.catching.Do(func() {
 		s.rest = catchGroup(s.others()...)
 		s.heedAll(s.rest)
 	})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/gracerun/grace/internal/nap"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +18,7 @@ type pause struct {
 	inode  uint64
 	cookie uint64
 	end    time.Time
+	drops  bool // what ends a handshake at the listener: it is HTTP/1 that is spoken
 }
 
 const (
@@ -45,7 +47,26 @@ func (f *Farewell) pauseListeners(atMost time.Duration) error {
 		}
 		errs = append(errs, err)
 	}
+	return errors.Join(append(errs, f.dropHandshakes())...)
+}
+
+// dropHandshakes comes when those of clients nearby that had begun before the pause have ended. Where new connections wait, no others do.
+func (f *Farewell) dropHandshakes() error {
+	if len(f.paused) > 0 && f.announcer.unparked == nil {
+		nap.For(settleFirst)
+	}
+	var errs []error
+	for _, p := range f.paused {
+		errs = append(errs, f.announcer.drop(p))
+	}
 	return errors.Join(errs...)
+}
+
+func (a *Announcer) drop(p *pause) error {
+	if !p.drops {
+		return nil
+	}
+	return unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD())
 }
 
 // pause gives nil for a listener that is let alone: where new connections cannot be parked, and nobody was seen to speak HTTP/1, the server
@@ -63,8 +84,8 @@ func (a *Announcer) pause(fd int, places places, atMost time.Duration) (*pause, 
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return nil, err
 	}
-	p := &pause{fd: fd, inode: stat.Ino, cookie: cookie, end: time.Now().Add(atMost)}
-	paused, err := a.pauses.begin(a, p, atMost, a.spoken.has(at))
+	p := &pause{fd: fd, inode: stat.Ino, cookie: cookie, end: time.Now().Add(atMost), drops: a.spoken.has(at)}
+	paused, err := a.pauses.begin(a, p, atMost)
 	if !paused {
 		return nil, err
 	}
@@ -83,16 +104,15 @@ type pausedListener struct {
 	lapse  *time.Timer // ends it, whoever needs it still
 }
 
-// begin has new connections wait. Where it is HTTP that is spoken, what comes to the listener still is dropped: the end of handshakes that
-// began before, or of all.
-func (n *pauses) begin(a *Announcer, p *pause, atMost time.Duration, http bool) (paused bool, err error) {
+// begin has new connections wait. Where they cannot, they are dropped.
+func (n *pauses) begin(a *Announcer, p *pause, atMost time.Duration) (paused bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := n.listeners[p.cookie]
 	if l == nil {
 		l = n.park(a, p, atMost)
 	}
-	if l.parked == nil && !http {
+	if l.parked == nil && !p.drops {
 		l.lapse.Stop()
 		return false, nil
 	}
@@ -102,10 +122,10 @@ func (n *pauses) begin(a *Announcer, p *pause, atMost time.Duration, http bool) 
 	n.listeners[p.cookie] = l
 	l.needs++
 	l.lapse.Reset(atMost)
-	if err := a.lead(p.cookie, l.parked, monotonic()+uint64(atMost)); err != nil || !http {
+	if err := a.lead(p.cookie, l.parked, monotonic()+uint64(atMost)); err != nil || l.parked != nil {
 		return true, err
 	}
-	return true, unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, a.newcomers.FD())
+	return true, a.drop(p)
 }
 
 func (n *pauses) park(a *Announcer, p *pause, atMost time.Duration) *pausedListener {
@@ -144,12 +164,12 @@ func (n *pauses) end(a *Announcer, p *pause) {
 }
 
 // awaitAccepted waits until nothing is in the queues of the listeners that are paused. Its first look is late enough for a
-// segment that another processor works on since before the pause.
+// segment that another processor works on since before the last was dropped.
 func (f *Farewell) awaitAccepted(atMost time.Duration) {
 	f.mu.Lock()
 	paused := f.paused
 	f.mu.Unlock()
-	s := settling(settleFirst)
+	s := settling(segmentTime)
 	for begin := time.Now(); len(paused) > 0 && time.Since(begin) < atMost; {
 		s.pause()
 		for len(paused) > 0 && queued(paused[0].fd) == 0 {

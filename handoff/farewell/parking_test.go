@@ -187,6 +187,34 @@ func TestListenerWithOthersBesideItIsNotParked(t *testing.T) {
 	}
 }
 
+// A handshake that has begun before the pause may end in its first moment, and not later. TCP_DEFER_ACCEPT has it end with the first data.
+func TestHandshakesEndInThePausesFirstMoment(t *testing.T) {
+	a := parkingAnnouncer(t)
+	r := newRoad(t, "127.0.0.1")
+	f := r.sharing(t, true)
+	fd := f.shared[0]
+	apptest.Must(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30))
+	soon := apptest.Dial(t, "tcp", r.at.String()).(*net.TCPConn)
+	late := apptest.Dial(t, "tcp", r.at.String()).(*net.TCPConn)
+	p, err := a.pause(fd, f.places, apptest.Patience)
+	apptest.Must(t, err)
+	f.paused = append(f.paused, p)
+	_, err = io.WriteString(soon, get)
+	apptest.Must(t, err)
+	apptest.Eventually(t, "one has ended its handshake", func() bool { return queued(fd) == 1 })
+	apptest.Must(t, f.dropHandshakes())
+	_, err = io.WriteString(late, get)
+	apptest.Must(t, err)
+	apptest.Eventually(t, "the other one sends again", func() bool { return info(t, late).Total_retrans > 0 })
+	if n := queued(fd); n != 1 {
+		t.Errorf("%d have ended their handshake", n)
+	}
+	mustNotSendAgain(t, soon)
+	apptest.Must(t, f.Release())
+	r.mustAccept(t)
+	r.mustAccept(t)
+}
+
 // Those that are beyond what the process may have are paused as before.
 func TestParkingTakesADescriptor(t *testing.T) {
 	parkingAnnouncer(t)
