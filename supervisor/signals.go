@@ -75,6 +75,9 @@ func catchSignals(toApp SignalMap) *signals {
 	return &signals{toApp: toApp, first: catchGroup(first...), terminal: hasTerminal(), listening: make(chan struct{}), late: make(chan syscall.Signal, mostLate)}
 }
 
+// afterStart keeps the work from an app that starts faster.
+const afterStart = 20 * time.Millisecond
+
 // hear catches the rest soon after an app was started, which would have to wait for that, and at the latest before anybody reads that
 // it serves, and may send any of them.
 func (s *signals) hear(_ time.Time, l line) {

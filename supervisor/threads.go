@@ -25,16 +25,13 @@ const (
 	spareThreads = 24
 )
 
-// afterStart keeps what grace can do a little later from an app that starts faster.
-const afterStart = 20 * time.Millisecond
-
 // threadReserve makes the threads that grace may need, as far as that leaves room for the app. They come once an app runs, which
 // would have to wait for them.
 type threadReserve struct{ making sync.Once }
 
 func (r *threadReserve) hear(_ time.Time, l line) {
 	if l.Fact == machine.InstanceStarted || l.Fact == machine.Adopted || l.Fact == machine.TakenOver {
-		r.making.Do(func() { time.AfterFunc(afterStart, func() { makeThreads(min(spareThreads, processRoom()/4)) }) })
+		r.making.Do(func() { go makeThreads(min(spareThreads, processRoom()/4)) })
 	}
 }
 
