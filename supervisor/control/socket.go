@@ -86,20 +86,27 @@ func openNamed(dir, name string) (*Socket, error) {
 func (s *Socket) lockPath() string { return strings.TrimSuffix(s.Path, suffix) + ".lock" }
 
 const (
-	lockTries = 10
+	lockTries = 100
 	lockPause = 10 * time.Millisecond
 )
 
-// takeLockRetrying tries again where the one whose lock it was has ended: then another grace process is about to remove it.
+// takeLockRetrying tries again where the one whose lock it was has ended: then another grace process is about to remove it, or the kernel is.
 func takeLockRetrying(path string) (int, error) {
 	for try := 1; ; try++ {
 		lock, err := takeLock(path)
 		pid := readPID(path)
-		if err != unix.EWOULDBLOCK || try == lockTries || pid != 0 && unix.Kill(pid, 0) != unix.ESRCH {
+		if err != unix.EWOULDBLOCK || try == lockTries || pid != 0 && !ending(pid) {
 			return lock, err
 		}
 		time.Sleep(lockPause)
 	}
+}
+
+// ending is true as well of a process that was killed and is not reaped: the kernel takes its memory before it closes what it has
+// open (do_exit in kernel/exit.c).
+func ending(pid int) bool {
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // takeLock: who ends removes the file while it has the lock, so a lock counts only as

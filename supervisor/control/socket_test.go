@@ -6,12 +6,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -132,6 +134,34 @@ func TestModeComesFromTheSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
+}
+
+// A process that was killed has its lock until the kernel has closed what it had open, which comes after its memory.
+func TestNameOfOneThatIsEnding(t *testing.T) {
+	dir := inPlace(t)
+	killed := exec.Command("/bin/true")
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer killed.Wait() // until then it is a zombie
+	for deadline := time.Now().Add(10 * time.Second); !ending(killed.Process.Pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not end")
+		}
+	}
+	path := filepath.Join(dir, "web.lock")
+	if err := os.WriteFile(path, fmt.Appendln(nil, killed.Process.Pid), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Flock(lock, unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(3*lockPause, func() { unix.Close(lock) })
+	open(t, "web")
 }
 
 func TestNameIsTaken(t *testing.T) {
