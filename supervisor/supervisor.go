@@ -151,8 +151,8 @@ func (s *service) assemble() {
 	s.loop = newLoop(s.options.Policy, describeOutput(), &logSink{s.options.Log})
 	s.hooks = host.NewHooks(s.options.Options, s.options.Name, s.first, s.reaper, s.loop.post)
 	s.serving = &servingLine{service: s}
-	s.loop.audience = append(s.loop.audience, hookRunner{s.hooks}, s.serving, farewellLoader{s}, &threadReserve{}, soleProc{}, &s.idleMemory)
-	s.loop.audience = append([]audience{s.signals}, s.loop.audience...) // before anybody reads that the app serves
+	s.loop.audience = slices.Concat([]audience{s.signals}, // before anybody reads that the app serves
+		s.loop.audience, []audience{hookRunner{s.hooks}, s.serving, farewellLoader{s}, &threadReserve{}, soleProc{}, &s.idleMemory})
 	s.apps = &host.Host{
 		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
 		Steering: s.steering, Takeover: s.takeover, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,

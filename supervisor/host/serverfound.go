@@ -4,12 +4,10 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/gracerun/grace/childproc"
 	"github.com/gracerun/grace/handoff/sockdiag"
 	"github.com/gracerun/grace/handoff/socket"
-	"golang.org/x/sys/unix"
 )
 
 // ServerFound is a server that has an address, as a takeover would find it.
@@ -51,7 +49,7 @@ func FindServers(a socket.Address) ([]ServerFound, error) {
 
 func (s server) describe() ServerFound {
 	f := ServerFound{PID: s.PID, User: s.User, Command: s.Command}
-	f.Signal = strings.TrimPrefix(unix.SignalName((&Takeover{}).signal(s)), "SIG")
+	f.Signal = shortName((&Takeover{}).signal(s))
 	if f.Signal == "" {
 		f.Signal = "--stop-signal"
 	}

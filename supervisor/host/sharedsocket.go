@@ -25,7 +25,7 @@ func SharedSocketHint(o Options) string {
 
 // shares reports whether generations accept TCP connections from the same queue.
 func (o Options) shares() bool {
-	return slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return !a.Steer && strings.HasPrefix(a.Network, "tcp") })
+	return slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return shared(a) && strings.HasPrefix(a.Network, "tcp") })
 }
 
 func isWasteful(word string) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -31,9 +32,9 @@ func StopSignalHint(o Options) string {
 	program := filepath.Base(o.Command[0])
 	for name, want := range graceful {
 		if isProgram(program, name) && want != o.Policy.StopSignal {
-			short := strings.TrimPrefix(unix.SignalName(want), "SIG")
+			short := shortName(want)
 			return fmt.Sprintf("%s finishes its requests on %s; with %s it may cut them (use --stop-signal %s)",
-				program, short, strings.TrimPrefix(unix.SignalName(o.Policy.StopSignal), "SIG"), short)
+				program, short, shortName(o.Policy.StopSignal), short)
 		}
 	}
 	return ""
@@ -53,11 +54,19 @@ func (a *Host) examineStopSignal(app *InstanceProcess) {
 	if survives || errors.Join(err, err2) != nil || app.ctx.Err() != nil {
 		return // it may have ended
 	}
-	short := strings.TrimPrefix(unix.SignalName(a.Options.Policy.StopSignal), "SIG")
+	short := shortName(a.Options.Policy.StopSignal)
 	a.fragile.Do(func() {
 		a.Post(machine.Noticed{Text: fmt.Sprintf("the app has no handler for %s, which ends it at once", short),
 			Why: fmt.Sprintf("an upgrade cuts what it is answering by then (let it finish its requests on %s, or use --listen ADDR?steer=true, or leave --listen out)", short)})
 	})
+}
+
+// shortName is as flags have it: TERM, and 40 for a signal that has no name.
+func shortName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return strings.TrimPrefix(name, "SIG")
+	}
+	return strconv.Itoa(int(sig))
 }
 
 // isProgram takes versions in a name, as in php-fpm8.2.
