@@ -32,13 +32,14 @@ var mayImport = map[string][]string{
 	"supervisor/metrics":  {"supervisor/control"},
 
 	"handoff":                  {"handoff/internal"},
-	"handoff/steering":         {"handoff/socket", "handoff/sockdiag", "handoff/sibling", "handoff/internal"},
-	"handoff/socket":           {"handoff/sockdiag", "handoff/sibling", "handoff/internal"},
+	"handoff/steering":         {"handoff/socket", "handoff/sockdiag", "handoff/sibling", "handoff/synfilter", "handoff/internal"},
+	"handoff/socket":           {"handoff/sockdiag", "handoff/sibling", "handoff/synfilter", "handoff/internal"},
 	"handoff/farewell":         {"handoff/sockdiag", "handoff/sibling", "handoff/internal", "internal/nap"},
 	"handoff/internal":         {"handoff/internal"},
 	"handoff/internal/apptest": {"internal"},
 	"handoff/sibling":          {},
 	"handoff/sockdiag":         {},
+	"handoff/synfilter":        {},
 
 	"childproc":         {"childproc"},
 	"drain":             {"handoff"},

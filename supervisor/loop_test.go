@@ -91,7 +91,10 @@ func (f *fakeHost) Tell(t machine.Tell) {
 	}
 }
 
-func (f *fakeHost) Dismiss(machine.Dismiss)     {}
+func (f *fakeHost) Dismiss(machine.Dismiss) {}
+func (f *fakeHost) TurnAway(t machine.TurnAway) {
+	f.answer(0, machine.TurnedAway{Generation: t.Generation})
+}
 func (f *fakeHost) LetGo(machine.LetGo)         {}
 func (f *fakeHost) Observe(machine.Observe)     {}
 func (f *fakeHost) TellGroup(machine.TellGroup) {}

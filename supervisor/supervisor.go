@@ -154,7 +154,7 @@ func (s *service) assemble() {
 	s.loop.audience = slices.Concat([]audience{s.signals}, // before anybody reads that the app serves
 		s.loop.audience, []audience{hookRunner{s.hooks}, s.serving, farewellLoader{s}, &threadReserve{}, soleProc{}, &s.idleMemory})
 	s.apps = &host.Host{
-		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners),
+		Options: s.options.Options, Reaper: s.reaper, Held: s.listeners, Listeners: sharedOf(s.listeners), Stored: s.store != nil,
 		Steering: s.steering, Takeover: s.takeover, Unowned: s.unowned, Runtime: s.runtime, Post: s.loop.post,
 		Launches: map[int]*host.Preparation{}, Running: map[int]*host.InstanceProcess{}, Programs: map[int]host.Program{},
 		Farewells: host.NewFarewells(), Ending: make(chan struct{}),

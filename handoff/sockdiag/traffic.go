@@ -80,6 +80,20 @@ func eachAccepted(addresses []netip.AddrPort, extensions uint8, visit func(at in
 	})
 }
 
+// Owed counts the TCP connections, accepted at the addresses by whomever, whose client has connected or sent something within that time and has
+// got nothing since. It needs no right, and lists all connections of the machine, which takes a millisecond or more.
+func Owed(addresses []netip.AddrPort, within time.Duration) (owed int, err error) {
+	if len(addresses) == 0 {
+		return 0, nil
+	}
+	err = eachAccepted(addresses, 1<<(diagInfo-1), func(_ inetPlace, _ uint64, message []byte) {
+		if parseExchange(message).owes(within) {
+			owed++
+		}
+	})
+	return owed, err
+}
+
 type activity int
 
 const (
@@ -154,6 +168,11 @@ func (e exchange) activity(idle time.Duration) activity {
 		return unclear
 	}
 	return idling
+}
+
+// owes tells whether the app has yet to answer what came within that time, or is about to.
+func (e exchange) owes(within time.Duration) bool {
+	return e.received < within && !e.saidAll() && (e.segmentsOut == 0 || e.received < e.sent || e.unreadData() > 0)
 }
 
 // unreadData leaves out a FIN, which takes a number in the sequence (tcp_diag_get_info in net/ipv4/tcp_diag.c).

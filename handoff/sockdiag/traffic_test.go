@@ -346,6 +346,55 @@ func TestActivityByTheKernelsRecord(t *testing.T) {
 	}
 }
 
+func TestOwesByTheKernelsRecord(t *testing.T) {
+	const ms = time.Millisecond
+	answered := exchange{state: unix.BPF_TCP_ESTABLISHED, segmentsIn: 2, segmentsOut: 2, received: 40 * ms, sent: 40 * ms}
+	for name, test := range map[string]struct {
+		change func(*exchange)
+		owes   bool
+	}{
+		"answered":               {func(*exchange) {}, false},
+		"asked":                  {func(e *exchange) { e.received -= ms }, true},
+		"asked long ago":         {func(e *exchange) { e.received, e.sent = 100*ms, 200*ms }, false},
+		"connected":              {func(e *exchange) { e.segmentsIn, e.segmentsOut = 0, 0 }, true},
+		"connected long ago":     {func(e *exchange) { e.segmentsIn, e.segmentsOut, e.received = 0, 0, 100*ms }, false},
+		"asked first":            {func(e *exchange) { e.segmentsOut = 0 }, true},
+		"asked, and not read":    {func(e *exchange) { e.unread = 1 }, true},
+		"the app has said all":   {func(e *exchange) { e.received, e.state = 0, unix.BPF_TCP_FIN_WAIT2 }, false},
+		"the client left":        {func(e *exchange) { e.unread, e.state = 1, unix.BPF_TCP_CLOSE_WAIT }, false},
+		"the client left a word": {func(e *exchange) { e.unread, e.state = 2, unix.BPF_TCP_CLOSE_WAIT }, true},
+	} {
+		e := answered
+		test.change(&e)
+		if got := e.owes(100 * ms); got != test.owes {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+func TestOwed(t *testing.T) {
+	l := listenAt(t, "127.0.0.1:0")
+	at := []netip.AddrPort{netip.MustParseAddrPort(l.Bound())}
+	server := apptest.Start(t, "talker", apptest.Options{Files: []int{l.FD()}})
+	client := apptest.Dial(t, "tcp", l.Bound()).(*net.TCPConn)
+	owed := func(when string, want int) {
+		t.Helper()
+		if got, err := Owed(at, time.Minute); got != want || err != nil {
+			t.Errorf("%s: %d, %v", when, got, err)
+		}
+	}
+	owed("in the queue", 0)
+	server.Do(t, "accept")
+	owed("accepted", 1)
+	play(t, client, server, "ask read")
+	owed("asked", 1)
+	play(t, client, server, "answer")
+	owed("answered", 0)
+	if got, err := Owed(at, 0); got != 0 || err != nil {
+		t.Errorf("of no time: %d, %v", got, err)
+	}
+}
+
 func TestLookWithoutTheRightToLook(t *testing.T) {
 	apptest.RequireRoot(t)
 	l := listenAt(t, "127.0.0.1:0")

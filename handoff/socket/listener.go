@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gracerun/grace/handoff/internal/inherited"
+	"github.com/gracerun/grace/handoff/synfilter"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,6 +26,7 @@ type Listener struct {
 	fd      int
 	change  sync.Mutex // of what is behind fd
 	letGo   bool
+	away    bool // see TurnAway
 	bound   string
 	inode   atomic.Uint64
 	path    File
@@ -83,6 +85,24 @@ func (l *Listener) Close() error {
 	return errors.Join(l.unlink(), unix.Close(fd))
 }
 
+// TurnAway keeps new connections from the socket, for all who have it, and reports whether it could. Those of TCP that begin from now on wait, and
+// are refused once the socket is closed; a unix path is removed. What is in the queue, and what has begun, stays. A socket that was passed to
+// grace goes on, for whoever is passed it next, as do datagrams, the abstract namespace, and a socket with a filter of the app's own.
+// Revive gives ErrLetGo from then on.
+func (l *Listener) TurnAway() (bool, error) {
+	l.change.Lock()
+	defer l.change.Unlock()
+	switch {
+	case l.letGo || l.fd < 0 || l.passed || !l.Stream() || l.address.abstract():
+		return false, nil
+	case l.address.Unix():
+		l.away = true
+		return true, l.unlinkName(l.bound)
+	}
+	l.away = synfilter.Attach(l.fd)
+	return l.away, nil
+}
+
 // LetGo leaves the socket to the apps that have it: who connects is refused once they have closed it. FD stays, for those who
 // still ask by the number, but leads to a socket that is bound to nothing; Inode stays that of the apps' socket. A unix path is
 // there until Close. Revive gives ErrLetGo from then on.
@@ -138,7 +158,7 @@ var ErrLetGo = errors.New("the socket was left to the apps that have it")
 func (l *Listener) Revive() error {
 	l.change.Lock()
 	defer l.change.Unlock()
-	if l.letGo {
+	if l.letGo || l.away {
 		return ErrLetGo
 	}
 	err := l.revive()

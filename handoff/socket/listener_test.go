@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
 	"golang.org/x/sys/unix"
@@ -416,6 +417,67 @@ func TestLetGo(t *testing.T) {
 			}
 			apptest.Must(t, l.LetGo()) // where nothing is left
 		})
+	}
+}
+
+func TestTurnAway(t *testing.T) {
+	for _, written := range []string{"127.0.0.1:0", "tcp6://[::1]:0", "unix://" + t.TempDir() + "/s"} {
+		t.Run(written, func(t *testing.T) {
+			l, network := hold(t, written), strings.SplitN(written, ":", 2)[0]
+			if network != "unix" {
+				network = "tcp"
+			}
+			waits := apptest.Dial(t, network, l.Bound())
+			for range 2 {
+				if away, err := l.TurnAway(); !away || err != nil {
+					t.Fatalf("%t, %v", away, err)
+				}
+			}
+			if conn, err := net.DialTimeout(network, l.Bound(), 50*time.Millisecond); err == nil {
+				t.Errorf("%v came in", conn.LocalAddr())
+			}
+			if err := l.Revive(); err != ErrLetGo {
+				t.Errorf("revive: %v", err)
+			}
+			acceptFrom(t, l, waits)
+			state := l.State()
+			here, err := unix.FcntlInt(uintptr(l.FD()), unix.F_DUPFD_CLOEXEC, 0)
+			apptest.Must(t, err)
+			heir, err := TakeOverListener(state, Descriptors{state.FD: here})
+			apptest.Must(t, err)
+			defer heir.Close()
+			acceptFrom(t, heir, apptest.Dial(t, network, heir.Bound()))
+		})
+	}
+}
+
+// acceptFrom wants the connection to be the next one.
+func acceptFrom(t *testing.T, l *Listener, client net.Conn) {
+	t.Helper()
+	fd, _, err := unix.Accept4(l.FD(), unix.SOCK_CLOEXEC)
+	apptest.Must(t, err)
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte("x"))
+	apptest.Must(t, err)
+	if n, err := client.Read(make([]byte, 1)); n != 1 {
+		t.Errorf("another one was accepted: %v", err)
+	}
+}
+
+func TestWhoIsNotTurnedAway(t *testing.T) {
+	filtered := hold(t, "127.0.0.1:0")
+	all := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff}
+	apptest.Must(t, unix.SetsockoptSockFprog(filtered.FD(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all}))
+	for name, l := range map[string]*Listener{
+		"with a filter of the app's": filtered,
+		"passed":                     holdPassed(t, hold(t, "127.0.0.1:0").FD()),
+		"passed path":                holdPassed(t, hold(t, "unix://"+t.TempDir()+"/s").FD()),
+		"abstract":                   hold(t, "unix://@turned-away-"+filepath.Base(t.TempDir())+strconv.Itoa(os.Getpid())),
+	} {
+		if away, err := l.TurnAway(); away || err != nil {
+			t.Errorf("%s: %t, %v", name, away, err)
+		}
+		apptest.Dial(t, l.Network(), l.Bound())
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
 	"github.com/gracerun/grace/handoff/internal/inherited"
 	"github.com/gracerun/grace/handoff/sibling"
+	"github.com/gracerun/grace/handoff/synfilter"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,10 +59,22 @@ func TakeOverListener(s ListenerState, fds Descriptors) (*Listener, error) {
 	}
 	l := &Listener{address: s.Address, fd: fd, bound: s.Bound, path: File{s.Device, s.File}, spare: s.Spare, passed: s.Passed}
 	l.inode.Store(s.Inode)
-	if s.Address.tcp() && !s.Address.Steer && !s.Passed {
-		l.endSharing()
+	if !s.Address.Steer && !s.Passed {
+		l.openAgain()
 	}
 	return l, nil
+}
+
+// openAgain is for a predecessor that was killed when it had turned new connections away, or had them wait beside its listener. What cannot be
+// undone stays as it was: the app is better off with this process than without.
+func (l *Listener) openAgain() {
+	switch {
+	case l.address.Unix():
+		_ = l.restorePath()
+	case l.address.tcp():
+		l.endSharing()
+		_ = synfilter.Detach(l.fd)
+	}
 }
 
 // endSharing is for a predecessor that was killed while it had new connections wait beside its listener (handoff/farewell). Where the right is

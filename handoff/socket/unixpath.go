@@ -109,14 +109,19 @@ func (l *Listener) unlink() error {
 	}
 	var errs []error
 	for _, name := range names {
-		if l.path == (File{}) || !l.leads(name) {
-			continue
-		}
-		if err := unix.Unlink(name); err != nil {
-			errs = append(errs, fmt.Errorf("cannot remove %s: %w", name, err))
-		}
+		errs = append(errs, l.unlinkName(name))
 	}
 	return errors.Join(errs...)
+}
+
+func (l *Listener) unlinkName(name string) error {
+	if l.path == (File{}) || !l.leads(name) {
+		return nil
+	}
+	if err := unix.Unlink(name); err != nil {
+		return fmt.Errorf("cannot remove %s: %w", name, err)
+	}
+	return nil
 }
 
 func (l *Listener) leads(name string) bool {

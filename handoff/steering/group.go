@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/synfilter"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,14 +77,14 @@ func (g *group) remove(number int) {
 func (g *group) apply(probes map[uint16]InstanceKey) error {
 	if g.away {
 		for _, s := range g.Members {
-			turnAway(s.FD)
+			synfilter.Attach(s.FD)
 		}
 		return nil
 	}
 	to, targets := g.choice(), g.targets(probes)
 	wanted := slices.Concat(append(slices.Collect(maps.Values(targets)), to.selected, to.beside)...)
 	for _, number := range wanted {
-		if err := admit(g.Members[number].FD); err != nil {
+		if err := synfilter.Detach(g.Members[number].FD); err != nil {
 			return fmt.Errorf("cannot steer %s: %w", g.Key.At, err)
 		}
 	}
@@ -92,7 +93,7 @@ func (g *group) apply(probes map[uint16]InstanceKey) error {
 	}
 	for number, s := range g.Members {
 		if !slices.Contains(wanted, number) {
-			turnAway(s.FD)
+			synfilter.Attach(s.FD)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gracerun/grace/handoff/sibling"
+	"github.com/gracerun/grace/handoff/synfilter"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,7 +128,7 @@ func (g *group) open() (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	turnAway(fd)
+	synfilter.Attach(fd)
 	if err := unix.Listen(fd, 1); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
@@ -176,7 +177,7 @@ func (s *Steering) giveGroupBack(g *group, which func(*memberSocket) bool) error
 	}
 	for len(g.Members) > 0 {
 		member := g.Members[0]
-		errs = append(errs, admit(member.FD))
+		errs = append(errs, synfilter.Detach(member.FD))
 		_ = unix.SetsockoptInt(member.FD, unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0) // MPTCP keeps it: there is one socket
 		if !member.Asked {
 			errs = append(errs, unix.SetsockoptInt(member.FD, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0))

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/gracerun/grace/handoff/internal/inetaddr"
+	"github.com/gracerun/grace/handoff/synfilter"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,10 +40,7 @@ func (g *group) reorder() error {
 }
 
 // filters tells whether the app has set a filter, which grace leaves alone.
-func (s *memberSocket) filters() bool {
-	filter, err := filterOf(s.FD)
-	return err != nil || len(filter) > 0 && !slices.Equal(filter, noNewcomers[:])
-}
+func (s *memberSocket) filters() bool { return synfilter.Of(s.FD) == synfilter.Foreign }
 
 // orderProbe begins connections from one port.
 type orderProbe struct {
@@ -73,7 +71,7 @@ func newOrderProbe(g *group) (*orderProbe, error) {
 	}
 	p := &orderProbe{group: g, to: to, from: from}
 	for _, s := range g.Members {
-		if filter, _ := filterOf(s.FD); len(filter) > 0 {
+		if synfilter.Of(s.FD) != synfilter.None {
 			continue // it drops all newcomers
 		}
 		if err := dropFrom(s.FD, from.port); err != nil {

@@ -23,6 +23,7 @@ type Host struct {
 	Reaper    *childproc.Reaper
 	Held      []*socket.Listener              // all that the app is to get
 	Listeners []*socket.Listener              // those of them that all instances share
+	Stored    bool                            // the service manager keeps what outlives a stop
 	Steering  *steering.Steering              // nil if nothing is captured
 	Takeover  *Takeover                       // nil if grace takes nothing over
 	Unowned   func(sockets []uint64) []uint64 // those that no process of the app has open

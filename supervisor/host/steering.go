@@ -118,12 +118,13 @@ func (a *Host) countHandshakes(generations []int) {
 	})
 }
 
-// LetGo lets go of the sockets too that all generations share: what has them open needs no other one at a stop.
 func (a *Host) LetGo(l machine.LetGo) {
 	a.inOrder(fmt.Sprintf("cannot release the sockets of generation %d", l.Generation), func() error {
 		var errs []error
 		for _, shared := range a.Listeners {
-			errs = append(errs, shared.LetGo())
+			if l.Shared {
+				errs = append(errs, shared.LetGo())
+			}
 		}
 		if a.Steering != nil {
 			errs = append(errs, a.Steering.LetGo(l.Generation))

@@ -29,6 +29,7 @@ type Performer interface {
 	Discard(Discard)
 	Count(Count)
 	Steer(Steer)
+	TurnAway(TurnAway)
 	LetGo(LetGo)
 	Observe(Observe)
 	Examine(Examine)
@@ -125,7 +126,10 @@ type (
 	}
 	// LetGo leaves a generation's sockets to its app alone: who comes is refused as soon
 	// as that has closed them.
-	LetGo struct{ Generation int }
+	LetGo struct {
+		Generation int
+		Shared     bool // those too that all have: nobody else accepts from them
+	}
 	// Observe looks at a generation's connections until they are idle and none waits
 	// to be accepted; after some time the second is enough. It is answered by quieted,
 	// unless the generation ends first, and awaited may come before.
@@ -189,6 +193,7 @@ func (a Retire) Perform(p Performer)    { p.Retire(a) }
 func (a Discard) Perform(p Performer)   { p.Discard(a) }
 func (a Count) Perform(p Performer)     { p.Count(a) }
 func (a Steer) Perform(p Performer)     { p.Steer(a) }
+func (a TurnAway) Perform(p Performer)  { p.TurnAway(a) }
 func (a LetGo) Perform(p Performer)     { p.LetGo(a) }
 func (a Observe) Perform(p Performer)   { p.Observe(a) }
 func (a Examine) Perform(p Performer)   { p.Examine(a) }

@@ -24,7 +24,7 @@ func (m *Machine) drainGeneration(g *generation) {
 		m.drainInstance(i, within)
 	}
 	if m.mode == stopping && (m.policy.Steered || m.policy.Held) {
-		m.do(LetGo{g.Number})
+		m.do(LetGo{Generation: g.Number, Shared: !m.serveBeside(g)})
 	}
 	if g.alive() {
 		m.say(Report{Fact: g.fact(drainingFact(emptied)), Generation: g.Named(), Within: within})

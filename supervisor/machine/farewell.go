@@ -69,12 +69,12 @@ func (m *Machine) recall(g *generation) {
 // clients away itself waits for their last requests, which must not be held back.
 func (m *Machine) close(g *generation) {
 	if g.drains() {
-		m.drainGeneration(g)
+		m.turnAway(g)
 		return
 	}
 	m.announce(g)
 	if !g.announced {
-		m.drainGeneration(g)
+		m.turnAway(g)
 		return
 	}
 	m.disarm(&g.leaveBy)
@@ -119,7 +119,7 @@ func (ev Announced) step(m *Machine) {
 		return
 	}
 	g.asked = true
-	closing := g.Stage == StageClosing && !g.holding
+	closing := g.awaitsDeparture()
 	if closing {
 		m.awaitDeparture(g)
 	}
@@ -129,9 +129,14 @@ func (ev Announced) step(m *Machine) {
 }
 
 func (ev Departed) step(m *Machine) {
-	if g := m.find(ev.Generation); g != nil && g.Stage == StageClosing && !g.holding {
+	if g := m.find(ev.Generation); g != nil && g.awaitsDeparture() {
 		m.holdSilent(g)
 	}
+}
+
+// awaitsDeparture reports whether its clients have time to leave.
+func (g *generation) awaitsDeparture() bool {
+	return g.Stage == StageClosing && !g.holding && !g.turnsAway
 }
 
 // holdSilent: a request that comes when the app is about to close the connection would be lost. Without a successor there
@@ -159,11 +164,14 @@ func (ev Held) step(m *Machine) {
 }
 
 func (m *Machine) expireClosing(g *generation) {
-	if g.holding || !g.asked {
+	switch {
+	case g.turnsAway:
+		m.drainGeneration(g)
+	case g.holding || !g.asked:
 		m.endClosing(g)
-		return
+	default:
+		m.holdSilent(g)
 	}
-	m.holdSilent(g)
 }
 
 // announceTime is how long grace waits for clients to be told: a stop is not to be late for it.
@@ -181,7 +189,7 @@ func (m *Machine) endClosing(g *generation) {
 		m.keptOf[g.Number] = g.Of
 	}
 	m.do(Keep{g.Number})
-	m.drainGeneration(g)
+	m.turnAway(g)
 }
 
 func (ev Kept) step(m *Machine) {

@@ -57,6 +57,7 @@ type generation struct {
 	announced bool        // its clients are to be asked to leave
 	asked     bool        // they were
 	holding   bool        // what they send is to be held back
+	turnsAway bool        // it gets no new connections, and is told to stop when it has accepted the last
 	instances []*instance // all that are not exited, oldest first
 }
 

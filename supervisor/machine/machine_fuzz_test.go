@@ -36,12 +36,13 @@ type world struct {
 	announced map[int]bool // generations whose clients were asked to leave
 	departing map[int]bool // which have no answer
 	holding   map[int]bool
+	turning   map[int]bool
 	keeping   map[int]bool
 	steered   Steer   // where new connections go
 	ordered   Steer   // where they were ordered to go last
 	cutovers  []Steer // where they are to go, one after another
 	examined  map[int]bool
-	slow      bool // cutovers wait for answerSteer
+	slow      bool // cutovers wait for answerSteer, and stops for turnedAway
 	closed    bool // nobody gets any more
 	pids      int
 	foreign   map[int]bool // pids of what grace has not started
@@ -62,7 +63,7 @@ func newWorld(t *testing.T, p Policy) *world {
 		t: t, m: NewMachine(p), at: time.Unix(1e9, 0),
 		preparing: map[int]Prepare{}, retired: map[int]bool{}, starting: map[int]bool{}, processes: map[int]*process{},
 		instances: map[int]bool{}, armed: map[int]Timer{}, due: map[int]time.Time{}, told: map[int]bool{}, began: map[int]time.Time{}, extended: map[int]bool{}, asked: map[int]bool{},
-		examined: map[int]bool{}, foreign: map[int]bool{}, announced: map[int]bool{}, departing: map[int]bool{}, holding: map[int]bool{}, keeping: map[int]bool{},
+		examined: map[int]bool{}, foreign: map[int]bool{}, announced: map[int]bool{}, departing: map[int]bool{}, holding: map[int]bool{}, turning: map[int]bool{}, keeping: map[int]bool{},
 		prepared: map[int]bool{}, observed: map[int]bool{}, lookedAt: map[int][]int{}, patience: map[int]time.Duration{},
 	}
 	w.takeAll(w.m.Begin(w.at))
@@ -87,6 +88,11 @@ func (w *world) happen(ev Event) {
 	w.checkGenerations()
 	for !w.slow && len(w.cutovers) > 0 {
 		w.answerSteer("")
+	}
+	for generation := range w.turning {
+		if !w.slow {
+			w.turnedAway(generation)
+		}
 	}
 }
 
@@ -334,7 +340,7 @@ func (w *world) checkGenerations() {
 		case StageDraining:
 			w.told[g.Number] = true
 		case StageClosing:
-			if !w.announced[g.Number] || w.told[g.Number] {
+			if !w.announced[g.Number] && !w.turning[g.Number] || w.told[g.Number] {
 				w.t.Fatalf("generation %d is closing, and its clients were not asked to leave", g.Number)
 			}
 		case StageSettling, StageWarm, StageEmptying:
@@ -481,8 +487,11 @@ func (w *world) take(a Action) {
 	case Examine:
 		w.need(w.m.policy.Examined && !w.examined[a.Generation] && a.Beside == w.m.current.Number, a)
 		w.examined[a.Generation] = true
+	case TurnAway:
+		w.need(w.m.mode >= stopping && w.m.policy.Shared && !w.turning[a.Generation] && !w.m.serveBeside(w.m.find(a.Generation)), a)
+		w.turning[a.Generation] = true
 	case LetGo:
-		w.need(w.m.mode >= stopping && w.draining(a.Generation), a)
+		w.need(w.m.mode >= stopping && w.draining(a.Generation) && (!a.Shared || !w.m.serveBeside(w.m.find(a.Generation))), a)
 	case Observe:
 		w.need(!w.observed[a.Generation], a)
 		w.observed[a.Generation], w.lookedAt[a.Generation], w.patience[a.Generation] = true, a.PIDs, a.Idle
@@ -702,7 +711,7 @@ var exits = []Exit{{}, {Code: 1}, {Signal: syscall.SIGTERM}, {Signal: syscall.SI
 // chance makes one thing happen that is possible now.
 func (w *world) chance(what, which byte) {
 	n := int(which)
-	switch what % 27 {
+	switch what % 28 {
 	case 25:
 		w.happen(ScaleRequested{Request: w.ask(), Instances: n % 6, By: n%3 - 1})
 	case 26:
@@ -767,6 +776,10 @@ func (w *world) chance(what, which byte) {
 		if g, ok := pick(w.holding, n); ok {
 			w.held(g)
 		}
+	case 27:
+		if g, ok := pick(w.turning, n); ok {
+			w.turnedAway(g)
+		}
 	case 22:
 		if g, ok := pick(w.keeping, n); ok {
 			w.kept(g)
@@ -812,6 +825,11 @@ func (w *world) depart(generation int) {
 func (w *world) held(generation int) {
 	delete(w.holding, generation)
 	w.happen(Held{generation})
+}
+
+func (w *world) turnedAway(generation int) {
+	delete(w.turning, generation)
+	w.happen(TurnedAway{generation})
 }
 
 func (w *world) kept(generation int) {
@@ -998,7 +1016,7 @@ func fuzzPolicy(bits uint16) Policy {
 	p := Policy{
 		Instances: 1 + int(bits&1), MaxDraining: 1 + int(bits>>1&1), Restart: RestartOnFailure,
 		StopSignal: syscall.SIGTERM, ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second,
-		Held: bits>>2&1 == 1,
+		Held: bits>>2&1 == 1, Shared: bits>>2&1 == 1,
 	}
 	if bits>>3&1 == 1 {
 		p.Restart = RestartAlways
@@ -1013,7 +1031,7 @@ func fuzzPolicy(bits uint16) Policy {
 		p.Watchdog = 10 * time.Second
 	}
 	if bits>>7&1 == 1 {
-		p.Steered, p.Settle, p.Shared = true, 2*time.Second, p.Held
+		p.Steered, p.Settle = true, 2*time.Second
 	}
 	if bits>>8&1 == 1 {
 		p.Farewell = time.Second

@@ -64,7 +64,7 @@ func (w *world) kill() {
 	}
 	w.armed, w.stale, w.due = map[int]Timer{}, nil, map[int]time.Time{}
 	w.preparing, w.starting, w.observed, w.asked = map[int]Prepare{}, map[int]bool{}, map[int]bool{}, map[int]bool{}
-	w.announced, w.departing, w.holding, w.keeping = map[int]bool{}, map[int]bool{}, map[int]bool{}, map[int]bool{}
+	w.announced, w.departing, w.holding, w.keeping, w.turning = map[int]bool{}, map[int]bool{}, map[int]bool{}, map[int]bool{}, map[int]bool{}
 	w.cutovers, w.closed, w.leaving, w.examined = nil, false, false, map[int]bool{}
 	m, actions, err := Restore(w.m.policy, s, w.at)
 	if err != nil {

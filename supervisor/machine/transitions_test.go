@@ -143,6 +143,10 @@ var situations = []situation{
 		w := closing(t)
 		return w, w.m.instances[1]
 	}},
+	{StageClosing, PhaseReady, "grace stops, and it gets no new connections", func(t *testing.T) (*world, *instance) {
+		w := turningAway(t)
+		return w, w.m.instances[1]
+	}},
 	{StageClosing, PhaseReady, "what silent clients send is to be held back", func(t *testing.T) (*world, *instance) {
 		w := closing(t)
 		w.happen(Announced{Generation: 1})
@@ -165,7 +169,7 @@ var situations = []situation{
 func anyPolicy() Policy {
 	return Policy{
 		Instances: 1, MaxDraining: 3, Restart: RestartOnFailure, StopSignal: syscall.SIGTERM,
-		ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, Watchdog: 10 * time.Second, Held: true,
+		ReadyTimeout: time.Minute, DrainTimeout: 30 * time.Second, Watchdog: 10 * time.Second, Held: true, Shared: true,
 	}
 }
 
@@ -193,7 +197,7 @@ func closing(t *testing.T) *world {
 
 func steeredPolicy() Policy {
 	p := anyPolicy()
-	p.Held, p.Steered, p.Settle, p.Empty = false, true, 2*time.Second, p.DrainTimeout
+	p.Held, p.Shared, p.Steered, p.Settle, p.Empty = false, false, true, 2*time.Second, p.DrainTimeout
 	return p
 }
 
@@ -282,6 +286,10 @@ var occurrences = []occurrence{
 	{"what silent clients send is held back", func(w *world, i *instance) bool {
 		g := i.generation.Number
 		return w.holding[g] && w.then(func() { w.held(g) })
+	}},
+	{"what waited was accepted", func(w *world, i *instance) bool {
+		g := i.generation.Number
+		return w.turning[g] && w.then(func() { w.turnedAway(g) })
 	}},
 	{"somebody waits where nobody accepts", func(w *world, i *instance) bool {
 		g := i.generation.Number
@@ -427,6 +435,8 @@ func describe(a Action, i *instance) string {
 		return "others get no new connections"
 	case Examine:
 		return "check it"
+	case TurnAway:
+		return "keep new connections from it"
 	case LetGo:
 		return "its sockets are left to it"
 	case Observe:

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -138,6 +140,55 @@ func TestUnixPathsAreAdopted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The app does not accept its clients, which the stop waits for. Who adopts it lets new ones in again. It is not frozen: of what grace has
+// stopped the kernel hangs up when grace dies (kill_orphaned_pgrp in kernel/exit.c).
+func TestKilledWhileClientsAreTurnedAway(t *testing.T) {
+	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "unix://" + t.TempDir() + "/s"} {
+		t.Run(network, func(t *testing.T) {
+			harness.Need(t, "python3")
+			t.Parallel()
+			dir := t.TempDir()
+			d := harness.StartToKill(t, "--chdir", dir, "--listen", "web="+address, "--ready", "delay", "--ready-delay", "10ms", "--farewell", "0s", "--drain-timeout", "10m",
+				"--", "python3", harness.Testdata(t, "servers/blunt.py"), "fd", dir+"/go")
+			at := d.Address("web")
+			d.AwaitReady(1)
+			waits := dial(t, network, at)
+			d.Signal(syscall.SIGTERM)
+			harness.Until(t, "new clients are turned away", func() bool {
+				conn, err := net.DialTimeout(network, at, 50*time.Millisecond)
+				if err == nil {
+					conn.Close()
+				}
+				return err != nil
+			})
+			d.Kill()
+			harness.Touch(t, dir+"/go")
+			d.Again()
+			d.AwaitReady(2)
+			for _, conn := range []net.Conn{waits, dial(t, network, at)} {
+				if err := conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprint(conn, "GET / HTTP/1.0\r\n\r\n")
+				if answer, err := io.ReadAll(conn); !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+					t.Errorf("%q, %v", answer, err)
+				}
+			}
+			d.End()
+		})
+	}
+}
+
+func dial(t *testing.T, network, at string) net.Conn {
+	t.Helper()
+	conn, err := net.DialTimeout(network, at, harness.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // What is due, or late, when grace is killed the next grace process does.

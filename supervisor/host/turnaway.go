@@ -1,0 +1,94 @@
+package host
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/gracerun/grace/handoff/sockdiag"
+	"github.com/gracerun/grace/handoff/socket"
+	"github.com/gracerun/grace/supervisor/machine"
+)
+
+const (
+	// firstLook is late enough for a segment that another processor works on since before the last was dropped.
+	firstLook = time.Millisecond
+	// owedFor is how long an app may take to begin with a request. Go's Shutdown closes a connection whose first request it reads
+	// after the stop signal (net/http's conn.serve).
+	owedFor = 250 * time.Millisecond
+	// unseenFor is the same where it cannot be seen, at a path.
+	unseenFor = 50 * time.Millisecond
+)
+
+// TurnAway posts turnedAway always. What outlives the stop is let alone: clients wait in it for the next grace process.
+func (a *Host) TurnAway(t machine.TurnAway) {
+	ctx := a.Launches[t.Generation].ctx
+	turnedAway := func() { a.Post(machine.TurnedAway{Generation: t.Generation}) }
+	go Guard(func() {
+		a.awaitBegun(ctx, a.turnAway())
+		turnedAway()
+	}, a.broken("cannot turn new connections away", turnedAway))()
+}
+
+// turnAway gives the listeners that get no new connections any more.
+func (a *Host) turnAway() (closed []*socket.Listener) {
+	for _, l := range a.Listeners {
+		if a.Stored && outlivesStop(l.Address()) {
+			continue
+		}
+		away, err := l.TurnAway()
+		a.ReportError("cannot turn new connections away", err)
+		if away {
+			closed = append(closed, l)
+		}
+	}
+	return closed
+}
+
+// awaitBegun returns when the app has accepted all that has come to the listeners, and begun with the requests. What cannot be seen is not waited
+// for.
+func (a *Host) awaitBegun(ctx context.Context, closed []*socket.Listener) {
+	if len(closed) == 0 {
+		return
+	}
+	var addresses []netip.AddrPort
+	for _, l := range closed {
+		if at, err := netip.ParseAddrPort(l.Bound()); err == nil {
+			addresses = append(addresses, at)
+		}
+	}
+	a.awaitNone(ctx, func() (int, error) { return unaccepted(closed, addresses) })
+	if len(closed) > len(addresses) {
+		_ = pause(ctx, unseenFor) // unless the generation ends
+	}
+	ctx, cancel := context.WithTimeout(ctx, owedFor)
+	defer cancel()
+	a.awaitNone(ctx, func() (int, error) { return sockdiag.Owed(addresses, owedFor) })
+}
+
+// awaitNone looks until there are none.
+func (a *Host) awaitNone(ctx context.Context, count func() (int, error)) {
+	for next := firstLook; pause(ctx, next) == nil; next = min(2*next, observePause) {
+		n, err := count()
+		a.ReportError("cannot see whether the app has accepted its clients", err)
+		if n == 0 || err != nil {
+			return
+		}
+	}
+}
+
+// unaccepted asks for handshakes first: one that ends meanwhile is in the queue then.
+func unaccepted(closed []*socket.Listener, addresses []netip.AddrPort) (n int, err error) {
+	going, err := sockdiag.Handshakes(addresses)
+	if err != nil {
+		return 0, err
+	}
+	for _, begun := range going {
+		n += len(begun)
+	}
+	queued, err := sockdiag.QueuedEach(closed)
+	for _, waiting := range queued {
+		n += waiting
+	}
+	return n, err
+}
