@@ -229,7 +229,7 @@ var causeTexts = map[machine.Cause]string{
 	machine.NothingShares:      "no generation gets only a share of the new connections",
 	machine.AskedBack:          "a rollback was requested",
 	machine.NeedsOwnSockets:    "a share of the new connections needs sockets of each generation's own (write ?steer=true behind the address of --listen, or leave --listen out so that grace captures the app's sockets)",
-	machine.OneInstanceOnly:    "--capture-unix allows one instance: a path leads to one process",
+	machine.OneInstanceOnly:    "a unix path that is steered or captured allows one instance: a path leads to one process",
 	machine.ConnectionsWait:    "connections that arrived before the generation was replaced are waiting",
 	machine.StopsWhenIdle:      "the stop signal comes once the connections are idle, at the latest after three quarters of --drain-timeout",
 	machine.StopsWhenAccepted:  "the stop signal comes once the connections in the queues of its own sockets are accepted",

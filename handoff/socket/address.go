@@ -31,8 +31,8 @@ type Address struct {
 	Backlog int
 	// V6Only is the wish about IPV6_V6ONLY.
 	V6Only v6Wish
-	// Steer gives each instance a socket of its own, which Steering.Own makes: Bind then only reserves the address. It
-	// is for TCP.
+	// Steer gives each instance a socket of its own, which Steering.Own makes: Bind then only reserves the address, or
+	// sees that nobody serves the path. It is for TCP and paths of unix streams.
 	Steer bool
 	// Mode is the permission of a unix path; 0 leaves it to the umask.
 	Mode fs.FileMode
@@ -247,10 +247,15 @@ type addressOption struct {
 var addressOptions = []addressOption{
 	{"backlog", (*Address).Stream, (*Address).readBacklog},
 	{"v6only", (*Address).maybeV6, (*Address).readV6Only},
-	{"steer", (*Address).tcp, (*Address).readSteer},
+	{"steer", (*Address).Steerable, (*Address).readSteer},
 	{"mode", (*Address).hasFile, (*Address).readMode},
 	{"owner", (*Address).hasFile, func(a *Address, value string) error { return readName("owner", value, &a.Owner) }},
 	{"group", (*Address).hasFile, func(a *Address, value string) error { return readName("group", value, &a.Group) }},
+}
+
+// Steerable tells whether Steer can be set.
+func (a *Address) Steerable() bool {
+	return strings.HasPrefix(a.Network, "tcp") || a.Network == "unix" && a.hasFile()
 }
 
 func (a *Address) maybeV6() bool {

@@ -26,6 +26,7 @@ func TestParseAddress(t *testing.T) {
 		{"tcp6://:80?v6only=false", Address{Name: "80", Network: "tcp6", Addr: ":80", V6Only: v6Open}},
 		{"[::]:80?v6only=true&backlog=1024", Address{Name: "80", Network: "tcp", Addr: "[::]:80", V6Only: v6Closed, Backlog: 1024}},
 		{"web=:80?steer=true", Address{Name: "web", Network: "tcp", Addr: ":80", Steer: true}},
+		{"unix:///a?steer=true&mode=0600", Address{Name: "a", Network: "unix", Addr: "/a", Steer: true, Mode: 0o600}},
 		{":80?nodelay=false&keepalive=true&keepalive-time=1m", Address{Name: "80", Network: "tcp", Addr: ":80", Options: []SocketOption{
 			{"keepalive", 1}, {"keepalive-time", 60}, {"nodelay", 0},
 		}}},
@@ -102,7 +103,8 @@ func TestParseAddressRefuses(t *testing.T) {
 		{":80?owner=root", `"owner" cannot be used with`},
 		{":80?steer=maybe", "neither true nor false"},
 		{"udp://:80?steer=true", `"steer" cannot be used with`},
-		{"unix:///a?steer=true", `"steer" cannot be used with`},
+		{"unix://@a?steer=true", `"steer" cannot be used with`},
+		{"unixgram:///a?steer=true", `"steer" cannot be used with`},
 		{":80?v6only=maybe", "not true or false"},
 		{":80?v6only=true;", "OPTION=VALUE"},
 		{"0.0.0.0:80?v6only=true", `"v6only" cannot be used with`},

@@ -44,6 +44,8 @@ func Bind(a Address) (*Listener, error) {
 	switch {
 	case a.Network == inherited.Network:
 		return bindPassed(a)
+	case a.Unix() && a.Steer:
+		return reservePath(a)
 	case a.Unix():
 		return bindUnix(a)
 	}

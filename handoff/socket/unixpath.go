@@ -91,6 +91,14 @@ func SetPathMode(a Address, at string, id File) error {
 	return nil
 }
 
+// reservePath is ReservePath where nobody serves the path.
+func reservePath(a Address) (*Listener, error) {
+	if err := ClearPath(a); err != nil {
+		return nil, err
+	}
+	return ReservePath(a)
+}
+
 // ReservePath is what a Listener of an address with Steer is for a path: it has no file, which Steering.Own makes.
 func ReservePath(a Address) (*Listener, error) {
 	l, err := newListener(a, unix.AF_UNIX)

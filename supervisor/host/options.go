@@ -137,7 +137,7 @@ func (o Options) policy() machine.Policy {
 	p.Held = len(o.Listen) > 0
 	p.Shared = slices.ContainsFunc(o.Listen, shared)
 	p.Examined = o.CanaryCheck != ""
-	if len(o.CaptureUnix) > 0 {
+	if o.steersPath() {
 		p.OneInstance = machine.OneInstanceOnly
 	}
 	if !p.Held && o.Capture == CaptureOff {
@@ -151,6 +151,11 @@ func (o Options) steers() bool {
 }
 
 func steered(a socket.Address) bool { return a.Steer }
+
+// steersPath reports whether each instance has a unix socket of its own, of which a path leads to one.
+func (o Options) steersPath() bool {
+	return len(o.CaptureUnix) > 0 || slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return a.Steer && a.Unix() })
+}
 
 func shared(a socket.Address) bool { return !a.Steer }
 
@@ -174,8 +179,8 @@ func (o Options) Validate() error {
 		return errors.New("--capture-unix cannot go with --capture off")
 	case slices.Contains(o.CaptureUnix, ""):
 		return errors.New("--capture-unix needs a path")
-	case len(o.CaptureUnix) > 0 && p.Instances > 1:
-		return errors.New("--capture-unix needs --instances 1: a path leads to one process")
+	case o.steersPath() && p.Instances > 1:
+		return errors.New("a unix path that is steered or captured needs --instances 1: a path leads to one process")
 	case o.NoNewPrivs != NoNewPrivsAuto && o.NoNewPrivs != NoNewPrivsOn && o.NoNewPrivs != NoNewPrivsOff:
 		return fmt.Errorf("--no-new-privs %q: use auto, on or off", o.NoNewPrivs)
 	case p.Restart != machine.RestartOnFailure && p.Restart != machine.RestartAlways && p.Restart != machine.RestartNever:

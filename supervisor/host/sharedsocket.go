@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/gracerun/grace/handoff/socket"
 )
@@ -23,9 +22,9 @@ func SharedSocketHint(o Options) string {
 		"(use --listen ADDR?steer=true, or leave --listen out)", filepath.Base(o.Command[at]))
 }
 
-// shares reports whether generations accept TCP connections from the same queue.
+// shares reports whether generations accept connections from the same queue, and need not.
 func (o Options) shares() bool {
-	return slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return shared(a) && strings.HasPrefix(a.Network, "tcp") })
+	return slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return shared(a) && a.Steerable() })
 }
 
 func isWasteful(word string) bool {

@@ -263,7 +263,7 @@ func OpenSteering(o Options, live func(steering.InstanceKey, uint64) bool) (*ste
 		s.Declare(within(o.Dir, path))
 	}
 	for _, a := range o.Listen {
-		if o.Takeover != TakeoverNone && takeablePath(a) {
+		if takeablePath(a) && (a.Steer || o.Takeover != TakeoverNone) {
 			s.Declare(a.Addr)
 		}
 	}

@@ -34,7 +34,7 @@ const (
 func steerAll(addresses []socket.Address) []socket.Address {
 	all := slices.Clone(addresses)
 	for i := range all {
-		all[i].Steer = all[i].Stream() && !all[i].Unix()
+		all[i].Steer = all[i].Steer || all[i].Stream() && !all[i].Unix()
 	}
 	return all
 }

@@ -115,6 +115,9 @@ func TestUnixPathsAreAdopted(t *testing.T) {
 		"held": func(path string) []string {
 			return []string{"--listen", "web=unix://" + path, "--", harness.AppBinary()}
 		},
+		"steered": func(path string) []string {
+			return []string{"--settle", "50ms", "--empty", "0s", "--listen", "web=unix://" + path + "?steer=true", "--", harness.AppBinary()}
+		},
 		"captured": func(path string) []string {
 			return []string{"--settle", "50ms", "--empty", "0s", "--capture-unix", path, "--", harness.AppBinary(), "-network", "unix", "-addr", path, "-remove"}
 		},

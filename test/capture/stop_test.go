@@ -36,6 +36,10 @@ var bluntWays = map[string]func(t *testing.T) blunt{
 		b.addr = b.Address("web")
 		return b
 	},
+	"steered unix socket": func(t *testing.T) blunt {
+		path := filepath.Join(harness.WorldFolder(t), "socket")
+		return startBlunt(t, "unix", path, []string{"--listen", "web=unix://" + path + "?steer=true"}, "fd")
+	},
 	"captured unix socket": func(t *testing.T) blunt {
 		path := filepath.Join(harness.WorldFolder(t), "socket")
 		return startBlunt(t, "unix", path, []string{"--capture-unix", path}, path)

@@ -36,6 +36,27 @@ func TestCapturedUnixSocketsLoseNothing(t *testing.T) {
 	}
 }
 
+// Each generation has a socket of its own, which grace makes, so that none accepts for its successor.
+func TestSteeredUnixSocketLosesNothing(t *testing.T) {
+	for user, as := range users {
+		t.Run(user, func(t *testing.T) {
+			t.Parallel()
+			dir := harness.WorldFolder(t)
+			path := filepath.Join(dir, "socket")
+			leaveBehind(t, path)
+			arguments := append([]string{"--listen", "web=unix://" + path + "?steer=true&mode=0666", "--settle", "50ms", "--drain-timeout", "20s"}, as.flags...)
+			s := harness.StartWith(t, func(c *exec.Cmd) { c.SysProcAttr = as.process }, append(arguments, "--", harness.PlainBinary(), "fd:3")...)
+			s.AwaitReady(1)
+			harness.UnderLoad(t, load.Config{Network: "unix", Addr: path, Clients: passing}, func() { s.Upgrades(as.upgrades) })
+			if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o666 {
+				t.Errorf("the path is %v, %v", info, err)
+			}
+			s.Stop()
+			checkNothingBeside(t, path)
+		})
+	}
+}
+
 // captureUnix starts a server with a path that an earlier one has left behind.
 func captureUnix(t *testing.T, as runAs, command string) (*harness.Grace, string) {
 	t.Helper()
