@@ -333,6 +333,10 @@ func (s *service) announce() {
 			s.options.Log.Warn().Msg(hint)
 		}
 	}
+	if address := host.Unpaused(s.options.Options); address != "" {
+		const why = "grace cannot pause it, and some apps close what they accept while they stop, as Go's Shutdown does (use --listen ADDR?steer=true, or leave --listen out)"
+		s.options.Log.Info().Str("address", address).Str("why", why).Msg("an upgrade may lose new connections of a socket that generations share")
+	}
 	s.notifier.begin()
 }
 

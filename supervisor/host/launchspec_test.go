@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
@@ -204,6 +205,31 @@ func TestRuntimeDirectory(t *testing.T) {
 	}
 	if err := d.Close(); err != nil {
 		t.Errorf("a second end: %v", err)
+	}
+}
+
+func TestUnpaused(t *testing.T) {
+	tcp, path := socket.Address{Network: "tcp", Addr: ":80"}, socket.Address{Network: "unix", Addr: "/s"}
+	steered := tcp
+	steered.Steer = true
+	for name, tt := range map[string]struct {
+		listen   []socket.Address
+		farewell time.Duration
+		want     string
+	}{
+		"paused":            {[]socket.Address{tcp}, time.Second, ""},
+		"without farewell":  {[]socket.Address{steered, tcp}, 0, ":80"},
+		"steered":           {[]socket.Address{steered}, 0, ""},
+		"a path":            {[]socket.Address{tcp, path}, time.Second, "/s"},
+		"an abstract name":  {[]socket.Address{{Network: "unix", Addr: "@s"}}, time.Second, ""},
+		"packets":           {[]socket.Address{{Network: "udp", Addr: ":80"}}, 0, ""},
+		"passed to grace":   {[]socket.Address{{Network: "fd", Addr: "web"}}, 0, ""},
+		"no held addresses": {nil, 0, ""},
+	} {
+		o := Options{Command: []string{"app"}, Listen: tt.listen, Policy: machine.Policy{Farewell: tt.farewell}}
+		if got := Unpaused(o); got != tt.want {
+			t.Errorf("%s: %q, not %q", name, got, tt.want)
+		}
 	}
 }
 

@@ -22,6 +22,18 @@ func SharedSocketHint(o Options) string {
 		"(use --listen ADDR?steer=true, or leave --listen out)", filepath.Base(o.Command[at]))
 }
 
+// Unpaused gives the address at which an app loses new connections that closes what it accepts while it stops, or "": who accepts from a shared
+// socket is told to stop in a pause of it, which is a part of the farewell, and which a unix path cannot have.
+func Unpaused(o Options) string {
+	at := slices.IndexFunc(o.Listen, func(a socket.Address) bool {
+		return shared(a) && a.Steerable() && (a.Unix() || o.Policy.Farewell == 0)
+	})
+	if at < 0 || SharedSocketHint(o) != "" {
+		return ""
+	}
+	return o.Listen[at].Addr
+}
+
 // shares reports whether generations accept connections from the same queue, and need not.
 func (o Options) shares() bool {
 	return slices.ContainsFunc(o.Listen, func(a socket.Address) bool { return shared(a) && a.Steerable() })
