@@ -93,7 +93,7 @@ func (f *fakeHost) Tell(t machine.Tell) {
 
 func (f *fakeHost) Dismiss(machine.Dismiss) {}
 func (f *fakeHost) TurnAway(t machine.TurnAway) {
-	f.answer(0, machine.TurnedAway{Generation: t.Generation})
+	f.answer(0, machine.TurnedAway(t))
 }
 func (f *fakeHost) LetGo(machine.LetGo)         {}
 func (f *fakeHost) Observe(machine.Observe)     {}

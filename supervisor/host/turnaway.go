@@ -23,7 +23,7 @@ const (
 // TurnAway posts turnedAway always. What outlives the stop is let alone: clients wait in it for the next grace process.
 func (a *Host) TurnAway(t machine.TurnAway) {
 	ctx := a.Launches[t.Generation].ctx
-	turnedAway := func() { a.Post(machine.TurnedAway{Generation: t.Generation}) }
+	turnedAway := func() { a.Post(machine.TurnedAway(t)) }
 	go Guard(func() {
 		a.awaitBegun(ctx, a.turnAway())
 		turnedAway()
