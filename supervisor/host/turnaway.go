@@ -24,10 +24,10 @@ const (
 func (a *Host) TurnAway(t machine.TurnAway) {
 	ctx := a.Launches[t.Generation].ctx
 	turnedAway := func() { a.Post(machine.TurnedAway(t)) }
-	go Guard(func() {
+	a.reaping.Go(Guard(func() { // which is waited for before the listeners are closed
 		a.awaitBegun(ctx, a.turnAway())
 		turnedAway()
-	}, a.broken("cannot turn new connections away", turnedAway))()
+	}, a.broken("cannot turn new connections away", turnedAway)))
 }
 
 // turnAway gives the listeners that get no new connections any more.
