@@ -125,13 +125,17 @@ func (g *group) attach(to choice, targets map[uint16][]int) error {
 
 // attachBy attaches by any socket of the group.
 func (g *group) attachBy(fd int, to choice, targets map[uint16][]int) error {
-	filter := selector(to, targets)
-	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
-	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
-	if err != nil {
+	if err := attachSelector(fd, to, targets); err != nil {
 		return fmt.Errorf("cannot steer %s: %w%s", g.Key.At, err, attachHint(err, len(to.selected)+len(to.beside)))
 	}
 	return nil
+}
+
+// attachSelector is for the group of the socket.
+func attachSelector(fd int, to choice, targets map[uint16][]int) error {
+	filter := selector(to, targets)
+	program := unix.SockFprog{Len: uint16(min(len(filter), 1<<16-1)), Filter: &filter[0]}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
 func attachHint(err error, members int) string {

@@ -57,14 +57,7 @@ type boundPort struct {
 }
 
 func newOrderProbe(g *group) (*orderProbe, error) {
-	to := g.Key.At
-	if to.Addr().IsUnspecified() {
-		loopback := netip.IPv6Loopback()
-		if to.Addr().Is4() {
-			loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		}
-		to = netip.AddrPortFrom(loopback, to.Port())
-	}
+	to := reachable(g.Key.At)
 	from, err := openPort(to.Addr(), 0)
 	if err != nil {
 		return nil, err
@@ -80,6 +73,17 @@ func newOrderProbe(g *group) (*orderProbe, error) {
 		p.filtered = append(p.filtered, s)
 	}
 	return p, nil
+}
+
+// reachable is an address at which this machine reaches what listens at one.
+func reachable(at netip.AddrPort) netip.AddrPort {
+	switch {
+	case !at.Addr().IsUnspecified():
+		return at
+	case at.Addr().Is4():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), at.Port())
 }
 
 // openPort binds a port that others of this process may share.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -66,21 +67,27 @@ func signal(t *testing.T, pid int, sig syscall.Signal) {
 // Who connects while grace stops is refused or answered: there is nothing between.
 func TestStopUnderLoadResetsNobody(t *testing.T) {
 	for name, way := range sharedWays {
-		t.Run(name, func(t *testing.T) {
-			for range 4 {
-				network, address := way(t)
-				s := harness.Start(t, "--listen", "web="+address, "--", harness.PlainBinary(), "fd:3")
-				at := s.Address("web")
-				s.AwaitReady(1)
-				c := connectAgain(t, 24, network, at)
-				harness.Until(t, "all have been answered", func() bool { return c.answered.Load() > 240 })
-				s.Signal(syscall.SIGTERM)
-				s.Ends(0)
-				c.end()
-				t.Logf("%d requests were answered", c.answered.Load())
-			}
-		})
+		for user, as := range map[string]func(*exec.Cmd){"as it is": func(*exec.Cmd) {}, "nobody's": harness.AsNobody} {
+			t.Run(name+", "+user, func(t *testing.T) {
+				for range 4 {
+					network, address := way(t)
+					stopUnder(t, harness.StartWith(t, as, "--listen", "web="+address, "--", harness.PlainBinary(), "fd:3"), network)
+				}
+			})
+		}
 	}
+}
+
+func stopUnder(t *testing.T, s *harness.Grace, network string) {
+	t.Helper()
+	at := s.Address("web")
+	s.AwaitReady(1)
+	c := connectAgain(t, 24, network, at)
+	harness.Until(t, "all have been answered", func() bool { return c.answered.Load() > 240 })
+	s.Signal(syscall.SIGTERM)
+	s.Ends(0)
+	c.end()
+	t.Logf("%d requests were answered", c.answered.Load())
 }
 
 // crowd are clients that connect for each request, until they are refused.
