@@ -67,7 +67,7 @@ func (a *Host) turnAway() (closed []*socket.Listener, doors []shutListener) {
 // does for a service manager that has it too.
 func (a *Host) shut(l *socket.Listener) (shutListener, bool) {
 	at, err := netip.ParseAddrPort(l.Bound())
-	if err != nil || l.Passed() || !l.Stream() || synfilter.Of(l.FD()) != synfilter.None {
+	if err != nil || l.Passed() || !l.Stream() || !l.Held() || synfilter.Of(l.FD()) != synfilter.None {
 		return shutListener{}, false
 	}
 	door, err := steering.Shut(l.FD())
