@@ -53,6 +53,9 @@ func (d *Door) shut(listener int) (err error) {
 	if d.fd, err = sibling.Bind(listener); err != nil {
 		return err
 	}
+	if err := setHops(d.fd, unix.IP_MINTTL, unix.IPV6_MINHOPCOUNT); err != nil {
+		return err
+	}
 	if err := unix.Listen(d.fd, 0); err != nil {
 		return err
 	}
@@ -64,6 +67,9 @@ func (d *Door) shut(listener int) (err error) {
 	if d.from, err = openPort(at.Addr(), 0); err != nil {
 		return err
 	}
+	if err := setHops(d.from.fd, unix.IP_TTL, unix.IPV6_UNICAST_HOPS); err != nil {
+		return err
+	}
 	if err := attachSelector(d.fd, choice{selected: []int{listenerNumber}}, map[uint16][]int{d.from.port: {doorNumber}}); err != nil {
 		return err
 	}
@@ -71,6 +77,23 @@ func (d *Door) shut(listener int) (err error) {
 		return err
 	}
 	return attachSelector(d.fd, choice{selected: []int{doorNumber}}, nil)
+}
+
+// setHops has the door drop what comes from others until there is a program, when the kernel chooses between the two sockets: it takes only what
+// has not been sent with less than the most hops, as its own connection is.
+func setHops(fd, v4, v6 int) error {
+	const most = 255
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return err
+	}
+	if family == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, v6, most)
+	}
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, v4, most)
+	}
+	return err
 }
 
 func (d *Door) fill(at netip.AddrPort) error {

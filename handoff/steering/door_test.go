@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/internal/apptest"
+	"github.com/gracerun/grace/handoff/sibling"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +49,23 @@ func TestNobodyComesThroughADoorOfAListenerThatWasClosed(t *testing.T) {
 	apptest.Must(t, d.Close())
 	if conn, err := net.Dial("tcp", at); err == nil {
 		t.Errorf("%v came in when the door was closed", conn.LocalAddr())
+	}
+}
+
+// Until there is a program the kernel may choose the door for anybody.
+func TestNobodyComesWhileADoorIsMade(t *testing.T) {
+	t.Parallel()
+	listener, at := alone(t, "127.0.0.1")
+	defer unix.Close(listener)
+	apptest.Must(t, unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	fd, err := sibling.Bind(listener)
+	apptest.Must(t, err)
+	defer unix.Close(fd)
+	apptest.Must(t, setHops(fd, unix.IP_MINTTL, unix.IPV6_MINHOPCOUNT))
+	apptest.Must(t, unix.Listen(fd, 0))
+	apptest.Must(t, attachSelector(fd, choice{selected: []int{doorNumber}}, nil))
+	if conn, err := net.DialTimeout("tcp", at, 50*time.Millisecond); err == nil {
+		t.Errorf("%v came in", conn.LocalAddr())
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -18,34 +17,37 @@ import (
 	"github.com/gracerun/grace/test/harness"
 )
 
-// sharedWays are sockets that all generations share.
-var sharedWays = map[string]func(t *testing.T) (network, address string){
-	"tcp": func(*testing.T) (string, string) { return "tcp", "127.0.0.1:0" },
-	"unix": func(t *testing.T) (string, string) {
-		return "unix", "unix://" + filepath.Join(harness.WorldFolder(t), "s")
-	},
-}
-
 // The app is frozen, so that its clients are in the queue when it is to be told to stop.
 func TestStopAnswersWhoIsInASharedQueue(t *testing.T) {
-	for name, way := range sharedWays {
+	asItIs := func(*exec.Cmd) {}
+	for name, way := range map[string]struct {
+		network, address string
+		as               func(*exec.Cmd)
+	}{
+		"tcp":           {"tcp", "127.0.0.1:0", asItIs},
+		"tcp by nobody": {"tcp", "127.0.0.1:0", harness.AsNobody},
+		"unix":          {"unix", "unix://" + filepath.Join(harness.WorldFolder(t), "s"), asItIs},
+	} {
 		t.Run(name, func(t *testing.T) {
 			harness.Need(t, "python3")
 			t.Parallel()
-			network, address := way(t)
-			service := fmt.Sprintf("queue-%s-%d", name, os.Getpid())
-			s := harness.Start(t, "--name", service, "--listen", "web="+address, "--farewell", "0s", "--drain-timeout", "10m", "--", "python3", harness.Testdata(t, "servers/closing.py"))
+			s := harness.StartWith(t, way.as, "--listen", "web="+way.address, "--farewell", "0s", "--drain-timeout", "10m", "--", "python3", harness.Testdata(t, "servers/closing.py"))
 			at := s.Address("web")
 			s.AwaitReady(1)
 			app := s.AwaitInstance("instance ready", 1).PID
 			signal(t, app, syscall.SIGSTOP)
 			waiting := make([]net.Conn, 10)
 			for i := range waiting {
-				waiting[i] = askAt(t, network, at)
+				waiting[i] = askAt(t, way.network, at)
 			}
-			client, _ := harness.Client(t, service)
 			s.Signal(syscall.SIGTERM)
-			harness.Until(t, "the app is stopped", func() bool { return harness.Status(t, client).Generations[0].Phase != "current" })
+			harness.Until(t, "new clients are turned away", func() bool {
+				conn, err := net.DialTimeout(way.network, at, 50*time.Millisecond)
+				if err == nil {
+					conn.Close()
+				}
+				return err != nil
+			})
 			signal(t, app, syscall.SIGCONT)
 			for i, conn := range waiting {
 				if err := answerOf(conn); err != nil {
@@ -66,12 +68,8 @@ func signal(t *testing.T, pid int, sig syscall.Signal) {
 
 // Who connects while grace stops is refused or answered: there is nothing between. At a unix path nobody can tell how far a client is.
 func TestStopUnderLoadResetsNobody(t *testing.T) {
-	for user, as := range map[string]func(*exec.Cmd){"as it is": func(*exec.Cmd) {}, "nobody's": harness.AsNobody} {
-		t.Run(user, func(t *testing.T) {
-			for range 4 {
-				stopUnder(t, harness.StartWith(t, as, "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3"))
-			}
-		})
+	for range 4 {
+		stopUnder(t, harness.Start(t, "--listen", "web=127.0.0.1:0", "--", harness.PlainBinary(), "fd:3"))
 	}
 }
 
