@@ -28,7 +28,7 @@ func (a *Announcer) park(listener int, cookie uint64) (*parking, error) {
 	if a.unparked != nil {
 		return nil, a.unparked
 	}
-	if err := mayPark(listener); err != nil {
+	if err := sibling.Alone(listener); err != nil {
 		return nil, err
 	}
 	if !a.descriptors.take() {
@@ -58,19 +58,6 @@ func (a *Announcer) lead(listener uint64, to *parking, until uint64) error {
 		err = a.paused.Put(to.cookie, until)
 	}
 	return err
-}
-
-// mayPark: a listener with SO_REUSEPORT may have others beside it, and a program of theirs.
-func mayPark(listener int) error {
-	protocol, err := unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil || protocol != unix.IPPROTO_TCP {
-		return errors.Join(err, unix.EPROTONOSUPPORT)
-	}
-	shared, err := unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT)
-	if err != nil || shared != 0 {
-		return errors.Join(err, unix.EADDRINUSE)
-	}
-	return nil
 }
 
 func (p *parking) open() (err error) {

@@ -24,6 +24,20 @@ func Bind(listening int) (fd int, err error) {
 	})
 }
 
+// Alone gives an error for a listening socket beside which none can be made: of MPTCP, or with SO_REUSEPORT, as others may be there then,
+// and a program of theirs.
+func Alone(listening int) error {
+	protocol, err := unix.GetsockoptInt(listening, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil || protocol != unix.IPPROTO_TCP {
+		return errors.Join(err, unix.EPROTONOSUPPORT)
+	}
+	shared, err := unix.GetsockoptInt(listening, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	if err != nil || shared != 0 {
+		return errors.Join(err, unix.EADDRINUSE)
+	}
+	return nil
+}
+
 // Unshare ends what Bind began, when what it made is closed: SO_REUSEPORT of the listening socket, and what the kernel remembers of the port,
 // as long as that is bound, so that the same user may share it without a further look (sk_reuseport_match in
 // net/ipv4/inet_connection_sock.c). It forgets that for a socket in repair mode, which takes CAP_NET_ADMIN and may be bound anywhere.

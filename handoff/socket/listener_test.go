@@ -439,28 +439,15 @@ func TestTurnAway(t *testing.T) {
 			if err := l.Revive(); err != ErrLetGo {
 				t.Errorf("revive: %v", err)
 			}
-			acceptFrom(t, l, waits)
+			apptest.AcceptNext(t, l.FD(), waits)
 			state := l.State()
 			here, err := unix.FcntlInt(uintptr(l.FD()), unix.F_DUPFD_CLOEXEC, 0)
 			apptest.Must(t, err)
 			heir, err := TakeOverListener(state, Descriptors{state.FD: here})
 			apptest.Must(t, err)
 			defer heir.Close()
-			acceptFrom(t, heir, apptest.Dial(t, network, heir.Bound()))
+			apptest.AcceptNext(t, heir.FD(), apptest.Dial(t, network, heir.Bound()))
 		})
-	}
-}
-
-// acceptFrom wants the connection to be the next one.
-func acceptFrom(t *testing.T, l *Listener, client net.Conn) {
-	t.Helper()
-	fd, _, err := unix.Accept4(l.FD(), unix.SOCK_CLOEXEC)
-	apptest.Must(t, err)
-	defer unix.Close(fd)
-	_, err = unix.Write(fd, []byte("x"))
-	apptest.Must(t, err)
-	if n, err := client.Read(make([]byte, 1)); n != 1 {
-		t.Errorf("another one was accepted: %v", err)
 	}
 }
 

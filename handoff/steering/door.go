@@ -31,10 +31,7 @@ const (
 // Shut keeps new connections from a listening TCP socket until Close. Connections that have begun go on. The socket must have its address for
 // itself, and may not be MPTCP.
 func Shut(listener int) (*Door, error) {
-	shared, err := unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT)
-	if err == nil && shared != 0 {
-		err = errors.New("it shares its address")
-	}
+	err := sibling.Alone(listener)
 	if err == nil {
 		err = unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}

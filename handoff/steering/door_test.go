@@ -2,7 +2,6 @@ package steering
 
 import (
 	"net"
-	"os"
 	"testing"
 	"time"
 
@@ -21,11 +20,9 @@ func TestNobodyComesThroughADoor(t *testing.T) {
 			d, err := Shut(listener)
 			apptest.Must(t, err)
 			for range 3 {
-				if conn, err := net.DialTimeout("tcp", at, 50*time.Millisecond); err == nil {
-					t.Errorf("%v came in", conn.LocalAddr())
-				}
+				checkTurnedAway(t, at)
 			}
-			checkNext(t, listener, waits)
+			apptest.AcceptNext(t, listener, waits)
 			late := dialLate("tcp", at)
 			apptest.Must(t, d.Close())
 			apptest.Must(t, <-late)
@@ -43,9 +40,7 @@ func TestNobodyComesThroughADoorOfAListenerThatWasClosed(t *testing.T) {
 	d, err := Shut(listener)
 	apptest.Must(t, err)
 	apptest.Must(t, unix.Close(listener))
-	if conn, err := net.DialTimeout("tcp", at, 50*time.Millisecond); err == nil {
-		t.Errorf("%v came in", conn.LocalAddr())
-	}
+	checkTurnedAway(t, at)
 	apptest.Must(t, d.Close())
 	if conn, err := net.Dial("tcp", at); err == nil {
 		t.Errorf("%v came in when the door was closed", conn.LocalAddr())
@@ -64,9 +59,7 @@ func TestNobodyComesWhileADoorIsMade(t *testing.T) {
 	apptest.Must(t, setHops(fd, unix.IP_MINTTL, unix.IPV6_MINHOPCOUNT))
 	apptest.Must(t, unix.Listen(fd, 0))
 	apptest.Must(t, attachSelector(fd, choice{selected: []int{doorNumber}}, nil))
-	if conn, err := net.DialTimeout("tcp", at, 50*time.Millisecond); err == nil {
-		t.Errorf("%v came in", conn.LocalAddr())
-	}
+	checkTurnedAway(t, at)
 }
 
 func TestNoDoorBesideOthers(t *testing.T) {
@@ -80,10 +73,19 @@ func TestNoDoorBesideOthers(t *testing.T) {
 	apptest.Dial(t, "tcp", at)
 }
 
+func checkTurnedAway(t *testing.T, at string) {
+	t.Helper()
+	if conn, err := net.DialTimeout("tcp", at, 50*time.Millisecond); err == nil {
+		t.Errorf("%v came in", conn.LocalAddr())
+	}
+}
+
 // alone gives a listener that has its address for itself, and is the caller's.
 func alone(t *testing.T, host string) (fd int, at string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false) // as the listeners of grace are
+	ln, err := plain.Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
 	apptest.Must(t, err)
 	file, err := ln.(*net.TCPListener).File()
 	apptest.Must(t, err)
@@ -93,18 +95,4 @@ func alone(t *testing.T, host string) (fd int, at string) {
 	apptest.Must(t, file.Close())
 	apptest.Must(t, unix.SetNonblock(fd, false))
 	return fd, ln.Addr().String()
-}
-
-// checkNext wants the client to be the next that is accepted.
-func checkNext(t *testing.T, listener int, client net.Conn) {
-	t.Helper()
-	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	apptest.Must(t, err)
-	conn := os.NewFile(uintptr(fd), "accepted")
-	defer conn.Close()
-	_, err = conn.Write([]byte("x"))
-	apptest.Must(t, err)
-	if n, err := client.Read(make([]byte, 1)); n != 1 {
-		t.Errorf("another one was accepted: %v", err)
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gracerun/grace/handoff/farewell"
+	"github.com/gracerun/grace/handoff/socket"
 	"github.com/gracerun/grace/supervisor/machine"
 )
 
@@ -245,14 +246,18 @@ func (a *Host) sharedListeners() (fds []int) {
 
 // addresses are where the generation accepts TCP connections.
 func (a *Host) addresses(generation int) []netip.AddrPort {
-	var found []netip.AddrPort
-	for _, l := range a.Listeners {
+	found := tcpAddresses(a.Listeners)
+	if a.Steering != nil {
+		found = append(found, a.Steering.Addresses(generation)...)
+	}
+	return found
+}
+
+func tcpAddresses(listeners []*socket.Listener) (found []netip.AddrPort) {
+	for _, l := range listeners {
 		if at, err := netip.ParseAddrPort(l.Bound()); err == nil && strings.HasPrefix(l.Network(), "tcp") {
 			found = append(found, at)
 		}
-	}
-	if a.Steering != nil {
-		found = append(found, a.Steering.Addresses(generation)...)
 	}
 	return found
 }

@@ -100,12 +100,7 @@ func (a *Host) awaitBegun(ctx context.Context, closed []*socket.Listener) {
 	if len(closed) == 0 {
 		return
 	}
-	var addresses []netip.AddrPort
-	for _, l := range closed {
-		if at, err := netip.ParseAddrPort(l.Bound()); err == nil {
-			addresses = append(addresses, at)
-		}
-	}
+	addresses := tcpAddresses(closed)
 	a.awaitNone(ctx, func() (int, error) { return unaccepted(closed, addresses) })
 	if len(closed) > len(addresses) {
 		_ = pause(ctx, unseenFor) // unless the generation ends

@@ -159,13 +159,7 @@ func TestKilledWhileClientsAreTurnedAway(t *testing.T) {
 			d.AwaitReady(1)
 			waits := dial(t, network, at)
 			d.Signal(syscall.SIGTERM)
-			harness.Until(t, "new clients are turned away", func() bool {
-				conn, err := net.DialTimeout(network, at, 50*time.Millisecond)
-				if err == nil {
-					conn.Close()
-				}
-				return err != nil
-			})
+			harness.AwaitTurnedAway(t, network, at)
 			d.Kill()
 			d.Again()
 			d.AwaitStatus("serving, generation") // another one, if the state says that this one was to stop

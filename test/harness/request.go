@@ -84,6 +84,18 @@ func AwaitListener(t *testing.T, network, addr string) {
 	})
 }
 
+// AwaitTurnedAway returns when a connection to an address is not made within a moment, or is refused.
+func AwaitTurnedAway(t *testing.T, network, addr string) {
+	t.Helper()
+	Until(t, "new clients are turned away from "+addr, func() bool {
+		conn, err := net.DialTimeout(network, addr, 50*time.Millisecond)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+}
+
 // Get sends one request to an app and gives the body of its answer.
 func Get(t *testing.T, addr, path string) string {
 	t.Helper()

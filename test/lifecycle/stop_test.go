@@ -41,13 +41,7 @@ func TestStopAnswersWhoIsInASharedQueue(t *testing.T) {
 				waiting[i] = askAt(t, way.network, at)
 			}
 			s.Signal(syscall.SIGTERM)
-			harness.Until(t, "new clients are turned away", func() bool {
-				conn, err := net.DialTimeout(way.network, at, 50*time.Millisecond)
-				if err == nil {
-					conn.Close()
-				}
-				return err != nil
-			})
+			harness.AwaitTurnedAway(t, way.network, at)
 			signal(t, app, syscall.SIGCONT)
 			for i, conn := range waiting {
 				if err := answerOf(conn); err != nil {
